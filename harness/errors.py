@@ -1,0 +1,19 @@
+"""What the harness says when a request or the machine is wrong.
+
+Invariant: every error a user can cause is a `UsageError` whose message is one sentence that names
+the offender. The command line prints that sentence and exits with status 2.
+"""
+
+from __future__ import annotations
+
+
+class UsageError(Exception):
+    """A malformed request: a file, an option, a name or a plug-in. The message names it."""
+
+
+class MachineError(UsageError):
+    """The machine cannot do what was asked, for example a GPU without NCCL."""
+
+
+class PluginError(UsageError):
+    """A pool or a collective given by the user does not import, does not fit, or raised."""
