@@ -1,0 +1,70 @@
+"""What a pool policy is built with: this rank, its groups, and the substrate's pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+
+from harness.layout import Group
+from harness.substrate.base import Communicator, Pool, Substrate
+
+
+class ProcessGroup:
+    """A group as engines know it: `name`, `ranks` (global, in communicator order), `rank` (this one's index)."""
+
+    def __init__(self, substrate: Substrate, family: str, ranks: Group) -> None:
+        self._substrate = substrate
+        self.family, self.ranks = family, ranks
+        self.rank = ranks.index(substrate.rank)
+
+    @property
+    def name(self) -> str:
+        """Such as `tp[0,1,2,3]`."""
+        return f"{self.family}[{','.join(map(str, self.ranks))}]"
+
+    @property
+    def communicator(self) -> Communicator:
+        """The communicator now; `recreate` replaces it."""
+        return self._substrate.communicator(self.ranks)
+
+    @property
+    def comm_ptr(self) -> int:
+        """The raw `ncclComm_t` address, for engines that register windows themselves."""
+        return self.communicator.ptr
+
+    def __repr__(self) -> str:
+        return f"<ProcessGroup {self.name}>"
+
+
+class RankContext:
+    """One rank's view of a draw, as a pool policy sees it."""
+
+    def __init__(self, substrate: Substrate, world: int) -> None:
+        self._substrate = substrate
+        self.rank, self.world = substrate.rank, world
+
+    @property
+    def device(self) -> torch.device:
+        """Where buffers live: `cpu` on `sim`, this rank's GPU on `nccl`."""
+        return self._substrate.device
+
+    def pool(self, name: str) -> Pool:
+        """The caching allocator of that name, made at its first use. Local."""
+        return self._substrate.pool(name)
+
+    def pools(self) -> Iterator[Pool]:
+        """Every pool made so far. Local."""
+        return iter(list(self._substrate.pools.values()))
+
+
+class PoolPolicy(Protocol):
+    """The system under test: built with a `RankContext`, used around plain `torch.empty`."""
+
+    def use(self, group: ProcessGroup) -> AbstractContextManager[None]:
+        """Under it, `torch.empty` yields buffers for collectives of `group`. Collective over the group."""
+
+    def close(self) -> None:
+        """Give back every window and segment. Called once, when no buffer is left. Local."""

@@ -1,0 +1,133 @@
+"""Starts and ends rank processes for the parent, through a zygote.
+
+Invariant: nothing outlives the parent. The zygote ends when its socket closes and, at the latest,
+with the parent's death signal; a rank ends with its lifeline or with the zygote. Output goes to
+anonymous files, so nothing is left on disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from harness.errors import MachineError
+from harness.rank import Options
+from harness.shared import SharedMemory
+
+QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""One thread each: the zygote must be single-threaded when it forks, and ranks share the cores."""
+TAIL = 4000
+
+
+class RankProcess:
+    """A rank as the parent sees it: its connection, and what it printed."""
+
+    def __init__(self, pid: int, connection: Connection, lifeline: int, out: int, err: int, launcher: Launcher) -> None:
+        self.pid, self.connection, self.launcher = pid, connection, launcher
+        self._lifeline, self._out, self._err = lifeline, out, err
+
+    def printed(self) -> str:
+        """The end of what the rank wrote to stdout and stderr, each under its name."""
+        parts = []
+        for name, fd in (("stdout", self._out), ("stderr", self._err)):
+            size = os.fstat(fd).st_size
+            text = os.pread(fd, TAIL, max(0, size - TAIL)).decode(errors="replace").strip()
+            if text:
+                parts.append(f"{name}:\n{text}")
+        return "\n".join(parts)
+
+    def stack(self) -> str:
+        """Python stacks of the rank's threads, as it writes them on SIGUSR1; empty if it cannot."""
+        before = os.fstat(self._err).st_size
+        os.kill(self.pid, signal.SIGUSR1)
+        for _ in range(20):
+            threading.Event().wait(0.01)
+            size = os.fstat(self._err).st_size
+            text = os.pread(self._err, size - before, before).decode(errors="replace")
+            if "most recent call first" in text and text.endswith("\n") and 'in main' in text:
+                return text
+        return ""
+
+    def forget_output(self) -> None:
+        """Drop what was printed, so that a talkative system under test does not fill the memory."""
+        for fd in (self._out, self._err):
+            os.ftruncate(fd, 0)
+
+    def close(self) -> None:
+        self.connection.close()
+        for fd in (self._lifeline, self._out, self._err):
+            os.close(fd)
+
+
+class Launcher:
+    """A zygote process and the ranks forked from it."""
+
+    def __init__(self, shared: SharedMemory, environment: dict[str, str], preload: tuple[str, ...] = ()) -> None:
+        mine, theirs = socket.socketpair()
+        death_signal = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+        command = [sys.executable, "-m", "harness.zygote", str(theirs.fileno()), str(shared.fd), str(death_signal)]
+        root = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            [*command, *preload],
+            pass_fds=(theirs.fileno(), shared.fd),
+            env={**os.environ, **QUIET, **environment, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        self._connection = Connection(mine.detach())
+
+    def wait_ready(self) -> None:
+        """Wait until the imports are done. Raises `MachineError` with the import's own words."""
+        try:
+            self._connection.recv()
+        except EOFError:
+            assert self._process.stderr is not None
+            words = self._process.stderr.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise MachineError(f"rank processes cannot start: {words[-1]}") from None
+
+    def start(self, options: Options) -> RankProcess:
+        """Fork one rank."""
+        mine, theirs = socket.socketpair()
+        lifeline_read, lifeline = os.pipe()
+        out, err = (_output_file(f"rank{options.rank}-{name}") for name in ("out", "err"))
+        self._connection.send(("fork", options))
+        for fd in (theirs.fileno(), lifeline_read, out, err):
+            reduction.send_handle(self._connection, fd, self._process.pid)
+        pid = self._connection.recv()
+        theirs.close()
+        os.close(lifeline_read)
+        return RankProcess(pid, Connection(mine.detach()), lifeline, out, err, self)
+
+    def kill(self, pids: list[int]) -> dict[int, int]:
+        """Kill and reap ranks; wait status by pid. A rank that died by itself keeps its own status."""
+        self._connection.send(("kill", pids))
+        statuses: dict[int, int] = self._connection.recv()
+        return statuses
+
+    def close(self) -> None:
+        """End the zygote and with it every rank that is left."""
+        self._connection.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+def _output_file(name: str) -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # so that it can be cut short while the rank writes
+    return fd

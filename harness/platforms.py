@@ -1,0 +1,78 @@
+"""Which substrate a world stands on, and what its processes need for it.
+
+Invariant: `auto` says what it chose and why; a substrate asked for by name is never replaced by the
+other.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness import gpus
+from harness.errors import MachineError, UsageError
+
+NCCL_FOR_WINDOWS = (2, 27)
+NCCL_FOR_SHARED_GPUS = (2, 30)
+
+
+class Platform(msgspec.Struct, frozen=True):
+    """A chosen substrate: its name, why, and the environment of its processes."""
+
+    name: str
+    why: str
+    deadline: float
+    environment: dict[str, str] = {}
+    preload: tuple[str, ...] = ()
+    gpus: int = 0
+    ranks_per_gpu: int = 1
+
+    def gpu_of(self, rank: int) -> int | None:
+        """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
+        return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
+
+    def rank_environment(self, rank: int) -> dict[str, str]:
+        """Environment that differs between ranks."""
+        return {}
+
+
+def choose(substrate: str, ranks: int) -> Platform:
+    """The platform for `ranks` ranks. Raises `UsageError` for an unknown name, `MachineError` where the
+    machine cannot run the one named."""
+    if substrate not in ("auto", "sim", "nccl"):
+        raise UsageError(f"substrate {substrate!r} is not one of auto, sim, nccl")
+    if substrate == "sim":
+        return _sim("asked for")
+    try:
+        return _nccl(ranks)
+    except MachineError as error:
+        if substrate == "nccl":
+            raise
+        return _sim(str(error))
+
+
+def _sim(why: str) -> Platform:
+    return Platform("sim", why, deadline=20.0, environment={"TRITON_INTERPRET": "1"})
+
+
+def _nccl(ranks: int) -> Platform:
+    found = gpus.inventory()
+    if not found:
+        raise MachineError("no GPU is visible")
+    version = gpus.nccl_version()
+    if version is None:
+        raise MachineError("a GPU is there, but NCCL is not: install the extra cu12 or cu13")
+    text = ".".join(map(str, version))
+    if version < NCCL_FOR_WINDOWS:
+        raise MachineError(f"NCCL {text} has no windows; 2.27 or later is needed")
+    shared = -(-ranks // len(found))
+    if shared > 1 and version < NCCL_FOR_SHARED_GPUS:
+        raise MachineError(f"{ranks} ranks need {ranks} GPUs, {len(found)} are visible, and NCCL {text} cannot share one (2.30 can)")  # fmt: skip
+    return Platform(
+        "nccl",
+        f"{len(found)} GPU(s) and NCCL {text}",
+        deadline=90.0,
+        environment=gpus.nccl_environment(shared),
+        preload=("nccl.core", "harness.substrate.nccl.substrate"),
+        gpus=len(found),
+        ranks_per_gpu=shared,
+    )

@@ -1,0 +1,29 @@
+"""Systems under test by name: `package.module:attribute`, checked before anything runs with them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from harness.errors import PluginError
+
+
+def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
+    """The object at `package.module:attribute`; `known` are the built-in names, for the message.
+
+    The working directory is importable, as with `python -m`. Raises `PluginError` naming what is wrong.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise PluginError(f"{what} {name!r} is neither one of {', '.join(known)} nor of the form package.module:attribute")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except AttributeError:
+        raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from None
+    except Exception as error:
+        raise PluginError(f"{what} {name!r} does not import: {type(error).__name__}: {error}") from error

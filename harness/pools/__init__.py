@@ -1,0 +1,29 @@
+"""The pool policies of the bug report's history, one file each, and how a user's own is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.context import PoolPolicy, RankContext
+from harness.errors import PluginError
+from harness.plugins import load_attribute
+from harness.pools.per_group import PerGroup
+from harness.pools.shared_at_alloc import SharedAtAlloc
+
+PoolFactory = Callable[[RankContext], PoolPolicy]
+
+BUILT_IN: dict[str, PoolFactory] = {
+    "per-group": PerGroup,
+    "shared-at-alloc": SharedAtAlloc,
+}
+
+
+def load_pool(name: str) -> PoolFactory:
+    """A policy's factory by built-in name or as `package.module:attribute`. Raises `PluginError`."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = load_attribute("pool", name, BUILT_IN)
+    if not callable(found):
+        raise PluginError(f"pool {name!r} is not callable; it is built with the rank's context")
+    factory: PoolFactory = found
+    return factory

@@ -1,0 +1,202 @@
+"""Programs: the steps of one draw as frozen data, and the scenario that carries them.
+
+Invariant: a `Scenario` that exists can be executed. Steps run in list order on every rank, each rank
+acting in its own group of the family a step names (SPMD by construction). `harness.validity` refuses
+everything else when a scenario is built, naming the step and the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.layout import Group
+from harness.topology import Topology
+
+DType = Literal["bfloat16", "float16", "float32", "int32", "float8_e4m3fn", "float8_e5m2"]
+Op = Literal["sum", "avg", "max"]
+Via = Literal["library", "kernel"]
+Elements = int | tuple[int, ...]
+
+ITEMSIZE: dict[str, int] = {
+    "bfloat16": 2,
+    "float16": 2,
+    "float32": 4,
+    "int32": 4,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+GUARD = 16
+"""Elements the harness adds behind every buffer and fills with a canary."""
+FENCE = 32
+"""Elements on either side of an output view, inside its buffer, that are canaries during a call."""
+
+
+class ProgramError(UsageError):
+    """A program that cannot be built; the message names the step and the reason."""
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A run of elements in a buffer, from `offset` elements behind its start."""
+
+    buffer: str
+    offset: int = 0
+
+
+class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
+    @property
+    def kind(self) -> str:
+        """The step's name in programs, traces and reports."""
+        return str(self.__struct_config__.tag)
+
+
+class Allocate(_Step, tag="allocate"):
+    """Collective over `family`: allocate `buffer` (elements, one count or one for each rank).
+
+    Role `window`: under the pool policy, for collectives of `family`. Role `plain`: ordinary memory.
+    """
+
+    buffer: str
+    family: str
+    elements: Elements
+    dtype: DType = "float32"
+    role: Literal["window", "plain"] = "window"
+
+
+class Release(_Step, tag="release"):
+    """Local on every rank that holds it: drop `buffer`."""
+
+    buffer: str
+
+
+class AllGather(_Step, tag="all_gather"):
+    """Collective over `family`: `count` elements of each rank's `source`, in group rank order, to `output`.
+
+    Without `source` the call is in place: rank i's input is chunk i of the output. `claim` says that
+    the caller relies on the symmetric path.
+    """
+
+    family: str
+    output: View
+    count: Elements
+    source: View | None = None
+    via: Via = "library"
+    claim: bool = False
+
+
+class ReduceScatter(_Step, tag="reduce_scatter"):
+    """Collective over `family`: reduce `size·count` elements of each rank's `source`, chunk i to rank i's `output`.
+
+    Without `output` the call is in place: rank i's result is chunk i of the source.
+    """
+
+    family: str
+    source: View
+    count: Elements
+    output: View | None = None
+    op: Op = "sum"
+    via: Via = "library"
+    claim: bool = False
+
+
+class Ballast(_Step, tag="ballast"):
+    """Local: `rank` alone allocates `size` bytes in its pool of `family` and keeps them as `buffer`."""
+
+    buffer: str
+    family: str
+    rank: int
+    size: int
+
+
+class Trim(_Step, tag="trim"):
+    """Local on every rank: pools in which nothing is in use return their segments."""
+
+
+class Recreate(_Step, tag="recreate"):
+    """Collective over the world: destroy and re-create the communicators of `family`."""
+
+    family: str
+
+
+class Straggle(_Step, tag="straggle"):
+    """Local: `rank` pauses for `milliseconds` before its next step."""
+
+    rank: int
+    milliseconds: int
+
+
+class Deny(_Step, tag="deny"):
+    """Local: the next segment allocation of `rank` fails as if the memory were used up."""
+
+    rank: int
+
+
+Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreate | Straggle | Deny
+Collective = AllGather | ReduceScatter
+
+
+class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The system under test: a pool policy and a kernel collective, by name or as `package.module:attribute`."""
+
+    pool: str = "per-group"
+    collectives: str = "triton"
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """One draw as data: where (topology), what (system and steps), and the seed of its input values.
+
+    Raises `ProgramError` when built from a program that cannot run.
+    """
+
+    topology: Topology
+    steps: tuple[Step, ...]
+    system: System = System()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from harness.validity import check  # noqa: PLC0415  (validity reads these classes)
+
+        check(self.topology, self.steps)
+
+    def __hash__(self) -> int:
+        return hash((self.topology, self.steps, self.system, self.seed))
+
+    @property
+    def world(self) -> int:
+        """Number of ranks that take part."""
+        return self.topology.world
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Every distinct group of the families the steps name, in the order of first use."""
+        families = dict.fromkeys(step.family for step in self.steps if isinstance(step, FAMILY_STEPS))
+        return tuple(dict.fromkeys(group for name in families for group in self.topology.families[name]))
+
+
+FAMILY_STEPS = Allocate | AllGather | ReduceScatter | Ballast | Recreate
+
+
+def at(elements: Elements, rank: int) -> int:
+    """The count that applies to a rank: the one for all, or its own."""
+    return elements if isinstance(elements, int) else elements[rank]
+
+
+def hazards(steps: Iterable[Step], topology: Topology) -> frozenset[str]:
+    """What a program does that even a right system may not survive without agreement between ranks.
+
+    `ballast` and `deny` act on one rank alone; `uneven` gives the ranks of one group buffers of
+    different sizes.
+    """
+    found: set[str] = set()
+    for step in steps:
+        if isinstance(step, Ballast | Deny):
+            found.add(step.kind)
+        elif isinstance(step, Allocate) and step.role == "window":
+            groups = topology.families[step.family]
+            if any(len({at(step.elements, rank) for rank in group}) > 1 for group in groups):
+                found.add("uneven")
+    return frozenset(found)

@@ -1,0 +1,75 @@
+"""Meeting points of a group's ranks on the host, through counters in shared memory.
+
+Invariant: a rank that waits has first written down what it waits for, so the parent can tell a
+deadlock (nobody who waits can ever go on) from slowness.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.layout import Group
+from harness.shared import EPOCH, PAD, PAYLOAD, SharedMemory
+
+
+class Rendezvous:
+    """One rank's place in row `slot`, which the members of `group` share."""
+
+    def __init__(self, shared: SharedMemory, slot: int, group: Group, rank: int) -> None:
+        self._rows = shared.counters[slot, : len(group)]
+        self._me = group.index(rank)
+        self._waiting = shared.waiting[rank]
+        self._slot = slot
+
+    def meet(self, field: int) -> None:
+        """Wait until every member has come to this point of `field`'s sequence. Collective, no timeout."""
+        column = self._rows[:, field]
+        target = int(column[self._me]) + 1
+        column[self._me] = target
+        if column.min() < target:
+            self.note(field, target)
+            while column.min() < target:
+                os.sched_yield()
+            self.note(field, 0)
+
+    def exchange(self, field: int, *words: int) -> NDArray[np.int64]:
+        """Every member's words, int64[size, len(words)]. Collective, on `field`."""
+        columns = slice(PAYLOAD, PAYLOAD + len(words))
+        self._rows[self._me, columns] = words
+        self.meet(field)
+        found = self._rows[:, columns].copy()
+        self.meet(field)
+        return found
+
+    def next_epoch(self) -> int:
+        """The next epoch of the group's kernel barrier."""
+        self._rows[self._me, EPOCH] += 1
+        return int(self._rows[self._me, EPOCH])
+
+    def note(self, field: int, target: int) -> None:
+        """Write down that this rank waits for `target` in `field`; with 0, that it waits no more."""
+        self._waiting[1:3] = field, target
+        self._waiting[0] = self._slot + 1 if target else 0
+
+
+def deadlocked(shared: SharedMemory, groups: dict[int, Group], ranks: list[int]) -> bool:
+    """Whether none of `ranks` can go on: each waits, and what it waits for has not come.
+
+    Exact only where no other process will change the counters, so call it twice before believing it.
+    """
+    return bool(ranks) and all(_stuck(shared, groups, rank) for rank in ranks)
+
+
+def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
+    slot, field, target = (int(word) for word in shared.waiting[rank][:3])
+    if slot == 0 or slot - 1 not in groups:
+        return False
+    group = groups[slot - 1]
+    if field == PAD:
+        words = shared.pads[slot - 1, group.index(rank), : len(group)]
+    else:
+        words = shared.counters[slot - 1, : len(group), field]
+    return int(words.min()) < target

@@ -1,0 +1,139 @@
+"""Communicators of the simulation: rendezvous, windows and collectives by NCCL's published rules.
+
+Invariant: what NCCL leaves to the caller is left to the caller here. Registration is collective and
+waits for ever; each rank chooses its path alone, so ranks that differ really hang; peers are
+addressed by the local offset, so skewed ranks really read and write the wrong bytes.
+"""
+
+from __future__ import annotations
+
+from ctypes import memmove
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness import shared
+from harness.layout import Group
+from harness.rendezvous import Rendezvous
+from harness.shared import PAYLOAD, STAGING_BYTES
+from harness.substrate.base import Communicator, Segment, Window, eligible
+from harness.substrate.sim.memory import tensor_at
+
+if TYPE_CHECKING:
+    from harness.substrate.sim.substrate import SimSubstrate
+
+EVIDENCE = "simulated"
+
+
+class SimCommunicator(Communicator):
+    """One rank's end of a communicator whose members meet in row `slot` of the shared counters."""
+
+    substrate: SimSubstrate
+
+    def __init__(self, substrate: SimSubstrate, group: Group, generation: int, windows: bool, slot: int) -> None:
+        super().__init__(substrate, group, generation, windows)
+        self._slot, self._shared = slot, substrate.shared
+        self._rendezvous = Rendezvous(self._shared, slot, group, substrate.rank)
+        self._meet, self._exchange = self._rendezvous.meet, self._rendezvous.exchange
+
+    @property
+    def ptr(self) -> int:
+        return (self._slot << 20) | (self.generation << 8) | 1
+
+    def _register(self, segment: Segment) -> object | None:
+        offsets = self._exchange(shared.REGISTER, segment.address - self._shared.base)
+        return [self._shared.base + int(offset) for offset in offsets[:, 0]] if self.supports_windows else None
+
+    def _deregister(self, window: Window) -> None:
+        pass
+
+    def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
+        assert isinstance(window.handle, list)
+        return [base + offset for base in window.handle]
+
+    def signal_pads(self) -> list[int]:
+        pads = self._shared.pads[self._slot]
+        return [pads[member].ctypes.data for member in range(self.size)]
+
+    def next_epoch(self) -> int:
+        return self._rendezvous.next_epoch()
+
+    def waits_for_kernel(self, epoch: int) -> None:
+        self._rendezvous.note(shared.PAD, epoch)
+
+    def barrier(self) -> None:
+        self._meet(shared.HOST)
+
+    def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
+        nbytes = source.numel() * source.element_size()
+        if self.size == 1:
+            memmove(output.data_ptr(), source.data_ptr(), nbytes)
+            return "copy", EVIDENCE
+        self.entered("all_gather")
+        window = self.find_window(output.data_ptr())
+        if window is None:
+            self._gather_staged(output.data_ptr(), source.data_ptr(), nbytes)
+            return "legacy", EVIDENCE
+        self._meet(shared.SYMMETRIC)
+        start = output.data_ptr() - window.address + self.rank * nbytes
+        for address in self.peer_pointers(window, start):
+            memmove(address, source.data_ptr(), nbytes)
+        self._meet(shared.SYMMETRIC)
+        return "symmetric", EVIDENCE
+
+    def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        if self.size == 1:
+            output.copy_(source)
+            return "copy", EVIDENCE
+        self.entered("reduce_scatter")
+        window = self.find_window(source.data_ptr())
+        if window is None or not eligible("reduce_scatter", source.dtype, op, self.size):
+            self._reduce_staged(output, source, op)
+            return "legacy", EVIDENCE
+        self._meet(shared.SYMMETRIC)
+        nbytes = output.numel() * output.element_size()
+        start = source.data_ptr() - window.address + self.rank * nbytes
+        parts = [tensor_at(at, output.numel(), output.dtype) for at in self.peer_pointers(window, start)]
+        result = reduced(parts, op)
+        self._meet(shared.SYMMETRIC)
+        output.copy_(result)
+        return "symmetric", EVIDENCE
+
+    def _gather_staged(self, output: int, source: int, nbytes: int) -> None:
+        """The legacy path: through scratch that every rank can read, piece by piece."""
+        mine = self._shared.staging(self.substrate.rank).ctypes.data
+        for at in range(0, nbytes, STAGING_BYTES):
+            piece = min(STAGING_BYTES, nbytes - at)
+            memmove(mine, source + at, piece)
+            self._meet(shared.LEGACY)
+            for index, peer in enumerate(self.group):
+                memmove(output + index * nbytes + at, self._shared.staging(peer).ctypes.data, piece)
+            self._meet(shared.LEGACY)
+
+    def _reduce_staged(self, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        mine = self._shared.staging(self.substrate.rank).ctypes.data
+        count, width = output.numel(), output.element_size()
+        room = STAGING_BYTES // self.size // width
+        for at in range(0, count, room):
+            piece = min(room, count - at)
+            for index in range(self.size):
+                start = source.data_ptr() + (index * count + at) * width
+                memmove(mine + index * room * width, start, piece * width)
+            self._meet(shared.LEGACY)
+            chunk = self.rank * room * width
+            parts = [
+                tensor_at(self._shared.staging(peer).ctypes.data + chunk, piece, output.dtype) for peer in self.group
+            ]
+            result = reduced(parts, op)
+            self._meet(shared.LEGACY)
+            output[at : at + piece] = result
+
+
+def reduced(parts: list[torch.Tensor], op: str) -> torch.Tensor:
+    """Elementwise sum, avg or max of tensors of one dtype, accumulated in fp32 (int32 for int32)."""
+    dtype = parts[0].dtype
+    wide = torch.stack([part.to(torch.float32) if dtype.is_floating_point else part for part in parts])
+    if op == "max":
+        return wide.amax(dim=0).to(dtype)
+    total = wide.sum(dim=0, dtype=wide.dtype)
+    return (total / len(parts) if op == "avg" else total).to(dtype)

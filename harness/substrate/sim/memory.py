@@ -1,0 +1,146 @@
+"""Tensors over shared memory: a rank's arena, and pools that catch this thread's allocations.
+
+Invariant: inside `Pool.use`, every tensor that an operator creates lies in the pool, whatever the
+factory; outside, none does. A block returns to the pool when the last view of its storage dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from harness.shared import SharedMemory
+from harness.substrate.base import Pool
+from harness.substrate.sim.allocator import STEP, Block, CachingAllocator
+
+if TYPE_CHECKING:
+    from harness.substrate.sim.substrate import SimSubstrate
+
+
+class Arena:
+    """A rank's piece of the shared memory, handed out as segments by first fit.
+
+    A freed address is the first to be used again, as with virtual addresses on a GPU.
+    """
+
+    def __init__(self, shared: SharedMemory, rank: int) -> None:
+        self._shared = shared
+        self._start, self._size = shared.arena(rank)
+        self._taken: dict[int, int] = {}
+
+    def take(self, size: int) -> int:
+        """Address of a fresh piece of `size` bytes. Raises `torch.OutOfMemoryError` when there is none."""
+        at = self._start
+        for offset in sorted(self._taken):
+            if offset - at >= size:
+                break
+            at = offset + self._taken[offset]
+        if at + size > self._start + self._size:
+            raise torch.OutOfMemoryError(f"arena of {self._size} bytes has no room for a segment of {size}")
+        self._taken[at] = -(-size // STEP) * STEP
+        return self._shared.base + at
+
+    def give_back(self, address: int) -> None:
+        """Free a piece; its pages go back to the system."""
+        offset = address - self._shared.base
+        self._shared.punch(offset, self._taken.pop(offset))
+
+
+class SimPool(Pool):
+    """A caching allocator over segments from the rank's arena."""
+
+    substrate: SimSubstrate
+
+    def __init__(self, substrate: SimSubstrate, name: str) -> None:
+        super().__init__(substrate, name)
+        self._allocator = CachingAllocator(self._grow, self._shrink)
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        with _Routing(self):
+            yield
+
+    def trim(self) -> None:
+        if self._allocator.in_use == 0:
+            self._allocator.trim()
+
+    def close(self) -> None:
+        self._allocator.trim()
+
+    def empty(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor in a block of this pool."""
+        count = int(np.prod(size, dtype=np.int64))
+        if count == 0:
+            return torch.empty(size, dtype=dtype)
+        nbytes = count * dtype.itemsize
+        lease = _Lease(self._allocator, self._allocator.allocate(nbytes, self.substrate.current_stream), nbytes)
+        return torch.from_numpy(np.asarray(lease)).view(dtype).view(size)
+
+    def _grow(self, size: int) -> int:
+        if self.substrate.refuses(self.name, size):
+            raise torch.OutOfMemoryError(f"pool {self.name!r} was refused a segment of {size} bytes")
+        address = self.substrate.arena.take(size)
+        self.allocated(address, size)
+        return address
+
+    def _shrink(self, address: int) -> None:
+        self.freed(address)
+        self.substrate.arena.give_back(address)
+
+
+class _Lease:
+    """Holds a block for as long as a storage refers to it."""
+
+    def __init__(self, allocator: CachingAllocator, block: Block, nbytes: int) -> None:
+        self._allocator, self._block = allocator, block
+        self.__array_interface__ = {"data": (block.address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+
+    def __del__(self) -> None:
+        self._allocator.release(self._block)
+
+
+class _Routing(TorchDispatchMode):
+    """Moves every tensor that an operator creates into a pool, as `torch.cuda.use_mem_pool` does.
+
+    Plain allocations go there at once; what another factory made is copied there.
+    """
+
+    def __init__(self, pool: SimPool) -> None:
+        super().__init__()
+        self._pool = pool
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten.empty.memory_format:
+            return self._pool.empty(tuple(args[0]), kwargs.get("dtype") or torch.get_default_dtype())
+        known = _storages((args, kwargs))
+        return tree_map_only(torch.Tensor, lambda made: self._moved(made, known), func(*args, **kwargs))
+
+    def _moved(self, made: torch.Tensor, known: set[int]) -> torch.Tensor:
+        if made.untyped_storage().data_ptr() in known or made.numel() == 0:
+            return made
+        moved = self._pool.empty(tuple(made.shape), made.dtype)
+        return moved.copy_(made)
+
+
+def _storages(values: Any) -> set[int]:
+    """Addresses of the storages of every tensor in a tree of arguments."""
+    found: set[int] = set()
+    tree_map_only(torch.Tensor, lambda tensor: found.add(tensor.untyped_storage().data_ptr()), values)
+    return found
+
+
+class _At:
+    def __init__(self, address: int, nbytes: int) -> None:
+        self.__array_interface__ = {"data": (address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+
+
+def tensor_at(address: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """A view of `count` elements at an address of this process; whoever asks keeps the memory alive."""
+    return torch.from_numpy(np.asarray(_At(address, count * dtype.itemsize))).view(dtype)

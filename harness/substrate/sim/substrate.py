@@ -1,0 +1,79 @@
+"""The simulation of one rank: arena, pools, streams and communicators over the shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from harness.layout import Group, Partition
+from harness.shared import SharedMemory
+from harness.substrate.base import Pool, Substrate
+from harness.substrate.sim.communicator import SimCommunicator
+from harness.substrate.sim.memory import Arena, SimPool
+
+
+class SimSubstrate(Substrate):
+    """A rank without a GPU. Nodes are simulated: a group that spans two has no windows."""
+
+    name = "sim"
+    device = torch.device("cpu")
+    device_barrier = True
+
+    def __init__(self, rank: int, shared: SharedMemory) -> None:
+        super().__init__(rank)
+        self.shared = shared
+        self.arena = Arena(shared, rank)
+        self.current_stream = 0
+        self._node_of: Sequence[int] = ()
+        self._slots: dict[Group, int] = {}
+
+    def begin(self, partitions: Sequence[Partition], node_of: Sequence[int], slots: dict[Group, int]) -> None:
+        self._node_of, self._slots = node_of, slots
+        self.arena = Arena(self.shared, self.rank)
+        self.communicators.clear()
+        for partition in partitions:
+            group = _mine(partition, self.rank)
+            if group not in self.communicators:
+                self.communicators[group] = self._communicator(group, generation=0)
+
+    def _communicator(self, group: Group, generation: int) -> SimCommunicator:
+        one_node = len({self._node_of[rank] for rank in group}) == 1
+        return SimCommunicator(self, group, generation, one_node, self._slots[group])
+
+    def recreate(self, partition: Partition) -> None:
+        group = _mine(partition, self.rank)
+        old = self.communicators[group]
+        old.entered("recreate")
+        old.barrier()
+        old.destroyed()
+        self.communicators[group] = self._communicator(group, old.generation + 1)
+
+    def end(self) -> None:
+        self.record_leaks()
+        self.record = lambda event: None
+        for pool in self.pools.values():
+            for segment in list(pool.segments):
+                for window in list(segment.windows):
+                    window.communicator.deregister(window)
+                pool.freed(segment.address)
+                self.arena.give_back(segment.address)
+
+    def make_pool(self, name: str) -> Pool:
+        return SimPool(self, name)
+
+    @contextmanager
+    def stream(self, index: int) -> Iterator[None]:
+        before, self.current_stream = self.current_stream, index
+        try:
+            yield
+        finally:
+            self.current_stream = before
+
+    def synchronize(self) -> None:
+        pass
+
+
+def _mine(partition: Partition, rank: int) -> Group:
+    return next(group for group in partition if rank in group)

@@ -1,0 +1,254 @@
+"""Traces: what each rank observed, facts only.
+
+Invariant: an event states what happened on one rank and never judges it. Events are appended to the
+rank's journal in shared memory as they happen, so the parent can read how far a rank came even after
+it hung or died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from harness.layout import Group
+
+
+class _Event(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Began(_Event, tag="began"):
+    """The rank starts a step; every event up to the next `Began` belongs to it."""
+
+    step: int
+
+
+class Entered(_Event, tag="entered"):
+    """The rank is about to block in a collective call on a communicator."""
+
+    call: str
+    comm: int
+
+
+class Finished(_Event, tag="finished"):
+    """The rank ran every step and gave everything back."""
+
+
+class CommCreated(_Event, tag="comm"):
+    """A communicator came into being. `comm` names it on this rank; `windows` says if it supports any."""
+
+    comm: int
+    group: Group
+    generation: int
+    windows: bool
+
+
+class CommDestroyed(_Event, tag="comm-destroyed"):
+    comm: int
+
+
+class SegmentAllocated(_Event, tag="segment"):
+    segment: int
+    pool: str
+    address: int
+    size: int
+
+
+class SegmentDenied(_Event, tag="segment-denied"):
+    """The allocator refused a segment of this size."""
+
+    pool: str
+    size: int
+
+
+class SegmentFreed(_Event, tag="segment-freed"):
+    """A segment was freed; `windows` are those still live over it at that moment."""
+
+    segment: int
+    windows: tuple[int, ...]
+
+
+class Registered(_Event, tag="registered"):
+    """A registration returned. `null`: it succeeded without a window."""
+
+    window: int
+    comm: int
+    segment: int
+    address: int
+    size: int
+    null: bool
+
+
+class Deregistered(_Event, tag="deregistered"):
+    window: int
+
+
+class Placed(_Event, tag="placed"):
+    """A buffer was allocated. `segment` is -1 for memory outside every pool."""
+
+    buffer: str
+    segment: int
+    address: int
+    size: int
+
+
+class Dropped(_Event, tag="dropped"):
+    buffer: str
+
+
+class Skipped(_Event, tag="skipped"):
+    """The step did not run on this rank: a buffer it names could not be allocated."""
+
+    buffer: str
+
+
+class Exhausted(_Event, tag="exhausted"):
+    """An allocation failed for want of memory."""
+
+    buffer: str
+    size: int
+
+
+class Operand(msgspec.Struct, frozen=True, array_like=True):
+    """Where a collective's operand lay: address and bytes of the view, and its buffer."""
+
+    buffer: str
+    address: int
+    size: int
+
+
+class Ran(_Event, tag="ran"):
+    """A collective returned. `path`: copy, symmetric, legacy or kernel. `evidence`: who says so."""
+
+    comm: int
+    path: str
+    evidence: str
+    source: Operand
+    output: Operand
+
+
+class Mismatch(_Event, tag="mismatch"):
+    """Elements of an output view differ from the exact result; the first one is shown."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    chunk: int
+    expected: str
+    found: str
+
+
+class Overwritten(_Event, tag="overwritten"):
+    """Canaries of a buffer changed: `where` is guard (behind it) or fence (beside an output view)."""
+
+    buffer: str
+    where: str
+    index: int
+    elements: int
+
+
+class Leaked(_Event, tag="leaked"):
+    """Still there after the policy was closed and every buffer released."""
+
+    what: str
+    ident: int
+    size: int
+
+
+class Raised(_Event, tag="raised"):
+    """The system under test raised; `where` is pool or collectives."""
+
+    where: str
+    error: str
+
+
+Event = (
+    Began | Entered | Finished | CommCreated | CommDestroyed | SegmentAllocated | SegmentDenied | SegmentFreed
+    | Registered | Deregistered | Placed | Dropped | Skipped | Exhausted | Ran | Mismatch | Overwritten | Leaked
+    | Raised
+)  # fmt: skip
+
+TEARDOWN = 1 << 20
+"""The step number under which ranks give everything back, after the last step of any program."""
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """One rank's events in order."""
+
+    rank: int
+    events: tuple[Event, ...] = ()
+
+    def steps(self) -> Iterator[tuple[int, Event]]:
+        """Every event with the number of the step it belongs to (-1 before the first)."""
+        step = -1
+        for event in self.events:
+            if isinstance(event, Began):
+                step = event.step
+            yield step, event
+
+    @property
+    def last_step(self) -> int:
+        """The step the rank was in when it last wrote."""
+        return next((event.step for event in reversed(self.events) if isinstance(event, Began)), -1)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.events) and isinstance(self.events[-1], Finished)
+
+    @property
+    def blocked_in(self) -> Entered | None:
+        """The call the rank had entered and not returned from, if that is its last word."""
+        last = self.events[-1] if self.events else None
+        return last if isinstance(last, Entered) else None
+
+    def comms(self) -> dict[int, CommCreated]:
+        """Communicators by their number on this rank."""
+        return {event.comm: event for event in self.events if isinstance(event, CommCreated)}
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+
+
+class Journal:
+    """A rank's append-only list of events in a fixed piece of shared memory.
+
+    Layout: an 8-byte length, then events as 4-byte length and msgpack. The length is written after
+    the event, so a reader never sees half of one.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    @property
+    def length(self) -> int:
+        return int.from_bytes(self._memory[:8], "little")
+
+    def _set_length(self, length: int) -> None:
+        self._memory[:8] = length.to_bytes(8, "little")
+
+    def clear(self) -> None:
+        self._set_length(0)
+
+    def append(self, event: Event) -> None:
+        """Write one event. Raises `MemoryError` if the journal is full."""
+        data = _encoder.encode(event)
+        start = 8 + self.length
+        end = start + 4 + len(data)
+        if end > len(self._memory):
+            raise MemoryError("the rank's journal is full; the program is too long")
+        self._memory[start : start + 4] = len(data).to_bytes(4, "little")
+        self._memory[start + 4 : end] = data
+        self._set_length(end - 8)
+
+    def read(self) -> tuple[Event, ...]:
+        """Every event written so far."""
+        memory, at, end = self._memory, 8, 8 + self.length
+        events: list[Event] = []
+        while at < end:
+            size = int.from_bytes(memory[at : at + 4], "little")
+            events.append(_decoder.decode(memory[at + 4 : at + 4 + size]))
+            at += 4 + size
+        return tuple(events)

@@ -1,0 +1,159 @@
+"""Which programs exist: the check behind every `Scenario`.
+
+Invariant: what passes here can be executed on every rank without looking at another rank's state;
+what does not is refused with the number of the step, its kind and the reason.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.program import (
+    GUARD,
+    ITEMSIZE,
+    AllGather,
+    Allocate,
+    Ballast,
+    Collective,
+    Deny,
+    Elements,
+    ProgramError,
+    Recreate,
+    ReduceScatter,
+    Release,
+    Step,
+    Straggle,
+    Trim,
+    View,
+    at,
+)
+from harness.topology import Topology
+
+MAX_BYTES = 64 << 20
+MAX_STRAGGLE_MS = 2000
+
+
+class _Buffer(msgspec.Struct):
+    elements: Elements
+    dtype: str
+
+
+class _Refused(Exception):
+    """The reason alone; `check` adds the step it belongs to."""
+
+
+def check(topology: Topology, steps: tuple[Step, ...]) -> None:
+    """Raise `ProgramError` for the first step that cannot run, naming it and the reason."""
+    state = _State(topology)
+    for index, step in enumerate(steps):
+        try:
+            state.take(step)
+        except _Refused as refused:
+            raise ProgramError(f"step {index} ({step.kind}): {refused}") from None
+
+
+class _State:
+    """What is alive while the steps are read in order."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.live: dict[str, _Buffer] = {}
+        self.seen: set[str] = set()
+
+    def take(self, step: Step) -> None:
+        family = getattr(step, "family", None)
+        if family is not None and family not in self.topology.families:
+            raise _Refused(f"family {family!r} is not one of {', '.join(self.topology.families)}")
+        match step:
+            case Allocate():
+                self._allocate(step)
+            case Ballast():
+                self._rank(step.rank)
+                self._new(step.buffer, _Buffer(step.size, "uint8"), step.size)
+            case Release():
+                self._buffer(step.buffer)
+                del self.live[step.buffer]
+            case AllGather() | ReduceScatter():
+                self._collective(step)
+            case Straggle():
+                self._rank(step.rank)
+                if not 0 <= step.milliseconds <= MAX_STRAGGLE_MS:
+                    raise _Refused(f"{step.milliseconds} ms is not between 0 and {MAX_STRAGGLE_MS}")
+            case Deny():
+                self._rank(step.rank)
+            case Trim() | Recreate():
+                pass
+
+    def _rank(self, rank: int) -> None:
+        if not 0 <= rank < self.topology.world:
+            raise _Refused(f"rank {rank} is not in a world of {self.topology.world}")
+
+    def _counts(self, what: str, elements: Elements) -> list[int]:
+        """One count for each rank, all positive."""
+        if isinstance(elements, tuple) and len(elements) != self.topology.world:
+            raise _Refused(f"{what} lists {len(elements)} ranks in a world of {self.topology.world}")
+        counts = [at(elements, rank) for rank in range(self.topology.world)]
+        for rank, count in enumerate(counts):
+            if count < 1:
+                raise _Refused(f"{what} {count} on rank {rank} is not positive")
+        return counts
+
+    def _allocate(self, step: Allocate) -> None:
+        largest = max(self._counts("elements", step.elements))
+        self._new(step.buffer, _Buffer(step.elements, step.dtype), (largest + GUARD) * ITEMSIZE[step.dtype])
+
+    def _new(self, name: str, buffer: _Buffer, size: int) -> None:
+        if name in self.seen:
+            raise _Refused(f"buffer {name!r} was allocated before")
+        if not 0 < size <= MAX_BYTES:
+            raise _Refused(f"buffer {name!r} of {size} bytes is not between 1 and {MAX_BYTES}")
+        self.seen.add(name)
+        self.live[name] = buffer
+
+    def _buffer(self, name: str) -> _Buffer:
+        if name not in self.live:
+            raise _Refused(f"buffer {name!r} was {'released' if name in self.seen else 'never allocated'}")
+        return self.live[name]
+
+    def _collective(self, step: Collective) -> None:
+        counts = self._counts("count", step.count)
+        groups = self.topology.families[step.family]
+        for group in groups:
+            if len({counts[rank] for rank in group}) > 1:
+                raise _Refused(f"ranks of {step.family}{list(group)} differ in count")
+        wholes = [counts[rank] * len(self.topology.group(step.family, rank)) for rank in range(self.topology.world)]
+        whole, part = (step.output, step.source) if isinstance(step, AllGather) else (step.source, step.output)
+        assert whole is not None
+        dtype = self._operand(whole, wholes)
+        if part is not None:
+            if part.buffer == whole.buffer:
+                raise _Refused(f"both operands lie in {part.buffer!r}; leave one out to run in place")
+            other = self._operand(part, counts)
+            if other != dtype:
+                raise _Refused(f"{whole.buffer!r} is {dtype} and {part.buffer!r} is {other}")
+        if isinstance(step, ReduceScatter):
+            self._reduction(step, dtype, [len(group) for group in groups])
+
+    def _operand(self, view: View, needs: list[int]) -> str:
+        """The view's dtype, if its buffer holds what each rank needs."""
+        buffer = self._buffer(view.buffer)
+        for rank, need in enumerate(needs):
+            room = at(buffer.elements, rank) - view.offset
+            if view.offset < 0 or room < need:
+                raise _Refused(
+                    f"{view.buffer!r} holds {max(room, 0)} elements behind offset "
+                    f"{view.offset} on rank {rank}, needs {need}"
+                )
+        return buffer.dtype
+
+    @staticmethod
+    def _reduction(step: ReduceScatter, dtype: str, sizes: list[int]) -> None:
+        if dtype.startswith("float8") or dtype == "uint8":
+            raise _Refused(f"{dtype} is not reduced exactly in every order; use it in all_gather")
+        if step.op == "avg" and dtype == "int32":
+            raise _Refused("avg of int32 is not exact")
+        for size in sizes if step.op == "avg" else ():
+            if size & (size - 1):
+                raise _Refused(f"avg over a group of {size} is not exact; the size must be a power of two")
+        if step.op == "max" and step.via == "kernel":
+            raise _Refused("kernels reduce with sum or avg, not max")

@@ -1,0 +1,287 @@
+"""The parent side of the world: persistent rank processes that run one draw after another.
+
+Invariant: `run` always answers within the deadline, with every rank's fate and trace. After anything
+but a clean end the ranks are killed and replaced before the next draw, so a draw never inherits
+another's wreckage.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+import msgspec
+
+from harness.errors import MachineError, PluginError, UsageError
+from harness.launcher import Launcher, RankProcess
+from harness.layout import Group
+from harness.platforms import Platform, choose
+from harness.program import Scenario
+from harness.rank import Options
+from harness.rendezvous import deadlocked
+from harness.shared import SLOTS, SharedMemory
+from harness.trace import Trace
+
+POLL = 0.05
+START_DEADLINE = 120.0
+
+State = Literal["finished", "crashed", "hung", "stopped"]
+
+
+class Fate(msgspec.Struct, frozen=True):
+    """How a rank ended a draw. `stopped`: it was well, and ended because another was not."""
+
+    rank: int
+    state: State
+    how: str = ""
+    stack: str = ""
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """One executed scenario: what every rank saw and how it ended."""
+
+    scenario: Scenario
+    traces: tuple[Trace, ...]
+    fates: tuple[Fate, ...]
+    seconds: float
+    deadline: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether every rank ran to the end."""
+        return all(fate.state == "finished" for fate in self.fates)
+
+
+class World:
+    """Rank processes on one substrate. A context manager; `close` leaves no process and no memory behind.
+
+    `size` is the largest world it can run; smaller ones use the first ranks. `substrate` is `auto`,
+    `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank).
+    Raises `MachineError` where the machine cannot do that.
+    """
+
+    def __init__(
+        self, size: int, substrate: str = "auto", *, deadline: float | None = None, start: Literal["fork", "spawn"] = "fork"
+    ) -> None:  # fmt: skip
+        if size < 1:
+            raise UsageError(f"a world of {size} ranks is too small")
+        self.platform: Platform = choose(substrate, size)
+        self.size, self.deadline = size, deadline or self.platform.deadline
+        self.restarts = 0
+        self.facts: dict[str, Any] = {}
+        self._slots: dict[Group, int] = {}
+        self._sizes: set[int] = set()
+        self._ranks: list[RankProcess] = []
+        self._shared = SharedMemory.create(size)
+        self._launchers: list[Launcher] = []
+        try:
+            for _ in range(1 if start == "fork" else size):
+                self._launchers.append(Launcher(self._shared, self.platform.environment, self.platform.preload))
+            for launcher in self._launchers:
+                launcher.wait_ready()
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the ranks, in rank order."""
+        return [rank.pid for rank in self._ranks]
+
+    def close(self) -> None:
+        """End every process and release the shared memory. May be called twice."""
+        for launcher in self._launchers:
+            launcher.close()
+        for rank in self._ranks:
+            rank.close()
+        self._launchers, self._ranks = [], []
+        if self._shared.fd >= 0:
+            self._shared.close()
+
+    def run(self, scenario: Scenario) -> Draw:
+        """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
+        scenario does not fit the world; everything else a rank can do is in the draw's fates."""
+        if scenario.world > self.size:
+            raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
+        if not self._ranks:
+            self._start()
+        self._announce(scenario.world)
+        slots = self._slots_for(scenario)
+        taking_part = self._ranks[: scenario.world]
+        message = ("run", msgspec.msgpack.encode(scenario), slots)
+        for index, rank in enumerate(taking_part):
+            self._shared.journal(index).clear()
+            rank.forget_output()
+        began = time.monotonic()
+        with self._kill_unless_done():
+            for rank in taking_part:
+                _send(rank, message)
+            groups = {slot: group for group, slot in slots.items()}
+            fates = self._await(taking_part, groups, began)
+        traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
+        if any(fate.state != "finished" for fate in fates):
+            self._drop()
+        return Draw(scenario, traces, fates, time.monotonic() - began, self.deadline)
+
+    @contextmanager
+    def _kill_unless_done(self) -> Iterator[None]:
+        """Whatever interrupts a draw (Ctrl-C, a plug-in's error), its ranks must not run on."""
+        try:
+            yield
+        except BaseException:
+            self._drop()
+            raise
+
+    def _start(self) -> None:
+        self._shared.reset()
+        self._slots.clear()
+        self._sizes.clear()
+        for index in range(self.size):
+            launcher = self._launchers[index % len(self._launchers)]
+            options = Options(
+                rank=index,
+                processes=self.size,
+                substrate=self.platform.name,
+                gpu=self.platform.gpu_of(index),
+                environment=self.platform.rank_environment(index),
+                parent=0,
+            )
+            self._ranks.append(launcher.start(options))
+        replies = self._collect(self._ranks)
+        self.facts = replies[0][1]
+        token = self.facts.pop("token", None)
+        if token is not None:
+            for rank in self._ranks:
+                _send(rank, ("join", token))
+            self._collect(self._ranks)
+
+    def _announce(self, size: int) -> None:
+        """Tell the ranks that will idle of a new world size; those of the draw learn it with the draw."""
+        if size in self._sizes:
+            return
+        for rank in self._ranks:
+            _send(rank, ("world", size))
+        self._collect(self._ranks)
+        self._sizes.add(size)
+
+    def _collect(self, ranks: list[RankProcess]) -> list[tuple[Any, ...]]:
+        """One reply from each rank before the first draw. Raises `MachineError` if one fails."""
+        replies = []
+        end = time.monotonic() + START_DEADLINE
+        for index, rank in enumerate(ranks):
+            try:
+                if not rank.connection.poll(max(0.0, end - time.monotonic())):
+                    raise MachineError(f"rank {index} did not start within {START_DEADLINE:.0f} s")
+                replies.append(rank.connection.recv())
+            except (EOFError, ConnectionError):
+                words = rank.printed().splitlines() or ["no message"]
+                self._drop()
+                raise MachineError(f"rank {index} died while starting: {words[-1]}") from None
+            if replies[-1][0] in ("failed", "refused"):
+                self._drop()
+                raise MachineError(f"rank {index} cannot start: {replies[-1][1]}")
+        return replies
+
+    def _slots_for(self, scenario: Scenario) -> dict[Group, int]:
+        """The row of shared counters of each group, the whole world among them."""
+        groups = [tuple(range(scenario.world)), *scenario.groups]
+        if len(self._slots) + len(groups) > SLOTS:
+            self._slots.clear()
+            self._shared.reset()
+        for group in groups:
+            self._slots.setdefault(group, len(self._slots))
+        return {group: self._slots[group] for group in groups}
+
+    def _await(self, ranks: list[RankProcess], groups: dict[int, Group], began: float) -> tuple[Fate, ...]:
+        """Wait for every rank, until one dies, all are stuck, or time is up."""
+        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
+        stuck = 0
+        while waiting:
+            ready = wait(list(waiting), timeout=POLL)
+            for connection in ready:
+                assert isinstance(connection, Connection)
+                index = waiting.pop(connection)
+                try:
+                    _raise_error(index, connection.recv())
+                except (EOFError, ConnectionError):
+                    return self._fates(ranks, {index})
+            stuck = stuck + 1 if not ready and deadlocked(self._shared, groups, [*waiting.values()]) else 0
+            if stuck > 2 or time.monotonic() - began > self.deadline:  # three looks, 50 ms apart
+                return self._fates(ranks, set())
+        return tuple(Fate(index, "finished") for index in range(len(ranks)))
+
+    def _fates(self, ranks: list[RankProcess], dead: set[int]) -> tuple[Fate, ...]:
+        """Every rank's end, where not all of them were well. Kills the ranks."""
+        ended = {index: Trace(index, self._shared.journal(index).read()).finished for index in range(len(ranks))}
+        dead |= {index for index, rank in enumerate(ranks) if not ended[index] and _is_dead(rank)}
+        stacks = {index: "" if ended[index] or index in dead else rank.stack() for index, rank in enumerate(ranks)}
+        printed = [rank.printed() for rank in ranks]
+        statuses = self._drop()
+        fates = []
+        for index in range(len(ranks)):
+            if index in dead:
+                how = "\n".join(filter(None, [_death(statuses[index]), printed[index]]))
+                fates.append(Fate(index, "crashed", how))
+            elif ended[index]:
+                fates.append(Fate(index, "finished"))
+            else:
+                fates.append(Fate(index, "stopped" if dead else "hung", stack=stacks[index]))
+        return tuple(fates)
+
+    def _drop(self) -> list[int]:
+        """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
+        statuses: dict[int, int] = {}
+        for launcher in self._launchers:
+            statuses |= launcher.kill([rank.pid for rank in self._ranks if rank.launcher is launcher])
+        in_order = [statuses.get(rank.pid, 0) for rank in self._ranks]
+        for rank in self._ranks:
+            rank.close()
+        self._ranks = []
+        self.restarts += 1
+        return in_order
+
+
+def _send(rank: RankProcess, message: tuple[Any, ...]) -> None:
+    try:
+        rank.connection.send(message)
+    except (BrokenPipeError, ConnectionError):
+        pass  # it died between two draws; the wait that follows finds out and tells how
+
+
+def _raise_error(rank: int, reply: tuple[Any, ...]) -> None:
+    """Raise what a rank reports as wrong with the request rather than with the collectives."""
+    match reply:
+        case ("raised", where, error, text):
+            raise PluginError(f"the {where} under test raised on rank {rank}: {error}") from RuntimeError(text)
+        case ("refused", error):
+            raise PluginError(error)
+        case ("failed", error, text):
+            raise MachineError(f"rank {rank} failed: {error}") from RuntimeError(text)
+
+
+def _is_dead(rank: RankProcess) -> bool:
+    try:
+        with open(f"/proc/{rank.pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def _death(status: int) -> str:
+    """How a process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"killed by signal {number} ({signal.Signals(number).name})"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"

@@ -1,0 +1,22 @@
+"""All-gather by pushing: each rank stores its shard into every peer's output.
+
+Invariant: only the output is addressed through peers, as in NCCL's ST kernel, so the output is the
+buffer that must lie in a window of the group's communicator, at the same place on every rank.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def all_gather_kernel(outputs, source, rank, count, BLOCK: tl.constexpr):
+    """outputs: int64[size], address of each rank's output; source: `count` integers of the element width.
+
+    Grid (size, ceil(count / BLOCK)): program (p, b) copies block b to chunk `rank` of peer p.
+    """
+    peer = tl.program_id(0)
+    index = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    theirs = tl.load(outputs + peer).to(source.dtype)
+    value = tl.load(source + index, mask=mask)
+    tl.store(theirs + rank * count + index, value, mask=mask)

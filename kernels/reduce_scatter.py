@@ -1,0 +1,40 @@
+"""Reduce-scatter by pulling: each rank loads its chunk of every peer's source and adds in fp32.
+
+Invariant: only the source is addressed through peers, as in NCCL's LD kernel. Partial sums are kept
+in fp32 (int32 for int32) in group order and rounded once.
+"""
+
+import triton
+import triton.language as tl
+
+from kernels.rounding import to_bfloat16_bits
+
+
+@triton.jit
+def reduce_scatter_kernel(sources, output, rank, count, scale, SIZE: tl.constexpr, BLOCK: tl.constexpr, BF16: tl.constexpr, INTEGER: tl.constexpr):  # fmt: skip
+    """sources: int64[SIZE], address of each rank's source; output: `count` elements. Grid (ceil(count / BLOCK),).
+
+    bfloat16 comes as int16 bits (`BF16`); the sum is multiplied by `scale` (1 or 1/SIZE) unless `INTEGER`.
+    """
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    start = rank * count + index
+    if INTEGER:
+        total = tl.zeros((BLOCK,), dtype=tl.int32)
+    else:
+        total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for peer in range(SIZE):
+        theirs = tl.load(sources + peer).to(output.dtype)
+        value = tl.load(theirs + start, mask=mask, other=0)
+        if BF16:
+            total += (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+        elif INTEGER:
+            total += value
+        else:
+            total += value.to(tl.float32)
+    if BF16:
+        tl.store(output + index, to_bfloat16_bits(total * scale), mask=mask)
+    elif INTEGER:
+        tl.store(output + index, total, mask=mask)
+    else:
+        tl.store(output + index, (total * scale).to(output.dtype.element_ty), mask=mask)
