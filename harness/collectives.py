@@ -61,7 +61,7 @@ class CollectiveContext:
 
         epoch = self._communicator.next_epoch()
         self._communicator.waits_for_kernel(epoch)
-        barrier_kernel[(1,)](self.signal_pads, self.rank, epoch, SIZE=self.size, num_warps=1)
+        barrier_kernel[(1,)](self.signal_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1)
         self._communicator.waits_for_kernel(0)
 
 
@@ -114,7 +114,7 @@ class TritonCollectives:
 def _block(context: CollectiveContext, count: int) -> int:
     """Elements a program handles. The interpreter pays by the program, so its blocks are large."""
     largest = INTERPRETER_BLOCK if context.device.type == "cpu" else GPU_BLOCK
-    return min(largest, max(64, 1 << (count - 1).bit_length()))
+    return min(largest, max(64, _power_of_two(count)))
 
 
 BUILT_IN = {"triton": TritonCollectives}
@@ -134,3 +134,8 @@ def load_collectives(name: str) -> Any:
         if not callable(getattr(found, method, None)):
             raise PluginError(f"collectives {name!r} has no method {method!r}")
     return found
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()

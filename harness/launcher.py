@@ -45,15 +45,15 @@ class RankProcess:
         return "\n".join(parts)
 
     def stack(self) -> str:
-        """Python stacks of the rank's threads, as it writes them on SIGUSR1; empty if it cannot."""
+        """Python stack of the rank's main thread, innermost first, as it writes it on SIGUSR1; empty if it cannot."""
         before = os.fstat(self._err).st_size
         os.kill(self.pid, signal.SIGUSR1)
         for _ in range(20):
             threading.Event().wait(0.01)
             size = os.fstat(self._err).st_size
             text = os.pread(self._err, size - before, before).decode(errors="replace")
-            if "most recent call first" in text and text.endswith("\n") and 'in main' in text:
-                return text
+            if "in _serve" in text:
+                return text.partition("in _serve")[0].rpartition("\n")[0]
         return ""
 
     def forget_output(self) -> None:

@@ -11,7 +11,7 @@ Megatron-Core `RankGenerator` (`megatron`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
@@ -21,7 +21,7 @@ from harness.errors import UsageError
 
 Group = tuple[int, ...]
 Partition = tuple[Group, ...]
-Degrees = Mapping[str, int | str]
+Degrees = Mapping[str, object]
 
 MAX_WORLD = 1024
 DEFAULT_ORDER = "tp-cp-ep-dp-pp"
@@ -51,20 +51,23 @@ def build_families(convention: str, degrees: Degrees) -> dict[str, Partition]:
     return families
 
 
-def check_partition(name: str, partition: Iterable[Group], world: int | None = None) -> int:
+def check_partition(name: str, partition: Partition, world: int | None = None) -> int:
     """World size of a partition; raises `LayoutError` naming the family where it is none."""
+    if not all(partition) or not partition:
+        raise LayoutError(f"family {name!r} is no partition: it has an empty group, or none")
     times = Counter(rank for group in partition for rank in group)
     for rank, count in times.items():
         if count > 1:
             raise LayoutError(f"family {name!r} is no partition: rank {rank} is in it {count} times")
     size = len(times) if world is None else world
+    _check_world("family", size, name)
     for rank in sorted(times.keys() ^ set(range(size))):
         what = "is missing" if rank in range(size) else "is outside the world"
         raise LayoutError(f"family {name!r} is no partition of {size} ranks: rank {rank} {what}")
     return size
 
 
-def _widths(convention: str, degrees: dict[str, int | str]) -> dict[str, int]:
+def _widths(convention: str, degrees: dict[str, object]) -> dict[str, int]:
     """Every degree of the convention as a positive int, 1 where left out."""
     widths = dict.fromkeys(DEGREES[convention], 1)
     for name, value in degrees.items():
@@ -76,9 +79,9 @@ def _widths(convention: str, degrees: dict[str, int | str]) -> dict[str, int]:
     return widths
 
 
-def _check_world(convention: str, world: int, arithmetic: str) -> None:
+def _check_world(what: str, world: int, arithmetic: str) -> None:
     if world > MAX_WORLD:
-        raise LayoutError(f"{convention} world {arithmetic} = {world} is larger than {MAX_WORLD}")
+        raise LayoutError(f"{what} world {arithmetic} = {world} is larger than {MAX_WORLD}")
 
 
 def _divide(convention: str, what: str, total: int, parts: dict[str, int]) -> int:
@@ -90,7 +93,7 @@ def _divide(convention: str, what: str, total: int, parts: dict[str, int]) -> in
     return total // divisor
 
 
-def _sglang(degrees: dict[str, int | str]) -> dict[str, Partition]:
+def _sglang(degrees: dict[str, object]) -> dict[str, Partition]:
     w = _widths("sglang", degrees)
     tp, pp, cp, ep, moe_dp = w["tp"], w["pp"], w["attn_cp"], w["ep"], w["moe_dp"]
     world = tp * pp
@@ -131,7 +134,7 @@ def _rows(grid: NDArray[np.int64], width: int) -> Partition:
     return tuple(tuple(int(rank) for rank in row) for row in grid.reshape(-1, width))
 
 
-def _vllm(degrees: dict[str, int | str]) -> dict[str, Partition]:
+def _vllm(degrees: dict[str, object]) -> dict[str, Partition]:
     w = _widths("vllm", degrees)
     dp, pp, pcp, tp, dcp = w["dp"], w["pp"], w["pcp"], w["tp"], w["dcp"]
     world = dp * pp * pcp * tp
@@ -150,7 +153,7 @@ def _vllm(degrees: dict[str, int | str]) -> dict[str, Partition]:
     return families
 
 
-def _megatron(degrees: dict[str, int | str]) -> dict[str, Partition]:
+def _megatron(degrees: dict[str, object]) -> dict[str, Partition]:
     order = degrees.pop("order", DEFAULT_ORDER)
     names = DEGREES["megatron"]
     if not isinstance(order, str) or sorted(order.split("-")) != sorted(names):
@@ -163,7 +166,7 @@ def _megatron(degrees: dict[str, int | str]) -> dict[str, Partition]:
     return {name: _rows(np.moveaxis(grid, axes.index(name), -1), w[name]) for name in names}
 
 
-_BUILDERS: dict[str, Callable[[dict[str, int | str]], dict[str, Partition]]] = {
+_BUILDERS: dict[str, Callable[[dict[str, object]], dict[str, Partition]]] = {
     "sglang": _sglang,
     "vllm": _vllm,
     "megatron": _megatron,

@@ -51,7 +51,7 @@ def choose(substrate: str, ranks: int) -> Platform:
 
 
 def _sim(why: str) -> Platform:
-    return Platform("sim", why, deadline=20.0, environment={"TRITON_INTERPRET": "1"})
+    return Platform("sim", why, deadline=20.0, environment={"TRITON_INTERPRET": "1"}, preload=("harness.substrate.sim.warm",))
 
 
 def _nccl(ranks: int) -> Platform:

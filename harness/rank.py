@@ -59,7 +59,7 @@ def main(options: Options, connection: Connection, lifeline: int, memory: int) -
     hold_lifeline(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
     os.environ.update(options.environment)
     status = 0
     try:

@@ -68,8 +68,9 @@ def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
     if slot == 0 or slot - 1 not in groups:
         return False
     group = groups[slot - 1]
-    if field == PAD:
-        words = shared.pads[slot - 1, group.index(rank), : len(group)]
-    else:
-        words = shared.counters[slot - 1, : len(group), field]
-    return int(words.min()) < target
+    if field != PAD:
+        return int(shared.counters[slot - 1, : len(group), field].min()) < target
+    signals = shared.pads[slot - 1, group.index(rank), : len(group)]
+    late = [sender for sender, signal in zip(group, signals, strict=True) if signal < target]
+    # A sender that has noted the same epoch is inside its own barrier kernel and is about to signal.
+    return any(tuple(shared.waiting[sender][:2]) != (slot, PAD) or shared.waiting[sender][2] < target for sender in late)

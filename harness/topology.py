@@ -45,7 +45,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     name: str
     convention: str
-    degrees: dict[str, int | str] = {}
+    degrees: dict[str, Any] = {}
     placement: Placement | None = None
     note: str = ""
     families_given: dict[str, Partition] | None = msgspec.field(default=None, name="families")
@@ -59,11 +59,13 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes two topologies the same layout in the same place, whatever their names."""
-        return tuple(self.families.items()), self.node_of
+        return tuple(sorted(self.families.items())), self.node_of
 
     @cached_property
     def families(self) -> dict[str, Partition]:
         """Every family by name, each a partition of `range(world)` in communicator rank order."""
+        if not self.name:
+            raise TopologyError("a topology needs a name")
         if (self.convention == "explicit") != (self.families_given is not None):
             raise TopologyError(f"topology {self.name!r}: 'families' goes with convention 'explicit' and no other")
         if self.families_given is None:
@@ -99,8 +101,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return _placed(self.name, placement, self.world)
 
     def group(self, family: str, rank: int) -> Group:
-        """The group of `family` that `rank` acts in."""
-        return next(group for group in self.families[family] if rank in group)
+        """The group of `family` that `rank` acts in. Raises `TopologyError` for a rank outside the world."""
+        for group in self.families[family]:
+            if rank in group:
+                return group
+        raise TopologyError(f"topology {self.name!r}: rank {rank} is not in a world of {self.world}")
 
     def spans_nodes(self, group: Group) -> bool:
         """Whether a group's ranks lie on more than one node; such a group has no windows."""
@@ -121,7 +126,8 @@ def _placed(name: str, placement: Placement, world: int) -> tuple[int, ...]:
             node_of[rank] = node
     if sorted(node_of) != list(range(world)):
         stray = min(set(node_of) ^ set(range(world)))
-        raise TopologyError(f"topology {name!r}: rank {stray} is {'not placed' if stray < world else 'not in the world'}")
+        what = "not placed" if stray in range(world) else "not in the world"
+        raise TopologyError(f"topology {name!r}: rank {stray} is {what}")
     return tuple(node_of[rank] for rank in range(world))
 
 
@@ -129,14 +135,17 @@ def load(path: Path | str) -> Topology:
     """Read one topology file. Raises `UsageError` naming the file and what is wrong in it."""
     try:
         text = Path(path).read_bytes()
-    except OSError as error:
-        raise TopologyError(f"topology file {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise TopologyError(f"topology file {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         data = json.loads(text, object_pairs_hook=_no_repeats)
-        if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
+        schema = data.pop("schema", None) if isinstance(data, dict) else None
+        if type(schema) is not int or schema != SCHEMA:
             raise TopologyError(f"'schema' must be {SCHEMA}")
+        if "degrees" not in data and data.get("convention") != "explicit":
+            raise TopologyError("key 'degrees' is missing")
         return msgspec.convert(data, Topology)
-    except (ValueError, UsageError) as error:  # msgspec.ValidationError and JSON errors are ValueErrors
+    except (ValueError, RecursionError, UsageError) as error:  # msgspec's and json's errors are ValueErrors
         raise TopologyError(f"topology file {path}: {error}") from error
 
 

@@ -10,13 +10,16 @@ import triton.language as tl
 
 
 @triton.jit
-def barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr):
-    """pads: int64[SIZE], address of each rank's pad (int32[SIZE], one word for each sender). Grid (1,)."""
-    for step in range(SIZE):
-        peer = (rank + step) % SIZE
-        theirs = tl.load(pads + peer).to(tl.pointer_type(tl.int32))
-        tl.atomic_xchg(theirs + rank, epoch, sem="release", scope="sys")
-    mine = tl.load(pads + rank).to(tl.pointer_type(tl.int32))
-    for sender in range(SIZE):
-        while tl.atomic_add(mine + sender, 0, sem="acquire", scope="sys") < epoch:
-            pass
+def barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr):
+    """pads: int64[SIZE], address of each rank's pad (int32[SIZE], one word for each sender). Grid (1,).
+
+    LANES is SIZE rounded up to a power of two; lane i signals rank i, then waits for rank i.
+    """
+    lane = tl.arange(0, LANES)
+    mask = lane < SIZE
+    theirs = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
+    tl.atomic_xchg(theirs + rank, epoch, mask=mask, sem="release", scope="sys")
+    mine = tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + lane
+    seen = tl.atomic_add(mine, 0, mask=mask, sem="acquire", scope="sys")
+    while tl.min(tl.where(mask, seen, epoch), axis=0) < epoch:
+        seen = tl.atomic_add(mine, 0, mask=mask, sem="acquire", scope="sys")

@@ -1,0 +1,29 @@
+"""The oracle: rules over traces, one file a kind. Pure: no I/O, and only the parent calls it."""
+
+from __future__ import annotations
+
+from harness.findings import Finding, ordered
+from harness.oracle import data, fate, lifetime, ownership, path, registration
+from harness.oracle.case import Case
+from harness.program import Allocate
+from harness.world import Draw
+
+JUDGES = (fate.judge, lifetime.judge, registration.judge, ownership.judge, path.judge, data.judge)
+ORACLES = ("ownership", "registration", "lifetime", "path", "data", "fate")
+
+
+def judge(draw: Draw) -> list[Finding]:
+    """Every broken rule of a draw, causes before consequences."""
+    case = Case(draw)
+    return ordered([finding for rules in JUDGES for finding in rules(case)])
+
+
+def is_vacuous(draw: Draw) -> bool:
+    """Whether the draw tested nothing: no collective over an owned buffer of a group larger than one, or
+    sizes that were meant to differ and did not."""
+    sizes = [step.elements for step in draw.scenario.steps if isinstance(step, Allocate)]
+    if any(isinstance(elements, tuple) and len(set(elements)) == 1 for elements in sizes):
+        return True
+    case = Case(draw)
+    calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
+    return not any(ownership.owned(case, uses) for uses in calls)

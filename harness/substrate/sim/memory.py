@@ -115,6 +115,11 @@ class _Routing(TorchDispatchMode):
         super().__init__()
         self._pool = pool
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from wrapping the hook in `torch._dynamo.disable`, whose import alone takes 2 s a rank."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.aten.empty.memory_format:

@@ -1,0 +1,91 @@
+"""One executed draw as the rules see it, and the words they share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+
+from harness.layout import Group
+from harness.oracle.history import History, Sight, Use, WindowLife, group_name, read
+from harness.program import AllGather, Collective, ReduceScatter
+from harness.trace import TEARDOWN
+from harness.world import Draw
+
+
+class Case:
+    """A draw with its histories. Local and pure: built from the draw alone."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw, self.scenario = draw, draw.scenario
+        self.histories: list[History] = [read(trace) for trace in draw.traces]
+
+    @cached_property
+    def calls(self) -> dict[tuple[int, Group], list[Use]]:
+        """The ranks' views of each collective, by step and group, in group order."""
+        calls: dict[tuple[int, Group], list[Use]] = defaultdict(list)
+        for history in self.histories:
+            for use in history.uses:
+                calls[use.step, use.comm.group].append(use)
+        for (_, group), uses in calls.items():
+            uses.sort(key=lambda use: group.index(use.rank))
+        return dict(calls)
+
+    def step(self, index: int) -> Collective:
+        """The collective at a step."""
+        step = self.scenario.steps[index]
+        assert isinstance(step, AllGather | ReduceScatter)
+        return step
+
+    def peer_addressed(self, use: Use) -> Sight:
+        """The operand through which ranks reach each other: all-gather's output, reduce-scatter's source."""
+        return use.output if isinstance(self.step(use.step), AllGather) else use.source
+
+    def meant_for(self, use: Use) -> bool:
+        """Whether the peer-addressed operand was allocated to lie in a window."""
+        name = self.peer_addressed(use).operand.buffer
+        step = next(s for s in self.scenario.steps if getattr(s, "buffer", None) == name and s.kind != "release")
+        return getattr(step, "role", "window") == "window"
+
+    def name(self, group: Group) -> str:
+        return group_name(self.scenario.topology.families, group)
+
+    def at_step(self, index: int) -> str:
+        """Such as `step 3 (all_gather)`."""
+        if index >= TEARDOWN:
+            return "the end"
+        return "the start" if index < 0 else f"step {index} ({self.scenario.steps[index].kind})"
+
+    def call(self, use: Use) -> str:
+        """Such as `step 3 (all_gather) on attn_tp[0,1]`, the family being the one the step names."""
+        family = self.step(use.step).family
+        return f"{self.at_step(use.step)} on {family}[{','.join(map(str, use.comm.group))}]"
+
+    def operand_role(self, use: Use) -> str:
+        return "output" if isinstance(self.step(use.step), AllGather) else "source"
+
+    def window(self, window: WindowLife) -> str:
+        """Which registration a window is."""
+        return f"registered with {self.name(window.comm.group)} at {self.at_step(window.born)}"
+
+    def path(self, use: Use) -> str:
+        """What ran, and who says so."""
+        return f"the call took the {use.event.path} path ({use.event.evidence})"
+
+    def earlier_holders(self, use: Use, sight: Sight) -> str:
+        """Who held this memory before, as a sentence; empty if nobody did."""
+        history = self.histories[use.rank]
+        mine = history.buffers[sight.operand.buffer].event
+        said = [
+            f"{name!r} held this memory from {self.at_step(life.born)} to {self.at_step(life.died)}"
+            for name, life in history.buffers.items()
+            if life.died is not None
+            and life.died < use.step
+            and life.event.address < mine.address + mine.size
+            and mine.address < life.event.address + life.event.size
+        ]
+        return f" {'; '.join(said)}." if said else ""
+
+
+def ranks_text(ranks: tuple[int, ...]) -> str:
+    """Such as `rank 3` or `ranks 0, 2`."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

@@ -1,0 +1,44 @@
+"""Rules on data: outputs are exact, and nothing beside them changes.
+
+Rules: wrong-data, out-of-bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.findings import Finding, OutOfBounds, WrongData
+from harness.oracle.case import Case
+from harness.program import AllGather
+from harness.trace import Mismatch, Overwritten
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    for history in case.histories:
+        for step, event in history.trace.steps():
+            if isinstance(event, Mismatch):
+                yield _wrong(case, history.rank, step, event)
+            elif isinstance(event, Overwritten):
+                yield _overwritten(case, history.rank, step, event)
+
+
+def _wrong(case: Case, rank: int, step: int, event: Mismatch) -> Finding:
+    use = next(u for u in case.histories[rank].uses if u.step == step)
+    sender = use.comm.group[event.chunk]
+    whose = f"in rank {sender}'s chunk" if isinstance(case.step(step), AllGather) else "in its own chunk"
+    return WrongData(
+        f"{case.call(use)}: output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements, "
+        f"the first at index {event.index}, {whose}: expected {event.expected}, found {event.found}; {case.path(use)}.",
+        step=step,
+        ranks=(rank,),
+    )
+
+
+def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Finding:
+    where = "behind its end" if event.where == "guard" else "beside the output view"
+    return OutOfBounds(
+        f"{event.elements} canary elements of {event.buffer!r} on rank {rank}, {where}, had changed by "
+        f"{case.at_step(step)}, the first at index {event.index}.",
+        step=step,
+        ranks=(rank,),
+    )

@@ -1,0 +1,50 @@
+"""Rules on the ranks themselves: they neither die nor wait for ever.
+
+Rules: rank-crash, hang.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.findings import Finding, Hang, RankCrash
+from harness.oracle.case import Case, ranks_text
+from harness.world import Fate
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    for fate in case.draw.fates:
+        if fate.state == "crashed":
+            yield RankCrash(f"rank {fate.rank} {_how(fate)} in {_stands(case, fate.rank)}.", step=_step(case, fate.rank), ranks=(fate.rank,))  # fmt: skip
+    hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
+    if hung:
+        yield Hang(
+            f"after {case.draw.seconds:.1f} s {ranks_text(hung)} made no progress: {_everyone(case)}.",
+            step=min(_step(case, rank) for rank in hung),
+            ranks=hung,
+        )
+
+
+def _how(fate: Fate) -> str:
+    return fate.how.splitlines()[0] if fate.how else "ended"
+
+
+def _step(case: Case, rank: int) -> int:
+    return case.histories[rank].trace.last_step
+
+
+def _everyone(case: Case) -> str:
+    """Where every rank stood, ranks at the same place together."""
+    places: dict[str, list[int]] = {}
+    for fate in case.draw.fates:
+        place = "had finished" if fate.state == "finished" else f"stood in {_stands(case, fate.rank)}"
+        places.setdefault(place, []).append(fate.rank)
+    return "; ".join(f"{ranks_text(tuple(ranks))} {place}" for place, ranks in places.items())
+
+
+def _stands(case: Case, rank: int) -> str:
+    history = case.histories[rank]
+    step, blocked = case.at_step(history.trace.last_step), history.trace.blocked_in
+    if blocked is None:
+        return step
+    return f"{step}, in {blocked.call} of {case.name(history.comms[blocked.comm].group)}"

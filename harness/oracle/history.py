@@ -1,0 +1,192 @@
+"""A rank's trace read into what was alive when: segments, windows, buffers, and each collective's view of them.
+
+Invariant: everything here follows from recorded events; nothing is looked up in the system under test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.layout import Group
+from harness.trace import (
+    CommCreated,
+    CommDestroyed,
+    Deregistered,
+    Dropped,
+    Entered,
+    Operand,
+    Placed,
+    Ran,
+    Registered,
+    SegmentAllocated,
+    SegmentFreed,
+    Trace,
+)
+
+
+@dataclass
+class SegmentLife:
+    event: SegmentAllocated
+    born: int
+    died: int | None = None
+    windows_at_death: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> int:
+        return self.event.address + self.event.size
+
+
+@dataclass
+class WindowLife:
+    event: Registered
+    comm: CommCreated
+    born: int
+    ordinal: int
+    died: int | None = None
+    orphaned: int | None = None
+    """The step at which the segment was freed under it or its communicator destroyed."""
+
+    @property
+    def end(self) -> int:
+        return self.event.address + self.event.size
+
+    @property
+    def live(self) -> bool:
+        return self.died is None
+
+    def covers(self, address: int) -> bool:
+        return self.event.address <= address < self.end
+
+
+@dataclass
+class BufferLife:
+    event: Placed
+    born: int
+    died: int | None = None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How a communicator saw an operand when the call ran."""
+
+    operand: Operand
+    segment: SegmentLife | None
+    window: WindowLife | None
+    others: tuple[WindowLife, ...]
+    nulls: tuple[WindowLife, ...]
+    former: tuple[WindowLife, ...]
+    """Windows of the same group over this memory that are gone: deregistered, or lost with a communicator."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the window reaches to the operand's end."""
+        return self.window is not None and self.operand.address + self.operand.size <= self.window.end
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """(window ordinal, offset): equal on every rank of a group that may address its peers."""
+        if self.window is None:
+            return None
+        return self.window.ordinal, self.operand.address - self.window.event.address
+
+
+@dataclass(frozen=True)
+class Use:
+    """One collective on one rank."""
+
+    rank: int
+    step: int
+    comm: CommCreated
+    event: Ran
+    source: Sight
+    output: Sight
+
+
+@dataclass
+class History:
+    """What one rank's trace says, in the order in which it happened."""
+
+    trace: Trace
+    comms: dict[int, CommCreated] = field(default_factory=dict)
+    segments: dict[int, SegmentLife] = field(default_factory=dict)
+    windows: dict[int, WindowLife] = field(default_factory=dict)
+    buffers: dict[str, BufferLife] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
+    entered: dict[int, int] = field(default_factory=dict)
+    """Registrations entered, by communicator; one more than were made where the rank is still in one."""
+
+    @property
+    def rank(self) -> int:
+        return self.trace.rank
+
+    def registrations(self, comm: int) -> list[WindowLife]:
+        """Windows and null windows of a communicator, in order."""
+        return [window for window in self.windows.values() if window.event.comm == comm]
+
+
+def read(trace: Trace) -> History:
+    """The history behind a trace."""
+    history = History(trace)
+    for step, event in trace.steps():
+        match event:
+            case CommCreated():
+                history.comms[event.comm] = event
+            case CommDestroyed():
+                for window in history.registrations(event.comm):
+                    window.orphaned = window.died = step if window.died is None else window.died
+            case SegmentAllocated():
+                history.segments[event.segment] = SegmentLife(event, step)
+            case SegmentFreed():
+                _freed(history, event, step)
+            case Entered(call="register"):
+                history.entered[event.comm] = history.entered.get(event.comm, 0) + 1
+            case Registered():
+                ordinal = len(history.registrations(event.comm))
+                window = WindowLife(event, history.comms[event.comm], step, ordinal)
+                history.windows[event.window] = window
+            case Deregistered():
+                history.windows[event.window].died = step
+            case Placed():
+                history.buffers[event.buffer] = BufferLife(event, step)
+            case Dropped():
+                history.buffers[event.buffer].died = step
+            case Ran():
+                history.uses.append(_use(history, event, step))
+            case _:
+                pass
+    return history
+
+
+def _freed(history: History, event: SegmentFreed, step: int) -> None:
+    segment = history.segments[event.segment]
+    segment.died, segment.windows_at_death = step, event.windows
+    for ident in event.windows:
+        history.windows[ident].orphaned = step
+
+
+def _use(history: History, event: Ran, step: int) -> Use:
+    comm = history.comms[event.comm]
+    return Use(history.rank, step, comm, event, _sight(history, comm, event.source), _sight(history, comm, event.output))
+
+
+def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:
+    """NCCL's look-up by start address, and everything else that lies over that address."""
+    over = [window for window in history.windows.values() if window.covers(operand.address)]
+    own = [w for w in history.windows.values() if w.event.comm == comm.comm and w.live and not w.event.null]
+    below = [window for window in own if window.event.address <= operand.address]
+    best = max(below, key=lambda window: window.event.address, default=None)
+    segments = (s for s in history.segments.values() if s.died is None)
+    return Sight(
+        operand,
+        next((s for s in segments if s.event.address <= operand.address < s.end), None),
+        best if best is not None and best.covers(operand.address) else None,
+        tuple(w for w in over if w.event.comm != comm.comm and w.live and not w.event.null),
+        tuple(w for w in over if w.event.comm == comm.comm and w.live and w.event.null),
+        tuple(w for w in over if w.comm.group == comm.group and not w.live and not w.event.null),
+    )
+
+
+def group_name(families: dict[str, tuple[Group, ...]], group: Group) -> str:
+    """Such as `tp[0,1,2,3]`, under the first family that has the group."""
+    family = next((name for name, partition in families.items() if group in partition), "group")
+    return f"{family}[{','.join(map(str, group))}]"

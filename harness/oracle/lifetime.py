@@ -1,0 +1,40 @@
+"""Rules on lifetime: no segment is freed under a live window, and nothing is left at the end.
+
+Rules: freed-while-registered, leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.findings import Finding, FreedWhileRegistered, Leak
+from harness.oracle.case import Case
+from harness.oracle.history import History
+from harness.trace import TEARDOWN, Leaked
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    for history in case.histories:
+        yield from _freed(case, history)
+        leaked = [event for event in history.trace.events if isinstance(event, Leaked)]
+        if leaked:
+            said = ", ".join(f"{event.what} {event.ident} of {event.size} bytes" for event in leaked)
+            yield Leak(
+                f"rank {history.rank}: after the last buffer was released and the pool closed, there is still {said}.",
+                step=TEARDOWN,
+                ranks=(history.rank,),
+            )
+
+
+def _freed(case: Case, history: History) -> Iterator[Finding]:
+    for segment in history.segments.values():
+        if segment.died is None or not segment.windows_at_death:
+            continue
+        windows = [history.windows[ident] for ident in segment.windows_at_death]
+        owners = ", ".join(case.name(window.comm.group) for window in windows)
+        yield FreedWhileRegistered(
+            f"rank {history.rank}: segment {segment.event.segment} was freed at {case.at_step(segment.died)} while "
+            f"{owners} still had a window over it, {case.window(windows[0])}.",
+            step=segment.died,
+            ranks=(history.rank,),
+        )

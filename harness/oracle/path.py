@@ -1,0 +1,50 @@
+"""Rule on the path: a call that owns its buffers and is eligible takes the symmetric path.
+
+Rule: slow-path. Off where the substrate has no evidence of the path (`Ran.evidence` is empty).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.findings import Finding, SlowPath
+from harness.oracle.case import Case
+from harness.oracle.history import Use
+from harness.oracle.ownership import owned
+from harness.program import AllGather
+
+REDUCIBLE = ("float32", "float16", "bfloat16")
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    for uses in case.calls.values():
+        use = uses[0]
+        reason = _ineligible(case, use)
+        if case.step(use.step).claim and reason:
+            yield SlowPath(
+                f"{case.call(use)} claims the symmetric path, which {reason} never takes; {case.path(use)}.",
+                step=use.step,
+                ranks=use.comm.group,
+            )
+        slow = [u for u in uses if u.event.path == "legacy" and u.event.evidence]
+        if slow and not reason and use.comm.windows and len(uses) == len(use.comm.group) and owned(case, uses):
+            yield SlowPath(
+                f"{case.call(use)} owns its {case.operand_role(use)} on every rank and is eligible, yet on rank "
+                f"{slow[0].rank} {case.path(slow[0])}.",
+                step=use.step,
+                ranks=tuple(u.rank for u in slow),
+            )
+
+
+def _ineligible(case: Case, use: Use) -> str:
+    """Why NCCL has no symmetric kernel for the call; empty if it has one. Kernels of ours take any."""
+    step = case.step(use.step)
+    if len(use.comm.group) < 2:
+        return "a group of one rank"
+    if isinstance(step, AllGather):
+        return ""
+    name = step.source.buffer
+    dtype = next(getattr(s, "dtype", "uint8") for s in case.scenario.steps if getattr(s, "buffer", None) == name)
+    if step.op not in ("sum", "avg"):
+        return f"a reduce-scatter with op {step.op}"
+    return "" if dtype in REDUCIBLE else f"a reduce-scatter of {dtype}"

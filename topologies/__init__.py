@@ -1,0 +1,1 @@
+"""Named topologies, one JSON file each; `harness.topology.find` reads them by name."""
