@@ -10,6 +10,7 @@ order (connection, lifeline, stdout, stderr) -> pid; ("kill", pids) -> {pid: wai
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -79,6 +80,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in (*PRELOAD, *sys.argv[4:]):
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # so that a rank's own collections need not walk through torch, and pages stay shared
     end = Connection(socket_fd)
     end.send("ready")
     serve(end, memory_fd)

@@ -76,6 +76,8 @@ class Sight:
     nulls: tuple[WindowLife, ...]
     former: tuple[WindowLife, ...]
     """Windows of the same group over this memory that are gone: deregistered, or lost with a communicator."""
+    orphaned: int | None
+    """The step at which the window's segment had been freed, if it had."""
 
     @property
     def whole(self) -> bool:
@@ -114,6 +116,8 @@ class History:
     uses: list[Use] = field(default_factory=list)
     entered: dict[int, int] = field(default_factory=dict)
     """Registrations entered, by communicator; one more than were made where the rank is still in one."""
+    live_at: dict[int, frozenset[int]] = field(default_factory=dict)
+    """For each window, those that were live over live segments when it was registered."""
 
     @property
     def rank(self) -> int:
@@ -143,6 +147,8 @@ def read(trace: Trace) -> History:
             case Registered():
                 ordinal = len(history.registrations(event.comm))
                 window = WindowLife(event, history.comms[event.comm], step, ordinal)
+                live = (w.event.window for w in history.windows.values() if w.live and w.orphaned is None)
+                history.live_at[event.window] = frozenset(live)
                 history.windows[event.window] = window
             case Deregistered():
                 history.windows[event.window].died = step
@@ -175,14 +181,16 @@ def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:
     own = [w for w in history.windows.values() if w.event.comm == comm.comm and w.live and not w.event.null]
     below = [window for window in own if window.event.address <= operand.address]
     best = max(below, key=lambda window: window.event.address, default=None)
+    window = best if best is not None and best.covers(operand.address) else None
     segments = (s for s in history.segments.values() if s.died is None)
     return Sight(
         operand,
         next((s for s in segments if s.event.address <= operand.address < s.end), None),
-        best if best is not None and best.covers(operand.address) else None,
+        window,
         tuple(w for w in over if w.event.comm != comm.comm and w.live and not w.event.null),
         tuple(w for w in over if w.event.comm == comm.comm and w.live and w.event.null),
         tuple(w for w in over if w.comm.group == comm.group and not w.live and not w.event.null),
+        None if window is None else window.orphaned,
     )
 
 

@@ -44,8 +44,7 @@ def owned(case: Case, uses: list[Use]) -> bool:
 
 
 def _owned(sight: Sight) -> bool:
-    window = sight.window
-    return window is not None and sight.whole and window.orphaned is None
+    return sight.window is not None and sight.whole and sight.orphaned is None
 
 
 def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> Iterator[Finding]:
@@ -54,10 +53,10 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
     own = case.name(use.comm.group)
     place = f"{case.call(use)}: {name}"
     where = dict(step=use.step, ranks=ranks)
-    if sight.window is not None and sight.window.orphaned is not None:
+    if sight.window is not None and sight.orphaned is not None:
         yield StaleWindow(
             f"{place} is found in a window {case.window(sight.window)}, whose segment was freed at "
-            f"{case.at_step(sight.window.orphaned)}; {case.path(use)}.",
+            f"{case.at_step(sight.orphaned)}; {case.path(use)}.",
             **where,
         )
     elif sight.window is not None:
@@ -76,7 +75,7 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
     elif not use.comm.windows:
         return  # the communicator supports no windows, and nobody pretended otherwise
     elif sight.former:
-        former = sight.former[-1]
+        former = max(sight.former, key=lambda window: window.event.window)
         yield StaleWindow(
             f"{place} lies in memory that was {case.window(former)}; that window went at "
             f"{case.at_step(former.died if former.died is not None else -1)} and {own} has none over it now; "

@@ -43,7 +43,7 @@ def _entered(history: History, key: tuple[Group, int]) -> int:
 
 def _count_skew(case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int]) -> Finding:
     most, least = max(entered, key=lambda rank: entered[rank]), min(entered, key=lambda rank: entered[rank])
-    said = ", ".join(f"rank {rank} {count}" for rank, count in entered.items())
+    said = ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
     stands = case.histories[most].trace
     step = stands.last_step if stands.blocked_in else (made[most][entered[least]].born if made[most] else -1)
     return RegistrationSkew(
@@ -68,11 +68,11 @@ def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> F
 def _double(case: Case, history: History) -> Iterator[Finding]:
     """Two windows of one communicator that overlap while both live."""
     windows = [window for window in history.windows.values() if not window.event.null]
+    live_at = history.live_at
     for index, later in enumerate(windows):
         for earlier in windows[:index]:
             apart = later.end <= earlier.event.address or earlier.end <= later.event.address
-            over = earlier.died is not None and _before(history, earlier, later)
-            if later.event.comm != earlier.event.comm or apart or over or earlier.orphaned is not None:
+            if later.event.comm != earlier.event.comm or apart or earlier.event.window not in live_at[later.event.window]:
                 continue
             yield DoubleRegistration(
                 f"rank {history.rank}: {case.at_step(later.born)} registered segment {later.event.segment} with "
@@ -81,12 +81,3 @@ def _double(case: Case, history: History) -> Iterator[Finding]:
                 ranks=(history.rank,),
             )
 
-
-def _before(history: History, earlier: WindowLife, later: WindowLife) -> bool:
-    """Whether `earlier` was deregistered before `later` was registered, by the order of the trace."""
-    for event in history.trace.events:
-        if getattr(event, "window", None) == later.event.window:
-            return False
-        if type(event).__name__ == "Deregistered" and getattr(event, "window", None) == earlier.event.window:
-            return True
-    return False

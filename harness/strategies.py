@@ -1,0 +1,168 @@
+"""Hypothesis strategies: topologies, programs and whole scenarios.
+
+Invariant: everything random is drawn here, in the parent, and what is drawn can be executed. A
+program is drawn as a list of small independent actions that are then compiled against the topology,
+so deleting an action or lowering a number always leaves a program, and shrinking works towards small
+worlds, few steps, small sizes and plain dtypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from hypothesis import strategies as st
+
+from harness import topology as topologies_module
+from harness.builder import Action, Builder, Hazard
+from harness.errors import UsageError
+from harness.program import Scenario, System
+from harness.topology import Topology
+
+DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
+COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025, 4097, 10007)
+"""Elements a rank contributes: one, odd ones, and both sides of the kernels' block sizes."""
+LARGE_COUNTS = (32769, 65537)
+ROOMS = (0, 512, 1 << 20, 2 << 20, 10 << 20, 20 << 20)
+"""Bytes a buffer is filled up to: as needed, or to a boundary of the caching allocator's size classes."""
+HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "uneven")
+Via = Literal["mixed", "library", "kernel"]
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+@st.composite
+def _sglang(draw: st.DrawFn, world: int) -> dict[str, object]:
+    tp = draw(st.integers(1, world))
+    attn_dp = draw(st.sampled_from(_divisors(tp)))
+    attn_cp = draw(st.sampled_from(_divisors(tp // attn_dp)))
+    ep = draw(st.sampled_from(_divisors(tp)))
+    moe_dp = draw(st.sampled_from(_divisors(tp // ep)))
+    dcp = draw(st.sampled_from(_divisors(tp)))
+    pp = draw(st.integers(1, world // tp))
+    return {"tp": tp, "pp": pp, "attn_dp": attn_dp, "attn_cp": attn_cp, "ep": ep, "moe_dp": moe_dp, "dcp": dcp}
+
+
+@st.composite
+def _vllm(draw: st.DrawFn, world: int) -> dict[str, object]:
+    degrees: dict[str, object] = {}
+    left = world
+    for name in ("tp", "pcp", "dp", "pp"):
+        width = draw(st.integers(1, left))
+        degrees[name] = width
+        left //= width
+    spread = int(str(degrees["tp"])) * int(str(degrees["pcp"]))
+    degrees["dcp"] = draw(st.sampled_from(_divisors(spread)))
+    return degrees
+
+
+@st.composite
+def _megatron(draw: st.DrawFn, world: int) -> dict[str, object]:
+    degrees: dict[str, object] = {}
+    left = world
+    for name in ("tp", "cp", "dp", "ep", "pp"):
+        width = draw(st.integers(1, left))
+        degrees[name] = width
+        left //= width
+    order = draw(st.permutations(("tp", "cp", "ep", "dp", "pp")))
+    return {**degrees, "order": "-".join(order)}
+
+
+_CONVENTIONS = {"sglang": _sglang, "vllm": _vllm, "megatron": _megatron}
+
+
+@st.composite
+def layouts(draw: st.DrawFn, world: int = 8) -> Topology:
+    """Topologies with random degrees of every convention, of at most `world` ranks on one node."""
+    convention = draw(st.sampled_from(list(_CONVENTIONS)))
+    degrees = draw(_CONVENTIONS[convention](world))
+    return Topology(name="drawn", convention=convention, degrees={k: v for k, v in degrees.items() if v != 1})
+
+
+def topologies(world: int = 8, named: Sequence[Topology] | None = None) -> st.SearchStrategy[Topology]:
+    """Random layouts mixed with the named topologies that fit `world` ranks.
+
+    `named` replaces both: then exactly those are drawn. Raises `UsageError` if one of them does not fit.
+    """
+    if named is not None:
+        for topology in named:
+            if topology.world > world:
+                raise UsageError(f"topology {topology.name!r} has {topology.world} ranks; the world has {world}")
+        return st.sampled_from(sorted(named, key=lambda topology: topology.world))
+    shipped = [topologies_module.load(path) for path in topologies_module.named().values()]
+    fitting = sorted((t for t in shipped if t.world <= world), key=lambda topology: topology.world)
+    return st.one_of(layouts(world), st.sampled_from(fitting)) if fitting else layouts(world)
+
+
+def _counts() -> st.SearchStrategy[int]:
+    small = st.integers(1, 64)
+    return st.one_of(small, st.sampled_from(COUNTS), st.sampled_from(COUNTS), st.sampled_from(LARGE_COUNTS + COUNTS))
+
+
+def _small() -> st.SearchStrategy[int]:
+    return st.integers(0, 15)
+
+
+def actions(hazards: Collection[Hazard] = (), via: Via = "mixed") -> st.SearchStrategy[Action]:
+    """One action of a program. See `harness.builder.Action` for what its numbers mean."""
+    paths = {"mixed": ("library", "library", "kernel"), "library": ("library",), "kernel": ("kernel",)}[via]
+    kinds = ["all_gather", "reduce_scatter"] * 3 + ["allocate", "release", "release", "trim", "recreate", "straggle"]
+    kinds += [hazard for hazard in hazards if hazard != "uneven"]
+    return st.builds(
+        Action,
+        kind=st.sampled_from(kinds),
+        family=_small(),
+        buffer=_small(),
+        fresh=st.booleans(),
+        count=_counts(),
+        spread=st.sampled_from((0, 0, 1, 3, 100)),
+        room=st.sampled_from(ROOMS),
+        slack=st.sampled_from((0, 1, 3, 8, 64)),
+        offset=st.sampled_from((0, 0, 1, 3, 8)),
+        dtype=st.sampled_from(DTYPES),
+        op=st.sampled_from(("sum", "sum", "avg", "max")),
+        part=st.sampled_from(("in-place", "plain", "window")),
+        via=st.sampled_from(paths),
+        uneven=st.booleans() if "uneven" in hazards else st.just(False),
+    )
+
+
+@st.composite
+def programs(
+    draw: st.DrawFn,
+    topology: Topology,
+    *,
+    hazards: Collection[Hazard] = (),
+    via: Via = "mixed",
+    max_steps: int = 16,
+) -> tuple[object, ...]:
+    """Steps for one topology: at most `max_steps`, with at least one collective.
+
+    `hazards` adds what even a right system may not survive without agreement between ranks.
+    """
+    chosen = draw(st.lists(actions(hazards, via), min_size=1, max_size=max(1, max_steps // 2)))
+    return Builder(topology, max_steps).build(chosen)
+
+
+@st.composite
+def scenarios(
+    draw: st.DrawFn,
+    world: int = 8,
+    *,
+    topologies: st.SearchStrategy[Topology] | None = None,  # noqa: A002
+    system: System | None = None,
+    hazards: Collection[Hazard] = (),
+    via: Via = "mixed",
+    max_steps: int = 16,
+) -> Scenario:
+    """Whole draws for a world of at most `world` ranks.
+
+    `system` is the pool policy and kernel collective under test (default `System()`); `topologies`
+    a strategy that replaces the default mixture of random and named ones.
+    """
+    topology = draw(topologies if topologies is not None else globals()["topologies"](world))
+    steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps))
+    seed = draw(st.integers(0, 255))
+    return Scenario(topology, steps, system or System(), seed)  # type: ignore[arg-type]
