@@ -9,6 +9,7 @@ worlds, few steps, small sizes and plain dtypes.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Literal
 
 from hypothesis import strategies as st
@@ -81,6 +82,11 @@ def layouts(draw: st.DrawFn, world: int = 8) -> Topology:
     return Topology(name="drawn", convention=convention, degrees={k: v for k, v in degrees.items() if v != 1})
 
 
+@cache
+def _shipped() -> tuple[Topology, ...]:
+    return tuple(topologies_module.load(path) for path in topologies_module.named().values())
+
+
 def topologies(world: int = 8, named: Sequence[Topology] | None = None) -> st.SearchStrategy[Topology]:
     """Random layouts mixed with the named topologies that fit `world` ranks.
 
@@ -91,8 +97,7 @@ def topologies(world: int = 8, named: Sequence[Topology] | None = None) -> st.Se
             if topology.world > world:
                 raise UsageError(f"topology {topology.name!r} has {topology.world} ranks; the world has {world}")
         return st.sampled_from(sorted(named, key=lambda topology: topology.world))
-    shipped = [topologies_module.load(path) for path in topologies_module.named().values()]
-    fitting = sorted((t for t in shipped if t.world <= world), key=lambda topology: topology.world)
+    fitting = sorted((t for t in _shipped() if t.world <= world), key=lambda topology: topology.world)
     return st.one_of(layouts(world), st.sampled_from(fitting)) if fitting else layouts(world)
 
 

@@ -6,7 +6,7 @@ from harness.findings import Finding, ordered
 from harness.oracle import data, fate, lifetime, ownership, path, registration
 from harness.oracle.case import Case
 from harness.program import Allocate
-from harness.world import Draw
+from harness.world import Draw, World
 
 JUDGES = (fate.judge, lifetime.judge, registration.judge, ownership.judge, path.judge, data.judge)
 ORACLES = ("ownership", "registration", "lifetime", "path", "data", "fate")
@@ -27,3 +27,10 @@ def is_vacuous(draw: Draw) -> bool:
     case = Case(draw)
     calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
     return not any(ownership.owned(case, uses) for uses in calls)
+
+
+def oracles_on(world: World) -> list[str]:
+    """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any."""
+    evidence = world.facts.get("path_evidence")
+    path_oracle = [f"path ({evidence})"] if evidence else []
+    return [*(name for name in ORACLES if name != "path"), *path_oracle]

@@ -22,7 +22,7 @@ from harness.substrate.sim.memory import tensor_at
 if TYPE_CHECKING:
     from harness.substrate.sim.substrate import SimSubstrate
 
-EVIDENCE = "simulated"
+EVIDENCE = "simulated look-up"
 
 
 class SimCommunicator(Communicator):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from harness.layout import Group, Partition
 from harness.shared import SharedMemory
 from harness.substrate.base import Pool, Substrate
-from harness.substrate.sim.communicator import SimCommunicator
+from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
 from harness.substrate.sim.memory import Arena, SimPool
 
 
@@ -28,6 +29,9 @@ class SimSubstrate(Substrate):
         self.current_stream = 0
         self._node_of: Sequence[int] = ()
         self._slots: dict[Group, int] = {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"path_evidence": EVIDENCE}
 
     def begin(self, partitions: Sequence[Partition], node_of: Sequence[int], slots: dict[Group, int]) -> None:
         self._node_of, self._slots = node_of, slots

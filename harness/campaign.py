@@ -1,0 +1,180 @@
+"""The fuzz loop: draw, run, judge, save, raise; Hypothesis shrinks.
+
+Invariant: a failing scenario's seed file is on disk before its finding is raised. A malformed request
+ends the campaign at once; it is never taken for a finding and shrunk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import msgspec
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+
+from harness import seeds
+from harness.errors import UsageError
+from harness.findings import Finding, Record
+from harness.oracle import is_vacuous, judge
+from harness.program import Scenario
+from harness.trace import Ran, Registered
+from harness.world import Draw, World
+
+BATCH = 250
+"""Draws of one Hypothesis run; its memory of what it tried grows with the run and goes with it."""
+
+
+class Found(msgspec.Struct):
+    """A rule that was broken: the smallest scenario so far and where it is saved."""
+
+    finding: Record
+    scenario: Scenario
+    seed_file: str
+    draws_to_find: int
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """What shrinking makes small: ranks, steps, and the length of it all."""
+        return self.scenario.world, len(self.scenario.steps), len(msgspec.json.encode(self.scenario))
+
+
+class Tally(msgspec.Struct):
+    """What a campaign did. `draws` counts those drawn, `shrinking` those run to make a failure smaller."""
+
+    draws: int = 0
+    shrinking: int = 0
+    vacuous: int = 0
+    collectives: int = 0
+    windows: int = 0
+    seconds: float = 0.0
+    layouts: set[Any] = msgspec.field(default_factory=set)
+    groups: set[Any] = msgspec.field(default_factory=set)
+    found: dict[str, Found] = msgspec.field(default_factory=dict)
+
+    @property
+    def draws_per_second(self) -> float:
+        """Rate of drawing, without the time that shrinking took."""
+        return self.draws / self.seconds if self.seconds else 0.0
+
+
+class _Stop(BaseException):
+    """Leaves Hypothesis at once: time is up, or the request was wrong."""
+
+    def __init__(self, error: UsageError | None = None) -> None:
+        self.error = error
+
+
+class Campaign:
+    """Draws scenarios from `strategy` and runs them on `world` until something is found or the budget ends.
+
+    `environment` goes into the seed files; `progress` is called after every draw.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        strategy: st.SearchStrategy[Scenario],
+        seeds_dir: Path,
+        *,
+        seed: int = 0,
+        environment: dict[str, Any] | None = None,
+        progress: Callable[[Tally], None] = lambda tally: None,
+    ) -> None:
+        self._world, self._strategy, self._seeds_dir, self._seed = world, strategy, seeds_dir, seed
+        self._environment, self._progress = environment or {}, progress
+        self.tally = Tally()
+        self._failed = False
+
+    def run(self, draws: int | None, minutes: float | None = None) -> Tally:
+        """At most `draws` draws (None: no limit) in at most `minutes`. Raises `UsageError` for a wrong request."""
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        batch = 0
+        try:
+            while not self._failed and (draws is None or self.tally.draws < draws):
+                before = self.tally.draws
+                size = BATCH if draws is None else min(BATCH, draws - self.tally.draws)
+                self._batch(size, self._seed * 1_000_003 + batch)
+                batch += 1
+                if self.tally.draws == before:
+                    break  # the strategy has nothing more to give
+        except _Stop as stop:
+            if stop.error is not None:
+                raise stop.error from stop.error.__cause__
+        return self.tally
+
+    def _batch(self, size: int, seed: int) -> None:
+        @hypothesis.seed(seed)
+        @settings(
+            max_examples=size,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            print_blob=False,
+        )
+        @hypothesis.given(self._strategy)
+        def drawn(scenario: Scenario) -> None:
+            self._one(scenario)
+
+        try:
+            drawn()
+        except (Finding, Flaky, BaseExceptionGroup) as raised:
+            _only_findings(raised)
+
+    def _one(self, scenario: Scenario) -> None:
+        if self._end is not None and time.monotonic() > self._end:
+            raise _Stop
+        began = time.monotonic()
+        try:
+            draw = self._world.run(scenario)
+            findings = judge(draw)
+            self._count(draw, time.monotonic() - began)
+            if findings:
+                self._keep(scenario, findings)
+        except UsageError as error:
+            raise _Stop(error) from error
+        self._progress(self.tally)
+        if findings:
+            raise findings[0]
+
+    def _count(self, draw: Draw, seconds: float) -> None:
+        tally = self.tally
+        if self._failed:
+            tally.shrinking += 1
+            return
+        tally.draws += 1
+        tally.seconds += seconds
+        tally.vacuous += is_vacuous(draw)
+        tally.layouts.add(draw.scenario.topology.key)
+        tally.groups.update(draw.scenario.groups)
+        for trace in draw.traces:
+            tally.collectives += sum(isinstance(event, Ran) for event in trace.events)
+            tally.windows += sum(isinstance(event, Registered) for event in trace.events)
+
+    def _keep(self, scenario: Scenario, findings: Sequence[Finding]) -> None:
+        """Save the scenario if it is the smallest that breaks its first rule."""
+        self._failed = True
+        first = findings[0]
+        known = self.tally.found.get(first.rule)
+        path = known.seed_file if known else str(self._seeds_dir / seeds.name_for(first.rule, scenario))
+        found = Found(first.record(), scenario, path, known.draws_to_find if known else self.tally.draws)
+        if known is None or found.size <= known.size:
+            records = tuple(finding.record() for finding in findings)
+            seeds.save(seeds.Seed(seeds.SCHEMA, scenario, records, self._environment), Path(path))
+            self.tally.found[first.rule] = found
+
+
+def _only_findings(raised: BaseException) -> None:
+    """Findings are in the tally already; anything else that Hypothesis raised goes on."""
+    if isinstance(raised, Flaky):
+        return  # it failed once and not again: the seed file of the failure is kept
+    for error in raised.exceptions if isinstance(raised, BaseExceptionGroup) else (raised,):
+        if isinstance(error, BaseExceptionGroup):
+            _only_findings(error)
+        elif not isinstance(error, Finding | Flaky):
+            raise raised

@@ -1,0 +1,202 @@
+"""The command line: `symm fuzz`, `replay`, `show`, `topologies`, `doctor`, `bench`.
+
+Invariant: exit status 0 when nothing was found, 1 with findings, 2 with one clear sentence when the
+request or the machine is wrong, 130 on Ctrl-C. Nothing is decided here; every command calls a room.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from harness import environment, seeds, topology
+from harness.bench import bench_draws
+from harness.campaign import Campaign
+from harness.collectives import load_collectives
+from harness.doctor import examine
+from harness.errors import UsageError
+from harness.pools import load_pool
+from harness.program import System
+from harness.replay import replay as run_again
+from harness.replay import with_system
+from harness.report import data, terminal
+from harness.strategies import HAZARDS, Via, scenarios, topologies
+from harness.world import World
+
+app = typer.Typer(
+    name="symm",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Property tests for collectives over NCCL symmetric memory.",
+)
+bench = typer.Typer(no_args_is_help=True, help="Measurements, each way of doing a thing in one run.")
+app.add_typer(bench, name="bench")
+
+_OptionError = typer.BadParameter.__mro__[2]
+"""click's `ClickException`, which typer carries inside itself from 0.26 on and takes from click before."""
+
+Substrate = Literal["auto", "sim", "nccl"]
+SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where a GPU and NCCL 2.27 are found.")]
+JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")]
+PoolOption = Annotated[str | None, typer.Option(metavar="NAME|module:attr", help="The pool policy under test.")]
+CollectivesOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."),
+]
+
+
+@app.command()
+def fuzz(
+    draws: Annotated[int | None, typer.Option(min=1, help="Default 300, or no limit with --minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
+    substrate: SubstrateOption = "auto",
+    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    topology_file: Annotated[
+        list[str] | None, typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable.")
+    ] = None,
+    pool: PoolOption = None,
+    collectives: CollectivesOption = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    hazards: Annotated[
+        list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Draw layouts and programs, run them, and shrink what fails."""
+    data.check_target(json_file)
+    system, via = _system(pool, collectives)
+    for hazard in hazards or ():
+        if hazard not in HAZARDS:
+            raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
+    named = [topology.find(name) for name in topology_file] if topology_file else None
+    strategy = scenarios(world, topologies=topologies(world, named), system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
+    folder = seeds.folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    limit = draws if draws is not None or minutes is not None else 300
+    with World(world, substrate) as ranks:
+        facts = environment.describe(ranks)
+        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        with terminal.progress(console, limit) as update:
+            campaign = Campaign(ranks, strategy, folder, seed=seed, environment=facts, progress=update)
+            tally = campaign.run(limit, minutes)
+        terminal.summary(console, tally)
+        data.write(data.fuzz(tally, ranks, facts), json_file)
+    raise typer.Exit(1 if tally.found else 0)
+
+
+@app.command()
+def replay(
+    seed_file: Annotated[str, typer.Argument(metavar="SEED")],
+    times: Annotated[int, typer.Option(min=1)] = 1,
+    substrate: SubstrateOption = "auto",
+    pool: PoolOption = None,
+    collectives: CollectivesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
+    data.check_target(json_file)
+    _system(pool, collectives)
+    scenario = with_system(seeds.load(seed_file).scenario, pool, collectives)
+    _system(scenario.system.pool, scenario.system.collectives)
+    console = Console(stderr=json_file == "-")
+    runs = []
+    with World(scenario.world, substrate) as world:
+        facts = environment.describe(world)
+        console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        for findings in run_again(world, scenario, times):
+            runs.append([finding.record() for finding in findings])
+    failed = [records for records in runs if records]
+    for record in failed[0] if failed else ():
+        terminal.finding(console, record, scenario)
+    console.print(f"{len(failed)} of {times} runs failed", highlight=False)
+    data.write({"schema": data.SCHEMA, "runs": runs, "failed": len(failed), "environment": facts}, json_file)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="TOPOLOGY", help="A file, or the name of one that ships here.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Print a topology's families."""
+    data.check_target(json_file)
+    shown = topology.find(name)
+    if json_file != "-":
+        terminal.topology(Console(), shown)
+    data.write(data.topology(shown), json_file)
+
+
+@app.command(name="topologies")
+def list_topologies(json_file: JsonOption = None) -> None:
+    """List the named topologies."""
+    data.check_target(json_file)
+    loaded = [topology.load(path) for path in topology.named().values()]
+    if json_file != "-":
+        rows = [(t.name, t.convention, str(t.world), str(len(set(t.node_of))), t.note) for t in loaded]
+        terminal.table(Console(), ("name", "convention", "ranks", "nodes", "note"), rows)
+    data.write({"schema": data.SCHEMA, "topologies": [data.topology(t) for t in loaded]}, json_file)
+
+
+@app.command()
+def doctor(json_file: JsonOption = None) -> None:
+    """Say what this machine can run, and why not more."""
+    data.check_target(json_file)
+    found = examine()
+    if json_file != "-":
+        terminal.table(Console(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows))
+    data.write({"schema": data.SCHEMA, "environment": found.environment, "checks": found.rows}, json_file)
+
+
+@bench.command(name="draws")
+def draws_(
+    draws: Annotated[int, typer.Option(min=10)] = 200,
+    spawns: Annotated[int, typer.Option(min=1, help="Draws for which fresh ranks are spawned.")] = 3,
+    substrate: SubstrateOption = "auto",
+    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX")] = 4,
+    steps: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """The persistent world against spawning fresh ranks for every draw."""
+    data.check_target(json_file)
+    measured = bench_draws(substrate, world, steps, draws, spawns, seed)
+    if json_file != "-":
+        terminal.table(Console(), ("measure", "value"), measured.rows())
+    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
+
+
+def _system(pool: str | None, collectives: str | None) -> tuple[System, Via]:
+    """The system under test that the options name, loaded once here so that a wrong name ends the command."""
+    system = System()
+    if pool is not None:
+        load_pool(pool)
+        system = System(pool, system.collectives)
+    if collectives is None:
+        return system, "mixed"
+    if collectives == "library":
+        return system, "library"
+    load_collectives(collectives)
+    return System(system.pool, collectives), "kernel"
+
+
+def main() -> None:
+    """Entry point: turns every expected error into one sentence and its exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except (UsageError, _OptionError) as error:
+        text = error.format_message() if isinstance(error, _OptionError) else str(error)
+        sys.stderr.write(f"symm: {' '.join(text.split())}\n")
+        status = 2
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("symm: interrupted\n")
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Runs the scenario of a seed file again, on the same system or on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from harness.findings import Finding
+from harness.oracle import judge
+from harness.program import AllGather, ReduceScatter, Scenario, Step
+from harness.world import World
+
+
+def with_system(scenario: Scenario, pool: str | None = None, collectives: str | None = None) -> Scenario:
+    """The scenario with another pool, or with other collectives.
+
+    `library` sends every collective through the communicator; anything else names a kernel, and every
+    collective that a kernel can run goes through it.
+    """
+    system = scenario.system
+    if pool is not None:
+        system = msgspec.structs.replace(system, pool=pool)
+    steps = scenario.steps
+    if collectives is not None:
+        steps = tuple(_via(step, "library" if collectives == "library" else "kernel") for step in steps)
+        if collectives != "library":
+            system = msgspec.structs.replace(system, collectives=collectives)
+    return Scenario(scenario.topology, steps, system, scenario.seed)
+
+
+def _via(step: Step, via: str) -> Step:
+    if isinstance(step, AllGather):
+        return msgspec.structs.replace(step, via=via)
+    if isinstance(step, ReduceScatter):
+        return msgspec.structs.replace(step, via="library" if step.op == "max" else via)
+    return step
+
+
+def replay(world: World, scenario: Scenario, times: int = 1) -> Iterator[list[Finding]]:
+    """The findings of each run."""
+    for _ in range(times):
+        yield judge(world.run(scenario))

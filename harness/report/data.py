@@ -1,0 +1,73 @@
+"""Results as JSON, each with its schema number."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.campaign import Tally
+from harness.errors import UsageError
+from harness.oracle import oracles_on
+from harness.seeds import write_whole
+from harness.topology import Topology
+from harness.world import World
+
+SCHEMA = 1
+
+
+def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, Any]:
+    """A campaign's outcome. `world` and `steps` of a finding are those of its shrunk scenario."""
+    return {
+        "schema": SCHEMA,
+        "draws": tally.draws,
+        "shrinking": tally.shrinking,
+        "seconds": round(tally.seconds, 3),
+        "draws_per_second": round(tally.draws_per_second, 2),
+        "layouts": len(tally.layouts),
+        "groups": len(tally.groups),
+        "collectives": tally.collectives,
+        "windows": tally.windows,
+        "vacuous": tally.vacuous,
+        "oracles": oracles_on(world),
+        "environment": environment,
+        "findings": [
+            {
+                "rule": found.finding.rule,
+                "explanation": found.finding.explanation,
+                "seed_file": found.seed_file,
+                "world": found.scenario.world,
+                "steps": len(found.scenario.steps),
+                "draws_to_find": found.draws_to_find,
+            }
+            for found in tally.found.values()
+        ],
+    }
+
+
+def topology(shown: Topology) -> dict[str, Any]:
+    """A topology's families."""
+    families = {name: [list(group) for group in partition] for name, partition in shown.families.items()}
+    return {"schema": SCHEMA, "name": shown.name, "world": shown.world, "families": families}
+
+
+def check_target(target: str | None) -> None:
+    """Raise `UsageError` now if `write` could not write there later."""
+    if target is None or target == "-":
+        return
+    path = Path(target)
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise UsageError(f"cannot write JSON to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}")
+
+
+def write(data: dict[str, Any], target: str | None) -> None:
+    """Write to a file, or to standard output for `-`; nothing for None."""
+    if target is None:
+        return
+    text = msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n"
+    if target == "-":
+        sys.stdout.write(text.decode())
+    else:
+        write_whole(Path(target), text)

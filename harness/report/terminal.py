@@ -1,0 +1,112 @@
+"""What a person sees: progress while drawing, findings as arguments, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness.campaign import Found, Tally
+from harness.findings import Record
+from harness.program import Scenario
+from harness.topology import Topology
+
+
+@contextmanager
+def progress(console: Console, draws: int | None) -> Iterator[Callable[[Tally], None]]:
+    """A bar with draws, draws a second and findings; call what is yielded after each draw."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[rate]:.1f} draws/s"),
+        TextColumn("{task.fields[found]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("drawing", total=draws, rate=0.0, found="no finding")
+
+        def update(tally: Tally) -> None:
+            names = ", ".join(tally.found) or "no finding"
+            what = f"shrinking ({tally.shrinking})" if tally.found else "drawing"
+            bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
+
+        yield update
+
+
+def summary(console: Console, tally: Tally) -> None:
+    """One paragraph on what a campaign covered, then its findings."""
+    share = 100 * tally.vacuous / tally.draws if tally.draws else 0.0
+    console.print(
+        f"{tally.draws} draws in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): {len(tally.layouts)} layouts, "
+        f"{len(tally.groups)} groups, {tally.collectives} collectives, {tally.windows} windows; "
+        f"{tally.vacuous} vacuous ({share:.0f} %); "
+        f"{f'{len(tally.found)} rule(s) broken' if tally.found else 'no finding'}.",
+        highlight=False,
+    )
+    for found in tally.found.values():
+        _found(console, found)
+
+
+def _found(console: Console, found: Found) -> None:
+    scenario = found.scenario
+    finding(console, found.finding, scenario)
+    console.print(
+        f"  found after {found.draws_to_find} draws, shrunk to {scenario.world} ranks and {len(scenario.steps)} steps\n"
+        f"  replay: symm replay {found.seed_file}\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def finding(console: Console, record: Record, scenario: Scenario) -> None:
+    """A finding with the program it rests on; the step where it shows is marked."""
+    lines = [escape(record.explanation), "", *map(escape, _program(scenario, record.step))]
+    console.print(Panel("\n".join(lines), title=escape(record.rule), title_align="left", highlight=False))
+
+
+def _program(scenario: Scenario, marked: int) -> Iterable[str]:
+    topology = scenario.topology
+    degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
+    yield f"{topology.convention} {degrees} · {scenario.world} ranks · pool {scenario.system.pool} · seed {scenario.seed}"
+    for index, step in enumerate(scenario.steps):
+        yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
+
+
+def _step(step: object) -> str:
+    fields = []
+    for name in step.__struct_fields__:  # type: ignore[attr-defined]
+        value = getattr(step, name)
+        if value is None or value is False:
+            continue
+        shown = f"{value.buffer}+{value.offset}" if hasattr(value, "offset") else value
+        fields.append(f"{name}={shown}")
+    return f"{step.kind} {' '.join(fields)}"  # type: ignore[attr-defined]
+
+
+def topology(console: Console, shown: Topology) -> None:
+    """A topology's families as a table."""
+    table = Table(title=f"{shown.name}: {shown.world} ranks ({shown.convention})", title_justify="left")
+    for column in ("family", "width", "groups"):
+        table.add_column(column)
+    for name, partition in shown.families.items():
+        groups = " ".join(str(list(group)) for group in partition)
+        table.add_row(name, str(len(partition[0])), escape(groups))
+    console.print(table)
+    if shown.note:
+        console.print(shown.note, highlight=False)
+
+
+def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]], title: str = "") -> None:
+    """A plain table."""
+    shown = Table(title=title or None, title_justify="left")
+    for column in columns:
+        shown.add_column(column)
+    for row in rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    console.print(shown)

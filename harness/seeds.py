@@ -1,0 +1,87 @@
+"""Seed files: a failing scenario with its findings and environment, as versioned JSON that replays.
+
+Invariant: a seed file is whole or not there (written beside its place, then renamed), and it is on
+disk before the finding that it holds is raised. A file that cannot be read is named and left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.findings import Record
+from harness.program import Scenario
+
+SCHEMA = 1
+
+
+class SeedError(UsageError):
+    """A seed file of another schema, damaged, or not there."""
+
+
+class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a seed file holds."""
+
+    schema: int
+    scenario: Scenario
+    findings: tuple[Record, ...]
+    environment: dict[str, Any]
+
+
+def load(path: Path | str) -> Seed:
+    """Read a seed file. Raises `SeedError` naming the file and what is wrong with it."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise SeedError(f"seed file {path}: {error.strerror}") from error
+    try:
+        schema = _schema(data)
+        if schema != SCHEMA:
+            raise SeedError(f"it has schema {schema!r}; this version reads {SCHEMA}")
+        return msgspec.json.decode(data, type=Seed)
+    except (ValueError, RecursionError, UsageError) as error:
+        raise SeedError(f"seed file {path}: {error}") from error
+
+
+def _schema(data: bytes) -> object:
+    found = json.loads(data)
+    return found.get("schema") if isinstance(found, dict) else None
+
+
+def save(seed: Seed, path: Path) -> None:
+    """Write a seed file, whole or not at all."""
+    write_whole(path, msgspec.json.format(msgspec.json.encode(seed), indent=2) + b"\n")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place and rename it there. Raises `UsageError` where that is impossible."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def name_for(rule: str, scenario: Scenario) -> str:
+    """A file name for the first scenario that broke a rule in a run."""
+    digest = hashlib.sha256(msgspec.json.encode(scenario)).hexdigest()[:10]
+    return f"{rule}-{digest}.json"
+
+
+def folder(path: Path) -> Path:
+    """The folder for seed files, made if need be. Raises `UsageError` if it cannot be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"seeds directory {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"seeds directory {path} is not writable")
+    return path
