@@ -59,14 +59,14 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int, seed: int) -> Measured:
-    """Run `draws` drawn scenarios on one world, and the first `spawns` of them on fresh ranks each."""
+    """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks."""
     drawn = _draw(world, steps, draws, seed)
     began = time.perf_counter()
     with World(world, substrate) as ranks:
         start = time.perf_counter() - began
         facts = environment.describe(ranks)
         times, memory = _run_all(ranks, drawn)
-    spawned = [_spawned(substrate, scenario) for scenario in drawn[:spawns]]
+    spawned = [_spawned(substrate, scenario) for scenario in drawn[:: max(1, len(drawn) // spawns)][:spawns]]
     began = time.perf_counter()
     with World(8, substrate) as ranks:
         eight_start = time.perf_counter() - began

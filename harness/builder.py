@@ -33,6 +33,8 @@ from harness.program import (
 from harness.topology import Topology
 
 Hazard = Literal["ballast", "deny", "uneven"]
+LARGEST_ACTION = 3
+"""Steps an action may take: two buffers and a collective."""
 KERNEL_COUNT = 4097
 """Largest count drawn for kernels: the interpreter pays by the element."""
 
@@ -79,16 +81,23 @@ class Builder:
         self._live: list[_Live] = []
         self._names = 0
 
-    def build(self, actions: Sequence[Action]) -> tuple[Step, ...]:
-        """Compile; stops before `max_steps` would be passed."""
+    def build(self, actions: Sequence[Action], last: Action) -> tuple[Step, ...]:
+        """Compile as many actions as fit in `max_steps`, and `last` whatever else fits."""
         for action in actions:
-            before = len(self._steps), [*self._live]
-            getattr(self, f"_{action.kind}")(action)
-            if len(self._steps) > self._max_steps:
-                del self._steps[before[0] :]
-                self._live = before[1]
+            if not self._take(action, self._max_steps - LARGEST_ACTION):
                 break
+        self._take(last, max(self._max_steps, LARGEST_ACTION))
         return tuple(self._steps)
+
+    def _take(self, action: Action, limit: int) -> bool:
+        """Compile one action, unless it would pass the limit."""
+        steps, live = len(self._steps), [*self._live]
+        getattr(self, f"_{action.kind}")(action)
+        if len(self._steps) <= limit:
+            return True
+        del self._steps[steps:]
+        self._live = live
+        return False
 
     def _family(self, action: Action) -> str:
         return self._families[action.family % len(self._families)]

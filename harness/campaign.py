@@ -25,8 +25,13 @@ from harness.program import Scenario
 from harness.trace import Ran, Registered
 from harness.world import Draw, World
 
-BATCH = 250
-"""Draws of one Hypothesis run; its memory of what it tried grows with the run and goes with it."""
+BATCH = 12
+"""Examples of one Hypothesis run. From the tenth on, five of six examples are mutations of another with
+the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
+
+
+PATIENCE = 20
+"""Batches in a row without a new scenario, after which the strategy is taken to be used up."""
 
 
 class Found(msgspec.Struct):
@@ -89,28 +94,30 @@ class Campaign:
         self._environment, self._progress = environment or {}, progress
         self.tally = Tally()
         self._failed = False
+        self._clean: set[int] = set()
+        self._end: float | None = None
+        self._limit: int | None = None
 
     def run(self, draws: int | None, minutes: float | None = None) -> Tally:
         """At most `draws` draws (None: no limit) in at most `minutes`. Raises `UsageError` for a wrong request."""
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
-        batch = 0
+        self._limit = draws
+        batch, idle = 0, 0
         try:
-            while not self._failed and (draws is None or self.tally.draws < draws):
+            while not self._failed and idle < PATIENCE and (draws is None or self.tally.draws < draws):
                 before = self.tally.draws
-                size = BATCH if draws is None else min(BATCH, draws - self.tally.draws)
-                self._batch(size, self._seed * 1_000_003 + batch)
+                self._batch(self._seed * 1_000_003 + batch)
                 batch += 1
-                if self.tally.draws == before:
-                    break  # the strategy has nothing more to give
+                idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
         return self.tally
 
-    def _batch(self, size: int, seed: int) -> None:
+    def _batch(self, seed: int) -> None:
         @hypothesis.seed(seed)
         @settings(
-            max_examples=size,
+            max_examples=BATCH,
             deadline=None,
             database=None,
             phases=(Phase.generate, Phase.shrink),
@@ -127,8 +134,10 @@ class Campaign:
             _only_findings(raised)
 
     def _one(self, scenario: Scenario) -> None:
-        if self._end is not None and time.monotonic() > self._end:
+        if self._spent():
             raise _Stop
+        if hash(scenario) in self._clean:
+            return  # every batch starts from the same simplest example
         began = time.monotonic()
         try:
             draw = self._world.run(scenario)
@@ -141,6 +150,13 @@ class Campaign:
         self._progress(self.tally)
         if findings:
             raise findings[0]
+        self._clean.add(hash(scenario))
+
+    def _spent(self) -> bool:
+        """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""
+        if self._end is not None and time.monotonic() > self._end:
+            return True
+        return not self._failed and self._limit is not None and self.tally.draws >= self._limit
 
     def _count(self, draw: Draw, seconds: float) -> None:
         tally = self.tally

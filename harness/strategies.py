@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from harness import topology as topologies_module
 from harness.builder import Action, Builder, Hazard
 from harness.errors import UsageError
-from harness.program import Scenario, System
+from harness.program import Scenario, Step, System
 from harness.topology import Topology
 
 DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
@@ -26,6 +26,8 @@ COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 10
 LARGE_COUNTS = (32769, 65537)
 ROOMS = (0, 512, 1 << 20, 2 << 20, 10 << 20, 20 << 20)
 """Bytes a buffer is filled up to: as needed, or to a boundary of the caching allocator's size classes."""
+COLLECTIVES = ("all_gather", "reduce_scatter")
+OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle")
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "uneven")
 Via = Literal["mixed", "library", "kernel"]
 
@@ -34,39 +36,44 @@ def _divisors(number: int) -> list[int]:
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
+def _sizes(world: int) -> st.SearchStrategy[int]:
+    """Numbers of ranks; one rank, on which nothing can be tested, comes last and so is not what shrinking ends at."""
+    return st.sampled_from([*range(2, world + 1), 1])
+
+
 @st.composite
 def _sglang(draw: st.DrawFn, world: int) -> dict[str, object]:
-    tp = draw(st.integers(1, world))
+    pp = draw(st.sampled_from(_divisors(world)))
+    tp = world // pp
     attn_dp = draw(st.sampled_from(_divisors(tp)))
     attn_cp = draw(st.sampled_from(_divisors(tp // attn_dp)))
     ep = draw(st.sampled_from(_divisors(tp)))
     moe_dp = draw(st.sampled_from(_divisors(tp // ep)))
     dcp = draw(st.sampled_from(_divisors(tp)))
-    pp = draw(st.integers(1, world // tp))
     return {"tp": tp, "pp": pp, "attn_dp": attn_dp, "attn_cp": attn_cp, "ep": ep, "moe_dp": moe_dp, "dcp": dcp}
 
 
 @st.composite
+def _factors(draw: st.DrawFn, world: int, names: Sequence[str]) -> dict[str, object]:
+    """Widths of `names` whose product is `world`; the last takes what the others leave."""
+    widths: dict[str, object] = {}
+    for name in names[:-1]:
+        width = draw(st.sampled_from(_divisors(world)))
+        widths[name] = width
+        world //= width
+    return {**widths, names[-1]: world}
+
+
+@st.composite
 def _vllm(draw: st.DrawFn, world: int) -> dict[str, object]:
-    degrees: dict[str, object] = {}
-    left = world
-    for name in ("tp", "pcp", "dp", "pp"):
-        width = draw(st.integers(1, left))
-        degrees[name] = width
-        left //= width
+    degrees = draw(_factors(world, ("pp", "dp", "pcp", "tp")))
     spread = int(str(degrees["tp"])) * int(str(degrees["pcp"]))
-    degrees["dcp"] = draw(st.sampled_from(_divisors(spread)))
-    return degrees
+    return {**degrees, "dcp": draw(st.sampled_from(_divisors(spread)))}
 
 
 @st.composite
 def _megatron(draw: st.DrawFn, world: int) -> dict[str, object]:
-    degrees: dict[str, object] = {}
-    left = world
-    for name in ("tp", "cp", "dp", "ep", "pp"):
-        width = draw(st.integers(1, left))
-        degrees[name] = width
-        left //= width
+    degrees = draw(_factors(world, ("pp", "ep", "dp", "cp", "tp")))
     order = draw(st.permutations(("tp", "cp", "ep", "dp", "pp")))
     return {**degrees, "order": "-".join(order)}
 
@@ -78,7 +85,7 @@ _CONVENTIONS = {"sglang": _sglang, "vllm": _vllm, "megatron": _megatron}
 def layouts(draw: st.DrawFn, world: int = 8) -> Topology:
     """Topologies with random degrees of every convention, of at most `world` ranks on one node."""
     convention = draw(st.sampled_from(list(_CONVENTIONS)))
-    degrees = draw(_CONVENTIONS[convention](world))
+    degrees = draw(_CONVENTIONS[convention](draw(_sizes(world))))
     return Topology(name="drawn", convention=convention, degrees={k: v for k, v in degrees.items() if v != 1})
 
 
@@ -112,9 +119,12 @@ def _small() -> st.SearchStrategy[int]:
 
 def actions(hazards: Collection[Hazard] = (), via: Via = "mixed") -> st.SearchStrategy[Action]:
     """One action of a program. See `harness.builder.Action` for what its numbers mean."""
+    kinds = [*COLLECTIVES * 3, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven")]
+    return _actions(kinds, hazards, via)
+
+
+def _actions(kinds: Sequence[str], hazards: Collection[Hazard], via: Via) -> st.SearchStrategy[Action]:
     paths = {"mixed": ("library", "library", "kernel"), "library": ("library",), "kernel": ("kernel",)}[via]
-    kinds = ["all_gather", "reduce_scatter"] * 3 + ["allocate", "release", "release", "trim", "recreate", "straggle"]
-    kinds += [hazard for hazard in hazards if hazard != "uneven"]
     return st.builds(
         Action,
         kind=st.sampled_from(kinds),
@@ -142,13 +152,14 @@ def programs(
     hazards: Collection[Hazard] = (),
     via: Via = "mixed",
     max_steps: int = 16,
-) -> tuple[object, ...]:
+) -> tuple[Step, ...]:
     """Steps for one topology: at most `max_steps`, with at least one collective.
 
     `hazards` adds what even a right system may not survive without agreement between ranks.
     """
-    chosen = draw(st.lists(actions(hazards, via), min_size=1, max_size=max(1, max_steps // 2)))
-    return Builder(topology, max_steps).build(chosen)
+    chosen = draw(st.lists(actions(hazards, via), max_size=max(0, max_steps // 2 - 1)))
+    last = draw(_actions(COLLECTIVES, hazards, via))
+    return Builder(topology, max_steps).build(chosen, last)
 
 
 @st.composite
@@ -170,4 +181,4 @@ def scenarios(
     topology = draw(topologies if topologies is not None else globals()["topologies"](world))
     steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps))
     seed = draw(st.integers(0, 255))
-    return Scenario(topology, steps, system or System(), seed)  # type: ignore[arg-type]
+    return Scenario(topology, steps, system or System(), seed)

@@ -73,7 +73,9 @@ def finding(console: Console, record: Record, scenario: Scenario) -> None:
 def _program(scenario: Scenario, marked: int) -> Iterable[str]:
     topology = scenario.topology
     degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
-    yield f"{topology.convention} {degrees} · {scenario.world} ranks · pool {scenario.system.pool} · seed {scenario.seed}"
+    nodes = len(set(topology.node_of))
+    where = f"{scenario.world} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
+    yield f"{topology.convention} {degrees} · {where} · pool {scenario.system.pool} · seed {scenario.seed}"
     for index, step in enumerate(scenario.steps):
         yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
 
