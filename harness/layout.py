@@ -67,6 +67,11 @@ def check_partition(name: str, partition: Partition, world: int | None = None) -
     return size
 
 
+def group_of(partition: Partition, rank: int) -> Group:
+    """The group that a rank is in."""
+    return next(group for group in partition if rank in group)
+
+
 def _widths(convention: str, degrees: dict[str, object]) -> dict[str, int]:
     """Every degree of the convention as a positive int, 1 where left out."""
     widths = dict.fromkeys(DEGREES[convention], 1)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from harness.errors import UsageError
-from harness.layout import Group, Partition, build_families, check_partition
+from harness.layout import Group, Partition, build_families, check_partition, group_of
 
 SCHEMA = 1
 
@@ -102,10 +102,9 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     def group(self, family: str, rank: int) -> Group:
         """The group of `family` that `rank` acts in. Raises `TopologyError` for a rank outside the world."""
-        for group in self.families[family]:
-            if rank in group:
-                return group
-        raise TopologyError(f"topology {self.name!r}: rank {rank} is not in a world of {self.world}")
+        if rank not in range(self.world):
+            raise TopologyError(f"topology {self.name!r}: rank {rank} is not in a world of {self.world}")
+        return group_of(self.families[family], rank)
 
     def spans_nodes(self, group: Group) -> bool:
         """Whether a group's ranks lie on more than one node; such a group has no windows."""

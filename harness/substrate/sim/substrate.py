@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.layout import Group, Partition
+from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
 from harness.substrate.base import Pool, Substrate
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
@@ -38,7 +38,7 @@ class SimSubstrate(Substrate):
         self.arena = Arena(self.shared, self.rank)
         self.communicators.clear()
         for partition in partitions:
-            group = _mine(partition, self.rank)
+            group = group_of(partition, self.rank)
             if group not in self.communicators:
                 self.communicators[group] = self._communicator(group, generation=0)
 
@@ -47,7 +47,7 @@ class SimSubstrate(Substrate):
         return SimCommunicator(self, group, generation, one_node, self._slots[group])
 
     def recreate(self, partition: Partition) -> None:
-        group = _mine(partition, self.rank)
+        group = group_of(partition, self.rank)
         old = self.communicators[group]
         old.entered("recreate")
         old.barrier()
@@ -78,6 +78,3 @@ class SimSubstrate(Substrate):
     def synchronize(self) -> None:
         pass
 
-
-def _mine(partition: Partition, rank: int) -> Group:
-    return next(group for group in partition if rank in group)

@@ -1,0 +1,150 @@
+"""NCCL communicators through `nccl4py`, with NCCL's own evidence of the path each call takes.
+
+Invariant: where NCCL has the forced path (2.31 and later), the path in the trace is NCCL's answer: a
+call forced to a symmetric kernel that addresses peers through the buffer in question is either run
+or refused with `ncclInvalidArgument`. Without it the call runs unforced and the trace claims nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nccl.core as nc
+import torch
+from nccl.bindings import nccl
+
+from harness.layout import Group
+from harness.rendezvous import Rendezvous
+from harness.shared import HOST
+from harness.substrate.base import Communicator, Segment, Window, eligible
+
+if TYPE_CHECKING:
+    from harness.substrate.nccl.substrate import NcclSubstrate
+
+FORCED_PATH = (2, 31)
+WINDOW_SYMMETRIC = 1
+INVALID_ARGUMENT = 4
+PAD_BYTES = 2 << 20
+OPS = {"sum": nc.SUM, "avg": nc.AVG, "max": nc.MAX}
+GATHER, REDUCE = "SYMK_ST", "SYMK_LD"
+"""Kernels that address peers through the caller's buffer, so that skewed offsets show at every size."""
+
+
+class NcclCommunicator(Communicator):
+    """One rank's end of an NCCL communicator, with a registered signal pad for kernels."""
+
+    substrate: NcclSubstrate
+
+    def __init__(self, substrate: NcclSubstrate, group: Group, generation: int, handle: NcclHandle, slot: int) -> None:
+        super().__init__(substrate, group, generation, handle.supports_windows)
+        self.handle = handle
+        self._rendezvous = Rendezvous(substrate.shared, slot, group, substrate.rank)
+
+    @property
+    def ptr(self) -> int:
+        return int(self.handle.comm.ptr)
+
+    def _register(self, segment: Segment) -> object | None:
+        window = nccl.comm_window_register(self.handle.comm._comm, segment.address, segment.size, WINDOW_SYMMETRIC)
+        return window if window else None
+
+    def _deregister(self, window: Window) -> None:
+        nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
+
+    def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
+        return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
+
+    def signal_pads(self) -> list[int]:
+        return self.handle.pads()
+
+    def next_epoch(self) -> int:
+        self.handle.epoch += 1
+        return self.handle.epoch
+
+    def waits_for_kernel(self, epoch: int) -> None:
+        """Nothing to note: whether a GPU kernel can go on is not seen from the host."""
+
+    def barrier(self) -> None:
+        self.substrate.synchronize()
+        self._rendezvous.meet(HOST)
+
+    def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
+        return self._run("all_gather", GATHER, output, source, None)
+
+    def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        return self._run("reduce_scatter", REDUCE, output, source, op)
+
+    def _run(self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None) -> tuple[str, str]:
+        """Issue the call, forced to the symmetric kernel first; then wait for it, so that a hang is seen here."""
+        self.entered(kind)
+        path, evidence = self._issue(kind, kernel, output, source, op)
+        self.substrate.synchronize()
+        return path, evidence
+
+    def _issue(self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None) -> tuple[str, str]:  # fmt: skip
+        if self.size == 1:
+            self._call(output, source, op, None)
+            return "copy", "one rank"
+        if self.substrate.nccl_version < FORCED_PATH:
+            self._call(output, source, op, None)
+            return "unknown", ""
+        try:
+            self._call(output, source, op, nc.NCCLCollConfig(alg_selection=kernel, force_alg_selection=True))
+            return "symmetric", f"NCCL ran forced {kernel}"
+        except nccl.NCCLError as error:
+            if error.status != INVALID_ARGUMENT:
+                raise
+        self._call(output, source, op, nc.NCCLCollConfig(alg_selection="^symk", force_alg_selection=True))
+        why = "" if eligible(kind, source.dtype, op, self.size) else ", for which the call is not eligible"
+        return "legacy", f"NCCL refused forced {kernel} with ncclInvalidArgument{why}"
+
+    def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, config: nc.NCCLCollConfig | None) -> None:
+        comm, stream = self.handle.comm, torch.cuda.current_stream().cuda_stream
+        if op is None:
+            comm.allgather(source, output, stream=stream, config=config)
+        else:
+            comm.reduce_scatter(source, output, OPS[op], stream=stream, config=config)
+
+
+class NcclHandle:
+    """An NCCL communicator that outlives draws, and its signal pad."""
+
+    def __init__(self, comm: nc.Communicator) -> None:
+        self.comm = comm
+        properties = comm.properties
+        self.supports_windows = bool(properties.device_api_support and properties.n_lsa_teams == 1)
+        self.size = int(properties.n_ranks)
+        self.epoch = 0
+        self._pad = 0
+        self._window: object | None = None
+        if self.supports_windows and self.size > 1:
+            self._make_pad()
+
+    def _make_pad(self) -> None:
+        """Collective: allocate, clear and register the signal pad."""
+        self._pad = int(nccl.mem_alloc(PAD_BYTES))
+        _clear(self._pad, 4 * self.size)
+        self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
+
+    def pads(self) -> list[int]:
+        """Address of every rank's pad."""
+        return [int(nccl.get_peer_device_pointer(self._window, 0, peer)) for peer in range(self.size)]
+
+    def destroy(self) -> None:
+        """Destroy the communicator. Collective over its ranks."""
+        if self._window is not None:
+            nccl.comm_window_deregister(self.comm._comm, self._window)
+        self.comm.destroy()
+        if self._pad:
+            nccl.mem_free(self._pad)
+        self._window, self._pad = None, 0
+
+
+class _Raw:
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
+def _clear(address: int, size: int) -> None:
+    torch.as_tensor(_Raw(address, size), device="cuda").zero_()
+    torch.cuda.synchronize()

@@ -1,0 +1,109 @@
+"""`torch.cuda.MemPool` over `ncclMemAlloc`, with every segment seen from Python.
+
+Invariant: a segment is announced when the allocator gets it and before the allocator loses it.
+The callbacks run inside an allocation and under the allocator's lock; what a pool policy does in
+them (`shared-at-alloc` registers a window there) is the policy's own risk.
+
+Measured with PyTorch 2.11 on one H100: a live MemPool returns nothing to `empty_cache`, inside or
+outside `use_mem_pool`; it frees its segments when it is destroyed. So `trim` replaces a pool in which
+nothing is in use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nccl.bindings import nccl
+
+from harness.substrate.base import Pool, Segment
+
+if TYPE_CHECKING:
+    from harness.substrate.nccl.substrate import NcclSubstrate
+
+_ALLOC = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+_FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+
+
+class SegmentAllocator:
+    """The allocator behind every MemPool of this process; knows which pool is growing."""
+
+    def __init__(self) -> None:
+        self._alloc, self._free = _ALLOC(self._allocate), _FREE(self._release)
+        addresses = (ctypes.cast(call, ctypes.c_void_p).value for call in (self._alloc, self._free))
+        self.handle: Any = torch._C._cuda_customAllocator(*addresses)
+        self.growing: NcclPool | None = None
+        self.owners: dict[int, NcclPool] = {}
+        self.error: BaseException | None = None
+        """What a callback raised; `Pool.use` raises it again outside the allocator."""
+
+    def _allocate(self, size: int, device: int, stream: int) -> int | None:
+        pool = self.growing
+        if pool is None or pool.substrate.refuses(pool.name, size):
+            return None
+        try:
+            address = int(nccl.mem_alloc(size))
+        except nccl.NCCLError:
+            return None  # out of memory: PyTorch frees what it has cached, asks again, and then says so
+        self.owners[address] = pool
+        try:
+            pool.allocated(address, size)
+        except BaseException as error:
+            self.error = error  # the segment stays known, and goes when the draw ends
+        return address
+
+    def _release(self, address: int, size: int, device: int, stream: int) -> None:
+        try:
+            segment = self.owners.pop(address).freed(address)
+            if segment.windows:
+                segment.windows[0].communicator.substrate.quarantine(segment)  # type: ignore[attr-defined]
+            else:
+                nccl.mem_free(address)
+        except BaseException as error:
+            self.error = error
+
+
+class NcclPool(Pool):
+    """A MemPool whose segments come from `ncclMemAlloc`."""
+
+    substrate: NcclSubstrate
+
+    def __init__(self, substrate: NcclSubstrate, name: str) -> None:
+        super().__init__(substrate, name)
+        self._allocator = substrate.allocator
+        self._pool: Any = torch.cuda.MemPool(self._allocator.handle)
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        outer, self._allocator.growing = self._allocator.growing, self
+        try:
+            with torch.cuda.use_mem_pool(self._pool):
+                yield
+        finally:
+            self._allocator.growing = outer
+            self._raise_pending()
+
+    def trim(self) -> None:
+        blocks = (block for segment in self._pool.snapshot() for block in segment["blocks"])
+        if any(block["state"] != "inactive" for block in blocks):
+            return
+        self.close()
+        self._pool = torch.cuda.MemPool(self._allocator.handle)
+
+    def close(self) -> None:
+        torch.cuda.synchronize()
+        self._pool = None  # the MemPool's destructor frees what no block holds
+        self._raise_pending()
+
+    def _raise_pending(self) -> None:
+        error, self._allocator.error = self._allocator.error, None
+        if error is not None:
+            raise error
+
+
+def free_quarantined(segment: Segment) -> None:
+    """Free a segment that was given back while windows lay over it, now that they are gone."""
+    nccl.mem_free(segment.address)

@@ -1,0 +1,144 @@
+"""One rank on a GPU: its device, streams, pools and communicators.
+
+Communicators are made by splitting: one for each world size from the base, one for each partition
+from that. They are kept from draw to draw, the least recently used partitions of each world size
+given up first. Every rank of a world size sees the same draws of that size, so all of them split and
+destroy in the same order without a word from the parent.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import nccl.core as nc
+import torch
+from nccl.bindings import nccl
+
+from harness import gpus
+from harness.layout import Group, Partition, group_of
+from harness.shared import SharedMemory
+from harness.substrate.base import Pool, Segment, Substrate
+from harness.substrate.nccl.communicator import FORCED_PATH, NcclCommunicator, NcclHandle
+from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
+
+KEPT = 12
+"""Partitions whose communicators are kept, for each world size; more than any convention has families."""
+
+
+class NcclSubstrate(Substrate):
+    """A rank on `gpu`, of a world of `processes`."""
+
+    name = "nccl"
+
+    def __init__(self, rank: int, processes: int, gpu: int, shared: SharedMemory) -> None:
+        super().__init__(rank)
+        torch.cuda.set_device(gpu)
+        torch.empty(1, device="cuda")
+        self.device = torch.device("cuda", gpu)
+        self.shared, self._processes = shared, processes
+        self.device_barrier = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1"
+        self.allocator = SegmentAllocator()
+        self.nccl_version = gpus.nccl_version() or (0, 0, 0)
+        self._worlds: dict[int, nc.Communicator] = {}
+        self._kept: dict[int, OrderedDict[Partition, NcclHandle]] = {}
+        self._streams: dict[int, torch.cuda.Stream] = {}
+        self._quarantined: list[Segment] = []
+        self._world = 0
+        self._slots: dict[Group, int] = {}
+
+    def describe(self) -> dict[str, Any]:
+        version = ".".join(map(str, self.nccl_version))
+        facts = {
+            "gpu": torch.cuda.get_device_name(self.device),
+            "cuda": torch.version.cuda,
+            "nccl_loaded": version,
+            "path_evidence": f"NCCL {version}, forced path" if self.nccl_version >= FORCED_PATH else "",
+        }
+        return {**facts, "token": pickle.dumps(nc.get_unique_id())} if self.rank == 0 else facts
+
+    def join(self, token: object) -> None:
+        assert isinstance(token, bytes)
+        self._worlds[self._processes] = nc.Communicator.init(self._processes, self.rank, pickle.loads(token))
+
+    def world(self, size: int) -> None:
+        if size not in self._worlds:
+            base = self._worlds[self._processes]
+            self._worlds[size] = base.split(0 if self.rank < size else None, self.rank)
+
+    def begin(self, partitions: Sequence[Partition], node_of: Sequence[int], slots: dict[Group, int]) -> None:
+        self._world, self._slots = len(node_of), slots
+        self.communicators.clear()
+        for partition in partitions:
+            group = group_of(partition, self.rank)
+            handle = self._handle(partition)
+            if group not in self.communicators:
+                self.communicators[group] = NcclCommunicator(self, group, 0, handle, slots[group])
+
+    def _handle(self, partition: Partition) -> NcclHandle:
+        """The kept communicator of a partition, or a new one. Collective over the world."""
+        kept = self._kept.setdefault(self._world, OrderedDict())
+        if partition in kept:
+            kept.move_to_end(partition)
+            return kept[partition]
+        while len(kept) >= KEPT:
+            kept.popitem(last=False)[1].destroy()
+        kept[partition] = self._split(partition)
+        return kept[partition]
+
+    def _split(self, partition: Partition) -> NcclHandle:
+        group = group_of(partition, self.rank)
+        comm = self._worlds[self._world].split(partition.index(group), group.index(self.rank))
+        return NcclHandle(comm)
+
+    def recreate(self, partition: Partition) -> None:
+        group = group_of(partition, self.rank)
+        old = self.communicators[group]
+        assert isinstance(old, NcclCommunicator)
+        old.entered("recreate")
+        old.barrier()
+        for window in list(old.windows):
+            nccl.comm_window_deregister(old.handle.comm._comm, window.handle)
+        old.destroyed()
+        old.handle.destroy()
+        handle = self._split(partition)
+        self._kept[self._world][partition] = handle
+        self.communicators[group] = NcclCommunicator(self, group, old.generation + 1, handle, self._slots[group])
+
+    def quarantine(self, segment: Segment) -> None:
+        """Keep a segment that was freed under a live window until its windows are gone: NCCL and the
+        driver do not survive the real thing (pytorch 181626)."""
+        self._quarantined.append(segment)
+
+    def end(self) -> None:
+        self.synchronize()
+        self.record_leaks()
+        self.record = lambda event: None
+        for communicator in self.communicators.values():
+            for window in list(communicator.windows):
+                communicator.deregister(window)
+        for segment in self._quarantined:
+            free_quarantined(segment)
+        self._quarantined.clear()
+        for pool in self.pools.values():
+            pool.close()
+        self.pools.clear()
+
+    def make_pool(self, name: str) -> Pool:
+        return NcclPool(self, name)
+
+    @contextmanager
+    def stream(self, index: int) -> Iterator[None]:
+        if index == 0:
+            yield
+            return
+        with torch.cuda.stream(self._streams.setdefault(index, torch.cuda.Stream())):
+            yield
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
