@@ -49,7 +49,10 @@ class Measured(msgspec.Struct, frozen=True):
         yield "draw, fresh ranks (median)", f"{1000 * self.spawned:.0f} ms"
         yield "times faster", f"{self.ratio:.0f}"
         yield f"draws a second over {self.draws}, judged", f"{self.rate:.1f}"
-        yield "parent's memory after a tenth, at the end", f"{self.parent_early >> 20} MiB, {self.parent_late >> 20} MiB"
+        yield (
+            "parent's memory after a tenth, at the end",
+            f"{self.parent_early >> 20} MiB, {self.parent_late >> 20} MiB",
+        )
         yield "ranks' memory after a tenth, at the end", f"{self.ranks_early >> 20} MiB, {self.ranks_late >> 20} MiB"
         yield "eight ranks: start, memory together", f"{self.eight_start:.2f} s, {self.eight_memory >> 20} MiB"
 
@@ -95,7 +98,11 @@ def _draw(world: int, steps: int, draws: int, seed: int) -> list[Scenario]:
 
     @hypothesis.seed(seed)
     @settings(
-        max_examples=draws, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=draws,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(scenarios(world, max_steps=steps))
     def collect(scenario: Scenario) -> None:

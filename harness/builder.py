@@ -230,4 +230,3 @@ class Builder:
 
     def _deny(self, action: Action) -> None:
         self._steps.append(Deny(action.buffer % self._topology.world))
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -36,16 +36,20 @@ app = typer.Typer(
 bench = typer.Typer(no_args_is_help=True, help="Measurements, each way of doing a thing in one run.")
 app.add_typer(bench, name="bench")
 
-_OptionError = typer.BadParameter.__mro__[2]
+_OptionError: Any = typer.BadParameter.__mro__[2]
 """click's `ClickException`, which typer carries inside itself from 0.26 on and takes from click before."""
 
 Substrate = Literal["auto", "sim", "nccl"]
 SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where a GPU and NCCL 2.27 are found.")]
-JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
+]
 PoolOption = Annotated[str | None, typer.Option(metavar="NAME|module:attr", help="The pool policy under test.")]
 CollectivesOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."),
+    typer.Option(
+        metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."
+    ),
 ]
 
 
@@ -56,7 +60,8 @@ def fuzz(
     substrate: SubstrateOption = "auto",
     world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
     topology_file: Annotated[
-        list[str] | None, typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable.")
+        list[str] | None,
+        typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable."),
     ] = None,
     pool: PoolOption = None,
     collectives: CollectivesOption = None,

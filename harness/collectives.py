@@ -61,7 +61,9 @@ class CollectiveContext:
 
         epoch = self._communicator.next_epoch()
         self._communicator.waits_for_kernel(epoch)
-        barrier_kernel[(1,)](self.signal_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1)
+        barrier_kernel[(1,)](
+            self.signal_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
+        )
         self._communicator.waits_for_kernel(0)
 
 

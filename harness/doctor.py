@@ -39,7 +39,11 @@ def examine() -> Examination:
 
 
 def _software(facts: dict[str, Any]) -> list[Row]:
-    needs = {"python": "3.11 or later", "torch": "tensors; its CUDA build on GPUs", "triton": "kernel collectives, 3.6 or later"}
+    needs = {
+        "python": "3.11 or later",
+        "torch": "tensors; its CUDA build on GPUs",
+        "triton": "kernel collectives, 3.6 or later",
+    }
     rows = [Row(name, facts[name] or "missing", why) for name, why in needs.items()]
     return [*rows, Row("cores", str(os.cpu_count()), "ranks of sim share them")]
 
@@ -49,7 +53,8 @@ def _hardware() -> list[Row]:
     if not found:
         return [Row("GPUs", "none visible", "sim only")]
     return [
-        Row(f"GPU {index}", f"{gpu.name}, {gpu.memory >> 20} MiB", f"driver {gpu.driver}") for index, gpu in enumerate(found)
+        Row(f"GPU {index}", f"{gpu.name}, {gpu.memory >> 20} MiB", f"driver {gpu.driver}")
+        for index, gpu in enumerate(found)
     ]
 
 

@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 
@@ -39,6 +40,8 @@ from harness.trace import TEARDOWN, Operand
 
 GUARD_SALT, FENCE_SALT = 1, 2
 
+T = TypeVar("T")
+
 
 class SystemRaised(Exception):
     """The system under test raised; `where` is pool or collectives."""
@@ -63,7 +66,9 @@ class Buffer:
 class Executor:
     """One scenario on this rank. `run` is collective over the scenario's world."""
 
-    def __init__(self, substrate: Substrate, scenario: Scenario, make_pool: Callable[[RankContext], PoolPolicy], kernel: object) -> None:  # fmt: skip
+    def __init__(
+        self, substrate: Substrate, scenario: Scenario, make_pool: Callable[[RankContext], PoolPolicy], kernel: object
+    ) -> None:
         self._substrate, self._scenario, self._kernel = substrate, scenario, kernel
         self._topology, self._rank = scenario.topology, substrate.rank
         self._record = substrate.record
@@ -159,7 +164,7 @@ class Executor:
         call.run()
         self._check_guards()
 
-    def _guarded(self, where: str, call: Callable[[], object]) -> object:
+    def _guarded(self, where: str, call: Callable[[], T]) -> T:
         """Run code of the system under test; whatever it raises but for memory ends the draw."""
         try:
             return call()

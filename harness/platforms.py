@@ -51,7 +51,9 @@ def choose(substrate: str, ranks: int) -> Platform:
 
 
 def _sim(why: str) -> Platform:
-    return Platform("sim", why, deadline=20.0, environment={"TRITON_INTERPRET": "1"}, preload=("harness.substrate.sim.warm",))
+    return Platform(
+        "sim", why, deadline=20.0, environment={"TRITON_INTERPRET": "1"}, preload=("harness.substrate.sim.warm",)
+    )
 
 
 def _nccl(ranks: int) -> Platform:
@@ -66,7 +68,9 @@ def _nccl(ranks: int) -> Platform:
         raise MachineError(f"NCCL {text} has no windows; 2.27 or later is needed")
     shared = -(-ranks // len(found))
     if shared > 1 and version < NCCL_FOR_SHARED_GPUS:
-        raise MachineError(f"{ranks} ranks need {ranks} GPUs, {len(found)} are visible, and NCCL {text} cannot share one (2.30 can)")  # fmt: skip
+        raise MachineError(
+            f"{ranks} ranks need {ranks} GPUs, {len(found)} are visible, and NCCL {text} cannot share one (2.30 can)"
+        )
     return Platform(
         "nccl",
         f"{len(found)} GPU(s) and NCCL {text}",

@@ -18,7 +18,9 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise PluginError(f"{what} {name!r} is neither one of {', '.join(known)} nor of the form package.module:attribute")
+        raise PluginError(
+            f"{what} {name!r} is neither one of {', '.join(known)} nor of the form package.module:attribute"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -54,7 +54,7 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return str(self.__struct_config__.tag)
 
 
-class Allocate(_Step, tag="allocate"):
+class Allocate(_Step, frozen=True, tag="allocate"):
     """Collective over `family`: allocate `buffer` (elements, one count or one for each rank).
 
     Role `window`: under the pool policy, for collectives of `family`. Role `plain`: ordinary memory.
@@ -67,13 +67,13 @@ class Allocate(_Step, tag="allocate"):
     role: Literal["window", "plain"] = "window"
 
 
-class Release(_Step, tag="release"):
+class Release(_Step, frozen=True, tag="release"):
     """Local on every rank that holds it: drop `buffer`."""
 
     buffer: str
 
 
-class AllGather(_Step, tag="all_gather"):
+class AllGather(_Step, frozen=True, tag="all_gather"):
     """Collective over `family`: `count` elements of each rank's `source`, in group rank order, to `output`.
 
     Without `source` the call is in place: rank i's input is chunk i of the output. `claim` says that
@@ -88,7 +88,7 @@ class AllGather(_Step, tag="all_gather"):
     claim: bool = False
 
 
-class ReduceScatter(_Step, tag="reduce_scatter"):
+class ReduceScatter(_Step, frozen=True, tag="reduce_scatter"):
     """Collective over `family`: reduce `size·count` elements of each rank's `source`, chunk i to rank i's `output`.
 
     Without `output` the call is in place: rank i's result is chunk i of the source.
@@ -103,7 +103,7 @@ class ReduceScatter(_Step, tag="reduce_scatter"):
     claim: bool = False
 
 
-class Ballast(_Step, tag="ballast"):
+class Ballast(_Step, frozen=True, tag="ballast"):
     """Local: `rank` alone allocates `size` bytes in its pool of `family` and keeps them as `buffer`."""
 
     buffer: str
@@ -112,24 +112,24 @@ class Ballast(_Step, tag="ballast"):
     size: int
 
 
-class Trim(_Step, tag="trim"):
+class Trim(_Step, frozen=True, tag="trim"):
     """Local on every rank: pools in which nothing is in use return their segments."""
 
 
-class Recreate(_Step, tag="recreate"):
+class Recreate(_Step, frozen=True, tag="recreate"):
     """Collective over the world: destroy and re-create the communicators of `family`."""
 
     family: str
 
 
-class Straggle(_Step, tag="straggle"):
+class Straggle(_Step, frozen=True, tag="straggle"):
     """Local: `rank` pauses for `milliseconds` before its next step."""
 
     rank: int
     milliseconds: int
 
 
-class Deny(_Step, tag="deny"):
+class Deny(_Step, frozen=True, tag="deny"):
     """Local: the next segment allocation of `rank` fails as if the memory were used up."""
 
     rank: int

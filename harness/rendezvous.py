@@ -73,4 +73,6 @@ def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
     signals = shared.pads[slot - 1, group.index(rank), : len(group)]
     late = [sender for sender, signal in zip(group, signals, strict=True) if signal < target]
     # A sender that has noted the same epoch is inside its own barrier kernel and is about to signal.
-    return any(tuple(shared.waiting[sender][:2]) != (slot, PAD) or shared.waiting[sender][2] < target for sender in late)
+    return any(
+        tuple(shared.waiting[sender][:2]) != (slot, PAD) or shared.waiting[sender][2] < target for sender in late
+    )

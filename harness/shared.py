@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ class SharedMemory:
     def _words(self, offset: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.int64]:
         count = int(np.prod(shape))
         view = np.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
-        return view.reshape(shape)  # type: ignore[return-value]
+        return view.reshape(shape)
 
     def journal(self, rank: int) -> Journal:
         """The journal of a rank: written by the rank, read by the parent."""
@@ -107,11 +108,10 @@ class SharedMemory:
     def close(self) -> None:
         """Unmap and close. Local; other processes keep their mappings."""
         del self.counters, self.pads, self.waiting, self.bytes
-        try:
+        with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
             self._map.close()
-        except BufferError:
-            pass  # a journal still looks at it; the mapping goes with the last view
         os.close(self.fd)
+        self.fd = -1
 
 
 def _layout(ranks: int) -> tuple[int, ...]:

@@ -167,7 +167,7 @@ def scenarios(
     draw: st.DrawFn,
     world: int = 8,
     *,
-    topologies: st.SearchStrategy[Topology] | None = None,  # noqa: A002
+    topologies: st.SearchStrategy[Topology] | None = None,
     system: System | None = None,
     hazards: Collection[Hazard] = (),
     via: Via = "mixed",

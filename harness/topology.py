@@ -118,7 +118,9 @@ def _placed(name: str, placement: Placement, world: int) -> tuple[int, ...]:
     node_of: dict[int, int] = {}
     for node, ranks in enumerate(placement.ranks):
         if len(ranks) > placement.gpus_per_node:
-            raise TopologyError(f"topology {name!r}: node {node} holds {len(ranks)} ranks on {placement.gpus_per_node} GPUs")
+            raise TopologyError(
+                f"topology {name!r}: node {node} holds {len(ranks)} ranks on {placement.gpus_per_node} GPUs"
+            )
         for rank in ranks:
             if rank in node_of:
                 raise TopologyError(f"topology {name!r}: rank {rank} is placed twice")

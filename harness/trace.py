@@ -18,24 +18,24 @@ class _Event(msgspec.Struct, frozen=True, array_like=True):
     pass
 
 
-class Began(_Event, tag="began"):
+class Began(_Event, frozen=True, tag="began"):
     """The rank starts a step; every event up to the next `Began` belongs to it."""
 
     step: int
 
 
-class Entered(_Event, tag="entered"):
+class Entered(_Event, frozen=True, tag="entered"):
     """The rank is about to block in a collective call on a communicator."""
 
     call: str
     comm: int
 
 
-class Finished(_Event, tag="finished"):
+class Finished(_Event, frozen=True, tag="finished"):
     """The rank ran every step and gave everything back."""
 
 
-class CommCreated(_Event, tag="comm"):
+class CommCreated(_Event, frozen=True, tag="comm"):
     """A communicator came into being. `comm` names it on this rank; `windows` says if it supports any."""
 
     comm: int
@@ -44,32 +44,32 @@ class CommCreated(_Event, tag="comm"):
     windows: bool
 
 
-class CommDestroyed(_Event, tag="comm-destroyed"):
+class CommDestroyed(_Event, frozen=True, tag="comm-destroyed"):
     comm: int
 
 
-class SegmentAllocated(_Event, tag="segment"):
+class SegmentAllocated(_Event, frozen=True, tag="segment"):
     segment: int
     pool: str
     address: int
     size: int
 
 
-class SegmentDenied(_Event, tag="segment-denied"):
+class SegmentDenied(_Event, frozen=True, tag="segment-denied"):
     """The allocator refused a segment of this size."""
 
     pool: str
     size: int
 
 
-class SegmentFreed(_Event, tag="segment-freed"):
+class SegmentFreed(_Event, frozen=True, tag="segment-freed"):
     """A segment was freed; `windows` are those still live over it at that moment."""
 
     segment: int
     windows: tuple[int, ...]
 
 
-class Registered(_Event, tag="registered"):
+class Registered(_Event, frozen=True, tag="registered"):
     """A registration returned. `null`: it succeeded without a window."""
 
     window: int
@@ -80,11 +80,11 @@ class Registered(_Event, tag="registered"):
     null: bool
 
 
-class Deregistered(_Event, tag="deregistered"):
+class Deregistered(_Event, frozen=True, tag="deregistered"):
     window: int
 
 
-class Placed(_Event, tag="placed"):
+class Placed(_Event, frozen=True, tag="placed"):
     """A buffer was allocated. `segment` is -1 for memory outside every pool."""
 
     buffer: str
@@ -93,17 +93,17 @@ class Placed(_Event, tag="placed"):
     size: int
 
 
-class Dropped(_Event, tag="dropped"):
+class Dropped(_Event, frozen=True, tag="dropped"):
     buffer: str
 
 
-class Skipped(_Event, tag="skipped"):
+class Skipped(_Event, frozen=True, tag="skipped"):
     """The step did not run on this rank: a buffer it names could not be allocated."""
 
     buffer: str
 
 
-class Exhausted(_Event, tag="exhausted"):
+class Exhausted(_Event, frozen=True, tag="exhausted"):
     """An allocation failed for want of memory."""
 
     buffer: str
@@ -118,7 +118,7 @@ class Operand(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
-class Ran(_Event, tag="ran"):
+class Ran(_Event, frozen=True, tag="ran"):
     """A collective returned. `path`: copy, symmetric, legacy or kernel. `evidence`: who says so."""
 
     comm: int
@@ -128,7 +128,7 @@ class Ran(_Event, tag="ran"):
     output: Operand
 
 
-class Mismatch(_Event, tag="mismatch"):
+class Mismatch(_Event, frozen=True, tag="mismatch"):
     """Elements of an output view differ from the exact result; the first one is shown."""
 
     buffer: str
@@ -140,7 +140,7 @@ class Mismatch(_Event, tag="mismatch"):
     found: str
 
 
-class Overwritten(_Event, tag="overwritten"):
+class Overwritten(_Event, frozen=True, tag="overwritten"):
     """Canaries of a buffer changed: `where` is guard (behind it) or fence (beside an output view)."""
 
     buffer: str
@@ -149,7 +149,7 @@ class Overwritten(_Event, tag="overwritten"):
     elements: int
 
 
-class Leaked(_Event, tag="leaked"):
+class Leaked(_Event, frozen=True, tag="leaked"):
     """Still there after the policy was closed and every buffer released."""
 
     what: str
@@ -157,7 +157,7 @@ class Leaked(_Event, tag="leaked"):
     size: int
 
 
-class Raised(_Event, tag="raised"):
+class Raised(_Event, frozen=True, tag="raised"):
     """The system under test raised; `where` is pool or collectives."""
 
     where: str
@@ -165,10 +165,26 @@ class Raised(_Event, tag="raised"):
 
 
 Event = (
-    Began | Entered | Finished | CommCreated | CommDestroyed | SegmentAllocated | SegmentDenied | SegmentFreed
-    | Registered | Deregistered | Placed | Dropped | Skipped | Exhausted | Ran | Mismatch | Overwritten | Leaked
+    Began
+    | Entered
+    | Finished
+    | CommCreated
+    | CommDestroyed
+    | SegmentAllocated
+    | SegmentDenied
+    | SegmentFreed
+    | Registered
+    | Deregistered
+    | Placed
+    | Dropped
+    | Skipped
+    | Exhausted
+    | Ran
+    | Mismatch
+    | Overwritten
+    | Leaked
     | Raised
-)  # fmt: skip
+)
 
 TEARDOWN = 1 << 20
 """The step number under which ranks give everything back, after the last step of any program."""

@@ -44,7 +44,9 @@ def gather_values(keys: Sequence[int], count: int, dtype: torch.dtype, device: t
     return value.to(INTEGER_OF[dtype.itemsize]).view(dtype)
 
 
-def reduce_values(keys: Sequence[int], count: int, dtype: torch.dtype, op: str, wide: bool, device: torch.device) -> torch.Tensor:  # fmt: skip
+def reduce_values(
+    keys: Sequence[int], count: int, dtype: torch.dtype, op: str, wide: bool, device: torch.device
+) -> torch.Tensor:
     """Input of a reduction for each rank of a group: [size, count]. `wide` asks for cancelling terms."""
     size = len(keys)
     small = _mix(keys, count, device) % max(2, min(16, 256 // size))

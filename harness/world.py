@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
@@ -66,8 +66,13 @@ class World:
     """
 
     def __init__(
-        self, size: int, substrate: str = "auto", *, deadline: float | None = None, start: Literal["fork", "spawn"] = "fork"
-    ) -> None:  # fmt: skip
+        self,
+        size: int,
+        substrate: str = "auto",
+        *,
+        deadline: float | None = None,
+        start: Literal["fork", "spawn"] = "fork",
+    ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
         self.platform: Platform = choose(substrate, size)
@@ -254,10 +259,8 @@ class World:
 
 
 def _send(rank: RankProcess, message: tuple[Any, ...]) -> None:
-    try:
+    with suppress(ConnectionError):  # it died between two draws; the wait that follows finds out and tells how
         rank.connection.send(message)
-    except (BrokenPipeError, ConnectionError):
-        pass  # it died between two draws; the wait that follows finds out and tells how
 
 
 def _raise_error(rank: int, reply: tuple[Any, ...]) -> None:

@@ -11,7 +11,17 @@ from kernels.rounding import to_bfloat16_bits
 
 
 @triton.jit
-def reduce_scatter_kernel(sources, output, rank, count, scale, SIZE: tl.constexpr, BLOCK: tl.constexpr, BF16: tl.constexpr, INTEGER: tl.constexpr):  # fmt: skip
+def reduce_scatter_kernel(
+    sources,
+    output,
+    rank,
+    count,
+    scale,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BF16: tl.constexpr,
+    INTEGER: tl.constexpr,
+):
     """sources: int64[SIZE], address of each rank's source; output: `count` elements. Grid (ceil(count / BLOCK),).
 
     bfloat16 comes as int16 bits (`BF16`); the sum is multiplied by `scale` (1 or 1/SIZE) unless `INTEGER`.

@@ -15,7 +15,11 @@ from harness.world import Fate
 def judge(case: Case) -> Iterator[Finding]:
     for fate in case.draw.fates:
         if fate.state == "crashed":
-            yield RankCrash(f"rank {fate.rank} {_how(fate)} in {_stands(case, fate.rank)}.", step=_step(case, fate.rank), ranks=(fate.rank,))  # fmt: skip
+            yield RankCrash(
+                f"rank {fate.rank} {_how(fate)} in {_stands(case, fate.rank)}.",
+                step=_step(case, fate.rank),
+                ranks=(fate.rank,),
+            )
     hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
     if hung:
         yield Hang(

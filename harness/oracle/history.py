@@ -172,7 +172,9 @@ def _freed(history: History, event: SegmentFreed, step: int) -> None:
 
 def _use(history: History, event: Ran, step: int) -> Use:
     comm = history.comms[event.comm]
-    return Use(history.rank, step, comm, event, _sight(history, comm, event.source), _sight(history, comm, event.output))
+    return Use(
+        history.rank, step, comm, event, _sight(history, comm, event.source), _sight(history, comm, event.output)
+    )
 
 
 def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:

@@ -52,25 +52,28 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
     name = f"{case.operand_role(use)} {sight.operand.buffer!r} of rank {use.rank}"
     own = case.name(use.comm.group)
     place = f"{case.call(use)}: {name}"
-    where = dict(step=use.step, ranks=ranks)
+    step = use.step
     if sight.window is not None and sight.orphaned is not None:
         yield StaleWindow(
             f"{place} is found in a window {case.window(sight.window)}, whose segment was freed at "
             f"{case.at_step(sight.orphaned)}; {case.path(use)}.",
-            **where,
+            step=step,
+            ranks=ranks,
         )
     elif sight.window is not None:
         past = sight.operand.address + sight.operand.size - sight.window.end
         yield PartlyRegistered(
             f"{place} starts in the window of {own} but reaches {past} bytes past its end; NCCL tests the start "
             f"only; {case.path(use)}.",
-            **where,
+            step=step,
+            ranks=ranks,
         )
     elif sight.nulls:
         yield NullWindow(
             f"{place} lies in memory {case.window(sight.nulls[0])}; that registration succeeded with a null window, "
             f"so there is none over it; {case.path(use)}.",
-            **where,
+            step=step,
+            ranks=ranks,
         )
     elif not use.comm.windows:
         return  # the communicator supports no windows, and nobody pretended otherwise
@@ -80,20 +83,23 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
             f"{place} lies in memory that was {case.window(former)}; that window went at "
             f"{case.at_step(former.died if former.died is not None else -1)} and {own} has none over it now; "
             f"{case.path(use)}.",
-            **where,
+            step=step,
+            ranks=ranks,
         )
     elif sight.others:
         owners = " and ".join(case.window(window) for window in sight.others)
         yield WrongOwner(
             f"{place} lies in segment {sight.others[0].event.segment}, which was {owners}; {own} has no window over "
             f"it.{case.earlier_holders(use, sight)} {_capital(case.path(use))}.",
-            **where,
+            step=step,
+            ranks=ranks,
         )
     else:
         inside = "in a segment" if sight.segment is not None else "in memory outside every segment"
         yield Unregistered(
             f"{place} lies {inside} over which no communicator has a window; {case.path(use)}.",
-            **where,
+            step=step,
+            ranks=ranks,
         )
 
 

@@ -72,7 +72,11 @@ def _double(case: Case, history: History) -> Iterator[Finding]:
     for index, later in enumerate(windows):
         for earlier in windows[:index]:
             apart = later.end <= earlier.event.address or earlier.end <= later.event.address
-            if later.event.comm != earlier.event.comm or apart or earlier.event.window not in live_at[later.event.window]:
+            if (
+                later.event.comm != earlier.event.comm
+                or apart
+                or earlier.event.window not in live_at[later.event.window]
+            ):
                 continue
             yield DoubleRegistration(
                 f"rank {history.rank}: {case.at_step(later.born)} registered segment {later.event.segment} with "
@@ -80,4 +84,3 @@ def _double(case: Case, history: History) -> Iterator[Finding]:
                 step=later.born,
                 ranks=(history.rank,),
             )
-

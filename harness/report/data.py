@@ -59,7 +59,9 @@ def check_target(target: str | None) -> None:
         return
     path = Path(target)
     if path.is_dir() or not path.resolve().parent.is_dir():
-        raise UsageError(f"cannot write JSON to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}")
+        raise UsageError(
+            f"cannot write JSON to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}"
+        )
 
 
 def write(data: dict[str, Any], target: str | None) -> None:

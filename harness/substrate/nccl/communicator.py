@@ -74,14 +74,18 @@ class NcclCommunicator(Communicator):
     def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
         return self._run("reduce_scatter", REDUCE, output, source, op)
 
-    def _run(self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None) -> tuple[str, str]:
+    def _run(
+        self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
+    ) -> tuple[str, str]:
         """Issue the call, forced to the symmetric kernel first; then wait for it, so that a hang is seen here."""
         self.entered(kind)
         path, evidence = self._issue(kind, kernel, output, source, op)
         self.substrate.synchronize()
         return path, evidence
 
-    def _issue(self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None) -> tuple[str, str]:  # fmt: skip
+    def _issue(
+        self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
+    ) -> tuple[str, str]:
         if self.size == 1:
             self._call(output, source, op, None)
             return "copy", "one rank"
@@ -98,7 +102,9 @@ class NcclCommunicator(Communicator):
         why = "" if eligible(kind, source.dtype, op, self.size) else ", for which the call is not eligible"
         return "legacy", f"NCCL refused forced {kernel} with ncclInvalidArgument{why}"
 
-    def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, config: nc.NCCLCollConfig | None) -> None:
+    def _call(
+        self, output: torch.Tensor, source: torch.Tensor, op: str | None, config: nc.NCCLCollConfig | None
+    ) -> None:
         comm, stream = self.handle.comm, torch.cuda.current_stream().cuda_stream
         if op is None:
             comm.allgather(source, output, stream=stream, config=config)

@@ -33,8 +33,7 @@ class SegmentAllocator:
 
     def __init__(self) -> None:
         self._alloc, self._free = _ALLOC(self._allocate), _FREE(self._release)
-        addresses = (ctypes.cast(call, ctypes.c_void_p).value for call in (self._alloc, self._free))
-        self.handle: Any = torch._C._cuda_customAllocator(*addresses)
+        self.handle: Any = torch._C._cuda_customAllocator(_address(self._alloc), _address(self._free))
         self.growing: NcclPool | None = None
         self.owners: dict[int, NcclPool] = {}
         self.error: BaseException | None = None
@@ -102,6 +101,11 @@ class NcclPool(Pool):
         error, self._allocator.error = self._allocator.error, None
         if error is not None:
             raise error
+
+
+def _address(callback: Any) -> int:
+    """Where C finds a callback."""
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0
 
 
 def free_quarantined(segment: Segment) -> None:

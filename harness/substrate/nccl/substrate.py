@@ -136,9 +136,10 @@ class NcclSubstrate(Substrate):
         if index == 0:
             yield
             return
-        with torch.cuda.stream(self._streams.setdefault(index, torch.cuda.Stream())):
+        if index not in self._streams:
+            self._streams[index] = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._streams[index]):
             yield
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
-

@@ -15,7 +15,7 @@ import torch
 from harness import shared
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
-from harness.shared import PAYLOAD, STAGING_BYTES
+from harness.shared import STAGING_BYTES
 from harness.substrate.base import Communicator, Segment, Window, eligible
 from harness.substrate.sim.memory import tensor_at
 

@@ -105,14 +105,14 @@ class _Lease:
         self._allocator.release(self._block)
 
 
-class _Routing(TorchDispatchMode):
+class _Routing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves every tensor that an operator creates into a pool, as `torch.cuda.use_mem_pool` does.
 
     Plain allocations go there at once; what another factory made is copied there.
     """
 
     def __init__(self, pool: SimPool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._pool = pool
 
     @classmethod

@@ -77,4 +77,3 @@ class SimSubstrate(Substrate):
 
     def synchronize(self) -> None:
         pass
-
