@@ -7,7 +7,7 @@ ends the campaign at once; it is never taken for a finding and shrunk.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from harness import seeds
+from harness.draw import Draw
 from harness.errors import UsageError
-from harness.findings import Finding, Record
+from harness.findings import Finding
+from harness.keeper import Found, Keeper
 from harness.oracle import is_vacuous, judge
 from harness.program import Scenario
 from harness.trace import Ran, Registered
-from harness.world import Draw, World
+from harness.world import World
 
 BATCH = 12
 """Examples of one Hypothesis run. From the tenth on, five of six examples are mutations of another with
@@ -32,20 +33,6 @@ the same layout; short runs, each with a seed of its own, keep layouts varied (a
 
 PATIENCE = 20
 """Batches in a row without a new scenario, after which the strategy is taken to be used up."""
-
-
-class Found(msgspec.Struct):
-    """A rule that was broken: the smallest scenario so far and where it is saved."""
-
-    finding: Record
-    scenario: Scenario
-    seed_file: str
-    draws_to_find: int
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """What shrinking makes small: ranks, steps, and the length of it all."""
-        return self.scenario.world, len(self.scenario.steps), len(msgspec.json.encode(self.scenario))
 
 
 class Tally(msgspec.Struct):
@@ -90,9 +77,9 @@ class Campaign:
         environment: dict[str, Any] | None = None,
         progress: Callable[[Tally], None] = lambda tally: None,
     ) -> None:
-        self._world, self._strategy, self._seeds_dir, self._seed = world, strategy, seeds_dir, seed
-        self._environment, self._progress = environment or {}, progress
-        self.tally = Tally()
+        self._world, self._strategy, self._seed, self._progress = world, strategy, seed, progress
+        self._keeper = Keeper(seeds_dir, environment or {})
+        self.tally = Tally(found=self._keeper.found)
         self._failed = False
         self._clean: set[int] = set()
         self._end: float | None = None
@@ -144,7 +131,8 @@ class Campaign:
             findings = judge(draw)
             self._count(draw, time.monotonic() - began)
             if findings:
-                self._keep(scenario, findings)
+                self._failed = True
+                self._keeper.keep(scenario, findings, self.tally.draws)
         except UsageError as error:
             raise _Stop(error) from error
         self._progress(self.tally)
@@ -171,18 +159,6 @@ class Campaign:
         for trace in draw.traces:
             tally.collectives += sum(isinstance(event, Ran) for event in trace.events)
             tally.windows += sum(isinstance(event, Registered) for event in trace.events)
-
-    def _keep(self, scenario: Scenario, findings: Sequence[Finding]) -> None:
-        """Save the scenario if it is the smallest that breaks its first rule."""
-        self._failed = True
-        first = findings[0]
-        known = self.tally.found.get(first.rule)
-        path = known.seed_file if known else str(self._seeds_dir / seeds.name_for(first.rule, scenario))
-        found = Found(first.record(), scenario, path, known.draws_to_find if known else self.tally.draws)
-        if known is None or found.size <= known.size:
-            records = tuple(finding.record() for finding in findings)
-            seeds.save(seeds.Seed(seeds.SCHEMA, scenario, records, self._environment), Path(path))
-            self.tally.found[first.rule] = found
 
 
 def _only_findings(raised: BaseException) -> None:

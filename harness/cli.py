@@ -16,10 +16,9 @@ from rich.console import Console
 from harness import environment, seeds, topology
 from harness.bench import bench_draws
 from harness.campaign import Campaign
-from harness.collectives import load_collectives
 from harness.doctor import examine
 from harness.errors import UsageError
-from harness.pools import load_pool
+from harness.plugins import check_system
 from harness.program import System
 from harness.replay import replay as run_again
 from harness.replay import with_system
@@ -105,9 +104,8 @@ def replay(
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
     data.check_target(json_file)
-    _system(pool, collectives)
     scenario = with_system(seeds.load(seed_file).scenario, pool, collectives)
-    _system(scenario.system.pool, scenario.system.collectives)
+    check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
     runs = []
     with World(scenario.world, substrate) as world:
@@ -176,17 +174,14 @@ def draws_(
 
 
 def _system(pool: str | None, collectives: str | None) -> tuple[System, Via]:
-    """The system under test that the options name, loaded once here so that a wrong name ends the command."""
-    system = System()
-    if pool is not None:
-        load_pool(pool)
-        system = System(pool, system.collectives)
+    """The system under test that the options name, and the way its collectives go."""
+    check_system(pool, collectives)
+    default = System()
     if collectives is None:
-        return system, "mixed"
+        return System(pool or default.pool), "mixed"
     if collectives == "library":
-        return system, "library"
-    load_collectives(collectives)
-    return System(system.pool, collectives), "kernel"
+        return System(pool or default.pool), "library"
+    return System(pool or default.pool, collectives), "kernel"
 
 
 def main() -> None:

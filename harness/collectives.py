@@ -13,16 +13,13 @@ from typing import Any, Protocol
 import torch
 
 from harness.errors import PluginError
+from harness.guard import NotOwned
 from harness.plugins import load_attribute
-from harness.substrate.base import Communicator
+from harness.substrate.communicator import Communicator
 from harness.values import bits
 
 INTERPRETER_BLOCK = 16384
 GPU_BLOCK = 1024
-
-
-class NotOwned(Exception):
-    """A tensor whose peers were asked for lies in no window of the group's communicator."""
 
 
 class CollectiveContext:

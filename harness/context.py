@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 
 from harness.layout import Group
-from harness.substrate.base import Communicator, Pool, Substrate
+from harness.substrate.base import Substrate
+from harness.substrate.communicator import Communicator
+from harness.substrate.pool import Pool
 
 
 class ProcessGroup:

@@ -1,87 +1,36 @@
-"""A rank's answers to the parent's messages: join the world, run a draw.
-
-Invariant: whatever a draw does, the rank answers with a message or its process is gone; what it saw
-is in its journal either way.
-"""
+"""One executed scenario as plain data: what every rank saw, and how it ended."""
 
 from __future__ import annotations
 
-import traceback
-from typing import Any
+from typing import Literal
 
 import msgspec
 
-from harness import trace
-from harness.collectives import load_collectives
-from harness.errors import UsageError
-from harness.executor import Executor, SystemRaised
-from harness.layout import Group
-from harness.pools import load_pool
-from harness.program import FAMILY_STEPS, Scenario
-from harness.rank import Options
-from harness.rendezvous import Rendezvous
-from harness.shared import CLOSING, SharedMemory
-from harness.substrate.base import Substrate
+from harness.program import Scenario
+from harness.trace import Trace
+
+State = Literal["finished", "crashed", "hung", "stopped"]
 
 
-class Draws:
-    """One rank's substrate and journal, kept from draw to draw."""
+class Fate(msgspec.Struct, frozen=True):
+    """How a rank ended a draw. `stopped`: it was well, and ended because another was not."""
 
-    def __init__(self, options: Options, shared: SharedMemory) -> None:
-        self._shared, self._rank = shared, options.rank
-        self._journal = shared.journal(options.rank)
-        self._substrate = make_substrate(options, shared)
-
-    def describe(self) -> dict[str, Any]:
-        """What the parent should know of this rank: the substrate's versions and its contribution to joining."""
-        return self._substrate.describe()
-
-    def answer(self, message: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Carry out one message and say how it went."""
-        try:
-            match message:
-                case ("join", token):
-                    self._substrate.join(token)
-                case ("world", size):
-                    self._substrate.world(size)
-                case ("run", data, slots):
-                    self._run(msgspec.msgpack.decode(data, type=Scenario), slots)
-                case _:
-                    raise RuntimeError(f"rank {self._rank} does not know the message {message!r}")
-        except SystemRaised as raised:
-            self._journal.append(trace.Raised(raised.where, str(raised)))
-            return "raised", raised.where, str(raised), traceback.format_exc()
-        except UsageError as error:
-            return "refused", str(error)
-        except Exception as error:
-            return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
-        return ("done",)
-
-    def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:
-        substrate, topology = self._substrate, scenario.topology
-        make_pool, kernel = load_pool(scenario.system.pool), load_collectives(scenario.system.collectives)
-        families = dict.fromkeys(step.family for step in scenario.steps if isinstance(step, FAMILY_STEPS))
-        substrate.start_recording(self._journal.append)
-        substrate.world(scenario.world)
-        substrate.begin([topology.families[name] for name in families], topology.node_of, slots)
-        executor = Executor(substrate, scenario, make_pool, kernel)
-        executor.run()
-        world = tuple(range(scenario.world))
-        meeting = Rendezvous(self._shared, slots[world], world, self._rank)
-        meeting.meet(CLOSING)  # no rank frees what a slower one may still read
-        executor.close()
-        substrate.end()
-        meeting.meet(CLOSING)
-        self._journal.append(trace.Finished())
+    rank: int
+    state: State
+    how: str = ""
+    stack: str = ""
 
 
-def make_substrate(options: Options, shared: SharedMemory) -> Substrate:
-    """The substrate a rank was told to stand on."""
-    if options.substrate == "sim":
-        from harness.substrate.sim.substrate import SimSubstrate  # noqa: PLC0415
+class Draw(msgspec.Struct, frozen=True):
+    """One executed scenario: what every rank saw and how it ended."""
 
-        return SimSubstrate(options.rank, shared)
-    from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: PLC0415
+    scenario: Scenario
+    traces: tuple[Trace, ...]
+    fates: tuple[Fate, ...]
+    seconds: float
+    deadline: float
 
-    assert options.gpu is not None
-    return NcclSubstrate(options.rank, options.processes, options.gpu, shared)
+    @property
+    def clean(self) -> bool:
+        """Whether every rank ran to the end."""
+        return all(fate.state == "finished" for fate in self.fates)

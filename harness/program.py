@@ -87,6 +87,16 @@ class AllGather(_Step, frozen=True, tag="all_gather"):
     via: Via = "library"
     claim: bool = False
 
+    @property
+    def whole(self) -> View:
+        """The operand with a chunk for every rank, through which ranks reach each other."""
+        return self.output
+
+    @property
+    def part(self) -> View | None:
+        """The operand of one chunk; None in place."""
+        return self.source
+
 
 class ReduceScatter(_Step, frozen=True, tag="reduce_scatter"):
     """Collective over `family`: reduce `size·count` elements of each rank's `source`, chunk i to rank i's `output`.
@@ -101,6 +111,16 @@ class ReduceScatter(_Step, frozen=True, tag="reduce_scatter"):
     op: Op = "sum"
     via: Via = "library"
     claim: bool = False
+
+    @property
+    def whole(self) -> View:
+        """The operand with a chunk for every rank, through which ranks reach each other."""
+        return self.source
+
+    @property
+    def part(self) -> View | None:
+        """The operand of one chunk; None in place."""
+        return self.output
 
 
 class Ballast(_Step, frozen=True, tag="ballast"):

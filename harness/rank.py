@@ -77,11 +77,11 @@ def main(options: Options, connection: Connection, lifeline: int, memory: int) -
 def _serve(options: Options, connection: Connection, memory: int) -> None:
     import torch  # noqa: PLC0415  (already loaded by the zygote)
 
-    from harness.draw import Draws  # noqa: PLC0415
+    from harness.server import Server  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    draws = Draws(options, SharedMemory(memory, options.processes))
-    connection.send(("ready", draws.describe()))
+    server = Server(options, SharedMemory(memory, options.processes))
+    connection.send(("ready", server.describe()))
     while True:
         message: tuple[Any, ...] = connection.recv()
-        connection.send(draws.answer(message))
+        connection.send(server.answer(message))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MachineError
-from harness.trace import Journal
+from harness.journal import Journal
 
 SLOTS = 1024
 """Communicators that can be told apart at one time."""

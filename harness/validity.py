@@ -122,15 +122,13 @@ class _State:
             if len({counts[rank] for rank in group}) > 1:
                 raise _Refused(f"ranks of {step.family}{list(group)} differ in count")
         wholes = [counts[rank] * len(self.topology.group(step.family, rank)) for rank in range(self.topology.world)]
-        whole, part = (step.output, step.source) if isinstance(step, AllGather) else (step.source, step.output)
-        assert whole is not None
-        dtype = self._operand(whole, wholes)
-        if part is not None:
-            if part.buffer == whole.buffer:
-                raise _Refused(f"both operands lie in {part.buffer!r}; leave one out to run in place")
-            other = self._operand(part, counts)
+        dtype = self._operand(step.whole, wholes)
+        if step.part is not None:
+            if step.part.buffer == step.whole.buffer:
+                raise _Refused(f"both operands lie in {step.part.buffer!r}; leave one out to run in place")
+            other = self._operand(step.part, counts)
             if other != dtype:
-                raise _Refused(f"{whole.buffer!r} is {dtype} and {part.buffer!r} is {other}")
+                raise _Refused(f"{step.whole.buffer!r} is {dtype} and {step.part.buffer!r} is {other}")
         if isinstance(step, ReduceScatter):
             self._reduction(step, dtype, [len(group) for group in groups])
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.draw import Draw, Fate
 from harness.errors import MachineError, PluginError, UsageError
 from harness.launcher import Launcher, RankProcess
 from harness.layout import Group
@@ -29,32 +30,6 @@ from harness.trace import Trace
 
 POLL = 0.05
 START_DEADLINE = 120.0
-
-State = Literal["finished", "crashed", "hung", "stopped"]
-
-
-class Fate(msgspec.Struct, frozen=True):
-    """How a rank ended a draw. `stopped`: it was well, and ended because another was not."""
-
-    rank: int
-    state: State
-    how: str = ""
-    stack: str = ""
-
-
-class Draw(msgspec.Struct, frozen=True):
-    """One executed scenario: what every rank saw and how it ended."""
-
-    scenario: Scenario
-    traces: tuple[Trace, ...]
-    fates: tuple[Fate, ...]
-    seconds: float
-    deadline: float
-
-    @property
-    def clean(self) -> bool:
-        """Whether every rank ran to the end."""
-        return all(fate.state == "finished" for fate in self.fates)
 
 
 class World:

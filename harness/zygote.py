@@ -22,7 +22,7 @@ import msgspec
 
 from harness.rank import Options, die_with_parent, main
 
-PRELOAD = ("torch", "triton", "triton.language", "harness.draw", "harness.substrate.sim.substrate")
+PRELOAD = ("torch", "triton", "triton.language", "harness.server", "harness.substrate.sim.substrate")
 
 
 def serve(connection: Connection, memory: int) -> None:

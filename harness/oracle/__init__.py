@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from harness.draw import Draw
 from harness.findings import Finding, ordered
 from harness.oracle import data, fate, lifetime, ownership, path, registration
 from harness.oracle.case import Case
 from harness.program import Allocate
-from harness.world import Draw, World
+from harness.world import World
 
 JUDGES = (fate.judge, lifetime.judge, registration.judge, ownership.judge, path.judge, data.judge)
 ORACLES = ("ownership", "registration", "lifetime", "path", "data", "fate")

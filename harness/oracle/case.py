@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import cached_property
 
+from harness.draw import Draw
 from harness.layout import Group
 from harness.oracle.history import History, Sight, Use, WindowLife, group_name, read
 from harness.program import AllGather, Collective, ReduceScatter
 from harness.trace import TEARDOWN
-from harness.world import Draw
 
 
 class Case:

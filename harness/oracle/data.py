@@ -26,9 +26,10 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch) -> Finding:
     use = next(u for u in case.histories[rank].uses if u.step == step)
     sender = use.comm.group[event.chunk]
     whose = f"in rank {sender}'s chunk" if isinstance(case.step(step), AllGather) else "in its own chunk"
+    where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
     return WrongData(
-        f"{case.call(use)}: output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements, "
-        f"the first at index {event.index}, {whose}: expected {event.expected}, found {event.found}; {case.path(use)}.",
+        f"{case.call(use)}: {where}, the first at index {event.index}, {whose}: expected {event.expected}, "
+        f"found {event.found}; {case.path(use)}.",
         step=step,
         ranks=(rank,),
     )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.draw import Fate
 from harness.findings import Finding, Hang, RankCrash
 from harness.oracle.case import Case, ranks_text
-from harness.world import Fate
 
 
 def judge(case: Case) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ class WindowLife:
     ordinal: int
     died: int | None = None
     orphaned: int | None = None
-    """The step at which the segment was freed under it or its communicator destroyed."""
+    """The step at which the segment was freed under it."""
 
     @property
     def end(self) -> int:
@@ -133,25 +133,12 @@ def read(trace: Trace) -> History:
     history = History(trace)
     for step, event in trace.steps():
         match event:
-            case CommCreated():
-                history.comms[event.comm] = event
-            case CommDestroyed():
-                for window in history.registrations(event.comm):
-                    window.orphaned = window.died = step if window.died is None else window.died
+            case CommCreated() | CommDestroyed() | Entered() | Registered() | Deregistered():
+                _on_communicator(history, event, step)
             case SegmentAllocated():
                 history.segments[event.segment] = SegmentLife(event, step)
             case SegmentFreed():
                 _freed(history, event, step)
-            case Entered(call="register"):
-                history.entered[event.comm] = history.entered.get(event.comm, 0) + 1
-            case Registered():
-                ordinal = len(history.registrations(event.comm))
-                window = WindowLife(event, history.comms[event.comm], step, ordinal)
-                live = (w.event.window for w in history.windows.values() if w.live and w.orphaned is None)
-                history.live_at[event.window] = frozenset(live)
-                history.windows[event.window] = window
-            case Deregistered():
-                history.windows[event.window].died = step
             case Placed():
                 history.buffers[event.buffer] = BufferLife(event, step)
             case Dropped():
@@ -161,6 +148,27 @@ def read(trace: Trace) -> History:
             case _:
                 pass
     return history
+
+
+def _on_communicator(
+    history: History, event: CommCreated | CommDestroyed | Entered | Registered | Deregistered, step: int
+) -> None:
+    match event:
+        case CommCreated():
+            history.comms[event.comm] = event
+        case CommDestroyed():
+            for window in history.registrations(event.comm):
+                window.died = step if window.died is None else window.died
+        case Entered():
+            if event.call == "register":
+                history.entered[event.comm] = history.entered.get(event.comm, 0) + 1
+        case Registered():
+            ordinal = len(history.registrations(event.comm))
+            live = (w.event.window for w in history.windows.values() if w.live and w.orphaned is None)
+            history.live_at[event.window] = frozenset(live)
+            history.windows[event.window] = WindowLife(event, history.comms[event.comm], step, ordinal)
+        case Deregistered():
+            history.windows[event.window].died = step
 
 
 def _freed(history: History, event: SegmentFreed, step: int) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.context import ProcessGroup, RankContext
-from harness.substrate.base import Communicator, Pool, Segment
+from harness.substrate.communicator import Communicator
+from harness.substrate.pool import Pool, Segment
 
 
 class PerGroup:

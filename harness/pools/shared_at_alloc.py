@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from harness.context import ProcessGroup, RankContext
 from harness.pools.per_group import close_windows
-from harness.substrate.base import Segment
+from harness.substrate.pool import Segment
 
 
 class SharedAtAlloc:

@@ -11,8 +11,9 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from harness.campaign import Found, Tally
+from harness.campaign import Tally
 from harness.findings import Record
+from harness.keeper import Found
 from harness.program import Scenario
 from harness.topology import Topology
 

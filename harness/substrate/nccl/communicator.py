@@ -16,7 +16,8 @@ from nccl.bindings import nccl
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
 from harness.shared import HOST
-from harness.substrate.base import Communicator, Segment, Window, eligible
+from harness.substrate.communicator import Communicator, eligible
+from harness.substrate.pool import Segment, Window
 
 if TYPE_CHECKING:
     from harness.substrate.nccl.substrate import NcclSubstrate

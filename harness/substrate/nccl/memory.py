@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nccl.bindings import nccl
 
-from harness.substrate.base import Pool, Segment
+from harness.substrate.pool import Pool, Segment
 
 if TYPE_CHECKING:
     from harness.substrate.nccl.substrate import NcclSubstrate

@@ -22,9 +22,10 @@ from nccl.bindings import nccl
 from harness import gpus
 from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
-from harness.substrate.base import Pool, Segment, Substrate
+from harness.substrate.base import Substrate
 from harness.substrate.nccl.communicator import FORCED_PATH, NcclCommunicator, NcclHandle
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
+from harness.substrate.pool import Pool, Segment
 
 KEPT = 12
 """Partitions whose communicators are kept, for each world size; more than any convention has families."""

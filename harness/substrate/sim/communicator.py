@@ -16,7 +16,8 @@ from harness import shared
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
 from harness.shared import STAGING_BYTES
-from harness.substrate.base import Communicator, Segment, Window, eligible
+from harness.substrate.communicator import Communicator, eligible
+from harness.substrate.pool import Segment, Window
 from harness.substrate.sim.memory import tensor_at
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from harness.shared import SharedMemory
-from harness.substrate.base import Pool
+from harness.substrate.pool import Pool
 from harness.substrate.sim.allocator import STEP, Block, CachingAllocator
 
 if TYPE_CHECKING:

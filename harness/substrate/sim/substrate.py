@@ -10,7 +10,8 @@ import torch
 
 from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
-from harness.substrate.base import Pool, Substrate
+from harness.substrate.base import Substrate
+from harness.substrate.pool import Pool
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
 from harness.substrate.sim.memory import Arena, SimPool
 

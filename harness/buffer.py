@@ -1,0 +1,40 @@
+"""Buffers of a draw and the canaries that guard them."""
+
+from __future__ import annotations
+
+import torch
+
+from harness import values
+from harness.program import FENCE
+from harness.trace import Overwritten
+
+GUARD_SALT, FENCE_SALT = 1, 2
+
+
+class Canary:
+    """A region that must not change: it holds a pattern until it is looked at."""
+
+    def __init__(self, buffer: str, where: str, region: torch.Tensor, salt: int) -> None:
+        self._buffer, self._where, self._region = buffer, where, values.bits(region)
+        self._pattern = values.canary(region, salt)
+        self._region.copy_(self._pattern)
+
+    def damage(self) -> Overwritten | None:
+        """What has changed, if anything has."""
+        if torch.equal(self._region, self._pattern):
+            return None
+        changed = (self._region != self._pattern).nonzero().flatten()
+        return Overwritten(self._buffer, self._where, int(changed[0]), changed.numel())
+
+
+class Buffer:
+    """A live buffer: `body`, and behind it a guard of canaries."""
+
+    def __init__(self, name: str, whole: torch.Tensor, elements: int) -> None:
+        self.name, self.body = name, whole[:elements]
+        self.guard = Canary(name, "guard", whole[elements:], GUARD_SALT)
+
+    def fences(self, start: int, end: int) -> list[Canary]:
+        """Canaries on both sides of `body[start:end]`, as far as the body reaches."""
+        regions = (self.body[max(0, start - FENCE) : start], self.body[end : end + FENCE])
+        return [Canary(self.name, "fence", region, FENCE_SALT) for region in regions if region.numel()]

@@ -1,0 +1,116 @@
+"""One collective on one rank: fill the source, poison and fence the output, run, compare.
+
+Invariant: a call that another rank of the group makes too can only differ in what it reads and
+writes, never in what is asked; inputs and exact results follow from (seed, step, rank, index).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from harness import trace, values
+from harness.buffer import Buffer
+from harness.collectives import CollectiveContext
+from harness.context import ProcessGroup
+from harness.guard import NotOwned, guarded
+from harness.program import AllGather, Collective, View, at
+from harness.substrate.base import Substrate
+from harness.trace import Operand
+
+
+class Call:
+    """A collective step about to run on this rank. `keys` are the input keys of the group's ranks."""
+
+    def __init__(
+        self, substrate: Substrate, buffers: Mapping[str, Buffer], step: Collective, group: ProcessGroup
+    ) -> None:
+        self._substrate, self._buffers, self._step = substrate, buffers, step
+        self._communicator, self._mine, self._size = group.communicator, group.rank, len(group.ranks)
+        self._count = at(step.count, substrate.rank)
+        whole = self._view(step.whole, self._size * self._count)
+        part = self._chunk(whole) if step.part is None else self._view(step.part, self._count)
+        names = step.whole.buffer, (step.part or step.whole).buffer
+        if isinstance(step, AllGather):
+            (self._output, self._source), (self._into, self._from) = (whole, part), names
+        else:
+            (self._source, self._output), (self._from, self._into) = (whole, part), names
+
+    def _view(self, view: View, count: int) -> torch.Tensor:
+        return self._buffers[view.buffer].body[view.offset : view.offset + count]
+
+    def _chunk(self, whole: torch.Tensor) -> torch.Tensor:
+        """This rank's chunk of the last axis."""
+        return whole[..., self._mine * self._count : (self._mine + 1) * self._count]
+
+    def run(self, keys: list[int], kernel: Any) -> None:
+        """Collective over the group. `kernel` is the system under test for steps that go through one."""
+        view = self._step.output
+        fences = (
+            [] if view is None else self._buffers[view.buffer].fences(view.offset, view.offset + self._output.numel())
+        )
+        expected = self._fill(keys, wide=self._step.via == "kernel")
+        try:
+            path, evidence = self._dispatch(kernel)
+        except NotOwned:  # an engine falls back to the library here, and so does the harness
+            expected = self._fill(keys, wide=False)
+            path, evidence = self._library()
+        self._substrate.synchronize()
+        source, output = _operand(self._from, self._source), _operand(self._into, self._output)
+        self._substrate.record(trace.Ran(self._communicator.ident, path, evidence, source, output))
+        self._compare(expected)
+        for damage in filter(None, (fence.damage() for fence in fences)):
+            self._substrate.record(damage)
+
+    def _fill(self, keys: list[int], wide: bool) -> torch.Tensor:
+        """Poison the output, fill this rank's source, and return the exact result."""
+        device, dtype = self._substrate.device, self._source.dtype
+        values.poison(self._output)
+        if isinstance(self._step, AllGather):
+            inputs = values.gather_values(keys, self._count, dtype, device)
+            values.bits(self._source).copy_(values.bits(inputs[self._mine]))
+            return inputs.view(-1)
+        inputs = values.reduce_values(keys, self._size * self._count, dtype, self._step.op, wide, device)
+        self._source.copy_(inputs[self._mine])
+        return values.reduce_result(self._chunk(inputs), self._step.op)
+
+    def _dispatch(self, kernel: Any) -> tuple[str, str]:
+        if self._step.via == "library" or self._communicator.size == 1:
+            return self._library()
+        context = CollectiveContext(self._communicator)
+        self._communicator.entered(f"{self._step.kind} kernel")
+        operands = context, self._output, self._source
+        if isinstance(self._step, AllGather):
+            guarded("collectives", lambda: kernel.all_gather(*operands))
+        else:
+            op = self._step.op
+            guarded("collectives", lambda: kernel.reduce_scatter(*operands, op))
+        return "kernel", "the kernel under test"
+
+    def _library(self) -> tuple[str, str]:
+        if isinstance(self._step, AllGather):
+            return self._communicator.all_gather(self._output, self._source)
+        return self._communicator.reduce_scatter(self._output, self._source, self._step.op)
+
+    def _compare(self, expected: torch.Tensor) -> None:
+        """Record where the output differs from the exact result, bit for bit."""
+        found, exact = values.bits(self._output), values.bits(expected)
+        if torch.equal(found, exact):
+            return
+        wrong = (found != exact).nonzero().flatten()
+        index = int(wrong[0])
+        chunk = index // self._count if isinstance(self._step, AllGather) else self._mine
+        shown = _shown(expected, index), _shown(self._output, index)
+        self._substrate.record(trace.Mismatch(self._into, wrong.numel(), found.numel(), index, chunk, *shown))
+
+
+def _operand(buffer: str, view: torch.Tensor) -> Operand:
+    return Operand(buffer, view.data_ptr(), view.numel() * view.element_size())
+
+
+def _shown(tensor: torch.Tensor, index: int) -> str:
+    """One element as value and bits."""
+    mask = (1 << 8 * tensor.element_size()) - 1
+    return f"{tensor[index].item()!r} (0x{int(values.bits(tensor)[index]) & mask:0{2 * tensor.element_size()}x})"

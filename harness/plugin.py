@@ -1,0 +1,101 @@
+"""The pytest plugin: a `world` fixture, and options that say what it runs and tests.
+
+Invariant: a failing scenario is saved before its finding is raised in the test. The world lives for
+the session (for each worker under `pytest -n`) and leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import environment, seeds
+from harness.draw import Draw
+from harness.errors import UsageError
+from harness.keeper import Keeper
+from harness.oracle import judge
+from harness.platforms import choose
+from harness.plugins import check_system
+from harness.program import Scenario
+from harness.replay import with_system
+from harness.world import World
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("symm", "collectives over symmetric memory")
+    group.addoption("--symm-substrate", default="auto", choices=("auto", "sim", "nccl"), help="default: auto")
+    group.addoption("--symm-world", type=int, default=4, metavar="N", help="ranks of the world fixture (default: 4)")
+    group.addoption("--symm-pool", metavar="NAME|module:attr", help="pool policy under test (default: the scenario's)")
+    group.addoption(
+        "--symm-collectives",
+        metavar="NAME|module:attr",
+        help="library, triton, or a kernel of yours (default: as drawn)",
+    )
+    group.addoption("--symm-seeds-dir", default="symm-seeds", metavar="DIR", help="where failing scenarios are kept")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a wrong option before anything is collected."""
+    try:
+        check_system(config.getoption("--symm-pool"), config.getoption("--symm-collectives"))
+        if config.getoption("--symm-world") < 1:
+            raise UsageError(f"--symm-world={config.getoption('--symm-world')} is not positive")
+        if config.getoption("--symm-substrate") == "nccl":
+            choose("nccl", config.getoption("--symm-world"))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    platform = choose(config.getoption("--symm-substrate"), config.getoption("--symm-world"))
+    return f"symm: substrate {platform.name} ({platform.why})"
+
+
+class TestedWorld:
+    """What the `world` fixture gives: a running world, and the system that the options name."""
+
+    __test__ = False
+
+    def __init__(self, world: World, pool: str | None, collectives: str | None, folder: Path) -> None:
+        self._world, self._pool, self._collectives, self._folder = world, pool, collectives, folder
+        self._environment = environment.describe(world)
+        self._keepers: dict[str, Keeper] = {}
+
+    @property
+    def size(self) -> int:
+        """The largest world it can run."""
+        return self._world.size
+
+    def run(self, scenario: Scenario) -> Draw:
+        """Execute a scenario as it is, and judge nothing."""
+        return self._world.run(scenario)
+
+    def check(self, scenario: Scenario) -> Draw:
+        """Execute a scenario on the system that the options name, and raise its first finding.
+
+        The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
+        """
+        scenario = with_system(scenario, self._pool, self._collectives)
+        draw = self._world.run(scenario)
+        findings = judge(draw)
+        if findings:
+            found = self._keeper().keep(scenario, findings)
+            findings[0].add_note(f"seed file: {found.seed_file}")
+            raise findings[0]
+        return draw
+
+    def _keeper(self) -> Keeper:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        return self._keepers.setdefault(test, Keeper(seeds.folder(self._folder), self._environment))
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
+    """A world of `--symm-world` ranks, kept for the session."""
+    option = request.config.getoption
+    with World(option("--symm-world"), option("--symm-substrate")) as running:
+        folder = Path(option("--symm-seeds-dir"))
+        yield TestedWorld(running, option("--symm-pool"), option("--symm-collectives"), folder)

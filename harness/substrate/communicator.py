@@ -1,0 +1,132 @@
+"""One rank's end of a communicator: windows, collectives, and the bookkeeping both substrates share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness import trace
+from harness.layout import Group
+from harness.substrate.pool import Segment, Window
+
+if TYPE_CHECKING:
+    from harness.substrate.base import Substrate
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+class Communicator(ABC):
+    """This rank's end of a communicator. Registration and collectives are collective over `group`.
+
+    `supports_windows` predicts whether a registration yields a window (NCCL: device API support and
+    one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number as unique).
+    """
+
+    def __init__(self, substrate: Substrate, group: Group, generation: int, supports_windows: bool) -> None:
+        self.substrate, self.group, self.generation = substrate, group, generation
+        self.rank, self.size = group.index(substrate.rank), len(group)
+        self.supports_windows = supports_windows
+        self.ident = next(substrate.idents)
+        self.windows: list[Window] = []
+        substrate.record(trace.CommCreated(self.ident, group, generation, supports_windows))
+
+    def __repr__(self) -> str:
+        return f"<Communicator {list(self.group)}#{self.generation}>"
+
+    @property
+    @abstractmethod
+    def ptr(self) -> int: ...
+
+    def register(self, segment: Segment) -> Window | None:
+        """Register a segment. Collective over the group, in the same order everywhere, no timeout.
+
+        Returns None where registration succeeds without a window (no symmetric support).
+        """
+        self.entered("register")
+        handle = self._register(segment)
+        window = Window(next(self.substrate.idents), self, segment, handle)
+        null = handle is None
+        self.substrate.record(
+            trace.Registered(window.ident, self.ident, segment.ident, segment.address, segment.size, null)
+        )
+        if null:
+            return None
+        self.windows.append(window)
+        segment.windows.append(window)
+        return window
+
+    def deregister(self, window: Window) -> None:
+        """Deregister a window. Local; a second call does nothing."""
+        if not window.is_valid:
+            return
+        window.is_valid = False
+        self._deregister(window)
+        self.windows.remove(window)
+        window.segment.windows.remove(window)
+        self.substrate.record(trace.Deregistered(window.ident))
+
+    def find_window(self, address: int) -> Window | None:
+        """NCCL's look-up: the window with the highest base at or below `address`, if it reaches that far.
+
+        Only the start address is tested, so a tensor may overrun what this returns, and an
+        overlapping window can hide another (NCCL 2.32, `ncclDevrFindWindow`).
+        """
+        below = [window for window in self.windows if window.address <= address]
+        best = max(below, key=lambda window: window.address, default=None)
+        return best if best is not None and address < best.address + best.size else None
+
+    def entered(self, call: str) -> None:
+        """Record that this rank is about to block in `call`."""
+        self.substrate.record(trace.Entered(call, self.ident))
+
+    @abstractmethod
+    def _register(self, segment: Segment) -> object | None: ...
+
+    @abstractmethod
+    def _deregister(self, window: Window) -> None: ...
+
+    @abstractmethod
+    def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
+        """Gather `source` of every rank into `output`, in group order. Returns (path, evidence)."""
+
+    @abstractmethod
+    def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        """Reduce chunk i of every rank's `source` into rank i's `output`. Returns (path, evidence)."""
+
+    @abstractmethod
+    def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
+        """Address of `offset` in every rank's end of the window, valid in this process. Local."""
+
+    @abstractmethod
+    def signal_pads(self) -> list[int]:
+        """Address of every rank's signal pad: int32[size], zero at first, one word for each sender. Local."""
+
+    @abstractmethod
+    def next_epoch(self) -> int:
+        """The next value of this communicator's barrier; grows by one at every call on every rank."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait on the host until every rank is here and its stream is idle. Collective."""
+
+    @abstractmethod
+    def waits_for_kernel(self, epoch: int) -> None:
+        """Note that a kernel on this rank is about to wait for `epoch` on its signal pad."""
+
+    def destroyed(self) -> None:
+        """Note that the communicator is gone, and its windows with it."""
+        for window in list(self.windows):
+            window.is_valid = False
+            window.segment.windows.remove(window)
+        self.windows.clear()
+        self.substrate.record(trace.CommDestroyed(self.ident))
+
+
+def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:
+    """Whether NCCL has a symmetric kernel for the call: any dtype for all-gather; sum and avg of floats
+    for reduce-scatter; more than one rank (NCCL 2.32, `symmetric kernels`)."""
+    if size < 2:
+        return False
+    return kind == "all_gather" or (op in ("sum", "avg") and dtype in FLOATS)

@@ -1,0 +1,90 @@
+"""Segments, windows and the pools over them, with the bookkeeping both substrates share.
+
+Invariant: a segment is recorded when it comes, and with its live windows when it goes, by the
+substrate and not by the system under test, so a system cannot mislead the oracle about what it owns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from harness import trace
+
+if TYPE_CHECKING:
+    from harness.substrate.base import Substrate
+    from harness.substrate.communicator import Communicator
+
+
+class Segment:
+    """One piece from the window-capable allocator. `windows` are those live over it on this rank."""
+
+    def __init__(self, ident: int, pool: str, address: int, size: int) -> None:
+        self.ident, self.pool, self.address, self.size = ident, pool, address, size
+        self.windows: list[Window] = []
+
+    def __contains__(self, address: int) -> bool:
+        return self.address <= address < self.address + self.size
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.ident}: {self.size} bytes at {self.address:#x} of pool {self.pool!r}>"
+
+
+class Window:
+    """The registration of a segment with one communicator. `close` is local and may be called twice."""
+
+    def __init__(self, ident: int, communicator: Communicator, segment: Segment, handle: object) -> None:
+        self.ident, self.communicator, self.segment, self.handle = ident, communicator, segment, handle
+        self.address, self.size = segment.address, segment.size
+        self.is_valid = True
+
+    def close(self) -> None:
+        """Deregister. Local; the caller makes sure that no collective uses the window."""
+        self.communicator.deregister(self)
+
+    def __repr__(self) -> str:
+        state = "live" if self.is_valid else "closed"
+        return f"<Window {self.ident}: {state}, segment {self.segment.ident}, {self.communicator}>"
+
+
+class Pool(ABC):
+    """A caching allocator over segments. Callbacks see each segment come and go, in order."""
+
+    def __init__(self, substrate: Substrate, name: str) -> None:
+        self.substrate, self.name = substrate, name
+        self.segments: list[Segment] = []
+        self.on_allocated: list[Callable[[Segment], None]] = []
+        self.on_freed: list[Callable[[Segment], None]] = []
+
+    @abstractmethod
+    def use(self) -> AbstractContextManager[None]:
+        """Route this thread's allocations (`torch.empty` and the rest) into the pool. Local."""
+
+    @abstractmethod
+    def trim(self) -> None:
+        """Free the pool's segments if nothing in it is in use. Local."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free every segment that holds no live block; blocks still in use keep theirs. Local."""
+
+    def allocated(self, address: int, size: int) -> Segment:
+        """Note a new segment and tell the subscribers. Called by the allocator, inside an allocation."""
+        segment = Segment(next(self.substrate.idents), self.name, address, size)
+        self.segments.append(segment)
+        self.substrate.record(trace.SegmentAllocated(segment.ident, self.name, address, size))
+        for callback in self.on_allocated:
+            callback(segment)
+        return segment
+
+    def freed(self, address: int) -> Segment:
+        """Note that a segment is about to go: first the subscribers, then the fact of what is still live."""
+        segment = next(segment for segment in self.segments if segment.address == address)
+        for callback in self.on_freed:
+            callback(segment)
+        self.segments.remove(segment)
+        live = tuple(window.ident for window in segment.windows)
+        self.substrate.record(trace.SegmentFreed(segment.ident, live))
+        return segment
