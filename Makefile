@@ -1,0 +1,55 @@
+# make fuzz   install what is missing and run the main job
+# make test   install what is missing, lint, type-check and run the tests
+# make lint   ruff and mypy alone
+# make clean  remove the environment
+
+PYTHON ?= python3
+VENV ?= .venv
+DRAWS ?= 300
+FUZZ ?=
+TESTS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+TORCH := 2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+NCCL := 2.32.3
+
+ifeq ($(GPU),0)
+EXTRAS := test,lint
+else
+EXTRAS := test,lint,cu13
+endif
+
+.PHONY: fuzz test lint clean
+
+fuzz: $(VENV)/.installed
+	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
+
+test: lint
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict harness
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; say which with make PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(GPU),0)
+	$(PIP) -c constraints.txt 'torch==$(TORCH)+cpu' \
+	  || $(PIP) -c constraints.txt --extra-index-url $(TORCH_CPU_INDEX) 'torch==$(TORCH)+cpu' \
+	  || $(PIP) -c constraints.txt 'torch==$(TORCH)'
+else
+	$(PIP) -c constraints.txt 'torch==$(TORCH)'
+endif
+	$(PIP) -c constraints.txt -e '.[$(EXTRAS)]'
+ifneq ($(GPU),0)
+	$(PIP) --no-deps 'nvidia-nccl-cu13==$(NCCL)'  # torch pins an older one, which cannot share a GPU
+endif
+	touch $@
