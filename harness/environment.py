@@ -17,7 +17,7 @@ def describe(world: World | None = None) -> dict[str, Any]:
     nccl = gpus.nccl_version()
     found: dict[str, Any] = {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         **{name: _version(name) for name in PACKAGES},
         "nccl": ".".join(map(str, nccl)) if nccl else None,
         "gpus": [gpu.name for gpu in gpus.inventory()],

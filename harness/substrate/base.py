@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -19,6 +19,13 @@ from harness.layout import Group, Partition
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool, Segment
 from harness.trace import Event
+
+
+class Graph(Protocol):
+    """Captured work."""
+
+    def replay(self) -> None:
+        """Run the work again, on the same addresses."""
 
 
 class Substrate(ABC):
@@ -65,6 +72,11 @@ class Substrate(ABC):
     @abstractmethod
     def stream(self, index: int) -> AbstractContextManager[None]:
         """Make stream `index` this thread's current stream. Local."""
+
+    @abstractmethod
+    def capture(self) -> AbstractContextManager[Graph]:
+        """Record what this thread enqueues instead of running it. Local; `replay` is collective if what
+        was recorded is. Captured work keeps addresses, not tensors: their blocks may be given away."""
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -22,7 +22,7 @@ from nccl.bindings import nccl
 from harness import gpus
 from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
-from harness.substrate.base import Substrate
+from harness.substrate.base import Graph, Substrate
 from harness.substrate.nccl.communicator import FORCED_PATH, NcclCommunicator, NcclHandle
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
 from harness.substrate.pool import Pool, Segment
@@ -142,5 +142,12 @@ class NcclSubstrate(Substrate):
         with torch.cuda.stream(self._streams[index]):
             yield
 
+    @contextmanager
+    def capture(self) -> Iterator[Graph]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            yield graph
+
     def synchronize(self) -> None:
-        torch.cuda.synchronize()
+        if not torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()

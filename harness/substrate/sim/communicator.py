@@ -66,68 +66,75 @@ class SimCommunicator(Communicator):
         self._meet(shared.HOST)
 
     def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
-        nbytes = source.numel() * source.element_size()
+        into, origin, nbytes = output.data_ptr(), source.data_ptr(), source.numel() * source.element_size()
         if self.size == 1:
-            memmove(output.data_ptr(), source.data_ptr(), nbytes)
+            self.substrate.submit(lambda: _copy(into, origin, nbytes))
             return "copy", EVIDENCE
         self.entered("all_gather")
-        window = self.find_window(output.data_ptr())
+        window = self.find_window(into)
         if window is None:
-            self._gather_staged(output.data_ptr(), source.data_ptr(), nbytes)
+            self.substrate.submit(lambda: self._gather_staged(into, origin, nbytes))
             return "legacy", EVIDENCE
-        self._meet(shared.SYMMETRIC)
-        start = output.data_ptr() - window.address + self.rank * nbytes
-        for address in self.peer_pointers(window, start):
-            memmove(address, source.data_ptr(), nbytes)
-        self._meet(shared.SYMMETRIC)
+        peers = self.peer_pointers(window, into - window.address + self.rank * nbytes)
+        self.substrate.submit(lambda: self._push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
     def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
-            output.copy_(source)
+            self.substrate.submit(lambda: _copy(into, origin, count * dtype.itemsize))
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
-        window = self.find_window(source.data_ptr())
-        if window is None or not eligible("reduce_scatter", source.dtype, op, self.size):
-            self._reduce_staged(output, source, op)
+        window = self.find_window(origin)
+        if window is None or not eligible("reduce_scatter", dtype, op, self.size):
+            self.substrate.submit(lambda: self._reduce_staged(into, origin, count, dtype, op))
             return "legacy", EVIDENCE
-        self._meet(shared.SYMMETRIC)
-        nbytes = output.numel() * output.element_size()
-        start = source.data_ptr() - window.address + self.rank * nbytes
-        parts = [tensor_at(at, output.numel(), output.dtype) for at in self.peer_pointers(window, start)]
-        result = reduced(parts, op)
-        self._meet(shared.SYMMETRIC)
-        output.copy_(result)
+        peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
+        self.substrate.submit(lambda: self._pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
+
+    def _push(self, peers: list[int], source: int, nbytes: int) -> None:
+        """The symmetric all-gather: store this rank's shard into every peer's output."""
+        self._meet(shared.SYMMETRIC)
+        for address in peers:
+            memmove(address, source, nbytes)
+        self._meet(shared.SYMMETRIC)
+
+    def _pull(self, peers: list[int], output: int, count: int, dtype: torch.dtype, op: str) -> None:
+        """The symmetric reduce-scatter: load this rank's chunk of every peer's source."""
+        self._meet(shared.SYMMETRIC)
+        result = reduced([tensor_at(address, count, dtype) for address in peers], op)
+        self._meet(shared.SYMMETRIC)
+        tensor_at(output, count, dtype).copy_(result)
 
     def _gather_staged(self, output: int, source: int, nbytes: int) -> None:
         """The legacy path: through scratch that every rank can read, piece by piece."""
-        mine = self._shared.staging(self.substrate.rank).ctypes.data
+        scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
         for at in range(0, nbytes, STAGING_BYTES):
             piece = min(STAGING_BYTES, nbytes - at)
-            memmove(mine, source + at, piece)
+            memmove(scratch[self.rank], source + at, piece)
             self._meet(shared.LEGACY)
-            for index, peer in enumerate(self.group):
-                memmove(output + index * nbytes + at, self._shared.staging(peer).ctypes.data, piece)
+            for index, theirs in enumerate(scratch):
+                memmove(output + index * nbytes + at, theirs, piece)
             self._meet(shared.LEGACY)
 
-    def _reduce_staged(self, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
-        mine = self._shared.staging(self.substrate.rank).ctypes.data
-        count, width = output.numel(), output.element_size()
+    def _reduce_staged(self, output: int, source: int, count: int, dtype: torch.dtype, op: str) -> None:
+        scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
+        width = dtype.itemsize
         room = STAGING_BYTES // self.size // width
         for at in range(0, count, room):
             piece = min(room, count - at)
             for index in range(self.size):
-                start = source.data_ptr() + (index * count + at) * width
-                memmove(mine + index * room * width, start, piece * width)
+                memmove(scratch[self.rank] + index * room * width, source + (index * count + at) * width, piece * width)
             self._meet(shared.LEGACY)
             chunk = self.rank * room * width
-            parts = [
-                tensor_at(self._shared.staging(peer).ctypes.data + chunk, piece, output.dtype) for peer in self.group
-            ]
-            result = reduced(parts, op)
+            result = reduced([tensor_at(theirs + chunk, piece, dtype) for theirs in scratch], op)
             self._meet(shared.LEGACY)
-            output[at : at + piece] = result
+            tensor_at(output + at * width, piece, dtype).copy_(result)
+
+
+def _copy(output: int, source: int, nbytes: int) -> None:
+    memmove(output, source, nbytes)
 
 
 def reduced(parts: list[torch.Tensor], op: str) -> torch.Tensor:

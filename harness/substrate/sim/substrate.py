@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +10,21 @@ import torch
 
 from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
-from harness.substrate.base import Substrate
+from harness.substrate.base import Graph, Substrate
 from harness.substrate.pool import Pool
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
 from harness.substrate.sim.memory import Arena, SimPool
+
+
+class SimGraph:
+    """Device work in the order of its capture."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], None]] = []
+
+    def replay(self) -> None:
+        for work in self.work:
+            work()
 
 
 class SimSubstrate(Substrate):
@@ -28,6 +39,7 @@ class SimSubstrate(Substrate):
         self.shared = shared
         self.arena = Arena(shared, rank)
         self.current_stream = 0
+        self._graph: SimGraph | None = None
         self._node_of: Sequence[int] = ()
         self._slots: dict[Group, int] = {}
 
@@ -75,6 +87,21 @@ class SimSubstrate(Substrate):
             yield
         finally:
             self.current_stream = before
+
+    @contextmanager
+    def capture(self) -> Iterator[Graph]:
+        self._graph = graph = SimGraph()
+        try:
+            yield graph
+        finally:
+            self._graph = None
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run a piece of device work, or record it while a capture is under way."""
+        if self._graph is None:
+            work()
+        else:
+            self._graph.work.append(work)
 
     def synchronize(self) -> None:
         pass
