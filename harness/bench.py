@@ -7,15 +7,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import hypothesis
 import msgspec
 import psutil
-from hypothesis import HealthCheck, Phase, settings
 
 from harness import environment
 from harness.oracle import judge
 from harness.program import Scenario
-from harness.strategies import scenarios
+from harness.strategies import sample, scenarios
 from harness.world import World
 
 
@@ -63,7 +61,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int, seed: int) -> Measured:
     """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks."""
-    drawn = _draw(world, steps, draws, seed)
+    drawn = sample(scenarios(world, max_steps=steps), draws, seed)
     began = time.perf_counter()
     with World(world, substrate) as ranks:
         start = time.perf_counter() - began
@@ -90,26 +88,6 @@ def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int,
         eight_memory=eight_memory,
         environment=facts,
     )
-
-
-def _draw(world: int, steps: int, draws: int, seed: int) -> list[Scenario]:
-    """Scenarios as `symm fuzz` would draw them, without running any."""
-    drawn: list[Scenario] = []
-
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=draws,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @hypothesis.given(scenarios(world, max_steps=steps))
-    def collect(scenario: Scenario) -> None:
-        drawn.append(scenario)
-
-    collect()
-    return drawn[:draws]
 
 
 def _run_all(world: World, drawn: list[Scenario]) -> tuple[list[float], list[tuple[int, int]]]:

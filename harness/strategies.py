@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar
 
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from harness import topology as topologies_module
@@ -30,6 +32,7 @@ COLLECTIVES = ("all_gather", "reduce_scatter")
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle")
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "uneven")
 Via = Literal["mixed", "library", "kernel"]
+T = TypeVar("T")
 
 
 def _divisors(number: int) -> list[int]:
@@ -182,3 +185,26 @@ def scenarios(
     steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps))
     seed = draw(st.integers(0, 255))
     return Scenario(topology, steps, system or System(), seed)
+
+
+def sample(strategy: st.SearchStrategy[T], count: int, seed: int = 0) -> list[T]:
+    """`count` values of a strategy as a campaign would draw them, always the same for the same seed."""
+    drawn: list[T] = []
+    batch = 0
+    while len(drawn) < count:
+
+        @hypothesis.seed(seed * 1_000_003 + batch)
+        @settings(
+            max_examples=12,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @hypothesis.given(strategy)
+        def collect(value: T) -> None:
+            drawn.append(value)
+
+        collect()
+        batch += 1
+    return drawn[:count]

@@ -261,5 +261,5 @@ def _death(status: int) -> str:
     """How a process ended, from its wait status."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"killed by signal {number} ({signal.Signals(number).name})"
+        return f"was killed by signal {number} ({signal.Signals(number).name})"
     return f"exited with status {os.waitstatus_to_exitcode(status)}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.draw import Fate
 from harness.findings import Finding, Hang, RankCrash
 from harness.oracle.case import Case, ranks_text
 
@@ -15,8 +14,9 @@ from harness.oracle.case import Case, ranks_text
 def judge(case: Case) -> Iterator[Finding]:
     for fate in case.draw.fates:
         if fate.state == "crashed":
+            how = fate.how.splitlines()[0]
             yield RankCrash(
-                f"rank {fate.rank} {_how(fate)} in {_stands(case, fate.rank)}.",
+                f"rank {fate.rank} {how} at {_stands(case, fate.rank)}.",
                 step=_step(case, fate.rank),
                 ranks=(fate.rank,),
             )
@@ -29,10 +29,6 @@ def judge(case: Case) -> Iterator[Finding]:
         )
 
 
-def _how(fate: Fate) -> str:
-    return fate.how.splitlines()[0] if fate.how else "ended"
-
-
 def _step(case: Case, rank: int) -> int:
     return case.histories[rank].trace.last_step
 
@@ -41,7 +37,7 @@ def _everyone(case: Case) -> str:
     """Where every rank stood, ranks at the same place together."""
     places: dict[str, list[int]] = {}
     for fate in case.draw.fates:
-        place = "had finished" if fate.state == "finished" else f"stood in {_stands(case, fate.rank)}"
+        place = "done" if fate.state == "finished" else f"at {_stands(case, fate.rank)}"
         places.setdefault(place, []).append(fate.rank)
     return "; ".join(f"{ranks_text(tuple(ranks))} {place}" for place, ranks in places.items())
 
@@ -51,4 +47,4 @@ def _stands(case: Case, rank: int) -> str:
     step, blocked = case.at_step(history.trace.last_step), history.trace.blocked_in
     if blocked is None:
         return step
-    return f"{step}, in {blocked.call} of {case.name(history.comms[blocked.comm].group)}"
+    return f"{step} in {blocked.call} of {case.name(history.comms[blocked.comm].group)}"

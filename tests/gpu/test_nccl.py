@@ -1,0 +1,144 @@
+"""The substrate `nccl` on real GPUs. Ranks share a GPU where there are fewer GPUs than ranks."""
+
+import pytest
+
+from harness import judge
+from harness.draw import Draw
+from harness.oracle.case import Case
+from harness.program import (
+    AllGather,
+    Allocate,
+    Ballast,
+    Deny,
+    Recreate,
+    ReduceScatter,
+    Release,
+    Scenario,
+    System,
+    Trim,
+    View,
+)
+from harness.strategies import sample, scenarios
+from harness.topology import Topology
+from harness.world import World
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
+
+RANKS = 8
+TP2 = Topology(name="tp2", convention="sglang", degrees={"tp": 2})
+TP4_DPA2 = Topology(name="tp4-dpa2", convention="sglang", degrees={"tp": 4, "attn_dp": 2})
+ONE = Topology(name="one", convention="sglang", degrees={"tp": 1})
+CROSS_GROUP = (Allocate("a", "tp", 64), Allocate("b", "attn_tp", 64), AllGather("attn_tp", View("b"), 16))
+OWNED = (Allocate("a", "tp", 64), AllGather("tp", View("a"), 16), ReduceScatter("tp", View("a"), 16))
+
+
+@pytest.fixture(scope="module")
+def world():
+    with World(RANKS, "nccl", deadline=60) as running:
+        yield running
+
+
+def rules(draw: Draw) -> list[str]:
+    return [finding.rule for finding in judge(draw)]
+
+
+def facts(draw: Draw) -> list[tuple[object, ...]]:
+    """What both substrates define alike: path and place of every collective, and the registrations."""
+    case = Case(draw)
+    uses = [
+        (use.rank, use.step, use.event.path, case.peer_addressed(use).place)
+        for uses in case.calls.values()
+        for use in uses
+    ]
+    registered = [
+        (history.rank, window.comm.group, window.ordinal, window.event.size)
+        for history in case.histories
+        for window in history.windows.values()
+    ]
+    return sorted(uses) + sorted(registered)
+
+
+def test_a_clean_call_runs_the_symmetric_kernel_by_the_word_of_nccl(world):
+    draw = world.run(Scenario(TP2, OWNED))
+    ran = [use.event for uses in Case(draw).calls.values() for use in uses]
+    assert [(event.path, event.evidence) for event in ran] == [
+        ("symmetric", "NCCL ran forced SYMK_ST"),
+        ("symmetric", "NCCL ran forced SYMK_ST"),
+        ("symmetric", "NCCL ran forced SYMK_LD"),
+        ("symmetric", "NCCL ran forced SYMK_LD"),
+    ]
+    assert rules(draw) == []
+
+
+def test_a_block_of_another_groups_window_is_refused_the_symmetric_path_by_nccl(world):
+    draw = world.run(Scenario(TP4_DPA2, CROSS_GROUP, System("shared-at-alloc")))
+    assert rules(draw) == ["wrong-owner"]
+    assert "NCCL refused forced SYMK_ST with ncclInvalidArgument" in judge(draw)[0].explanation
+
+
+def test_the_same_program_with_a_pool_for_each_group_is_clean(world):
+    assert rules(world.run(Scenario(TP4_DPA2, CROSS_GROUP, System("per-group")))) == []
+
+
+def test_drawn_scenarios_are_clean(world):
+    drawn = sample(scenarios(RANKS), 30, seed=7)
+    assert [rules(world.run(scenario)) for scenario in drawn] == [[]] * len(drawn)
+
+
+@pytest.mark.parametrize("pool", ["per-group", "shared-at-alloc"])
+def test_facts_and_findings_agree_with_the_simulation(world, pool):
+    drawn = sample(scenarios(4, system=System(pool)), 20, seed=11)
+    with World(4, "sim") as simulated:
+        for scenario in drawn:
+            simulation = simulated.run(scenario)
+            if simulation.scenario.topology.node_of.count(0) != scenario.world or not simulation.clean:
+                continue  # simulated nodes and hangs are compared elsewhere
+            real = world.run(scenario)
+            assert (rules(real), facts(real)) == (rules(simulation), facts(simulation)), scenario
+
+
+def test_skewed_offsets_give_wrong_bytes(world):
+    steps = (
+        Allocate("a", "tp", 64),
+        Ballast("x", "tp", 0, 512),
+        Allocate("b", "tp", 64),
+        AllGather("tp", View("b"), 32),
+    )
+    assert rules(world.run(Scenario(TP2, steps))) == ["offset-mismatch", "wrong-data"]
+
+
+def test_a_refused_segment_is_an_out_of_memory_and_the_next_allocation_works(world):
+    steps = (Deny(0), Allocate("a", "tp", 64), Allocate("b", "tp", 64), AllGather("tp", View("b"), 64))
+    draw = world.run(Scenario(ONE, steps))
+    kinds = [type(event).__name__ for event in draw.traces[0].events]
+    assert kinds.count("Exhausted") == 1
+    assert kinds.count("Placed") == 1
+    assert rules(draw) == []
+
+
+def test_trim_and_recreate_leave_nothing_stale(world):
+    steps = (
+        *(Allocate("a", "tp", 64), AllGather("tp", View("a"), 32), Release("a"), Trim(), Recreate("tp")),
+        *(Allocate("b", "tp", 64), AllGather("tp", View("b"), 32, via="kernel")),
+    )
+    assert rules(world.run(Scenario(TP2, steps))) == []
+
+
+def test_a_captured_all_gather_replays_on_new_input(world):
+    system = System("tests.gpu.systems:CapturesAnAllGather")
+    assert rules(world.run(Scenario(TP2, OWNED, system))) == []
+
+
+def test_a_killed_rank_is_reported_and_the_next_draw_works(world):
+    draw = world.run(Scenario(TP2, OWNED, System("tests.gpu.systems:KilledOnRankOne")))
+    assert rules(draw)[0] == "rank-crash"
+    assert draw.fates[1].how.startswith("was killed by signal 9 (SIGKILL)")
+    assert rules(world.run(Scenario(TP2, OWNED))) == []
+
+
+def test_ranks_that_wait_for_one_that_could_not_grow_are_a_hang_and_the_next_draw_works():
+    with World(2, "nccl", deadline=8) as small:
+        draw = small.run(Scenario(TP2, (Deny(1), *OWNED)))
+        assert rules(draw) == ["registration-skew", "hang"]
+        assert "in register of tp[0,1]" in judge(draw)[1].explanation
+        assert rules(small.run(Scenario(TP2, OWNED))) == []
