@@ -51,11 +51,16 @@ class Server:
                     raise RuntimeError(f"rank {self._rank} does not know the message {message!r}")
         except SystemRaised as raised:
             self._journal.append(trace.Raised(raised.where, str(raised)))
+            if self._substrate.is_fault(raised.__cause__):
+                return "broken", f"failed with {raised}"
             return "raised", raised.where, str(raised), traceback.format_exc()
         except UsageError as error:
             return "refused", str(error)
         except Exception as error:
-            return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+            words = f"{type(error).__name__}: {error}"
+            if self._substrate.is_fault(error):
+                return "broken", f"failed with {words}"
+            return "failed", words, traceback.format_exc()
         return ("done",)
 
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:

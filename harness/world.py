@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.draw import Draw, Fate
+from harness.draw import Draw, Fate, State
 from harness.errors import MachineError, PluginError, UsageError
 from harness.launcher import Launcher, RankProcess
 from harness.layout import Group
@@ -29,6 +29,8 @@ from harness.shared import SLOTS, SharedMemory
 from harness.trace import Trace
 
 POLL = 0.05
+GRACE = 0.5
+"""Seconds for the other ranks to say what befell them, once one has died or broken."""
 START_DEADLINE = 120.0
 
 
@@ -185,39 +187,44 @@ class World:
         return {group: self._slots[group] for group in groups}
 
     def _await(self, ranks: list[RankProcess], groups: dict[int, Group], began: float) -> tuple[Fate, ...]:
-        """Wait for every rank, until one dies, all are stuck, or time is up."""
+        """Wait for every rank, until one dies or breaks, all are stuck, or time is up."""
         waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
+        broken: dict[int, str] = {}
         stuck = 0
         while waiting:
-            ready = wait(list(waiting), timeout=POLL)
+            ready = wait(list(waiting), timeout=GRACE if broken else POLL)
             for connection in ready:
                 assert isinstance(connection, Connection)
                 index = waiting.pop(connection)
-                try:
-                    _raise_error(index, connection.recv())
-                except (EOFError, ConnectionError):
-                    return self._fates(ranks, {index})
+                broken |= _reply(index, connection)
+            if broken and not ready:
+                break  # what the others had to say about it has been said
             stuck = stuck + 1 if not ready and deadlocked(self._shared, groups, [*waiting.values()]) else 0
             if stuck > 2 or time.monotonic() - began > self.deadline:  # three looks, 50 ms apart
-                return self._fates(ranks, set())
-        return tuple(Fate(index, "finished") for index in range(len(ranks)))
+                break
+        if not waiting and not broken:
+            return tuple(Fate(index, "finished") for index in range(len(ranks)))
+        return self._fates(ranks, broken)
 
-    def _fates(self, ranks: list[RankProcess], dead: set[int]) -> tuple[Fate, ...]:
+    def _fates(self, ranks: list[RankProcess], broken: dict[int, str]) -> tuple[Fate, ...]:
         """Every rank's end, where not all of them were well. Kills the ranks."""
-        ended = {index: Trace(index, self._shared.journal(index).read()).finished for index in range(len(ranks))}
-        dead |= {index for index, rank in enumerate(ranks) if not ended[index] and _is_dead(rank)}
-        stacks = {index: "" if ended[index] or index in dead else rank.stack() for index, rank in enumerate(ranks)}
+        everyone = range(len(ranks))
+        done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).finished}
+        dead = {index for index in everyone if index not in done and _is_dead(ranks[index])}
+        stacks = {index: ranks[index].stack() for index in everyone if index not in done | dead | broken.keys()}
         printed = [rank.printed() for rank in ranks]
         statuses = self._drop()
         fates = []
-        for index in range(len(ranks)):
+        for index in everyone:
             if index in dead:
-                how = "\n".join(filter(None, [_death(statuses[index]), printed[index]]))
-                fates.append(Fate(index, "crashed", how))
-            elif ended[index]:
+                fates.append(Fate(index, "crashed", f"{_death(statuses[index])}\n{printed[index]}".strip()))
+            elif index in done:
                 fates.append(Fate(index, "finished"))
+            elif index in broken and not dead:  # next to a death, a broken rank is a consequence
+                fates.append(Fate(index, "crashed", broken[index]))
             else:
-                fates.append(Fate(index, "stopped" if dead else "hung", stack=stacks[index]))
+                state: State = "stopped" if dead or broken else "hung"
+                fates.append(Fate(index, state, stack=stacks.get(index, "")))
         return tuple(fates)
 
     def _drop(self) -> list[int]:
@@ -238,15 +245,22 @@ def _send(rank: RankProcess, message: tuple[Any, ...]) -> None:
         rank.connection.send(message)
 
 
-def _raise_error(rank: int, reply: tuple[Any, ...]) -> None:
-    """Raise what a rank reports as wrong with the request rather than with the collectives."""
+def _reply(index: int, connection: Connection) -> dict[int, str]:
+    """Nothing for a rank that is done, what broke for one that is not. Raises what is wrong with the request."""
+    try:
+        reply = connection.recv()
+    except (EOFError, ConnectionError):
+        return {index: "ended"}
     match reply:
+        case ("broken", words):
+            return {index: words}
         case ("raised", where, error, text):
-            raise PluginError(f"the {where} under test raised on rank {rank}: {error}") from RuntimeError(text)
+            raise PluginError(f"the {where} under test raised on rank {index}: {error}") from RuntimeError(text)
         case ("refused", error):
             raise PluginError(error)
         case ("failed", error, text):
-            raise MachineError(f"rank {rank} failed: {error}") from RuntimeError(text)
+            raise MachineError(f"rank {index} failed: {error}") from RuntimeError(text)
+    return {}
 
 
 def _is_dead(rank: RankProcess) -> bool:

@@ -129,6 +129,9 @@ class NcclSubstrate(Substrate):
             pool.close()
         self.pools.clear()
 
+    def is_fault(self, error: BaseException | None) -> bool:
+        return isinstance(error, nccl.NCCLError | torch.AcceleratorError)
+
     def make_pool(self, name: str) -> Pool:
         return NcclPool(self, name)
 
