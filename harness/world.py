@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 import msgspec
+import psutil
 
 from harness.draw import Draw, Fate, State
 from harness.errors import MachineError, PluginError, UsageError
@@ -29,6 +30,7 @@ from harness.shared import SLOTS, SharedMemory
 from harness.trace import Trace
 
 POLL = 0.05
+ENDED = "ended"
 GRACE = 0.5
 """Seconds for the other ranks to say what befell them, once one has died or broken."""
 START_DEADLINE = 120.0
@@ -210,7 +212,7 @@ class World:
         """Every rank's end, where not all of them were well. Kills the ranks."""
         everyone = range(len(ranks))
         done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).finished}
-        dead = {index for index in everyone if index not in done and _is_dead(ranks[index])}
+        dead = {index for index in everyone if index not in done and _is_dead(ranks[index], broken.get(index) == ENDED)}
         stacks = {index: ranks[index].stack() for index in everyone if index not in done | dead | broken.keys()}
         printed = [rank.printed() for rank in ranks]
         statuses = self._drop()
@@ -250,7 +252,7 @@ def _reply(index: int, connection: Connection) -> dict[int, str]:
     try:
         reply = connection.recv()
     except (EOFError, ConnectionError):
-        return {index: "ended"}
+        return {index: ENDED}
     match reply:
         case ("broken", words):
             return {index: words}
@@ -263,12 +265,16 @@ def _reply(index: int, connection: Connection) -> dict[int, str]:
     return {}
 
 
-def _is_dead(rank: RankProcess) -> bool:
-    try:
-        with open(f"/proc/{rank.pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+def _is_dead(rank: RankProcess, closed: bool) -> bool:
+    """Whether a rank's process has ended; one that closed its connection is given a moment to."""
+    for _ in range(20 if closed else 1):
+        try:
+            if psutil.Process(rank.pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01 if closed else 0)
+    return closed
 
 
 def _death(status: int) -> str:

@@ -1,0 +1,1 @@
+"""Systems under test written as a user of the harness would write them."""

@@ -1,0 +1,1 @@
+"""Tests of the harness; the folders mirror its rooms."""

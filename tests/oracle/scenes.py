@@ -1,0 +1,43 @@
+"""Small topologies, and the way from a scenario to what the oracle says about it."""
+
+from __future__ import annotations
+
+from harness.findings import Finding
+from harness.layout import Partition
+from harness.oracle import judge
+from harness.program import Scenario, Step, System
+from harness.topology import Placement, Topology
+from harness.world import World
+
+SOUND = System("tests.planted:Sound", "tests.planted:SoundKernels")
+
+
+def explicit(placement: Placement | None = None, **families: Partition) -> Topology:
+    return Topology("scene", "explicit", placement=placement, families_given=families)
+
+
+PAIR = explicit(tp=((0, 1),))
+TURNED = explicit(tp=((0, 1),), cp=((1, 0),))
+"""Two communicators over the same two ranks, in opposite rank order."""
+APART = explicit(Placement(nodes=2, gpus_per_node=1), tp=((0, 1),))
+"""Two ranks on two nodes: their communicator supports no windows."""
+SQUARE = explicit(tp=((0, 1, 2, 3),), cp=((0, 2), (1, 3)))
+CROSSED = explicit(tp=((0, 1), (2, 3)), cp=((0, 2), (1, 3)))
+
+
+def scenario(
+    *steps: Step, topology: Topology = PAIR, pool: str = SOUND.pool, kernels: str = SOUND.collectives
+) -> Scenario:
+    """A scenario on the sound system, or with `pool` or `kernels` in place of its parts."""
+    names = (name if ":" in name or name.islower() else f"tests.planted:{name}" for name in (pool, kernels))
+    return Scenario(topology, steps, System(*names))
+
+
+def findings(ranks: World, played: Scenario) -> list[Finding]:
+    """What the oracle says about one draw, causes before consequences."""
+    return judge(ranks.run(played))
+
+
+def rules(found: list[Finding]) -> list[str]:
+    """The rules broken, each once, in the order of the findings."""
+    return list(dict.fromkeys(finding.rule for finding in found))

@@ -1,0 +1,291 @@
+"""Ownership: each rule is broken by a planted fault, and silent where the fault is left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.program import GUARD, AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim, View
+from harness.world import World
+from tests.oracle.scenes import APART, PAIR, SQUARE, TURNED, findings, rules, scenario
+
+GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
+MEBIBYTE = (1 << 20) // 4 - GUARD
+"""Elements of a float32 buffer that fills half of a segment for small blocks."""
+
+# wrong-owner
+
+OTHER_GROUPS_POOL = (Allocate("a", "tp", 256), Allocate("b", "cp", 256), AllGather("cp", View("b"), 100))
+WRONG_SITE = (Allocate("a", "tp", 256), Allocate("b", "cp", 256), AllGather("cp", View("a"), 100))
+RIGHT_SITE = (*WRONG_SITE[:2], AllGather("cp", View("b"), 100))
+CACHED_BLOCK = (Allocate("a", "tp", 256), Release("a"), Allocate("b", "cp", 256), AllGather("cp", View("b"), 100))
+REUSED_ADDRESS = (
+    Allocate("a", "tp", 256),
+    Release("a"),
+    Trim(),
+    Allocate("b", "cp", 256),
+    AllGather("tp", View("b"), 100),
+)
+
+
+def test_a_window_of_the_first_group_does_not_serve_another(ranks: World) -> None:
+    found = findings(ranks, scenario(*OTHER_GROUPS_POOL, topology=SQUARE, pool="FirstGroupOnly"))
+    assert rules(found) == ["wrong-owner"]
+    assert (found[0].step, found[0].ranks) == (2, (0, 2))
+    assert "step 2 (all_gather) on cp[0,2]: output 'b' of rank 0" in str(found[0])
+    assert "registered with tp[0,1,2,3] at step 1 (allocate); cp[0,2] has no window over it" in str(found[0])
+    assert "legacy path" in str(found[0])
+
+
+def test_windows_of_every_group_serve_every_group(ranks: World) -> None:
+    assert findings(ranks, scenario(*OTHER_GROUPS_POOL, topology=SQUARE)) == []
+
+
+def test_a_buffer_of_one_group_in_a_collective_of_another_is_wrong_owner(ranks: World) -> None:
+    found = findings(ranks, scenario(*WRONG_SITE, topology=SQUARE))
+    assert rules(found) == ["wrong-owner"]
+    assert "registered with tp[0,1,2,3] at step 0 (allocate); cp[0,2] has no window over it" in str(found[0])
+
+
+def test_a_buffer_of_the_group_that_uses_it_is_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(*RIGHT_SITE, topology=SQUARE)) == []
+
+
+def test_a_kernel_does_not_run_on_a_buffer_of_another_group(ranks: World) -> None:
+    steps = (*WRONG_SITE[:2], AllGather("cp", View("a"), 100, via="kernel"))
+    found = findings(ranks, scenario(*steps, topology=SQUARE))
+    assert rules(found) == ["wrong-owner"]
+    assert "legacy path" in str(found[0])
+
+
+def test_a_cached_block_handed_to_another_group_names_who_held_it_before(ranks: World) -> None:
+    found = findings(ranks, scenario(*CACHED_BLOCK, topology=SQUARE, pool="shared-at-alloc"))
+    assert rules(found) == ["wrong-owner"]
+    assert "registered with tp[0,1,2,3] at step 0 (allocate)" in str(found[0])
+    assert "'a' held this memory from step 0 (allocate) to step 1 (release)" in str(found[0])
+
+
+def test_a_pool_for_each_group_hands_no_block_to_another(ranks: World) -> None:
+    assert findings(ranks, scenario(*CACHED_BLOCK, topology=SQUARE, pool="per-group")) == []
+
+
+def test_memory_that_another_group_registered_since_is_wrong_owner(ranks: World) -> None:
+    """The window of tp went with another segment; what lies at its address now was cp's from the start."""
+    found = findings(ranks, scenario(*REUSED_ADDRESS, topology=TURNED))
+    assert rules(found) == ["wrong-owner"]
+    assert "registered with cp[1,0] at step 3 (allocate)" in str(found[0])
+
+
+# unregistered
+
+
+def test_a_segment_that_nobody_registered_is_unregistered(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, pool="NeverRegisters"))
+    assert rules(found) == ["unregistered"]
+    assert (found[0].step, found[0].ranks) == (1, (0, 1))
+    assert "on tp[0,1]: output 'a' of rank 0 lies in a segment over which no communicator has a window" in str(found[0])
+
+
+def test_memory_outside_every_pool_is_unregistered(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, pool="OutsideThePool"))
+    assert rules(found) == ["unregistered"]
+    assert "lies in memory outside every segment over which no communicator has a window" in str(found[0])
+
+
+def test_a_buffer_in_a_window_of_its_group_is_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(*GATHER)) == []
+
+
+def test_memory_that_was_not_meant_for_a_window_may_lie_in_none(ranks: World) -> None:
+    assert findings(ranks, scenario(Allocate("a", "tp", 256, role="plain"), AllGather("tp", View("a"), 100))) == []
+
+
+def scatter(source: str, output: str) -> tuple[Step, ...]:
+    """A reduce-scatter between buffers of these roles."""
+    return (
+        Allocate("whole", "tp", 256, role=source),  # type: ignore[arg-type]
+        Allocate("part", "tp", 128, role=output),  # type: ignore[arg-type]
+        ReduceScatter("tp", View("whole"), 100, View("part")),
+    )
+
+
+def test_the_source_of_a_reduce_scatter_must_lie_in_a_window(ranks: World) -> None:
+    found = findings(ranks, scenario(*scatter("window", "plain"), pool="OutsideThePool"))
+    assert rules(found) == ["unregistered"]
+    assert "step 2 (reduce_scatter) on tp[0,1]: source 'whole' of rank 0" in str(found[0])
+
+
+def test_the_output_of_a_reduce_scatter_may_lie_anywhere(ranks: World) -> None:
+    assert findings(ranks, scenario(*scatter("window", "plain"))) == []
+
+
+def test_a_hang_that_one_ranks_missing_window_caused_is_explained_by_it(ranks: World) -> None:
+    """Rank 0 has no window and takes the legacy path; rank 1 has one and waits on the symmetric path."""
+    found = findings(ranks, scenario(*GATHER, pool="DeregistersAlone"))
+    assert "hang" in rules(found)
+    assert rules(found)[0] in ("unregistered", "stale-window")
+
+
+# partly-registered
+
+LARGE = (Allocate("a", "tp", 2048), AllGather("tp", View("a"), 1024))
+SMALL = (Allocate("a", "tp", 1024 - GUARD), AllGather("tp", View("a"), 500))
+
+
+def test_a_buffer_that_reaches_past_its_window_is_partly_registered(ranks: World) -> None:
+    found = findings(ranks, scenario(*LARGE, pool="ShortWindow"))
+    assert rules(found) == ["partly-registered"]
+    assert "output 'a' of rank 0 starts in the window of tp[0,1] but reaches 4096 bytes past its end" in str(found[0])
+
+
+def test_a_buffer_that_fits_a_short_window_is_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(*SMALL, pool="ShortWindow")) == []
+
+
+def test_a_buffer_in_a_window_of_its_whole_segment_is_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(*LARGE)) == []
+
+
+# null-window
+
+
+def test_a_null_window_taken_for_a_window_is_found(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, topology=APART, pool="IgnoresNull"))
+    assert rules(found) == ["null-window"]
+    assert "registered with tp[0,1] at step 0 (allocate); that registration succeeded with a null window" in str(
+        found[0]
+    )
+
+
+def test_a_group_that_spans_nodes_and_registers_nothing_is_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*GATHER, topology=APART)) == []
+
+
+def test_registering_with_every_communicator_is_sound_on_one_node(ranks: World) -> None:
+    assert findings(ranks, scenario(*GATHER, topology=PAIR, pool="IgnoresNull")) == []
+
+
+# stale-window
+
+RECREATED = (*GATHER, Recreate("tp"), Allocate("b", "tp", 256), AllGather("tp", View("a"), 100))
+TRIMMED = (*GATHER, Release("a"), Trim(), Allocate("b", "tp", 256), AllGather("tp", View("b"), 100))
+
+
+def test_a_window_does_not_survive_its_communicator(ranks: World) -> None:
+    found = findings(ranks, scenario(*RECREATED, pool="RemembersSegments"))
+    assert rules(found) == ["stale-window"]
+    assert found[0].step == 4
+    assert "was registered with tp[0,1] at step 0 (allocate); that window went at step 2 (recreate)" in str(found[0])
+    assert "tp[0,1] has none over it now; the call took the legacy path" in str(found[0])
+
+
+def test_a_buffer_used_before_the_new_communicator_registered_it_is_stale(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, Recreate("tp"), AllGather("tp", View("a"), 100)))
+    assert rules(found) == ["stale-window"]
+    assert "that window went at step 2 (recreate)" in str(found[0])
+
+
+def test_registering_with_the_new_communicator_owns_the_buffer_again(ranks: World) -> None:
+    assert findings(ranks, scenario(*RECREATED)) == []
+
+
+def test_an_address_used_again_is_not_registered_again(ranks: World) -> None:
+    found = findings(ranks, scenario(*TRIMMED, pool="RemembersAddresses"))
+    assert rules(found) == ["stale-window"]
+    assert found[0].step == 5
+    assert "was registered with tp[0,1] at step 0 (allocate); that window went at step 3 (trim)" in str(found[0])
+
+
+def test_a_window_over_a_freed_segment_is_stale_when_the_address_is_used_again(ranks: World) -> None:
+    """The cause comes first: the segment was freed under the window. The leak of that window comes with it."""
+    found = findings(ranks, scenario(*TRIMMED, pool="ForgetsToDeregister"))
+    assert rules(found)[:2] == ["freed-while-registered", "stale-window"]
+    stale = found[rules(found).index("stale-window")]
+    assert "is found in a window registered with tp[0,1] at step 0 (allocate)" in str(stale)
+    assert "whose segment was freed at step 3 (trim)" in str(stale)
+
+
+def test_a_segment_at_an_address_used_again_is_owned_once_registered(ranks: World) -> None:
+    assert findings(ranks, scenario(*TRIMMED)) == []
+
+
+# offset-mismatch
+
+SHIFTED = (
+    Allocate("a", "tp", 256),
+    Ballast("shift", "tp", rank=1, size=1000),
+    Allocate("b", "tp", 256),
+    AllGather("tp", View("b"), 100),
+)
+
+
+def test_a_buffer_at_other_offsets_on_other_ranks_is_an_offset_mismatch(ranks: World) -> None:
+    """Wrong data and overrun guards come with it: peers are reached at the local offset."""
+    found = findings(ranks, scenario(*SHIFTED))
+    assert found[0].rule == "offset-mismatch"
+    assert (found[0].step, found[0].ranks) == (3, (0, 1))
+    assert "'b' lies at different offsets of the same window of tp[0,1]: rank 0 at 1536, rank 1 at 2560" in str(
+        found[0]
+    )
+
+
+def test_a_buffer_at_one_offset_on_every_rank_is_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(SHIFTED[0], *SHIFTED[2:])) == []
+
+
+@pytest.mark.parametrize("rounds", [8])
+def test_a_block_that_a_kernel_used_is_free_at_its_release(ranks: World, rounds: int) -> None:
+    """Else the place of the next buffer hangs on when a rank collects garbage, and ranks differ in that."""
+    steps = (
+        Allocate("a", "tp", 256),
+        AllGather("tp", View("a"), 100, via="kernel"),
+        Release("a"),
+        Trim(),
+    )
+    draw = ranks.run(scenario(*steps))
+    freed = [step for step, event in draw.traces[0].steps() if type(event).__name__ == "SegmentFreed"]
+    assert freed == [3]
+
+
+# segment-mismatch
+
+TWO_HALF_SEGMENTS = (
+    Allocate("first", "tp", MEBIBYTE),
+    Allocate("second", "tp", MEBIBYTE),
+    Allocate("third", "tp", MEBIBYTE),
+    Release("first"),
+)
+FILLED = (
+    *TWO_HALF_SEGMENTS,
+    Ballast("fill", "tp", rank=1, size=(1 << 20) - GUARD),
+    Allocate("b", "tp", 256),
+    AllGather("tp", View("b"), 100),
+)
+TWO_SEGMENTS = (
+    Allocate("a", "tp", 2 * MEBIBYTE // 3),
+    Allocate("b", "tp", MEBIBYTE),
+    Allocate("c", "tp", MEBIBYTE),
+    AllGather("tp", View("a"), 100),
+)
+
+
+def test_a_buffer_in_other_segments_on_other_ranks_is_a_segment_mismatch(ranks: World) -> None:
+    """Wrong data comes with it: rank 1 writes to window 1 of rank 0, whose output lies in window 0."""
+    found = findings(ranks, scenario(*FILLED))
+    assert found[0].rule == "segment-mismatch"
+    assert (found[0].step, found[0].ranks) == (6, (0, 1))
+    assert "'b' lies in different windows of tp[0,1]: rank 0 in window 0, rank 1 in window 1" in str(found[0])
+
+
+def test_a_buffer_in_one_segment_on_every_rank_is_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(*FILLED[:4], *FILLED[5:])) == []
+
+
+def test_segments_registered_in_another_order_are_a_segment_mismatch(ranks: World) -> None:
+    """Wrong data comes with it. The sizes agree, so that the order shows only in where the buffer lies."""
+    found = findings(ranks, scenario(*TWO_SEGMENTS, pool="ReversedOrder"))
+    assert found[0].rule == "segment-mismatch"
+    assert "'a' lies in different windows of tp[0,1]: rank 0 in window 0, rank 1 in window 1" in str(found[0])
+
+
+def test_segments_registered_late_but_in_one_order_are_owned(ranks: World) -> None:
+    assert findings(ranks, scenario(*TWO_SEGMENTS, pool="RegistersLate")) == []
