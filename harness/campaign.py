@@ -21,7 +21,7 @@ from harness.draw import Draw
 from harness.errors import UsageError
 from harness.findings import Finding
 from harness.keeper import Found, Keeper
-from harness.oracle import is_vacuous, judge
+from harness.oracle import examine
 from harness.program import Scenario
 from harness.trace import Ran, Registered
 from harness.world import World
@@ -128,8 +128,9 @@ class Campaign:
         began = time.monotonic()
         try:
             draw = self._world.run(scenario)
-            findings = judge(draw)
-            self._count(draw, time.monotonic() - began)
+            verdict = examine(draw)
+            findings = verdict.findings
+            self._count(draw, verdict.vacuous, time.monotonic() - began)
             if findings:
                 self._failed = True
                 self._keeper.keep(scenario, findings, self.tally.draws)
@@ -146,14 +147,14 @@ class Campaign:
             return True
         return not self._failed and self._limit is not None and self.tally.draws >= self._limit
 
-    def _count(self, draw: Draw, seconds: float) -> None:
+    def _count(self, draw: Draw, vacuous: bool, seconds: float) -> None:
         tally = self.tally
         if self._failed:
             tally.shrinking += 1
             return
         tally.draws += 1
         tally.seconds += seconds
-        tally.vacuous += is_vacuous(draw)
+        tally.vacuous += vacuous
         tally.layouts.add(draw.scenario.topology.key)
         tally.groups.update(draw.scenario.groups)
         for trace in draw.traces:

@@ -6,11 +6,13 @@ request or the machine is wrong, 130 on Ctrl-C. Nothing is decided here; every c
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from hypothesis.configuration import set_hypothesis_home_dir
 from rich.console import Console
 
 from harness import environment, seeds, topology
@@ -79,14 +81,14 @@ def fuzz(
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
     named = [topology.find(name) for name in topology_file] if topology_file else None
     strategy = scenarios(world, topologies=topologies(world, named), system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
-    folder = seeds.folder(seeds_dir)
+    seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     with World(world, substrate) as ranks:
         facts = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         with terminal.progress(console, limit) as update:
-            campaign = Campaign(ranks, strategy, folder, seed=seed, environment=facts, progress=update)
+            campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, progress=update)
             tally = campaign.run(limit, minutes)
         terminal.summary(console, tally)
         data.write(data.fuzz(tally, ranks, facts), json_file)
@@ -186,6 +188,8 @@ def _system(pool: str | None, collectives: str | None) -> tuple[System, Via]:
 
 def main() -> None:
     """Entry point: turns every expected error into one sentence and its exit status."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    set_hypothesis_home_dir(cache / "symm-harness")  # or it leaves a folder wherever the command runs
     try:
         status = app(standalone_mode=False)
     except (UsageError, _OptionError) as error:

@@ -31,7 +31,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Keeper:
-    """Writes seed files into `folder`, which exists. `environment` is saved with each."""
+    """Writes seed files into `folder`. `environment` is saved with each."""
 
     def __init__(self, folder: Path, environment: dict[str, Any]) -> None:
         self._folder, self._environment = folder, environment

@@ -6,6 +6,8 @@ other.
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import msgspec
 
 from harness import gpus
@@ -56,10 +58,16 @@ def _sim(why: str) -> Platform:
     )
 
 
+def _torch_version() -> str:
+    return metadata.version("torch")
+
+
 def _nccl(ranks: int) -> Platform:
     found = gpus.inventory()
     if not found:
         raise MachineError("no GPU is visible")
+    if _torch_version().endswith("+cpu"):
+        raise MachineError(f"a GPU is there, but torch {_torch_version()} is the CPU build")
     version = gpus.nccl_version()
     if version is None:
         raise MachineError("a GPU is there, but NCCL is not: install the extra cu12 or cu13")

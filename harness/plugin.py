@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse a wrong option before anything is collected."""
     try:
         check_system(config.getoption("--symm-pool"), config.getoption("--symm-collectives"))
+        seeds.check_folder(Path(config.getoption("--symm-seeds-dir")))
         if config.getoption("--symm-world") < 1:
             raise UsageError(f"--symm-world={config.getoption('--symm-world')} is not positive")
         if config.getoption("--symm-substrate") == "nccl":
@@ -89,7 +90,7 @@ class TestedWorld:
 
     def _keeper(self) -> Keeper:
         test = os.environ.get("PYTEST_CURRENT_TEST", "")
-        return self._keepers.setdefault(test, Keeper(seeds.folder(self._folder), self._environment))
+        return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,15 @@ def save(seed: Seed, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it there. Raises `UsageError` where that is impossible."""
+    """Write a file beside its place and rename it there, making its folder if need be. Raises `UsageError` where that is impossible."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -76,12 +79,10 @@ def name_for(rule: str, scenario: Scenario) -> str:
     return f"{rule}-{digest}.json"
 
 
-def folder(path: Path) -> Path:
-    """The folder for seed files, made if need be. Raises `UsageError` if it cannot be written to."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"seeds directory {path}: {error.strerror}") from error
-    if not os.access(path, os.W_OK):
-        raise UsageError(f"seeds directory {path} is not writable")
-    return path
+def check_folder(path: Path) -> None:
+    """Raise `UsageError` now if seed files could not be kept in `path` later. Makes nothing."""
+    existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    if not existing.is_dir():
+        raise UsageError(f"seeds directory {path}: {existing} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"seeds directory {path}: {existing} is not writable")

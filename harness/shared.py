@@ -48,10 +48,7 @@ class SharedMemory:
     def __init__(self, fd: int, ranks: int) -> None:
         self.fd, self.ranks = fd, ranks
         self.size = _layout(ranks)[-1]
-        try:
-            self._map = mmap.mmap(fd, self.size)
-        except (OSError, ValueError) as error:
-            raise MachineError(f"cannot map {self.size >> 20} MiB of shared memory: {error}") from error
+        self._map = mmap.mmap(fd, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
         counters, pads, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
@@ -63,16 +60,17 @@ class SharedMemory:
     def create(cls, ranks: int) -> SharedMemory:
         """Make the memory in the parent. Raises `MachineError` where the system refuses it."""
         size = _layout(ranks)[-1]
-        fd = -1
         try:
             fd = os.memfd_create("symm-harness", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise _refused(size, error) from error
+        try:
             os.ftruncate(fd, size)
             return cls(fd, ranks)
-        except OSError as error:
-            raise MachineError(f"cannot reserve {size >> 20} MiB of shared memory: {error.strerror}") from error
-        except BaseException:
-            if fd >= 0:
-                os.close(fd)
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, OSError):
+                raise _refused(size, error) from error
             raise
 
     def _words(self, offset: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -129,3 +127,7 @@ def _layout(ranks: int) -> tuple[int, ...]:
         offsets.append(at)
         at += -(-size // (2 << 20)) * (2 << 20)
     return (*offsets, at)
+
+
+def _refused(size: int, error: OSError) -> MachineError:
+    return MachineError(f"cannot reserve {size >> 20} MiB of shared memory: {error.strerror}")

@@ -99,6 +99,8 @@ class World:
         scenario does not fit the world; everything else a rank can do is in the draw's fates."""
         if scenario.world > self.size:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
+        if not self._launchers:
+            raise UsageError("the world is closed")
         if not self._ranks:
             self._start()
         self._announce(scenario.world)

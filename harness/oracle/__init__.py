@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from harness.draw import Draw
 from harness.findings import Finding, ordered
 from harness.oracle import data, fate, lifetime, ownership, path, registration
@@ -13,19 +15,35 @@ JUDGES = (fate.judge, lifetime.judge, registration.judge, ownership.judge, path.
 ORACLES = ("ownership", "registration", "lifetime", "path", "data", "fate")
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a draw came to: its broken rules, causes before consequences, and whether it tested nothing."""
+
+    findings: list[Finding]
+    vacuous: bool
+
+
+def examine(draw: Draw) -> Verdict:
+    """Judge a draw by every rule."""
+    case = Case(draw)
+    return Verdict(ordered([finding for rules in JUDGES for finding in rules(case)]), _is_vacuous(case))
+
+
 def judge(draw: Draw) -> list[Finding]:
     """Every broken rule of a draw, causes before consequences."""
-    case = Case(draw)
-    return ordered([finding for rules in JUDGES for finding in rules(case)])
+    return examine(draw).findings
 
 
 def is_vacuous(draw: Draw) -> bool:
     """Whether the draw tested nothing: no collective over an owned buffer of a group larger than one, or
     sizes that were meant to differ and did not."""
-    sizes = [step.elements for step in draw.scenario.steps if isinstance(step, Allocate)]
+    return _is_vacuous(Case(draw))
+
+
+def _is_vacuous(case: Case) -> bool:
+    sizes = [step.elements for step in case.scenario.steps if isinstance(step, Allocate)]
     if any(isinstance(elements, tuple) and len(set(elements)) == 1 for elements in sizes):
         return True
-    case = Case(draw)
     calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
     return not any(ownership.owned(case, uses) for uses in calls)
 

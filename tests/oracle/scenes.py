@@ -41,3 +41,18 @@ def findings(ranks: World, played: Scenario) -> list[Finding]:
 def rules(found: list[Finding]) -> list[str]:
     """The rules broken, each once, in the order of the findings."""
     return list(dict.fromkeys(finding.rule for finding in found))
+
+
+def first(found: list[Finding], rule: str) -> Finding:
+    """The first finding of a rule."""
+    return next(finding for finding in found if finding.rule == rule)
+
+
+def unsaid(finding: Finding, *claims: str) -> list[str]:
+    """The claims that an explanation does not make, where it should make all of them in this order."""
+    text, missing = str(finding), []
+    for claim in claims:
+        before, found, after = text.partition(claim)
+        text = after if found else before
+        missing += [] if found else [claim]
+    return missing

@@ -7,6 +7,7 @@ names the rule that it must break and the fault of the catalogue that it resembl
 from tests.planted.collectives import (
     AddsInBfloat16,
     CrashesInKernel,
+    Dawdles,
     LeavesEarly,
     LosesLastPeer,
     MissesTail,
@@ -18,6 +19,7 @@ from tests.planted.collectives import (
 )
 from tests.planted.pools import (
     AlwaysRegisters,
+    CollectsGarbage,
     DeregistersAlone,
     Dies,
     EveryGroup,
@@ -44,7 +46,9 @@ from tests.planted.pools import (
 __all__ = [
     "AddsInBfloat16",
     "AlwaysRegisters",
+    "CollectsGarbage",
     "CrashesInKernel",
+    "Dawdles",
     "DeregistersAlone",
     "Dies",
     "EveryGroup",

@@ -1,6 +1,10 @@
 """Kernel collectives with one planted fault each, and the sound ones they are planted in."""
 
+# ruff: noqa: N803  (Triton: constexpr in capitals)
+
 from __future__ import annotations
+
+import time
 
 import torch
 import triton
@@ -106,8 +110,17 @@ class NoFirstBarrier(SoundKernels):
         pass
 
 
-class NoLastBarrier(SoundKernels):
-    """Breaks wrong-data where a rank is late: its peers return before it has written (K03)."""
+class Dawdles(SoundKernels):
+    """Breaks no rule: the group's last rank sets to work late, and its peers wait for it."""
+
+    def before(self, context: CollectiveContext) -> None:
+        super().before(context)
+        if context.rank == context.size - 1:
+            time.sleep(0.3)
+
+
+class NoLastBarrier(Dawdles):
+    """Breaks wrong-data: the peers of a late rank go on before it has read and written their memory (K03)."""
 
     def after(self, context: CollectiveContext) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import time
@@ -66,11 +67,22 @@ class Sound:
             pool.close()
 
 
+class CollectsGarbage(Sound):
+    """Breaks no rule: odd ranks collect garbage at every use, as any rank may at any time."""
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        if self.context.rank % 2:
+            gc.collect()
+        with super().use(group):
+            yield
+
+
 # ownership
 
 
 class NeverRegisters(Sound):
-    """Breaks unregistered: the pool is window-capable, and nobody registers it (F25: being in the pool says nothing)."""
+    """Breaks unregistered: nobody registers the pool's segments (F25: to lie in the pool says nothing)."""
 
     def register(self, segment: Segment, group: ProcessGroup) -> None:
         pass
@@ -141,7 +153,8 @@ class ReversedOrder(RegistersLate):
 
 
 class DeregistersAlone(Sound):
-    """Breaks unregistered on the group's first rank alone, whose window closes at once: its peers hang (F08)."""
+    """Breaks stale-window on the group's first rank alone, whose window closes at once, so that its peers wait for
+    it on another path: hang (F13)."""
 
     def register(self, segment: Segment, group: ProcessGroup) -> None:
         super().register(segment, group)

@@ -1,0 +1,141 @@
+"""Data: every planted kernel fault shows in the output or beside it, and a sound kernel shows nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.program import AllGather, Allocate, ReduceScatter, Step, Straggle, View
+from harness.topology import Topology
+from harness.world import World
+from tests.oracle.scenes import PAIR, SQUARE, findings, rules, scenario
+from tests.planted.collectives import BLOCK
+
+WHOLE_BLOCKS = 2 * BLOCK
+
+
+def gather(count: int, room: int = 1024) -> tuple[Step, ...]:
+    """An all-gather by kernel of `count` elements into a buffer of `room`."""
+    return (
+        Allocate("a", "tp", room),
+        Allocate("mine", "tp", 256, role="plain"),
+        AllGather("tp", View("a"), count, View("mine"), via="kernel"),
+    )
+
+
+def scatter(count: int, room: int = 256) -> tuple[Step, ...]:
+    """A reduce-scatter of bfloat16 by kernel into a buffer of `room`."""
+    return (
+        Allocate("whole", "tp", 1024, dtype="bfloat16"),
+        Allocate("part", "tp", room, dtype="bfloat16", role="plain"),
+        ReduceScatter("tp", View("whole"), count, View("part"), via="kernel"),
+    )
+
+
+GATHER, SCATTER = gather(100), scatter(100)
+LATE_AT_GATHER = (*GATHER[:2], Straggle(1, 400), GATHER[2])
+LATE_AT_SCATTER = (*SCATTER[:2], Straggle(1, 400), SCATTER[2])
+
+
+@pytest.mark.parametrize("steps", [GATHER, SCATTER, LATE_AT_GATHER, LATE_AT_SCATTER, gather(WHOLE_BLOCKS)])
+@pytest.mark.parametrize("topology", [PAIR, SQUARE])
+def test_the_sound_kernels_are_silent(ranks: World, steps: tuple[Step, ...], topology: Topology) -> None:
+    assert findings(ranks, scenario(*steps, topology=topology)) == []
+
+
+# wrong-data
+
+
+def test_an_all_gather_that_loses_a_rank_is_wrong_on_that_rank(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, kernels="LosesLastPeer"))
+    assert rules(found) == ["wrong-data"]
+    assert (found[0].step, found[0].ranks) == (2, (1,))
+    assert "step 2 (all_gather) on tp[0,1]: output 'a' of rank 1 is wrong in 200 of 200 elements" in str(found[0])
+    assert "the first at index 0, in rank 0's chunk" in str(found[0])
+    assert "the call took the kernel path" in str(found[0])
+
+
+def test_a_reduce_scatter_that_loses_a_rank_is_wrong(ranks: World) -> None:
+    found = findings(ranks, scenario(*SCATTER, kernels="LosesLastPeer"))
+    assert rules(found) == ["wrong-data"]
+    assert "step 2 (reduce_scatter) on tp[0,1]: output 'part' of rank 0 is wrong in" in str(found[0])
+    assert "in its own chunk" in str(found[0])
+
+
+@pytest.mark.parametrize("steps", [GATHER, SCATTER])
+def test_a_tail_that_is_missed_is_wrong_at_its_index(ranks: World, steps: tuple[Step, ...]) -> None:
+    found = findings(ranks, scenario(*steps, kernels="MissesTail"))
+    assert rules(found) == ["wrong-data"]
+    assert "the first at index 99, " in str(found[0])
+
+
+def test_a_count_of_whole_blocks_has_no_tail_to_miss(ranks: World) -> None:
+    assert findings(ranks, scenario(*gather(WHOLE_BLOCKS), kernels="MissesTail")) == []
+
+
+def test_an_all_gather_that_does_not_wait_for_a_late_rank_is_wrong_on_it(ranks: World) -> None:
+    """Rank 0 has written before rank 1 prepares its output."""
+    found = findings(ranks, scenario(*LATE_AT_GATHER, kernels="NoFirstBarrier"))
+    assert rules(found) == ["wrong-data"]
+    assert found[0].ranks == (1,)
+    assert "the first at index 0, in rank 0's chunk" in str(found[0])
+
+
+def test_a_reduce_scatter_that_does_not_wait_for_a_late_rank_is_wrong_on_its_peer(ranks: World) -> None:
+    """Rank 0 has read before rank 1 fills its source."""
+    found = findings(ranks, scenario(*LATE_AT_SCATTER, kernels="NoFirstBarrier"))
+    assert rules(found) == ["wrong-data"]
+    assert found[0].ranks == (0,)
+
+
+def test_an_all_gather_that_returns_before_a_late_rank_wrote_is_wrong_on_its_peer(ranks: World) -> None:
+    """Rank 1 is late between the barrier and its stores; rank 0 no longer waits for them."""
+    found = findings(ranks, scenario(*GATHER, kernels="NoLastBarrier"))
+    assert rules(found) == ["wrong-data"]
+    assert found[0].ranks == (0,)
+    assert "the first at index 100, in rank 1's chunk" in str(found[0])
+
+
+def test_an_all_gather_that_waits_for_late_stores_is_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*GATHER, kernels="Dawdles")) == []
+
+
+def test_a_source_filled_again_before_a_late_rank_read_it_is_wrong_on_that_rank(ranks: World) -> None:
+    """Rank 1 is late between the barrier and its loads; rank 0 no longer waits for them."""
+    found = findings(ranks, scenario(*SCATTER, SCATTER[2], kernels="NoLastBarrier"))
+    assert rules(found) == ["wrong-data"]
+    assert (found[0].step, found[0].ranks) == (2, (1,))
+
+
+def test_a_source_filled_again_after_a_late_rank_read_it_is_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*SCATTER, SCATTER[2], kernels="Dawdles")) == []
+
+
+def test_partial_sums_in_bfloat16_are_wrong(ranks: World) -> None:
+    found = findings(ranks, scenario(*SCATTER, topology=SQUARE, kernels="AddsInBfloat16"))
+    assert rules(found) == ["wrong-data"]
+    assert "on tp[0,1,2,3]: output 'part' of rank 0 is wrong in" in str(found[0])
+
+
+# out-of-bounds
+
+
+@pytest.mark.parametrize("steps", [gather(100, room=512), scatter(100, room=256)])
+def test_stores_past_an_output_view_are_found_beside_it(ranks: World, steps: tuple[Step, ...]) -> None:
+    found = findings(ranks, scenario(*steps, kernels="Overruns"))
+    assert rules(found) == ["out-of-bounds"]
+    assert found[0].step == 2
+    assert "4 canary elements of" in str(found[0])
+    assert "beside the output view, had changed by step 2" in str(found[0])
+
+
+@pytest.mark.parametrize("steps", [gather(100, room=200), scatter(100, room=100)])
+def test_stores_past_a_buffers_end_are_found_behind_it(ranks: World, steps: tuple[Step, ...]) -> None:
+    found = findings(ranks, scenario(*steps, kernels="Overruns"))
+    assert rules(found) == ["out-of-bounds"]
+    assert "behind its end, had changed by step 2" in str(found[0])
+
+
+def test_stores_past_a_buffers_end_are_found_once(ranks: World) -> None:
+    """A canary that changed at step 2 did not change again at the steps that follow."""
+    steps = (*gather(100, room=200), Allocate("b", "tp", 256), AllGather("tp", View("b"), 100))
+    assert [finding.step for finding in findings(ranks, scenario(*steps, kernels="Overruns"))] == [2]

@@ -1,0 +1,161 @@
+"""Registration: ranks of a group that differ in what they register are found; one that ended has no say."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.draw import Draw, Fate
+from harness.oracle import judge
+from harness.program import GUARD, AllGather, Allocate, Deny, ReduceScatter, Release, Straggle, View
+from harness.trace import Entered, Trace
+from harness.world import World
+from tests.oracle.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
+
+GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
+MEBIBYTE = (1 << 20) // 4 - GUARD
+"""Elements of a float32 buffer that fills half of a segment for small blocks."""
+
+# registration-skew: the number of registrations
+
+
+def test_a_rank_that_registers_alone_is_registration_skew(ranks: World) -> None:
+    """The hang comes with it: a registration waits for every rank."""
+    found = findings(ranks, scenario(*GATHER, pool="RegistersAlone"))
+    assert rules(found) == ["registration-skew", "hang"]
+    assert (found[0].step, found[0].ranks) == (0, (0, 1))
+    assert "the ranks of tp[0,1] entered different numbers of registrations: rank 0: 1, rank 1: 0" in str(found[0])
+    assert "Rank 0 entered its registration 0 at step 0 (allocate); rank 1 never did" in str(found[0])
+
+
+def test_ranks_that_register_together_are_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*GATHER)) == []
+
+
+def test_a_rank_that_was_refused_its_segment_is_registration_skew(ranks: World) -> None:
+    """The hang comes with it."""
+    found = findings(ranks, scenario(Deny(1), *GATHER, pool="per-group"))
+    assert rules(found) == ["registration-skew", "hang"]
+    assert "Rank 0 entered its registration 0 at step 1 (allocate); rank 1 never did" in str(found[0])
+
+
+def test_ranks_that_were_all_refused_their_segment_are_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(Deny(0), Deny(1), *GATHER, pool="per-group")) == []
+
+
+# registration-skew: their order
+
+TWO_GROUPS = (
+    Allocate("a", "tp", 256),
+    Allocate("b", "cp", 256),
+    AllGather("cp", View("b"), 100),
+)
+
+
+def test_two_communicators_registered_in_opposite_order_are_registration_skew(ranks: World) -> None:
+    """The hang comes with it: each rank waits for the other in another registration."""
+    found = findings(ranks, scenario(*TWO_GROUPS, topology=TURNED, pool="OppositeOrder"))
+    assert rules(found) == ["registration-skew", "hang"]
+    assert found[0].step == 1
+    assert "rank 0: 2, rank 1: 1. Rank 0 entered its registration 1 at step 1 (allocate)" in str(found[0])
+
+
+def test_a_hang_of_two_registrations_says_which_each_rank_stood_in(ranks: World) -> None:
+    hang = first(findings(ranks, scenario(*TWO_GROUPS, topology=TURNED, pool="OppositeOrder")), "hang")
+    stands = "step 1 (allocate)"
+    assert unsaid(hang, "rank 0 ", stands, "register of tp[0,1]", "rank 1 ", stands, "register of cp[1,0]") == []
+
+
+def test_two_communicators_registered_in_one_order_are_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*TWO_GROUPS, topology=TURNED, pool="EveryGroup")) == []
+
+
+SMALL_AND_LARGE = (Allocate("a", "tp", 256), Allocate("b", "tp", MEBIBYTE + 1), AllGather("tp", View("a"), 100))
+
+
+def test_segments_of_other_sizes_in_another_order_are_registration_skew(ranks: World) -> None:
+    """Mismatched segments and wrong data come with it."""
+    found = findings(ranks, scenario(*SMALL_AND_LARGE, pool="ReversedOrder"))
+    assert found[0].rule == "registration-skew"
+    assert found[0].step == 1
+    assert "registration 0 of tp[0,1] differs in size: rank 0 2097152 bytes, rank 1 20971520 bytes" in str(found[0])
+
+
+def test_segments_of_other_sizes_in_one_order_are_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*SMALL_AND_LARGE, pool="RegistersLate")) == []
+
+
+# registration-skew: their sizes
+
+
+def test_uneven_buffers_in_segments_of_different_sizes_are_registration_skew(ranks: World) -> None:
+    found = findings(ranks, scenario(Allocate("a", "tp", (256, MEBIBYTE + 1)), AllGather("tp", View("a"), 100)))
+    assert rules(found) == ["registration-skew"]
+    assert "registration 0 of tp[0,1] differs in size: rank 0 2097152 bytes, rank 1 20971520 bytes" in str(found[0])
+
+
+def test_uneven_buffers_in_segments_of_one_size_are_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(Allocate("a", "tp", (256, 512)), AllGather("tp", View("a"), 100))) == []
+
+
+# registration-skew that another fault only makes it look like
+
+PREVENTED_BY_CRASH = (
+    Allocate("a", "tp", 256),
+    Straggle(0, 400),
+    Allocate("b", "tp", MEBIBYTE + 1),
+    Allocate("c", "cp", 256),
+)
+PREVENTED_BY_HANG = (
+    Allocate("whole", "tp", 256, dtype="bfloat16"),
+    Allocate("part", "tp", 128, dtype="bfloat16"),
+    ReduceScatter("tp", View("whole"), 100, View("part"), via="kernel"),
+    Allocate("b", "tp", MEBIBYTE + 1),
+)
+
+
+def test_a_registration_that_a_crash_prevented_is_no_skew(ranks: World) -> None:
+    """Rank 1 waits in tp[0,1] for rank 0, which then dies; rank 3 waits for rank 1 in cp[1,3]."""
+    found = findings(ranks, scenario(*PREVENTED_BY_CRASH, topology=CROSSED, pool="Dies"))
+    assert rules(found) == ["rank-crash"]
+
+
+def test_a_hang_comes_before_the_registrations_that_it_prevented(ranks: World) -> None:
+    """Rank 1 skips a barrier and goes on to a registration that rank 0, still in the barrier, cannot reach."""
+    found = findings(ranks, scenario(*PREVENTED_BY_HANG, kernels="LeavesEarly"))
+    assert found[0].rule == "hang"
+
+
+def cut_short(draw: Draw, rank: int) -> Draw:
+    """The draw as if the rank had been stopped inside its first registration, by another's crash."""
+    events = draw.traces[rank].events
+    inside = next(i for i, event in enumerate(events) if isinstance(event, Entered) and event.call == "register")
+    traces = [Trace(rank, events[: inside + 1]) if trace.rank == rank else trace for trace in draw.traces]
+    fates = (Fate(0, "stopped"), Fate(1, "stopped"), Fate(2, "crashed", "killed by signal 11 (SIGSEGV)"))
+    return msgspec.structs.replace(draw, traces=tuple(traces), fates=(*fates, Fate(3, "stopped")))
+
+
+def test_a_rank_stopped_inside_a_registration_that_its_peer_completed_is_no_skew(ranks: World) -> None:
+    draw = ranks.run(scenario(*GATHER, topology=CROSSED))
+    assert rules(judge(cut_short(draw, rank=1))) == ["rank-crash"]
+
+
+# double-registration
+
+TWICE = (*GATHER, Allocate("b", "tp", 256))
+
+
+def test_a_segment_registered_twice_with_one_communicator_is_double_registration(ranks: World) -> None:
+    found = findings(ranks, scenario(*TWICE, pool="AlwaysRegisters"))
+    assert rules(found) == ["double-registration"]
+    assert (found[0].step, found[0].ranks) == (2, (0,))
+    assert "rank 0: step 2 (allocate) registered segment" in str(found[0])
+    assert "with tp[0,1] while its window from step 0 (allocate) was still live" in str(found[0])
+
+
+def test_a_segment_registered_once_is_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*TWICE)) == []
+
+
+def test_a_segment_registered_with_two_communicators_is_silent(ranks: World) -> None:
+    steps = (*TWO_GROUPS, Release("b"), Allocate("c", "cp", 256))
+    assert findings(ranks, scenario(*steps, topology=TURNED, pool="EveryGroup")) == []
