@@ -19,7 +19,7 @@ from harness import environment, seeds, topology
 from harness.bench import bench_draws
 from harness.campaign import Campaign
 from harness.doctor import examine
-from harness.errors import UsageError
+from harness.errors import MachineError, UsageError
 from harness.plugins import check_system
 from harness.program import System
 from harness.replay import replay as run_again
@@ -80,13 +80,15 @@ def fuzz(
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
     named = [topology.find(name) for name in topology_file] if topology_file else None
-    strategy = scenarios(world, topologies=topologies(world, named), system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
+    layouts = topologies(world, named)
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     with World(world, substrate) as ranks:
         facts = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        via = _possible(via, ranks)
+        strategy = scenarios(world, topologies=layouts, system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
         with terminal.progress(console, limit) as update:
             campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, progress=update)
             tally = campaign.run(limit, minutes)
@@ -184,6 +186,15 @@ def _system(pool: str | None, collectives: str | None) -> tuple[System, Via]:
     if collectives == "library":
         return System(pool or default.pool), "library"
     return System(pool or default.pool, collectives), "kernel"
+
+
+def _possible(via: Via, world: World) -> Via:
+    """Without peer pointers (NCCL before 2.29.2) there are no kernel collectives to draw."""
+    if world.facts.get("kernels", True) or via == "library":
+        return via
+    if via == "kernel":
+        raise MachineError(f"NCCL {world.facts['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
+    return "library"
 
 
 def main() -> None:

@@ -61,7 +61,10 @@ def save(seed: Seed, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it there, making its folder if need be. Raises `UsageError` where that is impossible."""
+    """Write a file beside its place and rename it there, making its folder if need be.
+
+    Raises `UsageError` where that is impossible.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

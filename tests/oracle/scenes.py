@@ -5,8 +5,9 @@ from __future__ import annotations
 from harness.findings import Finding
 from harness.layout import Partition
 from harness.oracle import judge
-from harness.program import Scenario, Step, System
+from harness.program import AllGather, ReduceScatter, Scenario, Step, System
 from harness.topology import Placement, Topology
+from harness.trace import Ran
 from harness.world import World
 
 SOUND = System("tests.planted:Sound", "tests.planted:SoundKernels")
@@ -34,8 +35,16 @@ def scenario(
 
 
 def findings(ranks: World, played: Scenario) -> list[Finding]:
-    """What the oracle says about one draw, causes before consequences."""
-    return judge(ranks.run(played))
+    """What the oracle says about one draw, causes before consequences.
+
+    Where it says nothing, every rank must have run every collective, so that silence means something.
+    """
+    draw = ranks.run(played)
+    found = judge(draw)
+    collectives = [index for index, step in enumerate(played.steps) if isinstance(step, AllGather | ReduceScatter)]
+    ran = [[step for step, event in trace.steps() if isinstance(event, Ran)] for trace in draw.traces]
+    assert found or all(steps == collectives for steps in ran), "a silent draw did not run its collectives"
+    return found
 
 
 def rules(found: list[Finding]) -> list[str]:

@@ -199,10 +199,8 @@ def test_a_window_over_a_freed_segment_is_stale_when_the_address_is_used_again(r
     assert rules(found)[:2] == ["freed-while-registered", "stale-window"]
     stale = first(found, "stale-window")
     assert stale.step == 5
-    assert (
-        "is found in a window registered with tp[0,1] at step 0 (allocate), whose segment was freed at step 3 (trim)"
-        in str(stale)
-    )
+    found_in = "is found in a window registered with tp[0,1] at step 0 (allocate)"
+    assert f"{found_in}, whose segment was freed at step 3 (trim)" in str(stale)
 
 
 def test_a_segment_at_an_address_used_again_is_owned_once_registered(ranks: World) -> None:

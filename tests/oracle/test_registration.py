@@ -39,7 +39,7 @@ def test_a_rank_that_was_refused_its_segment_is_registration_skew(ranks: World) 
 
 
 def test_ranks_that_were_all_refused_their_segment_are_silent(ranks: World) -> None:
-    assert findings(ranks, scenario(Deny(0), Deny(1), *GATHER, pool="per-group")) == []
+    assert judge(ranks.run(scenario(Deny(0), Deny(1), *GATHER, pool="per-group"))) == []
 
 
 # registration-skew: their order

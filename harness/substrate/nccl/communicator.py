@@ -13,6 +13,7 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
+from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
 from harness.shared import HOST
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from harness.substrate.nccl.substrate import NcclSubstrate
 
 FORCED_PATH = (2, 31)
+PEER_POINTERS = (2, 29, 2)
+PROPERTIES = (2, 29)
 WINDOW_SYMMETRIC = 1
 INVALID_ARGUMENT = 4
 PAD_BYTES = 2 << 20
@@ -53,6 +56,8 @@ class NcclCommunicator(Communicator):
         nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
+        if self.substrate.nccl_version < PEER_POINTERS:
+            raise NotOwned  # nothing to give a kernel; the call falls back to the library
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
 
     def signal_pads(self) -> list[int]:
@@ -116,15 +121,13 @@ class NcclCommunicator(Communicator):
 class NcclHandle:
     """An NCCL communicator that outlives draws, and its signal pad."""
 
-    def __init__(self, comm: nc.Communicator) -> None:
-        self.comm = comm
-        properties = comm.properties
-        self.supports_windows = bool(properties.device_api_support and properties.n_lsa_teams == 1)
-        self.size = int(properties.n_ranks)
+    def __init__(self, comm: nc.Communicator, version: tuple[int, int, int]) -> None:
+        self.comm, self.size = comm, int(comm.nranks)
+        self.supports_windows = version < PROPERTIES or _has_windows(comm)
         self.epoch = 0
         self._pad = 0
         self._window: object | None = None
-        if self.supports_windows and self.size > 1:
+        if self.supports_windows and self.size > 1 and version >= PEER_POINTERS:
             self._make_pad()
 
     def _make_pad(self) -> None:
@@ -145,6 +148,12 @@ class NcclHandle:
         if self._pad:
             nccl.mem_free(self._pad)
         self._window, self._pad = None, 0
+
+
+def _has_windows(comm: nc.Communicator) -> bool:
+    """NCCL's own prediction. Before 2.29 it cannot be asked, and one node is taken to have them."""
+    properties = comm.properties
+    return bool(properties.device_api_support and properties.n_lsa_teams == 1)
 
 
 class _Raw:

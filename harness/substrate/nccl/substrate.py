@@ -23,7 +23,7 @@ from harness import gpus
 from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
 from harness.substrate.base import Graph, Substrate
-from harness.substrate.nccl.communicator import FORCED_PATH, NcclCommunicator, NcclHandle
+from harness.substrate.nccl.communicator import FORCED_PATH, PEER_POINTERS, NcclCommunicator, NcclHandle
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
 from harness.substrate.pool import Pool, Segment
 
@@ -58,6 +58,7 @@ class NcclSubstrate(Substrate):
             "gpu": torch.cuda.get_device_name(self.device),
             "cuda": torch.version.cuda,
             "nccl_loaded": version,
+            "kernels": self.nccl_version >= PEER_POINTERS,
             "path_evidence": f"NCCL {version}, forced path" if self.nccl_version >= FORCED_PATH else "",
         }
         return {**facts, "token": pickle.dumps(nc.get_unique_id())} if self.rank == 0 else facts
@@ -94,7 +95,7 @@ class NcclSubstrate(Substrate):
     def _split(self, partition: Partition) -> NcclHandle:
         group = group_of(partition, self.rank)
         comm = self._worlds[self._world].split(partition.index(group), group.index(self.rank))
-        return NcclHandle(comm)
+        return NcclHandle(comm, self.nccl_version)
 
     def recreate(self, partition: Partition) -> None:
         group = group_of(partition, self.rank)
