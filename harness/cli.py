@@ -20,12 +20,12 @@ from harness.bench import bench_draws
 from harness.campaign import Campaign
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
-from harness.plugins import check_system
 from harness.program import System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
 from harness.strategies import HAZARDS, Via, scenarios, topologies
+from harness.systems import check_system
 from harness.world import World
 
 app = typer.Typer(

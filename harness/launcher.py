@@ -14,12 +14,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from harness.errors import MachineError
-from harness.rank import Options
+from harness.options import Options
 from harness.shared import SharedMemory
 
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -33,6 +38,22 @@ class RankProcess:
     def __init__(self, pid: int, connection: Connection, lifeline: int, out: int, err: int, launcher: Launcher) -> None:
         self.pid, self.connection, self.launcher = pid, connection, launcher
         self._lifeline, self._out, self._err = lifeline, out, err
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send, if it is there. One that died between two draws is found, with its end, by whoever waits for it."""
+        with suppress(ConnectionError):
+            self.connection.send(message)
+
+    def is_dead(self, closed: bool) -> bool:
+        """Whether the process has ended; one whose connection has closed is given a moment to."""
+        for _ in range(20 if closed else 1):
+            try:
+                if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
+                    return True
+            except psutil.NoSuchProcess:
+                return True
+            time.sleep(0.01 if closed else 0)
+        return closed
 
     def printed(self) -> str:
         """The end of what the rank wrote to stdout and stderr, each under its name."""
@@ -49,7 +70,7 @@ class RankProcess:
         before = os.fstat(self._err).st_size
         os.kill(self.pid, signal.SIGUSR1)
         for _ in range(20):
-            threading.Event().wait(0.01)
+            time.sleep(0.01)
             size = os.fstat(self._err).st_size
             text = os.pread(self._err, size - before, before).decode(errors="replace")
             if "in _serve" in text:
@@ -125,6 +146,14 @@ class Launcher:
             self._process.wait()
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+
+def death(status: int) -> str:
+    """How a process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was killed by signal {number} ({signal.Signals(number).name})"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"
 
 
 def _output_file(name: str) -> int:

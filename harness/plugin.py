@@ -18,9 +18,9 @@ from harness.errors import UsageError
 from harness.keeper import Keeper
 from harness.oracle import judge
 from harness.platforms import choose
-from harness.plugins import check_system
 from harness.program import Scenario
 from harness.replay import with_system
+from harness.systems import check_system
 from harness.world import World
 
 

@@ -29,18 +29,3 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
         raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from None
     except Exception as error:
         raise PluginError(f"{what} {name!r} does not import: {type(error).__name__}: {error}") from error
-
-
-def check_system(pool: str | None, collectives: str | None) -> None:
-    """Load what the names stand for, so that a wrong one ends a command before ranks start. Raises `PluginError`.
-
-    None and the collectives `library` need no loading.
-    """
-    if pool is not None:
-        from harness.pools import load_pool  # noqa: PLC0415  (imports torch, which most commands do without)
-
-        load_pool(pool)
-    if collectives not in (None, "library"):
-        from harness.collectives import load_collectives  # noqa: PLC0415
-
-        load_collectives(collectives)

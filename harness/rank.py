@@ -17,22 +17,10 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-import msgspec
-
+from harness.options import Options
 from harness.shared import SharedMemory
 
 PR_SET_PDEATHSIG = 1
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What a rank is told when it is born."""
-
-    rank: int
-    processes: int
-    substrate: str
-    gpu: int | None
-    environment: dict[str, str]
-    parent: int
 
 
 def die_with_parent(parent: int) -> None:

@@ -17,9 +17,9 @@ from harness.errors import UsageError
 from harness.executor import Executor
 from harness.guard import SystemRaised
 from harness.layout import Group
+from harness.options import Options
 from harness.pools import load_pool
 from harness.program import FAMILY_STEPS, Scenario
-from harness.rank import Options
 from harness.rendezvous import Rendezvous
 from harness.shared import CLOSING, SharedMemory
 from harness.substrate.base import Substrate

@@ -7,24 +7,21 @@ another's wreckage.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 import msgspec
-import psutil
 
 from harness.draw import Draw, Fate, State
 from harness.errors import MachineError, PluginError, UsageError
-from harness.launcher import Launcher, RankProcess
+from harness.launcher import Launcher, RankProcess, death
 from harness.layout import Group
+from harness.options import Options
 from harness.platforms import Platform, choose
 from harness.program import Scenario
-from harness.rank import Options
 from harness.rendezvous import deadlocked
 from harness.shared import SLOTS, SharedMemory
 from harness.trace import Trace
@@ -113,7 +110,7 @@ class World:
         began = time.monotonic()
         with self._kill_unless_done():
             for rank in taking_part:
-                _send(rank, message)
+                rank.send(message)
             groups = {slot: group for group, slot in slots.items()}
             fates = self._await(taking_part, groups, began)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
@@ -150,7 +147,7 @@ class World:
         token = self.facts.pop("token", None)
         if token is not None:
             for rank in self._ranks:
-                _send(rank, ("join", token))
+                rank.send(("join", token))
             self._collect(self._ranks)
 
     def _announce(self, size: int) -> None:
@@ -158,7 +155,7 @@ class World:
         if size in self._sizes:
             return
         for rank in self._ranks:
-            _send(rank, ("world", size))
+            rank.send(("world", size))
         self._collect(self._ranks)
         self._sizes.add(size)
 
@@ -214,14 +211,14 @@ class World:
         """Every rank's end, where not all of them were well. Kills the ranks."""
         everyone = range(len(ranks))
         done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).finished}
-        dead = {index for index in everyone if index not in done and _is_dead(ranks[index], broken.get(index) == ENDED)}
+        dead = {index for index in everyone if index not in done and ranks[index].is_dead(broken.get(index) == ENDED)}
         stacks = {index: ranks[index].stack() for index in everyone if index not in done | dead | broken.keys()}
         printed = [rank.printed() for rank in ranks]
         statuses = self._drop()
         fates = []
         for index in everyone:
             if index in dead:
-                fates.append(Fate(index, "crashed", f"{_death(statuses[index])}\n{printed[index]}".strip()))
+                fates.append(Fate(index, "crashed", f"{death(statuses[index])}\n{printed[index]}".strip()))
             elif index in done:
                 fates.append(Fate(index, "finished"))
             elif index in broken and not dead:  # next to a death, a broken rank is a consequence
@@ -244,11 +241,6 @@ class World:
         return in_order
 
 
-def _send(rank: RankProcess, message: tuple[Any, ...]) -> None:
-    with suppress(ConnectionError):  # it died between two draws; the wait that follows finds out and tells how
-        rank.connection.send(message)
-
-
 def _reply(index: int, connection: Connection) -> dict[int, str]:
     """Nothing for a rank that is done, what broke for one that is not. Raises what is wrong with the request."""
     try:
@@ -265,23 +257,3 @@ def _reply(index: int, connection: Connection) -> dict[int, str]:
         case ("failed", error, text):
             raise MachineError(f"rank {index} failed: {error}") from RuntimeError(text)
     return {}
-
-
-def _is_dead(rank: RankProcess, closed: bool) -> bool:
-    """Whether a rank's process has ended; one that closed its connection is given a moment to."""
-    for _ in range(20 if closed else 1):
-        try:
-            if psutil.Process(rank.pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.01 if closed else 0)
-    return closed
-
-
-def _death(status: int) -> str:
-    """How a process ended, from its wait status."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"was killed by signal {number} ({signal.Signals(number).name})"
-    return f"exited with status {os.waitstatus_to_exitcode(status)}"

@@ -20,7 +20,8 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from harness.rank import Options, die_with_parent, main
+from harness.options import Options
+from harness.rank import die_with_parent, main
 
 PRELOAD = ("torch", "triton", "triton.language", "harness.server", "harness.substrate.sim.substrate")
 
