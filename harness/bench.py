@@ -16,9 +16,13 @@ from harness.program import Scenario
 from harness.strategies import sample, scenarios
 from harness.world import World
 
+LOOKS = 50
+"""Times that memory is looked at during the draws."""
+
 
 class Measured(msgspec.Struct, frozen=True):
-    """Seconds and bytes. `draw` and `spawned` are medians of single draws; memory is proportional (PSS)."""
+    """Seconds and bytes. `draw` and `spawned` are medians of single draws. Memory over time is private (USS);
+    that of eight ranks together is proportional (PSS), so that what they share counts once."""
 
     draws: int
     spawns: int
@@ -48,10 +52,10 @@ class Measured(msgspec.Struct, frozen=True):
         yield "times faster", f"{self.ratio:.0f}"
         yield f"draws a second over {self.draws}, judged", f"{self.rate:.1f}"
         yield (
-            "parent's memory after a tenth, at the end",
-            f"{self.parent_early >> 20} MiB, {self.parent_late >> 20} MiB",
+            "parent's memory in the second tenth, in the last",
+            f"{_mib(self.parent_early)}, {_mib(self.parent_late)}",
         )
-        yield "ranks' memory after a tenth, at the end", f"{self.ranks_early >> 20} MiB, {self.ranks_late >> 20} MiB"
+        yield "ranks' memory in the second tenth, in the last", f"{_mib(self.ranks_early)}, {_mib(self.ranks_late)}"
         yield "eight ranks: start, memory together", f"{self.eight_start:.2f} s, {self.eight_memory >> 20} MiB"
 
     def as_data(self) -> dict[str, Any]:
@@ -59,20 +63,25 @@ class Measured(msgspec.Struct, frozen=True):
         return {**msgspec.structs.asdict(self), "ratio": self.ratio}
 
 
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
 def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int, seed: int) -> Measured:
     """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks."""
-    drawn = sample(scenarios(world, max_steps=steps), draws, seed)
+    drawn = [msgspec.msgpack.encode(scenario) for scenario in sample(scenarios(world, max_steps=steps), draws, seed)]
     began = time.perf_counter()
     with World(world, substrate) as ranks:
         start = time.perf_counter() - began
         facts = environment.describe(ranks)
         times, memory = _run_all(ranks, drawn)
-    spawned = [_spawned(substrate, scenario) for scenario in drawn[:: max(1, len(drawn) // spawns)][:spawns]]
+    spawned = [_spawned(substrate, _decode(encoded)) for encoded in drawn[:: max(1, len(drawn) // spawns)][:spawns]]
     began = time.perf_counter()
     with World(8, substrate) as ranks:
         eight_start = time.perf_counter() - began
-        eight_memory = sum(_memory(pid) for pid in ranks.pids)
-    early, late = memory[0], memory[-1]
+        eight_memory = sum(_share(pid) for pid in ranks.pids)
+    tenth = max(1, len(memory) // 10)
+    early, late = _typical(memory[tenth : 2 * tenth] or memory), _typical(memory[-tenth:])
     return Measured(
         draws=len(drawn),
         spawns=len(spawned),
@@ -90,16 +99,27 @@ def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int,
     )
 
 
-def _run_all(world: World, drawn: list[Scenario]) -> tuple[list[float], list[tuple[int, int]]]:
-    """Seconds of each draw, judged; and memory of parent and ranks after a tenth and at the end."""
+def _run_all(world: World, drawn: list[bytes]) -> tuple[list[float], list[tuple[int, int]]]:
+    """Seconds of each draw, judged; and private memory of parent and ranks, looked at fifty times."""
     times, memory = [], []
-    for index, scenario in enumerate(drawn):
+    every = max(1, len(drawn) // LOOKS)
+    for index, encoded in enumerate(drawn):
+        scenario = _decode(encoded)
         began = time.perf_counter()
         judge(world.run(scenario))
         times.append(time.perf_counter() - began)
-        if index in (len(drawn) // 10, len(drawn) - 1):
-            memory.append((_memory(psutil.Process().pid), sum(_memory(pid) for pid in world.pids)))
+        if index % every == every - 1:
+            memory.append((_private(psutil.Process().pid), sum(_private(pid) for pid in world.pids)))
     return times, memory
+
+
+def _typical(memory: list[tuple[int, int]]) -> tuple[int, int]:
+    """Median private memory of parent and ranks over several looks."""
+    return int(statistics.median(look[0] for look in memory)), int(statistics.median(look[1] for look in memory))
+
+
+def _decode(encoded: bytes) -> Scenario:
+    return msgspec.msgpack.decode(encoded, type=Scenario)
 
 
 def _spawned(substrate: str, scenario: Scenario) -> float:
@@ -110,6 +130,11 @@ def _spawned(substrate: str, scenario: Scenario) -> float:
     return time.perf_counter() - began
 
 
-def _memory(pid: int) -> int:
+def _private(pid: int) -> int:
+    """Unique set size: what would be freed if the process ended."""
+    return int(psutil.Process(pid).memory_full_info().uss)
+
+
+def _share(pid: int) -> int:
     """Proportional set size: shared pages count once over all who share them."""
     return int(psutil.Process(pid).memory_full_info().pss)

@@ -20,10 +20,11 @@ class Canary:
         self._region.copy_(self._pattern)
 
     def damage(self) -> Overwritten | None:
-        """What has changed, if anything has."""
+        """What has changed since the last look, if anything has."""
         if torch.equal(self._region, self._pattern):
             return None
         changed = (self._region != self._pattern).nonzero().flatten()
+        self._region.copy_(self._pattern)
         return Overwritten(self._buffer, self._where, int(changed[0]), changed.numel())
 
 

@@ -52,14 +52,15 @@ class Call:
             [] if view is None else self._buffers[view.buffer].fences(view.offset, view.offset + self._output.numel())
         )
         expected = self._fill(keys, wide=self._step.via == "kernel")
+        operands = _operand(self._from, self._source), _operand(self._into, self._output)
+        self._substrate.record(trace.Called(self._communicator.ident, *operands))
         try:
             path, evidence = self._dispatch(kernel)
         except NotOwned:  # an engine falls back to the library here, and so does the harness
             expected = self._fill(keys, wide=False)
             path, evidence = self._library()
         self._substrate.synchronize()
-        source, output = _operand(self._from, self._source), _operand(self._into, self._output)
-        self._substrate.record(trace.Ran(self._communicator.ident, path, evidence, source, output))
+        self._substrate.record(trace.Ran(path, evidence))
         self._compare(expected)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)

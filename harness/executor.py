@@ -1,7 +1,9 @@
 """Runs one scenario on one rank, step by step, and records what it saw.
 
-Invariant: a rank is a deterministic function of the scenario. It records facts and judges nothing;
-it compares an output with the exact result only to say where the two differ.
+Invariant: a rank is a deterministic function of the scenario. Garbage is collected when a buffer is
+dropped and at no other time, so that blocks return to their pools at the same step on every rank. A
+rank records facts and judges nothing; it compares an output with the exact result only to say where
+the two differ.
 """
 
 from __future__ import annotations
@@ -65,7 +67,6 @@ class Executor:
 
     def close(self) -> None:
         """Close the policy; after this nothing of the system under test should be left."""
-        gc.collect()  # a tensor in a reference cycle is garbage, not a leak
         guarded("pool", self._policy.close)
 
     def _take(self, step: Step) -> None:
@@ -120,6 +121,7 @@ class Executor:
 
     def _drop(self, name: str) -> None:
         del self._buffers[name]
+        gc.collect()  # Triton's interpreter holds operands in cycles; the block must return now, on every rank
         self._record(trace.Dropped(name))
 
     def _check_guards(self) -> None:

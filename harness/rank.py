@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -68,6 +69,7 @@ def _serve(options: Options, connection: Connection, memory: int) -> None:
     from harness.server import Server  # noqa: PLC0415
 
     torch.set_num_threads(1)
+    gc.disable()  # see harness.executor
     server = Server(options, SharedMemory(memory, options.processes))
     connection.send(("ready", server.describe()))
     while True:

@@ -118,14 +118,19 @@ class Operand(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
-class Ran(_Event, frozen=True, tag="ran"):
-    """A collective returned. `path`: copy, symmetric, legacy or kernel. `evidence`: who says so."""
+class Called(_Event, frozen=True, tag="called"):
+    """A collective was called. Written before it runs, so that a call that never returns has its operands."""
 
     comm: int
-    path: str
-    evidence: str
     source: Operand
     output: Operand
+
+
+class Ran(_Event, frozen=True, tag="ran"):
+    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: who says so."""
+
+    path: str
+    evidence: str
 
 
 class Mismatch(_Event, frozen=True, tag="mismatch"):
@@ -179,6 +184,7 @@ Event = (
     | Dropped
     | Skipped
     | Exhausted
+    | Called
     | Ran
     | Mismatch
     | Overwritten

@@ -20,6 +20,8 @@ def barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr):
     theirs = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
     tl.atomic_xchg(theirs + rank, epoch, mask=mask, sem="release", scope="sys")
     mine = tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + lane
-    seen = tl.atomic_add(mine, 0, mask=mask, sem="acquire", scope="sys")
-    while tl.min(tl.where(mask, seen, epoch), axis=0) < epoch:
+    # The loop carries a number: Triton 3.6 fails to compile one that carries the words themselves.
+    missing = SIZE
+    while missing > 0:
         seen = tl.atomic_add(mine, 0, mask=mask, sem="acquire", scope="sys")
+        missing = tl.sum((mask & (seen < epoch)).to(tl.int32), axis=0)

@@ -45,7 +45,7 @@ def _is_vacuous(case: Case) -> bool:
     if any(isinstance(elements, tuple) and len(set(elements)) == 1 for elements in sizes):
         return True
     calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
-    return not any(ownership.owned(case, uses) for uses in calls)
+    return not any(ownership.owned(case, uses) and all(use.ran for use in uses) for uses in calls)
 
 
 def oracles_on(world: World) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 
 from harness.draw import Draw
 from harness.layout import Group
 from harness.oracle.history import History, Sight, Use, WindowLife, group_name, read
 from harness.program import AllGather, Collective, ReduceScatter
-from harness.trace import TEARDOWN
+from harness.trace import TEARDOWN, Exhausted
 
 
 class Case:
@@ -69,7 +70,21 @@ class Case:
 
     def path(self, use: Use) -> str:
         """What ran, and who says so."""
-        return f"the call took the {use.event.path} path ({use.event.evidence})"
+        if use.ran is None:
+            return "the call did not return"
+        if not use.ran.evidence:
+            return "which path the call took is not known"
+        return f"the call took the {use.ran.path} path ({use.ran.evidence})"
+
+    def refusals(self, ranks: Iterable[int]) -> str:
+        """Which of the ranks could not allocate what, as sentences; empty if all could."""
+        said = [
+            f" Rank {rank} had been refused memory for {event.buffer!r} at {self.at_step(step)}."
+            for rank in ranks
+            for step, event in self.histories[rank].trace.steps()
+            if isinstance(event, Exhausted)
+        ]
+        return "".join(said)
 
     def earlier_holders(self, use: Use, sight: Sight) -> str:
         """Who held this memory before, as a sentence; empty if nobody did."""

@@ -23,7 +23,8 @@ def judge(case: Case) -> Iterator[Finding]:
     hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
     if hung:
         yield Hang(
-            f"after {case.draw.seconds:.1f} s {ranks_text(hung)} made no progress: {_everyone(case)}.",
+            f"after {case.draw.seconds:.1f} s {ranks_text(hung)} made no progress: {_everyone(case)}."
+            f"{case.refusals(fate.rank for fate in case.draw.fates)}",
             step=min(_step(case, rank) for rank in hung),
             ranks=hung,
         )

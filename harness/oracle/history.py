@@ -5,10 +5,11 @@ Invariant: everything here follows from recorded events; nothing is looked up in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.layout import Group
 from harness.trace import (
+    Called,
     CommCreated,
     CommDestroyed,
     Deregistered,
@@ -45,10 +46,19 @@ class WindowLife:
     died: int | None = None
     orphaned: int | None = None
     """The step at which the segment was freed under it."""
+    lost: bool = False
+    """Whether it went with its communicator, and not by being deregistered."""
+    segment: SegmentLife | None = None
 
     @property
     def end(self) -> int:
         return self.event.address + self.event.size
+
+    @property
+    def mislaid(self) -> bool:
+        """Whether it went without being deregistered: with its communicator, or before it with its segment."""
+        gone = self.segment is not None and self.segment.died is not None
+        return self.orphaned is not None or (self.lost and not gone)
 
     @property
     def live(self) -> bool:
@@ -75,7 +85,7 @@ class Sight:
     others: tuple[WindowLife, ...]
     nulls: tuple[WindowLife, ...]
     former: tuple[WindowLife, ...]
-    """Windows of the same group over this memory that are gone: deregistered, or lost with a communicator."""
+    """Windows of the same group over this memory that are gone; the latest comes last."""
     orphaned: int | None
     """The step at which the window's segment had been freed, if it had."""
 
@@ -99,9 +109,10 @@ class Use:
     rank: int
     step: int
     comm: CommCreated
-    event: Ran
     source: Sight
     output: Sight
+    ran: Ran | None = None
+    """What came of the call; None where it never returned."""
 
 
 @dataclass
@@ -143,8 +154,12 @@ def read(trace: Trace) -> History:
                 history.buffers[event.buffer] = BufferLife(event, step)
             case Dropped():
                 history.buffers[event.buffer].died = step
+            case Called():
+                comm = history.comms[event.comm]
+                source, output = _sight(history, comm, event.source), _sight(history, comm, event.output)
+                history.uses.append(Use(history.rank, step, comm, source, output))
             case Ran():
-                history.uses.append(_use(history, event, step))
+                history.uses[-1] = replace(history.uses[-1], ran=event)
             case _:
                 pass
     return history
@@ -158,7 +173,8 @@ def _on_communicator(
             history.comms[event.comm] = event
         case CommDestroyed():
             for window in history.registrations(event.comm):
-                window.died = step if window.died is None else window.died
+                if window.died is None:
+                    window.died, window.lost = step, True
         case Entered():
             if event.call == "register":
                 history.entered[event.comm] = history.entered.get(event.comm, 0) + 1
@@ -166,7 +182,9 @@ def _on_communicator(
             ordinal = len(history.registrations(event.comm))
             live = (w.event.window for w in history.windows.values() if w.live and w.orphaned is None)
             history.live_at[event.window] = frozenset(live)
-            history.windows[event.window] = WindowLife(event, history.comms[event.comm], step, ordinal)
+            history.windows[event.window] = WindowLife(
+                event, history.comms[event.comm], step, ordinal, segment=history.segments.get(event.segment)
+            )
         case Deregistered():
             history.windows[event.window].died = step
 
@@ -176,13 +194,6 @@ def _freed(history: History, event: SegmentFreed, step: int) -> None:
     segment.died, segment.windows_at_death = step, event.windows
     for ident in event.windows:
         history.windows[ident].orphaned = step
-
-
-def _use(history: History, event: Ran, step: int) -> Use:
-    comm = history.comms[event.comm]
-    return Use(
-        history.rank, step, comm, event, _sight(history, comm, event.source), _sight(history, comm, event.output)
-    )
 
 
 def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:

@@ -77,8 +77,8 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
         )
     elif not use.comm.windows:
         return  # the communicator supports no windows, and nobody pretended otherwise
-    elif sight.former:
-        former = max(sight.former, key=lambda window: window.event.window)
+    elif sight.former and (sight.former[-1].mislaid or not sight.others):
+        former = sight.former[-1]
         yield StaleWindow(
             f"{place} lies in memory that was {case.window(former)}; that window went at "
             f"{case.at_step(former.died if former.died is not None else -1)} and {own} has none over it now; "

@@ -19,15 +19,15 @@ REDUCIBLE = ("float32", "float16", "bfloat16")
 def judge(case: Case) -> Iterator[Finding]:
     for uses in case.calls.values():
         use = uses[0]
-        reason = _ineligible(case, use)
+        reason = "" if use.ran is not None and use.ran.path == "kernel" else _ineligible(case, use)
         if case.step(use.step).claim and reason:
             yield SlowPath(
                 f"{case.call(use)} claims the symmetric path, which {reason} never takes; {case.path(use)}.",
                 step=use.step,
                 ranks=use.comm.group,
             )
-        slow = [u for u in uses if u.event.path == "legacy" and u.event.evidence]
-        if slow and not reason and use.comm.windows and len(uses) == len(use.comm.group) and owned(case, uses):
+        slow = [u for u in uses if u.ran is not None and u.ran.path == "legacy" and u.ran.evidence]
+        if slow and not reason and len(uses) == len(use.comm.group) and owned(case, uses):
             yield SlowPath(
                 f"{case.call(use)} owns its {case.operand_role(use)} on every rank and is eligible, yet on rank "
                 f"{slow[0].rank} {case.path(slow[0])}.",
@@ -37,10 +37,12 @@ def judge(case: Case) -> Iterator[Finding]:
 
 
 def _ineligible(case: Case, use: Use) -> str:
-    """Why NCCL has no symmetric kernel for the call; empty if it has one. Kernels of ours take any."""
+    """Why NCCL takes no symmetric kernel for the call; empty if it does."""
     step = case.step(use.step)
     if len(use.comm.group) < 2:
         return "a group of one rank"
+    if not use.comm.windows:
+        return "a communicator without window support"
     if isinstance(step, AllGather):
         return ""
     name = step.source.buffer

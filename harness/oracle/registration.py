@@ -20,16 +20,19 @@ def judge(case: Case) -> Iterator[Finding]:
 
 
 def _skew(case: Case) -> Iterator[Finding]:
-    """Compare what the members of each communicator registered. A rank that died has no say."""
-    dead = {fate.rank for fate in case.draw.fates if fate.state == "crashed"}
+    """Compare what the members of each communicator registered.
+
+    Next to a crash nothing is compared: a rank that was stopped for it may have had its registration ahead.
+    """
+    if any(fate.state == "crashed" for fate in case.draw.fates):
+        return
     for key in dict.fromkeys((comm.group, comm.generation) for h in case.histories for comm in h.comms.values()):
-        group = key[0]
-        made = {rank: _registered(case.histories[rank], key) for rank in group if rank not in dead}
-        entered = {rank: _entered(case.histories[rank], key) for rank in made}
+        made = {rank: _registered(case.histories[rank], key) for rank in key[0]}
+        entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
         if len(set(entered.values())) > 1:
-            yield _count_skew(case, group, made, entered)
-        elif len({tuple(window.event.size for window in windows) for windows in made.values()}) > 1:
-            yield _size_skew(case, group, made)
+            yield from _count_skew(case, key[0], made, entered)
+        else:
+            yield from _size_skew(case, key[0], made)
 
 
 def _registered(history: History, key: tuple[Group, int]) -> list[WindowLife]:
@@ -41,28 +44,38 @@ def _entered(history: History, key: tuple[Group, int]) -> int:
     return sum(history.entered.get(comm, 0) for comm in comms)
 
 
-def _count_skew(case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int]) -> Finding:
+def _count_skew(
+    case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int]
+) -> Iterator[Finding]:
+    """One rank entered a registration that another went past; a rank that is still on its way is only late."""
     most, least = max(entered, key=lambda rank: entered[rank]), min(entered, key=lambda rank: entered[rank])
+    ordinal = entered[least]
+    trace = case.histories[most].trace
+    step = made[most][ordinal].born if ordinal < len(made[most]) else trace.last_step
+    if case.histories[least].trace.last_step < step:
+        return
     said = ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
-    stands = case.histories[most].trace
-    step = stands.last_step if stands.blocked_in else (made[most][entered[least]].born if made[most] else -1)
-    return RegistrationSkew(
+    yield RegistrationSkew(
         f"the ranks of {case.name(group)} entered different numbers of registrations: {said}. "
-        f"Rank {most} entered its registration {entered[least]} at {case.at_step(step)}; rank {least} never did.",
+        f"Rank {most} entered its registration {ordinal} at {case.at_step(step)}; rank {least} never did."
+        f"{case.refusals(group)}",
         step=step,
         ranks=(most, least),
     )
 
 
-def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Finding:
-    rows = list(made.items())
-    ordinal = next(i for i in range(len(rows[0][1])) if len({windows[i].event.size for _, windows in rows}) > 1)
-    said = ", ".join(f"rank {rank} {windows[ordinal].event.size} bytes" for rank, windows in rows)
-    return RegistrationSkew(
-        f"registration {ordinal} of {case.name(group)} differs in size: {said}.",
-        step=rows[0][1][ordinal].born,
-        ranks=tuple(made),
-    )
+def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Iterator[Finding]:
+    """The first registration, of those that every rank has made, in which sizes differ."""
+    for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
+        if len({window.event.size for window in windows}) > 1:
+            sizes = zip(made, windows, strict=True)
+            said = ", ".join(f"rank {rank} {window.event.size} bytes" for rank, window in sizes)
+            yield RegistrationSkew(
+                f"registration {ordinal} of {case.name(group)} differs in size: {said}.",
+                step=windows[0].born,
+                ranks=tuple(made),
+            )
+            return
 
 
 def _double(case: Case, history: History) -> Iterator[Finding]:

@@ -46,7 +46,7 @@ def facts(draw: Draw) -> list[tuple[object, ...]]:
     """What both substrates define alike: path and place of every collective, and the registrations."""
     case = Case(draw)
     uses = [
-        (use.rank, use.step, use.event.path, case.peer_addressed(use).place)
+        (use.rank, use.step, use.ran.path, case.peer_addressed(use).place)
         for uses in case.calls.values()
         for use in uses
     ]
@@ -60,7 +60,7 @@ def facts(draw: Draw) -> list[tuple[object, ...]]:
 
 def test_a_clean_call_runs_the_symmetric_kernel_by_the_word_of_nccl(world):
     draw = world.run(Scenario(TP2, OWNED))
-    ran = [use.event for uses in Case(draw).calls.values() for use in uses]
+    ran = [use.ran for uses in Case(draw).calls.values() for use in uses]
     assert [(event.path, event.evidence) for event in ran] == [
         ("symmetric", "NCCL ran forced SYMK_ST"),
         ("symmetric", "NCCL ran forced SYMK_ST"),

@@ -17,13 +17,12 @@ from tests.planted.collectives import (
     SkipsACall,
     SoundKernels,
 )
+from tests.planted.ends import Dies, Exits, Sleeps, WritesToNull
 from tests.planted.pools import (
     AlwaysRegisters,
     CollectsGarbage,
     DeregistersAlone,
-    Dies,
     EveryGroup,
-    Exits,
     FirstGroupOnly,
     ForgetsToDeregister,
     IgnoresNull,
@@ -38,9 +37,7 @@ from tests.planted.pools import (
     RemembersSegments,
     ReversedOrder,
     ShortWindow,
-    Sleeps,
     Sound,
-    WritesToNull,
 )
 
 __all__ = [

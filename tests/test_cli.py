@@ -1,0 +1,619 @@
+"""The command line: each command's facts and exit status, and one sentence for everything that is wrong.
+
+Commands run as processes of their own in a folder of their own. What several tests look at is run once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from harness import seeds
+from harness.program import AllGather, Allocate, Release, Scenario, System, View
+from harness.topology import Topology, find, named, save
+from tests.processes import left, marked, new_mark
+
+ALONE = {"CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+"""No GPU, so that `auto` means the same everywhere, and no files but those the command writes."""
+SIM = ("--substrate", "sim")
+SHORT = ("--draws", "5", "--world", "2", *SIM)
+THREE = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),), "cp": ((0, 1), (2,))})
+REUSE = (
+    Allocate("first", "tp", 8),
+    Release("first"),
+    Allocate("second", "cp", 8),
+    AllGather("cp", View("second"), 4, via="kernel"),
+)
+"""Wrong on one pool for all groups: the second buffer lies in the window of the first one's group."""
+
+
+class Run(NamedTuple):
+    """A command that has ended: what it said, and what it left."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+    processes: list[int]
+    folder: Path
+
+    @property
+    def data(self) -> Any:
+        """The facts it wrote to stdout."""
+        return json.loads(self.out)
+
+
+def symm(folder: Path, *arguments: str, limit: tuple[int, int] | None = None) -> Run:
+    """Run a command in a folder; `limit` is a resource and how much of it the command may have."""
+    mark = new_mark()
+    began = time.monotonic()
+    ended = subprocess.run(
+        ["symm", *arguments],
+        cwd=folder,
+        env={**os.environ, **ALONE, **mark},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=None if limit is None else lambda: resource.setrlimit(limit[0], (limit[1], limit[1])),
+    )
+    return Run(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - began, marked(mark), folder)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones included."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def seed_file(folder: Path, name: str = "seed.json", pool: str = "shared-at-alloc") -> Path:
+    path = folder / name
+    seeds.save(seeds.Seed(seeds.SCHEMA, Scenario(THREE, REUSE, System(pool)), (), {}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A new folder, named after what runs in it."""
+    return lambda name: tmp_path_factory.mktemp(name.replace(" ", "-"))
+
+
+# a clean run
+
+
+@pytest.fixture(scope="module")
+def clean(place: Callable[[str], Path]) -> Run:
+    return symm(place("clean"), "fuzz", "--draws", "30", "--world", "2", "--json", "-")
+
+
+def test_a_run_without_findings_exits_with_0(clean: Run) -> None:
+    assert clean.status == 0
+
+
+def test_a_run_without_findings_writes_no_file(clean: Run) -> None:
+    assert content(clean.folder) == {}
+
+
+def test_a_run_leaves_no_process(clean: Run) -> None:
+    assert clean.processes == []
+
+
+def test_a_run_writes_the_facts_that_are_promised(clean: Run) -> None:
+    promised = {"schema", "draws", "seconds", "draws_per_second", "layouts", "groups", "collectives", "windows"}
+    assert promised | {"vacuous", "oracles", "environment", "findings"} <= clean.data.keys()
+
+
+def test_a_run_makes_as_many_draws_as_asked(clean: Run) -> None:
+    assert (clean.data["draws"], clean.data["findings"]) == (30, [])
+
+
+@pytest.mark.parametrize("count", ["draws_per_second", "layouts", "groups", "collectives", "windows"])
+def test_a_run_counts_what_it_covered(clean: Run, count: str) -> None:
+    assert clean.data[count] > 0
+
+
+def test_a_run_says_which_oracles_were_on(clean: Run) -> None:
+    assert {"ownership", "data"} <= set(clean.data["oracles"])
+
+
+def test_json_on_stdout_leaves_words_to_stderr(clean: Run) -> None:
+    assert "30 draws" in clean.err
+
+
+def test_auto_says_what_it_chose_and_why(clean: Run) -> None:
+    assert "substrate sim: no GPU is visible" in clean.err
+
+
+# a faulty pool
+
+
+def hunt(folder: Path) -> Run:
+    """The run that the specification promises a finding for."""
+    wrong = "--pool", "shared-at-alloc", "--world", "4", "--draws", "300"
+    return symm(folder, "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--json", "found.json")
+
+
+def facts(run: Run, name: str = "found.json") -> Any:
+    return json.loads((run.folder / name).read_bytes())
+
+
+@pytest.fixture(scope="module")
+def found(place: Callable[[str], Path]) -> Run:
+    return hunt(place("found"))
+
+
+@pytest.fixture(scope="module")
+def kept(found: Run) -> Path:
+    """The seed file of the first finding."""
+    return found.folder / facts(found)["findings"][0]["seed_file"]
+
+
+def test_a_run_with_findings_exits_with_1(found: Run) -> None:
+    assert found.status == 1
+
+
+def test_a_run_with_findings_leaves_no_process(found: Run) -> None:
+    assert found.processes == []
+
+
+def test_the_pool_for_all_groups_is_found_to_break_wrong_owner(found: Run) -> None:
+    assert "wrong-owner" in [finding["rule"] for finding in facts(found)["findings"]]
+
+
+def test_findings_are_shrunk_to_few_ranks_and_steps(found: Run) -> None:
+    large = [finding for finding in facts(found)["findings"] if finding["world"] > 4 or finding["steps"] > 6]
+    assert large == []
+
+
+def test_a_finding_says_all_that_is_promised(found: Run) -> None:
+    promised = {"rule", "explanation", "seed_file", "world", "steps"}
+    assert [promised - finding.keys() for finding in facts(found)["findings"]] == [set()] * len(
+        facts(found)["findings"]
+    )
+
+
+def test_a_finding_is_explained_on_stdout(found: Run) -> None:
+    words = " ".join(found.out.replace("│", " ").split())
+    assert [f["rule"] for f in facts(found)["findings"] if " ".join(f["explanation"].split()) not in words] == []
+
+
+def test_a_finding_names_the_command_that_replays_it(found: Run) -> None:
+    shown = [line.partition("symm replay ")[2].strip() for line in found.out.splitlines() if "symm replay " in line]
+    assert shown == [finding["seed_file"] for finding in facts(found)["findings"]]
+
+
+def test_every_file_of_a_run_is_a_seed_that_it_names(found: Run) -> None:
+    named_there = {finding["seed_file"] for finding in facts(found)["findings"]}
+    assert content(found.folder).keys() == named_there | {"found.json"}
+
+
+def test_a_seed_file_holds_the_finding_and_its_size(found: Run, kept: Path) -> None:
+    finding, seed = facts(found)["findings"][0], seeds.load(kept)
+    assert (seed.findings[0].rule, seed.findings[0].explanation) == (finding["rule"], finding["explanation"])
+    assert (seed.scenario.world, len(seed.scenario.steps)) == (finding["world"], finding["steps"])
+
+
+def test_a_found_seed_replays_with_the_finding(found: Run, kept: Path) -> None:
+    assert symm(found.folder, "replay", str(kept), *SIM).status == 1
+
+
+def test_a_found_seed_is_gone_on_the_right_pool(found: Run, kept: Path) -> None:
+    assert symm(found.folder, "replay", str(kept), *SIM, "--pool", "per-group").status == 0
+
+
+def test_the_same_seed_finds_the_same(found: Run, place: Callable[[str], Path]) -> None:
+    first, second = facts(found), facts(hunt(place("again")))
+    assert [second[key] for key in ("draws", "layouts", "findings")] == [
+        first[key] for key in ("draws", "layouts", "findings")
+    ]
+
+
+# options
+
+
+def test_minutes_end_a_run(tmp_path: Path) -> None:
+    run = symm(tmp_path, "fuzz", "--minutes", "0.02", "--world", "2", *SIM, "--json", "-")
+    assert (run.status, run.data["seconds"] < 3) == (0, True)
+
+
+def test_topologies_asked_for_are_the_only_ones_drawn(tmp_path: Path) -> None:
+    save(Topology("mine", "sglang", {"tp": 2}), tmp_path / "mine.json")
+    options = "--topology", "mine.json", "--topology", "qwen3-32b-tp4", "--world", "4", "--draws", "20"
+    run = symm(tmp_path, "fuzz", *options, *SIM, "--json", "-")
+    assert (run.data["draws"], run.data["layouts"]) == (20, 2)
+
+
+def test_another_seed_draws_another_way(clean: Run, tmp_path: Path) -> None:
+    other = symm(tmp_path, "fuzz", "--draws", "30", "--world", "2", "--seed", "1", "--json", "-")
+    covered = "layouts", "groups", "collectives", "windows", "vacuous"
+    assert [other.data[key] for key in covered] != [clean.data[key] for key in covered]
+
+
+# plug-ins
+
+PLUG_INS = """
+from harness.collectives import TritonCollectives
+from harness.pools.per_group import PerGroup
+
+class Right(PerGroup):
+    pass
+
+class RaisesWhenBuilt(PerGroup):
+    def __init__(self, context):
+        raise RuntimeError("out of\\nsorts")
+
+class RaisesOnOneRank(PerGroup):
+    def use(self, group):
+        if self._context.rank == 1:
+            raise RuntimeError("out of sorts")
+        return super().use(group)
+
+class RaisesWhenClosed(PerGroup):
+    def close(self):
+        raise RuntimeError("out of sorts")
+
+class Idle(TritonCollectives):
+    def all_gather(self, context, output, source):
+        pass
+
+class RaisesInKernel(TritonCollectives):
+    def all_gather(self, context, output, source):
+        raise RuntimeError("out of sorts")
+    reduce_scatter = all_gather
+
+class OnlyGathers:
+    def all_gather(self, context, output, source):
+        pass
+
+number = 7
+"""
+BROKEN_MODULES = {
+    "torn.py": "def half(:\n",
+    "rude.py": "raise RuntimeError('not today')\n",
+    "quits.py": "import sys\nsys.exit(0)\n",
+}
+
+
+def test_a_pool_from_the_working_directory_is_used(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUG_INS)
+    seed_file(tmp_path)
+    assert symm(tmp_path, "replay", "seed.json", *SIM, "--pool", "mine:Right").status == 0
+
+
+def test_a_kernel_from_the_working_directory_is_used(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUG_INS)
+    seed_file(tmp_path, pool="per-group")
+    run = symm(tmp_path, "replay", "seed.json", *SIM, "--collectives", "mine:Idle", "--json", "-")
+    assert {finding["rule"] for finding in run.data["runs"][0]} == {"wrong-data"}
+
+
+def test_a_fuzz_draws_with_a_pool_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUG_INS)
+    assert symm(tmp_path, "fuzz", *SHORT, "--pool", "mine:Right").status == 0
+
+
+# replay
+
+
+@pytest.fixture(scope="module")
+def replayed(place: Callable[[str], Path]) -> Run:
+    folder = place("replayed")
+    seed_file(folder)
+    return symm(folder, "replay", "seed.json", *SIM, "--times", "3", "--json", "again.json")
+
+
+def test_a_seed_that_still_fails_exits_with_1(replayed: Run) -> None:
+    assert replayed.status == 1
+
+
+def test_a_replay_runs_as_often_as_asked(replayed: Run) -> None:
+    again = facts(replayed, "again.json")
+    assert (len(again["runs"]), again["failed"]) == (3, 3)
+
+
+def test_a_replay_shows_what_it_found(replayed: Run) -> None:
+    assert "wrong-owner" in replayed.out
+
+
+def test_a_replay_leaves_the_seed_as_it_was(replayed: Run, tmp_path: Path) -> None:
+    assert (replayed.folder / "seed.json").read_bytes() == seed_file(tmp_path).read_bytes()
+
+
+# what needs no ranks
+
+
+def test_show_prints_the_families_as_json(tmp_path: Path) -> None:
+    run = symm(tmp_path, "show", "qwen3-32b-tp2", "--json", "-")
+    assert (run.data["schema"], run.data["name"], run.data["world"]) == (1, "qwen3-32b-tp2", 2)
+    assert run.data["families"]["tp"] == [[0, 1]]
+
+
+def test_show_reads_a_file(tmp_path: Path) -> None:
+    save(THREE, tmp_path / "three.json")
+    run = symm(tmp_path, "show", "three.json", "--json", "-")
+    assert run.data["families"] == {"tp": [[0, 1, 2]], "cp": [[0, 1], [2]]}
+
+
+def test_show_prints_every_group_to_a_person(tmp_path: Path) -> None:
+    run = symm(tmp_path, "show", "qwen3-32b-tp4")
+    assert [family for family in find("qwen3-32b-tp4").families if family not in run.out] == []
+
+
+def test_show_writes_json_to_a_file(tmp_path: Path) -> None:
+    run = symm(tmp_path, "show", "qwen3-32b-tp2", "--json", "shown.json")
+    assert facts(run, "shown.json")["name"] == "qwen3-32b-tp2"
+
+
+def test_topologies_lists_every_one_as_json(tmp_path: Path) -> None:
+    listed = symm(tmp_path, "topologies", "--json", "-").data["topologies"]
+    assert [shown["name"] for shown in listed] == [*named()]
+
+
+def test_topologies_shows_every_name_whole(tmp_path: Path) -> None:
+    """A name that is cut short cannot be given to `--topology`."""
+    out = symm(tmp_path, "topologies").out
+    assert [name for name in named() if name not in out] == []
+
+
+def test_doctor_says_which_substrate_a_run_would_get(tmp_path: Path) -> None:
+    checks = symm(tmp_path, "doctor", "--json", "-").data["checks"]
+    auto = next(check for check in checks if check["what"] == "substrate auto")
+    assert (auto["found"], auto["means"]) == ("sim", "no GPU is visible")
+
+
+def test_doctor_finds_nothing_wrong_with_a_machine_without_gpu(tmp_path: Path) -> None:
+    assert symm(tmp_path, "doctor").status == 0
+
+
+def test_bench_compares_persistent_with_fresh_ranks(tmp_path: Path) -> None:
+    run = symm(tmp_path, "bench", "draws", "--draws", "10", "--spawns", "1", "--world", "2", *SIM, "--json", "-")
+    assert run.data["ratio"] == run.data["spawned"] / run.data["draw"] > 10
+
+
+def test_help_exits_with_0(tmp_path: Path) -> None:
+    assert symm(tmp_path, "--help").status == 0
+
+
+# what is wrong: what is asked, and what the sentence must name
+
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "no command": ((), "command"),
+    "an unknown command": (("fuz",), "'fuz'"),
+    "an unknown option": (("fuzz", "--drawz", "3"), "--drawz"),
+    "draws in words": (("fuzz", "--draws", "many"), "--draws"),
+    "no draws": (("fuzz", "--draws", "0"), "--draws"),
+    "no minutes": (("fuzz", "--minutes", "0"), "--minutes"),
+    "minutes that are no number": (("fuzz", "--minutes", "nan"), "--minutes"),
+    "no world": (("fuzz", "--world", "0"), "--world"),
+    "too large a world": (("fuzz", "--world", "1000"), "--world"),
+    "a seed in words": (("fuzz", "--seed", "lucky"), "--seed"),
+    "an unknown substrate": (("fuzz", "--substrate", "cuda"), "'cuda'"),
+    "nccl without a GPU": (("fuzz", "--substrate", "nccl"), "no GPU"),
+    "replay on nccl without a GPU": (("replay", "seed.json", "--substrate", "nccl"), "no GPU"),
+    "a topology that is not there": (("fuzz", "--topology", "nowhere.json"), "nowhere.json"),
+    "a topology of no name": (("fuzz", "--topology", "llama-900"), "'llama-900'"),
+    "a damaged topology": (("fuzz", "--topology", "torn.json"), "torn.json"),
+    "a topology that is a folder": (("show", "folder"), "folder"),
+    "a topology too large for the world": (("fuzz", "--world", "2", "--topology", "qwen3-32b-tp4"), "'qwen3-32b-tp4'"),
+    "an unknown pool": (("fuzz", "--pool", "puddle"), "'puddle'"),
+    "a pool in no module": (("fuzz", "--pool", "nowhere:Pool"), "'nowhere:Pool'"),
+    "a pool that its module lacks": (("fuzz", "--pool", "mine:Pool"), "'Pool'"),
+    "a pool that cannot be built": (("fuzz", "--pool", "mine:number"), "'mine:number'"),
+    "a pool with a syntax error": (("fuzz", "--pool", "torn:Pool"), "'torn:Pool'"),
+    "a pool that raises on import": (("fuzz", "--pool", "rude:Pool"), "'rude:Pool'"),
+    "a pool that exits on import": (("fuzz", "--pool", "quits:Pool"), "'quits:Pool'"),
+    "a kernel that lacks a method": (("fuzz", "--collectives", "mine:OnlyGathers"), "'mine:OnlyGathers'"),
+    "unknown collectives": (("replay", "seed.json", "--collectives", "smoke"), "'smoke'"),
+    "a pool that raises when built": (("fuzz", *SHORT, "--pool", "mine:RaisesWhenBuilt"), "mine:RaisesWhenBuilt"),
+    "a pool that raises on one rank": (("fuzz", *SHORT, "--pool", "mine:RaisesOnOneRank"), "mine:RaisesOnOneRank"),
+    "a pool that raises when closed": (("fuzz", *SHORT, "--pool", "mine:RaisesWhenClosed"), "mine:RaisesWhenClosed"),
+    "a kernel that raises": (("fuzz", *SHORT, "--collectives", "mine:RaisesInKernel"), "mine:RaisesInKernel"),
+    "seeds in a file": (("fuzz", *SHORT, "--seeds-dir", "torn.json"), "torn.json"),
+    "seeds below a file": (("fuzz", *SHORT, "--seeds-dir", "torn.json/kept"), "torn.json"),
+    "JSON to a folder": (("fuzz", *SHORT, "--json", "folder"), "folder"),
+    "JSON to no folder": (("show", "qwen3-32b-tp2", "--json", "nowhere/shown.json"), "nowhere/shown.json"),
+    "JSON below a file": (("topologies", "--json", "torn.json/all.json"), "torn.json/all.json"),
+    "JSON where nothing can be written": (("doctor", "--json", "/proc/found.json"), "/proc/found.json"),
+    "no seed": (("replay",), "SEED"),
+    "a seed that is not there": (("replay", "nowhere.json"), "nowhere.json"),
+    "a damaged seed": (("replay", "torn.json"), "torn.json"),
+    "a seed of another schema": (("replay", "later.json"), "later.json"),
+    "a seed that no rank can be sent": (("replay", "large.json"), "large.json"),
+    "no replays": (("replay", "seed.json", "--times", "0"), "--times"),
+    "too few draws to measure": (("bench", "draws", "--draws", "1"), "--draws"),
+}
+
+
+def furnish(folder: Path) -> None:
+    """What the wrong requests name."""
+    (folder / "mine.py").write_text(PLUG_INS)
+    for name, text in BROKEN_MODULES.items():
+        (folder / name).write_text(text)
+    (folder / "folder").mkdir()
+    seed = json.loads(seed_file(folder).read_bytes())
+    (folder / "torn.json").write_text(json.dumps(seed)[:200])
+    (folder / "later.json").write_text(json.dumps({**seed, "schema": 2}))
+    (folder / "large.json").write_text(json.dumps({**seed, "scenario": {**seed["scenario"], "seed": 1 << 70}}))
+
+
+class Refused(NamedTuple):
+    run: Run
+    before: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def refused(place: Callable[[str], Path]) -> Callable[[str], Refused]:
+    """Runs a wrong request, once."""
+
+    @cache
+    def ask(name: str) -> Refused:
+        folder = place(name)
+        furnish(folder)
+        before = content(folder)
+        return Refused(symm(folder, *WRONG[name][0]), before)
+
+    return ask
+
+
+def sentence(run: Run) -> str:
+    """What a command that was refused says; it must be all of stderr, and one line."""
+    lines = run.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("symm: ")
+    return lines[0].removeprefix("symm: ")
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_request_exits_with_2(refused: Callable[[str], Refused], name: str) -> None:
+    assert refused(name).run.status == 2
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_request_is_answered_by_one_sentence_that_names_it(
+    refused: Callable[[str], Refused], name: str
+) -> None:
+    assert WRONG[name][1] in sentence(refused(name).run)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_request_leaves_no_process(refused: Callable[[str], Refused], name: str) -> None:
+    assert refused(name).run.processes == []
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_request_leaves_every_file_as_it_was(refused: Callable[[str], Refused], name: str) -> None:
+    run, before = refused(name)
+    assert content(run.folder) == before
+
+
+# what the machine refuses
+
+LIMITS: dict[str, tuple[tuple[int, int], int, str]] = {
+    "addresses": ((resource.RLIMIT_AS, 16 << 30), 64, "of shared memory"),
+    "addresses for a rank": ((resource.RLIMIT_AS, 1600 << 20), 2, "of shared memory"),
+    "memory": ((resource.RLIMIT_FSIZE, 1 << 20), 2, "of shared memory"),
+    "files": ((resource.RLIMIT_NOFILE, 20), 4, "open files"),
+}
+
+
+@pytest.fixture(scope="module")
+def starved(place: Callable[[str], Path]) -> Callable[[str], Run]:
+    """Runs a fuzz that may not have enough of something, once."""
+
+    @cache
+    def ask(name: str) -> Run:
+        limit, world, _ = LIMITS[name]
+        return symm(place(name), "fuzz", *SHORT, "--world", str(world), "--json", "found.json", limit=limit)
+
+    return ask
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_machine_that_refuses_exits_with_2(starved: Callable[[str], Run], name: str) -> None:
+    assert starved(name).status == 2
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_machine_that_refuses_is_named_in_one_sentence(starved: Callable[[str], Run], name: str) -> None:
+    assert LIMITS[name][2] in sentence(starved(name))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_machine_that_refuses_leaves_no_process(starved: Callable[[str], Run], name: str) -> None:
+    assert starved(name).processes == []
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_machine_that_refuses_leaves_no_file(starved: Callable[[str], Run], name: str) -> None:
+    assert content(starved(name).folder) == {}
+
+
+# Ctrl-C
+
+MOMENTS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, str], Path], bool]]] = {
+    "while ranks start": ((), lambda mark, folder: len(marked(mark)) > 1),
+    "while drawing": ((), lambda mark, folder: len(marked(mark)) == 4),
+    "while shrinking": (("--pool", "shared-at-alloc"), lambda mark, folder: (folder / "symm-seeds").is_dir()),
+}
+
+
+class Interrupted(NamedTuple):
+    status: int
+    seconds: float
+    processes: list[int]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def interrupted(place: Callable[[str], Path]) -> Iterator[Callable[[str], Interrupted]]:
+    """Presses Ctrl-C at a moment of a fuzz, once. As a terminal does, the signal goes to every process of it."""
+
+    @cache
+    def press(name: str) -> Interrupted:
+        options, has_come = MOMENTS[name]
+        mark, folder = new_mark(), place(name)
+        fuzz = subprocess.Popen(
+            ["symm", "fuzz", "--draws", "100000", "--world", "2", *SIM, "--json", "found.json", *options],
+            cwd=folder,
+            env={**os.environ, **ALONE, **mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while not has_come(mark, folder):
+            assert fuzz.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.5)
+        began = time.monotonic()
+        os.killpg(fuzz.pid, signal.SIGINT)
+        status = fuzz.wait(timeout=60)
+        return Interrupted(status, time.monotonic() - began, left(mark, seconds=0), folder)
+
+    yield press
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_exits_with_130_within_five_seconds(interrupted: Callable[[str], Interrupted], moment: str) -> None:
+    run = interrupted(moment)
+    assert (run.status, run.seconds < 5) == (130, True)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_leaves_no_process(interrupted: Callable[[str], Interrupted], moment: str) -> None:
+    assert interrupted(moment).processes == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_leaves_whole_seed_files_and_nothing_else(
+    interrupted: Callable[[str], Interrupted], moment: str
+) -> None:
+    folder = interrupted(moment).folder
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in files if path.parent.name != "symm-seeds" or not seeds.load(path).findings] == []
+    assert bool(files) == (moment == "while shrinking")
+
+
+def test_json_reaches_a_reader_at_a_pipe(tmp_path: Path) -> None:
+    """As with `--json >(jq .)`: a place that is no regular file is written to, not replaced."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        symm(tmp_path, "show", "qwen3-32b-tp2", "--json", "pipe")
+        assert json.loads(os.read(reader, 1 << 16) or b"null") == {**json.loads(shown(tmp_path)), "schema": 1}
+    finally:
+        os.close(reader)
+
+
+def shown(folder: Path) -> str:
+    return symm(folder, "show", "qwen3-32b-tp2", "--json", "-").out

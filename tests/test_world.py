@@ -1,0 +1,513 @@
+"""The world: ranks that live from draw to draw, whose every end is reported, and that outlive nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from harness import world as world_module
+from harness.draw import Draw
+from harness.errors import MachineError, PluginError, UsageError
+from harness.findings import Hang
+from harness.oracle import judge
+from harness.program import AllGather, Allocate, Deny, ReduceScatter, Release, Scenario, Step, Straggle, System, View
+from harness.shared import SharedMemory
+from harness.topology import Topology
+from harness.trace import Event, Operand
+from harness.world import World
+from tests.processes import left, marked, new_mark
+
+PAIR = Topology("pair", "sglang", {"tp": 2})
+THREE = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),), "cp": ((0, 2), (1,))})
+QUAD = Topology("quad", "sglang", {"tp": 4, "attn_cp": 2, "attn_dp": 2})
+SOUND: tuple[Step, ...] = (
+    Allocate("a", "tp", 1024, "bfloat16"),
+    Allocate("b", "tp", 256, "bfloat16"),
+    AllGather("tp", View("a", 3), 100),
+    ReduceScatter("tp", View("a"), 50, View("b"), via="kernel"),
+    Release("a"),
+    Allocate("c", "tp", 1 << 20),
+    AllGather("tp", View("c"), 100, via="kernel"),
+)
+
+
+def scenario(*steps: Step, topology: Topology = PAIR, pool: str = "per-group") -> Scenario:
+    """These steps, or sound ones that use every path, on a pool by its name or one of `tests.unruly`."""
+    name = pool if pool.islower() else f"tests.unruly:{pool}"
+    return Scenario(topology, steps or SOUND, System(name))
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[World]:
+    """Four ranks; smaller scenarios take the first ones."""
+    with World(4, "sim") as world:
+        yield world
+
+
+def states(draw: Draw) -> list[str]:
+    return [fate.state for fate in draw.fates]
+
+
+def after(seconds: float, call: Callable[[], object]) -> None:
+    """Do something while a draw runs."""
+    threading.Timer(seconds, call).start()
+
+
+# ranks are kept
+
+
+def test_ranks_keep_their_processes_from_draw_to_draw(ranks: World) -> None:
+    assert ranks.run(scenario()).clean
+    before = ranks.pids
+    assert ranks.run(scenario()).clean
+    assert ranks.pids == before
+
+
+def test_worlds_of_different_size_share_the_ranks(ranks: World) -> None:
+    ranks.run(scenario())
+    before = ranks.pids
+    draws = [ranks.run(scenario(topology=topology)) for topology in (QUAD, PAIR, THREE, QUAD)]
+    assert [(len(draw.traces), draw.clean) for draw in draws] == [(4, True), (2, True), (3, True), (4, True)]
+    assert ranks.pids == before
+
+
+def test_every_rank_is_a_process_of_its_own(ranks: World) -> None:
+    ranks.run(scenario())
+    assert len({*ranks.pids, os.getpid()}) == 5
+
+
+def test_draws_stay_clean_when_rows_of_counters_are_given_out_anew(
+    ranks: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world_module, "SLOTS", 4)
+    topologies = (PAIR, QUAD, THREE) * 2
+    assert [ranks.run(scenario(topology=topology)).clean for topology in topologies] == [True] * 6
+
+
+def test_a_scenario_that_is_too_large_is_refused_with_both_sizes(ranks: World) -> None:
+    eight = Topology("eight", "sglang", {"tp": 8})
+    with pytest.raises(UsageError, match="8 ranks does not fit a world of 4"):
+        ranks.run(scenario(topology=eight))
+
+
+def test_a_world_without_ranks_is_refused() -> None:
+    with pytest.raises(UsageError, match="a world of 0 ranks"):
+        World(0, "sim")
+
+
+# the same scenario, the same facts
+
+
+def without_addresses(value: Any) -> Any:
+    """An event, or an operand in one, with every address set to zero."""
+    if not isinstance(value, Event | Operand):
+        return value
+    fields = {name: without_addresses(part) for name, part in msgspec.structs.asdict(value).items()}
+    return type(value)(**{**fields, **({"address": 0} if "address" in fields else {})})
+
+
+def facts(draw: Draw) -> list[list[Event]]:
+    return [[without_addresses(event) for event in trace.events] for trace in draw.traces]
+
+
+@pytest.mark.parametrize("topology", [PAIR, QUAD], ids=lambda topology: topology.name)
+def test_a_scenario_run_twice_gives_the_same_trace(ranks: World, topology: Topology) -> None:
+    first = facts(ranks.run(scenario(topology=topology)))
+    ranks.run(scenario(Allocate("large", "tp", 1 << 22), topology=QUAD))  # so that there is something to inherit
+    assert facts(ranks.run(scenario(topology=topology))) == first
+
+
+def test_a_scenario_run_on_fresh_ranks_gives_the_same_trace(ranks: World) -> None:
+    first = facts(ranks.run(scenario()))
+    ranks.run(scenario(pool="Killed"))
+    assert facts(ranks.run(scenario())) == first
+
+
+# a rank dies
+
+
+@pytest.mark.parametrize(
+    ("pool", "how"),
+    [
+        ("Killed", "was killed by signal 9 (SIGKILL)"),
+        ("Aborts", "was killed by signal 6 (SIGABRT)"),
+        ("Leaves", "exited with status 7"),
+    ],
+)
+def test_a_rank_that_dies_in_a_draw_is_reported_with_how(ranks: World, pool: str, how: str) -> None:
+    draw = ranks.run(scenario(pool=pool))
+    assert (draw.fates[1].state, draw.fates[1].how.splitlines()[0]) == ("crashed", how)
+
+
+def test_ranks_that_wait_for_a_dead_one_are_not_said_to_hang(ranks: World) -> None:
+    assert states(ranks.run(scenario(topology=QUAD, pool="Killed"))) == ["stopped", "crashed", "stopped", "stopped"]
+
+
+def test_a_rank_killed_in_a_draw_is_reported_with_its_signal(ranks: World) -> None:
+    ranks.run(scenario())
+    victim = ranks.pids[1]
+    after(0.3, lambda: os.kill(victim, signal.SIGTERM))
+    draw = ranks.run(scenario(Straggle(0, 1500), *SOUND))
+    assert draw.fates[1].how == "was killed by signal 15 (SIGTERM)"
+
+
+def test_a_rank_killed_between_two_draws_is_reported_with_its_signal(ranks: World) -> None:
+    ranks.run(scenario())
+    os.kill(ranks.pids[0], signal.SIGKILL)
+    draw = ranks.run(scenario())
+    assert draw.fates[0].how == "was killed by signal 9 (SIGKILL)"
+
+
+def test_a_rank_killed_before_a_draw_of_another_size_is_reported_with_its_signal(ranks: World) -> None:
+    ranks.run(scenario(pool="Killed"))
+    ranks.run(scenario())  # fresh ranks, which know of worlds of two alone
+    os.kill(ranks.pids[1], signal.SIGKILL)
+    draw = ranks.run(scenario(topology=QUAD))
+    assert draw.fates[1].how == "was killed by signal 9 (SIGKILL)"
+
+
+@pytest.mark.parametrize("pool", ["Killed", "Spins", "Raises"])
+def test_the_draw_after_a_broken_one_works(ranks: World, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ranks, "deadline", 0.5)
+        try:
+            ranks.run(scenario(pool=pool))
+        except PluginError:
+            assert pool == "Raises"
+    assert judge(ranks.run(scenario())) == []
+
+
+def test_broken_ranks_are_replaced_by_new_processes(ranks: World) -> None:
+    ranks.run(scenario())
+    before = ranks.pids
+    ranks.run(scenario(pool="Killed"))
+    ranks.run(scenario())
+    assert not {*before} & {*ranks.pids}
+
+
+def test_broken_ranks_are_gone_when_the_report_comes(ranks: World) -> None:
+    ranks.run(scenario())
+    before = ranks.pids
+    ranks.run(scenario(pool="Killed"))
+    assert [pid for pid in before if psutil.pid_exists(pid)] == []
+
+
+def test_a_crash_tells_stdout_from_stderr(ranks: World) -> None:
+    draw = ranks.run(scenario(pool="SpeaksAndLeaves"))
+    assert draw.fates[1].how.splitlines()[1:] == ["stdout:", "for everyone", "stderr:", "in confidence"]
+
+
+def test_a_crash_tells_nothing_of_the_draw_before(ranks: World) -> None:
+    assert ranks.run(scenario(pool="Speaks")).clean
+    draw = ranks.run(scenario(pool="Leaves"))
+    assert draw.fates[1].how == "exited with status 7"
+
+
+# ranks hang
+
+REFUSED = (Deny(1), Allocate("a", "tp", 1024), AllGather("tp", View("a"), 100))
+"""Rank 1 is refused its segment, so that the others wait for its registration."""
+
+
+def test_ranks_that_wait_for_each_other_are_found_long_before_the_deadline(ranks: World) -> None:
+    draw = ranks.run(scenario(*REFUSED))
+    assert states(draw) == ["hung", "hung"]
+    assert draw.seconds < draw.deadline / 4
+
+
+def test_a_hang_tells_where_every_rank_stood(ranks: World) -> None:
+    findings = judge(ranks.run(scenario(*REFUSED, topology=QUAD)))
+    hang = next(finding for finding in findings if isinstance(finding, Hang))
+    where = "ranks 0, 2, 3 at step 1 (allocate) in register of tp[0,1,2,3]; rank 1 at the end"
+    assert where in hang.explanation
+
+
+def test_a_hang_shows_the_stack_of_every_rank(ranks: World) -> None:
+    draw = ranks.run(scenario(*REFUSED))
+    assert ["in register" in draw.fates[0].stack, "in meet" in draw.fates[1].stack] == [True, True]
+
+
+@pytest.mark.parametrize("pool", ["Spins", "Stops"])
+def test_a_rank_that_never_returns_is_reported_at_the_deadline(
+    ranks: World, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    monkeypatch.setattr(ranks, "deadline", 1.0)
+    began = time.monotonic()
+    draw = ranks.run(scenario(pool=pool))
+    took = time.monotonic() - began
+    assert states(draw) == ["hung", "hung"]
+    assert 1.0 <= took < 3.0
+
+
+def test_a_rank_that_never_returns_shows_its_stack(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "deadline", 0.5)
+    draw = ranks.run(scenario(pool="Spins"))
+    assert "in misbehave" in draw.fates[1].stack.splitlines()[1]
+
+
+@pytest.mark.parametrize("via", ["library", "kernel"])
+def test_a_slow_rank_is_not_taken_for_a_hang(ranks: World, via: str) -> None:
+    slow = scenario(*SOUND[:2], Straggle(2, 1500), AllGather("tp", View("a"), 9, via=via), topology=QUAD)  # type: ignore[arg-type]
+    draw = ranks.run(slow)
+    assert (states(draw), draw.seconds > 1.5) == (["finished"] * 4, True)
+
+
+def test_a_slow_pool_is_not_taken_for_a_hang(ranks: World) -> None:
+    """Its peers wait in a registration, which has no straggle of its own."""
+    assert judge(ranks.run(scenario(*SOUND[:1], AllGather("tp", View("a"), 9), pool="Dawdles"))) == []
+
+
+# the system under test raises
+
+
+def test_a_pool_that_raises_ends_the_draw_with_its_words(ranks: World) -> None:
+    with pytest.raises(PluginError, match="rank 1: ValueError: no pool today"):
+        ranks.run(scenario(pool="Raises"))
+
+
+def test_a_pool_that_raises_is_named(ranks: World) -> None:
+    with pytest.raises(PluginError, match=r"tests\.unruly:Raises"):
+        ranks.run(scenario(pool="Raises"))
+
+
+# nothing outlives its user
+
+
+def test_ctrl_c_in_a_draw_ends_the_ranks(ranks: World) -> None:
+    ranks.run(scenario())
+    before = ranks.pids
+    after(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        ranks.run(scenario(Straggle(0, 2000), *SOUND))
+    assert [pid for pid in before if psutil.pid_exists(pid)] == []
+
+
+def test_the_draw_after_ctrl_c_works(ranks: World) -> None:
+    after(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        ranks.run(scenario(Straggle(0, 2000), *SOUND))
+    assert judge(ranks.run(scenario())) == []
+
+
+def descriptors() -> list[str]:
+    """What this process holds open that belongs to a world: shared memory, output, sockets, pipes."""
+    held = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # the listing's own
+            continue
+        if target.startswith(("/memfd:", "socket:", "pipe:")):
+            held.append(target)
+    return sorted(held)
+
+
+def mappings() -> int:
+    """How often the memory of a world is mapped into this process."""
+    with open("/proc/self/maps") as maps:
+        return sum("symm-harness" in line for line in maps)
+
+
+@pytest.fixture(scope="module")
+def remains(ranks: World) -> dict[str, Any]:
+    """What is left of a world that ran a draw, lost a rank, and was closed; `ranks` was there before and stays."""
+    ranks.run(scenario())
+    mark, before = new_mark(), (descriptors(), mappings())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*next(iter(mark.items())))
+        world = World(2, "sim")
+    alive = marked(mark)
+    world.run(scenario(pool="Killed"))
+    world.run(scenario())
+    world.close()
+    return {"world": world, "alive": alive, "left": marked(mark), "before": before, "now": (descriptors(), mappings())}
+
+
+def test_a_drawn_twice_ranks_has_processes(remains: dict[str, Any]) -> None:
+    assert len(remains["alive"]) == 3  # the ranks, and the zygote they are forked from
+
+
+def test_a_closed_world_leaves_no_process(remains: dict[str, Any]) -> None:
+    assert remains["left"] == []
+
+
+def test_a_closed_world_leaves_no_descriptor(remains: dict[str, Any]) -> None:
+    assert remains["now"][0] == remains["before"][0]
+
+
+def test_a_closed_world_leaves_no_memory_mapped(remains: dict[str, Any]) -> None:
+    assert remains["now"][1] == remains["before"][1]
+
+
+def test_a_world_may_be_closed_twice(remains: dict[str, Any]) -> None:
+    remains["world"].close()
+
+
+def test_a_closed_world_refuses_a_draw(remains: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="closed"):
+        remains["world"].run(scenario())
+
+
+def refuse(*_: object) -> None:
+    raise OSError(12, "Cannot allocate memory")
+
+
+def test_memory_that_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(MachineError, match=r"\d+ MiB of shared memory: Cannot allocate memory"):
+        SharedMemory.create(2)
+
+
+def test_memory_that_is_refused_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(MachineError):
+        SharedMemory.create(2)
+    assert descriptors() == before
+
+
+def test_a_world_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(MachineError, match="cannot start"):
+        World(2, "sim")
+
+
+def test_a_world_that_cannot_start_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(MachineError):
+        World(2, "sim")
+    assert descriptors() == before
+
+
+USES = {
+    "idle": "world = World(2, 'sim')\nready()\ntime.sleep(60)",
+    "in a draw": "world = World(2, 'sim', deadline=60)\nready()\nworld.run(spinning)",
+    "made on another thread": """
+def use():
+    global world
+    world = World(2, 'sim', deadline=60)
+    ready()
+    world.run(spinning)
+threading.Thread(target=use).start()
+""",
+}
+PREAMBLE = """
+import threading, time
+from harness import World
+from tests.test_world import scenario
+def ready():
+    threading.Timer(0.3, print, ["ready"], {"flush": True}).start()
+spinning = scenario(pool="Spins")
+"""
+
+
+@pytest.mark.parametrize("use", USES)
+def test_ranks_die_with_their_parent(use: str, request: pytest.FixtureRequest) -> None:
+    mark = new_mark()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + USES[use]],
+        env={**os.environ, **mark},
+        cwd=request.config.rootpath,
+        stdout=subprocess.PIPE,
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        alive = marked(mark)
+        parent.kill()
+        parent.wait()
+        assert (len(alive), left(mark, seconds=3)) == (4, [])  # parent, zygote and two ranks
+
+
+def test_a_zygote_that_starts_dies_with_its_parent(request: pytest.FixtureRequest) -> None:
+    mark = new_mark()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + "World(2, 'sim')"], env={**os.environ, **mark}, cwd=request.config.rootpath
+    )
+    while len(marked(mark)) < 2:
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    assert left(mark, seconds=3) == []
+
+
+def test_the_end_of_the_zygote_is_the_machines_fault() -> None:
+    """Where memory runs out the kernel may end any process."""
+    with World(2, "sim") as world:
+        psutil.Process(world.pids[0]).parent().kill()
+        drawn_twice = [scenario(), scenario()]  # the first may still tell of the ranks that died with it
+        with pytest.raises(MachineError):
+            [world.run(drawn) for drawn in drawn_twice]
+
+
+# other ways to start
+
+
+def test_a_world_made_on_a_thread_works_after_the_thread_has_ended() -> None:
+    worlds: list[World] = []
+    thread = threading.Thread(target=lambda: worlds.append(World(2, "sim")))
+    thread.start()
+    thread.join()
+    with worlds[0] as world:
+        assert judge(world.run(scenario())) == []
+
+
+def test_a_world_works_on_another_thread(ranks: World) -> None:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(judge(ranks.run(scenario()))))
+    thread.start()
+    thread.join()
+    assert found == [[]]
+
+
+@pytest.fixture(scope="module")
+def spawned() -> Iterator[World]:
+    """Two ranks that are each a fresh interpreter."""
+    with World(2, "sim", start="spawn") as world:
+        yield world
+
+
+def test_spawned_ranks_share_no_parent(spawned: World) -> None:
+    parents = {psutil.Process(pid).ppid() for pid in spawned.pids}
+    assert len(parents) == 2
+
+
+def test_spawned_ranks_run_draws(spawned: World) -> None:
+    assert judge(spawned.run(scenario())) == []
+
+
+def test_a_spawned_rank_that_dies_is_reported_with_its_signal(spawned: World) -> None:
+    draw = spawned.run(scenario(pool="Killed"))
+    assert draw.fates[1].how == "was killed by signal 9 (SIGKILL)"
+
+
+@pytest.fixture(scope="module")
+def eight() -> Iterator[tuple[World, float]]:
+    """Eight ranks, and the seconds they took to start."""
+    began = time.monotonic()
+    with World(8, "sim") as world:
+        yield world, time.monotonic() - began
+
+
+def test_eight_ranks_start_in_less_than_eight_seconds(eight: tuple[World, float]) -> None:
+    assert eight[1] < 8
+
+
+def test_eight_ranks_use_less_than_four_gibibytes_together(eight: tuple[World, float]) -> None:
+    world, _ = eight
+    world.run(scenario(topology=Topology("eight", "sglang", {"tp": 8})))
+    zygote = psutil.Process(world.pids[0]).parent()
+    processes = [zygote, *map(psutil.Process, world.pids)]
+    assert sum(process.memory_full_info().pss for process in processes) < 4 << 30
