@@ -27,8 +27,14 @@ from harness.errors import MachineError
 from harness.options import Options
 from harness.shared import SharedMemory
 
-QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""One thread each: the zygote must be single-threaded when it forks, and ranks share the cores."""
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+}
+"""One thread each: the zygote must be single-threaded when it forks, and ranks share the cores. glibc
+raises its mmap threshold with every large block freed and then keeps such blocks; a fixed one does not."""
 TAIL = 4000
 
 

@@ -100,7 +100,7 @@ def test_a_rank_that_never_returns_hangs_when_time_is_up(ranks: World, monkeypat
     monkeypatch.setattr(ranks, "deadline", 2.5)
     found = findings(ranks, scenario(*TWICE, pool="Sleeps"))
     assert rules(found) == ["hang"]
-    assert unsaid(found[1], "rank 0 ", "step 2 (allocate)") == []
+    assert unsaid(found[0], "rank 0 ", "step 2 (allocate)") == []
 
 
 def test_the_draw_after_a_hang_is_silent(ranks: World) -> None:
