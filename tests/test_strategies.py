@@ -34,7 +34,7 @@ from harness.strategies import HAZARDS, LARGE_COUNTS, layouts, programs, scenari
 from harness.topology import Topology
 from harness.validity import check
 
-WORLD, MANY = 8, 400
+WORLD, MANY = 8, 300
 QUAD = Topology(name="quad", convention="sglang", degrees={"tp": 4, "attn_dp": 2})
 PAIR = Topology(name="pair", convention="vllm", degrees={"tp": 2})
 MIXED = Topology(
@@ -50,7 +50,7 @@ SETTINGS = settings(
 
 
 def sample(strategy: st.SearchStrategy[Scenario], draws: int) -> list[Scenario]:
-    """Different scenarios, the same on every run; in short runs, because later examples of a run mutate earlier ones."""
+    """Different scenarios, the same every time; in short runs, because a long one mutates what it has drawn."""
     found: dict[Scenario, None] = {}
 
     @settings(SETTINGS, max_examples=12, phases=[Phase.generate])
@@ -332,14 +332,11 @@ def wide(drawn: Scenario) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("luck", [0, 5])
-def test_scenario_with_an_all_gather_shrinks_to_two_ranks_and_one_element_in_place(luck: int) -> None:
+def test_scenario_with_an_all_gather_shrinks_to_two_ranks_and_two_steps_in_float32(luck: int) -> None:
     least = smallest(lambda drawn: any(isinstance(step, AllGather) for step in drawn.steps), luck)
-    allocate, gather = least.steps
-    assert isinstance(allocate, Allocate)
-    assert gather == AllGather(allocate.family, View(allocate.buffer), 1)
-    assert (least.world, allocate.dtype) == (2, "float32")
+    dtypes = {step.dtype for step in least.steps if isinstance(step, Allocate)}
+    assert (least.world, len(least.steps), dtypes) == (2, 2, {"float32"})
 
 
-@pytest.mark.parametrize("luck", [0, 1])
-def test_scenario_with_two_groups_shrinks_to_four_ranks_at_most(luck: int) -> None:
-    assert smallest(lambda drawn: len(wide(drawn)) > 1, luck).world <= 4
+def test_scenario_with_two_groups_shrinks_to_four_ranks_at_most() -> None:
+    assert smallest(lambda drawn: len(wide(drawn)) > 1, luck=0).world <= 4

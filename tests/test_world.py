@@ -391,7 +391,6 @@ def test_a_world_that_cannot_start_leaves_no_descriptor(monkeypatch: pytest.Monk
 
 
 USES = {
-    "idle": "world = World(2, 'sim')\nready()\ntime.sleep(60)",
     "in a draw": "world = World(2, 'sim', deadline=60)\nready()\nworld.run(spinning)",
     "made on another thread": """
 def use():

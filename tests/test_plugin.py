@@ -1,0 +1,236 @@
+"""The pytest plugin: tests of a user's own, as they pass, fail, are spread over workers, and are refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import harness.pools  # noqa: F401  (torch, which a run inside this process would otherwise load and unload)
+from harness import seeds
+from tests.processes import left, new_mark
+
+PROPERTY = """
+from hypothesis import Phase, given, settings
+from harness import scenarios
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@given(scenarios(4, max_steps=8))
+def test_property(world, scenario):
+    world.check(scenario)
+"""
+BY_HAND = """
+import pytest
+from harness import Finding, Scenario, System, Topology, judge
+from harness.program import AllGather, Allocate, View
+
+pair = Topology("pair", "sglang", {"tp": 2})
+right = Scenario(pair, (Allocate("a", "tp", 8), AllGather("tp", View("a"), 4)))
+wrong = Scenario(right.topology, right.steps, System("tests.planted:NeverRegisters"))
+
+def test_size(world):
+    assert world.size == 4
+
+def test_run_judges_nothing(world):
+    assert [finding.rule for finding in judge(world.run(wrong))] == ["unregistered"]
+
+def test_check_raises(world):
+    with pytest.raises(Finding, match="unregistered"):
+        world.check(wrong)
+
+def test_check_returns_the_draw(world):
+    assert world.check(right).clean
+"""
+MANY = (
+    BY_HAND
+    + """
+@pytest.mark.parametrize("number", range(8))
+def test_many(world, number):
+    world.check(right)
+"""
+)
+INTERRUPTED = (
+    BY_HAND
+    + """
+def test_interrupted(world):
+    world.run(right)
+    raise KeyboardInterrupt
+"""
+)
+
+
+class Played(NamedTuple):
+    """A pytest run that has ended: what it said, and the processes that it left."""
+
+    status: int
+    out: str
+    outcomes: dict[str, int]
+    processes: list[int]
+    folder: Path
+
+    def passed(self, test: str) -> bool:
+        return bool(re.search(rf"::{test} PASSED", self.out))
+
+
+def play(folder: Path, test: str, *options: str) -> Played:
+    """Run one file of tests on the simulation, in a folder and a process of its own."""
+    (folder / "test_mine.py").write_text(test)
+    mark = new_mark()
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--symm-substrate=sim", *options],
+        cwd=folder,
+        env={**os.environ, **mark, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    outcomes = pytest.RunResult.parse_summary_nouns(ended.stdout.splitlines()) if "===" in ended.stdout else {}
+    return Played(ended.returncode, ended.stdout, outcomes, left(mark, seconds=0), folder)
+
+
+# tests that pass
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(tmp_path_factory.mktemp("passed"), PROPERTY + BY_HAND)
+
+
+def test_a_property_that_holds_passes(passed: Played) -> None:
+    assert passed.passed("test_property")
+
+
+def test_the_header_says_the_substrate_and_why(passed: Played) -> None:
+    assert "symm: substrate sim (asked for)" in passed.out
+
+
+def test_the_world_has_four_ranks_unless_told(passed: Played) -> None:
+    assert passed.passed("test_size")
+
+
+def test_run_leaves_the_judging_to_the_test(passed: Played) -> None:
+    assert passed.passed("test_run_judges_nothing")
+
+
+def test_check_raises_the_first_finding(passed: Played) -> None:
+    assert passed.passed("test_check_raises")
+
+
+def test_check_returns_a_draw_without_findings(passed: Played) -> None:
+    assert passed.passed("test_check_returns_the_draw")
+
+
+def test_a_finding_is_kept_where_seeds_are_kept(passed: Played) -> None:
+    kept = [*(passed.folder / "symm-seeds").iterdir()]
+    assert [seeds.load(path).findings[0].rule for path in kept] == ["unregistered"]
+
+
+def test_a_run_that_passes_leaves_no_process(passed: Played) -> None:
+    assert (passed.status, passed.processes) == (0, [])
+
+
+# tests that fail
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(
+        tmp_path_factory.mktemp("failed"), PROPERTY, "--symm-pool=shared-at-alloc", "--symm-seeds-dir=kept/here"
+    )
+
+
+@pytest.fixture(scope="module")
+def seed(failed: Played) -> seeds.Seed:
+    """What the seed file holds that the failure names."""
+    said = re.search(r"seed file: (kept/here/\S+)", failed.out)
+    assert said
+    return seeds.load(failed.folder / said[1])
+
+
+def test_the_pool_of_the_options_fails_the_property(failed: Played) -> None:
+    assert (failed.status, failed.outcomes) == (1, {"failed": 1})
+
+
+def test_a_failure_names_a_seed_file_with_the_scenario(seed: seeds.Seed) -> None:
+    assert seed.scenario.system.pool == "shared-at-alloc"
+
+
+def test_a_failure_shows_the_finding_of_its_seed_file(failed: Played, seed: seeds.Seed) -> None:
+    assert f"{seed.findings[0].rule}: {seed.findings[0].explanation}" in failed.out
+
+
+def test_a_run_that_fails_leaves_seed_files_and_nothing_half_written(failed: Played) -> None:
+    kept = [*(failed.folder / "kept" / "here").iterdir()]
+    assert kept
+    assert [path.name for path in kept if not seeds.load(path).findings] == []
+
+
+def test_a_run_that_fails_leaves_no_process(failed: Played) -> None:
+    assert failed.processes == []
+
+
+# workers
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return play(tmp_path_factory.mktemp("spread"), MANY, "-n", "2", "--symm-world=2", "--deselect=::test_size")
+
+
+def test_tests_pass_on_two_workers(spread: Played) -> None:
+    assert (spread.status, spread.outcomes) == (0, {"passed": 11})
+
+
+def test_both_workers_run_draws(spread: Played) -> None:
+    assert {*re.findall(r"\[(gw\d)\].* PASSED .*test_many", spread.out)} == {"gw0", "gw1"}
+
+
+def test_workers_leave_no_process(spread: Played) -> None:
+    assert spread.processes == []
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_in_a_test_leaves_no_process(tmp_path: Path) -> None:
+    run = play(tmp_path, INTERRUPTED, "--symm-world=2", "-k", "test_interrupted")
+    assert (run.status, run.processes) == (pytest.ExitCode.INTERRUPTED, [])
+
+
+# wrong options
+
+WRONG = {
+    "--symm-world=0": "--symm-world=0",
+    "--symm-world=many": "--symm-world",
+    "--symm-substrate=cuda": "'cuda'",
+    "--symm-substrate=nccl": "no GPU",
+    "--symm-pool=puddle": "'puddle'",
+    "--symm-pool=rude:Pool": "'rude:Pool'",
+    "--symm-collectives=smoke": "'smoke'",
+    "--symm-seeds-dir=rude.py": "rude.py",
+}
+
+
+def refused(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str) -> pytest.RunResult:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    pytester.makepyfile(test_mine=BY_HAND, rude="raise RuntimeError('not today')")
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", option)
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_a_wrong_option_is_refused_before_anything_runs(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    result = refused(pytester, monkeypatch, option)
+    assert (result.ret, "test session starts" in result.stdout.str()) == (pytest.ExitCode.USAGE_ERROR, False)
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_a_wrong_option_is_named(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    assert WRONG[option] in refused(pytester, monkeypatch, option).stderr.str()
