@@ -23,6 +23,7 @@ from harness.findings import Finding
 from harness.keeper import Found, Keeper
 from harness.oracle import examine
 from harness.program import Scenario
+from harness.reduce import reduce
 from harness.trace import Ran, Registered
 from harness.world import World
 
@@ -31,6 +32,10 @@ BATCH = 12
 the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
 
 
+KNOWN_SECONDS = 60.0
+"""Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
+REDUCE_SECONDS = 30.0
+"""Time for making one finding smaller once Hypothesis has shrunk it."""
 PATIENCE = 20
 """Batches in a row without a new scenario, after which the strategy is taken to be used up."""
 
@@ -62,7 +67,9 @@ class _Stop(BaseException):
 
 
 class Campaign:
-    """Draws scenarios from `strategy` and runs them on `world` until something is found or the budget ends.
+    """Draws scenarios from `strategy` and runs them on `world` until the budget ends.
+
+    A rule that is found is shrunk at once and settled; the draws go on for rules not yet found.
 
     `environment` goes into the seed files; `progress` is called after every draw.
     """
@@ -81,6 +88,8 @@ class Campaign:
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
         self._failed = False
+        self._settled: frozenset[str] = frozenset()
+        self._known = 0.0
         self._clean: set[int] = set()
         self._end: float | None = None
         self._limit: int | None = None
@@ -91,9 +100,12 @@ class Campaign:
         self._limit = draws
         batch, idle = 0, 0
         try:
-            while not self._failed and idle < PATIENCE and (draws is None or self.tally.draws < draws):
+            while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
+                self._settled, self._failed = frozenset(self.tally.found), False
                 self._batch(self._seed * 1_000_003 + batch)
+                for rule in self.tally.found.keys() - self._settled:
+                    self._reduce(rule)
                 batch += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
@@ -129,23 +141,45 @@ class Campaign:
         try:
             draw = self._world.run(scenario)
             verdict = examine(draw)
-            findings = verdict.findings
-            self._count(draw, verdict.vacuous, time.monotonic() - began)
-            if findings:
+            new = next((finding for finding in verdict.findings if finding.rule not in self._settled), None)
+            seconds = time.monotonic() - began
+            self._count(draw, verdict.vacuous, seconds)
+            if new is not None:
                 self._failed = True
-                self._keeper.keep(scenario, findings, self.tally.draws)
+                self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
             raise _Stop(error) from error
         self._progress(self.tally)
-        if findings:
-            raise findings[0]
+        if new is not None:
+            raise new
         self._clean.add(hash(scenario))
+        self._known += seconds if verdict.findings else 0.0
+
+    def _reduce(self, rule: str) -> None:
+        """Make what Hypothesis left of a rule's scenario smaller still."""
+        end = time.monotonic() + REDUCE_SECONDS
+
+        def fails(scenario: Scenario) -> bool:
+            if time.monotonic() > end:
+                return False
+            draw = self._world.run(scenario)
+            self.tally.shrinking += 1
+            self._progress(self.tally)
+            findings = examine(draw).findings
+            broken = next((finding for finding in findings if finding.rule == rule), None)
+            if broken is not None:
+                self._keeper.keep(scenario, broken, findings)
+            return broken is not None
+
+        reduce(self.tally.found[rule].scenario, fails)
 
     def _spent(self) -> bool:
         """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""
         if self._end is not None and time.monotonic() > self._end:
             return True
-        return not self._failed and self._limit is not None and self.tally.draws >= self._limit
+        if self._failed:
+            return False
+        return self._known > KNOWN_SECONDS or (self._limit is not None and self.tally.draws >= self._limit)
 
     def _count(self, draw: Draw, vacuous: bool, seconds: float) -> None:
         tally = self.tally

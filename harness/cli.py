@@ -30,11 +30,10 @@ from harness.world import World
 
 app = typer.Typer(
     name="symm",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Property tests for collectives over NCCL symmetric memory.",
 )
-bench = typer.Typer(no_args_is_help=True, help="Measurements, each way of doing a thing in one run.")
+bench = typer.Typer(help="Measurements, each way of doing a thing in one run.")
 app.add_typer(bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]

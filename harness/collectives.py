@@ -127,7 +127,7 @@ def load_collectives(name: str) -> Any:
     if isinstance(found, type):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"collectives {name!r} raised when built: {error!r}") from error
     for method in ("all_gather", "reduce_scatter"):
         if not callable(getattr(found, method, None)):

@@ -37,9 +37,8 @@ class Keeper:
         self._folder, self._environment = folder, environment
         self.found: dict[str, Found] = {}
 
-    def keep(self, scenario: Scenario, findings: Sequence[Finding], draws: int = 0) -> Found:
-        """Save the scenario if it is the smallest that breaks the first finding's rule; returns what is kept."""
-        first = findings[0]
+    def keep(self, scenario: Scenario, first: Finding, findings: Sequence[Finding], draws: int = 0) -> Found:
+        """Save the scenario if it is the smallest that breaks `first`'s rule; returns what is kept."""
         known = self.found.get(first.rule)
         path = known.seed_file if known else str(self._folder / seeds.name_for(first.rule, scenario))
         found = Found(first.record(), scenario, path, known.draws_to_find if known else draws)

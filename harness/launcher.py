@@ -137,9 +137,15 @@ class Launcher:
         return RankProcess(pid, Connection(mine.detach()), lifeline, out, err, self)
 
     def kill(self, pids: list[int]) -> dict[int, int]:
-        """Kill and reap ranks; wait status by pid. A rank that died by itself keeps its own status."""
-        self._connection.send(("kill", pids))
-        statuses: dict[int, int] = self._connection.recv()
+        """Kill and reap ranks; wait status by pid. A rank that died by itself keeps its own status.
+
+        Raises `MachineError` if the zygote is gone; then its ranks are too.
+        """
+        try:
+            self._connection.send(("kill", pids))
+            statuses: dict[int, int] = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise MachineError("the process that ranks are forked from was ended from outside") from error
         return statuses
 
     def close(self) -> None:

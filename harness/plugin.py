@@ -83,7 +83,7 @@ class TestedWorld:
         draw = self._world.run(scenario)
         findings = judge(draw)
         if findings:
-            found = self._keeper().keep(scenario, findings)
+            found = self._keeper().keep(scenario, findings[0], findings)
             findings[0].add_note(f"seed file: {found.seed_file}")
             raise findings[0]
         return draw

@@ -27,5 +27,5 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except AttributeError:
         raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"{what} {name!r} does not import: {type(error).__name__}: {error}") from error

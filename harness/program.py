@@ -180,6 +180,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     def __post_init__(self) -> None:
         from harness.validity import check  # noqa: PLC0415  (validity reads these classes)
 
+        if not 0 <= self.seed < 1 << 63:
+            raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
         check(self.topology, self.steps)
 
     def __hash__(self) -> int:

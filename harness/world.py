@@ -21,7 +21,7 @@ from harness.launcher import Launcher, RankProcess, death
 from harness.layout import Group
 from harness.options import Options
 from harness.platforms import Platform, choose
-from harness.program import Scenario
+from harness.program import Scenario, System
 from harness.rendezvous import deadlocked
 from harness.shared import SLOTS, SharedMemory
 from harness.trace import Trace
@@ -60,12 +60,13 @@ class World:
         self._ranks: list[RankProcess] = []
         self._shared = SharedMemory.create(size)
         self._launchers: list[Launcher] = []
+        self._start_method = start
         try:
-            for _ in range(1 if start == "fork" else size):
-                self._launchers.append(Launcher(self._shared, self.platform.environment, self.platform.preload))
-            for launcher in self._launchers:
-                launcher.wait_ready()
+            self._launch()
             self._start()
+        except OSError as error:
+            self.close()
+            raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
         except BaseException:
             self.close()
             raise
@@ -96,8 +97,10 @@ class World:
         scenario does not fit the world; everything else a rank can do is in the draw's fates."""
         if scenario.world > self.size:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
-        if not self._launchers:
+        if self._shared.fd < 0:
             raise UsageError("the world is closed")
+        if not self._launchers:
+            self._launch()
         if not self._ranks:
             self._start()
         self._announce(scenario.world)
@@ -112,7 +115,7 @@ class World:
             for rank in taking_part:
                 rank.send(message)
             groups = {slot: group for group, slot in slots.items()}
-            fates = self._await(taking_part, groups, began)
+            fates = self._await(taking_part, groups, began, scenario.system)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
         if any(fate.state != "finished" for fate in fates):
             self._drop()
@@ -124,8 +127,16 @@ class World:
         try:
             yield
         except BaseException:
-            self._drop()
+            if self._ranks:
+                self._drop()
             raise
+
+    def _launch(self) -> None:
+        """Start what ranks are forked from, and wait until it has imported what they need."""
+        for _ in range(1 if self._start_method == "fork" else self.size):
+            self._launchers.append(Launcher(self._shared, self.platform.environment, self.platform.preload))
+        for launcher in self._launchers:
+            launcher.wait_ready()
 
     def _start(self) -> None:
         self._shared.reset()
@@ -154,10 +165,12 @@ class World:
         """Tell the ranks that will idle of a new world size; those of the draw learn it with the draw."""
         if size in self._sizes:
             return
-        for rank in self._ranks:
-            rank.send(("world", size))
-        self._collect(self._ranks)
-        self._sizes.add(size)
+        alive = [rank for rank in self._ranks if not rank.is_dead(closed=False)]
+        if len(alive) == len(self._ranks):  # a dead one is for the draw to find, with its end
+            for rank in alive:
+                rank.send(("world", size))
+            self._collect(alive)
+            self._sizes.add(size)
 
     def _collect(self, ranks: list[RankProcess]) -> list[tuple[Any, ...]]:
         """One reply from each rank before the first draw. Raises `MachineError` if one fails."""
@@ -187,7 +200,9 @@ class World:
             self._slots.setdefault(group, len(self._slots))
         return {group: self._slots[group] for group in groups}
 
-    def _await(self, ranks: list[RankProcess], groups: dict[int, Group], began: float) -> tuple[Fate, ...]:
+    def _await(
+        self, ranks: list[RankProcess], groups: dict[int, Group], began: float, system: System
+    ) -> tuple[Fate, ...]:
         """Wait for every rank, until one dies or breaks, all are stuck, or time is up."""
         waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
         broken: dict[int, str] = {}
@@ -197,7 +212,7 @@ class World:
             for connection in ready:
                 assert isinstance(connection, Connection)
                 index = waiting.pop(connection)
-                broken |= _reply(index, connection)
+                broken |= _reply(index, connection, system)
             if broken and not ready:
                 break  # what the others had to say about it has been said
             stuck = stuck + 1 if not ready and deadlocked(self._shared, groups, [*waiting.values()]) else 0
@@ -231,17 +246,23 @@ class World:
     def _drop(self) -> list[int]:
         """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
         statuses: dict[int, int] = {}
-        for launcher in self._launchers:
-            statuses |= launcher.kill([rank.pid for rank in self._ranks if rank.launcher is launcher])
-        in_order = [statuses.get(rank.pid, 0) for rank in self._ranks]
-        for rank in self._ranks:
-            rank.close()
-        self._ranks = []
+        ranks, self._ranks = self._ranks, []
         self.restarts += 1
-        return in_order
+        try:
+            for launcher in self._launchers:
+                statuses |= launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
+        except MachineError:
+            for launcher in self._launchers:
+                launcher.close()
+            self._launchers = []
+            raise
+        finally:
+            for rank in ranks:
+                rank.close()
+        return [statuses.get(rank.pid, 0) for rank in ranks]
 
 
-def _reply(index: int, connection: Connection) -> dict[int, str]:
+def _reply(index: int, connection: Connection, system: System) -> dict[int, str]:
     """Nothing for a rank that is done, what broke for one that is not. Raises what is wrong with the request."""
     try:
         reply = connection.recv()
@@ -251,7 +272,8 @@ def _reply(index: int, connection: Connection) -> dict[int, str]:
         case ("broken", words):
             return {index: words}
         case ("raised", where, error, text):
-            raise PluginError(f"the {where} under test raised on rank {index}: {error}") from RuntimeError(text)
+            name = system.pool if where == "pool" else system.collectives
+            raise PluginError(f"{where} {name!r} raised on rank {index}: {error}") from RuntimeError(text)
         case ("refused", error):
             raise PluginError(error)
         case ("failed", error, text):

@@ -6,14 +6,15 @@ import msgspec
 import pytest
 
 from harness.journal import Journal
-from harness.trace import Began, CommCreated, Entered, Event, Finished, Mismatch, Operand, Ran, Registered
+from harness.trace import Began, Called, CommCreated, Entered, Event, Finished, Mismatch, Operand, Ran, Registered
 
 EVENTS: tuple[Event, ...] = (
     CommCreated(0, (3, 1), 2, True),
     Began(0),
     Registered(2, 0, 1, (1 << 63) + 512, 2 << 20, False),
     Entered("all_gather", 0),
-    Ran(0, "symmetric", "look-up", Operand("source", 4096, 16), Operand("output", 8192, 32)),
+    Called(0, Operand("source", 4096, 16), Operand("output", 8192, 32)),
+    Ran("symmetric", "look-up"),
     Mismatch("output", 1, 8, 3, 0, "1.0 (0x3f800000)", "nan (0x7fc00000)"),
     Finished(),
 )

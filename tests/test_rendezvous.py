@@ -133,6 +133,21 @@ def test_exchange_hands_out_what_a_later_one_cannot_change(shared: SharedMemory)
     assert first.tolist() == [[1]]
 
 
+def test_exchanges_in_a_row_never_mix(shared: SharedMemory) -> None:
+    rounds = range(300)
+    found: dict[int, list[list[list[int]]]] = {0: [], 1: []}
+
+    def give(rank: int) -> None:
+        mine = member(shared, rank)
+        found[rank] += [mine.exchange(HOST, number).tolist() for number in rounds]
+
+    thread = beside(lambda: give(0))
+    give(1)
+    thread.join(WAIT)
+    expected = [[[number], [number]] for number in rounds]
+    assert found == {0: expected, 1: expected}
+
+
 def test_epochs_grow_by_one_on_each_rank_by_itself(shared: SharedMemory) -> None:
     zero, one = member(shared, 0), member(shared, 1)
     assert [zero.next_epoch(), zero.next_epoch(), one.next_epoch()] == [1, 2, 1]
@@ -217,6 +232,15 @@ def test_no_deadlock_while_the_late_rank_is_about_to_leave_the_barrier_before(sh
     waits(shared, 1, PAD, target=1)
     shared.pads[SLOT, :2, :2] = [[2, 1], [2, 1]]
     assert not is_deadlock(shared, 0, 1)
+
+
+def test_a_kernel_that_waits_for_a_rank_stuck_in_the_barrier_before_is_deadlocked(shared: SharedMemory) -> None:
+    """Rank 2 has ended without its signal to rank 1, for which rank 0 waits in the next barrier."""
+    group = (0, 1, 2)
+    for rank, epoch in ((0, 2), (1, 1)):
+        member(shared, rank, group).note(PAD, epoch)
+    shared.pads[SLOT, :2] = [[2, 1, 2], [2, 1, 0]]
+    assert deadlocked(shared, {SLOT: group}, [0, 1])
 
 
 def test_no_deadlock_while_the_late_rank_is_in_the_same_barrier_kernel(shared: SharedMemory) -> None:

@@ -241,6 +241,7 @@ def test_a_hang_shows_the_stack_of_every_rank(ranks: World) -> None:
 def test_a_rank_that_never_returns_is_reported_at_the_deadline(
     ranks: World, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:
+    ranks.run(scenario())  # so that starting ranks takes none of the time below
     monkeypatch.setattr(ranks, "deadline", 1.0)
     began = time.monotonic()
     draw = ranks.run(scenario(pool=pool))
@@ -333,7 +334,7 @@ def remains(ranks: World) -> dict[str, Any]:
     return {"world": world, "alive": alive, "left": marked(mark), "before": before, "now": (descriptors(), mappings())}
 
 
-def test_a_drawn_twice_ranks_has_processes(remains: dict[str, Any]) -> None:
+def test_a_world_of_two_ranks_has_processes(remains: dict[str, Any]) -> None:
     assert len(remains["alive"]) == 3  # the ranks, and the zygote they are forked from
 
 
@@ -443,12 +444,12 @@ def test_a_zygote_that_starts_dies_with_its_parent(request: pytest.FixtureReques
 
 
 def test_the_end_of_the_zygote_is_the_machines_fault() -> None:
-    """Where memory runs out the kernel may end any process."""
+    """Where memory runs out the kernel may end any process. The first draw may still tell of the ranks alone."""
     with World(2, "sim") as world:
         psutil.Process(world.pids[0]).parent().kill()
-        drawn_twice = [scenario(), scenario()]  # the first may still tell of the ranks that died with it
+        twice = [scenario(), scenario()]
         with pytest.raises(MachineError):
-            [world.run(drawn) for drawn in drawn_twice]
+            [world.run(drawn) for drawn in twice]
 
 
 # other ways to start

@@ -108,8 +108,8 @@ def topology(console: Console, shown: Topology) -> None:
 def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]], title: str = "") -> None:
     """A plain table."""
     shown = Table(title=title or None, title_justify="left")
-    for column in columns:
-        shown.add_column(column)
+    for index, column in enumerate(columns):
+        shown.add_column(column, no_wrap=index == 0, overflow="fold")
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
     console.print(shown)

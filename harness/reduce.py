@@ -1,0 +1,152 @@
+"""Makes a failing scenario smaller where Hypothesis stops: fewer ranks, fewer steps, plainer numbers.
+
+Hypothesis shrinks the choices behind a scenario; a layout is several choices that must change
+together, which it rarely manages. Here the scenario itself is changed: every smaller layout of the
+same convention, every step left out, every number made plain.
+
+Invariant: what comes back breaks the same rule, was executed, and is no larger than what went in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from math import prod
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.layout import DEGREES
+from harness.program import AllGather, Allocate, Ballast, Elements, ReduceScatter, Scenario, Step, View, at
+from harness.topology import Topology
+
+Fails = Callable[[Scenario], bool]
+
+
+def reduce(scenario: Scenario, fails: Fails, runs: int = 300) -> Scenario:
+    """The smallest scenario found for which `fails` holds, in at most `runs` calls of it."""
+    left = runs
+    progress = True
+    while progress:
+        progress = False
+        for candidates in (_without_steps, _smaller_layouts, _plainer):
+            found = True
+            while found:
+                found = False
+                for candidate in candidates(scenario):
+                    if left == 0:
+                        return scenario
+                    left -= 1
+                    if fails(candidate):
+                        scenario, found, progress = candidate, True, True
+                        break
+    return scenario
+
+
+def _valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> Iterator[Scenario]:
+    """The scenario with another topology and program, if there is such a one."""
+    try:
+        candidate = Scenario(topology, steps, scenario.system, scenario.seed)
+    except UsageError:
+        return
+    if candidate != scenario:
+        yield candidate
+
+
+def _without_steps(scenario: Scenario) -> Iterator[Scenario]:
+    """One step less; with an allocation go the steps that use its buffer."""
+    for index in reversed(range(len(scenario.steps))):
+        gone = scenario.steps[index]
+        rest = scenario.steps[:index] + scenario.steps[index + 1 :]
+        if isinstance(gone, Allocate | Ballast):
+            rest = tuple(step for step in rest if gone.buffer not in _buffers(step))
+        yield from _valid(scenario, scenario.topology, rest)
+
+
+def _buffers(step: Step) -> set[str]:
+    views = (getattr(step, name, None) for name in ("source", "output"))
+    return {getattr(step, "buffer", "")} | {view.buffer for view in views if isinstance(view, View)}
+
+
+def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
+    """Every layout of the same convention with fewer ranks, smallest first."""
+    names = DEGREES.get(scenario.topology.convention)
+    if names is None:
+        return
+    for world in range(2, scenario.world):
+        widths = [width for width in range(1, world + 1) if world % width == 0]
+        for values in product(widths, repeat=len(names)):
+            topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world)
+            if topology is not None:
+                steps = tuple(_for_world(step, world) for step in scenario.steps)
+                yield from _valid(scenario, topology, steps)
+
+
+def _layout(like: Topology, widths: dict[str, int], world: int) -> Topology | None:
+    """A layout of these widths, if it has `world` ranks. Widths that do not multiply are skipped cheaply."""
+    spanning = ("tp", "pp") if like.convention == "sglang" else tuple(name for name in widths if name != "dcp")
+    if prod(widths[name] for name in spanning) != world:
+        return None
+    degrees: dict[str, object] = {name: width for name, width in widths.items() if width != 1}
+    if "order" in like.degrees:
+        degrees["order"] = like.degrees["order"]
+    try:
+        return Topology(name="reduced", convention=like.convention, degrees=degrees)
+    except UsageError:
+        return None
+
+
+def _for_world(step: Step, world: int) -> Step:
+    """The step with sizes given for each rank cut to the smaller world, and ranks wrapped into it."""
+    changes: dict[str, object] = {}
+    for name in ("elements", "count"):
+        value = getattr(step, name, None)
+        if isinstance(value, tuple):
+            cut = value[:world]
+            changes[name] = cut[0] if len(set(cut)) == 1 else cut
+    if hasattr(step, "rank"):
+        changes["rank"] = step.rank % world
+    return msgspec.structs.replace(step, **changes) if changes else step
+
+
+def _plainer(scenario: Scenario) -> Iterator[Scenario]:
+    """Each step with one thing made plain, and each buffer no larger than it need be."""
+    for index, step in enumerate(scenario.steps):
+        for plain in _plain_steps(step):
+            yield from _replaced(scenario, index, plain)
+        if isinstance(step, Allocate):
+            yield from _replaced(scenario, index, msgspec.structs.replace(step, elements=_needed(scenario, step)))
+    retyped = tuple(
+        msgspec.structs.replace(step, dtype="float32") if isinstance(step, Allocate) else step
+        for step in scenario.steps
+    )
+    yield from _valid(scenario, scenario.topology, retyped)
+
+
+def _replaced(scenario: Scenario, index: int, step: Step) -> Iterator[Scenario]:
+    steps = (*scenario.steps[:index], step, *scenario.steps[index + 1 :])
+    yield from _valid(scenario, scenario.topology, steps)
+
+
+def _plain_steps(step: Step) -> Iterator[Step]:
+    if not isinstance(step, AllGather | ReduceScatter):
+        return
+    part, whole = ("source", "output") if isinstance(step, AllGather) else ("output", "source")
+    plain = {"count": 1, "via": "library", part: None, whole: View(step.whole.buffer), "op": "sum", "claim": False}
+    for name, value in plain.items():
+        if hasattr(step, name):
+            yield msgspec.structs.replace(step, **{name: value})
+
+
+def _needed(scenario: Scenario, allocated: Allocate) -> Elements:
+    """The elements that the steps on a buffer reach, the same on every rank."""
+    needed = 1
+    for step in scenario.steps:
+        if isinstance(step, AllGather | ReduceScatter):
+            for view, chunks in ((step.whole, None), (step.part, 1)):
+                if view is not None and view.buffer == allocated.buffer:
+                    for rank in range(scenario.world):
+                        size = chunks or len(scenario.topology.group(step.family, rank))
+                        needed = max(needed, view.offset + size * at(step.count, rank))
+    smallest = min(at(allocated.elements, rank) for rank in range(scenario.world))
+    return needed if needed <= smallest else allocated.elements

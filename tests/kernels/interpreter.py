@@ -1,0 +1,57 @@
+"""A process in which Triton interprets kernels, and the parent's side of it.
+
+Triton reads TRITON_INTERPRET when it is imported, and half of its library stays compiled if it was
+imported without. Whether another test has imported it here cannot be known, so kernels run elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE = 60.0
+
+
+class Interpreter:
+    """Answers calls to the functions of `tests.kernels.interpreted`, one at a time; arrays go there and back."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "tests.kernels.interpreted", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
+        theirs.close()
+
+    def __call__(self, function: str, *arguments: Any) -> Any:
+        """The function's result. Raises what it raised, and `TimeoutError` where it does not return."""
+        self._connection.send((function, arguments))
+        if not self._connection.poll(DEADLINE):
+            self.close()
+            raise TimeoutError(f"{function} did not return within {DEADLINE:.0f} s")
+        result = self._connection.recv()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(connection: Connection, functions: dict[str, Any]) -> None:
+    """Answer calls until the parent closes the connection."""
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(functions[function](*arguments))
+        except Exception as error:
+            connection.send(RuntimeError(f"{type(error).__name__}: {error}"))

@@ -1,0 +1,35 @@
+"""One rank of the simulation in this process, and three as processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.shared import SharedMemory
+from harness.substrate.sim.substrate import SimSubstrate
+from harness.world import World
+from tests.substrate.one_rank import Rank
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[SharedMemory]:
+    shared = SharedMemory.create(1)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def rank(memory: SharedMemory) -> Rank:
+    """A rank at the start of a draw: nothing recorded, no pool, an empty arena."""
+    memory.reset()
+    rank = Rank(SimSubstrate(0, memory))
+    rank.substrate.start_recording(rank.facts.append)
+    return rank
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[World]:
+    """Three ranks; smaller scenarios take the first ones. They are replaced after a hang."""
+    with World(3, "sim") as world:
+        yield world
