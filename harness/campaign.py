@@ -32,6 +32,10 @@ BATCH = 12
 the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
 
 
+MORE = 48
+"""Draws after the first finding, in which other rules may be found."""
+SHRINKS = 80
+"""Runs that Hypothesis may spend on a batch's failures, before `harness.reduce` takes over."""
 KNOWN_SECONDS = 60.0
 """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
 REDUCE_SECONDS = 30.0
@@ -66,10 +70,14 @@ class _Stop(BaseException):
         self.error = error
 
 
+class _Enough(BaseException):
+    """Leaves a Hypothesis run whose failures are small enough for `harness.reduce`."""
+
+
 class Campaign:
     """Draws scenarios from `strategy` and runs them on `world` until the budget ends.
 
-    A rule that is found is shrunk at once and settled; the draws go on for rules not yet found.
+    A rule that is found is shrunk at once and settled; a few more draws look for other rules.
 
     `environment` goes into the seed files; `progress` is called after every draw.
     """
@@ -90,6 +98,7 @@ class Campaign:
         self._failed = False
         self._settled: frozenset[str] = frozenset()
         self._known = 0.0
+        self._shrinks = 0
         self._clean: set[int] = set()
         self._end: float | None = None
         self._limit: int | None = None
@@ -102,7 +111,7 @@ class Campaign:
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
-                self._settled, self._failed = frozenset(self.tally.found), False
+                self._settled, self._failed, self._shrinks = frozenset(self.tally.found), False, 0
                 self._batch(self._seed * 1_000_003 + batch)
                 for rule in self.tally.found.keys() - self._settled:
                     self._reduce(rule)
@@ -129,12 +138,16 @@ class Campaign:
 
         try:
             drawn()
+        except _Enough:
+            pass
         except (Finding, Flaky, BaseExceptionGroup) as raised:
             _only_findings(raised)
 
     def _one(self, scenario: Scenario) -> None:
         if self._spent():
             raise _Stop
+        if self._shrinks >= SHRINKS:
+            raise _Enough
         if hash(scenario) in self._clean:
             return  # every batch starts from the same simplest example
         began = time.monotonic()
@@ -179,12 +192,16 @@ class Campaign:
             return True
         if self._failed:
             return False
+        first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
+        if self.tally.draws >= first + MORE:
+            return True
         return self._known > KNOWN_SECONDS or (self._limit is not None and self.tally.draws >= self._limit)
 
     def _count(self, draw: Draw, vacuous: bool, seconds: float) -> None:
         tally = self.tally
         if self._failed:
             tally.shrinking += 1
+            self._shrinks += 1
             return
         tally.draws += 1
         tally.seconds += seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ ENDED = "ended"
 GRACE = 0.5
 """Seconds for the other ranks to say what befell them, once one has died or broken."""
 START_DEADLINE = 120.0
+
+
+class _Died(MachineError):
+    """A rank was gone when it should have answered."""
 
 
 class World:
@@ -165,27 +169,26 @@ class World:
         """Tell the ranks that will idle of a new world size; those of the draw learn it with the draw."""
         if size in self._sizes:
             return
-        alive = [rank for rank in self._ranks if not rank.is_dead(closed=False)]
-        if len(alive) == len(self._ranks):  # a dead one is for the draw to find, with its end
-            for rank in alive:
-                rank.send(("world", size))
-            self._collect(alive)
+        for rank in self._ranks:
+            rank.send(("world", size))
+        with suppress(_Died):  # the draw finds the dead rank, and tells of its end
+            self._collect(self._ranks)
             self._sizes.add(size)
 
     def _collect(self, ranks: list[RankProcess]) -> list[tuple[Any, ...]]:
-        """One reply from each rank before the first draw. Raises `MachineError` if one fails."""
+        """One reply from each rank outside a draw. Raises `_Died` if one is gone, `MachineError` if one fails."""
         replies = []
         end = time.monotonic() + START_DEADLINE
         for index, rank in enumerate(ranks):
             try:
                 if not rank.connection.poll(max(0.0, end - time.monotonic())):
+                    self._drop()
                     raise MachineError(f"rank {index} did not start within {START_DEADLINE:.0f} s")
                 replies.append(rank.connection.recv())
             except (EOFError, ConnectionError):
                 words = rank.printed().splitlines() or ["no message"]
-                self._drop()
-                raise MachineError(f"rank {index} died while starting: {words[-1]}") from None
-            if replies[-1][0] in ("failed", "refused"):
+                raise _Died(f"rank {index} died while starting: {words[-1]}") from None
+            if replies[-1][0] in ("failed", "refused", "broken"):
                 self._drop()
                 raise MachineError(f"rank {index} cannot start: {replies[-1][1]}")
         return replies

@@ -210,11 +210,11 @@ def test_segments_side_by_side_do_not_merge() -> None:
 # streams
 
 
-def test_block_freed_on_one_stream_is_not_given_to_another() -> None:
+@pytest.mark.parametrize(("freed", "other"), [(1, 2), (2, 1)])
+def test_block_freed_on_one_stream_is_not_given_to_another(freed: int, other: int) -> None:
     pool = allocator(Memory())
-    block = pool.allocate(4 * K, stream=1)
-    pool.release(block)
-    assert [pool.allocate(4 * K, stream=2).address, pool.allocate(4 * K, stream=1).address] == [2 * FAR, FAR]
+    pool.release(pool.allocate(4 * K, stream=freed))
+    assert [pool.allocate(4 * K, stream=stream).address for stream in (other, freed)] == [2 * FAR, FAR]
 
 
 def test_rest_of_a_segment_stays_with_its_stream() -> None:
