@@ -1,4 +1,4 @@
-"""A property test as a user of the plugin writes it: `pytest -p harness.plugin examples/test_property.py`.
+"""A property test as a user of the plugin writes it: `pytest examples/test_property.py`.
 
 Options: --symm-substrate, --symm-world, --symm-pool, --symm-collectives, --symm-seeds-dir.
 """

@@ -28,5 +28,5 @@ def guarded(where: str, call: Callable[[], T]) -> T:
         return call()
     except (torch.OutOfMemoryError, NotOwned):
         raise
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         raise SystemRaised(where, error) from error

@@ -61,6 +61,10 @@ class _State:
         self.seen: set[str] = set()
 
     def take(self, step: Step) -> None:
+        try:
+            msgspec.convert(msgspec.to_builtins(step), type(step))
+        except msgspec.ValidationError as error:
+            raise _Refused(str(error)) from None
         family = getattr(step, "family", None)
         if family is not None and family not in self.topology.families:
             raise _Refused(f"family {family!r} is not one of {', '.join(self.topology.families)}")
@@ -135,6 +139,8 @@ class _State:
     def _operand(self, view: View, needs: list[int]) -> str:
         """The view's dtype, if its buffer holds what each rank needs."""
         buffer = self._buffer(view.buffer)
+        if buffer.dtype == "uint8":
+            raise _Refused(f"{view.buffer!r} is ballast, which one rank holds alone")
         for rank, need in enumerate(needs):
             room = at(buffer.elements, rank) - view.offset
             if view.offset < 0 or room < need:
@@ -146,7 +152,7 @@ class _State:
 
     @staticmethod
     def _reduction(step: ReduceScatter, dtype: str, sizes: list[int]) -> None:
-        if dtype.startswith("float8") or dtype == "uint8":
+        if dtype.startswith("float8"):
             raise _Refused(f"{dtype} is not reduced exactly in every order; use it in all_gather")
         if step.op == "avg" and dtype == "int32":
             raise _Refused("avg of int32 is not exact")

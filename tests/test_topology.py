@@ -185,9 +185,6 @@ def test_file_that_is_no_object_is_refused(data: object, tmp_path: Path) -> None
         ("convention", ["sglang"]),
         ("degrees", [8]),
         ("degrees", None),
-        ("degrees", {"tp": 2.0}),
-        ("degrees", {"tp": True}),
-        ("degrees", {"tp": [2]}),
         ("placement", "one node"),
         ("placement", {"nodes": "2"}),
         ("placement", {"ranks": [0, 1]}),
@@ -197,6 +194,12 @@ def test_file_that_is_no_object_is_refused(data: object, tmp_path: Path) -> None
 )
 def test_value_of_the_wrong_type_is_refused(key: str, value: object, tmp_path: Path) -> None:
     assert f"at `$.{key}" in refusal(written(tmp_path, {**PAIR, key: value}))
+
+
+@pytest.mark.parametrize("width", [2.0, True, [2]])
+def test_degree_that_is_no_integer_is_refused_by_its_name(width: object, tmp_path: Path) -> None:
+    sentence = refusal(written(tmp_path, {**PAIR, "degrees": {"tp": width}}))
+    assert f"degree tp={width!r} is not a positive integer" in sentence
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ Rules: rank-crash, hang.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from harness.draw import Fate
 from harness.findings import Finding, Hang, RankCrash
 from harness.oracle.case import Case, ranks_text
 
@@ -14,7 +16,7 @@ from harness.oracle.case import Case, ranks_text
 def judge(case: Case) -> Iterator[Finding]:
     for fate in case.draw.fates:
         if fate.state == "crashed":
-            how = fate.how.splitlines()[0]
+            how = fate.how.splitlines()[0] if fate.how else "ended"
             yield RankCrash(
                 f"rank {fate.rank} {how} at {_stands(case, fate.rank)}.",
                 step=_step(case, fate.rank),
@@ -28,6 +30,12 @@ def judge(case: Case) -> Iterator[Finding]:
             step=min(_step(case, rank) for rank in hung),
             ranks=hung,
         )
+
+
+def _frame(fate: Fate) -> str:
+    """The innermost Python frame, where the rank could still write it."""
+    frame = re.search(r'File "([^"]+)", line (\d+) in (\S+)', fate.how)
+    return f", in {frame[3]} ({frame[1].rpartition('/')[2]}:{frame[2]})" if frame else ""
 
 
 def _step(case: Case, rank: int) -> int:

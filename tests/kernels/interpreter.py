@@ -14,34 +14,47 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 60.0
+DEADLINE = 30.0
 
 
 class Interpreter:
-    """Answers calls to the functions of `tests.kernels.interpreted`, one at a time; arrays go there and back."""
+    """Answers calls to the functions of `tests.kernels.interpreted`, one at a time; arrays go there and back.
+
+    The process starts with the first call, and again with the next one after it was lost.
+    """
 
     def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, function: str, *arguments: Any) -> Any:
+        """The function's result. Raises what it raised, and `RuntimeError` where no answer comes."""
+        if self._process is None:
+            self._start()
+        self._connection.send((function, arguments))
+        try:
+            answered = self._connection.poll(DEADLINE)
+            result = self._connection.recv() if answered else RuntimeError(f"no answer within {DEADLINE:.0f} s")
+        except EOFError:
+            answered, result = False, RuntimeError("the interpreter died")
+        if not answered:
+            self.close()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _start(self) -> None:
         self._connection, theirs = Pipe()
         environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.kernels.interpreted", str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
         theirs.close()
 
-    def __call__(self, function: str, *arguments: Any) -> Any:
-        """The function's result. Raises what it raised, and `TimeoutError` where it does not return."""
-        self._connection.send((function, arguments))
-        if not self._connection.poll(DEADLINE):
-            self.close()
-            raise TimeoutError(f"{function} did not return within {DEADLINE:.0f} s")
-        result = self._connection.recv()
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
     def close(self) -> None:
-        self._connection.close()
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 def serve(connection: Connection, functions: dict[str, Any]) -> None:

@@ -251,6 +251,14 @@ def test_window_counts_for_its_own_communicator_alone_though_the_ranks_are_the_s
     assert (paths(draw), wrong_on(draw)) == (["symmetric", "legacy"], [])
 
 
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+@pytest.mark.parametrize(("owner", "path"), [("back", "symmetric"), ("ring", "legacy")])
+def test_chunks_lie_in_group_order_where_that_is_not_rank_order(kind: str, owner: str, path: str, ranks: World) -> None:
+    call = gather("back") if kind == "all_gather" else ReduceScatter("back", A, 32)
+    draw = run(ranks, Allocate("a", owner, 64), call)
+    assert (paths(draw), wrong_on(draw)) == ([path], [])
+
+
 def test_only_the_start_address_is_looked_up(ranks: World) -> None:
     draw = run(ranks, Allocate("a", "ring", 4096), gather(count=2048), pool="tests.planted:ShortWindow")
     assert (paths(draw), rules(draw)) == (["symmetric"], {"partly-registered"})

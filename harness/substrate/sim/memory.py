@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from harness.shared import SharedMemory
@@ -122,16 +122,19 @@ class _Routing(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten.empty.memory_format:
-            return self._pool.empty(tuple(args[0]), kwargs.get("dtype") or torch.get_default_dtype())
-        known = _storages((args, kwargs))
-        return tree_map_only(torch.Tensor, lambda made: self._moved(made, known), func(*args, **kwargs))
+        with _disable_current_modes():  # the innermost pool has the allocation to itself
+            if func is torch.ops.aten.empty.memory_format and kwargs.get("memory_format") is None:
+                return self._pool.empty(tuple(args[0]), kwargs.get("dtype") or torch.get_default_dtype())
+            # what is lifted was made beneath the dispatcher a moment ago, so it is new and not an argument
+            known = set() if func is torch.ops.aten.lift_fresh.default else _storages((args, kwargs))
+            return tree_map_only(torch.Tensor, lambda made: self._moved(made, known), func(*args, **kwargs))
 
     def _moved(self, made: torch.Tensor, known: set[int]) -> torch.Tensor:
         if made.untyped_storage().data_ptr() in known or made.numel() == 0:
             return made
-        moved = self._pool.empty(tuple(made.shape), made.dtype)
-        return moved.copy_(made)
+        sizes = zip(made.shape, made.stride(), strict=True)
+        span = 1 + sum((size - 1) * stride for size, stride in sizes)
+        return self._pool.empty((span,), made.dtype).as_strided(made.shape, made.stride()).copy_(made)
 
 
 def _storages(values: Any) -> set[int]:
