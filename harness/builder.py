@@ -9,7 +9,7 @@ and not after its communicator was replaced.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.layout import Group
@@ -35,6 +35,8 @@ from harness.topology import Topology
 Hazard = Literal["ballast", "deny", "uneven"]
 LARGEST_ACTION = 3
 """Steps an action may take: two buffers and a collective."""
+LARGEST_BYTES = 16 << 20
+"""A collective's output or source, without what is added to its buffer."""
 KERNEL_COUNT = 4097
 """Largest count drawn for kernels: the interpreter pays by the element."""
 
@@ -86,7 +88,9 @@ class Builder:
         for action in actions:
             if not self._take(action, self._max_steps - LARGEST_ACTION):
                 break
-        self._take(last, max(self._max_steps, LARGEST_ACTION))
+        if self._max_steps < LARGEST_ACTION:
+            last = replace(last, part="in-place")  # one buffer and one collective
+        self._take(last, max(self._max_steps, 2))
         return tuple(self._steps)
 
     def _take(self, action: Action, limit: int) -> bool:
@@ -151,8 +155,9 @@ class Builder:
 
     def _drawn_count(self, action: Action, family: str) -> Elements:
         """One count for all ranks, or, spread over the groups of a family, one for each group."""
-        count = min(action.count, KERNEL_COUNT) if action.via == "kernel" else action.count
         groups = self._topology.families[family]
+        fits = LARGEST_BYTES // 4 // max(len(group) for group in groups)
+        count = min(action.count, fits, KERNEL_COUNT if action.via == "kernel" else action.count)
         if action.spread == 0 or len(groups) == 1:
             return count
         per_group = {rank: count + index * action.spread for index, group in enumerate(groups) for rank in group}
@@ -177,7 +182,14 @@ class Builder:
         for live in self._live:
             enough = all(at(live.elements, r) >= at(count, r) + action.slack for r in range(self._topology.world))
             same_pool = role == "plain" or self._topology.families[live.family] == self._topology.families[family]
-            if live is not whole and live.role == role and live.dtype == whole.dtype and enough and same_pool:
+            if (
+                live is not whole
+                and not live.stale
+                and live.role == role
+                and live.dtype == whole.dtype
+                and enough
+                and same_pool
+            ):
                 return View(live.name, action.slack)
         needs = [at(count, rank) + action.slack for rank in range(self._topology.world)]
         return View(self._new(action, family, needs, whole.dtype, role, roomy=False).name, action.slack)

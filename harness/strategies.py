@@ -87,8 +87,13 @@ _CONVENTIONS = {"sglang": _sglang, "vllm": _vllm, "megatron": _megatron}
 @st.composite
 def layouts(draw: st.DrawFn, world: int = 8) -> Topology:
     """Topologies with random degrees of every convention, of at most `world` ranks on one node."""
+    return draw(_layouts_of(draw(_sizes(world))))
+
+
+@st.composite
+def _layouts_of(draw: st.DrawFn, world: int) -> Topology:
     convention = draw(st.sampled_from(list(_CONVENTIONS)))
-    degrees = draw(_CONVENTIONS[convention](draw(_sizes(world))))
+    degrees = draw(_CONVENTIONS[convention](world))
     return Topology(name="drawn", convention=convention, degrees={k: v for k, v in degrees.items() if v != 1})
 
 
@@ -107,8 +112,16 @@ def topologies(world: int = 8, named: Sequence[Topology] | None = None) -> st.Se
             if topology.world > world:
                 raise UsageError(f"topology {topology.name!r} has {topology.world} ranks; the world has {world}")
         return st.sampled_from(sorted(named, key=lambda topology: topology.world))
-    fitting = sorted((t for t in _shipped() if t.world <= world), key=lambda topology: topology.world)
-    return st.one_of(layouts(world), st.sampled_from(fitting)) if fitting else layouts(world)
+    return _mixed(world)
+
+
+@st.composite
+def _mixed(draw: st.DrawFn, world: int) -> Topology:
+    """The number of ranks first, so that shrinking lowers it by itself; then a layout or a named topology."""
+    size, from_file = draw(_sizes(world)), draw(st.booleans())
+    fitting = [topology for topology in _shipped() if topology.world == size]
+    named: st.SearchStrategy[Topology] = st.sampled_from(fitting)
+    return draw(named if from_file and fitting else _layouts_of(size))
 
 
 def _counts() -> st.SearchStrategy[int]:
@@ -122,11 +135,12 @@ def _small() -> st.SearchStrategy[int]:
 
 def actions(hazards: Collection[Hazard] = (), via: Via = "mixed") -> st.SearchStrategy[Action]:
     """One action of a program. See `harness.builder.Action` for what its numbers mean."""
-    kinds = [*COLLECTIVES * 3, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven")]
-    return _actions(kinds, hazards, via)
+    kinds = (*COLLECTIVES * 3, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven"))
+    return _actions(kinds, frozenset(hazards), via)
 
 
-def _actions(kinds: Sequence[str], hazards: Collection[Hazard], via: Via) -> st.SearchStrategy[Action]:
+@cache
+def _actions(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via) -> st.SearchStrategy[Action]:
     paths = {"mixed": ("library", "library", "kernel"), "library": ("library",), "kernel": ("kernel",)}[via]
     return st.builds(
         Action,
@@ -158,10 +172,10 @@ def programs(
 ) -> tuple[Step, ...]:
     """Steps for one topology: at most `max_steps`, with at least one collective.
 
-    `hazards` adds what even a right system may not survive without agreement between ranks.
+    `max_steps` is at least 2. `hazards` adds what even a right system may not survive without agreement between ranks.
     """
     chosen = draw(st.lists(actions(hazards, via), max_size=max(0, max_steps // 2 - 1)))
-    last = draw(_actions(COLLECTIVES, hazards, via))
+    last = draw(_actions(COLLECTIVES, frozenset(hazards), via))
     return Builder(topology, max_steps).build(chosen, last)
 
 
