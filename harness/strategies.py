@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cache
+from itertools import permutations
 from typing import Literal, TypeVar
 
 import hypothesis
@@ -44,57 +45,59 @@ def _sizes(world: int) -> st.SearchStrategy[int]:
     return st.sampled_from([*range(2, world + 1)] * 4 + [1])
 
 
-@st.composite
-def _sglang(draw: st.DrawFn, world: int) -> dict[str, object]:
-    pp = draw(st.sampled_from(_divisors(world)))
+def _pick(number: int, pick: int) -> int:
+    """The divisor of `number` that a drawn `pick` stands for; 1 for 0."""
+    divisors = _divisors(number)
+    return divisors[pick % len(divisors)]
+
+
+def _sglang(world: int, picks: Sequence[int]) -> dict[str, object]:
+    pp = _pick(world, picks[0])
     tp = world // pp
-    attn_dp = draw(st.sampled_from(_divisors(tp)))
-    attn_cp = draw(st.sampled_from(_divisors(tp // attn_dp)))
-    ep = draw(st.sampled_from(_divisors(tp)))
-    moe_dp = draw(st.sampled_from(_divisors(tp // ep)))
-    dcp = draw(st.sampled_from(_divisors(tp)))
-    return {"tp": tp, "pp": pp, "attn_dp": attn_dp, "attn_cp": attn_cp, "ep": ep, "moe_dp": moe_dp, "dcp": dcp}
+    attn_dp, ep = _pick(tp, picks[1]), _pick(tp, picks[3])
+    return {
+        "tp": tp,
+        "pp": pp,
+        "attn_dp": attn_dp,
+        "attn_cp": _pick(tp // attn_dp, picks[2]),
+        "ep": ep,
+        "moe_dp": _pick(tp // ep, picks[4]),
+        "dcp": _pick(tp, picks[5]),
+    }
 
 
-@st.composite
-def _factors(draw: st.DrawFn, world: int, names: Sequence[str]) -> dict[str, object]:
+def _factors(world: int, names: Sequence[str], picks: Sequence[int]) -> dict[str, int]:
     """Widths of `names` whose product is `world`; the last takes what the others leave."""
-    widths: dict[str, object] = {}
-    for name in names[:-1]:
-        width = draw(st.sampled_from(_divisors(world)))
-        widths[name] = width
-        world //= width
+    widths: dict[str, int] = {}
+    for name, pick in zip(names[:-1], picks, strict=False):
+        widths[name] = _pick(world, pick)
+        world //= widths[name]
     return {**widths, names[-1]: world}
 
 
-@st.composite
-def _vllm(draw: st.DrawFn, world: int) -> dict[str, object]:
-    degrees = draw(_factors(world, ("pp", "dp", "pcp", "tp")))
-    spread = int(str(degrees["tp"])) * int(str(degrees["pcp"]))
-    return {**degrees, "dcp": draw(st.sampled_from(_divisors(spread)))}
+def _vllm(world: int, picks: Sequence[int]) -> dict[str, object]:
+    degrees = _factors(world, ("pp", "dp", "pcp", "tp"), picks)
+    return {**degrees, "dcp": _pick(degrees["tp"] * degrees["pcp"], picks[5])}
 
 
-@st.composite
-def _megatron(draw: st.DrawFn, world: int) -> dict[str, object]:
-    degrees = draw(_factors(world, ("pp", "ep", "dp", "cp", "tp")))
-    order = draw(st.permutations(("tp", "cp", "ep", "dp", "pp")))
-    return {**degrees, "order": "-".join(order)}
+def _megatron(world: int, picks: Sequence[int]) -> dict[str, object]:
+    degrees = _factors(world, ("pp", "ep", "dp", "cp", "tp"), picks)
+    return {**degrees, "order": "-".join(_ORDERS[picks[5] % len(_ORDERS)])}
 
 
+_ORDERS = tuple(permutations(("tp", "cp", "ep", "dp", "pp")))
 _CONVENTIONS = {"sglang": _sglang, "vllm": _vllm, "megatron": _megatron}
+_PICKS = st.tuples(*[st.integers(0, 119)] * 6)
 
 
-@st.composite
-def layouts(draw: st.DrawFn, world: int = 8) -> Topology:
-    """Topologies with random degrees of every convention, of at most `world` ranks on one node."""
-    return draw(_layouts_of(draw(_sizes(world))))
-
-
-@st.composite
-def _layouts_of(draw: st.DrawFn, world: int) -> Topology:
-    convention = draw(st.sampled_from(list(_CONVENTIONS)))
-    degrees = draw(_CONVENTIONS[convention](world))
+def _layout(convention: str, world: int, picks: Sequence[int]) -> Topology:
+    degrees = _CONVENTIONS[convention](world, picks)
     return Topology(name="drawn", convention=convention, degrees={k: v for k, v in degrees.items() if v != 1})
+
+
+def layouts(world: int = 8) -> st.SearchStrategy[Topology]:
+    """Topologies with random degrees of every convention, of at most `world` ranks on one node."""
+    return st.builds(_layout, st.sampled_from(list(_CONVENTIONS)), _sizes(world), _PICKS)
 
 
 @cache
@@ -115,13 +118,16 @@ def topologies(world: int = 8, named: Sequence[Topology] | None = None) -> st.Se
     return _mixed(world)
 
 
-@st.composite
-def _mixed(draw: st.DrawFn, world: int) -> Topology:
-    """The number of ranks first, so that shrinking lowers it by itself; then a layout or a named topology."""
-    size, from_file = draw(_sizes(world)), draw(st.booleans())
-    fitting = [topology for topology in _shipped() if topology.world == size]
-    named: st.SearchStrategy[Topology] = st.sampled_from(fitting)
-    return draw(named if from_file and fitting else _layouts_of(size))
+def _mixed(world: int) -> st.SearchStrategy[Topology]:
+    """Named topologies and layouts, always from the same number of choices, so that each shrinks by itself."""
+
+    def build(size: int, from_file: bool, convention: str, picks: tuple[int, ...]) -> Topology:
+        fitting = [topology for topology in _shipped() if topology.world == size]
+        if from_file and fitting:
+            return fitting[picks[0] % len(fitting)]
+        return _layout(convention, size, picks)
+
+    return st.builds(build, _sizes(world), st.booleans(), st.sampled_from(list(_CONVENTIONS)), _PICKS)
 
 
 def _counts() -> st.SearchStrategy[int]:
