@@ -30,8 +30,6 @@ from harness.world import World
 BATCH = 12
 """Examples of one Hypothesis run. From the tenth on, five of six examples are mutations of another with
 the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
-
-
 MORE = 48
 """Draws after the first finding, in which other rules may be found."""
 SHRINKS = 80

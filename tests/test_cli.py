@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +24,14 @@ from harness.program import AllGather, Allocate, Release, Scenario, System, View
 from harness.topology import Topology, find, named, save
 from tests.processes import left, marked, new_mark
 
-ALONE = {"CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
-"""No GPU, so that `auto` means the same everywhere, and no files but those the command writes."""
+ALONE = {
+    "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "COLUMNS": "80",
+}
+"""The command of this very environment, active or not; no GPU, so that `auto` means the same everywhere; no files but
+those the command writes."""
 SIM = ("--substrate", "sim")
 SHORT = ("--draws", "5", "--world", "2", *SIM)
 THREE = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),), "cp": ((0, 1), (2,))})
@@ -538,7 +545,7 @@ def test_a_machine_that_refuses_leaves_no_file(starved: Callable[[str], Run], na
 MOMENTS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, str], Path], bool], float]] = {
     "while ranks start": ((), lambda mark, folder: len(marked(mark)) > 1, 0.3),
     "while drawing": ((), lambda mark, folder: len(marked(mark)) == 4, 1.0),
-    "while shrinking": (("--pool", "shared-at-alloc"), lambda mark, folder: (folder / "symm-seeds").is_dir(), 1.0),
+    "while shrinking": (("--pool", "shared-at-alloc"), lambda mark, folder: (folder / "symm-seeds").is_dir(), 0.05),
 }
 """Options, when the moment has come, and the seconds to let pass then."""
 
