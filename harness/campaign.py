@@ -11,9 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import msgspec
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
@@ -24,12 +22,10 @@ from harness.keeper import Found, Keeper
 from harness.oracle import examine
 from harness.program import Scenario
 from harness.reduce import reduce
+from harness.strategies import batch
 from harness.trace import Ran, Registered
 from harness.world import World
 
-BATCH = 12
-"""Examples of one Hypothesis run. From the tenth on, five of six examples are mutations of another with
-the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
 MORE = 48
 """Draws after the first finding, in which other rules may be found."""
 SHRINKS = 80
@@ -105,37 +101,24 @@ class Campaign:
         """At most `draws` draws (None: no limit) in at most `minutes`. Raises `UsageError` for a wrong request."""
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
         self._limit = draws
-        batch, idle = 0, 0
+        number, idle = 0, 0
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
                 self._settled, self._failed, self._shrinks = frozenset(self.tally.found), False, 0
-                self._batch(self._seed * 1_000_003 + batch)
+                self._batch(number)
                 for rule in self.tally.found.keys() - self._settled:
                     self._reduce(rule)
-                batch += 1
+                number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
         return self.tally
 
-    def _batch(self, seed: int) -> None:
-        @hypothesis.seed(seed)
-        @settings(
-            max_examples=BATCH,
-            deadline=None,
-            database=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-            print_blob=False,
-        )
-        @hypothesis.given(self._strategy)
-        def drawn(scenario: Scenario) -> None:
-            self._one(scenario)
-
+    def _batch(self, number: int) -> None:
         try:
-            drawn()
+            batch(self._strategy, self._one, self._seed, number, shrink=True)
         except _Enough:
             pass
         except (Finding, Flaky, BaseExceptionGroup) as raised:

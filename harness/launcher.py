@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -124,16 +124,20 @@ class Launcher:
             raise MachineError(f"rank processes cannot start: {words[-1]}") from None
 
     def start(self, options: Options) -> RankProcess:
-        """Fork one rank."""
-        mine, theirs = socket.socketpair()
-        lifeline_read, lifeline = os.pipe()
-        out, err = (_output_file(f"rank{options.rank}-{name}") for name in ("out", "err"))
-        self._connection.send(("fork", options))
-        for fd in (theirs.fileno(), lifeline_read, out, err):
-            reduction.send_handle(self._connection, fd, self._process.pid)
-        pid = self._connection.recv()
-        theirs.close()
-        os.close(lifeline_read)
+        """Fork one rank. Where this raises, the launcher can only be closed: its answer is still to come."""
+        with ExitStack() as undo:
+            mine, theirs = socket.socketpair()
+            lifeline_read, lifeline = os.pipe()
+            undo.callback(os.close, lifeline)
+            with theirs, os.fdopen(lifeline_read):
+                out, err = (_output_file(f"rank{options.rank}-{name}") for name in ("out", "err"))
+                undo.callback(os.close, out)
+                undo.callback(os.close, err)
+                self._connection.send(("fork", options))
+                for fd in (theirs.fileno(), lifeline_read, out, err):
+                    reduction.send_handle(self._connection, fd, self._process.pid)
+                pid = self._connection.recv()
+            undo.pop_all()
         return RankProcess(pid, Connection(mine.detach()), lifeline, out, err, self)
 
     def kill(self, pids: list[int]) -> dict[int, int]:

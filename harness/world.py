@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from harness.crew import Crew, StartMethod
 from harness.draw import Draw, Fate, State
 from harness.errors import MachineError, PluginError, UsageError
-from harness.launcher import Launcher, RankProcess, death
+from harness.launcher import RankProcess, death
 from harness.layout import Group
-from harness.options import Options
 from harness.platforms import Platform, choose
 from harness.program import Scenario, System
 from harness.rendezvous import deadlocked
@@ -30,11 +30,6 @@ POLL = 0.05
 ENDED = "ended"
 GRACE = 0.5
 """Seconds for the other ranks to say what befell them, once one has died or broken."""
-START_DEADLINE = 120.0
-
-
-class _Died(MachineError):
-    """A rank was gone when it should have answered."""
 
 
 class World:
@@ -51,23 +46,18 @@ class World:
         substrate: str = "auto",
         *,
         deadline: float | None = None,
-        start: Literal["fork", "spawn"] = "fork",
+        start: StartMethod = "fork",
     ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
         self.platform: Platform = choose(substrate, size)
         self.size, self.deadline = size, deadline or self.platform.deadline
         self.restarts = 0
-        self.facts: dict[str, Any] = {}
         self._slots: dict[Group, int] = {}
-        self._sizes: set[int] = set()
-        self._ranks: list[RankProcess] = []
         self._shared = SharedMemory.create(size)
-        self._launchers: list[Launcher] = []
-        self._start_method = start
+        self._crew = Crew(size, self.platform, self._shared, start)
         try:
-            self._launch()
-            self._start()
+            self._crew.muster()
         except OSError as error:
             self.close()
             raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
@@ -84,15 +74,16 @@ class World:
     @property
     def pids(self) -> list[int]:
         """Process ids of the ranks, in rank order."""
-        return [rank.pid for rank in self._ranks]
+        return [rank.pid for rank in self._crew.ranks]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the first rank says of itself: versions and features of its substrate."""
+        return self._crew.facts
 
     def close(self) -> None:
         """End every process and release the shared memory. May be called twice."""
-        for launcher in self._launchers:
-            launcher.close()
-        for rank in self._ranks:
-            rank.close()
-        self._launchers, self._ranks = [], []
+        self._crew.close()
         if self._shared.fd >= 0:
             self._shared.close()
 
@@ -103,13 +94,13 @@ class World:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
-        if not self._launchers:
-            self._launch()
-        if not self._ranks:
-            self._start()
-        self._announce(scenario.world)
+        if not self._crew.ranks:
+            self._shared.reset()
+            self._slots.clear()
+        self._crew.muster()
+        self._crew.announce(scenario.world)
         slots = self._slots_for(scenario)
-        taking_part = self._ranks[: scenario.world]
+        taking_part = self._crew.ranks[: scenario.world]
         message = ("run", msgspec.msgpack.encode(scenario), slots)
         for index, rank in enumerate(taking_part):
             self._shared.journal(index).clear()
@@ -131,67 +122,9 @@ class World:
         try:
             yield
         except BaseException:
-            if self._ranks:
+            if self._crew.ranks:
                 self._drop()
             raise
-
-    def _launch(self) -> None:
-        """Start what ranks are forked from, and wait until it has imported what they need."""
-        for _ in range(1 if self._start_method == "fork" else self.size):
-            self._launchers.append(Launcher(self._shared, self.platform.environment, self.platform.preload))
-        for launcher in self._launchers:
-            launcher.wait_ready()
-
-    def _start(self) -> None:
-        self._shared.reset()
-        self._slots.clear()
-        self._sizes.clear()
-        for index in range(self.size):
-            launcher = self._launchers[index % len(self._launchers)]
-            options = Options(
-                rank=index,
-                processes=self.size,
-                substrate=self.platform.name,
-                gpu=self.platform.gpu_of(index),
-                environment=self.platform.rank_environment(index),
-                parent=0,
-            )
-            self._ranks.append(launcher.start(options))
-        replies = self._collect(self._ranks)
-        self.facts = replies[0][1]
-        token = self.facts.pop("token", None)
-        if token is not None:
-            for rank in self._ranks:
-                rank.send(("join", token))
-            self._collect(self._ranks)
-
-    def _announce(self, size: int) -> None:
-        """Tell the ranks that will idle of a new world size; those of the draw learn it with the draw."""
-        if size in self._sizes:
-            return
-        for rank in self._ranks:
-            rank.send(("world", size))
-        with suppress(_Died):  # the draw finds the dead rank, and tells of its end
-            self._collect(self._ranks)
-            self._sizes.add(size)
-
-    def _collect(self, ranks: list[RankProcess]) -> list[tuple[Any, ...]]:
-        """One reply from each rank outside a draw. Raises `_Died` if one is gone, `MachineError` if one fails."""
-        replies = []
-        end = time.monotonic() + START_DEADLINE
-        for index, rank in enumerate(ranks):
-            try:
-                if not rank.connection.poll(max(0.0, end - time.monotonic())):
-                    self._drop()
-                    raise MachineError(f"rank {index} did not start within {START_DEADLINE:.0f} s")
-                replies.append(rank.connection.recv())
-            except (EOFError, ConnectionError):
-                words = rank.printed().splitlines() or ["no message"]
-                raise _Died(f"rank {index} died while starting: {words[-1]}") from None
-            if replies[-1][0] in ("failed", "refused", "broken"):
-                self._drop()
-                raise MachineError(f"rank {index} cannot start: {replies[-1][1]}")
-        return replies
 
     def _slots_for(self, scenario: Scenario) -> dict[Group, int]:
         """The row of shared counters of each group, the whole world among them."""
@@ -248,21 +181,8 @@ class World:
 
     def _drop(self) -> list[int]:
         """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
-        statuses: dict[int, int] = {}
-        ranks, self._ranks = self._ranks, []
         self.restarts += 1
-        try:
-            for launcher in self._launchers:
-                statuses |= launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
-        except MachineError:
-            for launcher in self._launchers:
-                launcher.close()
-            self._launchers = []
-            raise
-        finally:
-            for rank in ranks:
-                rank.close()
-        return [statuses.get(rank.pid, 0) for rank in ranks]
+        return self._crew.dismiss()
 
 
 def _reply(index: int, connection: Connection, system: System) -> dict[int, str]:

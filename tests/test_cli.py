@@ -573,13 +573,16 @@ def interrupted(place: Callable[[str], Path]) -> Callable[[str], Interrupted]:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        while not has_come(mark, folder):
-            assert fuzz.poll() is None
-            time.sleep(0.01)
-        time.sleep(pause)
-        began = time.monotonic()
-        os.killpg(fuzz.pid, signal.SIGINT)
-        status = fuzz.wait(timeout=60)
+        try:
+            while not has_come(mark, folder):
+                assert fuzz.poll() is None
+                time.sleep(0.01)
+            time.sleep(pause)
+            began = time.monotonic()
+            os.killpg(fuzz.pid, signal.SIGINT)
+            status = fuzz.wait(timeout=60)
+        finally:
+            fuzz.kill()
         return Interrupted(status, time.monotonic() - began, left(mark, seconds=0), folder)
 
     return press

@@ -21,7 +21,7 @@ from harness.findings import (
     WrongOwner,
 )
 from harness.oracle.case import Case, ranks_text
-from harness.oracle.history import Sight, Use
+from harness.oracle.history import Sight, Use, WindowLife
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -49,58 +49,60 @@ def _owned(sight: Sight) -> bool:
 
 def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> Iterator[Finding]:
     """The one rule that says why this rank's buffer is not owned."""
-    name = f"{case.operand_role(use)} {sight.operand.buffer!r} of rank {use.rank}"
-    own = case.name(use.comm.group)
-    place = f"{case.call(use)}: {name}"
-    step = use.step
+    rule: type[Finding]
     if sight.window is not None and sight.orphaned is not None:
-        yield StaleWindow(
-            f"{place} is found in a window {case.window(sight.window)}, whose segment was freed at "
-            f"{case.at_step(sight.orphaned)}; {case.path(use)}.",
-            step=step,
-            ranks=ranks,
-        )
+        rule, why = StaleWindow, _freed_below_window(case, sight.window, sight.orphaned)
     elif sight.window is not None:
-        past = sight.operand.address + sight.operand.size - sight.window.end
-        yield PartlyRegistered(
-            f"{place} starts in the window of {own} but reaches {past} bytes past its end; NCCL tests the start "
-            f"only; {case.path(use)}.",
-            step=step,
-            ranks=ranks,
-        )
+        rule, why = PartlyRegistered, _past_window(case, use, sight, sight.window)
     elif sight.nulls:
-        yield NullWindow(
-            f"{place} lies in memory {case.window(sight.nulls[0])}; that registration succeeded with a null window, "
-            f"so there is none over it; {case.path(use)}.",
-            step=step,
-            ranks=ranks,
-        )
+        rule, why = NullWindow, _null(case, sight)
     elif not use.comm.windows:
         return  # the communicator supports no windows, and nobody pretended otherwise
     elif sight.former and (sight.former[-1].mislaid or not sight.others):
-        former = sight.former[-1]
-        yield StaleWindow(
-            f"{place} lies in memory that was {case.window(former)}; that window went at "
-            f"{case.at_step(former.died if former.died is not None else -1)} and {own} has none over it now; "
-            f"{case.path(use)}.",
-            step=step,
-            ranks=ranks,
-        )
+        rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])
     elif sight.others:
-        owners = " and ".join(case.window(window) for window in sight.others)
-        yield WrongOwner(
-            f"{place} lies in segment {sight.others[0].event.segment}, which was {owners}; {own} has no window over "
-            f"it.{case.earlier_holders(use, sight)} {_capital(case.path(use))}.",
-            step=step,
-            ranks=ranks,
-        )
+        rule, why = WrongOwner, _owned_by_others(case, use, sight)
     else:
-        inside = "in a segment" if sight.segment is not None else "in memory outside every segment"
-        yield Unregistered(
-            f"{place} lies {inside} over which no communicator has a window; {case.path(use)}.",
-            step=step,
-            ranks=ranks,
-        )
+        rule, why = Unregistered, _in_no_window(case, use, sight)
+    place = f"{case.call(use)}: {case.operand_role(use)} {sight.operand.buffer!r} of rank {use.rank}"
+    path = case.path(use)
+    end = f" {path[:1].upper()}{path[1:]}." if why.endswith(".") else f"; {path}."
+    yield rule(f"{place} {why}{end}", step=use.step, ranks=ranks)
+
+
+def _freed_below_window(case: Case, window: WindowLife, freed: int) -> str:
+    return f"is found in a window {case.window(window)}, whose segment was freed at {case.at_step(freed)}"
+
+
+def _past_window(case: Case, use: Use, sight: Sight, window: WindowLife) -> str:
+    past = sight.operand.address + sight.operand.size - window.end
+    own = case.name(use.comm.group)
+    return f"starts in the window of {own} but reaches {past} bytes past its end; NCCL tests the start only"
+
+
+def _null(case: Case, sight: Sight) -> str:
+    registered = case.window(sight.nulls[0])
+    return f"lies in memory {registered}; that registration succeeded with a null window, so there is none over it"
+
+
+def _window_gone(case: Case, use: Use, former: WindowLife) -> str:
+    went = case.at_step(former.died if former.died is not None else -1)
+    own = case.name(use.comm.group)
+    return f"lies in memory that was {case.window(former)}; that window went at {went} and {own} has none over it now"
+
+
+def _owned_by_others(case: Case, use: Use, sight: Sight) -> str:
+    owners = " and ".join(case.window(window) for window in sight.others)
+    return (
+        f"lies in segment {sight.others[0].event.segment}, which was {owners}; {case.name(use.comm.group)} has no "
+        f"window over it.{case.earlier_holders(use, sight)}"
+    )
+
+
+def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
+    inside = "in a segment" if sight.segment is not None else "in memory outside every segment"
+    own = case.name(use.comm.group)
+    return f"lies {inside} over which {own} finds no window, and no other communicator has one"
 
 
 def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
@@ -129,7 +131,3 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
             step=use.step,
             ranks=ranks,
         )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

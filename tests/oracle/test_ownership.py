@@ -80,13 +80,13 @@ def test_a_segment_that_nobody_registered_is_unregistered(ranks: World) -> None:
     found = findings(ranks, scenario(*GATHER, pool="NeverRegisters"))
     assert rules(found) == ["unregistered"]
     assert (found[0].step, found[0].ranks) == (1, (0, 1))
-    assert "on tp[0,1]: output 'a' of rank 0 lies in a segment over which no communicator has a window" in str(found[0])
+    assert "on tp[0,1]: output 'a' of rank 0 lies in a segment over which tp[0,1] finds no window" in str(found[0])
 
 
 def test_memory_outside_every_pool_is_unregistered(ranks: World) -> None:
     found = findings(ranks, scenario(*GATHER, pool="OutsideThePool"))
     assert rules(found) == ["unregistered"]
-    assert "lies in memory outside every segment over which no communicator has a window" in str(found[0])
+    assert "outside every segment over which tp[0,1] finds no window" in str(found[0])
 
 
 def test_a_buffer_in_a_window_of_its_group_is_owned(ranks: World) -> None:

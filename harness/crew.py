@@ -1,0 +1,134 @@
+"""The rank processes of a world as one: started together, told things together, killed together.
+
+Invariant: there are either all ranks, joined and ready, or none.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from harness.errors import MachineError
+from harness.launcher import Launcher, RankProcess
+from harness.options import Options
+from harness.platforms import Platform
+from harness.shared import SharedMemory
+
+StartMethod = Literal["fork", "spawn"]
+START_DEADLINE = 120.0
+
+
+class _Died(MachineError):
+    """A rank was gone when it should have answered."""
+
+
+class Crew:
+    """`size` ranks on one platform over one shared memory, from one zygote (`fork`) or one each (`spawn`)."""
+
+    def __init__(self, size: int, platform: Platform, shared: SharedMemory, method: StartMethod) -> None:
+        self.size, self.platform = size, platform
+        self.facts: dict[str, Any] = {}
+        """What the first rank says of itself once it stands."""
+        self.ranks: list[RankProcess] = []
+        self._shared, self._method = shared, method
+        self._launchers: list[Launcher] = []
+        self._sizes: set[int] = set()
+
+    def muster(self) -> None:
+        """Start what is not there. Raises `MachineError`."""
+        if not self._launchers:
+            self._launch()
+        if self.ranks:
+            return
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def announce(self, size: int) -> None:
+        """Tell the ranks that will idle of a new world size; those of the draw learn it with the draw."""
+        if size in self._sizes:
+            return
+        for rank in self.ranks:
+            rank.send(("world", size))
+        try:
+            self._collect()
+            self._sizes.add(size)
+        except _Died:
+            pass  # the draw finds the dead rank, and tells of its end
+        except BaseException:
+            self.dismiss()
+            raise
+
+    def dismiss(self) -> list[int]:
+        """Kill every rank. Returns wait statuses in rank order."""
+        statuses: dict[int, int] = {}
+        ranks, self.ranks = self.ranks, []
+        try:
+            for launcher in self._launchers:
+                statuses |= launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
+        except BaseException:  # answers of the launchers may be on their way still
+            self._close_launchers()
+            raise
+        finally:
+            for rank in ranks:
+                rank.close()
+        return [statuses.get(rank.pid, 0) for rank in ranks]
+
+    def close(self) -> None:
+        """End every process. May be called twice."""
+        self._close_launchers()
+        for rank in self.ranks:
+            rank.close()
+        self.ranks = []
+
+    def _close_launchers(self) -> None:
+        """End what ranks are forked from, and so the ranks."""
+        launchers, self._launchers = self._launchers, []
+        for launcher in launchers:
+            launcher.close()
+
+    def _launch(self) -> None:
+        """Start what ranks are forked from, and wait until it has imported what they need."""
+        for _ in range(1 if self._method == "fork" else self.size):
+            self._launchers.append(Launcher(self._shared, self.platform.environment, self.platform.preload))
+        for launcher in self._launchers:
+            launcher.wait_ready()
+
+    def _start(self) -> None:
+        self._sizes.clear()
+        for index in range(self.size):
+            launcher = self._launchers[index % len(self._launchers)]
+            options = Options(
+                rank=index,
+                processes=self.size,
+                substrate=self.platform.name,
+                gpu=self.platform.gpu_of(index),
+                environment=self.platform.rank_environment(index),
+                parent=0,
+            )
+            self.ranks.append(launcher.start(options))
+        replies = self._collect()
+        self.facts = replies[0][1]
+        token = self.facts.pop("token", None)
+        if token is not None:
+            for rank in self.ranks:
+                rank.send(("join", token))
+            self._collect()
+
+    def _collect(self) -> list[tuple[Any, ...]]:
+        """One reply from each rank outside a draw. Raises `_Died` if one is gone, `MachineError` if one fails."""
+        replies = []
+        end = time.monotonic() + START_DEADLINE
+        for index, rank in enumerate(self.ranks):
+            try:
+                if not rank.connection.poll(max(0.0, end - time.monotonic())):
+                    raise MachineError(f"rank {index} did not start within {START_DEADLINE:.0f} s")
+                replies.append(rank.connection.recv())
+            except (EOFError, ConnectionError):
+                words = rank.printed().splitlines() or ["no message"]
+                raise _Died(f"rank {index} died while starting: {words[-1]}") from None
+            if replies[-1][0] in ("failed", "refused", "broken"):
+                raise MachineError(f"rank {index} cannot start: {replies[-1][1]}")
+        return replies
