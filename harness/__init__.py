@@ -5,7 +5,7 @@ from harness.errors import MachineError, PluginError, UsageError
 from harness.findings import Finding
 from harness.oracle import is_vacuous, judge
 from harness.program import Scenario, System
-from harness.strategies import layouts, programs, scenarios, topologies
+from harness.strategies import flows, layouts, programs, scenarios, topologies
 from harness.topology import Topology
 from harness.world import World
 
@@ -19,6 +19,7 @@ __all__ = [
     "Topology",
     "UsageError",
     "World",
+    "flows",
     "is_vacuous",
     "judge",
     "layouts",

@@ -6,17 +6,19 @@ writes, never in what is asked; inputs and exact results follow from (seed, step
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from harness import trace, values
-from harness.buffer import Buffer
+from harness.buffer import Buffer, Canary
 from harness.collectives import CollectiveContext
 from harness.context import ProcessGroup
 from harness.guard import NotOwned, guarded
-from harness.program import AllGather, Collective, View, at
+from harness.program import AllGather, Collective, View, at, counts_in, is_uneven
 from harness.substrate.base import Substrate
 from harness.trace import Operand
 
@@ -28,10 +30,12 @@ class Call:
         self, substrate: Substrate, buffers: Mapping[str, Buffer], step: Collective, group: ProcessGroup
     ) -> None:
         self._substrate, self._buffers, self._step = substrate, buffers, step
-        self._communicator, self._mine, self._size = group.communicator, group.rank, len(group.ranks)
-        self._count = at(step.count, substrate.rank)
-        whole = self._view(step.whole, self._size * self._count)
-        part = self._chunk(whole) if step.part is None else self._view(step.part, self._count)
+        self._communicator, self._mine = group.communicator, group.rank
+        self._counts = counts_in(step, group.ranks)
+        self._is_uneven = is_uneven(step, group.ranks)
+        self._starts = list(accumulate(self._counts, initial=0))
+        whole = self._view(step.whole, self._starts[-1])
+        part = self._chunk(whole) if step.part is None else self._view(step.part, self._counts[self._mine])
         names = step.whole.buffer, (step.part or step.whole).buffer
         if isinstance(step, AllGather):
             (self._output, self._source), (self._into, self._from) = (whole, part), names
@@ -39,18 +43,16 @@ class Call:
             (self._source, self._output), (self._from, self._into) = (whole, part), names
 
     def _view(self, view: View, count: int) -> torch.Tensor:
-        return self._buffers[view.buffer].body[view.offset : view.offset + count]
+        start = at(view.offset, self._substrate.rank)
+        return self._buffers[view.buffer].body[start : start + count]
 
     def _chunk(self, whole: torch.Tensor) -> torch.Tensor:
         """This rank's chunk of the last axis."""
-        return whole[..., self._mine * self._count : (self._mine + 1) * self._count]
+        return whole[..., self._starts[self._mine] : self._starts[self._mine + 1]]
 
     def run(self, keys: list[int], kernel: Any) -> None:
         """Collective over the group. `kernel` is the system under test for steps that go through one."""
-        view = self._step.output
-        fences = (
-            [] if view is None else self._buffers[view.buffer].fences(view.offset, view.offset + self._output.numel())
-        )
+        fences = [] if self._step.output is None else self._fences(self._step.output)
         expected = self._fill(keys, wide=self._step.via == "kernel")
         operands = _operand(self._from, self._source), _operand(self._into, self._output)
         self._substrate.record(trace.Called(self._communicator.ident, *operands))
@@ -65,15 +67,20 @@ class Call:
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
 
+    def _fences(self, view: View) -> list[Canary]:
+        start = at(view.offset, self._substrate.rank)
+        return self._buffers[view.buffer].fences(start, start + self._output.numel())
+
     def _fill(self, keys: list[int], wide: bool) -> torch.Tensor:
         """Poison the output, fill this rank's source, and return the exact result."""
         device, dtype = self._substrate.device, self._source.dtype
         values.poison(self._output)
         if isinstance(self._step, AllGather):
-            inputs = values.gather_values(keys, self._count, dtype, device)
-            values.bits(self._source).copy_(values.bits(inputs[self._mine]))
-            return inputs.view(-1)
-        inputs = values.reduce_values(keys, self._size * self._count, dtype, self._step.op, wide, device)
+            inputs = values.gather_values(keys, max(self._counts), dtype, device)
+            chunks = [row[:count] for row, count in zip(inputs, self._counts, strict=True)]
+            values.bits(self._source).copy_(values.bits(chunks[self._mine]))
+            return torch.cat(chunks)
+        inputs = values.reduce_values(keys, self._starts[-1], dtype, self._step.op, wide, device)
         self._source.copy_(inputs[self._mine])
         return values.reduce_result(self._chunk(inputs), self._step.op)
 
@@ -91,9 +98,10 @@ class Call:
         return "kernel", "the kernel under test"
 
     def _library(self) -> tuple[str, str]:
+        counts = self._counts if self._is_uneven else None
         if isinstance(self._step, AllGather):
-            return self._communicator.all_gather(self._output, self._source)
-        return self._communicator.reduce_scatter(self._output, self._source, self._step.op)
+            return self._communicator.all_gather(self._output, self._source, counts)
+        return self._communicator.reduce_scatter(self._output, self._source, self._step.op, counts)
 
     def _compare(self, expected: torch.Tensor) -> None:
         """Record where the output differs from the exact result, bit for bit."""
@@ -102,7 +110,7 @@ class Call:
             return
         wrong = (found != exact).nonzero().flatten()
         index = int(wrong[0])
-        chunk = index // self._count if isinstance(self._step, AllGather) else self._mine
+        chunk = bisect_right(self._starts, index) - 1 if isinstance(self._step, AllGather) else self._mine
         shown = _shown(expected, index), _shown(self._output, index)
         self._substrate.record(trace.Mismatch(self._into, wrong.numel(), found.numel(), index, chunk, *shown))
 

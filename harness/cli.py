@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
 from rich.console import Console
@@ -20,11 +21,12 @@ from harness.bench import bench_draws
 from harness.campaign import Campaign
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
-from harness.program import System
+from harness.flows import check_flow
+from harness.program import Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
-from harness.strategies import HAZARDS, Via, scenarios, topologies
+from harness.strategies import HAZARDS, Tokens, Via, flows, scenarios, topologies
 from harness.systems import check_system
 from harness.world import World
 
@@ -45,6 +47,7 @@ JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
 ]
 PoolOption = Annotated[str | None, typer.Option(metavar="NAME|module:attr", help="The pool policy under test.")]
+SitesOption = Annotated[Sites, typer.Option(help="Buffer sites name the group they are asked for, or always tp.")]
 CollectivesOption = Annotated[
     str | None,
     typer.Option(
@@ -67,6 +70,13 @@ def fuzz(
     collectives: CollectivesOption = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
     seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    flow: Annotated[
+        str | None, typer.Option(metavar="NAME|all", help="Draw the flows around a layer instead of free programs.")
+    ] = None,
+    tokens: Annotated[
+        Tokens, typer.Option(help="Token counts of flows: padded as the engine would, always, or never.")
+    ] = "engine",
+    sites: SitesOption = "explicit",
     hazards: Annotated[
         list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
     ] = None,
@@ -74,12 +84,13 @@ def fuzz(
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
     data.check_target(json_file)
-    system, via = _system(pool, collectives)
+    system, via = _system(pool, collectives, sites)
+    _check_flow(flow, tokens, hazards)
     for hazard in hazards or ():
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
     named = [topology.find(name) for name in topology_file] if topology_file else None
-    layouts = topologies(world, named)
+    layouts = topologies(world, named) if named or flow is None else None
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
@@ -87,7 +98,10 @@ def fuzz(
         facts = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         via = _possible(via, ranks)
-        strategy = scenarios(world, topologies=layouts, system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
+        if flow is None:
+            strategy = scenarios(world, topologies=layouts, system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
+        else:
+            strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)
         with terminal.progress(console, limit) as update:
             campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, progress=update)
             tally = campaign.run(limit, minutes)
@@ -176,15 +190,25 @@ def draws_(
     data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
 
 
-def _system(pool: str | None, collectives: str | None) -> tuple[System, Via]:
+def _system(pool: str | None, collectives: str | None, sites: Sites) -> tuple[System, Via]:
     """The system under test that the options name, and the way its collectives go."""
     check_system(pool, collectives)
-    default = System()
+    system = System(pool or System().pool, sites=sites)
     if collectives is None:
-        return System(pool or default.pool), "mixed"
+        return system, "mixed"
     if collectives == "library":
-        return System(pool or default.pool), "library"
-    return System(pool or default.pool, collectives), "kernel"
+        return system, "library"
+    return msgspec.structs.replace(system, collectives=collectives), "kernel"
+
+
+def _check_flow(flow: str | None, tokens: Tokens, hazards: list[str] | None) -> None:
+    """Options that go with flows, and those that do not."""
+    if flow is not None:
+        check_flow(flow)
+    if flow is None and tokens != "engine":
+        raise UsageError("--tokens goes with --flow; free programs have no batches")
+    if flow is not None and hazards:
+        raise UsageError("--hazard goes with free programs, not with --flow")
 
 
 def _possible(via: Via, world: World) -> Via:

@@ -37,6 +37,13 @@ class ProcessGroup:
         """The raw `ncclComm_t` address, for engines that register windows themselves."""
         return self.communicator.ptr
 
+    def exchange(self, word: int) -> list[int]:
+        """One word of every rank, in group order: what engines do on the Gloo group beside each NCCL group.
+
+        `word` is a signed 64-bit integer. Collective over the group, on the host.
+        """
+        return self.communicator.exchange(word)
+
     def __repr__(self) -> str:
         return f"<ProcessGroup {self.name}>"
 
@@ -53,6 +60,11 @@ class RankContext:
         """Where buffers live: `cpu` on `sim`, this rank's GPU on `nccl`."""
         return self._substrate.device
 
+    @property
+    def is_capturing(self) -> bool:
+        """Whether this thread's work is being captured into a graph. Local."""
+        return self._substrate.is_capturing
+
     def pool(self, name: str) -> Pool:
         """The caching allocator of that name, made at its first use. Local."""
         return self._substrate.pool(name)
@@ -63,7 +75,11 @@ class RankContext:
 
 
 class PoolPolicy(Protocol):
-    """The system under test: built with a `RankContext`, used around plain `torch.empty`."""
+    """The system under test: built with a `RankContext`, used around plain `torch.empty`.
+
+    A policy may also have `agreed(sizes: Sequence[int]) -> int`: how many elements every rank of a group is to
+    allocate where its ranks, in group order, need `sizes`. Without it each rank allocates what it needs.
+    """
 
     def use(self, group: ProcessGroup) -> AbstractContextManager[None]:
         """Under it, `torch.empty` yields buffers for collectives of `group`. Collective over the group."""

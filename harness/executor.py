@@ -11,18 +11,20 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from harness import trace, values
 from harness.buffer import Buffer
+from harness.buffers import BufferSites, ImplicitSites
 from harness.call import Call
 from harness.context import PoolPolicy, ProcessGroup, RankContext
-from harness.guard import guarded
+from harness.guard import SystemRaised, guarded
+from harness.layout import Group
 from harness.program import (
     GUARD,
+    IMPLICIT,
     AllGather,
     Allocate,
     Ballast,
@@ -53,6 +55,7 @@ class Executor:
         self._buffers: dict[str, Buffer] = {}
         self._index = 0
         self._policy = guarded("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
+        self._sites = self._make_sites()
 
     def run(self) -> None:
         """Every step, then give everything back. Raises `SystemRaised` if the system under test does."""
@@ -72,11 +75,10 @@ class Executor:
     def _take(self, step: Step) -> None:
         match step:
             case Allocate():
-                elements = at(step.elements, self._rank)
-                self._allocate(step.buffer, step.family if step.role == "window" else None, elements, step.dtype)
+                self._allocate(step)
             case Ballast():
                 if step.rank == self._rank:
-                    self._allocate(step.buffer, step.family, step.size, "uint8")
+                    self._ballast(step)
             case Release():
                 self._release(step.buffer)
             case AllGather() | ReduceScatter():
@@ -95,24 +97,53 @@ class Executor:
     def _group(self, family: str) -> ProcessGroup:
         return ProcessGroup(self._substrate, family, self._topology.group(family, self._rank))
 
-    def _allocate(self, name: str, family: str | None, elements: int, dtype: str) -> None:
-        """Allocate from the policy's pool for `family`, or from ordinary memory."""
+    def _make_sites(self) -> BufferSites:
+        if self._scenario.system.sites == "implicit":
+            return ImplicitSites(self._policy, self._substrate.device, self._group(IMPLICIT))
+        return BufferSites(self._policy, self._substrate.device)
+
+    def _allocate(self, step: Allocate) -> None:
+        """Allocate through a buffer site, or from ordinary memory."""
+        dtype = getattr(torch, step.dtype)
+
+        def size_of(rank: int) -> int:
+            return at(step.elements, rank) + GUARD
+
+        mine = size_of(self._rank)
+        if step.role == "plain":
+            self._place(step.buffer, mine, (), lambda: torch.empty(mine, dtype=dtype, device=self._substrate.device))
+            return
+        group = self._group(step.family)
+        named = self._sites.named(group).ranks
+        if step.site == "global":
+            self._place(step.buffer, mine, named, lambda: self._sites.get_global_dp_buffer(group, mine, dtype))
+        else:
+            self._place(step.buffer, mine, named, lambda: self._sites.get_local_dp_buffer(group, size_of, dtype))
+
+    def _ballast(self, step: Ballast) -> None:
+        """Allocate on this rank alone, in the pool of its group."""
+        group, size = self._group(step.family), step.size + GUARD
 
         def make() -> torch.Tensor:
-            context = nullcontext() if family is None else self._policy.use(self._group(family))
-            with context:
-                return torch.empty(elements + GUARD, dtype=getattr(torch, dtype), device=self._substrate.device)
+            with self._policy.use(group):
+                return torch.empty(size, dtype=torch.uint8, device=self._substrate.device)
 
+        self._place(step.buffer, size, group.ranks, make)
+
+    def _place(self, name: str, size: int, named: Group, make: Callable[[], torch.Tensor]) -> None:
+        """Keep what the system under test allocated as a buffer of `size` elements, the guard included."""
         try:
             whole = guarded("pool", make)
         except torch.OutOfMemoryError:
-            self._record(trace.Exhausted(name, elements))
+            self._record(trace.Exhausted(name, size - GUARD))
             return
+        if whole.numel() < size:
+            raise SystemRaised("pool", ValueError(f"asked for {size} elements, allocated {whole.numel()}"))
         segment = self._substrate.locate(whole.data_ptr())
-        size = whole.numel() * whole.element_size()
         ident = -1 if segment is None else segment.ident
-        self._record(trace.Placed(name, ident, whole.data_ptr(), size))
-        self._buffers[name] = Buffer(name, whole, elements)
+        nbytes = whole.numel() * whole.element_size()
+        self._record(trace.Placed(name, ident, whole.data_ptr(), nbytes, named))
+        self._buffers[name] = Buffer(name, whole[:size], size - GUARD)
 
     def _release(self, name: str) -> None:
         if name in self._buffers:

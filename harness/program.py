@@ -20,6 +20,7 @@ from harness.topology import Topology
 DType = Literal["bfloat16", "float16", "float32", "int32", "float8_e4m3fn", "float8_e5m2"]
 Op = Literal["sum", "avg", "max"]
 Via = Literal["library", "kernel"]
+Sites = Literal["explicit", "implicit"]
 Elements = int | tuple[int, ...]
 
 ITEMSIZE: dict[str, int] = {
@@ -41,10 +42,10 @@ class ProgramError(UsageError):
 
 
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A run of elements in a buffer, from `offset` elements behind its start."""
+    """A run of elements in a buffer, from `offset` elements behind its start (one for all, or one for each rank)."""
 
     buffer: str
-    offset: int = 0
+    offset: Elements = 0
 
 
 class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
@@ -57,7 +58,8 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class Allocate(_Step, frozen=True, tag="allocate"):
     """Collective over `family`: allocate `buffer` (elements, one count or one for each rank).
 
-    Role `window`: under the pool policy, for collectives of `family`. Role `plain`: ordinary memory.
+    Role `window`: through a buffer site, under the pool policy, for collectives of `family`; `site` says which
+    one (`harness.buffers`). Role `plain`: ordinary memory.
     """
 
     buffer: str
@@ -65,6 +67,7 @@ class Allocate(_Step, frozen=True, tag="allocate"):
     elements: Elements
     dtype: DType = "float32"
     role: Literal["window", "plain"] = "window"
+    site: Literal["local", "global"] = "local"
 
 
 class Release(_Step, frozen=True, tag="release"):
@@ -76,8 +79,9 @@ class Release(_Step, frozen=True, tag="release"):
 class AllGather(_Step, frozen=True, tag="all_gather"):
     """Collective over `family`: `count` elements of each rank's `source`, in group rank order, to `output`.
 
-    Without `source` the call is in place: rank i's input is chunk i of the output. `claim` says that
-    the caller relies on the symmetric path.
+    Without `source` the call is in place: rank i's input is chunk i of the output. Counts may differ between the
+    ranks of a group; such a call is one broadcast a rank, which no symmetric kernel runs. `claim` says that the
+    caller relies on the symmetric path.
     """
 
     family: str
@@ -101,7 +105,8 @@ class AllGather(_Step, frozen=True, tag="all_gather"):
 class ReduceScatter(_Step, frozen=True, tag="reduce_scatter"):
     """Collective over `family`: reduce `size·count` elements of each rank's `source`, chunk i to rank i's `output`.
 
-    Without `output` the call is in place: rank i's result is chunk i of the source.
+    Without `output` the call is in place: rank i's result is chunk i of the source. Counts may differ between the
+    ranks of a group; such a call is one reduction a rank, which no symmetric kernel runs.
     """
 
     family: str
@@ -159,11 +164,15 @@ Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreat
 Collective = AllGather | ReduceScatter
 
 
-class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The system under test: a pool policy and a kernel collective, by name or as `package.module:attribute`."""
+class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The system under test: a pool policy and a kernel collective, by name or as `package.module:attribute`.
 
-    pool: str = "per-group"
+    `sites`: whether buffer sites name the group they are asked for (`explicit`), or always `tp` (`implicit`).
+    """
+
+    pool: str = "deferred"
     collectives: str = "triton"
+    sites: Sites = "explicit"
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -182,6 +191,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
         if not 0 <= self.seed < 1 << 63:
             raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
+        if self.system.sites == "implicit" and IMPLICIT not in self.topology.families:
+            raise ProgramError(f"implicit sites name {IMPLICIT!r}, which topology {self.topology.name!r} has not")
         check(self.topology, self.steps)
 
     def __hash__(self) -> int:
@@ -193,18 +204,35 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         return self.topology.world
 
     @cached_property
+    def families(self) -> tuple[str, ...]:
+        """The families whose communicators a draw needs: those that steps or sites name, in the order of first use."""
+        named = [step.family for step in self.steps if isinstance(step, FAMILY_STEPS)]
+        return tuple(dict.fromkeys([*named, IMPLICIT] if self.system.sites == "implicit" else named))
+
+    @property
     def groups(self) -> tuple[Group, ...]:
-        """Every distinct group of the families the steps name, in the order of first use."""
-        families = dict.fromkeys(step.family for step in self.steps if isinstance(step, FAMILY_STEPS))
-        return tuple(dict.fromkeys(group for name in families for group in self.topology.families[name]))
+        """Every distinct group of those families."""
+        return tuple(dict.fromkeys(group for name in self.families for group in self.topology.families[name]))
 
 
+IMPLICIT = "tp"
+"""The family that a buffer site names when it is not told one."""
 FAMILY_STEPS = Allocate | AllGather | ReduceScatter | Ballast | Recreate
 
 
 def at(elements: Elements, rank: int) -> int:
     """The count that applies to a rank: the one for all, or its own."""
     return elements if isinstance(elements, int) else elements[rank]
+
+
+def counts_in(step: Collective, group: Group) -> tuple[int, ...]:
+    """The elements that each rank of a group contributes or receives, in group order."""
+    return tuple(at(step.count, rank) for rank in group)
+
+
+def is_uneven(step: Collective, group: Group) -> bool:
+    """Whether the ranks of a group differ in count, so that no symmetric kernel runs the call."""
+    return len(set(counts_in(step, group))) > 1
 
 
 def hazards(steps: Iterable[Step], topology: Topology) -> frozenset[str]:

@@ -17,7 +17,7 @@ import msgspec
 
 from harness.errors import UsageError
 from harness.layout import DEGREES
-from harness.program import AllGather, Allocate, Ballast, Elements, ReduceScatter, Scenario, Step, View, at
+from harness.program import AllGather, Allocate, Ballast, Elements, ReduceScatter, Scenario, Step, View, at, counts_in
 from harness.topology import Topology
 
 Fails = Callable[[Scenario], bool]
@@ -101,12 +101,21 @@ def _for_world(step: Step, world: int) -> Step:
     changes: dict[str, object] = {}
     for name in ("elements", "count"):
         value = getattr(step, name, None)
-        if isinstance(value, tuple):
-            cut = value[:world]
-            changes[name] = cut[0] if len(set(cut)) == 1 else cut
+        if value is not None:
+            changes[name] = _cut(value, world)
+    for name in ("source", "output"):
+        view = getattr(step, name, None)
+        if isinstance(view, View):
+            changes[name] = View(view.buffer, _cut(view.offset, world))
     if hasattr(step, "rank"):
         changes["rank"] = step.rank % world
     return msgspec.structs.replace(step, **changes) if changes else step
+
+
+def _cut(value: Elements, world: int) -> Elements:
+    """What is given for each rank, for fewer ranks."""
+    cut = value[:world] if isinstance(value, tuple) else (value,)
+    return cut[0] if len(set(cut)) == 1 else cut
 
 
 def _plainer(scenario: Scenario) -> Iterator[Scenario]:
@@ -133,6 +142,8 @@ def _plain_steps(step: Step) -> Iterator[Step]:
         return
     part, whole = ("source", "output") if isinstance(step, AllGather) else ("output", "source")
     plain = {"count": 1, "via": "library", part: None, whole: View(step.whole.buffer), "op": "sum", "claim": False}
+    if step.part is not None and step.part.offset != 0:
+        yield msgspec.structs.replace(step, **{part: View(step.part.buffer)})
     for name, value in plain.items():
         if hasattr(step, name):
             yield msgspec.structs.replace(step, **{name: value})
@@ -143,10 +154,10 @@ def _needed(scenario: Scenario, allocated: Allocate) -> Elements:
     needed = 1
     for step in scenario.steps:
         if isinstance(step, AllGather | ReduceScatter):
-            for view, chunks in ((step.whole, None), (step.part, 1)):
-                if view is not None and view.buffer == allocated.buffer:
-                    for rank in range(scenario.world):
-                        size = chunks or len(scenario.topology.group(step.family, rank))
-                        needed = max(needed, view.offset + size * at(step.count, rank))
+            for rank in range(scenario.world):
+                counts = counts_in(step, scenario.topology.group(step.family, rank))
+                for view, size in ((step.whole, sum(counts)), (step.part, at(step.count, rank))):
+                    if view is not None and view.buffer == allocated.buffer:
+                        needed = max(needed, at(view.offset, rank) + size)
     smallest = min(at(allocated.elements, rank) for rank in range(scenario.world))
     return needed if needed <= smallest else allocated.elements

@@ -19,7 +19,7 @@ from harness.guard import SystemRaised
 from harness.layout import Group
 from harness.options import Options
 from harness.pools import load_pool
-from harness.program import FAMILY_STEPS, Scenario
+from harness.program import Scenario
 from harness.rendezvous import Rendezvous
 from harness.shared import CLOSING, SharedMemory
 from harness.substrate.base import Substrate
@@ -66,10 +66,9 @@ class Server:
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:
         substrate, topology = self._substrate, scenario.topology
         make_pool, kernel = load_pool(scenario.system.pool), load_collectives(scenario.system.collectives)
-        families = dict.fromkeys(step.family for step in scenario.steps if isinstance(step, FAMILY_STEPS))
         substrate.start_recording(self._journal.append)
         substrate.world(scenario.world)
-        substrate.begin([topology.families[name] for name in families], topology.node_of, slots)
+        substrate.begin([topology.families[name] for name in scenario.families], topology.node_of, slots)
         executor = Executor(substrate, scenario, make_pool, kernel)
         executor.run()
         world = tuple(range(scenario.world))

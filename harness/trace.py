@@ -85,12 +85,14 @@ class Deregistered(_Event, frozen=True, tag="deregistered"):
 
 
 class Placed(_Event, frozen=True, tag="placed"):
-    """A buffer was allocated. `segment` is -1 for memory outside every pool."""
+    """A buffer was allocated. `segment` is -1 for memory outside every pool; `named` the group that the
+    buffer site named to the pool policy, empty for ordinary memory."""
 
     buffer: str
     segment: int
     address: int
     size: int
+    named: Group = ()
 
 
 class Dropped(_Event, frozen=True, tag="dropped"):

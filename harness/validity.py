@@ -26,6 +26,8 @@ from harness.program import (
     Trim,
     View,
     at,
+    counts_in,
+    is_uneven,
 )
 from harness.topology import Topology
 
@@ -94,13 +96,16 @@ class _State:
 
     def _counts(self, what: str, elements: Elements) -> list[int]:
         """One count for each rank, all positive."""
-        if isinstance(elements, tuple) and len(elements) != self.topology.world:
-            raise _Refused(f"{what} lists {len(elements)} ranks in a world of {self.topology.world}")
+        self._one_each(what, elements)
         counts = [at(elements, rank) for rank in range(self.topology.world)]
         for rank, count in enumerate(counts):
             if count < 1:
                 raise _Refused(f"{what} {count} on rank {rank} is not positive")
         return counts
+
+    def _one_each(self, what: str, elements: Elements) -> None:
+        if isinstance(elements, tuple) and len(elements) != self.topology.world:
+            raise _Refused(f"{what} lists {len(elements)} ranks in a world of {self.topology.world}")
 
     def _allocate(self, step: Allocate) -> None:
         largest = max(self._counts("elements", step.elements))
@@ -123,9 +128,9 @@ class _State:
         counts = self._counts("count", step.count)
         groups = self.topology.families[step.family]
         for group in groups:
-            if len({counts[rank] for rank in group}) > 1:
-                raise _Refused(f"ranks of {step.family}{list(group)} differ in count")
-        wholes = [counts[rank] * len(self.topology.group(step.family, rank)) for rank in range(self.topology.world)]
+            if step.via == "kernel" and is_uneven(step, group):
+                raise _Refused(f"ranks of {step.family}{list(group)} differ in count, which kernels do not take")
+        wholes = [sum(counts_in(step, self.topology.group(step.family, r))) for r in range(self.topology.world)]
         dtype = self._operand(step.whole, wholes)
         if step.part is not None:
             if step.part.buffer == step.whole.buffer:
@@ -141,12 +146,13 @@ class _State:
         buffer = self._buffer(view.buffer)
         if buffer.dtype == "uint8":
             raise _Refused(f"{view.buffer!r} is ballast, which one rank holds alone")
+        self._one_each("offset", view.offset)
         for rank, need in enumerate(needs):
-            room = at(buffer.elements, rank) - view.offset
-            if view.offset < 0 or room < need:
+            offset = at(view.offset, rank)
+            room = at(buffer.elements, rank) - offset
+            if offset < 0 or room < need:
                 raise _Refused(
-                    f"{view.buffer!r} holds {max(room, 0)} elements behind offset "
-                    f"{view.offset} on rank {rank}, needs {need}"
+                    f"{view.buffer!r} holds {max(room, 0)} elements behind offset {offset} on rank {rank}, needs {need}"
                 )
         return buffer.dtype
 

@@ -86,6 +86,13 @@ class Case:
         ]
         return "".join(said)
 
+    def asked_for(self, use: Use, sight: Sight) -> str:
+        """For which other group the buffer's site asked the pool, as a sentence; empty if for the call's own."""
+        placed = self.histories[use.rank].buffers[sight.operand.buffer]
+        if placed.event.named in ((), use.comm.group):
+            return ""
+        return f" Its site asked the pool for {self.name(placed.event.named)} at {self.at_step(placed.born)}."
+
     def earlier_holders(self, use: Use, sight: Sight) -> str:
         """Who held this memory before, as a sentence; empty if nobody did."""
         history = self.histories[use.rank]

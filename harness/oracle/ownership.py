@@ -22,12 +22,17 @@ from harness.findings import (
 )
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.history import Sight, Use, WindowLife
+from harness.program import is_uneven
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    """Every call of more than one rank on a buffer that was meant to lie in a window."""
+    """Every call of more than one rank on a buffer that was meant to lie in a window.
+
+    Calls of unequal sizes are left out: no rank reaches another through a window there.
+    """
     for uses in case.calls.values():
-        if len(uses[0].comm.group) < 2 or not case.meant_for(uses[0]):
+        use = uses[0]
+        if len(use.comm.group) < 2 or not case.meant_for(use) or is_uneven(case.step(use.step), use.comm.group):
             continue
         broken = [use for use in uses if not _owned(case.peer_addressed(use))]
         if broken:
@@ -39,6 +44,8 @@ def judge(case: Case) -> Iterator[Finding]:
 
 def owned(case: Case, uses: list[Use]) -> bool:
     """Whether every rank's buffer is owned at the same place: the condition of the symmetric path."""
+    if is_uneven(case.step(uses[0].step), uses[0].comm.group):
+        return False
     sights = [case.peer_addressed(use) for use in uses]
     return all(_owned(sight) for sight in sights) and len({sight.place for sight in sights}) == 1
 
@@ -95,7 +102,7 @@ def _owned_by_others(case: Case, use: Use, sight: Sight) -> str:
     owners = " and ".join(case.window(window) for window in sight.others)
     return (
         f"lies in segment {sight.others[0].event.segment}, which was {owners}; {case.name(use.comm.group)} has no "
-        f"window over it.{case.earlier_holders(use, sight)}"
+        f"window over it.{case.asked_for(use, sight)}{case.earlier_holders(use, sight)}"
     )
 
 

@@ -11,7 +11,7 @@ from harness.findings import Finding, SlowPath
 from harness.oracle.case import Case
 from harness.oracle.history import Use
 from harness.oracle.ownership import owned
-from harness.program import AllGather
+from harness.program import AllGather, is_uneven
 
 REDUCIBLE = ("float32", "float16", "bfloat16")
 
@@ -41,6 +41,8 @@ def _ineligible(case: Case, use: Use) -> str:
     step = case.step(use.step)
     if len(use.comm.group) < 2:
         return "a group of one rank"
+    if is_uneven(step, use.comm.group):
+        return "a call of unequal sizes"
     if not use.comm.windows:
         return "a communicator without window support"
     if isinstance(step, AllGather):

@@ -7,14 +7,20 @@ from collections.abc import Callable
 from harness.context import PoolPolicy, RankContext
 from harness.errors import PluginError
 from harness.plugins import load_attribute
+from harness.pools.deferred import Deferred
 from harness.pools.per_group import PerGroup
 from harness.pools.shared_at_alloc import SharedAtAlloc
+from harness.pools.shared_at_exit import SharedAtExit
+from harness.pools.snapshot_once import SnapshotOnce
 
 PoolFactory = Callable[[RankContext], PoolPolicy]
 
 BUILT_IN: dict[str, PoolFactory] = {
-    "per-group": PerGroup,
+    "snapshot-once": SnapshotOnce,
     "shared-at-alloc": SharedAtAlloc,
+    "shared-at-exit": SharedAtExit,
+    "per-group": PerGroup,
+    "deferred": Deferred,
 }
 
 

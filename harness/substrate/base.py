@@ -78,6 +78,11 @@ class Substrate(ABC):
         """Record what this thread enqueues instead of running it. Local; `replay` is collective if what
         was recorded is. Captured work keeps addresses, not tensors: their blocks may be given away."""
 
+    @property
+    @abstractmethod
+    def is_capturing(self) -> bool:
+        """Whether this thread's work is being captured. Local."""
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until the device has done what this rank asked of it. Local."""

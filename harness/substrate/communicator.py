@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from harness.substrate.pool import Segment, Window
 if TYPE_CHECKING:
     from harness.substrate.base import Substrate
 
+Counts = Sequence[int] | None
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -21,7 +23,8 @@ class Communicator(ABC):
     """This rank's end of a communicator. Registration and collectives are collective over `group`.
 
     `supports_windows` predicts whether a registration yields a window (NCCL: device API support and
-    one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number as unique).
+    one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number of
+    the group's own, the same for a re-created one).
     """
 
     def __init__(self, substrate: Substrate, group: Group, generation: int, supports_windows: bool) -> None:
@@ -88,12 +91,24 @@ class Communicator(ABC):
     def _deregister(self, window: Window) -> None: ...
 
     @abstractmethod
-    def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
-        """Gather `source` of every rank into `output`, in group order. Returns (path, evidence)."""
+    def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
+        """Gather `source` of every rank into `output`, in group order. Returns (path, evidence).
+
+        `counts`: elements of each rank where they differ; then no symmetric kernel can run the call.
+        """
 
     @abstractmethod
-    def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
-        """Reduce chunk i of every rank's `source` into rank i's `output`. Returns (path, evidence)."""
+    def reduce_scatter(
+        self, output: torch.Tensor, source: torch.Tensor, op: str, counts: Counts = None
+    ) -> tuple[str, str]:
+        """Reduce chunk i of every rank's `source` into rank i's `output`. Returns (path, evidence).
+
+        `counts`: as for `all_gather`.
+        """
+
+    @abstractmethod
+    def exchange(self, word: int) -> list[int]:
+        """One signed 64-bit word of every rank, in group order, on the host. Collective, no timeout."""
 
     @abstractmethod
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:

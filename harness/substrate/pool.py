@@ -63,6 +63,10 @@ class Pool(ABC):
         """Route this thread's allocations (`torch.empty` and the rest) into the pool. Local."""
 
     @abstractmethod
+    def snapshot(self) -> list[Segment]:
+        """The pool's segments by address, as the allocator lists them, at the cost of asking it. Local."""
+
+    @abstractmethod
     def trim(self) -> None:
         """Free the pool's segments if nothing in it is in use. Local."""
 

@@ -17,7 +17,7 @@ from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
 from harness.shared import HOST
-from harness.substrate.communicator import Communicator, eligible
+from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.pool import Segment, Window
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class NcclCommunicator(Communicator):
     def _deregister(self, window: Window) -> None:
         nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
 
+    def exchange(self, word: int) -> list[int]:
+        self.entered("exchange")
+        return [int(said) for said in self._rendezvous.exchange(HOST, word)[:, 0]]
+
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         if self.substrate.nccl_version < PEER_POINTERS:
             raise NotOwned  # nothing to give a kernel; the call falls back to the library
@@ -74,10 +78,26 @@ class NcclCommunicator(Communicator):
         self.substrate.synchronize()
         self._rendezvous.meet(HOST)
 
-    def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
+    def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
+        if counts is not None:
+            self.entered("all_gather")
+            with nc.group():
+                for root, chunk in enumerate(torch.split(output, list(counts))):
+                    self.handle.comm.broadcast(source, chunk, root, stream=_stream())
+            self.substrate.synchronize()
+            return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
         return self._run("all_gather", GATHER, output, source, None)
 
-    def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+    def reduce_scatter(
+        self, output: torch.Tensor, source: torch.Tensor, op: str, counts: Counts = None
+    ) -> tuple[str, str]:
+        if counts is not None:
+            self.entered("reduce_scatter")
+            with nc.group():
+                for root, chunk in enumerate(torch.split(source, list(counts))):
+                    self.handle.comm.reduce(chunk, output, OPS[op], root, stream=_stream())
+            self.substrate.synchronize()
+            return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
         return self._run("reduce_scatter", REDUCE, output, source, op)
 
     def _run(
@@ -111,7 +131,7 @@ class NcclCommunicator(Communicator):
     def _call(
         self, output: torch.Tensor, source: torch.Tensor, op: str | None, config: nc.NCCLCollConfig | None
     ) -> None:
-        comm, stream = self.handle.comm, torch.cuda.current_stream().cuda_stream
+        comm, stream = self.handle.comm, _stream()
         if op is None:
             comm.allgather(source, output, stream=stream, config=config)
         else:
@@ -148,6 +168,10 @@ class NcclHandle:
         if self._pad:
             nccl.mem_free(self._pad)
         self._window, self._pad = None, 0
+
+
+def _stream() -> int:
+    return int(torch.cuda.current_stream().cuda_stream)
 
 
 def _has_windows(comm: nc.Communicator) -> bool:

@@ -85,6 +85,10 @@ class NcclPool(Pool):
             self._allocator.growing = outer
             self._raise_pending()
 
+    def snapshot(self) -> list[Segment]:
+        known = {segment.address: segment for segment in self.segments}
+        return [known[listed["address"]] for listed in self._pool.snapshot()]
+
     def trim(self) -> None:
         blocks = (block for segment in self._pool.snapshot() for block in segment["blocks"])
         if any(block["state"] != "inactive" for block in blocks):

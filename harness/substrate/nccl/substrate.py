@@ -152,6 +152,10 @@ class NcclSubstrate(Substrate):
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             yield graph
 
+    @property
+    def is_capturing(self) -> bool:
+        return bool(torch.cuda.is_current_stream_capturing())
+
     def synchronize(self) -> None:
-        if not torch.cuda.is_current_stream_capturing():
+        if not self.is_capturing:
             torch.cuda.synchronize()

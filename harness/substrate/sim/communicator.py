@@ -8,6 +8,7 @@ addressed by the local offset, so skewed ranks really read and write the wrong b
 from __future__ import annotations
 
 from ctypes import memmove
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,7 @@ from harness import shared
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
 from harness.shared import STAGING_BYTES
-from harness.substrate.communicator import Communicator, eligible
+from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.pool import Segment, Window
 from harness.substrate.sim.memory import tensor_at
 
@@ -39,7 +40,7 @@ class SimCommunicator(Communicator):
 
     @property
     def ptr(self) -> int:
-        return (self._slot << 20) | (self.generation << 8) | 1
+        return (self._slot << 20) | 1  # a re-created communicator is at the old address, as malloc likes to have it
 
     def _register(self, segment: Segment) -> object | None:
         offsets = self._exchange(shared.REGISTER, segment.address - self._shared.base)
@@ -47,6 +48,10 @@ class SimCommunicator(Communicator):
 
     def _deregister(self, window: Window) -> None:
         pass
+
+    def exchange(self, word: int) -> list[int]:
+        self.entered("exchange")
+        return [int(said) for said in self._exchange(shared.HOST, word)[:, 0]]
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         assert isinstance(window.handle, list)
@@ -65,29 +70,33 @@ class SimCommunicator(Communicator):
     def barrier(self) -> None:
         self._meet(shared.HOST)
 
-    def all_gather(self, output: torch.Tensor, source: torch.Tensor) -> tuple[str, str]:
+    def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
         into, origin, nbytes = output.data_ptr(), source.data_ptr(), source.numel() * source.element_size()
         if self.size == 1:
             self.substrate.submit(lambda: _copy(into, origin, nbytes))
             return "copy", EVIDENCE
         self.entered("all_gather")
         window = self.find_window(into)
-        if window is None:
-            self.substrate.submit(lambda: self._gather_staged(into, origin, nbytes))
+        if window is None or counts is not None:
+            sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
+            self.substrate.submit(lambda: self._gather_staged(into, origin, sizes))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, into - window.address + self.rank * nbytes)
         self.substrate.submit(lambda: self._push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
-    def reduce_scatter(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+    def reduce_scatter(
+        self, output: torch.Tensor, source: torch.Tensor, op: str, counts: Counts = None
+    ) -> tuple[str, str]:
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
             self.substrate.submit(lambda: _copy(into, origin, count * dtype.itemsize))
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
         window = self.find_window(origin)
-        if window is None or not eligible("reduce_scatter", dtype, op, self.size):
-            self.substrate.submit(lambda: self._reduce_staged(into, origin, count, dtype, op))
+        if window is None or counts is not None or not eligible("reduce_scatter", dtype, op, self.size):
+            each = list(counts or [count] * self.size)
+            self.substrate.submit(lambda: self._reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
         self.substrate.submit(lambda: self._pull(peers, into, count, dtype, op))
@@ -107,30 +116,33 @@ class SimCommunicator(Communicator):
         self._meet(shared.SYMMETRIC)
         tensor_at(output, count, dtype).copy_(result)
 
-    def _gather_staged(self, output: int, source: int, nbytes: int) -> None:
-        """The legacy path: through scratch that every rank can read, piece by piece."""
+    def _gather_staged(self, output: int, source: int, sizes: list[int]) -> None:
+        """The legacy path: through scratch that every rank can read, piece by piece. `sizes`: bytes of each rank."""
         scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
-        for at in range(0, nbytes, STAGING_BYTES):
-            piece = min(STAGING_BYTES, nbytes - at)
-            memmove(scratch[self.rank], source + at, piece)
+        starts = list(accumulate(sizes, initial=0))
+        for at in range(0, max(sizes), STAGING_BYTES):
+            pieces = [min(STAGING_BYTES, max(0, size - at)) for size in sizes]
+            memmove(scratch[self.rank], source + at, pieces[self.rank])
             self._meet(shared.LEGACY)
-            for index, theirs in enumerate(scratch):
-                memmove(output + index * nbytes + at, theirs, piece)
+            for theirs, start, piece in zip(scratch, starts, pieces, strict=False):
+                memmove(output + start + at, theirs, piece)
             self._meet(shared.LEGACY)
 
-    def _reduce_staged(self, output: int, source: int, count: int, dtype: torch.dtype, op: str) -> None:
+    def _reduce_staged(self, output: int, source: int, counts: list[int], dtype: torch.dtype, op: str) -> None:
         scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
         width = dtype.itemsize
+        starts = list(accumulate(counts, initial=0))
         room = STAGING_BYTES // self.size // width
-        for at in range(0, count, room):
-            piece = min(room, count - at)
-            for index in range(self.size):
-                memmove(scratch[self.rank] + index * room * width, source + (index * count + at) * width, piece * width)
+        for at in range(0, max(counts), room):
+            pieces = [min(room, max(0, count - at)) for count in counts]
+            for index, piece in enumerate(pieces):
+                memmove(scratch[self.rank] + index * room * width, source + (starts[index] + at) * width, piece * width)
             self._meet(shared.LEGACY)
-            chunk = self.rank * room * width
-            result = reduced([tensor_at(theirs + chunk, piece, dtype) for theirs in scratch], op)
+            chunk, mine = self.rank * room * width, pieces[self.rank]
+            result = reduced([tensor_at(theirs + chunk, mine, dtype) for theirs in scratch], op) if mine else None
             self._meet(shared.LEGACY)
-            tensor_at(output + at * width, piece, dtype).copy_(result)
+            if result is not None:
+                tensor_at(output + at * width, mine, dtype).copy_(result)
 
 
 def _copy(output: int, source: int, nbytes: int) -> None:

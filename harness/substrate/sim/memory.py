@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map_only
 
 from harness.shared import SharedMemory
-from harness.substrate.pool import Pool
+from harness.substrate.pool import Pool, Segment
 from harness.substrate.sim.allocator import STEP, Block, CachingAllocator
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class SimPool(Pool):
     def use(self) -> Iterator[None]:
         with _Routing(self):
             yield
+
+    def snapshot(self) -> list[Segment]:
+        return sorted(self.segments, key=lambda segment: segment.address)
 
     def trim(self) -> None:
         if self._allocator.in_use == 0:

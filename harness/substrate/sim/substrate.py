@@ -96,6 +96,10 @@ class SimSubstrate(Substrate):
         finally:
             self._graph = None
 
+    @property
+    def is_capturing(self) -> bool:
+        return self._graph is not None
+
     def submit(self, work: Callable[[], None]) -> None:
         """Run a piece of device work, or record it while a capture is under way."""
         if self._graph is None:

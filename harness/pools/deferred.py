@@ -1,0 +1,133 @@
+"""`deferred`: one pool for each group; growth is only noted, and agreed upon before anything is registered.
+
+Invariants:
+- The segment allocator's callbacks note what came and went, and do nothing collective. Leaving an
+  unchanged pool is one comparison: no snapshot, no communication.
+- After a change the ranks of the group compare what is new to them (how many segments, of which sizes,
+  and that nobody was refused memory). Either all register the same list in the same order, or all
+  raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step.
+- Windows are known by (segment, communicator), never by address. A null window where the communicator
+  supports windows is an error. A segment's windows close before it is freed.
+- A pool that has grown during graph capture raises before any collective.
+
+What it needs of its callers: `use` is entered by every rank of the group, in one order (SPMD), and the
+ranks allocate the same sizes; where theirs differ and are known, `agreed` gives one for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import torch
+
+from harness.context import ProcessGroup, RankContext
+from harness.layout import Group
+from harness.pools.per_group import close_windows
+from harness.substrate.communicator import Communicator
+from harness.substrate.pool import Pool, Segment, Window
+
+REFUSED = -1
+"""What a rank says to its group when it was refused memory."""
+
+
+class GrowthDuringCapture(RuntimeError):
+    """A pool grew while a graph was captured; registering then would be captured, or hang."""
+
+
+class Deferred:
+    def __init__(self, context: RankContext) -> None:
+        self._context = context
+        self._pools: dict[Group, _GroupPool] = {}
+        self._made = 0
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        pool = self._pools.get(group.ranks) or self._new(group)
+        try:
+            with pool.memory.use():
+                yield
+        except torch.OutOfMemoryError:
+            self._leave(pool, group, refused=True)
+            raise
+        self._leave(pool, group, refused=False)
+
+    def agreed(self, sizes: Sequence[int]) -> int:
+        """What every rank of a group allocates where they need `sizes`, so that their pools stay in step."""
+        return max(sizes)
+
+    def close(self) -> None:
+        for pool in self._context.pools():
+            pool.close()
+
+    def _new(self, group: ProcessGroup) -> _GroupPool:
+        name = f"{'-'.join(map(str, group.ranks))}#{self._made}"
+        self._made += 1
+        pool = self._pools[group.ranks] = _GroupPool(self._context.pool(name))
+        return pool
+
+    def _leave(self, pool: _GroupPool, group: ProcessGroup, refused: bool) -> None:
+        communicator = group.communicator
+        if pool.settled == (pool.epoch, communicator.ident) and not refused:
+            return
+        if not communicator.supports_windows:
+            return
+        new = pool.unregistered(communicator)
+        if new and self._context.is_capturing:
+            raise GrowthDuringCapture(
+                f"the pool of {group.name} grew by {len(new)} segment(s) while a graph was captured; "
+                "let it grow once before the capture"
+            )
+        words = group.exchange(REFUSED if refused else _digest(new))
+        if REFUSED in words or len(set(words)) > 1:
+            del self._pools[group.ranks]  # its buffers live on; the next allocation starts afresh on every rank
+            raise torch.OutOfMemoryError(_disagreement(group, words))
+        pool.register(new, communicator)
+
+
+class _GroupPool:
+    """A group's memory, and which of its segments have which windows."""
+
+    def __init__(self, memory: Pool) -> None:
+        self.memory = memory
+        self.epoch = 0
+        """Counts segments that came or went."""
+        self.settled = (0, -1)
+        """The epoch and the communicator for which everything is registered."""
+        self._windows: dict[tuple[int, int], Window] = {}
+        memory.on_allocated.append(self._allocated)
+        memory.on_freed.append(self._freed)
+
+    def unregistered(self, communicator: Communicator) -> list[Segment]:
+        """Segments without a window of this communicator, in the order in which they came."""
+        return [s for s in self.memory.segments if (s.ident, communicator.ident) not in self._windows]
+
+    def register(self, segments: Sequence[Segment], communicator: Communicator) -> None:
+        """Collective over the communicator's group, for equal lists."""
+        for segment in segments:
+            window = communicator.register(segment)
+            if window is None:
+                raise RuntimeError(f"registering {segment} with {communicator} gave a null window")
+            self._windows[segment.ident, communicator.ident] = window
+        self.settled = (self.epoch, communicator.ident)
+
+    def _allocated(self, segment: Segment) -> None:
+        self.epoch += 1
+
+    def _freed(self, segment: Segment) -> None:
+        self.epoch += 1
+        close_windows(segment)
+        self._windows = {key: window for key, window in self._windows.items() if key[0] != segment.ident}
+
+
+def _digest(segments: Sequence[Segment]) -> int:
+    """A number that is the same for lists of the same length and sizes, in order; never `REFUSED`."""
+    sizes = ",".join(str(segment.size) for segment in segments)
+    return int.from_bytes(blake2b(sizes.encode(), digest_size=7).digest(), "little")
+
+
+def _disagreement(group: ProcessGroup, words: Sequence[int]) -> str:
+    refused = [rank for rank, word in zip(group.ranks, words, strict=True) if word == REFUSED]
+    why = f"rank(s) {refused} were refused memory" if refused else "its ranks grew by different segments"
+    return f"the pool of {group.name} is given up: {why}"

@@ -1,0 +1,26 @@
+"""Hypothesis strategies: topologies, programs, flows and whole scenarios.
+
+Invariant: everything random is drawn here, in the parent, and what is drawn can be executed.
+Deleting a choice or lowering a number always leaves a scenario, so shrinking works towards small
+worlds, few steps, small sizes and plain dtypes.
+"""
+
+from harness.strategies.batches import batch, sample
+from harness.strategies.flows import TOKENS, Tokens, flows
+from harness.strategies.programs import HAZARDS, LARGE_COUNTS, Via, programs, scenarios
+from harness.strategies.topologies import layouts, topologies
+
+__all__ = [
+    "HAZARDS",
+    "LARGE_COUNTS",
+    "TOKENS",
+    "Tokens",
+    "Via",
+    "batch",
+    "flows",
+    "layouts",
+    "programs",
+    "sample",
+    "scenarios",
+    "topologies",
+]

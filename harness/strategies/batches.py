@@ -1,0 +1,47 @@
+"""Draws from a strategy in short runs of Hypothesis, each with a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+T = TypeVar("T")
+BATCH = 12
+"""Examples of one Hypothesis run. From the tenth on, five of six examples are mutations of another with
+the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
+
+
+def batch(strategy: st.SearchStrategy[T], body: Callable[[T], None], seed: int, number: int, shrink: bool) -> None:
+    """Calls `body` with batch `number` of what a campaign with `seed` draws; always the same values.
+
+    With `shrink`, what makes `body` raise is shrunk, and then raised as Hypothesis raises it.
+    """
+
+    @hypothesis.seed(seed * 1_000_003 + number)
+    @settings(
+        max_examples=BATCH,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @hypothesis.given(strategy)
+    def drawn(value: T) -> None:
+        body(value)
+
+    drawn()
+
+
+def sample(strategy: st.SearchStrategy[T], count: int, seed: int = 0) -> list[T]:
+    """`count` values of a strategy as a campaign would draw them, always the same for the same seed."""
+    drawn: list[T] = []
+    number = 0
+    while len(drawn) < count:
+        batch(strategy, drawn.append, seed, number, shrink=False)
+        number += 1
+    return drawn[:count]

@@ -1,0 +1,82 @@
+"""Strategies for scenarios of layer flows: an engine's layers on batches of drawn token counts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hypothesis import strategies as st
+
+from harness.flows import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.program import DType, Scenario, System
+from harness.program import Via as StepVia
+from harness.strategies.programs import Via
+from harness.strategies.topologies import topologies as all_topologies
+from harness.topology import Topology
+
+Tokens = Literal["engine", "padded", "uneven"]
+TOKENS: tuple[Tokens, ...] = ("engine", "padded", "uneven")
+CONVENTION = "sglang"
+COUNTS = (1, 2, 3, 4, 7, 8, 16, 33, 64, 100, 128, 257, 512)
+HIDDEN = (1, 3, 16, 64)
+STRETCH = (1, 16, 128, 1024)
+MOVED = 1 << 14
+"""Elements of the largest global buffer that collectives are drawn to fill."""
+ASKED = 8 << 20
+"""Elements of the largest one that is asked for."""
+DTYPES: tuple[DType, ...] = ("bfloat16", "bfloat16", "float32", "float16")
+
+
+def applies(name: str, topology: Topology) -> bool:
+    """Whether a flow (or `all`) has anything to communicate on a topology."""
+    probe = Layer(topology, "float32", "library")
+    names = FLOWS if name == "all" else (name,)
+    return bool(compile_flows(names, probe, [Batch((1,) * probe.attn_dp, padded=True)], 1)) and topology.world > 1
+
+
+@st.composite
+def flows(
+    draw: st.DrawFn,
+    world: int = 8,
+    *,
+    flow: str = "all",
+    tokens: Tokens = "engine",
+    topologies: st.SearchStrategy[Topology] | None = None,
+    system: System | None = None,
+    via: Via = "mixed",
+) -> Scenario:
+    """Scenarios of one flow, or of a layer of several (`all`), repeated and then given batches of other sizes.
+
+    `tokens`: `engine` pads, and switches symmetric memory off, as the engine would; `padded` always pads;
+    `uneven` pads only the last batch and leaves symmetric memory on, with counts that differ wherever there are
+    two DP ranks.
+    """
+    check_flow(flow)
+    drawn = topologies if topologies is not None else all_topologies(world, conventions=(CONVENTION,))
+    topology = draw(drawn.filter(lambda topology: applies(flow, topology)))
+    step_via: StepVia = draw(st.sampled_from(("library",) * 5 + ("kernel",))) if via == "mixed" else via
+    layer = Layer(topology, draw(st.sampled_from(DTYPES)), step_via)
+    batches = _batches(draw, layer, tokens)
+    widest = max(max(batch.tokens) + layer.width for batch in batches) * layer.attn_dp
+    layer.hidden = draw(st.sampled_from([hidden for hidden in HIDDEN if hidden * widest <= MOVED] or [1]))
+    widest *= layer.hidden
+    layer.stretch = draw(st.sampled_from([stretch for stretch in STRETCH if stretch * widest <= ASKED]))
+    names = [name for name in FLOWS if draw(st.booleans())] if flow == "all" else [flow]
+    if not any(applies(name, topology) for name in names):
+        names = [name for name in FLOWS if applies(name, topology)][-1:]
+    steps = compile_flows(names, layer, batches, draw(st.integers(1, 3)))
+    return Scenario(topology, steps, system or System(), draw(st.integers(0, 255)))
+
+
+def _batches(draw: st.DrawFn, layer: Layer, tokens: Tokens) -> list[Batch]:
+    """Batches that follow one another. With `uneven`, those before the last differ between ranks, and the last meets
+    the pools that they left."""
+    counts = st.lists(st.sampled_from(COUNTS), min_size=layer.attn_dp, max_size=layer.attn_dp)
+    drawn = draw(st.lists(counts, min_size=1 + (tokens == "uneven"), max_size=3))
+    if tokens == "engine":
+        return [engine_batch(each, extending=draw(st.booleans())) for each in drawn]
+    if tokens == "padded":
+        return [Batch(tuple(each), padded=True) for each in drawn]
+    for each in drawn[:-1]:
+        if len({-(-count // layer.width) for count in each}) == 1:
+            each[-1] += layer.width
+    return [*(Batch(tuple(each), padded=False) for each in drawn[:-1]), Batch(tuple(drawn[-1]), padded=True)]
