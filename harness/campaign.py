@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,22 @@ from harness.strategies import batch
 from harness.trace import Ran, Registered
 from harness.world import World
 
-MORE = 48
-"""Draws after the first finding, in which other rules may be found."""
-SHRINKS = 80
-"""Runs that Hypothesis may spend on a batch's failures, before `harness.reduce` takes over."""
-KNOWN_SECONDS = 60.0
-"""Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
-REDUCE_SECONDS = 30.0
-"""Time for making one finding smaller once Hypothesis has shrunk it."""
 PATIENCE = 20
 """Batches in a row without a new scenario, after which the strategy is taken to be used up."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a campaign spends once it has found something."""
+
+    more: int = 48
+    """Draws after the first finding, in which other rules may be found."""
+    shrinks: int = 80
+    """Runs that Hypothesis may spend on a batch's failures, before `harness.reduce` takes over."""
+    known_seconds: float = 60.0
+    """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
+    reduce_seconds: float = 30.0
+    """Time for making one finding smaller once Hypothesis has shrunk it."""
 
 
 class Tally(msgspec.Struct):
@@ -46,6 +53,8 @@ class Tally(msgspec.Struct):
     vacuous: int = 0
     collectives: int = 0
     windows: int = 0
+    held: int = 0
+    """Most bytes of segments that one rank held at one time, in any draw that was counted."""
     seconds: float = 0.0
     layouts: set[Any] = msgspec.field(default_factory=set)
     groups: set[Any] = msgspec.field(default_factory=set)
@@ -85,8 +94,10 @@ class Campaign:
         seed: int = 0,
         environment: dict[str, Any] | None = None,
         progress: Callable[[Tally], None] = lambda tally: None,
+        limits: Limits | None = None,
     ) -> None:
         self._world, self._strategy, self._seed, self._progress = world, strategy, seed, progress
+        self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
         self._failed = False
@@ -127,7 +138,7 @@ class Campaign:
     def _one(self, scenario: Scenario) -> None:
         if self._spent():
             raise _Stop
-        if self._shrinks >= SHRINKS:
+        if self._shrinks >= self._limits.shrinks:
             raise _Enough
         if hash(scenario) in self._clean:
             return  # every batch starts from the same simplest example
@@ -151,7 +162,7 @@ class Campaign:
 
     def _reduce(self, rule: str) -> None:
         """Make what Hypothesis left of a rule's scenario smaller still."""
-        end = time.monotonic() + REDUCE_SECONDS
+        end = time.monotonic() + self._limits.reduce_seconds
 
         def fails(scenario: Scenario) -> bool:
             if time.monotonic() > end:
@@ -174,9 +185,9 @@ class Campaign:
         if self._failed:
             return False
         first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
-        if self.tally.draws >= first + MORE:
+        if self.tally.draws >= first + self._limits.more:
             return True
-        return self._known > KNOWN_SECONDS or (self._limit is not None and self.tally.draws >= self._limit)
+        return self._known > self._limits.known_seconds or (self._limit is not None and self.tally.draws >= self._limit)
 
     def _count(self, draw: Draw, vacuous: bool, seconds: float) -> None:
         tally = self.tally
@@ -190,6 +201,7 @@ class Campaign:
         tally.layouts.add(draw.scenario.topology.key)
         tally.groups.update(draw.scenario.groups)
         for trace in draw.traces:
+            tally.held = max(tally.held, trace.most_held)
             tally.collectives += sum(isinstance(event, Ran) for event in trace.events)
             tally.windows += sum(isinstance(event, Registered) for event in trace.events)
 

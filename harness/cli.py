@@ -1,4 +1,4 @@
-"""The command line: `symm fuzz`, `replay`, `show`, `topologies`, `doctor`, `bench`.
+"""The command line: `symm fuzz`, `replay`, `show`, `topologies`, `doctor`; `harness.studies` has the longer ones.
 
 Invariant: exit status 0 when nothing was found, 1 with findings, 2 with one clear sentence when the
 request or the machine is wrong, 130 on Ctrl-C. Nothing is decided here; every command calls a room.
@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
 from rich.console import Console
 
-from harness import environment, seeds, topology
-from harness.bench import bench_draws
+from harness import environment, seeds, studies, topology
+from harness.arguments import CollectivesOption, DeadlineOption, JsonOption, PoolOption, SitesOption, SubstrateOption
 from harness.campaign import Campaign
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
@@ -35,25 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Property tests for collectives over NCCL symmetric memory.",
 )
-bench = typer.Typer(help="Measurements, each way of doing a thing in one run.")
-app.add_typer(bench, name="bench")
+app.command()(studies.matrix)
+app.add_typer(studies.bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]
 """click's `ClickException`, which typer carries inside itself from 0.26 on and takes from click before."""
-
-Substrate = Literal["auto", "sim", "nccl"]
-SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where a GPU and NCCL 2.27 are found.")]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
-]
-PoolOption = Annotated[str | None, typer.Option(metavar="NAME|module:attr", help="The pool policy under test.")]
-SitesOption = Annotated[Sites, typer.Option(help="Buffer sites name the group they are asked for, or always tp.")]
-CollectivesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."
-    ),
-]
 
 
 @app.command()
@@ -80,6 +66,7 @@ def fuzz(
     hazards: Annotated[
         list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
     ] = None,
+    deadline: DeadlineOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
@@ -94,7 +81,7 @@ def fuzz(
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
-    with World(world, substrate) as ranks:
+    with World(world, substrate, deadline=deadline) as ranks:
         facts = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         via = _possible(via, ranks)
@@ -117,11 +104,12 @@ def replay(
     substrate: SubstrateOption = "auto",
     pool: PoolOption = None,
     collectives: CollectivesOption = None,
+    sites: Annotated[Sites | None, typer.Option(help="Buffer sites in place of the seed's.")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
     data.check_target(json_file)
-    scenario = with_system(seeds.load(seed_file).scenario, pool, collectives)
+    scenario = with_system(seeds.load(seed_file).scenario, pool, collectives, sites)
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
     runs = []
@@ -170,24 +158,6 @@ def doctor(json_file: JsonOption = None) -> None:
     if json_file != "-":
         terminal.table(Console(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows))
     data.write({"schema": data.SCHEMA, "environment": found.environment, "checks": found.rows}, json_file)
-
-
-@bench.command(name="draws")
-def draws_(
-    draws: Annotated[int, typer.Option(min=10)] = 200,
-    spawns: Annotated[int, typer.Option(min=1, help="Draws for which fresh ranks are spawned.")] = 3,
-    substrate: SubstrateOption = "auto",
-    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX")] = 4,
-    steps: Annotated[int, typer.Option(min=1)] = 8,
-    seed: int = 0,
-    json_file: JsonOption = None,
-) -> None:
-    """The persistent world against spawning fresh ranks for every draw."""
-    data.check_target(json_file)
-    measured = bench_draws(substrate, world, steps, draws, spawns, seed)
-    if json_file != "-":
-        terminal.table(Console(), ("measure", "value"), measured.rows())
-    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
 
 
 def _system(pool: str | None, collectives: str | None, sites: Sites) -> tuple[System, Via]:

@@ -9,7 +9,7 @@ Invariant: what comes back breaks the same rule, was executed, and is no larger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import prod
 
@@ -78,8 +78,10 @@ def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
         for values in product(widths, repeat=len(names)):
             topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world)
             if topology is not None:
-                steps = tuple(_for_world(step, world) for step in scenario.steps)
-                yield from _valid(scenario, topology, steps)
+                first = range(world)
+                spread = [rank * scenario.world // world for rank in range(world)]
+                for kept in (first, spread):
+                    yield from _valid(scenario, topology, tuple(_for_ranks(step, kept) for step in scenario.steps))
 
 
 def _layout(like: Topology, widths: dict[str, int], world: int) -> Topology | None:
@@ -96,26 +98,28 @@ def _layout(like: Topology, widths: dict[str, int], world: int) -> Topology | No
         return None
 
 
-def _for_world(step: Step, world: int) -> Step:
-    """The step with sizes given for each rank cut to the smaller world, and ranks wrapped into it."""
+def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
+    """The step for fewer ranks: sizes given for each are those of the ranks kept, and ranks wrap around."""
     changes: dict[str, object] = {}
     for name in ("elements", "count"):
         value = getattr(step, name, None)
         if value is not None:
-            changes[name] = _cut(value, world)
+            changes[name] = _pick(value, kept)
     for name in ("source", "output"):
         view = getattr(step, name, None)
         if isinstance(view, View):
-            changes[name] = View(view.buffer, _cut(view.offset, world))
+            changes[name] = View(view.buffer, _pick(view.offset, kept))
     if hasattr(step, "rank"):
-        changes["rank"] = step.rank % world
+        changes["rank"] = step.rank % len(kept)
     return msgspec.structs.replace(step, **changes) if changes else step
 
 
-def _cut(value: Elements, world: int) -> Elements:
-    """What is given for each rank, for fewer ranks."""
-    cut = value[:world] if isinstance(value, tuple) else (value,)
-    return cut[0] if len(set(cut)) == 1 else cut
+def _pick(value: Elements, kept: Sequence[int]) -> Elements:
+    """What is given for each rank, for the ranks kept."""
+    if isinstance(value, int):
+        return value
+    picked = tuple(value[rank] for rank in kept)
+    return picked[0] if len(set(picked)) == 1 else picked
 
 
 def _plainer(scenario: Scenario) -> Iterator[Scenario]:

@@ -8,12 +8,14 @@ import msgspec
 
 from harness.findings import Finding
 from harness.oracle import judge
-from harness.program import AllGather, ReduceScatter, Scenario, Step
+from harness.program import AllGather, ReduceScatter, Scenario, Sites, Step
 from harness.world import World
 
 
-def with_system(scenario: Scenario, pool: str | None = None, collectives: str | None = None) -> Scenario:
-    """The scenario with another pool, or with other collectives.
+def with_system(
+    scenario: Scenario, pool: str | None = None, collectives: str | None = None, sites: Sites | None = None
+) -> Scenario:
+    """The scenario with another pool, other collectives, or other buffer sites.
 
     `library` sends every collective through the communicator; anything else names a kernel, and every
     collective that a kernel can run goes through it.
@@ -21,6 +23,8 @@ def with_system(scenario: Scenario, pool: str | None = None, collectives: str | 
     system = scenario.system
     if pool is not None:
         system = msgspec.structs.replace(system, pool=pool)
+    if sites is not None:
+        system = msgspec.structs.replace(system, sites=sites)
     steps = scenario.steps
     if collectives is not None:
         steps = tuple(_via(step, "library" if collectives == "library" else "kernel") for step in steps)

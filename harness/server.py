@@ -1,4 +1,4 @@
-"""A rank's answers to the parent's messages: join the world, run a draw.
+"""A rank's answers to the parent's messages: join the world, run a draw, call a function.
 
 Invariant: whatever a draw does, the rank answers with a message or its process is gone; what it saw
 is in its journal either way.
@@ -18,6 +18,7 @@ from harness.executor import Executor
 from harness.guard import SystemRaised
 from harness.layout import Group
 from harness.options import Options
+from harness.plugins import load_attribute
 from harness.pools import load_pool
 from harness.program import Scenario
 from harness.rendezvous import Rendezvous
@@ -40,15 +41,7 @@ class Server:
     def answer(self, message: tuple[Any, ...]) -> tuple[Any, ...]:
         """Carry out one message and say how it went."""
         try:
-            match message:
-                case ("join", token):
-                    self._substrate.join(token)
-                case ("world", size):
-                    self._substrate.world(size)
-                case ("run", data, slots):
-                    self._run(msgspec.msgpack.decode(data, type=Scenario), slots)
-                case _:
-                    raise RuntimeError(f"rank {self._rank} does not know the message {message!r}")
+            return self._carry_out(message)
         except SystemRaised as raised:
             self._journal.append(trace.Raised(raised.where, str(raised)))
             if self._substrate.is_fault(raised.__cause__):
@@ -61,6 +54,19 @@ class Server:
             if self._substrate.is_fault(error):
                 return "broken", f"failed with {words}"
             return "failed", words, traceback.format_exc()
+
+    def _carry_out(self, message: tuple[Any, ...]) -> tuple[Any, ...]:
+        match message:
+            case ("join", token):
+                self._substrate.join(token)
+            case ("world", size):
+                self._substrate.world(size)
+            case ("run", data, slots):
+                self._run(msgspec.msgpack.decode(data, type=Scenario), slots)
+            case ("call", name, slots, arguments):
+                return "returned", load_attribute("function", name, ())(self._substrate, slots, *arguments)
+            case _:
+                raise RuntimeError(f"rank {self._rank} does not know the message {message!r}")
         return ("done",)
 
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:

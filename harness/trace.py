@@ -227,6 +227,19 @@ class Trace(msgspec.Struct, frozen=True):
         last = self.events[-1] if self.events else None
         return last if isinstance(last, Entered) else None
 
+    @property
+    def most_held(self) -> int:
+        """Most bytes of segments that the rank held at one time."""
+        sizes: dict[int, int] = {}
+        most = 0
+        for event in self.events:
+            if isinstance(event, SegmentAllocated):
+                sizes[event.segment] = event.size
+                most = max(most, sum(sizes.values()))
+            elif isinstance(event, SegmentFreed):
+                sizes.pop(event.segment)
+        return most
+
     def comms(self) -> dict[int, CommCreated]:
         """Communicators by their number on this rank."""
         return {event.comm: event for event in self.events if isinstance(event, CommCreated)}

@@ -28,6 +28,7 @@ from harness.trace import Trace
 
 POLL = 0.05
 ENDED = "ended"
+CALL_DEADLINE = 300.0
 GRACE = 0.5
 """Seconds for the other ranks to say what befell them, once one has died or broken."""
 
@@ -94,10 +95,7 @@ class World:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
-        if not self._crew.ranks:
-            self._shared.reset()
-            self._slots.clear()
-        self._crew.muster()
+        self._muster()
         self._crew.announce(scenario.world)
         slots = self._slots_for(scenario)
         taking_part = self._crew.ranks[: scenario.world]
@@ -115,6 +113,38 @@ class World:
         if any(fate.state != "finished" for fate in fates):
             self._drop()
         return Draw(scenario, traces, fates, time.monotonic() - began, self.deadline)
+
+    def call(self, function: str, *arguments: Any) -> list[Any]:
+        """What `package.module:function(substrate, slots, *arguments)` returns on each rank, in rank order.
+
+        For measurements on a rank. `slots` has one group, the whole world. Collective over its ranks. Raises
+        `MachineError` if it raises on a rank or takes longer than five minutes.
+        """
+        if self._shared.fd < 0:
+            raise UsageError("the world is closed")
+        self._muster()
+        self._crew.announce(self.size)
+        everyone = tuple(range(self.size))
+        slots = {everyone: self._slots.setdefault(everyone, len(self._slots))}
+        replies = []
+        with self._kill_unless_done():
+            for rank in self._crew.ranks:
+                rank.send(("call", function, slots, arguments))
+            for index, rank in enumerate(self._crew.ranks):
+                if not rank.connection.poll(CALL_DEADLINE):
+                    raise MachineError(f"rank {index} did not return from {function}")
+                reply = rank.connection.recv()
+                if reply[0] != "returned":
+                    raise MachineError(f"{function} failed on rank {index}: {reply[1]}")
+                replies.append(reply[1])
+        return replies
+
+    def _muster(self) -> None:
+        """Have all ranks; new ones find clean counters."""
+        if not self._crew.ranks:
+            self._shared.reset()
+            self._slots.clear()
+        self._crew.muster()
 
     @contextmanager
     def _kill_unless_done(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 
 from harness.campaign import Tally
 from harness.errors import UsageError
+from harness.matrix import Cell
 from harness.oracle import oracles_on
 from harness.seeds import write_whole
 from harness.topology import Topology
@@ -45,6 +47,11 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
             for found in tally.found.values()
         ],
     }
+
+
+def matrix(cells: Sequence[Cell], environment: dict[str, Any]) -> dict[str, Any]:
+    """The verdict matrix."""
+    return {"schema": SCHEMA, "environment": environment, "cells": [cell.as_data() for cell in cells]}
 
 
 def topology(shown: Topology) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.campaign import Tally
 from harness.findings import Record
 from harness.keeper import Found
+from harness.matrix import Cell
 from harness.program import Scenario
 from harness.topology import Topology
 
@@ -90,6 +91,22 @@ def _step(step: object) -> str:
         shown = f"{value.buffer}+{value.offset}" if hasattr(value, "offset") else value
         fields.append(f"{name}={shown}")
     return f"{step.kind} {' '.join(fields)}"  # type: ignore[attr-defined]
+
+
+@contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over things done one after another; call what is yielded with what came of each."""
+    counts = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*counts, TextColumn("{task.description}"), console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda said: bar.update(task, advance=1, description=escape(said))
+
+
+def matrix(console: Console, cells: Sequence[Cell]) -> None:
+    """The verdict matrix: a table for each topology."""
+    for name in dict.fromkeys(cell.topology for cell in cells):
+        rows = [(c.sites, c.tokens, c.pool, c.verdict) for c in cells if c.topology == name]
+        table(console, ("sites", "tokens", "pool", "verdict"), rows, title=name)
 
 
 def topology(console: Console, shown: Topology) -> None:

@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from harness.program import Sites
+
+Substrate = Literal["auto", "sim", "nccl"]
+SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where a GPU and NCCL 2.27 are found.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
+]
+PoolOption = Annotated[str | None, typer.Option(metavar="NAME|module:attr", help="The pool policy under test.")]
+SitesOption = Annotated[Sites, typer.Option(help="Buffer sites name the group they are asked for, or always tp.")]
+CollectivesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."
+    ),
+]
+DeadlineOption = Annotated[
+    float | None, typer.Option(min=1, metavar="SECONDS", help="Longest a draw may take before it is a hang.")
+]

@@ -1,0 +1,1 @@
+"""Measurements, each way of doing a thing in one run."""

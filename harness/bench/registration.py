@@ -1,0 +1,103 @@
+"""What the pool designs cost: leaving their context when nothing changed, and the memory they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from harness import environment
+from harness.bench.leaving import BARE
+from harness.flows import FLOWS, Batch, Layer, compile_flows
+from harness.matrix import POOLS
+from harness.program import Scenario, System
+from harness.topology import Topology
+from harness.world import World
+
+SEGMENTS = (1, 16, 64, 256)
+REFERENCE = "deferred"
+HIDDEN = 7168
+"""Elements of one token, as in DeepSeek-R1: one is moved, and buffers are as large as all of them."""
+DECODE, PREFILL = 64, 512
+"""Tokens of each attention-DP rank."""
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """Median seconds to leave a design's context; `bare` of that is the allocator's own."""
+
+    pool: str
+    segments: int
+    history: bool
+    seconds: float
+    bare: float
+
+    @property
+    def own(self) -> float:
+        """What the design adds to leaving the allocator's context."""
+        return self.seconds - self.bare
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Bytes of segments that one rank held at most, over the same flows for every design."""
+
+    topology: str
+    pool: str
+    most: int
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Both tables, from one run."""
+
+    leaving: tuple[Leaving, ...]
+    held: tuple[Held, ...]
+    environment: dict[str, Any]
+
+    def times_slower(self, row: Leaving) -> float:
+        """How many times what `deferred` adds to leaving a design adds, at the same number of segments."""
+        same = (r for r in self.leaving if (r.pool, r.segments, r.history) == (REFERENCE, row.segments, row.history))
+        return row.own / max(next(same).own, 1e-9)
+
+    def leaving_rows(self) -> Iterator[tuple[str, ...]]:
+        """The first table for a person, microseconds."""
+        for row in self.leaving:
+            history = "with history" if row.history else ""
+            figures = (f"{1e6 * row.seconds:.1f}", f"{1e6 * row.own:.1f}", f"{self.times_slower(row):.1f}")
+            yield (row.pool, str(row.segments), history, *figures)
+
+    def held_rows(self) -> Iterator[tuple[str, ...]]:
+        """The second, MiB."""
+        for row in self.held:
+            yield row.topology, row.pool, f"{row.most / (1 << 20):.0f}"
+
+    def as_data(self) -> dict[str, Any]:
+        """The same as plain data."""
+        leaving = [{**msgspec.structs.asdict(row), "times": self.times_slower(row)} for row in self.leaving]
+        return {"leaving": leaving, "held": list(self.held), "environment": self.environment}
+
+
+def bench_registration(substrate: str, named: Sequence[Topology], repeats: int) -> Measured:
+    """Measure every design in one run: leaving on two ranks, memory over the same flows of each topology."""
+    with World(2, substrate) as world:
+        facts = environment.describe(world)
+        histories = (False, True) if world.platform.name == "nccl" else (False,)
+        rows = [row for history in histories for row in _leaving(world, repeats, history)]
+    with World(max(topology.world for topology in named), substrate) as world:
+        held = [Held(topology.name, pool, _held(world, topology, pool)) for topology in named for pool in POOLS]
+    return Measured(tuple(rows), tuple(held), facts)
+
+
+def _leaving(world: World, repeats: int, history: bool) -> Iterator[Leaving]:
+    replies = world.call("harness.bench.leaving:measure", list(POOLS), list(SEGMENTS), repeats, history)
+    bare = {row["segments"]: row["seconds"] for row in replies[0] if row["pool"] == BARE}
+    for row in replies[0]:
+        if row["pool"] != BARE:
+            yield Leaving(**row, bare=bare[row["segments"]])
+
+
+def _held(world: World, topology: Topology, pool: str) -> int:
+    """Bytes that one rank held at most over two layers of decoding, two of a prefill, and two of decoding again."""
+    layer = Layer(topology, "bfloat16", "library", stretch=HIDDEN)
+    batches = [Batch((tokens,) * layer.attn_dp, padded=True) for tokens in (DECODE, PREFILL, DECODE)]
+    draw = world.run(Scenario(topology, compile_flows(FLOWS, layer, batches, 2), System(pool)))
+    return max(trace.most_held for trace in draw.traces)

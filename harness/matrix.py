@@ -1,0 +1,125 @@
+"""The verdict matrix: buffer sites × pool designs × token counts, over the key configurations.
+
+Each cell is a campaign of its own: the flows around a layer on one topology, with one system under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from harness import topology as topologies_module
+from harness.campaign import Campaign, Limits
+from harness.flows import Layer
+from harness.keeper import Found
+from harness.program import Sites, System
+from harness.strategies import Tokens, flows, topologies
+from harness.topology import Topology
+from harness.world import World
+
+KEY_CONFIGURATIONS = (
+    "deepseek-r1-tp8-dpa8",
+    "deepseek-r1-tp8-dpa4",
+    "deepseek-v32-prefill-cp2-dpa2",
+    "deepseek-v32-prefill-cp4-dpa2",
+    "qwen3-235b-tp8-ep8-dpa2",
+    "qwen3-32b-tp4",
+)
+POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
+SITES: tuple[Sites, ...] = get_args(Sites)
+TOKENS: tuple[Tokens, ...] = ("padded", "uneven")
+LIMITS = Limits(more=8, shrinks=30, known_seconds=20.0, reduce_seconds=10.0)
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """The verdict on one system under test on one topology. `found`: broken rules, in the order of finding."""
+
+    topology: str
+    sites: Sites
+    pool: str
+    tokens: Tokens
+    draws: int
+    found: tuple[Found, ...]
+    held: int
+    """Most bytes of segments that one rank held at one time, in any draw."""
+
+    @property
+    def verdict(self) -> str:
+        """What a person reads."""
+        if not self.found:
+            return f"clean in {self.draws} draws"
+        said = [
+            f"{found.finding.rule} after {found.draws_to_find} draws: {found.scenario.world} ranks, "
+            f"{len(found.scenario.steps)} steps\n  {Path(found.seed_file).name}"
+            for found in self.found
+        ]
+        return "\n".join(said)
+
+    def as_data(self) -> dict[str, Any]:
+        """The same for a program. `draws_to_find` and `seed_file` are those of the first rule."""
+        first = self.found[0] if self.found else None
+        return {
+            "sites": self.sites,
+            "pool": self.pool,
+            "tokens": self.tokens,
+            "topology": self.topology,
+            "draws": self.draws,
+            "rules": [found.finding.rule for found in self.found],
+            "draws_to_find": first.draws_to_find if first else None,
+            "seed_file": first.seed_file if first else None,
+            "held": self.held,
+            "findings": [
+                {
+                    "rule": found.finding.rule,
+                    "explanation": found.finding.explanation,
+                    "draws_to_find": found.draws_to_find,
+                    "seed_file": found.seed_file,
+                    "world": found.scenario.world,
+                    "steps": len(found.scenario.steps),
+                }
+                for found in self.found
+            ],
+        }
+
+
+def key_configurations() -> list[Topology]:
+    """The topologies of the report: DeepSeek-R1, DeepSeek-V3.2 with context parallelism, and Qwen3."""
+    return [topologies_module.find(name) for name in KEY_CONFIGURATIONS]
+
+
+def cells(named: Sequence[Topology], pools: Sequence[str]) -> list[tuple[Topology, Sites, str, Tokens]]:
+    """Every cell, in the order of the table. Tokens differ only where there are two attention-DP ranks.
+
+    Raises `UsageError` for a topology that flows cannot run on.
+    """
+    wide = {topology.name: Layer(topology, "float32", "library").attn_dp > 1 for topology in named}
+    every = product(named, SITES, TOKENS, pools)
+    return [(t, sites, pool, tokens) for t, sites, tokens, pool in every if tokens == "padded" or wide[t.name]]
+
+
+def run(
+    world: World,
+    chosen: Sequence[tuple[Topology, Sites, str, Tokens]],
+    draws: int,
+    minutes: float,
+    seeds_dir: Path,
+    seed: int = 0,
+    environment: dict[str, Any] | None = None,
+) -> Iterator[Cell]:
+    """The cells' verdicts, each after at most `draws` draws in at most `minutes`. Seed files go to `seeds_dir`."""
+    for topology, sites, pool, tokens in chosen:
+        strategy = flows(
+            topology.world,
+            tokens=tokens,
+            topologies=topologies(topology.world, [topology]),
+            system=System(pool, sites=sites),
+            via="library",
+        )
+        campaign = Campaign(world, strategy, seeds_dir, seed=seed, environment=environment, limits=LIMITS)
+        tally = campaign.run(draws, minutes)
+        found = tuple(sorted(tally.found.values(), key=lambda found: found.draws_to_find))
+        yield Cell(topology.name, sites, pool, tokens, tally.draws, found, tally.held)

@@ -1,0 +1,96 @@
+"""Commands that run the harness many times over: the verdict matrix and the benches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness import environment, seeds, topology
+from harness import matrix as verdicts
+from harness.arguments import DeadlineOption, JsonOption, SubstrateOption
+from harness.bench.draws import bench_draws
+from harness.bench.registration import bench_registration
+from harness.report import data, terminal
+from harness.systems import check_system
+from harness.world import World
+
+bench = typer.Typer(help="Measurements, each way of doing a thing in one run.")
+
+
+def matrix(
+    draws: Annotated[int, typer.Option(min=1, help="Draws of each cell.")] = 20,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Longest time for one cell, shrinking included.")] = 1.0,
+    substrate: SubstrateOption = "auto",
+    topology_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topology", metavar="FILE", help="By file or name; repeatable. Default: the key configurations."
+        ),
+    ] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    deadline: DeadlineOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Buffer sites, pool designs and token counts against each other, on the flows of key configurations."""
+    data.check_target(json_file)
+    for name in pool or ():
+        check_system(name, None)
+    named = [topology.find(name) for name in topology_file] if topology_file else verdicts.key_configurations()
+    chosen = verdicts.cells(named, pool or verdicts.POOLS)
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    found = []
+    with World(max(each.world for each in named), substrate, deadline=deadline) as world:
+        facts = environment.describe(world)
+        console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        with terminal.counting(console, "cells", len(chosen)) as advance:
+            for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, facts):
+                found.append(cell)
+                advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
+        terminal.matrix(console, found)
+        data.write(data.matrix(found, facts), json_file)
+    raise typer.Exit(1 if any(cell.found for cell in found) else 0)
+
+
+@bench.command()
+def draws(
+    draws: Annotated[int, typer.Option(min=10)] = 200,
+    spawns: Annotated[int, typer.Option(min=1, help="Draws for which fresh ranks are spawned.")] = 3,
+    substrate: SubstrateOption = "auto",
+    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX")] = 4,
+    steps: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """The persistent world against spawning fresh ranks for every draw."""
+    data.check_target(json_file)
+    measured = bench_draws(substrate, world, steps, draws, spawns, seed)
+    if json_file != "-":
+        terminal.table(Console(), ("measure", "value"), measured.rows())
+    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
+
+
+@bench.command()
+def registration(
+    repeats: Annotated[int, typer.Option(min=5, help="Times that each context is left.")] = 300,
+    substrate: SubstrateOption = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """What each pool design costs: leaving its context when nothing changed, and the memory it holds."""
+    data.check_target(json_file)
+    measured = bench_registration(substrate, verdicts.key_configurations(), repeats)
+    if json_file != "-":
+        console = Console()
+        leaving = ("pool", "segments", "allocator", "leaving, µs", "of that its own", "times deferred")
+        terminal.table(console, leaving, measured.leaving_rows(), title="leaving, nothing changed")
+        held = ("topology", "pool", "most held by a rank, MiB")
+        terminal.table(console, held, measured.held_rows(), title="memory over flows")
+    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
