@@ -26,9 +26,12 @@ from harness.program import Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
-from harness.strategies import HAZARDS, Tokens, Via, flows, scenarios, topologies
+from harness.strategies import HAZARDS, Tokens, Via, applies, flows, scenarios, topologies
 from harness.systems import check_system
 from harness.world import World
+
+SMALLEST = 2
+"""Ranks that a layer's communication needs."""
 
 app = typer.Typer(
     name="symm",
@@ -72,12 +75,14 @@ def fuzz(
     """Draw layouts and programs, run them, and shrink what fails."""
     data.check_target(json_file)
     system, via = _system(pool, collectives, sites)
-    _check_flow(flow, tokens, hazards)
+    _check_flow(flow, tokens, hazards, world)
     for hazard in hazards or ():
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
     named = [topology.find(name) for name in topology_file] if topology_file else None
     layouts = topologies(world, named) if named or flow is None else None
+    if flow is not None and named and not any(applies(flow, each) for each in named):
+        raise UsageError(f"flow {flow!r} has nothing to communicate on {', '.join(repr(t.name) for t in named)}")
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
@@ -171,10 +176,12 @@ def _system(pool: str | None, collectives: str | None, sites: Sites) -> tuple[Sy
     return msgspec.structs.replace(system, collectives=collectives), "kernel"
 
 
-def _check_flow(flow: str | None, tokens: Tokens, hazards: list[str] | None) -> None:
+def _check_flow(flow: str | None, tokens: Tokens, hazards: list[str] | None, world: int) -> None:
     """Options that go with flows, and those that do not."""
     if flow is not None:
         check_flow(flow)
+        if world < SMALLEST:
+            raise UsageError(f"flows need a world of at least {SMALLEST} ranks, not {world}")
     if flow is None and tokens != "engine":
         raise UsageError("--tokens goes with --flow; free programs have no batches")
     if flow is not None and hazards:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,16 +21,9 @@ import pytest
 from harness import seeds
 from harness.program import AllGather, Allocate, Release, Scenario, System, View
 from harness.topology import Topology, find, named, save
+from tests.commands import ALONE, Run, symm
 from tests.processes import left, marked, new_mark
 
-ALONE = {
-    "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
-    "CUDA_VISIBLE_DEVICES": "",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "COLUMNS": "80",
-}
-"""The command of this very environment, active or not; no GPU, so that `auto` means the same everywhere; no files but
-those the command writes."""
 SIM = ("--substrate", "sim")
 SHORT = ("--draws", "5", "--world", "2", *SIM)
 THREE = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),), "cp": ((0, 1), (2,))})
@@ -42,39 +34,6 @@ REUSE = (
     AllGather("cp", View("second"), 4, via="kernel"),
 )
 """Wrong on one pool for all groups: the second buffer lies in the window of the first one's group."""
-
-
-class Run(NamedTuple):
-    """A command that has ended: what it said, and what it left."""
-
-    status: int
-    out: str
-    err: str
-    seconds: float
-    processes: list[int]
-    folder: Path
-
-    @property
-    def data(self) -> Any:
-        """The facts it wrote to stdout."""
-        return json.loads(self.out)
-
-
-def symm(folder: Path, *arguments: str, limit: str = "true") -> Run:
-    """Run a command in a folder, behind a shell's `ulimit`."""
-    mark = new_mark()
-    began = time.monotonic()
-    ended = subprocess.run(
-        ["sh", "-c", f'{limit} && exec symm "$@"', "symm", *arguments],
-        cwd=folder,
-        env={**os.environ, **ALONE, **mark},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    return Run(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - began, marked(mark), folder)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -418,6 +377,20 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "JSON to a folder": (("fuzz", *SHORT, "--json", "folder"), "folder"),
     "JSON to no folder": (("show", "qwen3-32b-tp2", "--json", "nowhere/shown.json"), "nowhere/shown.json"),
     "JSON where nothing can be written": (("doctor", "--json", "/proc/found.json"), "/proc/found.json"),
+    "an unknown flow": (("fuzz", "--flow", "sideways"), "'sideways'"),
+    "a flow on families that are not there": (
+        ("fuzz", "--flow", "all", "--topology", "kimi-k2-vllm-tp8-dcp8"),
+        "'kimi-k2-vllm-tp8-dcp8'",
+    ),
+    "a flow with nothing to do": (("fuzz", "--flow", "cp-prefill", "--topology", "qwen3-32b-tp4"), "'qwen3-32b-tp4'"),
+    "a flow in a world of one rank": (("fuzz", "--flow", "all", "--world", "1"), "at least 2"),
+    "tokens without a flow": (("fuzz", "--tokens", "uneven"), "--flow"),
+    "hazards with a flow": (("fuzz", "--flow", "all", "--hazard", "deny"), "--hazard"),
+    "implicit sites without tp": (("fuzz", *SHORT, "--sites", "implicit", "--topology", "cp.json"), "'cp only'"),
+    "unknown sites": (("fuzz", "--sites", "guessed"), "'guessed'"),
+    "a matrix on families that are not there": (("matrix", "--topology", "llama-vllm.json"), "llama-vllm.json"),
+    "a matrix of an unknown pool": (("matrix", "--pool", "puddle"), "'puddle'"),
+    "too few times to leave a context": (("bench", "registration", "--repeats", "1"), "--repeats"),
     "no seed": (("replay",), "SEED"),
     "a seed that is not there": (("replay", "nowhere.json"), "nowhere.json"),
     "a damaged seed": (("replay", "torn.json"), "torn.json"),
@@ -433,6 +406,7 @@ def furnish(folder: Path) -> None:
     for name, text in BROKEN_MODULES.items():
         (folder / name).write_text(text)
     (folder / "folder").mkdir()
+    save(Topology("cp only", "explicit", families_given={"cp": ((0, 1),)}), folder / "cp.json")
     seed = json.loads(seed_file(folder).read_bytes())
     (folder / "torn.json").write_text(json.dumps(seed)[:200])
     (folder / "later.json").write_text(json.dumps({**seed, "schema": 2}))

@@ -22,8 +22,6 @@ from harness.trace import Event
 
 BLOCK = 1 << 20
 """Two of these fill a segment of the caching allocator."""
-BARE = "bare pool"
-"""The context of the allocator alone, which every design enters and leaves too."""
 SECONDS = 0.5
 """Time for one figure, where it would take longer than its repeats."""
 HISTORY = 100_000
@@ -36,13 +34,15 @@ def measure(
     """Median seconds to leave each design's context, at each number of segments. Collective over the world."""
     figures = []
     with _history(substrate) if history else nullcontext():
-        for count, name in product(counts, (BARE, *pools)):
-            seconds = _one(substrate, slots, name, count, repeats)
-            figures.append({"pool": name, "segments": count, "history": history, "seconds": seconds})
+        for count, name in product(counts, pools):
+            whole, own = _one(substrate, slots, name, count, repeats)
+            figures.append({"pool": name, "segments": count, "history": history, "seconds": whole, "own": own})
     return figures
 
 
-def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, repeats: int) -> float:
+def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, repeats: int) -> tuple[float, float]:
+    """Seconds to leave a design's context, and of that its own part: with no allocator's context inside."""
+
     def ignore(event: Event) -> None:
         pass
 
@@ -51,21 +51,21 @@ def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, r
     substrate.world(len(group))
     substrate.begin([(group,)], [0] * len(group), slots)
     context = RankContext(substrate, len(group))
-    whole = ProcessGroup(substrate, "tp", group)
-    policy = None if name == BARE else load_pool(name)(context)
-    enter = context.pool("bare").use if policy is None else lambda: policy.use(whole)
+    everyone = ProcessGroup(substrate, "tp", group)
+    policy = load_pool(name)(context)
     held = []
     for _ in range(2 * count):
-        with enter():
+        with policy.use(everyone):
             held.append(torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device))
-    seconds = _median(enter, repeats)
-    del held
-    for pool in context.pools() if policy is None else ():
-        pool.close()
-    if policy is not None:
-        policy.close()
+    assert sum(len(pool.segments) for pool in context.pools()) == count
+    whole = _median(lambda: policy.use(everyone), repeats)
+    for pool in context.pools():
+        pool.use = nullcontext  # type: ignore[method-assign]
+    own = _median(lambda: policy.use(everyone), repeats)
+    held.clear()
+    policy.close()
     substrate.end()
-    return seconds
+    return whole, own
 
 
 def _median(enter: Callable[[], AbstractContextManager[None]], repeats: int) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from harness import environment
-from harness.bench.leaving import BARE
 from harness.flows import FLOWS, Batch, Layer, compile_flows
 from harness.matrix import POOLS
 from harness.program import Scenario, System
@@ -24,18 +23,13 @@ DECODE, PREFILL = 64, 512
 
 
 class Leaving(msgspec.Struct, frozen=True):
-    """Median seconds to leave a design's context; `bare` of that is the allocator's own."""
+    """Median seconds to leave a design's context; `own` without the allocator's context, which all designs leave."""
 
     pool: str
     segments: int
     history: bool
     seconds: float
-    bare: float
-
-    @property
-    def own(self) -> float:
-        """What the design adds to leaving the allocator's context."""
-        return self.seconds - self.bare
+    own: float
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -54,9 +48,9 @@ class Measured(msgspec.Struct, frozen=True):
     environment: dict[str, Any]
 
     def times_slower(self, row: Leaving) -> float:
-        """How many times what `deferred` adds to leaving a design adds, at the same number of segments."""
+        """How many times what a design does on leaving takes what `deferred` does, at as many segments."""
         same = (r for r in self.leaving if (r.pool, r.segments, r.history) == (REFERENCE, row.segments, row.history))
-        return row.own / max(next(same).own, 1e-9)
+        return row.own / next(same).own
 
     def leaving_rows(self) -> Iterator[tuple[str, ...]]:
         """The first table for a person, microseconds."""
@@ -87,12 +81,9 @@ def bench_registration(substrate: str, named: Sequence[Topology], repeats: int) 
     return Measured(tuple(rows), tuple(held), facts)
 
 
-def _leaving(world: World, repeats: int, history: bool) -> Iterator[Leaving]:
+def _leaving(world: World, repeats: int, history: bool) -> list[Leaving]:
     replies = world.call("harness.bench.leaving:measure", list(POOLS), list(SEGMENTS), repeats, history)
-    bare = {row["segments"]: row["seconds"] for row in replies[0] if row["pool"] == BARE}
-    for row in replies[0]:
-        if row["pool"] != BARE:
-            yield Leaving(**row, bare=bare[row["segments"]])
+    return [Leaving(**row) for row in replies[0]]
 
 
 def _held(world: World, topology: Topology, pool: str) -> int:

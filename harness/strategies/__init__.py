@@ -6,7 +6,7 @@ worlds, few steps, small sizes and plain dtypes.
 """
 
 from harness.strategies.batches import batch, sample
-from harness.strategies.flows import TOKENS, Tokens, flows
+from harness.strategies.flows import TOKENS, Tokens, applies, flows
 from harness.strategies.programs import HAZARDS, LARGE_COUNTS, Via, programs, scenarios
 from harness.strategies.topologies import layouts, topologies
 
@@ -16,6 +16,7 @@ __all__ = [
     "TOKENS",
     "Tokens",
     "Via",
+    "applies",
     "batch",
     "flows",
     "layouts",

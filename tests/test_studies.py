@@ -1,0 +1,139 @@
+"""The commands that run many campaigns: the verdict matrix and the benches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness import matrix, seeds
+from harness.strategies import applies
+from tests.commands import Run, symm
+
+SIM = ("--substrate", "sim")
+SMALL = ("--topology", "deepseek-r1-tp8-dpa4", "--pool", "shared-at-alloc", "--pool", "deferred")
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two pools on one topology, four draws a cell."""
+    folder = tmp_path_factory.mktemp("matrix")
+    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "4", "--minutes", "0.2", "--json", "found.json")
+
+
+def cells(run: Run) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.json.decode((run.folder / "found.json").read_bytes())["cells"]
+    return found
+
+
+def test_a_matrix_with_broken_cells_exits_with_1(verdicts: Run) -> None:
+    assert verdicts.status == 1, verdicts.err
+
+
+def test_a_matrix_has_a_cell_for_every_combination(verdicts: Run) -> None:
+    shown = {(cell["sites"], cell["tokens"], cell["pool"]) for cell in cells(verdicts)}
+    assert len(shown) == len(cells(verdicts)) == 8
+
+
+def test_a_cell_says_what_is_promised(verdicts: Run) -> None:
+    promised = {"sites", "pool", "tokens", "topology", "draws", "rules", "draws_to_find", "seed_file"}
+    assert all(promised <= cell.keys() for cell in cells(verdicts))
+
+
+def test_explicit_sites_with_deferred_are_clean(verdicts: Run) -> None:
+    good = [cell for cell in cells(verdicts) if cell["sites"] == "explicit" and cell["pool"] == "deferred"]
+    assert [(cell["rules"], cell["seed_file"], cell["draws"]) for cell in good] == [([], None, 4)] * 2
+
+
+def test_implicit_sites_break_ownership_with_every_pool(verdicts: Run) -> None:
+    implicit = [cell for cell in cells(verdicts) if cell["sites"] == "implicit"]
+    assert all("wrong-owner" in cell["rules"] for cell in implicit)
+
+
+def test_a_broken_cell_names_a_seed_file_that_holds_its_system(verdicts: Run) -> None:
+    for cell in cells(verdicts):
+        if cell["rules"]:
+            kept = seeds.load(verdicts.folder / cell["seed_file"])
+            assert (kept.scenario.system.pool, kept.scenario.system.sites) == (cell["pool"], cell["sites"])
+
+
+def test_the_table_shows_every_verdict(verdicts: Run) -> None:
+    assert verdicts.out.count("clean in 4 draws") == sum(not cell["rules"] for cell in cells(verdicts))
+
+
+def test_key_configurations_are_those_of_the_report() -> None:
+    found = matrix.key_configurations()
+    assert all(applies("all", topology) for topology in found)
+    assert {name.split("-")[0] for name in matrix.KEY_CONFIGURATIONS} == {"deepseek", "qwen3"}
+
+
+def test_tokens_differ_only_where_there_are_two_attention_dp_ranks() -> None:
+    every = matrix.cells(matrix.key_configurations(), matrix.POOLS)
+    assert {topology.name for topology, _, _, tokens in every if tokens == "padded"} - {
+        topology.name for topology, _, _, tokens in every if tokens == "uneven"
+    } == {"qwen3-32b-tp4"}
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    run = symm(tmp_path_factory.mktemp("costs"), "bench", "registration", *SIM, "--repeats", "5", "--json", "-")
+    assert run.status == 0, run.err
+    return run.data
+
+
+def test_every_design_is_left_at_every_number_of_segments(costs: Any) -> None:
+    measured = {(row["pool"], row["segments"]) for row in costs["leaving"]}
+    assert measured == {(pool, segments) for pool in matrix.POOLS for segments in (1, 16, 64, 256)}
+
+
+def test_costs_are_ratios_to_deferred(costs: Any) -> None:
+    assert {row["times"] for row in costs["leaving"] if row["pool"] == "deferred"} == {1.0}
+
+
+def test_every_design_holds_memory_on_every_key_configuration(costs: Any) -> None:
+    held = {(row["topology"], row["pool"]): row["most"] for row in costs["held"]}
+    assert len(held) == len(matrix.KEY_CONFIGURATIONS) * len(matrix.POOLS)
+    assert min(held.values()) > 0
+
+
+def test_a_pool_for_each_group_holds_no_less_than_a_shared_one(costs: Any) -> None:
+    held = {(row["topology"], row["pool"]): row["most"] for row in costs["held"]}
+    assert all(held[name, "per-group"] >= held[name, "shared-at-exit"] for name in matrix.KEY_CONFIGURATIONS)
+
+
+FUZZED: dict[str, tuple[tuple[str, ...], int]] = {
+    "flows with the default system": (("--flow", "all", "--draws", "12", "--world", "4"), 0),
+    "one flow": (("--flow", "moe-scatter", "--draws", "6", "--world", "4"), 0),
+    "flows of uneven tokens": (("--flow", "all", "--tokens", "uneven", "--draws", "12", "--world", "4"), 0),
+    "implicit sites": (("--flow", "all", "--sites", "implicit", "--draws", "40", "--world", "4"), 1),
+    "implicit sites in free programs": (("--sites", "implicit", "--draws", "40", "--world", "4"), 1),
+}
+
+
+@pytest.fixture(params=FUZZED)
+def fuzzed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, int]:
+    options, status = FUZZED[request.param]
+    return symm(tmp_path, "fuzz", *options, *SIM, "--json", "-"), status
+
+
+def test_fuzzing_flows_and_sites_finds_what_is_wrong_and_no_more(fuzzed: tuple[Run, int]) -> None:
+    run, status = fuzzed
+    assert run.status == status, run.err
+    assert [finding["rule"] for finding in run.data["findings"]][:1] == ["wrong-owner"] * status
+
+
+@pytest.fixture(scope="module")
+def seed_of_implicit_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    folder = tmp_path_factory.mktemp("implicit")
+    run = symm(folder, "fuzz", "--sites", "implicit", "--draws", "40", "--world", "2", *SIM, "--json", "-")
+    return lambda: folder / run.data["findings"][0]["seed_file"]
+
+
+@pytest.mark.parametrize(("sites", "status"), [("implicit", 1), ("explicit", 0)])
+def test_replay_takes_other_sites(
+    sites: str, status: int, seed_of_implicit_sites: Callable[[], Path], tmp_path: Path
+) -> None:
+    assert symm(tmp_path, "replay", str(seed_of_implicit_sites()), *SIM, "--sites", sites).status == status
