@@ -164,7 +164,7 @@ Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreat
 Collective = AllGather | ReduceScatter
 
 
-class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The system under test: a pool policy and a kernel collective, by name or as `package.module:attribute`.
 
     `sites`: whether buffer sites name the group they are asked for (`explicit`), or always `tp` (`implicit`).

@@ -108,7 +108,11 @@ class _State:
             raise _Refused(f"{what} lists {len(elements)} ranks in a world of {self.topology.world}")
 
     def _allocate(self, step: Allocate) -> None:
-        largest = max(self._counts("elements", step.elements))
+        counts = self._counts("elements", step.elements)
+        largest = max(counts)
+        for group in self.topology.families[step.family] if step.site == "global" else ():
+            if len({counts[rank] for rank in group}) > 1:
+                raise _Refused(f"ranks of {step.family}{list(group)} differ in elements of a global buffer")
         self._new(step.buffer, _Buffer(step.elements, step.dtype), (largest + GUARD) * ITEMSIZE[step.dtype])
 
     def _new(self, name: str, buffer: _Buffer, size: int) -> None:

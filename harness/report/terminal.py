@@ -95,11 +95,20 @@ def _step(step: object) -> str:
 
 @contextmanager
 def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over things done one after another; call what is yielded with what came of each."""
+    """A bar over things done one after another; call what is yielded with what came of each.
+
+    Where no terminal shows the bar, each becomes a line.
+    """
     counts = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*counts, TextColumn("{task.description}"), console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
-        yield lambda said: bar.update(task, advance=1, description=escape(said))
+
+        def advance(said: str) -> None:
+            bar.update(task, advance=1, description=escape(said))
+            if not console.is_terminal:
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+        yield advance
 
 
 def matrix(console: Console, cells: Sequence[Cell]) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from harness import judge
 from harness.draw import Draw
+from harness.matrix import POOLS
 from harness.oracle.case import Case
 from harness.program import (
     AllGather,
@@ -18,8 +19,9 @@ from harness.program import (
     Trim,
     View,
 )
-from harness.strategies import sample, scenarios
+from harness.strategies import flows, sample, scenarios
 from harness.topology import Topology
+from harness.trace import Exhausted
 from harness.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
@@ -116,6 +118,45 @@ def test_a_refused_segment_is_an_out_of_memory_and_the_next_allocation_works(wor
     assert rules(draw) == []
 
 
+def test_ranks_that_agree_fail_together_and_the_next_allocation_works(world):
+    steps = (Deny(1), Allocate("a", "tp", 64), Allocate("b", "tp", 64), AllGather("tp", View("b"), 32))
+    draw = world.run(Scenario(TP2, steps, System("deferred")))
+    refused = [[event.buffer for event in trace.events if isinstance(event, Exhausted)] for trace in draw.traces]
+    assert (refused, rules(draw)) == ([["a"], ["a"]], [])
+    assert {use.ran.path for uses in Case(draw).calls.values() for use in uses} == {"symmetric"}
+
+
+@pytest.mark.parametrize("part", [None, "p"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32"])
+def test_collectives_of_unequal_sizes_are_exact(world, dtype, part):
+    counts = (5, 3, 17, 1)
+    view = None if part is None else View(part)
+    steps = (
+        Allocate("w", "tp", sum(counts), dtype),
+        Allocate("p", "tp", 17, dtype, "plain"),
+        AllGather("tp", View("w"), counts, view),
+        ReduceScatter("tp", View("w"), counts, view),
+    )
+    draw = world.run(Scenario(TP4_DPA2, steps))
+    assert ({use.ran.path for uses in Case(draw).calls.values() for use in uses}, rules(draw)) == ({"legacy"}, [])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_flows_agree_with_the_simulation(world, pool):
+    drawn = sample(flows(RANKS, tokens="padded", system=System(pool), via="library"), 6, seed=3)
+    with World(RANKS, "sim") as simulated:
+        for scenario in drawn:
+            simulation = simulated.run(scenario)
+            if simulation.scenario.topology.node_of.count(0) == scenario.world and simulation.clean:
+                real = world.run(scenario)
+                assert (rules(real), facts(real)) == (rules(simulation), facts(simulation)), scenario
+
+
+def test_flows_of_uneven_tokens_are_clean_with_deferred(world):
+    drawn = sample(flows(RANKS, tokens="uneven"), 10, seed=5)
+    assert [rules(world.run(scenario)) for scenario in drawn] == [[]] * len(drawn)
+
+
 def test_trim_and_recreate_leave_nothing_stale(world):
     steps = (
         *(Allocate("a", "tp", 64), AllGather("tp", View("a"), 32), Release("a"), Trim(), Recreate("tp")),
@@ -138,7 +179,7 @@ def test_a_killed_rank_is_reported_and_the_next_draw_works(world):
 
 def test_ranks_that_wait_for_one_that_could_not_grow_are_a_hang_and_the_next_draw_works():
     with World(2, "nccl", deadline=8) as small:
-        draw = small.run(Scenario(TP2, (Deny(1), *OWNED)))
+        draw = small.run(Scenario(TP2, (Deny(1), *OWNED), System("per-group")))
         assert rules(draw) == ["registration-skew", "hang"]
         assert "in register of tp[0,1]" in judge(draw)[1].explanation
         assert rules(small.run(Scenario(TP2, OWNED))) == []
