@@ -6,7 +6,7 @@ the buffer; what the implicit sites make of that is theirs. Source: the released
 `layers/dp_attention.py`, `layers/communicator.py` and the standard MoE dispatcher.
 
 Invariant: a flow compiles for every topology that has the families `tp`, `attn_tp` and `attn_cp`. A line
-that has nothing to communicate there (attention TP or CP of width 1) takes no step.
+that has nothing to communicate there (TP, or its attention TP or CP, of width 1) takes no step.
 """
 
 from __future__ import annotations
@@ -35,11 +35,6 @@ class Batch:
     tokens: tuple[int, ...]
     padded: bool
     symmetric: bool = True
-
-    @property
-    def is_uneven(self) -> bool:
-        """Whether ranks really differ."""
-        return not self.padded and len(set(self.tokens)) > 1
 
 
 def engine_batch(tokens: Sequence[int], extending: bool) -> Batch:
@@ -186,6 +181,8 @@ def moe_gather(layer: Layer) -> None:
     Where attention TP is wider than 1, a reduce-scatter over `attn_tp` runs in place into this rank's chunk of
     the local buffer first, and the all-gather takes that chunk.
     """
+    if layer.tp == 1:
+        return
     if layer.attn_tp == 1:
         mine = View(layer.plain(layer.shards()))
     else:
@@ -203,6 +200,8 @@ def moe_scatter(layer: Layer) -> None:
     parallelism the local buffer is used under three: it receives the reduce-scatter over `tp` in one chunk,
     is gathered in place over `attn_tp`, and is the source of an all-gather over `attn_cp`.
     """
+    if layer.tp == 1:
+        return
     whole = layer.get_global()
     if layer.attn_tp == layer.attn_cp == 1:
         layer.reduce_scatter("tp", whole, layer.shards(), View(layer.get_local("tp", layer.shards())))
@@ -220,6 +219,8 @@ def moe_scatter(layer: Layer) -> None:
 
 def combine(layer: Layer) -> None:
     """Combine of the standard MoE dispatcher: a local buffer of `tp` receives a reduce-scatter with per-rank sizes."""
+    if layer.tp == 1:
+        return
     whole = layer.get_global()
     layer.reduce_scatter("tp", whole, layer.shards(), View(layer.get_local("tp", layer.shards())))
 

@@ -5,7 +5,8 @@ Invariants:
   unchanged pool is one comparison: no snapshot, no communication.
 - After a change the ranks of the group compare what is new to them (how many segments, of which sizes,
   and that nobody was refused memory). Either all register the same list in the same order, or all
-  raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step.
+  raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step. Buffers of
+  a pool that was given up keep their windows, and get none of a communicator that is made later.
 - Windows are known by (segment, communicator), never by address. A null window where the communicator
   supports windows is an error. A segment's windows close before it is freed.
 - A pool that has grown during graph capture raises before any collective.
@@ -71,19 +72,18 @@ class Deferred:
         communicator = group.communicator
         if pool.settled == (pool.epoch, communicator.ident) and not refused:
             return
-        if not communicator.supports_windows:
-            return
         new = pool.unregistered(communicator)
-        if new and self._context.is_capturing:
+        if self._context.is_capturing and (new or refused):
             raise GrowthDuringCapture(
-                f"the pool of {group.name} grew by {len(new)} segment(s) while a graph was captured; "
-                "let it grow once before the capture"
+                f"the pool of {group.name} had to grow while a graph was captured; let it grow once before the capture"
             )
         words = group.exchange(REFUSED if refused else _digest(new))
         if REFUSED in words or len(set(words)) > 1:
             del self._pools[group.ranks]  # its buffers live on; the next allocation starts afresh on every rank
             raise torch.OutOfMemoryError(_disagreement(group, words))
-        pool.register(new, communicator)
+        if communicator.supports_windows:
+            pool.register(new, communicator)
+        pool.settled = (pool.epoch, communicator.ident)
 
 
 class _GroupPool:
@@ -94,7 +94,7 @@ class _GroupPool:
         self.epoch = 0
         """Counts segments that came or went."""
         self.settled = (0, -1)
-        """The epoch and the communicator for which everything is registered."""
+        """The epoch and the communicator up to which the ranks have agreed and registered."""
         self._windows: dict[tuple[int, int], Window] = {}
         memory.on_allocated.append(self._allocated)
         memory.on_freed.append(self._freed)
@@ -110,7 +110,6 @@ class _GroupPool:
             if window is None:
                 raise RuntimeError(f"registering {segment} with {communicator} gave a null window")
             self._windows[segment.ident, communicator.ident] = window
-        self.settled = (self.epoch, communicator.ident)
 
     def _allocated(self, segment: Segment) -> None:
         self.epoch += 1

@@ -18,7 +18,7 @@ TOKENS: tuple[Tokens, ...] = ("engine", "padded", "uneven")
 CONVENTION = "sglang"
 COUNTS = (1, 2, 3, 4, 7, 8, 16, 33, 64, 100, 128, 257, 512)
 HIDDEN = (1, 3, 16, 64)
-STRETCH = (1, 16, 128, 1024)
+STRETCH = (1, 16, 128, 1024, 4096)
 MOVED = 1 << 14
 """Elements of the largest global buffer that collectives are drawn to fill."""
 ASKED = 8 << 20
@@ -30,7 +30,20 @@ def applies(name: str, topology: Topology) -> bool:
     """Whether a flow (or `all`) has anything to communicate on a topology."""
     probe = Layer(topology, "float32", "library")
     names = FLOWS if name == "all" else (name,)
-    return bool(compile_flows(names, probe, [Batch((1,) * probe.attn_dp, padded=True)], 1)) and topology.world > 1
+    return bool(compile_flows(names, probe, [Batch((1,) * probe.attn_dp, padded=True)], 1))
+
+
+def _layouts(world: int, flow: str) -> st.SearchStrategy[Topology]:
+    """Layouts on which a flow has something to do; where a drawn one has nothing, a plain one stands in for it."""
+
+    def fitting(drawn: Topology) -> Topology:
+        if applies(flow, drawn):
+            return drawn
+        size = max(2, drawn.world)
+        degrees = {"tp": size, "attn_cp": size} if flow == "cp-prefill" else {"tp": size}
+        return Topology("drawn", CONVENTION, degrees)
+
+    return all_topologies(world, conventions=(CONVENTION,)).map(fitting)
 
 
 @st.composite
@@ -51,15 +64,18 @@ def flows(
     two DP ranks.
     """
     check_flow(flow)
-    drawn = topologies if topologies is not None else all_topologies(world, conventions=(CONVENTION,))
-    topology = draw(drawn.filter(lambda topology: applies(flow, topology)))
+    if topologies is None:
+        topology = draw(_layouts(world, flow))
+    else:
+        topology = draw(topologies.filter(lambda topology: applies(flow, topology)))
     step_via: StepVia = draw(st.sampled_from(("library",) * 5 + ("kernel",))) if via == "mixed" else via
     layer = Layer(topology, draw(st.sampled_from(DTYPES)), step_via)
     batches = _batches(draw, layer, tokens)
     widest = max(max(batch.tokens) + layer.width for batch in batches) * layer.attn_dp
     layer.hidden = draw(st.sampled_from([hidden for hidden in HIDDEN if hidden * widest <= MOVED] or [1]))
     widest *= layer.hidden
-    layer.stretch = draw(st.sampled_from([stretch for stretch in STRETCH if stretch * widest <= ASKED]))
+    stretches = [stretch for stretch in STRETCH if stretch * widest <= ASKED]
+    layer.stretch = draw(st.sampled_from(stretches + 2 * stretches[-2:]))  # mostly large: there pools differ
     names = [name for name in FLOWS if draw(st.booleans())] if flow == "all" else [flow]
     if not any(applies(name, topology) for name in names):
         names = [name for name in FLOWS if applies(name, topology)][-1:]
