@@ -1,6 +1,6 @@
 """A property test as a user of the plugin writes it: `pytest examples/test_property.py`.
 
-Options: --symm-substrate, --symm-world, --symm-pool, --symm-collectives, --symm-seeds-dir.
+Options: --symm-substrate, --symm-world, --symm-pool, --symm-sites, --symm-collectives, --symm-seeds-dir.
 """
 
 from hypothesis import given, settings

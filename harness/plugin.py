@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -18,7 +19,7 @@ from harness.errors import UsageError
 from harness.keeper import Keeper
 from harness.oracle import judge
 from harness.platforms import choose
-from harness.program import Scenario
+from harness.program import Scenario, Sites
 from harness.replay import with_system
 from harness.systems import check_system
 from harness.world import World
@@ -33,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--symm-collectives",
         metavar="NAME|module:attr",
         help="library, triton, or a kernel of yours (default: as drawn)",
+    )
+    group.addoption(
+        "--symm-sites", choices=get_args(Sites), help="whether buffer sites name their group (default: the scenario's)"
     )
     group.addoption("--symm-seeds-dir", default="symm-seeds", metavar="DIR", help="where failing scenarios are kept")
 
@@ -60,8 +64,10 @@ class TestedWorld:
 
     __test__ = False
 
-    def __init__(self, world: World, pool: str | None, collectives: str | None, folder: Path) -> None:
-        self._world, self._pool, self._collectives, self._folder = world, pool, collectives, folder
+    def __init__(
+        self, world: World, pool: str | None, collectives: str | None, sites: Sites | None, folder: Path
+    ) -> None:
+        self._world, self._system, self._folder = world, (pool, collectives, sites), folder
         self._environment = environment.describe(world)
         self._keepers: dict[str, Keeper] = {}
 
@@ -79,7 +85,7 @@ class TestedWorld:
 
         The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
         """
-        scenario = with_system(scenario, self._pool, self._collectives)
+        scenario = with_system(scenario, *self._system)
         draw = self._world.run(scenario)
         findings = judge(draw)
         if findings:
@@ -99,4 +105,5 @@ def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
     option = request.config.getoption
     with World(option("--symm-world"), option("--symm-substrate")) as running:
         folder = Path(option("--symm-seeds-dir"))
-        yield TestedWorld(running, option("--symm-pool"), option("--symm-collectives"), folder)
+        system = option("--symm-pool"), option("--symm-collectives"), option("--symm-sites")
+        yield TestedWorld(running, *system, folder)

@@ -8,7 +8,8 @@ import msgspec
 
 from harness.findings import Finding
 from harness.oracle import judge
-from harness.program import AllGather, ReduceScatter, Scenario, Sites, Step
+from harness.program import AllGather, ReduceScatter, Scenario, Sites, Step, Via, is_uneven
+from harness.topology import Topology
 from harness.world import World
 
 
@@ -27,18 +28,20 @@ def with_system(
         system = msgspec.structs.replace(system, sites=sites)
     steps = scenario.steps
     if collectives is not None:
-        steps = tuple(_via(step, "library" if collectives == "library" else "kernel") for step in steps)
+        via: Via = "library" if collectives == "library" else "kernel"
+        steps = tuple(_through(step, via, scenario.topology) for step in steps)
         if collectives != "library":
             system = msgspec.structs.replace(system, collectives=collectives)
     return Scenario(scenario.topology, steps, system, scenario.seed)
 
 
-def _via(step: Step, via: str) -> Step:
-    if isinstance(step, AllGather):
-        return msgspec.structs.replace(step, via=via)
-    if isinstance(step, ReduceScatter):
-        return msgspec.structs.replace(step, via="library" if step.op == "max" else via)
-    return step
+def _through(step: Step, via: Via, topology: Topology) -> Step:
+    """A step that goes that way, if it is a collective that can."""
+    if not isinstance(step, AllGather | ReduceScatter):
+        return step
+    uneven = any(is_uneven(step, group) for group in topology.families[step.family])
+    library = uneven or (isinstance(step, ReduceScatter) and step.op == "max")
+    return msgspec.structs.replace(step, via="library" if library else via)
 
 
 def replay(world: World, scenario: Scenario, times: int = 1) -> Iterator[list[Finding]]:

@@ -214,6 +214,7 @@ WRONG = {
     "--symm-substrate=cuda": "'cuda'",
     "--symm-substrate=nccl": "no GPU",
     "--symm-pool=puddle": "'puddle'",
+    "--symm-sites=guessed": "'guessed'",
     "--symm-pool=rude:Pool": "'rude:Pool'",
     "--symm-collectives=smoke": "'smoke'",
     "--symm-seeds-dir=rude.py": "rude.py",
