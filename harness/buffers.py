@@ -7,12 +7,13 @@ argument; the implicit ones name `tp` whatever they are asked for, as the engine
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from harness.context import PoolPolicy, ProcessGroup
 
+LARGEST = 1 << 30
+"""Elements that a policy may agree on; more is a mistake."""
 SizeOf = Callable[[int], int]
 """Elements that a rank, given by its number in the world, asks for."""
 
@@ -35,8 +36,8 @@ class BufferSites:
         """
         named = self.named(group)
         sizes = [size_of(rank) for rank in named.ranks]
-        agreed: Any = getattr(self._policy, "agreed", None)
-        return self._empty(named, sizes[named.rank] if agreed is None else agreed(sizes), dtype)
+        agreed = getattr(self._policy, "agreed", None)
+        return self._empty(named, sizes[named.rank] if agreed is None else _checked(agreed(sizes), sizes), dtype)
 
     def get_global_dp_buffer(self, group: ProcessGroup, size: int, dtype: torch.dtype) -> torch.Tensor:
         """A buffer of `size` elements for the tokens of every rank, the same on all. Collective over `group`."""
@@ -45,6 +46,13 @@ class BufferSites:
     def _empty(self, named: ProcessGroup, size: int, dtype: torch.dtype) -> torch.Tensor:
         with self._policy.use(named):
             return torch.empty(size, dtype=dtype, device=self._device)
+
+
+def _checked(size: object, sizes: list[int]) -> int:
+    """What a policy's `agreed` gave, if it is a number that all ranks' needs fit in."""
+    if not isinstance(size, int) or not max(sizes) <= size <= LARGEST:
+        raise ValueError(f"agreed({sizes}) gave {size!r}, not an int from {max(sizes)} to {LARGEST}")
+    return size
 
 
 class ImplicitSites(BufferSites):

@@ -63,7 +63,8 @@ def fuzz(
         str | None, typer.Option(metavar="NAME|all", help="Draw the flows around a layer instead of free programs.")
     ] = None,
     tokens: Annotated[
-        Tokens, typer.Option(help="Token counts of flows: padded as the engine would, always, or never.")
+        Tokens,
+        typer.Option(help="Whether flows pad: as the engine would, always, or only the last batch."),
     ] = "engine",
     sites: SitesOption = "explicit",
     hazards: Annotated[

@@ -20,7 +20,7 @@ from harness.buffer import Buffer
 from harness.buffers import BufferSites, ImplicitSites
 from harness.call import Call
 from harness.context import PoolPolicy, ProcessGroup, RankContext
-from harness.guard import SystemRaised, guarded
+from harness.guard import guarded
 from harness.layout import Group
 from harness.program import (
     GUARD,
@@ -137,8 +137,6 @@ class Executor:
         except torch.OutOfMemoryError:
             self._record(trace.Exhausted(name, size - GUARD))
             return
-        if whole.numel() < size:
-            raise SystemRaised("pool", ValueError(f"asked for {size} elements, allocated {whole.numel()}"))
         segment = self._substrate.locate(whole.data_ptr())
         ident = -1 if segment is None else segment.ident
         nbytes = whole.numel() * whole.element_size()

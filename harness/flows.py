@@ -195,9 +195,9 @@ def moe_gather(layer: Layer) -> None:
 def moe_scatter(layer: Layer) -> None:
     """After the MoE, back to this rank's tokens: a reduce-scatter over `tp` of the global buffer.
 
-    Where attention TP is wider than 1, it writes this rank's chunk of its own input, and an all-gather over
-    `attn_tp` fills the local buffer from there: the global buffer is used under two groups. With context
-    parallelism the local buffer is used under three: it receives the reduce-scatter over `tp` in one chunk,
+    Where attention TP (or CP) is wider than 1, it writes this rank's chunk of its own input, and an all-gather
+    over `attn_tp` (or `attn_cp`) fills the local buffer from there: the global buffer is used under two groups.
+    Where both are, the local buffer is used under three: it receives the reduce-scatter over `tp` in one chunk,
     is gathered in place over `attn_tp`, and is the source of an all-gather over `attn_cp`.
     """
     if layer.tp == 1:
@@ -205,10 +205,11 @@ def moe_scatter(layer: Layer) -> None:
     whole = layer.get_global()
     if layer.attn_tp == layer.attn_cp == 1:
         layer.reduce_scatter("tp", whole, layer.shards(), View(layer.get_local("tp", layer.shards())))
-    elif layer.attn_cp == 1:
+    elif 1 in (layer.attn_tp, layer.attn_cp):
+        family = "attn_cp" if layer.attn_tp == 1 else "attn_tp"
         layer.reduce_scatter("tp", whole, layer.shards(), None)
-        full = layer.get_local("attn_tp", layer.shards(layer.attn_tp))
-        layer.all_gather("attn_tp", full, layer.shards(), layer.chunk(whole, "tp"))
+        full = layer.get_local(family, layer.shards(layer.width))
+        layer.all_gather(family, full, layer.shards(), layer.chunk(whole, "tp"))
     else:
         part = layer.get_local("attn_tp", layer.shards(layer.attn_tp))
         layer.reduce_scatter("tp", whole, layer.shards(), layer.chunk(part, "attn_tp"))

@@ -14,10 +14,11 @@ import msgspec
 
 from harness import topology as topologies_module
 from harness.campaign import Campaign, Limits
+from harness.errors import UsageError
 from harness.flows import Layer
 from harness.keeper import Found
 from harness.program import Sites, System
-from harness.strategies import Tokens, flows, topologies
+from harness.strategies import Tokens, applies, flows, topologies
 from harness.topology import Topology
 from harness.world import World
 
@@ -94,10 +95,15 @@ def key_configurations() -> list[Topology]:
 def cells(named: Sequence[Topology], pools: Sequence[str]) -> list[tuple[Topology, Sites, str, Tokens]]:
     """Every cell, in the order of the table. Tokens differ only where there are two attention-DP ranks.
 
-    Raises `UsageError` for a topology that flows cannot run on.
+    Raises `UsageError` for a topology that flows cannot run on, and for two of one name.
     """
+    for topology in named:
+        if not applies("all", topology):
+            raise UsageError(f"flows have nothing to communicate on {topology.name!r}")
+    if len({topology.name for topology in named}) < len(named):
+        raise UsageError(f"two topologies have one name: {', '.join(sorted(topology.name for topology in named))}")
     wide = {topology.name: Layer(topology, "float32", "library").attn_dp > 1 for topology in named}
-    every = product(named, SITES, TOKENS, pools)
+    every = product(named, SITES, TOKENS, dict.fromkeys(pools))
     return [(t, sites, pool, tokens) for t, sites, tokens, pool in every if tokens == "padded" or wide[t.name]]
 
 

@@ -36,8 +36,8 @@ class Rendezvous:
             self.note(field, 0)
 
     def exchange(self, field: int, *words: int) -> NDArray[np.int64]:
-        """Every member's words, int64[size, len(words)]. Collective, on `field`."""
-        columns = slice(PAYLOAD, PAYLOAD + len(words))
+        """Every member's words, at most three, int64[size, len(words)]. Collective, on a `field` that has a payload."""
+        columns = slice(PAYLOAD[field], PAYLOAD[field] + len(words))
         self._rows[self._me, columns] = words
         self.meet(field)
         found = self._rows[:, columns].copy()

@@ -26,10 +26,10 @@ STAGING_BYTES = 4 << 20
 ARENA_BYTES = 512 << 20
 WORDS_WAITING = 4
 
-REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING = range(5)
+REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE = range(6)
 """Fields of a communicator's row: one sequence number for each kind of rendezvous."""
-PAYLOAD = 8
-"""First of the fields through which members hand each other a few words."""
+PAYLOAD = {REGISTER: 8, AGREE: 12}
+"""First of the fields through which members hand each other up to three words, for each rendezvous that does."""
 EPOCH = 15
 """The field in which a member keeps the epoch of the kernel barrier."""
 PAD = -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from harness.layout import Partition
 from harness.program import (
     GUARD,
     ITEMSIZE,
@@ -38,6 +39,7 @@ MAX_STRAGGLE_MS = 2000
 class _Buffer(msgspec.Struct):
     elements: Elements
     dtype: str
+    role: str = "window"
 
 
 class _Refused(Exception):
@@ -113,7 +115,7 @@ class _State:
         for group in self.topology.families[step.family] if step.site == "global" else ():
             if len({counts[rank] for rank in group}) > 1:
                 raise _Refused(f"ranks of {step.family}{list(group)} differ in elements of a global buffer")
-        self._new(step.buffer, _Buffer(step.elements, step.dtype), (largest + GUARD) * ITEMSIZE[step.dtype])
+        self._new(step.buffer, _Buffer(step.elements, step.dtype, step.role), (largest + GUARD) * ITEMSIZE[step.dtype])
 
     def _new(self, name: str, buffer: _Buffer, size: int) -> None:
         if name in self.seen:
@@ -136,6 +138,7 @@ class _State:
                 raise _Refused(f"ranks of {step.family}{list(group)} differ in count, which kernels do not take")
         wholes = [sum(counts_in(step, self.topology.group(step.family, r))) for r in range(self.topology.world)]
         dtype = self._operand(step.whole, wholes)
+        self._one_place(step, groups)
         if step.part is not None:
             if step.part.buffer == step.whole.buffer:
                 raise _Refused(f"both operands lie in {step.part.buffer!r}; leave one out to run in place")
@@ -144,6 +147,14 @@ class _State:
                 raise _Refused(f"{step.whole.buffer!r} is {dtype} and {step.part.buffer!r} is {other}")
         if isinstance(step, ReduceScatter):
             self._reduction(step, dtype, [len(group) for group in groups])
+
+    def _one_place(self, step: Collective, groups: Partition) -> None:
+        """Peers are reached through windows at one offset, so a program may not ask for several."""
+        if self.live[step.whole.buffer].role != "window":
+            return
+        for group in groups:
+            if not is_uneven(step, group) and len({at(step.whole.offset, rank) for rank in group}) > 1:
+                raise _Refused(f"ranks of {step.family}{list(group)} reach peers at different offsets of their buffers")
 
     def _operand(self, view: View, needs: list[int]) -> str:
         """The view's dtype, if its buffer holds what each rank needs."""

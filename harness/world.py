@@ -8,7 +8,7 @@ another's wreckage.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -97,7 +97,7 @@ class World:
             raise UsageError("the world is closed")
         self._muster()
         self._crew.announce(scenario.world)
-        slots = self._slots_for(scenario)
+        slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
         taking_part = self._crew.ranks[: scenario.world]
         message = ("run", msgspec.msgpack.encode(scenario), slots)
         for index, rank in enumerate(taking_part):
@@ -124,20 +124,33 @@ class World:
             raise UsageError("the world is closed")
         self._muster()
         self._crew.announce(self.size)
-        everyone = tuple(range(self.size))
-        slots = {everyone: self._slots.setdefault(everyone, len(self._slots))}
-        replies = []
+        slots = self._slots_for([tuple(range(self.size))])
         with self._kill_unless_done():
             for rank in self._crew.ranks:
                 rank.send(("call", function, slots, arguments))
-            for index, rank in enumerate(self._crew.ranks):
-                if not rank.connection.poll(CALL_DEADLINE):
-                    raise MachineError(f"rank {index} did not return from {function}")
-                reply = rank.connection.recv()
+            return self._returned(function)
+
+    def _returned(self, function: str) -> list[Any]:
+        """Every rank's reply to a call, or the first thing that went wrong."""
+        ranks = self._crew.ranks
+        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
+        replies: dict[int, Any] = {}
+        end = time.monotonic() + CALL_DEADLINE
+        while waiting:
+            ready = wait(list(waiting), timeout=max(0.0, end - time.monotonic()))
+            if not ready:
+                raise MachineError(f"rank {min(waiting.values())} did not return from {function}")
+            for connection in ready:
+                assert isinstance(connection, Connection)
+                index = waiting.pop(connection)
+                try:
+                    reply = connection.recv()
+                except (EOFError, ConnectionError):
+                    raise MachineError(f"rank {index} died in {function}: {ranks[index].printed()}") from None
                 if reply[0] != "returned":
                     raise MachineError(f"{function} failed on rank {index}: {reply[1]}")
-                replies.append(reply[1])
-        return replies
+                replies[index] = reply[1]
+        return [replies[index] for index in range(len(ranks))]
 
     def _muster(self) -> None:
         """Have all ranks; new ones find clean counters."""
@@ -156,9 +169,8 @@ class World:
                 self._drop()
             raise
 
-    def _slots_for(self, scenario: Scenario) -> dict[Group, int]:
-        """The row of shared counters of each group, the whole world among them."""
-        groups = [tuple(range(scenario.world)), *scenario.groups]
+    def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
+        """The row of shared counters of each group."""
         if len(self._slots) + len(groups) > SLOTS:
             self._slots.clear()
             self._shared.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -155,7 +156,7 @@ def named(draw: Draw) -> list[Group]:
 
 def test_a_policy_that_gives_too_little_is_an_error_of_the_policy_with_both_sizes(ranks: World) -> None:
     steps = Allocate("a", "tp", (30, 30, 30, 100)), AllGather("tp", View("a"), 4)
-    said = "'tests.planted.small:TooSmall' raised on rank 3: ValueError: asked for 116 elements, allocated 46"
+    said = r"'tests\.planted\.small:TooSmall' raised on rank \d: ValueError: agreed\(\[46, 46, 46, 116\]\) gave 46"
     with pytest.raises(PluginError, match=said):
         ranks.run(scenario(*steps, pool="tests.planted.small:TooSmall"))
 
@@ -232,3 +233,11 @@ def test_implicit_sites_need_the_communicators_of_tp_beside_those_that_steps_nam
 def test_sites_outlive_a_scenarios_way_through_json() -> None:
     kept = scenario(*STEPS, sites="implicit")
     assert msgspec.json.decode(msgspec.json.encode(kept), type=Scenario) == kept
+
+
+@pytest.mark.parametrize("given", [None, 64.0, "64", (64, 64), 19, -1, 1 << 40])
+def test_a_size_that_no_rank_could_use_is_refused_with_what_was_given(given: Any) -> None:
+    policy = Agrees()
+    policy.agreed = lambda sizes: given  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=re.escape(f"agreed([20, 10]) gave {given!r}")):
+        local(explicit(policy))

@@ -250,13 +250,12 @@ def test_combine_is_the_same_with_context_parallelism() -> None:
     ]
 
 
-def test_moe_scatter_with_context_parallelism_alone_has_nothing_to_gather_over_attention_tp() -> None:
+def test_moe_scatter_with_context_parallelism_alone_gathers_over_it_from_the_global_buffer() -> None:
     assert taken(ROW, "moe-scatter") == [
         whole("b0", 8),
-        local("b1", "attn_tp", 2),
-        ReduceScatter("tp", View("b0"), 2, View("b1")),
-        local("b2", "attn_cp", 8),
-        AllGather("attn_cp", View("b2"), 2, View("b1")),
+        ReduceScatter("tp", View("b0"), 2, None),
+        local("b1", "attn_cp", 8),
+        AllGather("attn_cp", View("b1"), 2, View("b0", (0, 2, 4, 6))),
     ]
 
 

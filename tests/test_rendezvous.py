@@ -10,7 +10,7 @@ import pytest
 
 from harness.layout import Group
 from harness.rendezvous import Rendezvous, deadlocked
-from harness.shared import CLOSING, HOST, LEGACY, PAD, SharedMemory
+from harness.shared import AGREE, CLOSING, HOST, LEGACY, PAD, REGISTER, SharedMemory
 
 SLOT = 5
 PAIR: Group = (0, 1)
@@ -117,7 +117,7 @@ def test_exchange_gives_every_members_words_in_group_order(shared: SharedMemory,
     found = {}
 
     def give(rank: int) -> None:
-        found[rank] = member(shared, rank, group).exchange(HOST, 100 + rank, -rank).tolist()
+        found[rank] = member(shared, rank, group).exchange(AGREE, 100 + rank, -rank).tolist()
 
     thread = beside(lambda: give(0))
     give(1)
@@ -128,9 +128,22 @@ def test_exchange_gives_every_members_words_in_group_order(shared: SharedMemory,
 
 def test_exchange_hands_out_what_a_later_one_cannot_change(shared: SharedMemory) -> None:
     alone = member(shared, 2, (2,))
-    first = alone.exchange(HOST, 1)
-    alone.exchange(HOST, 2)
+    first = alone.exchange(AGREE, 1)
+    alone.exchange(AGREE, 2)
     assert first.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("other", [HOST, REGISTER])
+def test_an_exchange_is_met_by_no_other_rendezvous(shared: SharedMemory, other: int) -> None:
+    found: list[list[list[int]]] = []
+    thread = beside(lambda: found.append(member(shared, 0).exchange(AGREE, 7).tolist()))
+    late = beside(lambda: member(shared, 1).meet(other))
+    thread.join(0.2)
+    assert (found, thread.is_alive(), late.is_alive()) == ([], True, True)
+    member(shared, 1).exchange(AGREE, 8)
+    member(shared, 0).meet(other)
+    thread.join(WAIT)
+    assert found == [[[7], [8]]]
 
 
 def test_exchanges_in_a_row_never_mix(shared: SharedMemory) -> None:
@@ -139,7 +152,7 @@ def test_exchanges_in_a_row_never_mix(shared: SharedMemory) -> None:
 
     def give(rank: int) -> None:
         mine = member(shared, rank)
-        found[rank] += [mine.exchange(HOST, number).tolist() for number in rounds]
+        found[rank] += [mine.exchange(AGREE, number).tolist() for number in rounds]
 
     thread = beside(lambda: give(0))
     give(1)

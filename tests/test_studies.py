@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from harness import matrix, seeds
+from harness.errors import UsageError
 from harness.strategies import applies
+from harness.topology import Topology
 from tests.commands import Run, symm
 
 SIM = ("--substrate", "sim")
@@ -77,6 +79,20 @@ def test_tokens_differ_only_where_there_are_two_attention_dp_ranks() -> None:
     } == {"qwen3-32b-tp4"}
 
 
+def test_one_topology_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="deepseek-r1-tp8-dpa8"):
+        matrix.cells(matrix.key_configurations()[:1] * 2, matrix.POOLS)
+
+
+def test_a_pool_given_twice_is_judged_once() -> None:
+    assert len(matrix.cells(matrix.key_configurations()[:1], ("deferred", "deferred"))) == 4
+
+
+def test_a_topology_without_communication_is_refused() -> None:
+    with pytest.raises(UsageError, match="'alone'"):
+        matrix.cells([Topology("alone", "sglang", {"tp": 1, "pp": 2})], matrix.POOLS)
+
+
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     run = symm(tmp_path_factory.mktemp("costs"), "bench", "registration", *SIM, "--repeats", "5", "--json", "-")
@@ -123,6 +139,7 @@ def test_fuzzing_flows_and_sites_finds_what_is_wrong_and_no_more(fuzzed: tuple[R
     run, status = fuzzed
     assert run.status == status, run.err
     assert [finding["rule"] for finding in run.data["findings"]][:1] == ["wrong-owner"] * status
+    assert ("sites implicit" in run.err) == bool(status)
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,21 @@ def test_collective_over_nothing_is_refused_with_the_rank(count: int | tuple[int
     assert refusal(WINDOW, reduce(count=count)) == f"count {offered} on rank {rank} is not positive"
 
 
+def test_a_peer_addressed_view_at_different_offsets_in_a_group_is_refused() -> None:
+    said = refusal(WINDOW, AllGather("attn_tp", View("a", (0, 0, 8, 9)), 4))
+    assert said == "ranks of attn_tp[2, 3] reach peers at different offsets of their buffers"
+
+
+def test_offsets_may_differ_between_groups_and_where_counts_do() -> None:
+    Scenario(QUAD, (WINDOW, AllGather("attn_tp", View("a", (0, 0, 8, 8)), 4)))
+    Scenario(QUAD, (WINDOW, AllGather("attn_tp", View("a", (0, 1, 8, 9)), (4, 5, 4, 5))))
+
+
+def test_a_global_buffer_of_different_sizes_in_a_group_is_refused() -> None:
+    said = refusal(Allocate("a", "attn_tp", (4, 4, 4, 5), site="global"))
+    assert said == "ranks of attn_tp[2, 3] differ in elements of a global buffer"
+
+
 @pytest.mark.parametrize(
     ("family", "count", "group"),
     [("tp", (4, 4, 4, 3), "tp[0, 1, 2, 3]"), ("attn_tp", (4, 4, 4, 3), "attn_tp[2, 3]")],

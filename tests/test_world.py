@@ -292,6 +292,36 @@ def test_a_pool_that_raises_is_named(ranks: World) -> None:
         ranks.run(scenario(pool="Raises"))
 
 
+# calls of a function
+
+
+def test_a_call_returns_what_every_rank_returned(ranks: World) -> None:
+    everyone = tuple(range(ranks.size))
+    assert ranks.call("tests.called:rank_and_group", "hello") == [(rank, everyone, "hello") for rank in everyone]
+
+
+FAILED_CALLS = {
+    "tests.called:dies": "rank 1 died in tests.called:dies",
+    "tests.called:raises": "tests.called:raises failed on rank 1: ValueError: not today",
+    "tests.called:missing": "no 'missing'",
+}
+
+
+@pytest.mark.parametrize("function", FAILED_CALLS)
+def test_a_call_that_fails_on_one_rank_says_so_at_once_and_the_next_draw_works(ranks: World, function: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(MachineError, match=FAILED_CALLS[function]):
+        ranks.call(function)
+    assert time.monotonic() - began < 20
+    assert judge(ranks.run(scenario())) == []
+
+
+def test_a_call_finds_room_for_its_group(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.world.SLOTS", 1)
+    ranks.run(scenario())
+    assert len(ranks.call("tests.called:rank_and_group", "")) == ranks.size
+
+
 # nothing outlives its user
 
 

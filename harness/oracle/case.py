@@ -79,7 +79,7 @@ class Case:
     def refusals(self, ranks: Iterable[int]) -> str:
         """Which of the ranks could not allocate what, as sentences; empty if all could."""
         said = [
-            f" Rank {rank} had been refused memory for {event.buffer!r} at {self.at_step(step)}."
+            f" Rank {rank} could not allocate {event.buffer!r} at {self.at_step(step)}."
             for rank in ranks
             for step, event in self.histories[rank].trace.steps()
             if isinstance(event, Exhausted)

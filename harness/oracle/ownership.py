@@ -43,7 +43,7 @@ def judge(case: Case) -> Iterator[Finding]:
 
 
 def owned(case: Case, uses: list[Use]) -> bool:
-    """Whether every rank's buffer is owned at the same place: the condition of the symmetric path."""
+    """Whether every rank's buffer is owned at the same place and sizes agree: the condition of the symmetric path."""
     if is_uneven(case.step(uses[0].step), uses[0].comm.group):
         return False
     sights = [case.peer_addressed(use) for use in uses]

@@ -77,7 +77,10 @@ def _program(scenario: Scenario, marked: int) -> Iterable[str]:
     degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
     nodes = len(set(topology.node_of))
     where = f"{scenario.world} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
-    yield f"{topology.convention} {degrees} · {where} · pool {scenario.system.pool} · seed {scenario.seed}"
+    system = f"pool {scenario.system.pool}"
+    if scenario.system.sites != "explicit":
+        system += f" · sites {scenario.system.sites}"
+    yield f"{topology.convention} {degrees} · {where} · {system} · seed {scenario.seed}"
     for index, step in enumerate(scenario.steps):
         yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
 

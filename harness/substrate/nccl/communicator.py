@@ -3,6 +3,8 @@
 Invariant: where NCCL has the forced path (2.31 and later), the path in the trace is NCCL's answer: a
 call forced to a symmetric kernel that addresses peers through the buffer in question is either run
 or refused with `ncclInvalidArgument`. Without it the call runs unforced and the trace claims nothing.
+Calls of unequal sizes are the exception: they are broadcasts and reductions, for which NCCL has no
+symmetric kernel, and the trace says `legacy` for that reason.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from nccl.bindings import nccl
 from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
-from harness.shared import HOST
+from harness.shared import AGREE, HOST
 from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.pool import Segment, Window
 
@@ -57,7 +59,7 @@ class NcclCommunicator(Communicator):
 
     def exchange(self, word: int) -> list[int]:
         self.entered("exchange")
-        return [int(said) for said in self._rendezvous.exchange(HOST, word)[:, 0]]
+        return [int(said) for said in self._rendezvous.exchange(AGREE, word)[:, 0]]
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         if self.substrate.nccl_version < PEER_POINTERS:

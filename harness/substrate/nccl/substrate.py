@@ -48,6 +48,8 @@ class NcclSubstrate(Substrate):
         self._worlds: dict[int, nc.Communicator] = {}
         self._kept: dict[int, OrderedDict[Partition, NcclHandle]] = {}
         self._streams: dict[int, torch.cuda.Stream] = {}
+        self._serving: dict[Group, Partition] = {}
+        """The partition whose kept communicator a group uses; two partitions may share a group."""
         self._quarantined: list[Segment] = []
         self._world = 0
         self._slots: dict[Group, int] = {}
@@ -75,10 +77,12 @@ class NcclSubstrate(Substrate):
     def begin(self, partitions: Sequence[Partition], node_of: Sequence[int], slots: dict[Group, int]) -> None:
         self._world, self._slots = len(node_of), slots
         self.communicators.clear()
+        self._serving.clear()
         for partition in partitions:
             group = group_of(partition, self.rank)
             handle = self._handle(partition)
             if group not in self.communicators:
+                self._serving[group] = partition
                 self.communicators[group] = NcclCommunicator(self, group, 0, handle, slots[group])
 
     def _handle(self, partition: Partition) -> NcclHandle:
@@ -108,7 +112,7 @@ class NcclSubstrate(Substrate):
         old.destroyed()
         old.handle.destroy()
         handle = self._split(partition)
-        self._kept[self._world][partition] = handle
+        self._kept[self._world][self._serving[group]] = handle
         self.communicators[group] = NcclCommunicator(self, group, old.generation + 1, handle, self._slots[group])
 
     def quarantine(self, segment: Segment) -> None:

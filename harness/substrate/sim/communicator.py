@@ -51,7 +51,7 @@ class SimCommunicator(Communicator):
 
     def exchange(self, word: int) -> list[int]:
         self.entered("exchange")
-        return [int(said) for said in self._exchange(shared.HOST, word)[:, 0]]
+        return [int(said) for said in self._exchange(shared.AGREE, word)[:, 0]]
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         assert isinstance(window.handle, list)
