@@ -29,6 +29,6 @@ def test_a_kept_seed_breaks_the_rules_it_was_kept_for(world, path):
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_a_kept_seed_is_clean_with_a_pool_for_each_group(world, path):
-    scenario = with_system(seeds.load(path).scenario, pool="per-group")
+def test_a_kept_seed_is_clean_with_explicit_sites_and_the_deferred_pool(world, path):
+    scenario = with_system(seeds.load(path).scenario, pool="deferred", sites="explicit")
     assert judge(world.run(scenario)) == []
