@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.strategies import SearchStrategy
 from rich.console import Console
 
 from harness import environment, seeds, studies, topology
@@ -28,6 +29,7 @@ from harness.replay import with_system
 from harness.report import data, terminal
 from harness.strategies import HAZARDS, Tokens, Via, applies, flows, scenarios, topologies
 from harness.systems import check_system
+from harness.topology import Topology
 from harness.world import World
 
 SMALLEST = 2
@@ -80,10 +82,7 @@ def fuzz(
     for hazard in hazards or ():
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
-    named = [topology.find(name) for name in topology_file] if topology_file else None
-    layouts = topologies(world, named) if named or flow is None else None
-    if flow is not None and named and not any(applies(flow, each) for each in named):
-        raise UsageError(f"flow {flow!r} has nothing to communicate on {', '.join(repr(t.name) for t in named)}")
+    layouts = _layouts(topology_file, world, flow)
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
@@ -187,6 +186,18 @@ def _check_flow(flow: str | None, tokens: Tokens, hazards: list[str] | None, wor
         raise UsageError("--tokens goes with --flow; free programs have no batches")
     if flow is not None and hazards:
         raise UsageError("--hazard goes with free programs, not with --flow")
+
+
+def _layouts(files: list[str] | None, world: int, flow: str | None) -> SearchStrategy[Topology] | None:
+    """The named topologies, or all; None leaves it to the flows, which draw what they can run on."""
+    named = [topology.find(name) for name in files] if files else None
+    if flow is None:
+        return topologies(world, named)
+    if named is None:
+        return None
+    if not any(applies(flow, each) for each in named):
+        raise UsageError(f"flow {flow!r} has nothing to communicate on {', '.join(repr(t.name) for t in named)}")
+    return topologies(world, named)
 
 
 def _possible(via: Via, world: World) -> Via:

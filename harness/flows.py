@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
-from harness.program import AllGather, Allocate, DType, Elements, ReduceScatter, Release, Step, Via, View
+from harness.program import AllGather, Allocate, DType, Elements, ReduceScatter, Release, Step, Via, View, at
 from harness.topology import Topology
 
 FAMILIES = ("tp", "attn_tp", "attn_cp")
@@ -144,7 +144,7 @@ class Layer:
 
     def _via(self, family: str, count: Elements) -> Via:
         """Kernels take small counts that are the same in a group; the library takes the rest."""
-        counts = [count if isinstance(count, int) else count[rank] for rank in range(self.topology.world)]
+        counts = [at(count, rank) for rank in range(self.topology.world)]
         same = all(len({counts[rank] for rank in group}) == 1 for group in self.topology.families[family])
         return self.via if same and max(counts) <= KERNEL_COUNT else "library"
 

@@ -231,13 +231,14 @@ class Trace(msgspec.Struct, frozen=True):
     def most_held(self) -> int:
         """Most bytes of segments that the rank held at one time."""
         sizes: dict[int, int] = {}
-        most = 0
+        held = most = 0
         for event in self.events:
             if isinstance(event, SegmentAllocated):
                 sizes[event.segment] = event.size
-                most = max(most, sum(sizes.values()))
+                held += event.size
+                most = max(most, held)
             elif isinstance(event, SegmentFreed):
-                sizes.pop(event.segment)
+                held -= sizes[event.segment]
         return most
 
     def comms(self) -> dict[int, CommCreated]:

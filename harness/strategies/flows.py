@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ from harness.strategies.topologies import topologies as all_topologies
 from harness.topology import Topology
 
 Tokens = Literal["engine", "padded", "uneven"]
-TOKENS: tuple[Tokens, ...] = ("engine", "padded", "uneven")
+TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 CONVENTION = "sglang"
 COUNTS = (1, 2, 3, 4, 7, 8, 16, 33, 64, 100, 128, 257, 512)
 HIDDEN = (1, 3, 16, 64)

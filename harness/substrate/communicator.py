@@ -10,6 +10,8 @@ import torch
 
 from harness import trace
 from harness.layout import Group
+from harness.rendezvous import Rendezvous
+from harness.shared import AGREE
 from harness.substrate.pool import Segment, Window
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ class Communicator(ABC):
     one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number of
     the group's own, the same for a re-created one).
     """
+
+    _rendezvous: Rendezvous
+    """Where the group's ranks meet on the host."""
 
     def __init__(self, substrate: Substrate, group: Group, generation: int, supports_windows: bool) -> None:
         self.substrate, self.group, self.generation = substrate, group, generation
@@ -106,9 +111,10 @@ class Communicator(ABC):
         `counts`: as for `all_gather`.
         """
 
-    @abstractmethod
     def exchange(self, word: int) -> list[int]:
         """One signed 64-bit word of every rank, in group order, on the host. Collective, no timeout."""
+        self.entered("exchange")
+        return [int(said) for said in self._rendezvous.exchange(AGREE, word)[:, 0]]
 
     @abstractmethod
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:

@@ -18,7 +18,7 @@ from nccl.bindings import nccl
 from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
-from harness.shared import AGREE, HOST
+from harness.shared import HOST
 from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.pool import Segment, Window
 
@@ -56,10 +56,6 @@ class NcclCommunicator(Communicator):
 
     def _deregister(self, window: Window) -> None:
         nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
-
-    def exchange(self, word: int) -> list[int]:
-        self.entered("exchange")
-        return [int(said) for said in self._rendezvous.exchange(AGREE, word)[:, 0]]
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         if self.substrate.nccl_version < PEER_POINTERS:

@@ -49,10 +49,6 @@ class SimCommunicator(Communicator):
     def _deregister(self, window: Window) -> None:
         pass
 
-    def exchange(self, word: int) -> list[int]:
-        self.entered("exchange")
-        return [int(said) for said in self._exchange(shared.AGREE, word)[:, 0]]
-
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         assert isinstance(window.handle, list)
         return [base + offset for base in window.handle]
