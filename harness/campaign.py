@@ -161,8 +161,10 @@ class Campaign:
         self._known += seconds if verdict.findings else 0.0
 
     def _reduce(self, rule: str) -> None:
-        """Make what Hypothesis left of a rule's scenario smaller still."""
+        """Make what Hypothesis left of a rule's scenario smaller still, within the time of the whole."""
         end = time.monotonic() + self._limits.reduce_seconds
+        if self._end is not None:
+            end = min(end, self._end)
 
         def fails(scenario: Scenario) -> bool:
             if time.monotonic() > end:

@@ -53,10 +53,8 @@ def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, r
     context = RankContext(substrate, len(group))
     everyone = ProcessGroup(substrate, "tp", group)
     policy = load_pool(name)(context)
-    held = []
-    for _ in range(2 * count):
-        with policy.use(everyone):
-            held.append(torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device))
+    with policy.use(everyone):
+        held = [torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device) for _ in range(2 * count)]
     assert sum(len(pool.segments) for pool in context.pools()) == count
     whole = _median(lambda: policy.use(everyone), repeats)
     for pool in context.pools():

@@ -1,8 +1,10 @@
 """The substrate `nccl` on real GPUs. Ranks share a GPU where there are fewer GPUs than ranks."""
 
+from pathlib import Path
+
 import pytest
 
-from harness import judge
+from harness import judge, seeds
 from harness.draw import Draw
 from harness.matrix import POOLS
 from harness.oracle.case import Case
@@ -19,6 +21,7 @@ from harness.program import (
     Trim,
     View,
 )
+from harness.replay import with_system
 from harness.strategies import flows, sample, scenarios
 from harness.topology import Topology
 from harness.trace import Exhausted
@@ -32,6 +35,9 @@ TP4_DPA2 = Topology(name="tp4-dpa2", convention="sglang", degrees={"tp": 4, "att
 ONE = Topology(name="one", convention="sglang", degrees={"tp": 1})
 CROSS_GROUP = (Allocate("a", "tp", 64), Allocate("b", "attn_tp", 64), AllGather("attn_tp", View("b"), 16))
 OWNED = (Allocate("a", "tp", 64), AllGather("tp", View("a"), 16), ReduceScatter("tp", View("a"), 16))
+
+
+KEPT = sorted((Path(__file__).parents[2] / "topologies" / "seeds").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +189,16 @@ def test_ranks_that_wait_for_one_that_could_not_grow_are_a_hang_and_the_next_dra
         assert rules(draw) == ["registration-skew", "hang"]
         assert "in register of tp[0,1]" in judge(draw)[1].explanation
         assert rules(small.run(Scenario(TP2, OWNED))) == []
+
+
+@pytest.fixture(scope="module")
+def impatient():
+    with World(RANKS, "nccl", deadline=8) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_kept_seed_fails_here_too_and_is_clean_with_a_right_system(impatient, path):
+    seed = seeds.load(path)
+    assert seed.findings[0].rule in rules(impatient.run(seed.scenario))
+    assert rules(impatient.run(with_system(seed.scenario, pool="deferred", sites="explicit"))) == []
