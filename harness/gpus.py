@@ -75,11 +75,10 @@ def nccl_version() -> tuple[int, int, int] | None:
 def nccl_environment(ranks_per_gpu: int) -> dict[str, str]:
     """Environment for rank processes on NCCL.
 
-    NVLink multicast stays off: shared machines can lose their GPUs to it. So does NCCL's RAS thread, which has
-    crashed processes that make and destroy many communicators (nccl 1996, 2346). Ranks that share a GPU spin side
-    by side, so each may use only a few of its multiprocessors.
+    NVLink multicast stays off: shared machines can lose their GPUs to it. Ranks that share a GPU spin side by
+    side, so each may use only a few of its multiprocessors.
     """
-    environment = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NCCL_RAS_ENABLE": "0"}
+    environment = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1"}
     if ranks_per_gpu > 1:
         environment["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
         environment["NCCL_MAX_CTAS"] = "4" if ranks_per_gpu <= 8 else "2"

@@ -7,6 +7,9 @@ Invariants:
   and that nobody was refused memory). Either all register the same list in the same order, or all
   raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step. Buffers of
   a pool that was given up keep their windows, and get none of a communicator that is made later.
+- PyTorch up to 2.12 reuses, of free blocks of one size, the one at the lowest address, and addresses may lie
+  in another order on another rank (pytorch 178138). A pool of which the ranks see that takes no further
+  allocation: its buffers keep their windows, and the next allocation starts a fresh pool, in step.
 - Windows are known by (segment, communicator), never by address. A null window where the communicator
   supports windows is an error. A segment's windows close before it is freed.
 - A pool that has grown during graph capture raises before any collective.
@@ -17,7 +20,7 @@ ranks allocate the same sizes; where theirs differ and are known, `agreed` gives
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 
@@ -31,6 +34,11 @@ from harness.substrate.pool import Pool, Segment, Window
 
 REFUSED = -1
 """What a rank says to its group when it was refused memory."""
+
+
+BITS = 31
+"""What a rank says otherwise: a digest of the new segments' sizes, and below it one of this many bits of the
+order of all addresses. Together they stay within a signed word."""
 
 
 class GrowthDuringCapture(RuntimeError):
@@ -77,13 +85,17 @@ class Deferred:
             raise GrowthDuringCapture(
                 f"the pool of {group.name} had to grow while a graph was captured; let it grow once before the capture"
             )
-        words = group.exchange(REFUSED if refused else _digest(new))
-        if REFUSED in words or len(set(words)) > 1:
+        sizes, order = _digest(segment.size for segment in new), _digest(pool.order_of_addresses())
+        words = group.exchange(REFUSED if refused else sizes << BITS | order)
+        if REFUSED in words or len({word >> BITS for word in words}) > 1:
             del self._pools[group.ranks]  # its buffers live on; the next allocation starts afresh on every rank
             raise torch.OutOfMemoryError(_disagreement(group, words))
-        if communicator.supports_windows:
-            pool.register(new, communicator)
         pool.settled = (pool.epoch, communicator.ident)
+        if not communicator.supports_windows:
+            return
+        pool.register(new, communicator)
+        if len(set(words)) > 1:  # not in their sizes, so in the order of their addresses
+            del self._pools[group.ranks]
 
 
 class _GroupPool:
@@ -103,6 +115,11 @@ class _GroupPool:
         """Segments without a window of this communicator, in the order in which they came."""
         return [s for s in self.memory.segments if (s.ident, communicator.ident) not in self._windows]
 
+    def order_of_addresses(self) -> list[int]:
+        """Places of the segments, counted as they came, from the lowest address to the highest."""
+        segments = self.memory.segments
+        return sorted(range(len(segments)), key=lambda place: segments[place].address)
+
     def register(self, segments: Sequence[Segment], communicator: Communicator) -> None:
         """Collective over the communicator's group, for equal lists."""
         for segment in segments:
@@ -120,10 +137,9 @@ class _GroupPool:
         self._windows = {key: window for key, window in self._windows.items() if key[0] != segment.ident}
 
 
-def _digest(segments: Sequence[Segment]) -> int:
-    """A number that is the same for lists of the same length and sizes, in order; never `REFUSED`."""
-    sizes = ",".join(str(segment.size) for segment in segments)
-    return int.from_bytes(blake2b(sizes.encode(), digest_size=7).digest(), "little")
+def _digest(numbers: Iterable[int]) -> int:
+    """A number of `BITS` bits that is the same for equal lists."""
+    return int.from_bytes(blake2b(",".join(map(str, numbers)).encode(), digest_size=4).digest(), "little") >> 1
 
 
 def _disagreement(group: ProcessGroup, words: Sequence[int]) -> str:

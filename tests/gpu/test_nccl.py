@@ -176,6 +176,11 @@ def test_a_captured_all_gather_replays_on_new_input(world):
     assert rules(world.run(Scenario(TP2, OWNED, system))) == []
 
 
+def test_listing_the_257th_pool_costs_no_reference_to_its_id(world):
+    replies = world.call("tests.gpu.on_ranks:list_a_late_pool")
+    assert [lost["harness"] for lost in replies] == [0] * RANKS
+
+
 def test_a_killed_rank_is_reported_and_the_next_draw_works(world):
     draw = world.run(Scenario(TP2, OWNED, System("tests.gpu.systems:KilledOnRankOne")))
     assert rules(draw)[0] == "rank-crash"

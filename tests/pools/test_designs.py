@@ -15,7 +15,7 @@ from harness.findings import Finding
 from harness.layout import Group
 from harness.oracle import judge
 from harness.pools import BUILT_IN
-from harness.pools.deferred import REFUSED, Deferred, GrowthDuringCapture, _digest, _disagreement
+from harness.pools.deferred import BITS, REFUSED, Deferred, GrowthDuringCapture, _digest, _disagreement
 from harness.program import (
     GUARD,
     AllGather,
@@ -45,6 +45,8 @@ HALF = (1 << 20) // 4 - GUARD
 LARGE = 1 << 20
 """Elements of a buffer that needs a segment for large blocks."""
 SMALL_SEGMENT, LARGE_SEGMENT = 2 << 20, 20 << 20
+OWN_SEGMENT = 3 << 20
+"""Elements of a buffer that gets a segment to itself."""
 APART = explicit(Placement(nodes=2, gpus_per_node=2), tp=((0, 1, 2, 3),))
 """Four ranks on two nodes: their communicator supports no windows."""
 
@@ -435,24 +437,38 @@ def test_deferred_keeps_the_pool_that_every_rank_grew_alike(grown: Any) -> None:
     assert (of(grown, "nothing", "place"), of(grown, "nothing", "then")) == ([("0-1-2-3#0", BLOCK)] * 4, [[]] * 4)
 
 
-def segments(*sizes: int) -> list[Segment]:
-    return [Segment(index, "pool", index << 30, size) for index, size in enumerate(sizes)]
+@pytest.mark.parametrize("other", [(), (2,), (2, 20, 2), (20, 2), (2, 21), (220,)])
+def test_a_digest_tells_lists_apart(other: tuple[int, ...]) -> None:
+    assert _digest([2, 20]) != _digest(other)
 
 
-@pytest.mark.parametrize("other", [(), (2,), (2, 20, 2), (20, 2), (2, 21)])
-def test_a_digest_tells_lists_of_segments_apart(other: tuple[int, ...]) -> None:
-    assert _digest(segments(2, 20)) != _digest(segments(*other))
+def test_two_digests_are_a_word_that_ranks_can_exchange_and_never_a_refusal() -> None:
+    digests = [_digest(range(count)) for count in range(100)]
+    assert all(0 <= digest < 1 << BITS for digest in digests)
+    assert all(0 <= digest << BITS | digest < 1 << 63 for digest in digests)
 
 
-def test_a_digest_is_that_of_the_sizes_and_of_nothing_else() -> None:
-    elsewhere = [Segment(7, "other", 1 << 40, 2), Segment(9, "other", 0, 20)]
-    assert _digest(segments(2, 20)) == _digest(elsewhere)
+# ranks whose addresses lie in different orders
+
+TWO_FREE_SEGMENTS = (
+    *(allocate("a", "tp", OWN_SEGMENT), allocate("b", "tp", OWN_SEGMENT), Release("a"), Release("b")),
+    *(allocate("c", "tp", OWN_SEGMENT), gather("c", "tp")),
+)
+"""Two segments of a pool are free when a third buffer comes."""
 
 
-def test_a_digest_is_a_word_that_ranks_can_exchange_and_never_a_refusal() -> None:
-    words = [_digest(segments(*range(count))) for count in range(100)]
-    assert all(0 <= word < 1 << 63 for word in words)
-    assert REFUSED not in words
+def test_per_group_puts_a_buffer_in_different_windows_where_addresses_lie_in_different_orders(ranks: World) -> None:
+    broken = found(ranks, "tests.pools.scattered:PerGroup", TWO_FREE_SEGMENTS)
+    assert causes(broken) == ["segment-mismatch"]
+    assert "rank 0 in window 0, rank 1 in window 1" in str(broken[0])
+
+
+def test_deferred_takes_a_fresh_pool_where_addresses_lie_in_different_orders(ranks: World) -> None:
+    draw = run(ranks, *TWO_FREE_SEGMENTS, pool="tests.pools.scattered:Deferred")
+    assert judge(draw) == []
+    assert [[segment.pool for segment in each] for each in events(draw, SegmentAllocated)] == [
+        ["0-1-2-3#0", "0-1-2-3#0", "0-1-2-3#1"]
+    ] * 4
 
 
 def group(rank: int = 0, ranks: Group = (0, 4, 2)) -> ProcessGroup:

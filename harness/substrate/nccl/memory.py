@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nccl.bindings import nccl
 
+from harness.references import kept
 from harness.substrate.pool import Pool, Segment
 
 if TYPE_CHECKING:
@@ -87,10 +88,21 @@ class NcclPool(Pool):
 
     def snapshot(self) -> list[Segment]:
         known = {segment.address: segment for segment in self.segments}
-        return [known[listed["address"]] for listed in self._pool.snapshot()]
+        return [known[listed["address"]] for listed in self._listed()]
+
+    def _listed(self) -> list[dict[str, Any]]:
+        """The pool's segments as PyTorch lists them.
+
+        The call gives up references to the parts of the pool's id that are not its own (pytorch 196366; seen
+        with 2.11). Integers up to 256 stand that; from the 257th pool of a process on, it frees them too early.
+        """
+        ident = self._pool.id
+        with kept(*ident):
+            listed: list[dict[str, Any]] = torch.cuda.memory_snapshot(ident)  # type: ignore[no-untyped-call]
+        return listed
 
     def trim(self) -> None:
-        blocks = (block for segment in self._pool.snapshot() for block in segment["blocks"])
+        blocks = (block for segment in self._listed() for block in segment["blocks"])
         if any(block["state"] != "inactive" for block in blocks):
             return
         self.close()

@@ -26,24 +26,27 @@ if TYPE_CHECKING:
 class Arena:
     """A rank's piece of the shared memory, handed out as segments by first fit.
 
-    A freed address is the first to be used again, as with virtual addresses on a GPU.
+    A freed address is the first to be used again, as with virtual addresses on a GPU. Addresses rise from
+    segment to segment; where `falling` is set they fall, so that segments lie in another order than on a
+    peer, as they may on GPUs (pytorch 178138).
     """
 
     def __init__(self, shared: SharedMemory, rank: int) -> None:
+        self.falling = False
         self._shared = shared
         self._start, self._size = shared.arena(rank)
         self._taken: dict[int, int] = {}
 
     def take(self, size: int) -> int:
         """Address of a fresh piece of `size` bytes. Raises `torch.OutOfMemoryError` when there is none."""
-        at = self._start
-        for offset in sorted(self._taken):
-            if offset - at >= size:
-                break
-            at = offset + self._taken[offset]
-        if at + size > self._start + self._size:
+        whole = -(-size // STEP) * STEP
+        ends = [self._start, *(offset + self._taken[offset] for offset in sorted(self._taken))]
+        begins = [*sorted(self._taken), self._start + self._size]
+        gaps = [(end, begin) for end, begin in zip(ends, begins, strict=True) if begin - end >= whole]
+        if not gaps:
             raise torch.OutOfMemoryError(f"arena of {self._size} bytes has no room for a segment of {size}")
-        self._taken[at] = -(-size // STEP) * STEP
+        at = gaps[-1][1] - whole if self.falling else gaps[0][0]
+        self._taken[at] = whole
         return self._shared.base + at
 
     def give_back(self, address: int) -> None:
