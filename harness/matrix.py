@@ -92,10 +92,15 @@ def key_configurations() -> list[Topology]:
     return [topologies_module.find(name) for name in KEY_CONFIGURATIONS]
 
 
-def cells(named: Sequence[Topology], pools: Sequence[str]) -> list[tuple[Topology, Sites, str, Tokens]]:
+def cells(
+    named: Sequence[Topology],
+    pools: Sequence[str],
+    sites: Sequence[Sites] = SITES,
+    tokens: Sequence[Tokens] = TOKENS,
+) -> list[tuple[Topology, Sites, str, Tokens]]:
     """Every cell, in the order of the table. Tokens differ only where there are two attention-DP ranks.
 
-    Raises `UsageError` for a topology that flows cannot run on, and for two of one name.
+    Raises `UsageError` for a topology that flows cannot run on, for two of one name, and where no cell is left.
     """
     for topology in named:
         if not applies("all", topology):
@@ -103,8 +108,12 @@ def cells(named: Sequence[Topology], pools: Sequence[str]) -> list[tuple[Topolog
     if len({topology.name for topology in named}) < len(named):
         raise UsageError(f"two topologies have one name: {', '.join(sorted(topology.name for topology in named))}")
     wide = {topology.name: Layer(topology, "float32", "library").attn_dp > 1 for topology in named}
-    every = product(named, SITES, TOKENS, dict.fromkeys(pools))
-    return [(t, sites, pool, tokens) for t, sites, tokens, pool in every if tokens == "padded" or wide[t.name]]
+    every = product(named, dict.fromkeys(sites), dict.fromkeys(tokens), dict.fromkeys(pools))
+    chosen = [(t, site, pool, count) for t, site, count, pool in every if count == "padded" or wide[t.name]]
+    if not chosen:
+        names = ", ".join(topology.name for topology in named)
+        raise UsageError(f"no cell is left: tokens can be uneven only between attention-DP ranks, and {names} has one")
+    return chosen
 
 
 def run(

@@ -13,7 +13,9 @@ from harness import matrix as verdicts
 from harness.arguments import DeadlineOption, JsonOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
+from harness.program import Sites
 from harness.report import data, terminal
+from harness.strategies import Tokens
 from harness.systems import check_system
 from harness.world import World
 
@@ -34,6 +36,8 @@ def matrix(
         list[str] | None,
         typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
     ] = None,
+    sites: Annotated[Sites | None, typer.Option(help="Only these buffer sites.")] = None,
+    tokens: Annotated[Tokens | None, typer.Option(help="Only these token counts.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
     seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
     deadline: DeadlineOption = None,
@@ -44,19 +48,26 @@ def matrix(
     for name in pool or ():
         check_system(name, None)
     named = [topology.find(name) for name in topology_file] if topology_file else verdicts.key_configurations()
-    chosen = verdicts.cells(named, pool or verdicts.POOLS)
+    chosen = verdicts.cells(
+        named,
+        pool or verdicts.POOLS,
+        (sites,) if sites else verdicts.SITES,
+        (tokens,) if tokens else verdicts.TOKENS,
+    )
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     found = []
     with World(max(each.world for each in named), substrate, deadline=deadline) as world:
         facts = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
-        with terminal.counting(console, "cells", len(chosen)) as advance:
-            for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, facts):
-                found.append(cell)
-                advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
-        terminal.matrix(console, found)
-        data.write(data.matrix(found, facts), json_file)
+        try:
+            with terminal.counting(console, "cells", len(chosen)) as advance:
+                for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, facts):
+                    found.append(cell)
+                    advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
+        finally:  # Ctrl-C included: what was found is not lost
+            terminal.matrix(console, found)
+            data.write(data.matrix(found, facts), json_file)
     raise typer.Exit(1 if any(cell.found for cell in found) else 0)
 
 

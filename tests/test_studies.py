@@ -87,6 +87,16 @@ def test_one_topology_twice_is_refused() -> None:
         matrix.cells(matrix.key_configurations()[:1] * 2, matrix.POOLS)
 
 
+def test_cells_can_be_narrowed() -> None:
+    chosen = matrix.cells(matrix.key_configurations()[:1], matrix.POOLS, sites=("explicit",), tokens=("uneven",))
+    assert [each[1:] for each in chosen] == [("explicit", pool, "uneven") for pool in matrix.POOLS]
+
+
+def test_narrowing_to_no_cell_names_the_topology() -> None:
+    with pytest.raises(UsageError, match="qwen3-32b-tp4 has one"):
+        matrix.cells(matrix.key_configurations()[-1:], matrix.POOLS, tokens=("uneven",))
+
+
 def test_a_pool_given_twice_is_judged_once() -> None:
     assert len(matrix.cells(matrix.key_configurations()[:1], ("deferred", "deferred"))) == 4
 
