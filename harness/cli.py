@@ -27,7 +27,7 @@ from harness.program import Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
-from harness.strategies import HAZARDS, Tokens, Via, applies, flows, scenarios, topologies
+from harness.strategies import HAZARDS, Tokens, Via, applies, flows, on_nodes, scenarios, topologies
 from harness.systems import check_system
 from harness.topology import Topology
 from harness.world import World
@@ -72,6 +72,14 @@ def fuzz(
     hazards: Annotated[
         list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
     ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
+        ),
+    ] = None,
     deadline: DeadlineOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -83,6 +91,8 @@ def fuzz(
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
     layouts = _layouts(topology_file, world, flow)
+    if nodes is not None and nodes > world:
+        raise UsageError(f"{world} ranks cannot be placed on {nodes} nodes")
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
@@ -94,6 +104,9 @@ def fuzz(
             strategy = scenarios(world, topologies=layouts, system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
         else:
             strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)
+        nodes = nodes or (1 if ranks.platform.node_bound else None)
+        if nodes is not None:
+            strategy = on_nodes(strategy, world, nodes)
         with terminal.progress(console, limit) as update:
             campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, progress=update)
             tally = campaign.run(limit, minutes)

@@ -30,6 +30,8 @@ class Crew:
         self.facts: dict[str, Any] = {}
         """What the first rank says of itself once it stands."""
         self.ranks: list[RankProcess] = []
+        self.nodes: tuple[int, ...] = (0,) * size
+        """The node that each rank is started on, where the platform binds them to one."""
         self._shared, self._method = shared, method
         self._launchers: list[Launcher] = []
         self._sizes: set[int] = set()
@@ -105,7 +107,7 @@ class Crew:
                 processes=self.size,
                 substrate=self.platform.name,
                 gpu=self.platform.gpu_of(index),
-                environment=self.platform.rank_environment(index),
+                environment=self.platform.rank_environment(index, self.nodes),
                 parent=0,
             )
             self.ranks.append(launcher.start(options))

@@ -9,6 +9,10 @@ import os
 
 import msgspec
 
+CTAS_OF_A_GPU = 32
+"""Thread blocks of NCCL kernels that the ranks on one GPU may hold together: their kernels spin, and are to be
+resident side by side (4 for each of 8 ranks, 2 of 16, as measured)."""
+
 
 class Gpu(msgspec.Struct, frozen=True):
     """A GPU as the driver sees it."""
@@ -81,5 +85,18 @@ def nccl_environment(ranks_per_gpu: int) -> dict[str, str]:
     environment = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1"}
     if ranks_per_gpu > 1:
         environment["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
-        environment["NCCL_MAX_CTAS"] = "4" if ranks_per_gpu <= 8 else "2"
+        environment["NCCL_MAX_CTAS"] = os.environ.get("NCCL_MAX_CTAS", str(max(1, CTAS_OF_A_GPU // ranks_per_gpu)))
     return environment
+
+
+def node_environment(node: int) -> dict[str, str]:
+    """Environment that makes NCCL take a process for one of node `node`, whatever machine it runs on.
+
+    NCCL reads it once a process. Groups that span nodes then have no windows, and talk over sockets.
+    """
+    return {
+        "NCCL_HOSTID": f"node{node}",
+        "NCCL_MNNVL_ENABLE": "0",
+        "NCCL_NET": "Socket",
+        "NCCL_SOCKET_IFNAME": "lo",
+    }

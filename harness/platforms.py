@@ -6,12 +6,14 @@ other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 
 import msgspec
 
 from harness import gpus
 from harness.errors import MachineError, UsageError
+from harness.mps import Mps
 
 NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
@@ -27,14 +29,21 @@ class Platform(msgspec.Struct, frozen=True):
     preload: tuple[str, ...] = ()
     gpus: int = 0
     ranks_per_gpu: int = 1
+    node_bound: bool = False
+    """Whether a process stays on the node that it was started on; otherwise every draw places it anew."""
 
     def gpu_of(self, rank: int) -> int | None:
         """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
         return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
 
-    def rank_environment(self, rank: int) -> dict[str, str]:
-        """Environment that differs between ranks."""
-        return {}
+    def on(self, served: Mps) -> Platform:
+        """The same, with ranks that share GPUs as `served` lets them."""
+        why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"
+        return msgspec.structs.replace(self, why=why, environment={**self.environment, **served.environment})
+
+    def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
+        """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""
+        return gpus.node_environment(nodes[rank]) if self.node_bound and len(set(nodes)) > 1 else {}
 
 
 def choose(substrate: str, ranks: int) -> Platform:
@@ -87,4 +96,5 @@ def _nccl(ranks: int) -> Platform:
         preload=("nccl.core", "harness.substrate.nccl.substrate"),
         gpus=len(found),
         ranks_per_gpu=shared,
+        node_bound=True,
     )

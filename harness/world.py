@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import msgspec
 
+from harness import mps
 from harness.crew import Crew, StartMethod
 from harness.draw import Draw, Fate, State
 from harness.errors import MachineError, PluginError, UsageError
@@ -51,20 +52,25 @@ class World:
     ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
-        self.platform: Platform = choose(substrate, size)
-        self.size, self.deadline = size, deadline or self.platform.deadline
+        platform = choose(substrate, size)
+        self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
         self._slots: dict[Group, int] = {}
-        self._shared = SharedMemory.create(size)
-        self._crew = Crew(size, self.platform, self._shared, start)
-        try:
-            self._crew.muster()
-        except OSError as error:
-            self.close()
-            raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as undo:
+            if platform.ranks_per_gpu > 1:
+                served = mps.start()
+                undo.callback(served.close)
+                platform = platform.on(served)
+            self.platform: Platform = platform
+            self._shared = SharedMemory.create(size)
+            undo.callback(self._shared.close)
+            self._crew = Crew(size, platform, self._shared, start)
+            undo.callback(self._crew.close)
+            try:
+                self._crew.muster()
+            except OSError as error:
+                raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
+            self._held = undo.pop_all()
 
     def __enter__(self) -> World:
         return self
@@ -84,9 +90,7 @@ class World:
 
     def close(self) -> None:
         """End every process and release the shared memory. May be called twice."""
-        self._crew.close()
-        if self._shared.fd >= 0:
-            self._shared.close()
+        self._held.close()
 
     def run(self, scenario: Scenario) -> Draw:
         """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
@@ -95,6 +99,7 @@ class World:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
+        self._place(scenario.topology.node_of)
         self._muster()
         self._crew.announce(scenario.world)
         slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
@@ -151,6 +156,14 @@ class World:
                     raise MachineError(f"{function} failed on rank {index}: {reply[1]}")
                 replies[index] = reply[1]
         return [replies[index] for index in range(len(ranks))]
+
+    def _place(self, node_of: tuple[int, ...]) -> None:
+        """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start anew."""
+        if not self.platform.node_bound or _same_nodes(self._crew.nodes[: len(node_of)], node_of):
+            return
+        if self._crew.ranks:
+            self._crew.dismiss()
+        self._crew.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
 
     def _muster(self) -> None:
         """Have all ranks; new ones find clean counters."""
@@ -225,6 +238,11 @@ class World:
         """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
         self.restarts += 1
         return self._crew.dismiss()
+
+
+def _same_nodes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two placements put the same ranks together, whatever the nodes are called."""
+    return [one.index(node) for node in one] == [other.index(node) for node in other]
 
 
 def _reply(index: int, connection: Connection, system: System) -> dict[int, str]:

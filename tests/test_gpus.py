@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.gpus import Gpu, inventory, nccl_environment, nccl_version, visible
+from harness.gpus import Gpu, inventory, nccl_environment, nccl_version, node_environment, visible
 
 FOUND = [Gpu(f"GPU-{letter * 4}-{index}", f"card {index}", 80 << 30, "600.1") for index, letter in enumerate("abc")]
 
@@ -153,6 +153,19 @@ def test_ranks_that_share_a_gpu_are_allowed_to(ranks_per_gpu: int) -> None:
     assert nccl_environment(ranks_per_gpu)["NCCL_MULTI_RANK_GPU_ENABLE"] == "1"
 
 
-@pytest.mark.parametrize(("ranks_per_gpu", "blocks"), [(2, "4"), (8, "4"), (9, "2"), (16, "2")])
+@pytest.mark.parametrize(("ranks_per_gpu", "blocks"), [(2, "16"), (4, "8"), (8, "4"), (16, "2"), (40, "1")])
 def test_the_more_ranks_share_a_gpu_the_fewer_blocks_each_may_use(ranks_per_gpu: int, blocks: str) -> None:
     assert nccl_environment(ranks_per_gpu)["NCCL_MAX_CTAS"] == blocks
+
+
+def test_a_limit_of_the_users_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_MAX_CTAS", "7")
+    assert nccl_environment(8)["NCCL_MAX_CTAS"] == "7"
+
+
+def test_processes_of_two_nodes_say_that_they_are_on_different_hosts() -> None:
+    assert node_environment(0)["NCCL_HOSTID"] != node_environment(1)["NCCL_HOSTID"]
+
+
+def test_processes_of_different_nodes_talk_over_sockets() -> None:
+    assert (node_environment(0)["NCCL_NET"], node_environment(0)["NCCL_MNNVL_ENABLE"]) == ("Socket", "0")

@@ -7,6 +7,7 @@ worlds, few steps, small sizes and plain dtypes.
 
 from harness.strategies.batches import batch, sample
 from harness.strategies.flows import TOKENS, Tokens, applies, flows
+from harness.strategies.placements import on_nodes
 from harness.strategies.programs import HAZARDS, LARGE_COUNTS, Via, programs, scenarios
 from harness.strategies.topologies import layouts, topologies
 
@@ -20,6 +21,7 @@ __all__ = [
     "batch",
     "flows",
     "layouts",
+    "on_nodes",
     "programs",
     "sample",
     "scenarios",

@@ -139,9 +139,9 @@ class NcclCommunicator(Communicator):
 class NcclHandle:
     """An NCCL communicator that outlives draws, and its signal pad."""
 
-    def __init__(self, comm: nc.Communicator, version: tuple[int, int, int]) -> None:
+    def __init__(self, comm: nc.Communicator, version: tuple[int, int, int], one_node: bool) -> None:
         self.comm, self.size = comm, int(comm.nranks)
-        self.supports_windows = version < PROPERTIES or _has_windows(comm)
+        self.supports_windows = one_node and (version < PROPERTIES or _has_windows(comm))
         self.epoch = 0
         self._pad = 0
         self._window: object | None = None

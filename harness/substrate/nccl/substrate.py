@@ -52,6 +52,7 @@ class NcclSubstrate(Substrate):
         """The partition whose kept communicator a group uses; two partitions may share a group."""
         self._quarantined: list[Segment] = []
         self._world = 0
+        self._node_of: Sequence[int] = ()
         self._slots: dict[Group, int] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class NcclSubstrate(Substrate):
             self._worlds[size] = base.split(0 if self.rank < size else None, self.rank)
 
     def begin(self, partitions: Sequence[Partition], node_of: Sequence[int], slots: dict[Group, int]) -> None:
-        self._world, self._slots = len(node_of), slots
+        self._world, self._slots, self._node_of = len(node_of), slots, node_of
         self.communicators.clear()
         self._serving.clear()
         for partition in partitions:
@@ -99,7 +100,7 @@ class NcclSubstrate(Substrate):
     def _split(self, partition: Partition) -> NcclHandle:
         group = group_of(partition, self.rank)
         comm = self._worlds[self._world].split(partition.index(group), group.index(self.rank))
-        return NcclHandle(comm, self.nccl_version)
+        return NcclHandle(comm, self.nccl_version, len({self._node_of[rank] for rank in group}) == 1)
 
     def recreate(self, partition: Partition) -> None:
         group = group_of(partition, self.rank)
