@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.evidence import NAMES
 from harness.program import Sites
 
 Substrate = Literal["auto", "sim", "nccl"]
@@ -19,6 +20,14 @@ CollectivesOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."
+    ),
+]
+EvidenceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--evidence",
+        metavar="|".join(NAMES),
+        help="What shows the path and the owner of each call; repeatable. Default: the sharpest there is of the path.",
     ),
 ]
 DeadlineOption = Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from harness import trace, values
+from harness import cross_checks, trace, values
 from harness.buffer import Buffer, Canary
 from harness.collectives import CollectiveContext
 from harness.context import ProcessGroup
@@ -54,6 +54,8 @@ class Call:
         """Collective over the group. `kernel` is the system under test for steps that go through one."""
         fences = [] if self._step.output is None else self._fences(self._step.output)
         expected = self._fill(keys, wide=self._step.via == "kernel")
+        if "stamps" in self._substrate.evidence and self._is_library:
+            cross_checks.stamp(self._communicator, *self._peer_addressed)
         operands = _operand(self._from, self._source), _operand(self._into, self._output)
         self._substrate.record(trace.Called(self._communicator.ident, *operands))
         try:
@@ -66,6 +68,28 @@ class Call:
         self._compare(expected)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
+        if "differential" in self._substrate.evidence and self._is_library:
+            self._run_again(keys, path)
+
+    @property
+    def _is_library(self) -> bool:
+        return self._step.via == "library"
+
+    @property
+    def _peer_addressed(self) -> tuple[str, torch.Tensor]:
+        """The operand through which ranks reach each other."""
+        return (self._into, self._output) if isinstance(self._step, AllGather) else (self._from, self._source)
+
+    def _run_again(self, keys: list[int], path: str) -> None:
+        """The same call on the same buffers by the legacy path, if every rank took the symmetric one."""
+        if not cross_checks.agree_on(self._communicator, path):
+            return
+        symmetric = self._output.clone()
+        self._fill(keys, wide=False)
+        with self._communicator.on_legacy_path():
+            self._library()
+        self._substrate.synchronize()
+        cross_checks.compare(self._communicator, self._into, symmetric, self._output)
 
     def _fences(self, view: View) -> list[Canary]:
         start = at(view.offset, self._substrate.rank)

@@ -18,7 +18,15 @@ from hypothesis.strategies import SearchStrategy
 from rich.console import Console
 
 from harness import environment, seeds, studies, topology
-from harness.arguments import CollectivesOption, DeadlineOption, JsonOption, PoolOption, SitesOption, SubstrateOption
+from harness.arguments import (
+    CollectivesOption,
+    DeadlineOption,
+    EvidenceOption,
+    JsonOption,
+    PoolOption,
+    SitesOption,
+    SubstrateOption,
+)
 from harness.campaign import Campaign
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
@@ -80,6 +88,7 @@ def fuzz(
             help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
         ),
     ] = None,
+    evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -96,7 +105,7 @@ def fuzz(
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
-    with World(world, substrate, deadline=deadline) as ranks:
+    with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
         facts = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         via = _possible(via, ranks)
@@ -123,6 +132,7 @@ def replay(
     pool: PoolOption = None,
     collectives: CollectivesOption = None,
     sites: Annotated[Sites | None, typer.Option(help="Buffer sites in place of the seed's.")] = None,
+    evidence: EvidenceOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
@@ -131,7 +141,7 @@ def replay(
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
     runs = []
-    with World(scenario.world, substrate) as world:
+    with World(scenario.world, substrate, evidence=evidence or ()) as world:
         facts = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
         for findings in run_again(world, scenario, times):

@@ -109,6 +109,7 @@ class Crew:
                 gpu=self.platform.gpu_of(index),
                 environment=self.platform.rank_environment(index, self.nodes),
                 parent=0,
+                evidence=self.platform.evidence,
             )
             self.ranks.append(launcher.start(options))
         replies = self._collect()

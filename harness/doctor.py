@@ -7,15 +7,16 @@ from typing import Any
 
 import msgspec
 
-from harness import environment, gpus
+from harness import environment, gpus, mps
 from harness.errors import MachineError
+from harness.evidence import KINDS, dotted
 from harness.platforms import NCCL_FOR_SHARED_GPUS, NCCL_FOR_WINDOWS, choose
 
 FEATURES = (
     (NCCL_FOR_WINDOWS, "windows", "collectives over registered buffers"),
     ((2, 29, 2), "peer pointers", "kernels that address their peers"),
     (NCCL_FOR_SHARED_GPUS, "several ranks on a GPU", "worlds larger than the number of GPUs"),
-    ((2, 31), "forced path", "evidence from NCCL of the path and of ownership: the slow-path rule"),
+    *((kind.since, f"evidence {kind.name}", kind.shows) for kind in KINDS),
 )
 
 
@@ -62,12 +63,19 @@ def _nccl() -> list[Row]:
     version = gpus.nccl_version()
     if version is None:
         return [Row("NCCL", "missing", "install the extra cu12 or cu13 for the substrate nccl")]
-    text = ".".join(map(str, version))
-    rows = [Row("NCCL", text, "the version that rank processes load")]
+    rows = [Row("NCCL", dotted(version), "the version that rank processes load")]
     for since, feature, use in FEATURES:
-        name = ".".join(map(str, since))
-        rows.append(Row(feature, "yes" if version >= since else f"no, needs {name}", use))
-    return rows
+        rows.append(Row(feature, "yes" if version >= since else f"no, needs {dotted(since)}", use))
+    return [*rows, _mps()]
+
+
+def _mps() -> Row:
+    """Whether ranks on one GPU can run side by side. Starts nothing."""
+    means = "ranks on one GPU run side by side; without it they take turns, some 300 times slower"
+    if mps.serves_already():
+        return Row("MPS", "runs already", f"{means}; it is used and left alone")
+    found = "can be started" if mps.installed() else f"no, {mps.CONTROL} is not on the PATH"
+    return Row("MPS", found, means)
 
 
 def _choice() -> Row:

@@ -64,13 +64,26 @@ def start() -> Mps:
     if _running and _running[0].users > 0:
         _running[0].users += 1
         return _running[0]
-    pipes = os.environ.get(PIPES, DEFAULT_PIPES)
-    if _answers(pipes):
+    if serves_already():
+        pipes = os.environ.get(PIPES, DEFAULT_PIPES)
         return Mps({PIPES: pipes}, f"an MPS daemon that runs already ({pipes})")
-    if shutil.which(CONTROL) is None:
+    if not installed():
         return Mps({}, f"taking turns, which is slow: {CONTROL} is not on the PATH")
     _running[:] = [_private()]
     return _running[0]
+
+
+def installed() -> bool:
+    """Whether the daemon's program is there."""
+    return shutil.which(CONTROL) is not None
+
+
+def serves_already() -> bool:
+    """Whether a daemon in the place that the environment names, or in NVIDIA's own, does what it is told."""
+    pipes = os.environ.get(PIPES, DEFAULT_PIPES)
+    if not Path(pipes).is_dir() or not installed():
+        return False
+    return _tell("get_server_list", {**os.environ, PIPES: pipes}) is not None
 
 
 def _private() -> Mps:
@@ -91,13 +104,6 @@ def _private() -> Mps:
         return Mps(environment, "a private MPS daemon", keeper)
     Mps({}, "", keeper).close()
     return Mps({}, f"taking turns, which is slow: {said or 'the MPS daemon did not start'}")
-
-
-def _answers(pipes: str) -> bool:
-    """Whether a daemon with that pipe directory does what it is told."""
-    if not Path(pipes).is_dir() or shutil.which(CONTROL) is None:
-        return False
-    return _tell("get_server_list", {**os.environ, PIPES: pipes}) is not None
 
 
 def _tell(command: str, environment: dict[str, str]) -> str | None:

@@ -14,3 +14,4 @@ class Options(msgspec.Struct, frozen=True):
     gpu: int | None
     environment: dict[str, str]
     parent: int
+    evidence: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ import msgspec
 
 from harness import gpus
 from harness.errors import MachineError, UsageError
+from harness.evidence import check_names, on_nccl, on_sim
 from harness.mps import Mps
 
 NCCL_FOR_WINDOWS = (2, 27)
@@ -29,6 +30,8 @@ class Platform(msgspec.Struct, frozen=True):
     preload: tuple[str, ...] = ()
     gpus: int = 0
     ranks_per_gpu: int = 1
+    evidence: tuple[str, ...] = ()
+    """Names of the kinds of evidence that its ranks gather (`harness.evidence`)."""
     node_bound: bool = False
     """Whether a process stays on the node that it was started on; otherwise every draw places it anew."""
 
@@ -46,24 +49,32 @@ class Platform(msgspec.Struct, frozen=True):
         return gpus.node_environment(nodes[rank]) if self.node_bound and len(set(nodes)) > 1 else {}
 
 
-def choose(substrate: str, ranks: int) -> Platform:
-    """The platform for `ranks` ranks. Raises `UsageError` for an unknown name, `MachineError` where the
-    machine cannot run the one named."""
+def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
+    """The platform for `ranks` ranks, with the kinds of evidence asked for.
+
+    Raises `UsageError` for an unknown name, `MachineError` where the machine cannot run or show what is named.
+    """
     if substrate not in ("auto", "sim", "nccl"):
         raise UsageError(f"substrate {substrate!r} is not one of auto, sim, nccl")
+    check_names(evidence)
     if substrate == "sim":
-        return _sim("asked for")
+        return _sim("asked for", evidence)
     try:
-        return _nccl(ranks)
+        return _nccl(ranks, evidence)
     except MachineError as error:
         if substrate == "nccl":
             raise
-        return _sim(str(error))
+        return _sim(str(error), evidence)
 
 
-def _sim(why: str) -> Platform:
+def _sim(why: str, evidence: Sequence[str]) -> Platform:
     return Platform(
-        "sim", why, deadline=20.0, environment={"TRITON_INTERPRET": "1"}, preload=("harness.substrate.sim.warm",)
+        "sim",
+        why,
+        deadline=20.0,
+        environment={"TRITON_INTERPRET": "1"},
+        preload=("harness.substrate.sim.warm",),
+        evidence=tuple(kind.name for kind in on_sim(evidence)),
     )
 
 
@@ -71,7 +82,7 @@ def _torch_version() -> str:
     return metadata.version("torch")
 
 
-def _nccl(ranks: int) -> Platform:
+def _nccl(ranks: int, evidence: Sequence[str]) -> Platform:
     found = gpus.inventory()
     if not found:
         raise MachineError("no GPU is visible")
@@ -88,13 +99,18 @@ def _nccl(ranks: int) -> Platform:
         raise MachineError(
             f"{ranks} ranks need {ranks} GPUs, {len(found)} are visible, and NCCL {text} cannot share one (2.30 can)"
         )
+    kinds = on_nccl(evidence, version)
+    environment = gpus.nccl_environment(shared)
+    for kind in kinds:
+        environment |= kind.environment
     return Platform(
         "nccl",
         f"{len(found)} GPU(s) and NCCL {text}",
         deadline=90.0,
-        environment=gpus.nccl_environment(shared),
+        environment=environment,
         preload=("nccl.core", "harness.substrate.nccl.substrate"),
         gpus=len(found),
         ranks_per_gpu=shared,
+        evidence=tuple(kind.name for kind in kinds),
         node_bound=True,
     )

@@ -88,11 +88,12 @@ class Server:
 
 def make_substrate(options: Options, shared: SharedMemory) -> Substrate:
     """The substrate a rank was told to stand on."""
+    evidence = frozenset(options.evidence)
     if options.substrate == "sim":
         from harness.substrate.sim.substrate import SimSubstrate  # noqa: PLC0415
 
-        return SimSubstrate(options.rank, shared)
+        return SimSubstrate(options.rank, shared, evidence)
     from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: PLC0415
 
     assert options.gpu is not None
-    return NcclSubstrate(options.rank, options.processes, options.gpu, shared)
+    return NcclSubstrate(options.rank, options.processes, options.gpu, shared, evidence)

@@ -156,6 +156,25 @@ class Overwritten(_Event, frozen=True, tag="overwritten"):
     elements: int
 
 
+class Strayed(_Event, frozen=True, tag="strayed"):
+    """Read through the peer pointer to `peer`'s part of a buffer, this is not the stamp that `peer` wrote there."""
+
+    buffer: str
+    peer: int
+    found: str
+
+
+class Differs(_Event, frozen=True, tag="differs"):
+    """The symmetric and the legacy path left different bits in an output; the first ones are shown."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    symmetric: str
+    legacy: str
+
+
 class Leaked(_Event, frozen=True, tag="leaked"):
     """Still there after the policy was closed and every buffer released."""
 
@@ -190,6 +209,8 @@ Event = (
     | Ran
     | Mismatch
     | Overwritten
+    | Strayed
+    | Differs
     | Leaked
     | Raised
 )

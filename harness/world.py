@@ -38,7 +38,8 @@ class World:
     """Rank processes on one substrate. A context manager; `close` leaves no process and no memory behind.
 
     `size` is the largest world it can run; smaller ones use the first ranks. `substrate` is `auto`,
-    `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank).
+    `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank). `evidence` names
+    kinds of `harness.evidence`; without one of the path, the sharpest there is is taken.
     Raises `MachineError` where the machine cannot do that.
     """
 
@@ -49,10 +50,11 @@ class World:
         *,
         deadline: float | None = None,
         start: StartMethod = "fork",
+        evidence: Sequence[str] = (),
     ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
-        platform = choose(substrate, size)
+        platform = choose(substrate, size, evidence)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
         self._slots: dict[Group, int] = {}

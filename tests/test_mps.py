@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -194,7 +194,7 @@ def test_where_the_daemon_does_not_start_ranks_take_turns_and_it_is_said(
 def shared_gpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worlds whose ranks share a GPU, as far as the world can tell."""
 
-    def chosen(substrate: str, ranks: int) -> Platform:
+    def chosen(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
         return msgspec.structs.replace(choose(substrate, ranks), why="one GPU", ranks_per_gpu=ranks)
 
     monkeypatch.setattr(world_module, "choose", chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -46,7 +46,7 @@ def host_id(substrate: Any, slots: Any) -> str:
 def bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Four ranks of the simulation, bound to nodes as processes on NCCL are."""
 
-    def chosen(substrate: str, ranks: int) -> Platform:
+    def chosen(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
         return msgspec.structs.replace(choose(substrate, ranks), node_bound=True)
 
     monkeypatch.setattr(world_module, "choose", chosen)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from harness.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.case import Case
 from harness.program import AllGather
-from harness.trace import Mismatch, Overwritten
+from harness.trace import Differs, Mismatch, Overwritten, Strayed
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -20,6 +20,12 @@ def judge(case: Case) -> Iterator[Finding]:
                 yield _wrong(case, history.rank, step, event)
             elif isinstance(event, Overwritten):
                 yield _overwritten(case, history.rank, step, event)
+    for history in case.histories:  # after the exact data, which says more about the same call
+        for step, event in history.trace.steps():
+            if isinstance(event, Strayed):
+                yield _strayed(case, history.rank, step, event)
+            elif isinstance(event, Differs):
+                yield _differs(case, history.rank, step, event)
 
 
 def _wrong(case: Case, rank: int, step: int, event: Mismatch) -> Finding:
@@ -40,6 +46,26 @@ def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Findin
     return OutOfBounds(
         f"{event.elements} canary elements of {event.buffer!r} on rank {rank}, {where}, had changed by "
         f"{case.at_step(step)}, the first at index {event.index}.",
+        step=step,
+        ranks=(rank,),
+    )
+
+
+def _strayed(case: Case, rank: int, step: int, event: Strayed) -> Finding:
+    return WrongData(
+        f"before {case.at_step(step)} rank {rank} reached other memory than {event.buffer!r} of rank {event.peer} "
+        f"through its peer pointer: the stamp that rank {event.peer} had written was not there, but {event.found}.",
+        step=step,
+        ranks=(rank,),
+    )
+
+
+def _differs(case: Case, rank: int, step: int, event: Differs) -> Finding:
+    use = next(u for u in case.histories[rank].uses if u.step == step)
+    return WrongData(
+        f"{case.call(use)}: the symmetric and the legacy path left different bits in {event.elements} of {event.of} "
+        f"elements of {event.buffer!r} on rank {rank}, the first at index {event.index}: {event.symmetric} and "
+        f"{event.legacy}.",
         step=step,
         ranks=(rank,),
     )

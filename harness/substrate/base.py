@@ -35,9 +35,11 @@ class Substrate(ABC):
     device: torch.device
     device_barrier: bool
     """Whether kernels of different ranks run side by side, so that one may wait for another."""
+    evidence: frozenset[str]
+    """Names of the kinds of evidence that this world has (`harness.evidence`)."""
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, evidence: frozenset[str] = frozenset()) -> None:
+        self.rank, self.evidence = rank, evidence
         self.record: Callable[[Event], None] = lambda event: None
         self.idents = count()
         self.pools: dict[str, Pool] = {}
@@ -82,6 +84,10 @@ class Substrate(ABC):
     @abstractmethod
     def is_capturing(self) -> bool:
         """Whether this thread's work is being captured. Local."""
+
+    @abstractmethod
+    def view(self, address: int, size: int) -> torch.Tensor:
+        """uint8[size] over memory that this process can reach: its own, or a peer's by its pointer. Local."""
 
     @abstractmethod
     def synchronize(self) -> None:

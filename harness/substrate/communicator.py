@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +39,7 @@ class Communicator(ABC):
         self.supports_windows = supports_windows
         self.ident = next(substrate.idents)
         self.windows: list[Window] = []
+        self.legacy_only = False
         substrate.record(trace.CommCreated(self.ident, group, generation, supports_windows))
 
     def __repr__(self) -> str:
@@ -110,6 +112,15 @@ class Communicator(ABC):
 
         `counts`: as for `all_gather`.
         """
+
+    @contextmanager
+    def on_legacy_path(self) -> Iterator[None]:
+        """Under it, library calls take no symmetric kernel. Entered by every rank of the group, or by none."""
+        self.legacy_only = True
+        try:
+            yield
+        finally:
+            self.legacy_only = False
 
     def exchange(self, word: int) -> list[int]:
         """One signed 64-bit word of every rank, in group order, on the host. Collective, no timeout."""

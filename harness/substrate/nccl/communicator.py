@@ -1,14 +1,13 @@
 """NCCL communicators through `nccl4py`, with NCCL's own evidence of the path each call takes.
 
-Invariant: where NCCL has the forced path (2.31 and later), the path in the trace is NCCL's answer: a
-call forced to a symmetric kernel that addresses peers through the buffer in question is either run
-or refused with `ncclInvalidArgument`. Without it the call runs unforced and the trace claims nothing.
-Calls of unequal sizes are the exception: they are broadcasts and reductions, for which NCCL has no
-symmetric kernel, and the trace says `legacy` for that reason.
+Invariant: the path in the trace is what `harness.substrate.nccl.evidence` was shown; without evidence the trace
+claims nothing. Calls of unequal sizes are the exception: they are broadcasts and reductions, for which NCCL has
+no symmetric kernel, and the trace says `legacy` for that reason.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import nccl.core as nc
@@ -20,16 +19,15 @@ from harness.layout import Group
 from harness.rendezvous import Rendezvous
 from harness.shared import HOST
 from harness.substrate.communicator import Communicator, Counts, eligible
+from harness.substrate.nccl.evidence import LEGACY, Asked
 from harness.substrate.pool import Segment, Window
 
 if TYPE_CHECKING:
     from harness.substrate.nccl.substrate import NcclSubstrate
 
-FORCED_PATH = (2, 31)
 PEER_POINTERS = (2, 29, 2)
 PROPERTIES = (2, 29)
 WINDOW_SYMMETRIC = 1
-INVALID_ARGUMENT = 4
 PAD_BYTES = 2 << 20
 OPS = {"sum": nc.SUM, "avg": nc.AVG, "max": nc.MAX}
 GATHER, REDUCE = "SYMK_ST", "SYMK_LD"
@@ -111,24 +109,18 @@ class NcclCommunicator(Communicator):
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
         if self.size == 1:
-            self._call(output, source, op, None)
+            self._call(output, source, op, "")
             return "copy", "one rank"
-        if self.substrate.nccl_version < FORCED_PATH:
-            self._call(output, source, op, None)
-            return "unknown", ""
-        try:
-            self._call(output, source, op, nc.NCCLCollConfig(alg_selection=kernel, force_alg_selection=True))
-            return "symmetric", f"NCCL ran forced {kernel}"
-        except nccl.NCCLError as error:
-            if error.status != INVALID_ARGUMENT:
-                raise
-        self._call(output, source, op, nc.NCCLCollConfig(alg_selection="^symk", force_alg_selection=True))
-        why = "" if eligible(kind, source.dtype, op, self.size) else ", for which the call is not eligible"
-        return "legacy", f"NCCL refused forced {kernel} with ncclInvalidArgument{why}"
+        if self.legacy_only:
+            self._call(output, source, op, LEGACY)
+            return "legacy", f"NCCL ran {LEGACY}"
+        is_eligible = eligible(kind, source.dtype, op, self.size)
+        issue = partial(self._call, output, source, op)
+        return self.substrate.path_evidence.run(Asked(kernel, is_eligible, issue, self.exchange))
 
-    def _call(
-        self, output: torch.Tensor, source: torch.Tensor, op: str | None, config: nc.NCCLCollConfig | None
-    ) -> None:
+    def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
+        """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""
+        config = nc.NCCLCollConfig(alg_selection=selection, force_alg_selection=True) if selection else None
         comm, stream = self.handle.comm, _stream()
         if op is None:
             comm.allgather(source, output, stream=stream, config=config)
@@ -183,6 +175,11 @@ class _Raw:
         self.__cuda_array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
 
 
+def tensor_at(address: int, size: int) -> torch.Tensor:
+    """uint8[size] over device memory that this process can reach; whoever asks keeps the memory alive."""
+    return torch.as_tensor(_Raw(address, size), device="cuda")
+
+
 def _clear(address: int, size: int) -> None:
-    torch.as_tensor(_Raw(address, size), device="cuda").zero_()
+    tensor_at(address, size).zero_()
     torch.cuda.synchronize()

@@ -20,10 +20,12 @@ import torch
 from nccl.bindings import nccl
 
 from harness import gpus
+from harness.evidence import KINDS
 from harness.layout import Group, Partition, group_of
 from harness.shared import SharedMemory
 from harness.substrate.base import Graph, Substrate
-from harness.substrate.nccl.communicator import FORCED_PATH, PEER_POINTERS, NcclCommunicator, NcclHandle
+from harness.substrate.nccl.communicator import PEER_POINTERS, NcclCommunicator, NcclHandle, tensor_at
+from harness.substrate.nccl.evidence import gather
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
 from harness.substrate.pool import Pool, Segment
 
@@ -36,8 +38,11 @@ class NcclSubstrate(Substrate):
 
     name = "nccl"
 
-    def __init__(self, rank: int, processes: int, gpu: int, shared: SharedMemory) -> None:
-        super().__init__(rank)
+    def __init__(
+        self, rank: int, processes: int, gpu: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(rank, evidence)
+        self.path_evidence = gather(evidence)  # before NCCL writes its first line of log
         torch.cuda.set_device(gpu)
         torch.empty(1, device="cuda")
         self.device = torch.device("cuda", gpu)
@@ -62,7 +67,7 @@ class NcclSubstrate(Substrate):
             "cuda": torch.version.cuda,
             "nccl_loaded": version,
             "kernels": self.nccl_version >= PEER_POINTERS,
-            "path_evidence": f"NCCL {version}, forced path" if self.nccl_version >= FORCED_PATH else "",
+            "path_evidence": f"NCCL {version}, {', '.join(kind.name for kind in KINDS if kind.name in self.evidence)}",
         }
         return {**facts, "token": pickle.dumps(nc.get_unique_id())} if self.rank == 0 else facts
 
@@ -160,6 +165,9 @@ class NcclSubstrate(Substrate):
     @property
     def is_capturing(self) -> bool:
         return bool(torch.cuda.is_current_stream_capturing())
+
+    def view(self, address: int, size: int) -> torch.Tensor:
+        return tensor_at(address, size)
 
     def synchronize(self) -> None:
         if not self.is_capturing:

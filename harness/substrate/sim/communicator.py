@@ -73,7 +73,7 @@ class SimCommunicator(Communicator):
             return "copy", EVIDENCE
         self.entered("all_gather")
         window = self.find_window(into)
-        if window is None or counts is not None:
+        if window is None or counts is not None or self.legacy_only:
             sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
             self.substrate.submit(lambda: self._gather_staged(into, origin, sizes))
             return "legacy", EVIDENCE
@@ -90,7 +90,8 @@ class SimCommunicator(Communicator):
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
         window = self.find_window(origin)
-        if window is None or counts is not None or not eligible("reduce_scatter", dtype, op, self.size):
+        is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
+        if window is None or not is_eligible or self.legacy_only:
             each = list(counts or [count] * self.size)
             self.substrate.submit(lambda: self._reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE

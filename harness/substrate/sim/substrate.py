@@ -13,7 +13,7 @@ from harness.shared import SharedMemory
 from harness.substrate.base import Graph, Substrate
 from harness.substrate.pool import Pool
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
-from harness.substrate.sim.memory import Arena, SimPool
+from harness.substrate.sim.memory import Arena, SimPool, tensor_at
 
 
 class SimGraph:
@@ -34,8 +34,8 @@ class SimSubstrate(Substrate):
     device = torch.device("cpu")
     device_barrier = True
 
-    def __init__(self, rank: int, shared: SharedMemory) -> None:
-        super().__init__(rank)
+    def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
+        super().__init__(rank, evidence)
         self.shared = shared
         self.arena = Arena(shared, rank)
         self.current_stream = 0
@@ -106,6 +106,9 @@ class SimSubstrate(Substrate):
             work()
         else:
             self._graph.work.append(work)
+
+    def view(self, address: int, size: int) -> torch.Tensor:
+        return tensor_at(address, size, torch.uint8)
 
     def synchronize(self) -> None:
         pass

@@ -1,0 +1,125 @@
+"""What NCCL itself shows of the path that a call took.
+
+Invariant: what is said is NCCL's or the driver's word, never a prediction. Each kind issues the call exactly
+once to its end and waits for the device where it has to look at what ran.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from nccl.bindings import nccl
+
+INVALID_ARGUMENT = 4
+LEGACY = "^symk"
+SYMMETRIC_KERNEL, LEGACY_KERNEL = "ncclSymkDevKernel", "ncclDevKernel"
+LOGGED = re.compile(r"(?:AllGather|ReduceScatter)( \[Symmetric\])?: \d+ Bytes -> (.+)")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A library call that is to be made.
+
+    `issue(selection)` makes it, restricted to an algorithm selection (empty: unrestricted). `kernel` is the
+    symmetric kernel that reaches peers through the caller's buffer. `exchange` compares a word in the group.
+    """
+
+    kernel: str
+    is_eligible: bool
+    issue: Callable[[str], None]
+    exchange: Callable[[int], list[int]]
+
+
+class PathEvidence(Protocol):
+    """A way to make a call and to learn its path."""
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        """Make the call. Returns (path, who says so). Collective over the group."""
+
+
+class ForcedPath:
+    """NCCL is forced to a symmetric kernel, and refuses where a peer-addressed buffer is not owned (2.31)."""
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        try:
+            asked.issue(asked.kernel)
+            return "symmetric", f"NCCL ran forced {asked.kernel}"
+        except nccl.NCCLError as error:
+            if error.status != INVALID_ARGUMENT:
+                raise
+        asked.issue(LEGACY)
+        why = "" if asked.is_eligible else ", for which the call is not eligible"
+        return "legacy", f"NCCL refused forced {asked.kernel} with ncclInvalidArgument{why}"
+
+
+class KernelNames:
+    """The names of the kernels that ran, from CUPTI."""
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        profile: Any = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        with profile:
+            asked.issue("")
+            torch.cuda.synchronize()
+        names = [event.name for event in profile.events() if event.name.startswith((SYMMETRIC_KERNEL, LEGACY_KERNEL))]
+        if not names:
+            return "unknown", ""
+        path = "symmetric" if names[-1].startswith(SYMMETRIC_KERNEL) else "legacy"
+        return path, f"the kernel {names[-1].partition('(')[0]} ran"
+
+
+class DebugLog:
+    """NCCL's log, which has a line for each call on rank 0 of a communicator; its peers are told by rank 0.
+
+    The log goes to memory of this process. Made before NCCL writes its first line.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("nccl-log", os.MFD_CLOEXEC)
+        self._read = 0
+        os.environ["NCCL_DEBUG_FILE"] = f"/proc/self/fd/{self._fd}"
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        self._news()
+        asked.issue("")
+        torch.cuda.synchronize()
+        found = LOGGED.findall(self._news())
+        mine = -1 if not found else int(bool(found[-1][0]))
+        said = asked.exchange(mine)[0]
+        if said < 0:
+            return "unknown", ""
+        path = "symmetric" if said else "legacy"
+        return path, f"NCCL logged {found[-1][1].strip()}" if found else "NCCL logged it on the group's first rank"
+
+    def _news(self) -> str:
+        """What was logged since the last look."""
+        size = os.fstat(self._fd).st_size
+        text = os.pread(self._fd, size - self._read, self._read).decode(errors="replace")
+        self._read = size
+        return text
+
+
+class Checked:
+    """NCCL's debug check under another kind: it refuses calls whose registrations or offsets differ (2.29.7)."""
+
+    def __init__(self, inner: PathEvidence) -> None:
+        self._inner = inner
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        try:
+            return self._inner.run(asked)
+        except nccl.NCCLError as error:
+            if error.status != INVALID_ARGUMENT:
+                raise
+        return "refused", "NCCL's debug check found registrations or offsets that differ between ranks"
+
+
+def gather(names: frozenset[str]) -> PathEvidence:
+    """The evidence of the path that a process is to gather."""
+    kinds: dict[str, Callable[[], PathEvidence]] = {"forced": ForcedPath, "profiler": KernelNames, "log": DebugLog}
+    path = next(make for name, make in kinds.items() if name in names)()
+    return Checked(path) if "check" in names else path
