@@ -13,9 +13,11 @@ import psutil
 from harness import environment
 from harness.oracle import judge
 from harness.program import Scenario
-from harness.strategies import sample, scenarios
+from harness.strategies import on_nodes, sample, scenarios
 from harness.world import World
 
+WATCHED = 100
+"""Draws that are run again, with a stopwatch on their ranks."""
 LOOKS = 50
 """Times that memory is looked at during the draws."""
 
@@ -36,6 +38,10 @@ class Measured(msgspec.Struct, frozen=True):
     ranks_late: int
     eight_start: float
     eight_memory: int
+    latency: float
+    """Seconds of a library all-gather of all ranks, 1024 bf16 each, in a window, waited for."""
+    parts: tuple[tuple[str, float], ...]
+    """Where the time of a draw goes on its ranks: shares of the whole, the largest first."""
     environment: dict[str, Any]
 
     @property
@@ -57,6 +63,9 @@ class Measured(msgspec.Struct, frozen=True):
         )
         yield "ranks' memory in the second tenth, in the last", f"{_mib(self.ranks_early)}, {_mib(self.ranks_late)}"
         yield "eight ranks: start, memory together", f"{self.eight_start:.2f} s, {self.eight_memory >> 20} MiB"
+        yield "all-gather of 1024 bf16 a rank, waited for", f"{1e6 * self.latency:.0f} µs"
+        for part, size in self.parts:
+            yield f"share of a draw: {part}", f"{100 * size:.0f} %"
 
     def as_data(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -69,12 +78,15 @@ def _mib(size: int) -> str:
 
 def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int, seed: int) -> Measured:
     """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks."""
-    drawn = [msgspec.msgpack.encode(scenario) for scenario in sample(scenarios(world, max_steps=steps), draws, seed)]
+    strategy = on_nodes(scenarios(world, max_steps=steps), world, 1)
+    drawn = [msgspec.msgpack.encode(scenario) for scenario in sample(strategy, draws, seed)]
     began = time.perf_counter()
     with World(world, substrate) as ranks:
         start = time.perf_counter() - began
         facts = environment.describe(ranks)
         times, memory = _run_all(ranks, drawn)
+        parts = _watched(ranks, drawn[:WATCHED])
+        latency = max(ranks.call("harness.bench.where:latency", 1024, 20))
     spawned = [_spawned(substrate, _decode(encoded)) for encoded in drawn[:: max(1, len(drawn) // spawns)][:spawns]]
     began = time.perf_counter()
     with World(8, substrate) as ranks:
@@ -95,6 +107,8 @@ def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int,
         ranks_late=late[1],
         eight_start=eight_start,
         eight_memory=eight_memory,
+        latency=latency,
+        parts=parts,
         environment=facts,
     )
 
@@ -111,6 +125,22 @@ def _run_all(world: World, drawn: list[bytes]) -> tuple[list[float], list[tuple[
         if index % every == every - 1:
             memory.append((_private(psutil.Process().pid), sum(_private(pid) for pid in world.pids)))
     return times, memory
+
+
+def _watched(world: World, drawn: list[bytes]) -> tuple[tuple[str, float], ...]:
+    """Where the time of some draws goes, in a run of their own."""
+    world.call("harness.bench.where:watch")
+    for encoded in drawn:
+        world.run(_decode(encoded))
+    return tuple(_shares(world.call("harness.bench.where:told")))
+
+
+def _shares(parts: list[dict[str, float]]) -> list[tuple[str, float]]:
+    """Each part's share of the time of all ranks, the largest first."""
+    total = sum(sum(each.values()) for each in parts)
+    names = dict.fromkeys(name for each in parts for name in each)
+    shares = [(name, sum(each.get(name, 0.0) for each in parts) / total) for name in names]
+    return sorted(shares, key=lambda item: -item[1])
 
 
 def _typical(memory: list[tuple[int, int]]) -> tuple[int, int]:
