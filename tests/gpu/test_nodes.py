@@ -1,0 +1,36 @@
+"""Nodes on one machine, with real NCCL: no windows across nodes, symmetric kernels inside one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness import judge, topology
+from harness.oracle.case import Case
+from harness.world import World
+from tests.test_nodes import BLOCKS, CYCLIC, MULTI_NODE, ONE_NODE, program
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
+RANKS = 8
+NAMED = [name for name in MULTI_NODE if topology.find(name).world <= RANKS]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with World(RANKS, "nccl", deadline=60) as running:
+        yield running
+
+
+@pytest.mark.parametrize("on", [BLOCKS, CYCLIC, ONE_NODE, *map(topology.find, NAMED)], ids=lambda on: on.name)
+def test_exactly_the_groups_inside_a_node_take_the_symmetric_path(world, on):
+    draw = world.run(program(on))
+    calls = {group: {use.ran.path for use in uses if use.ran} for (_, group), uses in Case(draw).calls.items()}
+    assert judge(draw) == []
+    assert calls == {group: {"legacy" if on.spans_nodes(group) else "symmetric"} for group in calls}
+
+
+def test_groups_across_nodes_have_no_windows(world):
+    draw = world.run(program(BLOCKS))
+    comms = {comm.group: comm.windows for trace in draw.traces for comm in trace.comms().values()}
+    assert comms == {group: not BLOCKS.spans_nodes(group) for group in comms}
