@@ -23,12 +23,9 @@ from harness.keeper import Found, Keeper
 from harness.oracle import examine
 from harness.program import Scenario
 from harness.reduce import reduce
-from harness.strategies import batch
+from harness.strategies import PATIENCE, batch
 from harness.trace import Ran, Registered
 from harness.world import World
-
-PATIENCE = 20
-"""Batches in a row without a new scenario, after which the strategy is taken to be used up."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ app = typer.Typer(
     help="Property tests for collectives over NCCL symmetric memory.",
 )
 app.command()(studies.matrix)
+app.command()(studies.agree)
 app.add_typer(studies.bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]

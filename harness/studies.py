@@ -1,21 +1,22 @@
-"""Commands that run the harness many times over: the verdict matrix and the benches."""
+"""Commands that run the harness many times over: the verdict matrix, the comparison of substrates, the benches."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from harness import environment, seeds, topology
 from harness import matrix as verdicts
+from harness.agree import Comparison
 from harness.arguments import DeadlineOption, JsonOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
 from harness.program import Sites
 from harness.report import data, terminal
-from harness.strategies import Tokens
+from harness.strategies import Tokens, Via, common, distinct
 from harness.systems import check_system
 from harness.world import World
 
@@ -69,6 +70,45 @@ def matrix(
             terminal.matrix(console, found)
             data.write(data.matrix(found, facts), json_file)
     raise typer.Exit(1 if any(cell.found for cell in found) else 0)
+
+
+def agree(
+    draws: Annotated[int | None, typer.Option(min=1, help="Default 200, or no limit with --minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
+    world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seeds_dir: Annotated[Path, typer.Option(help="Where scenarios are kept that differ.")] = Path("symm-seeds"),
+    deadline: DeadlineOption = None,
+    against: Annotated[
+        Literal["sim", "nccl"], typer.Option(hidden=True, help="sim: a second simulation, to try the comparison.")
+    ] = "nccl",
+    json_file: JsonOption = None,
+) -> None:
+    """The same scenarios on sim and on nccl: facts and findings have to agree."""
+    data.check_target(json_file)
+    for name in pool or ():
+        check_system(name, None)
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    limit = draws if draws is not None or minutes is not None else 200
+    with World(world, against, deadline=deadline) as other, World(world, "sim", deadline=deadline) as simulation:
+        facts = environment.describe(other)
+        console.print(f"sim against {against}: {other.platform.why}", highlight=False)
+        via: Via = "mixed" if other.facts.get("kernels", True) else "library"
+        strategy = common(world, pools=tuple(pool or verdicts.POOLS), via=via)
+        comparison = Comparison(simulation, other, seeds_dir, environment=facts)
+        compared = comparison.agreement
+        try:
+            with terminal.progress(console, limit, "no disagreement") as update:
+                comparison.run(distinct(strategy, seed), limit, minutes, update)
+        finally:  # Ctrl-C included: what was found is not lost
+            terminal.agreement(console, compared, ("sim", against))
+            data.write(data.agreement(compared, facts), json_file)
+    raise typer.Exit(1 if compared.found else 0)
 
 
 @bench.command()

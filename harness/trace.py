@@ -129,10 +129,12 @@ class Called(_Event, frozen=True, tag="called"):
 
 
 class Ran(_Event, frozen=True, tag="ran"):
-    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: who says so."""
+    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: who says so.
+    `digest`: CRC-32 of the bytes that its output view then held."""
 
     path: str
     evidence: str
+    digest: int = 0
 
 
 class Mismatch(_Event, frozen=True, tag="mismatch"):

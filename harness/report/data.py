@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from harness.agree import Agreement
 from harness.campaign import Tally
 from harness.errors import UsageError
 from harness.matrix import Cell
@@ -52,6 +53,26 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
 def matrix(cells: Sequence[Cell], environment: dict[str, Any]) -> dict[str, Any]:
     """The verdict matrix."""
     return {"schema": SCHEMA, "environment": environment, "cells": [cell.as_data() for cell in cells]}
+
+
+def agreement(compared: Agreement, environment: dict[str, Any]) -> dict[str, Any]:
+    """A comparison of two worlds. `sim` and `nccl` of a disagreement hold only what differs, by where it does."""
+    return {
+        "schema": SCHEMA,
+        "draws": compared.draws,
+        "compared": compared.compared,
+        "accounted": compared.accounted,
+        "disagreements": [
+            {
+                "fact": found.fact,
+                "sim": {str(each.where): each.first for each in found.differences},
+                "nccl": {str(each.where): each.second for each in found.differences},
+                "seed_file": found.seed_file,
+            }
+            for found in compared.found.values()
+        ],
+        "environment": environment,
+    }
 
 
 def topology(shown: Topology) -> dict[str, Any]:

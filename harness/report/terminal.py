@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from harness.agree import Agreement, Disagreement
 from harness.campaign import Tally
+from harness.facts import ANYWHERE
 from harness.findings import Record
 from harness.keeper import Found
 from harness.matrix import Cell
 from harness.program import Scenario
 from harness.topology import Topology
 
+LONGEST = 10
+"""Lines of a disagreement that are shown."""
+
+
+class Drawing(Protocol):
+    """Scenarios being drawn and run, and by name what was found so far."""
+
+    @property
+    def draws(self) -> int: ...
+    @property
+    def shrinking(self) -> int: ...
+    @property
+    def draws_per_second(self) -> float: ...
+    @property
+    def found(self) -> Mapping[str, object]: ...
+
 
 @contextmanager
-def progress(console: Console, draws: int | None) -> Iterator[Callable[[Tally], None]]:
+def progress(console: Console, draws: int | None, nothing: str = "no finding") -> Iterator[Callable[[Drawing], None]]:
     """A bar with draws, draws a second and findings; call what is yielded after each draw."""
     columns = (
         TextColumn("{task.description}"),
@@ -31,10 +50,10 @@ def progress(console: Console, draws: int | None) -> Iterator[Callable[[Tally], 
         TextColumn("{task.fields[found]}"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("drawing", total=draws, rate=0.0, found="no finding")
+        task = bar.add_task("drawing", total=draws, rate=0.0, found=nothing)
 
-        def update(tally: Tally) -> None:
-            names = ", ".join(tally.found) or "no finding"
+        def update(tally: Drawing) -> None:
+            names = ", ".join(tally.found) or nothing
             what = f"shrinking ({tally.shrinking})" if tally.found else "drawing"
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
 
@@ -119,6 +138,40 @@ def matrix(console: Console, cells: Sequence[Cell]) -> None:
     for name in dict.fromkeys(cell.topology for cell in cells):
         rows = [(c.sites, c.tokens, c.pool, c.verdict) for c in cells if c.topology == name]
         table(console, ("sites", "tokens", "pool", "verdict"), rows, title=name)
+
+
+def agreement(console: Console, compared: Agreement, names: tuple[str, str]) -> None:
+    """What a comparison of two worlds covered, why draws differed that may, and the disagreements."""
+    counts = ", ".join(f"{fact} {count}" for fact, count in compared.compared.items())
+    console.print(
+        f"{compared.draws} draws in {compared.seconds:.1f} s ({compared.draws_per_second:.1f}/s); compared: {counts}; "
+        f"{f'{len(compared.found)} fact(s) disagree' if compared.found else 'no disagreement'}.",
+        highlight=False,
+    )
+    for reason, count in compared.accounted.items():
+        if count:
+            console.print(f"  accounted for in {count} draw(s): {reason}", highlight=False)
+    for found in compared.found.values():
+        _disagreement(console, found, names)
+
+
+def _disagreement(console: Console, found: Disagreement, names: tuple[str, str]) -> None:
+    """What differs, side by side, and the program."""
+    sides = Table("", *names, box=None, padding=(0, 2, 0, 0))
+    for each in found.differences[:LONGEST]:
+        sides.add_row(*map(escape, (str(each.where), each.first, each.second)))
+    more = len(found.differences) - LONGEST
+    marked = next((each.where.step for each in found.differences), ANYWHERE)
+    lines = [f"and {more} more", ""] if more > 0 else [""]
+    program = "\n".join(map(escape, [*lines, *_program(found.scenario, marked)]))
+    console.print(Panel(Group(sides, program), title=escape(found.fact), title_align="left", highlight=False))
+    console.print(
+        f"  found after {found.draws_to_find} draws, shrunk to {found.scenario.world} ranks and "
+        f"{len(found.scenario.steps)} steps\n"
+        + "".join(f"  replay: symm replay {found.seed_file} --substrate {name}\n" for name in dict.fromkeys(names)),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def topology(console: Console, shown: Topology) -> None:

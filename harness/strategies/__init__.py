@@ -5,7 +5,8 @@ Deleting a choice or lowering a number always leaves a scenario, so shrinking wo
 worlds, few steps, small sizes and plain dtypes.
 """
 
-from harness.strategies.batches import batch, sample
+from harness.strategies.batches import PATIENCE, batch, distinct, sample
+from harness.strategies.common import common, is_common
 from harness.strategies.flows import TOKENS, Tokens, applies, flows
 from harness.strategies.placements import on_nodes
 from harness.strategies.programs import HAZARDS, LARGE_COUNTS, Via, programs, scenarios
@@ -14,12 +15,16 @@ from harness.strategies.topologies import layouts, topologies
 __all__ = [
     "HAZARDS",
     "LARGE_COUNTS",
+    "PATIENCE",
     "TOKENS",
     "Tokens",
     "Via",
     "applies",
     "batch",
+    "common",
+    "distinct",
     "flows",
+    "is_common",
     "layouts",
     "on_nodes",
     "programs",

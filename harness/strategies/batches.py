@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from typing import TypeVar
 
 import hypothesis
@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 T = TypeVar("T")
+H = TypeVar("H", bound=Hashable)
 BATCH = 12
 """Examples of one Hypothesis run. From the tenth on, five of six examples are mutations of another with
 the same layout; short runs, each with a seed of its own, keep layouts varied (and memory flat)."""
+PATIENCE = 20
+"""Batches in a row without a new value, after which a strategy is taken to be used up."""
 
 
 def batch(strategy: st.SearchStrategy[T], body: Callable[[T], None], seed: int, number: int, shrink: bool) -> None:
@@ -45,3 +48,17 @@ def sample(strategy: st.SearchStrategy[T], count: int, seed: int = 0) -> list[T]
         batch(strategy, drawn.append, seed, number, shrink=False)
         number += 1
     return drawn[:count]
+
+
+def distinct(strategy: st.SearchStrategy[H], seed: int = 0) -> Iterator[H]:
+    """Values of a strategy as a campaign would draw them, each once, until nothing new comes."""
+    seen: set[int] = set()
+    number, idle = 0, 0
+    while idle < PATIENCE:
+        drawn: list[H] = []
+        batch(strategy, drawn.append, seed, number, shrink=False)
+        new = {hash(value): value for value in drawn if hash(value) not in seen}
+        yield from new.values()
+        seen |= new.keys()
+        number += 1
+        idle = 0 if new else idle + 1
