@@ -79,9 +79,11 @@ class Server:
         executor.run()
         world = tuple(range(scenario.world))
         meeting = Rendezvous(self._shared, slots[world], world, self._rank)
+        self._journal.append(trace.Closing())
         meeting.meet(CLOSING)  # no rank frees what a slower one may still read
         executor.close()
         substrate.end()
+        self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
         self._journal.append(trace.Finished())
 

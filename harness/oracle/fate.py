@@ -5,12 +5,11 @@ Rules: rank-crash, hang.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from harness.draw import Fate
 from harness.findings import Finding, Hang, RankCrash
 from harness.oracle.case import Case, ranks_text
+from harness.oracle.explanation import explain
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -24,18 +23,20 @@ def judge(case: Case) -> Iterator[Finding]:
             )
     hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
     if hung:
-        yield Hang(
-            f"after {case.draw.seconds:.1f} s {ranks_text(hung)} made no progress: {_everyone(case)}."
-            f"{case.refusals(fate.rank for fate in case.draw.fates)}",
-            step=min(_step(case, rank) for rank in hung),
-            ranks=hung,
-        )
+        yield _hang(case, hung)
 
 
-def _frame(fate: Fate) -> str:
-    """The innermost Python frame, where the rank could still write it."""
-    frame = re.search(r'File "([^"]+)", line (\d+) in (\S+)', fate.how)
-    return f", in {frame[3]} ({frame[1].rpartition('/')[2]}:{frame[2]})" if frame else ""
+def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
+    """The smallest explanation first, then who waits for whom, then where every rank stood."""
+    found = explain(case)
+    said = f"{ranks_text(hung)} made no progress: {_everyone(case)}."
+    seconds = f"after {case.draw.seconds:.1f} s"
+    untold = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
+    return Hang(
+        f"{found.words} {seconds.capitalize()} {said}{untold}" if found.words else f"{seconds} {said}{untold}",
+        step=min(_step(case, rank) for rank in hung),
+        ranks=hung,
+    )
 
 
 def _step(case: Case, rank: int) -> int:
