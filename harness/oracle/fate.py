@@ -5,9 +5,11 @@ Rules: rank-crash, hang.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from harness.findings import Finding, Hang, RankCrash
+from harness.draw import Fate
+from harness.findings import Finding, Hang, RankCrash, StackRecord
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.explanation import explain
 
@@ -17,7 +19,7 @@ def judge(case: Case) -> Iterator[Finding]:
         if fate.state == "crashed":
             how = fate.how.splitlines()[0] if fate.how else "ended"
             yield RankCrash(
-                f"rank {fate.rank} {how} at {_stands(case, fate.rank)}.",
+                f"rank {fate.rank} {how} at {_stands(case, fate.rank)}{_last_frame(fate)}.",
                 step=_step(case, fate.rank),
                 ranks=(fate.rank,),
             )
@@ -36,7 +38,20 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
         f"{found.words} {seconds.capitalize()} {said}{untold}" if found.words else f"{seconds} {said}{untold}",
         step=min(_step(case, rank) for rank in hung),
         ranks=hung,
+        stacks=tuple(
+            StackRecord(fate.rank, fate.witness, tuple(fate.stack.splitlines()))
+            for fate in case.draw.fates
+            if fate.stack
+        ),
     )
+
+
+def _last_frame(fate: Fate) -> str:
+    """The innermost line of Python, if the rank could still write it when it died."""
+    frame = re.search(
+        r'^Fatal Python error: .*\n\n.*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', fate.how, re.MULTILINE
+    )
+    return f", in {frame[3]} ({frame[1]}:{frame[2]})" if frame else ""
 
 
 def _step(case: Case, rank: int) -> int:

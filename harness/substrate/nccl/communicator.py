@@ -122,6 +122,7 @@ class NcclCommunicator(Communicator):
         except nccl.NCCLError as error:
             if error.status != INVALID_ARGUMENT:
                 raise
+            self.substrate.expect_error()
         self._call(output, source, op, nc.NCCLCollConfig(alg_selection="^symk", force_alg_selection=True))
         why = "" if eligible(kind, source.dtype, op, self.size) else ", for which the call is not eligible"
         return "legacy", f"NCCL refused forced {kernel} with ncclInvalidArgument{why}"
