@@ -241,11 +241,6 @@ class Trace(msgspec.Struct, frozen=True):
         return last if isinstance(last, Entered) else None
 
     @property
-    def at_end(self) -> bool:
-        """Whether the rank ran every step and had nothing left but to meet the others."""
-        return bool(self.events) and isinstance(self.events[-1], Closing | Finished)
-
-    @property
     def most_held(self) -> int:
         """Most bytes of segments that the rank held at one time."""
         sizes: dict[int, int] = {}

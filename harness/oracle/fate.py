@@ -48,9 +48,7 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
 
 def _last_frame(fate: Fate) -> str:
     """The innermost line of Python, if the rank could still write it when it died."""
-    frame = re.search(
-        r'^Fatal Python error: .*\n\n.*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', fate.how, re.MULTILINE
-    )
+    frame = re.search(r'^Current thread .*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', fate.how, re.MULTILINE)
     return f", in {frame[3]} ({frame[1]}:{frame[2]})" if frame else ""
 
 

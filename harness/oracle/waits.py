@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from harness.layout import Group
 from harness.oracle.case import Case
 from harness.oracle.history import History
-from harness.trace import Closing, Entered
+from harness.trace import Closing, Entered, Finished
 
 Ranks = tuple[int, ...]
 
@@ -118,7 +118,7 @@ class Waits:
 
     def _situation(self, history: History) -> Situation:
         trace = history.trace
-        if trace.at_end:
+        if trace.events and isinstance(trace.events[-1], Closing | Finished):
             return AtEnd(sum(isinstance(event, Closing) for event in trace.events))
         if trace.blocked_in is None:
             return AtStep(trace.last_step)
