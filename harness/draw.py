@@ -18,7 +18,11 @@ class Fate(msgspec.Struct, frozen=True):
     rank: int
     state: State
     how: str = ""
+    """Of a crash, in its own words; the first line is the whole of it, what the rank printed follows."""
     stack: str = ""
+    """Where the rank was, one frame a line, innermost first."""
+    witness: str = ""
+    """Who told the stack: SIGUSR1 (Python frames, by the rank itself), py-spy, or py-spy with native frames."""
 
 
 class Draw(msgspec.Struct, frozen=True):

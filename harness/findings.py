@@ -12,29 +12,40 @@ import msgspec
 
 
 class Finding(AssertionError):
-    """A broken rule. `step` is where it shows, `ranks` those it was seen on."""
+    """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where ranks were that hung."""
 
     rule: ClassVar[str]
 
-    def __init__(self, explanation: str, *, step: int, ranks: tuple[int, ...]) -> None:
+    def __init__(
+        self, explanation: str, *, step: int, ranks: tuple[int, ...], stacks: tuple[StackRecord, ...] = ()
+    ) -> None:
         super().__init__(explanation)
-        self.explanation, self.step, self.ranks = explanation, step, ranks
+        self.explanation, self.step, self.ranks, self.stacks = explanation, step, ranks, stacks
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.explanation}"
 
     def record(self) -> Record:
         """The finding as plain data."""
-        return Record(self.rule, self.explanation, self.step, self.ranks)
+        return Record(self.rule, self.explanation, self.step, self.ranks, self.stacks)
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A finding as it is kept in seed files and reports."""
+class StackRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a rank was, innermost frame first, and who told it (see `harness.draw.Fate`)."""
+
+    rank: int
+    witness: str
+    frames: tuple[str, ...]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A finding as it is kept in seed files and reports. `stacks` is left out where there are none."""
 
     rule: str
     explanation: str
     step: int
     ranks: tuple[int, ...]
+    stacks: tuple[StackRecord, ...] = ()
 
 
 class FreedWhileRegistered(Finding):

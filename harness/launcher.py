@@ -71,17 +71,16 @@ class RankProcess:
                 parts.append(f"{name}:\n{text}")
         return "\n".join(parts)
 
-    def stack(self) -> str:
-        """Python stack of the rank's main thread, innermost first, as it writes it on SIGUSR1; empty if it cannot."""
-        before = os.fstat(self._err).st_size
-        os.kill(self.pid, signal.SIGUSR1)
-        for _ in range(20):
-            time.sleep(0.01)
-            size = os.fstat(self._err).st_size
-            text = os.pread(self._err, size - before, before).decode(errors="replace")
-            if "in _serve" in text:
-                return text.partition("in _serve")[0].rpartition("\n")[0]
-        return ""
+    def ask_for_stack(self) -> int:
+        """Have the main thread write its Python stack to stderr, if it can. Returns where that will begin."""
+        start = os.fstat(self._err).st_size
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        return start
+
+    def written_since(self, start: int) -> str:
+        """What the rank wrote to stderr from there on."""
+        return os.pread(self._err, os.fstat(self._err).st_size - start, start).decode(errors="replace")
 
     def forget_output(self) -> None:
         """Drop what was printed, so that a talkative system under test does not fill the memory."""
@@ -168,7 +167,8 @@ def death(status: int) -> str:
     """How a process ended, from its wait status."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"was killed by signal {number} ({signal.Signals(number).name})"
+        named = f" ({signal.Signals(number).name})" if number in {*signal.Signals} else ""  # real-time ones have none
+        return f"was killed by signal {number}{named}"
     return f"exited with status {os.waitstatus_to_exitcode(status)}"
 
 

@@ -21,6 +21,7 @@ from harness.oracle import judge
 from harness.platforms import choose
 from harness.program import Scenario, Sites
 from harness.replay import with_system
+from harness.report.frames import places
 from harness.systems import check_system
 from harness.world import World
 
@@ -91,6 +92,8 @@ class TestedWorld:
         if findings:
             found = self._keeper().keep(scenario, findings[0], findings)
             findings[0].add_note(f"seed file: {found.seed_file}")
+            for place in places(findings[0].record()):
+                findings[0].add_note(place)
             raise findings[0]
         return draw
 

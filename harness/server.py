@@ -44,16 +44,15 @@ class Server:
             return self._carry_out(message)
         except SystemRaised as raised:
             self._journal.append(trace.Raised(raised.where, str(raised)))
-            if self._substrate.is_fault(raised.__cause__):
-                return "broken", f"failed with {raised}"
+            if fault := self._substrate.fault(raised.__cause__):
+                return "broken", f"failed with {fault}"
             return "raised", raised.where, str(raised), traceback.format_exc()
         except UsageError as error:
             return "refused", str(error)
         except Exception as error:
-            words = f"{type(error).__name__}: {error}"
-            if self._substrate.is_fault(error):
-                return "broken", f"failed with {words}"
-            return "failed", words, traceback.format_exc()
+            if fault := self._substrate.fault(error):
+                return "broken", f"failed with {fault}"
+            return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
 
     def _carry_out(self, message: tuple[Any, ...]) -> tuple[Any, ...]:
         match message:
@@ -79,9 +78,11 @@ class Server:
         executor.run()
         world = tuple(range(scenario.world))
         meeting = Rendezvous(self._shared, slots[world], world, self._rank)
+        self._journal.append(trace.Closing())
         meeting.meet(CLOSING)  # no rank frees what a slower one may still read
         executor.close()
         substrate.end()
+        self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
         self._journal.append(trace.Finished())
 

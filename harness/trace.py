@@ -31,6 +31,17 @@ class Entered(_Event, frozen=True, tag="entered"):
     comm: int
 
 
+class Returned(_Event, frozen=True, tag="returned"):
+    """The rank came out of a collective call that leaves no other fact."""
+
+    call: str
+    comm: int
+
+
+class Closing(_Event, frozen=True, tag="closing"):
+    """The rank ran every step and waits for all others: first to close its policy, then to end."""
+
+
 class Finished(_Event, frozen=True, tag="finished"):
     """The rank ran every step and gave everything back."""
 
@@ -195,6 +206,8 @@ class Raised(_Event, frozen=True, tag="raised"):
 Event = (
     Began
     | Entered
+    | Returned
+    | Closing
     | Finished
     | CommCreated
     | CommDestroyed
@@ -246,8 +259,8 @@ class Trace(msgspec.Struct, frozen=True):
 
     @property
     def blocked_in(self) -> Entered | None:
-        """The call the rank had entered and not returned from, if that is its last word."""
-        last = self.events[-1] if self.events else None
+        """The call the rank had entered and not returned from; where it raised, the call it raised in."""
+        last = next((event for event in reversed(self.events) if not isinstance(event, Raised)), None)
         return last if isinstance(last, Entered) else None
 
     @property

@@ -25,6 +25,7 @@ from harness.platforms import Platform, choose
 from harness.program import Scenario, System
 from harness.rendezvous import deadlocked
 from harness.shared import SLOTS, SharedMemory
+from harness.stacks import take
 from harness.trace import Trace
 
 POLL = 0.05
@@ -199,7 +200,7 @@ class World:
         """Wait for every rank, until one dies or breaks, all are stuck, or time is up."""
         waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
         broken: dict[int, str] = {}
-        stuck = 0
+        stuck, late = 0, False
         while waiting:
             ready = wait(list(waiting), timeout=GRACE if broken else POLL)
             for connection in ready:
@@ -209,18 +210,21 @@ class World:
             if broken and not ready:
                 break  # what the others had to say about it has been said
             stuck = stuck + 1 if not ready and deadlocked(self._shared, groups, [*waiting.values()]) else 0
-            if stuck > 2 or time.monotonic() - began > self.deadline:  # three looks, 50 ms apart
+            late = time.monotonic() - began > self.deadline
+            if stuck > 2 or late:  # three looks, 50 ms apart
                 break
         if not waiting and not broken:
             return tuple(Fate(index, "finished") for index in range(len(ranks)))
-        return self._fates(ranks, broken)
+        # ranks that are all stuck wait on the host, in Python: native frames would tell nothing more
+        return self._fates(ranks, broken, native=late and not broken)
 
-    def _fates(self, ranks: list[RankProcess], broken: dict[int, str]) -> tuple[Fate, ...]:
-        """Every rank's end, where not all of them were well. Kills the ranks."""
+    def _fates(self, ranks: list[RankProcess], broken: dict[int, str], native: bool) -> tuple[Fate, ...]:
+        """Every rank's end, where not all of them were well, with native frames if asked for. Kills the ranks."""
         everyone = range(len(ranks))
         done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).finished}
         dead = {index for index in everyone if index not in done and ranks[index].is_dead(broken.get(index) == ENDED)}
-        stacks = {index: ranks[index].stack() for index in everyone if index not in done | dead | broken.keys()}
+        left = {index: ranks[index] for index in everyone if index not in done | dead | broken.keys()}
+        stacks = take(left, native)
         printed = [rank.printed() for rank in ranks]
         statuses = self._drop()
         fates = []
@@ -233,7 +237,7 @@ class World:
                 fates.append(Fate(index, "crashed", broken[index]))
             else:
                 state: State = "stopped" if dead or broken else "hung"
-                fates.append(Fate(index, state, stack=stacks.get(index, "")))
+                fates.append(Fate(index, state, "", *stacks.get(index, ())))
         return tuple(fates)
 
     def _drop(self) -> list[int]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness import seeds
-from harness.program import AllGather, Allocate, Release, Scenario, System, View
+from harness.program import AllGather, Allocate, Deny, Release, Scenario, System, View
 from harness.topology import Topology, find, named, save
 from tests.commands import ALONE, Run, symm
 from tests.processes import left, marked, new_mark
@@ -274,6 +274,25 @@ def test_a_replay_finds_what_the_seed_holds_every_time(replayed: tuple[Run, byte
 
 def test_a_replay_shows_what_it_found(replayed: tuple[Run, bytes], kept: Path) -> None:
     assert seeds.load(kept).findings[0].rule in replayed[0].err
+
+
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A seed of a hang, run again."""
+    folder = tmp_path_factory.mktemp("hung")
+    denied = Scenario(Topology("pair", "sglang", {"tp": 2}), (Deny(1), Allocate("a", "tp", 8)), System("per-group"))
+    seeds.save(seeds.Seed(seeds.SCHEMA, denied, (), {}), folder / "seed.json")
+    return symm(folder, "replay", "seed.json", *SIM, "--json", "-")
+
+
+def test_a_replayed_hang_shows_where_each_rank_is(hung: Run) -> None:
+    shown = [line.strip("│ ") for line in hung.err.splitlines() if line.startswith("│ rank ")]
+    assert ["rendezvous.py:" in line for line in shown if ": in " in line] == [True, True]
+
+
+def test_a_replayed_hang_has_its_stacks_in_the_json(hung: Run) -> None:
+    hang = next(finding for finding in hung.data["runs"][0] if finding["rule"] == "hang")
+    assert [(stack["rank"], bool(stack["frames"])) for stack in hang["stacks"]] == [(0, True), (1, True)]
 
 
 def test_a_replay_leaves_the_seed_as_it_was(replayed: tuple[Run, bytes], kept: Path) -> None:

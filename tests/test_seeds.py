@@ -11,7 +11,7 @@ import pytest
 
 from harness import seeds
 from harness.errors import UsageError
-from harness.findings import Record
+from harness.findings import Record, StackRecord
 from harness.program import (
     AllGather,
     Allocate,
@@ -45,6 +45,20 @@ SCENARIO = Scenario(PAIR, EVERY_STEP, System("mine.pools:Mine", "mine.kernels:Mi
 SEED = seeds.Seed(
     seeds.SCHEMA, SCENARIO, (Record("wrong-owner", "because of step 2", 2, (0, 1)),), {"torch": "2.13.0", "nccl": None}
 )
+
+
+HANG = Record("hang", "rank 1 is late", 2, (0, 1), (StackRecord(1, "SIGUSR1", ("meet (a.py:1)",)),))
+
+
+def test_a_finding_with_stacks_comes_back_as_it_was(tmp_path: Path) -> None:
+    seed = seeds.Seed(seeds.SCHEMA, SCENARIO, (HANG,), {})
+    seeds.save(seed, tmp_path / "seed.json")
+    assert seeds.load(tmp_path / "seed.json") == seed
+
+
+def test_a_finding_without_stacks_is_kept_as_it_was_before_there_were_any(saved: Path) -> None:
+    (finding,) = json.loads(saved.read_text())["findings"]
+    assert finding == {"rule": "wrong-owner", "explanation": "because of step 2", "step": 2, "ranks": [0, 1]}
 
 
 @pytest.fixture

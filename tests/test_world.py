@@ -20,14 +20,17 @@ from harness import world as world_module
 from harness.draw import Draw
 from harness.errors import MachineError, PluginError, UsageError
 from harness.findings import Hang
+from harness.launcher import death
 from harness.oracle import judge
 from harness.program import AllGather, Allocate, Deny, ReduceScatter, Release, Scenario, Step, Straggle, System, View
 from harness.shared import SharedMemory
+from harness.stacks import py_spy
 from harness.topology import Topology
 from harness.trace import Event, Operand
 from harness.world import World
 from tests.processes import left, marked, new_mark
 
+needs_py_spy = pytest.mark.skipif(py_spy() is None, reason="py-spy is not installed: it is in the extra `hang`")
 PAIR = Topology("pair", "sglang", {"tp": 2})
 THREE = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),), "cp": ((0, 2), (1,))})
 QUAD = Topology("quad", "sglang", {"tp": 4, "attn_cp": 2, "attn_dp": 2})
@@ -187,7 +190,7 @@ def test_a_rank_killed_before_a_draw_of_another_size_is_reported_with_its_signal
     assert draw.fates[1].how == "was killed by signal 9 (SIGKILL)"
 
 
-@pytest.mark.parametrize("pool", ["Killed", "Spins", "Raises"])
+@pytest.mark.parametrize("pool", ["Killed", "Leaves", "Crashes", "Spins", "Stops", "Raises"])
 def test_the_draw_after_a_broken_one_works(ranks: World, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(ranks, "deadline", 0.5)
@@ -206,11 +209,26 @@ def test_broken_ranks_are_replaced_by_new_processes(ranks: World) -> None:
     assert not {*before} & {*ranks.pids}
 
 
-def test_broken_ranks_are_gone_when_the_report_comes(ranks: World) -> None:
+@pytest.mark.parametrize("pool", ["Killed", "Spins", "Stops"])
+def test_broken_ranks_are_gone_when_the_report_comes(ranks: World, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
     ranks.run(scenario())
-    before = ranks.pids
-    ranks.run(scenario(pool="Killed"))
+    before, own = ranks.pids, {*psutil.Process().children()}
+    monkeypatch.setattr(ranks, "deadline", 0.5)
+    ranks.run(scenario(pool=pool))
     assert [pid for pid in before if psutil.pid_exists(pid)] == []
+    assert {*psutil.Process().children()} == own
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (signal.SIGBUS, "was killed by signal 7 (SIGBUS)"),
+        (40, "was killed by signal 40"),
+        (3 << 8, "exited with status 3"),
+    ],
+)
+def test_a_death_is_told_by_its_status(status: int, how: str) -> None:
+    assert death(status) == how
 
 
 def test_a_crash_tells_stdout_from_stderr(ranks: World) -> None:
@@ -245,7 +263,7 @@ def test_a_hang_tells_where_every_rank_stood(ranks: World) -> None:
 
 def test_a_hang_shows_the_stack_of_every_rank(ranks: World) -> None:
     draw = ranks.run(scenario(*REFUSED))
-    assert ["in register" in draw.fates[0].stack, "in meet" in draw.fates[1].stack] == [True, True]
+    assert ["register (" in draw.fates[0].stack, "meet (" in draw.fates[1].stack] == [True, True]
 
 
 @pytest.mark.parametrize("pool", ["Spins", "Stops"])
@@ -258,13 +276,45 @@ def test_a_rank_that_never_returns_is_reported_at_the_deadline(
     draw = ranks.run(scenario(pool=pool))
     took = time.monotonic() - began
     assert states(draw) == ["hung", "hung"]
-    assert 1.0 <= took < 3.0
+    assert 1.0 <= took < 4.0
 
 
 def test_a_rank_that_never_returns_shows_its_stack(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "deadline", 0.5)
     draw = ranks.run(scenario(pool="Spins"))
-    assert "in misbehave" in draw.fates[1].stack.splitlines()[1]
+    assert "misbehave (" in draw.fates[1].stack.splitlines()[0]
+
+
+def test_ranks_that_are_known_to_wait_on_the_host_tell_their_stacks_themselves(ranks: World) -> None:
+    draw = ranks.run(scenario(*REFUSED))
+    assert [fate.witness for fate in draw.fates] == ["SIGUSR1", "SIGUSR1"]
+
+
+@needs_py_spy
+def test_ranks_that_the_deadline_ended_show_native_frames(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "deadline", 0.5)
+    draw = ranks.run(scenario(pool="Naps"))
+    assert [fate.witness for fate in draw.fates] == ["py-spy with native frames"] * 2
+    assert ".so" in draw.fates[1].stack.splitlines()[0]
+
+
+@needs_py_spy
+def test_a_rank_that_is_stopped_shows_its_stack(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "deadline", 0.5)
+    draw = ranks.run(scenario(pool="Stops"))
+    assert (draw.fates[1].witness, "misbehave (" in draw.fates[1].stack) == ("py-spy", True)
+
+
+def test_a_hang_of_eight_ranks_is_reported_within_three_seconds_of_the_deadline(
+    eight: tuple[World, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _ = eight
+    topology = Topology("eight", "sglang", {"tp": 8})
+    world.run(scenario(topology=topology))
+    monkeypatch.setattr(world, "deadline", 1.0)
+    began = time.monotonic()
+    draw = world.run(scenario(topology=topology, pool="Stops"))
+    assert (states(draw), time.monotonic() - began < 4.0) == (["hung"] * 8, True)
 
 
 @pytest.mark.parametrize("via", ["library", "kernel"])

@@ -5,6 +5,7 @@ Invariant: each misbehaves on rank 1 alone, whenever it allocates, and is sound 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -47,6 +48,18 @@ class Spins(Unruly):
     def misbehave(self) -> None:
         while True:
             pass
+
+
+class Naps(Unruly):
+    """Waits in C code of the system."""
+
+    def misbehave(self) -> None:
+        time.sleep(3600)
+
+
+class Crashes(Unruly):
+    def misbehave(self) -> None:
+        ctypes.memset(0, 0, 1)
 
 
 class Stops(Unruly):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from harness.draw import Draw
@@ -86,6 +86,15 @@ class Case:
         ]
         return "".join(said)
 
+    def refused(self, rank: int, until: int) -> str:
+        """The last allocation that failed on a rank, no later than step `until`, as a verb; empty if none did."""
+        said = [
+            f"could not allocate {event.buffer!r} at {self.at_step(step)}"
+            for step, event in self.histories[rank].trace.steps()
+            if isinstance(event, Exhausted) and step <= until
+        ]
+        return said[-1] if said else ""
+
     def asked_for(self, use: Use, sight: Sight) -> str:
         """For which other group the buffer's site asked the pool, as a sentence; empty if for the call's own."""
         placed = self.histories[use.rank].buffers[sight.operand.buffer]
@@ -109,5 +118,15 @@ class Case:
 
 
 def ranks_text(ranks: tuple[int, ...]) -> str:
-    """Such as `rank 3` or `ranks 0, 2`."""
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+    """Such as `rank 3`, `ranks 0, 2` or `ranks 0–2, 5`: three in a row or more become a run."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(_runs(ranks))}"
+
+
+def _runs(ranks: tuple[int, ...]) -> Iterator[str]:
+    start = 0
+    for end in range(1, len(ranks) + 1):
+        if end < len(ranks) and ranks[end] == ranks[end - 1] + 1:
+            continue
+        run = ranks[start:end]
+        yield f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
+        start = end

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 
 from harness.draw import Fate
-from harness.findings import Finding, Hang, RankCrash
+from harness.findings import Finding, Hang, RankCrash, StackRecord
 from harness.oracle.case import Case, ranks_text
+from harness.oracle.explanation import explain
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -18,24 +19,37 @@ def judge(case: Case) -> Iterator[Finding]:
         if fate.state == "crashed":
             how = fate.how.splitlines()[0] if fate.how else "ended"
             yield RankCrash(
-                f"rank {fate.rank} {how} at {_stands(case, fate.rank)}.",
+                f"rank {fate.rank} {how} at {_stands(case, fate.rank)}{_last_frame(fate)}.",
                 step=_step(case, fate.rank),
                 ranks=(fate.rank,),
             )
     hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
     if hung:
-        yield Hang(
-            f"after {case.draw.seconds:.1f} s {ranks_text(hung)} made no progress: {_everyone(case)}."
-            f"{case.refusals(fate.rank for fate in case.draw.fates)}",
-            step=min(_step(case, rank) for rank in hung),
-            ranks=hung,
-        )
+        yield _hang(case, hung)
 
 
-def _frame(fate: Fate) -> str:
-    """The innermost Python frame, where the rank could still write it."""
-    frame = re.search(r'File "([^"]+)", line (\d+) in (\S+)', fate.how)
-    return f", in {frame[3]} ({frame[1].rpartition('/')[2]}:{frame[2]})" if frame else ""
+def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
+    """The smallest explanation first, then who waits for whom, then where every rank stood."""
+    found = explain(case)
+    said = f"{ranks_text(hung)} made no progress: {_everyone(case)}."
+    seconds = f"after {case.draw.seconds:.1f} s"
+    untold = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
+    return Hang(
+        f"{found.words} {seconds.capitalize()} {said}{untold}" if found.words else f"{seconds} {said}{untold}",
+        step=min(_step(case, rank) for rank in hung),
+        ranks=hung,
+        stacks=tuple(
+            StackRecord(fate.rank, fate.witness, tuple(fate.stack.splitlines()))
+            for fate in case.draw.fates
+            if fate.stack
+        ),
+    )
+
+
+def _last_frame(fate: Fate) -> str:
+    """The innermost line of Python, if the rank could still write it when it died."""
+    frame = re.search(r'^Current thread .*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', fate.how, re.MULTILINE)
+    return f", in {frame[3]} ({frame[1]}:{frame[2]})" if frame else ""
 
 
 def _step(case: Case, rank: int) -> int:

@@ -22,7 +22,7 @@ SCHEMA = 1
 
 
 def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, Any]:
-    """A campaign's outcome. `world` and `steps` of a finding are those of its shrunk scenario."""
+    """A campaign's outcome. `world` and `steps` of a finding are those of its shrunk scenario; a hang has `stacks`."""
     return {
         "schema": SCHEMA,
         "draws": tally.draws,
@@ -44,6 +44,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
                 "world": found.scenario.world,
                 "steps": len(found.scenario.steps),
                 "draws_to_find": found.draws_to_find,
+                **({"stacks": found.finding.stacks} if found.finding.stacks else {}),
             }
             for found in tally.found.values()
         ],

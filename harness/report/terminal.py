@@ -19,6 +19,7 @@ from harness.findings import Record
 from harness.keeper import Found
 from harness.matrix import Cell
 from harness.program import Scenario
+from harness.report.frames import places
 from harness.topology import Topology
 
 LONGEST = 10
@@ -86,9 +87,12 @@ def _found(console: Console, found: Found) -> None:
 
 
 def finding(console: Console, record: Record, scenario: Scenario) -> None:
-    """A finding with the program it rests on; the step where it shows is marked."""
-    lines = [escape(record.explanation), "", *map(escape, _program(scenario, record.step))]
-    console.print(Panel("\n".join(lines), title=escape(record.rule), title_align="left", highlight=False))
+    """A finding with the program it rests on, the step where it shows marked, and where ranks are that hung."""
+    lines = [record.explanation, "", *_program(scenario, record.step)]
+    stacks = [*places(record)]
+    if stacks:
+        lines += ["", *stacks]
+    console.print(Panel(escape("\n".join(lines)), title=escape(record.rule), title_align="left", highlight=False))
 
 
 def _program(scenario: Scenario, marked: int) -> Iterable[str]:

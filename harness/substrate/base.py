@@ -93,9 +93,9 @@ class Substrate(ABC):
     def synchronize(self) -> None:
         """Wait until the device has done what this rank asked of it. Local."""
 
-    def is_fault(self, error: BaseException | None) -> bool:
-        """Whether an exception is the device's or NCCL's word that something broke, not a mistake in Python."""
-        return False
+    def fault(self, error: BaseException | None) -> str:
+        """In one line, what an exception says that the device or NCCL reported; empty for a mistake in Python."""
+        return ""
 
     def pool(self, name: str) -> Pool:
         """The pool of that name, made at its first use. Local."""

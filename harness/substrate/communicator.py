@@ -125,7 +125,9 @@ class Communicator(ABC):
     def exchange(self, word: int) -> list[int]:
         """One signed 64-bit word of every rank, in group order, on the host. Collective, no timeout."""
         self.entered("exchange")
-        return [int(said) for said in self._rendezvous.exchange(AGREE, word)[:, 0]]
+        words = [int(said) for said in self._rendezvous.exchange(AGREE, word)[:, 0]]
+        self.substrate.record(trace.Returned("exchange", self.ident))
+        return words
 
     @abstractmethod
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:

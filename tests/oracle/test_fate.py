@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from harness.program import AllGather, Allocate, Deny, ReduceScatter, View
+from harness.draw import Draw, Fate
+from harness.oracle import judge
+from harness.program import AllGather, Allocate, Deny, ReduceScatter, Scenario, View
+from harness.trace import Began, CommCreated, Entered, Raised, Trace
 from harness.world import World
-from tests.oracle.scenes import SQUARE, findings, rules, scenario, unsaid
+from tests.oracle.scenes import SQUARE, TURNED, explicit, findings, first, rules, scenario, unsaid
 
 TWICE = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100), Allocate("b", "tp", 256))
 BY_KERNEL = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100, via="kernel"))
@@ -41,6 +46,28 @@ def test_a_rank_that_dies_in_a_kernel_is_a_crash_in_its_collective(ranks: World)
     assert unsaid(found[0], "rank 1", "SIGSEGV", "step 1 (all_gather)", "all_gather kernel of tp[0,1]") == []
 
 
+def test_a_crash_ends_with_the_line_of_python_that_the_rank_died_in(ranks: World) -> None:
+    crash = findings(ranks, scenario(*TWICE, pool="WritesToNull"))[0]
+    assert re.sub(r":\d+", "", crash.explanation) == (
+        "rank 0 was killed by signal 11 (SIGSEGV) at step 2 (allocate), in die (ends.py)."
+    )
+
+
+def test_a_crash_of_which_python_saw_nothing_names_no_line(ranks: World) -> None:
+    crash = findings(ranks, scenario(*TWICE, pool="Exits"))[0]
+    assert crash.explanation == "rank 0 exited with status 3 at step 2 (allocate)."
+
+
+def test_a_fault_names_the_call_that_it_was_raised_in() -> None:
+    """As on a GPU, where the rank goes on to write that the system raised."""
+    comm, fault = CommCreated(0, (0, 1), 0, True), "failed with cudaErrorIllegalAddress from synchronize (a.py:1)"
+    told = (comm, Began(1), Entered("all_gather kernel", 0), Raised("collectives", "AcceleratorError: …"))
+    traces = Trace(0, told), Trace(1, (comm,))
+    fates = Fate(0, "crashed", f"{fault}\nstderr:\nhints"), Fate(1, "stopped")
+    (crash,) = judge(Draw(scenario(*BY_KERNEL), traces, fates, 1.0, 1.0))
+    assert crash.explanation == f"rank 0 {fault} at step 1 (all_gather) in all_gather kernel of tp[0,1]."
+
+
 def test_ranks_that_live_are_silent(ranks: World) -> None:
     assert findings(ranks, scenario(*TWICE)) == []
 
@@ -57,8 +84,8 @@ def test_a_rank_that_skips_the_last_barrier_of_a_kernel_hangs_the_others(ranks: 
     found = findings(ranks, scenario(*SCATTER, topology=SQUARE, kernels="LeavesEarly"))
     assert rules(found) == ["hang"]
     assert found[0].step == 2
-    where = "ranks 0, 1, 2 ", "step 2 (reduce_scatter)", "reduce_scatter kernel of tp[0,1,2,3]"
-    assert unsaid(found[0], "ranks 0, 1, 2, 3 made no progress", *where, "rank 3 ", "the end") == []
+    where = "ranks 0–2 ", "step 2 (reduce_scatter)", "reduce_scatter kernel of tp[0,1,2,3]"
+    assert unsaid(found[0], "ranks 0–3 made no progress", *where, "rank 3 ", "the end") == []
 
 
 def test_a_kernel_whose_barriers_every_rank_enters_is_silent(ranks: World) -> None:
@@ -101,6 +128,63 @@ def test_a_rank_that_never_returns_hangs_when_time_is_up(ranks: World, monkeypat
     found = findings(ranks, scenario(*TWICE, pool="Sleeps"))
     assert rules(found) == ["hang"]
     assert unsaid(found[0], "rank 0 ", "step 2 (allocate)") == []
+
+
+def explained(ranks: World, played: Scenario) -> str:
+    """The whole text of a draw's hang, its time left out."""
+    return re.sub(r"After [\d.]+ s", "After … s", first(findings(ranks, played), "hang").explanation)
+
+
+def test_a_rank_that_never_comes_is_named_with_the_step_it_is_at(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "deadline", 1.0)
+    assert explained(ranks, scenario(*TWICE[:2], Allocate("b", "tp", 1 << 20), pool="Sleeps")) == (
+        "rank 0 is still at step 2 (allocate) while rank 1 waits in register of tp[0,1]. "
+        "After … s ranks 0, 1 made no progress: "
+        "rank 0 at step 2 (allocate); rank 1 at step 2 (allocate) in register of tp[0,1]."
+    )
+
+
+def test_two_communicators_in_opposite_order_are_named_as_the_cycle_they_are(ranks: World) -> None:
+    steps = Allocate("a", "tp", 256), Allocate("b", "cp", 256)
+    assert explained(ranks, scenario(*steps, topology=TURNED, pool="OppositeOrder")) == (
+        "rank 0 registers for tp[0,1] while rank 1 waits in register of cp[1,0]. "
+        "After … s ranks 0, 1 made no progress: rank 0 at step 1 (allocate) in register of tp[0,1]; "
+        "rank 1 at step 1 (allocate) in register of cp[1,0]."
+    )
+
+
+def test_a_chain_is_told_from_the_rank_that_is_done(ranks: World) -> None:
+    chain = explicit(cp=((0,), (1, 2)), tp=((0, 1), (2,)))
+    steps = Allocate("a", "cp", 256), Allocate("b", "tp", 256)
+    assert explained(ranks, scenario(*steps, topology=chain, pool="RegistersAlone")) == (
+        "rank 2 has run every step while rank 1 waits in register of cp[1,2]. "
+        "Rank 0 waits for rank 1 in register of tp[0,1]. "
+        "After … s ranks 0–2 made no progress: rank 0 at step 1 (allocate) in register of tp[0,1]; "
+        "rank 1 at step 0 (allocate) in register of cp[1,2]; rank 2 at the end."
+    )
+
+
+def test_a_rank_out_of_memory_is_named_with_the_buffer_it_was_refused(ranks: World) -> None:
+    steps = Deny(1), Allocate("a", "tp", 256)
+    assert explained(ranks, scenario(*steps, topology=SQUARE, pool="per-group")) == (
+        "rank 1 could not allocate 'a' at step 1 (allocate) and has run every step "
+        "while ranks 0, 2, 3 wait in register of tp[0,1,2,3]. "
+        "After … s ranks 0–3 made no progress: "
+        "ranks 0, 2, 3 at step 1 (allocate) in register of tp[0,1,2,3]; rank 1 at the end."
+    )
+
+
+def test_a_hang_holds_the_stack_of_every_rank_and_tells_none_of_it(ranks: World) -> None:
+    hang = first(findings(ranks, scenario(Deny(1), *TWICE[:2], pool="per-group")), "hang")
+    assert [(stack.rank, stack.witness) for stack in hang.stacks] == [(0, "SIGUSR1"), (1, "SIGUSR1")]
+    assert "meet" not in hang.explanation
+
+
+@pytest.mark.parametrize("system", [{"pool": "OppositeOrder"}, {"pool": "RegistersAlone"}])
+def test_the_draw_after_a_cycle_is_silent(ranks: World, system: dict[str, str]) -> None:
+    steps = Allocate("a", "tp", 256), Allocate("b", "cp", 256)
+    assert "hang" in rules(findings(ranks, scenario(*steps, topology=TURNED, **system)))
+    assert findings(ranks, scenario(*TWICE)) == []
 
 
 def test_the_draw_after_a_hang_is_silent(ranks: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,15 +25,18 @@ class Nccl:
     """Takes calls, and refuses the selections named with a status."""
 
     def __init__(self, refuses: tuple[str, ...] = (), status: int = INVALID_ARGUMENT) -> None:
-        self.refuses, self.status, self.issued = refuses, status, []
+        self.refuses, self.status, self.issued, self.noted = refuses, status, [], 0
 
     def issue(self, selection: str) -> None:
         self.issued.append(selection)
         if selection in self.refuses:
             raise Refusal(self.status)
 
+    def note(self) -> None:
+        self.noted += 1
+
     def asked(self, eligible: bool = True, first: int = -1) -> Asked:
-        return Asked("SYMK_ST", eligible, self.issue, lambda word: [word if first < 0 else first])
+        return Asked("SYMK_ST", eligible, self.issue, lambda word: [word if first < 0 else first], self.note)
 
 
 def test_a_forced_call_that_runs_is_symmetric() -> None:
@@ -44,7 +48,7 @@ def test_a_forced_call_that_runs_is_symmetric() -> None:
 def test_a_forced_call_that_is_refused_runs_on_the_legacy_path() -> None:
     nccl = Nccl(("SYMK_ST",))
     assert ForcedPath().run(nccl.asked()) == ("legacy", "NCCL refused forced SYMK_ST with ncclInvalidArgument")
-    assert nccl.issued == ["SYMK_ST", "^symk"]
+    assert (nccl.issued, nccl.noted) == (["SYMK_ST", "^symk"], 1)
 
 
 def test_a_refusal_of_a_call_that_is_not_eligible_says_so() -> None:
@@ -122,7 +126,7 @@ def logged(monkeypatch: pytest.MonkeyPatch, before: str, during: str, first: int
             file.flush()
 
         asked = nccl.asked(first=first)
-        return log.run(Asked(asked.kernel, True, issue, asked.exchange))
+        return log.run(replace(asked, issue=issue))
 
 
 def test_the_log_says_that_a_call_was_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,8 @@ class NcclCommunicator(Communicator):
             return "legacy", f"NCCL ran {LEGACY}"
         is_eligible = eligible(kind, source.dtype, op, self.size)
         issue = partial(self._call, output, source, op)
-        return self.substrate.path_evidence.run(Asked(kernel, is_eligible, issue, self.exchange))
+        asked = Asked(kernel, is_eligible, issue, self.exchange, self.substrate.expect_error)
+        return self.substrate.path_evidence.run(asked)
 
     def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""

@@ -27,12 +27,14 @@ class Asked:
 
     `issue(selection)` makes it, restricted to an algorithm selection (empty: unrestricted). `kernel` is the
     symmetric kernel that reaches peers through the caller's buffer. `exchange` compares a word in the group.
+    `refused` is told of a refusal that is an answer and no fault.
     """
 
     kernel: str
     is_eligible: bool
     issue: Callable[[str], None]
     exchange: Callable[[int], list[int]]
+    refused: Callable[[], None]
 
 
 class PathEvidence(Protocol):
@@ -52,6 +54,7 @@ class ForcedPath:
         except nccl.NCCLError as error:
             if error.status != INVALID_ARGUMENT:
                 raise
+        asked.refused()
         asked.issue(LEGACY)
         why = "" if asked.is_eligible else ", for which the call is not eligible"
         return "legacy", f"NCCL refused forced {asked.kernel} with ncclInvalidArgument{why}"
@@ -115,6 +118,7 @@ class Checked:
         except nccl.NCCLError as error:
             if error.status != INVALID_ARGUMENT:
                 raise
+        asked.refused()
         return "refused", "NCCL's debug check found registrations or offsets that differ between ranks"
 
 

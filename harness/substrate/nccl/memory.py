@@ -47,6 +47,7 @@ class SegmentAllocator:
         try:
             address = int(nccl.mem_alloc(size))
         except nccl.NCCLError:
+            pool.substrate.expect_error()
             return None  # out of memory: PyTorch frees what it has cached, asks again, and then says so
         self.owners[address] = pool
         try:

@@ -26,6 +26,7 @@ from harness.shared import SharedMemory
 from harness.substrate.base import Graph, Substrate
 from harness.substrate.nccl.communicator import PEER_POINTERS, NcclCommunicator, NcclHandle, tensor_at
 from harness.substrate.nccl.evidence import gather
+from harness.substrate.nccl.fault import words
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
 from harness.substrate.pool import Pool, Segment
 
@@ -58,6 +59,7 @@ class NcclSubstrate(Substrate):
         self._quarantined: list[Segment] = []
         self._world = 0
         self._node_of: Sequence[int] = ()
+        self._expected = ""
         self._slots: dict[Group, int] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -140,8 +142,22 @@ class NcclSubstrate(Substrate):
             pool.close()
         self.pools.clear()
 
-    def is_fault(self, error: BaseException | None) -> bool:
-        return isinstance(error, nccl.NCCLError | torch.AcceleratorError)
+    def fault(self, error: BaseException | None) -> str:
+        if not isinstance(error, nccl.NCCLError | torch.AcceleratorError):
+            return ""
+        said = self._last_error()
+        return words(error, said if said != self._expected else "")
+
+    def expect_error(self) -> None:
+        """Note what NCCL said of an error that was expected; it keeps that, and it is no word on a later one."""
+        self._expected = self._last_error()
+
+    def _last_error(self) -> str:
+        """What NCCL said last in this process; the communicator that it is asked for does not matter (NCCL 2.32)."""
+        try:
+            return str(self._worlds[self._processes].get_last_error())
+        except Exception:  # a broken communicator, or a binding without it: there are no words then
+            return ""
 
     def make_pool(self, name: str) -> Pool:
         return NcclPool(self, name)

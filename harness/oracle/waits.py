@@ -1,0 +1,133 @@
+"""Who waits for whom where ranks hang, and the smallest explanation that their traces give.
+
+A rank in a collective call waits for the members of the communicator that have not entered this call
+as often as it has. From such a wait one comes to where those members are, and so on to the root: ranks
+that are in no call, a call that everyone entered and nobody left, or a cycle.
+
+Invariant: every word follows from recorded entries; where traces show nobody waiting, nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.layout import Group
+from harness.oracle.case import Case
+from harness.oracle.history import History
+from harness.trace import Closing, Entered, Finished
+
+Ranks = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InCall:
+    """In a collective call of a communicator, entered for the `entry`-th time."""
+
+    call: str
+    group: Group
+    generation: int
+    entry: int
+
+
+@dataclass(frozen=True)
+class AtStep:
+    """In no call of a communicator: in the system under test, in the harness, or stopped."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class AtEnd:
+    """Through with every step, and waiting for all others to be."""
+
+    meeting: int
+
+
+Situation = InCall | AtStep | AtEnd
+
+
+class Waits:
+    """The ranks of a hung draw by situation, and the edges between those."""
+
+    def __init__(self, case: Case) -> None:
+        self._entries = [_entries(history) for history in case.histories]
+        self._where = [self._situation(history) for history in case.histories]
+        self._calls = any(isinstance(situation, InCall) for situation in self._where)
+
+    @property
+    def situations(self) -> list[Situation]:
+        """Every situation that a rank is in, in rank order."""
+        return list(dict.fromkeys(self._where))
+
+    def ranks(self, situation: Situation) -> Ranks:
+        """The ranks in a situation."""
+        return tuple(rank for rank, at in enumerate(self._where) if at == situation)
+
+    def awaited(self, situation: Situation) -> Ranks:
+        """The ranks that those in a situation wait for. A rank at the end counts as done while others are in calls."""
+        match situation:
+            case InCall(call, group, generation, entry):
+                key = call, group, generation
+                return tuple(sorted(rank for rank in group if self._entries[rank][key] < entry))
+            case AtEnd() if not self._calls:
+                return tuple(rank for rank, at in enumerate(self._where) if not isinstance(at, AtEnd))
+        return ()
+
+    def left(self, situation: InCall) -> Ranks:
+        """The members of the communicator that have entered this call too and are no longer in it."""
+        inside, late = self.ranks(situation), self.awaited(situation)
+        return tuple(sorted(rank for rank in situation.group if rank not in inside and rank not in late))
+
+    def next(self, situation: Situation) -> list[Situation]:
+        """The situations of the ranks that are waited for."""
+        return list(dict.fromkeys(self._where[rank] for rank in self.awaited(situation)))
+
+    def roots(self) -> Iterator[tuple[Situation, ...]]:
+        """The ends of all chains: a situation that waits for nobody, with one that waits for it; a call that
+        nobody comes out of, alone; or the situations of a cycle, none of which waits for anyone outside."""
+        for situation in self.situations:
+            waiting = [other for other in self.situations if situation in self.next(other)]
+            if not self.next(situation):
+                yield from ((situation, other) for other in waiting)
+                if isinstance(situation, InCall) and not waiting:
+                    yield (situation,)
+            elif all(situation in self._reach(other) for other in self._reach(situation)):
+                yield self._cycle(situation)
+
+    def _reach(self, start: Situation) -> set[Situation]:
+        found: set[Situation] = set()
+        edge = [start]
+        while edge:
+            new = {*self.next(edge.pop())} - found
+            found |= new
+            edge += new
+        return found
+
+    def _cycle(self, start: Situation) -> tuple[Situation, ...]:
+        """The shortest way from a situation back to it."""
+        paths: list[tuple[Situation, ...]] = [(start,)]
+        for path in paths:
+            for situation in self.next(path[-1]):
+                if situation == start:
+                    return path
+                if situation not in path:
+                    paths.append((*path, situation))
+        raise AssertionError(f"{start} lies on no cycle")
+
+    def _situation(self, history: History) -> Situation:
+        trace = history.trace
+        if trace.events and isinstance(trace.events[-1], Closing | Finished):
+            return AtEnd(sum(isinstance(event, Closing) for event in trace.events))
+        if trace.blocked_in is None:
+            return AtStep(trace.last_step)
+        call, comm = trace.blocked_in.call, history.comms[trace.blocked_in.comm]
+        key = call, comm.group, comm.generation
+        return InCall(*key, self._entries[history.rank][key])
+
+
+def _entries(history: History) -> Counter[tuple[str, Group, int]]:
+    """How often a rank entered each call of each communicator."""
+    comms = ((event.call, history.comms[event.comm]) for event in history.trace.events if isinstance(event, Entered))
+    return Counter((call, comm.group, comm.generation) for call, comm in comms)

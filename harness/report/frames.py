@@ -1,0 +1,38 @@
+"""Where a hung rank is, in a line: the frames of its stack that say most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import takewhile
+
+from harness.findings import Record
+from harness.oracle.case import ranks_text
+from harness.stacks import is_native
+
+PYTHON = 3
+"""Lines of source shown, below the call into a library."""
+WRAPPERS = re.compile(r"\((libc|libpython|libpthread|ld-linux|libtorch_python|linux-vdso)[.\d-]|\.cpython-|^0x")
+"""Frames that every native stack has above or below the library that matters, and those without a name."""
+
+
+def places(record: Record) -> Iterator[str]:
+    """A line for each place where ranks of a hang are, such as
+    `rank 1: in ncclCommWindowRegister (libnccl.so.2) < register (communicator.py:53)`."""
+    found: dict[str, list[int]] = {}
+    for stack in record.stacks:
+        found.setdefault(" < ".join(map(_short, _telling(stack.frames))), []).append(stack.rank)
+    for place, ranks in found.items():
+        yield f"{ranks_text(tuple(ranks))}: in {place}"
+
+
+def _telling(frames: tuple[str, ...]) -> list[str]:
+    """What Python called, if that was a library, and the lines from which."""
+    native = [*takewhile(is_native, frames)]
+    called = [frame for frame in native if WRAPPERS.search(frame) is None][-1:]
+    return [*called, *frames[len(native) : len(native) + PYTHON]] or native[:1]
+
+
+def _short(frame: str) -> str:
+    """A frame without the folders of its file."""
+    return re.sub(r"\([^()]*/", "(", frame)

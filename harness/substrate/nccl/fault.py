@@ -1,0 +1,81 @@
+"""The words for an error that NCCL or CUDA reported: its own name, and the call that it came from.
+
+Invariant: one short line that names nothing the exception does not carry. Imports neither NCCL nor CUDA.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+NCCL_ERRORS = (
+    "ncclSuccess",
+    "ncclUnhandledCudaError",
+    "ncclSystemError",
+    "ncclInternalError",
+    "ncclInvalidArgument",
+    "ncclInvalidUsage",
+    "ncclRemoteError",
+    "ncclInProgress",
+    "ncclTimeout",
+)
+"""By `ncclResult_t`; the last one is of NCCL 2.29 (nccl4py 0.6, `nccl.bindings.Result`)."""
+CUDA_ERRORS = {
+    2: "cudaErrorMemoryAllocation",
+    46: "cudaErrorDevicesUnavailable",
+    214: "cudaErrorECCUncorrectable",
+    700: "cudaErrorIllegalAddress",
+    701: "cudaErrorLaunchOutOfResources",
+    702: "cudaErrorLaunchTimeout",
+    710: "cudaErrorAssert",
+    714: "cudaErrorHardwareStackError",
+    715: "cudaErrorIllegalInstruction",
+    716: "cudaErrorMisalignedAddress",
+    717: "cudaErrorInvalidAddressSpace",
+    718: "cudaErrorInvalidPc",
+    719: "cudaErrorLaunchFailure",
+    720: "cudaErrorCooperativeLaunchTooLarge",
+    999: "cudaErrorUnknown",
+}
+"""Those that end a context or that ranks on one GPU run into, by `cudaError_t` (CUDA 13, `driver_types.h`)."""
+LONGEST = 160
+
+
+def words(error: BaseException, last_error: str = "") -> str:
+    """Such as `ncclInvalidArgument (size is zero) from comm_window_register (nccl.pyx:12)`.
+
+    `last_error` is what NCCL said last of itself, if it said that of this error.
+    """
+    said = _first_line(str(error))
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return _line(_nccl_name(status), error, _first_line(last_error))
+    name = _cuda_name(error)
+    return _line(name or type(error).__name__, error, said.removeprefix("CUDA error: "))
+
+
+def _line(name: str, error: BaseException, said: str) -> str:
+    caller = _caller(error)
+    return f"{name}{f' ({said})' if said else ''}{f' from {caller}' if caller else ''}"
+
+
+def _nccl_name(status: int) -> str:
+    return NCCL_ERRORS[status] if 0 <= status < len(NCCL_ERRORS) else f"ncclResult_t {status}"
+
+
+def _cuda_name(error: BaseException) -> str:
+    """From PyTorch's hint, or by the error's number; empty if it has neither."""
+    hint = re.search(r"\bcudaError[A-Z]\w+", str(error))
+    return hint[0] if hint else CUDA_ERRORS.get(getattr(error, "error_code", None) or 0, "")
+
+
+def _caller(error: BaseException) -> str:
+    """The innermost frame, which is the call that reported the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].name} ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+
+
+def _first_line(text: str) -> str:
+    """Without the hints that follow, and cut where it is long."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

@@ -1,0 +1,178 @@
+"""Stacks: whoever can tell one does, within the time, and nobody's failure is the report's."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import stacks
+from harness.findings import Record, StackRecord
+from harness.launcher import RankProcess
+from harness.report.frames import places
+from harness.stacks import Stack, take
+
+DUMP = """\
+Process 77: python -m harness.zygote
+Python v3.11.7 (/usr/bin/python3.11)
+
+Thread 78 (idle): "lifeline"
+    read (libc.so.6)
+Thread 77 (active): "MainThread"
+    sched_yield (libc.so.6)
+    register (harness/substrate/communicator.py:53)
+    _serve (harness/rank.py:77)
+    main (harness/rank.py:55)
+"""
+WRITTEN = """\
+Current thread 0x00007f0 (most recent call first):
+  File "/here/harness/rendezvous.py", line 35 in meet
+  File "/here/harness/rank.py", line 77 in _serve
+"""
+
+
+class Quiet(RankProcess):
+    """A process that is there and writes what it is made with."""
+
+    def __init__(self, said: str = "") -> None:
+        self.pid, self._said = os.getpid(), said
+
+    def ask_for_stack(self) -> int:
+        return 0
+
+    def written_since(self, start: int) -> str:
+        return self._said
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "WRITING", 0.1)
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Put a script in the place of py-spy."""
+    path = folder / "py-spy"
+    path.write_text(f"#!{sys.executable}\nimport sys, time\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(stacks, "py_spy", lambda: str(path))
+
+
+def dump(native: str = "", python: str = "") -> str:
+    """A script that prints a dump of one of our own threads' frames, by option."""
+    body = f"print('Thread {os.getpid()} (active)')\n"
+    return body + f"print({{'--native': {native!r}, '--nonblocking': {python!r}}}[sys.argv[-1]])"
+
+
+# who tells
+
+
+def test_a_rank_that_writes_its_stack_is_asked_no_further() -> None:
+    assert take({3: Quiet(WRITTEN)}, native=False) == {3: Stack("meet (/here/harness/rendezvous.py:35)", "SIGUSR1")}
+
+
+def test_native_frames_come_before_what_the_rank_wrote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spy(monkeypatch, tmp_path, dump(native="    ncclCommWindowRegister (libnccl.so.2)"))
+    told = take({0: Quiet(WRITTEN)}, native=True)
+    assert told == {0: Stack("ncclCommWindowRegister (libnccl.so.2)", "py-spy with native frames")}
+
+
+def test_a_rank_that_cannot_write_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spy(monkeypatch, tmp_path, dump(python="    stop (pool.py:3)"))
+    assert take({0: Quiet()}, native=True) == {0: Stack("stop (pool.py:3)", "py-spy")}
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["sys.exit('Permission denied (os error 1)')", "print('Thread 1 (idle)')", "print(b'\\xff')", "time.sleep(60)"],
+)
+def test_a_spy_that_fails_leaves_what_the_rank_wrote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
+) -> None:
+    monkeypatch.setattr(stacks, "SPYING", 0.5)
+    spy(monkeypatch, tmp_path, script)
+    assert take({0: Quiet(WRITTEN)}, native=True)[0].witness == "SIGUSR1"
+
+
+@pytest.mark.parametrize("path", [None, "/nowhere/py-spy"])
+def test_without_a_spy_there_is_what_the_rank_wrote(monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+    monkeypatch.setattr(stacks, "py_spy", lambda: path)
+    assert take({0: Quiet(WRITTEN)}, native=True)[0].witness == "SIGUSR1"
+
+
+def test_a_rank_of_which_nobody_tells_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "py_spy", lambda: None)
+    assert take({0: Quiet()}, native=True) == {}
+
+
+# within the time
+
+
+def test_eight_ranks_that_nobody_can_read_take_the_time_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stacks, "SPYING", 1.0)
+    spy(monkeypatch, tmp_path, "time.sleep(60)")
+    began = time.monotonic()
+    assert take({index: Quiet() for index in range(8)}, native=True) == {}
+    assert time.monotonic() - began < 2.5
+
+
+def test_a_spy_that_is_too_slow_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stacks, "SPYING", 0.3)
+    spy(monkeypatch, tmp_path, "time.sleep(60)")
+    before = {*psutil.Process().children()}
+    take({0: Quiet()}, native=True)
+    assert {*psutil.Process().children()} == before
+
+
+# what is kept
+
+
+def test_of_a_dump_the_first_thread_is_kept_above_the_ranks_loop() -> None:
+    kept = stacks.bounded(stacks.main_thread(DUMP, 77))
+    assert kept.splitlines() == ["sched_yield (libc.so.6)", "register (harness/substrate/communicator.py:53)"]
+
+
+def test_of_many_frames_the_innermost_are_kept_of_each_kind() -> None:
+    native, python = [f"f{i} (libx.so)" for i in range(40)], [f"g{i} (a.py:{i})" for i in range(40)]
+    kept = stacks.bounded([*native, *python]).splitlines()
+    assert kept == [*native[:25], *python[:25]]
+
+
+# in a line
+
+
+def line(*frames: str) -> str:
+    (only,) = places(Record("hang", "", 0, (1,), (StackRecord(1, "py-spy", frames),)))
+    return only
+
+
+def test_a_line_names_the_call_into_a_library_and_the_line_of_source() -> None:
+    frames = "poll (libc.so.6)", "ncclCommWindowRegister (libnccl.so.2)", "register (substrate/communicator.py:53)"
+    assert line(*frames) == "rank 1: in ncclCommWindowRegister (libnccl.so.2) < register (communicator.py:53)"
+
+
+def test_a_line_leaves_out_what_has_no_name_and_what_only_wraps() -> None:
+    frames = (
+        "0x7f00 (libcuda.so.1)",
+        "cudaDeviceSynchronize (libcudart.so.13)",
+        "THCPModule_synchronize (libtorch_python.so)",
+        "cfunction_vectorcall (libpython3.11.so.1.0)",
+        "synchronize (torch/cuda/__init__.py:9)",
+    )
+    assert line(*frames) == "rank 1: in cudaDeviceSynchronize (libcudart.so.13) < synchronize (__init__.py:9)"
+
+
+def test_a_line_shows_three_lines_of_source_at_most() -> None:
+    assert line(*(f"f{i} (/x/a.py:{i})" for i in range(9))) == "rank 1: in f0 (a.py:0) < f1 (a.py:1) < f2 (a.py:2)"
+
+
+def test_a_line_of_wrappers_alone_has_the_innermost() -> None:
+    assert line("read (libc.so.6)", "os_read (libpython3.11.so.1.0)") == "rank 1: in read (libc.so.6)"
+
+
+def test_ranks_at_one_place_share_a_line() -> None:
+    stacks = tuple(StackRecord(rank, "SIGUSR1", ("meet (a.py:1)",)) for rank in (0, 1, 2, 5))
+    assert [*places(Record("hang", "", 0, (0,), stacks))] == ["ranks 0–2, 5: in meet (a.py:1)"]
