@@ -4,18 +4,19 @@ A rank writes its Python stack itself on SIGUSR1, whatever C code it is in. py-s
 and may attach, adds the native frames, and reads a rank that is stopped and cannot write.
 
 Invariant: never raises and leaves no process behind; all ranks together take `WRITING` and `SPYING`
-seconds at most. A stack is one frame a line, innermost first, `name (file:line)` or `name (library)`.
+seconds at most, 2 s in all. A stack is one frame a line, innermost first, `name (file:line)` or `name (library)`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from harness.launcher import RankProcess
 
 WRITING = 0.5
-SPYING = 2.0
+SPYING = 1.5
 FRAMES = 25
 """Innermost frames kept, of native ones and of the others."""
 BOTTOM = "_serve"
@@ -74,31 +75,29 @@ def _written(ranks: Mapping[int, RankProcess]) -> dict[int, str]:
 
 
 def _spied(dumps: Mapping[tuple[int, str], int]) -> dict[tuple[int, str], str]:
-    """What py-spy tells of processes in `SPYING` seconds, by index and option; nothing where it cannot."""
-    spy = py_spy()
-    found: dict[tuple[int, str], str] = {}
-    if spy is None:
-        return found
-    with ExitStack() as running:
-        processes = {}
-        for (index, option), pid in dumps.items():
-            with suppress(OSError):
-                process = _start([spy, "dump", "--pid", str(pid), option])
-                running.enter_context(process)
-                running.callback(process.kill)
-                processes[index, option] = process
-        end = time.monotonic() + SPYING
-        for key, process in processes.items():
-            with suppress(subprocess.TimeoutExpired):
-                told, _ = process.communicate(timeout=max(0.0, end - time.monotonic()))
-                found[key] = bounded(main_thread(told.decode(errors="replace"), dumps[key]))
-    return {key: text for key, text in found.items() if text}
+    """What py-spy tells of processes in `SPYING` seconds, by index and option; nothing where it cannot.
+
+    As many at a time as there are cores: each reads the symbols of every library, and together none would be done.
+    """
+    spy, end = py_spy(), time.monotonic() + SPYING
+    if spy is None or not dumps:
+        return {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        told = pool.map(lambda dump: _told([spy, "dump", "--pid", str(dump[1]), dump[0][1]], end), dumps.items())
+        texts = {key: bounded(main_thread(said, dumps[key])) for key, said in zip(dumps, told, strict=True)}
+    return {key: text for key, text in texts.items() if text}
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, close_fds=True
-    )
+def _told(command: list[str], end: float) -> str:
+    """What a command prints until then; empty if that comes to nothing."""
+    left = end - time.monotonic()
+    if left <= 0:
+        return ""
+    try:
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=left, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ran.stdout.decode(errors="replace")
 
 
 def main_thread(dump: str, pid: int) -> list[str]:

@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 
+from harness import stacks
 from harness import world as world_module
 from harness.draw import Draw
 from harness.errors import MachineError, PluginError, UsageError
@@ -293,6 +294,7 @@ def test_ranks_that_are_known_to_wait_on_the_host_tell_their_stacks_themselves(r
 @needs_py_spy
 def test_ranks_that_the_deadline_ended_show_native_frames(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "deadline", 0.5)
+    monkeypatch.setattr(stacks, "SPYING", 30.0)  # on a busy machine too
     draw = ranks.run(scenario(pool="Naps"))
     assert [fate.witness for fate in draw.fates] == ["py-spy with native frames"] * 2
     assert ".so" in draw.fates[1].stack.splitlines()[0]
@@ -301,6 +303,7 @@ def test_ranks_that_the_deadline_ended_show_native_frames(ranks: World, monkeypa
 @needs_py_spy
 def test_a_rank_that_is_stopped_shows_its_stack(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "deadline", 0.5)
+    monkeypatch.setattr(stacks, "SPYING", 30.0)
     draw = ranks.run(scenario(pool="Stops"))
     assert (draw.fates[1].witness, "misbehave (" in draw.fates[1].stack) == ("py-spy", True)
 
