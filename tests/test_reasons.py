@@ -37,13 +37,6 @@ def ranks() -> Iterator[World]:
         yield world
 
 
-@pytest.fixture(scope="module")
-def scattered() -> Iterator[World]:
-    """Ranks on which a pool of `tests.pools.scattered` has turned the order of addresses, for good."""
-    with World(2, "sim") as world:
-        yield world
-
-
 @pytest.fixture
 def compare(ranks: World, tmp_path: Path) -> Callable[..., Agreement]:
     """Compares one scenario with the same one elsewhere."""
@@ -86,17 +79,17 @@ def moved(retell: Retelling) -> Retelling:
 
 @pytest.mark.parametrize(("pool", "elsewhere"), [("per-group", "PerGroup"), ("deferred", "Deferred")])
 def test_buffers_elsewhere_are_accounted_for_where_addresses_lie_in_another_order(
-    compare: Callable[..., Agreement], scattered: World, pool: str, elsewhere: str
+    compare: Callable[..., Agreement], ranks: World, pool: str, elsewhere: str
 ) -> None:
-    second = Elsewhere(scattered, pool=f"tests.pools.scattered:{elsewhere}")
+    second = Elsewhere(ranks, pool=f"tests.pools.scattered:{elsewhere}")
     agreement = compare(TWO_FREE_SEGMENTS, pool, second)
     assert (accounted(agreement), agreement.found) == ([ADDRESSES], {})
 
 
 def test_the_order_of_addresses_does_not_explain_a_path_that_deferred_takes(
-    compare: Callable[..., Agreement], scattered: World
+    compare: Callable[..., Agreement], ranks: World
 ) -> None:
-    second = Elsewhere(scattered, other_path, pool="tests.pools.scattered:Deferred")
+    second = Elsewhere(ranks, other_path, pool="tests.pools.scattered:Deferred")
     assert "path" in compare(TWO_FREE_SEGMENTS, "deferred", second).found
 
 
