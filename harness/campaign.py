@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from harness.draw import Draw
-from harness.errors import UsageError
+from harness.errors import PluginError, UsageError
 from harness.findings import Finding
 from harness.keeper import Found, Keeper
 from harness.oracle import examine
@@ -93,7 +93,7 @@ class Campaign:
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
     ) -> None:
-        self._world, self._strategy, self._seed, self._progress = world, strategy, seed, progress
+        self._world, self._strategy, self._seed, self.progress = world, strategy, seed, progress
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
@@ -132,6 +132,11 @@ class Campaign:
         except (Finding, Flaky, BaseExceptionGroup) as raised:
             _only_findings(raised)
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether time was up before the draws were, so that findings may be larger than they need to be."""
+        return self._end is not None and time.monotonic() > self._end
+
     def _one(self, scenario: Scenario) -> None:
         if self._spent():
             raise _Stop
@@ -150,8 +155,10 @@ class Campaign:
                 self._failed = True
                 self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
+            if self._failed and isinstance(error, PluginError):
+                return  # while a finding is made smaller, a scenario that the system refuses is none
             raise _Stop(error) from error
-        self._progress(self.tally)
+        self.progress(self.tally)
         if new is not None:
             raise new
         self._clean.add(hash(scenario))
@@ -166,9 +173,12 @@ class Campaign:
         def fails(scenario: Scenario) -> bool:
             if time.monotonic() > end:
                 return False
-            draw = self._world.run(scenario)
+            try:
+                draw = self._world.run(scenario)
+            except PluginError:  # the system under test takes no such scenario; it was found on another
+                return False
             self.tally.shrinking += 1
-            self._progress(self.tally)
+            self.progress(self.tally)
             findings = examine(draw).findings
             broken = next((finding for finding in findings if finding.rule == rule), None)
             if broken is not None:

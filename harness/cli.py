@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,11 +36,12 @@ from harness.program import Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
-from harness.strategies import HAZARDS, Tokens, Via, applies, flows, on_nodes, scenarios, topologies
+from harness.strategies import HAZARDS, Tokens, Via, applies, check_world, flows, on_nodes, scenarios, topologies
 from harness.systems import check_system
 from harness.topology import Topology
 from harness.world import World
 
+INTERRUPTED = 130
 SMALLEST = 2
 """Ranks that a layer's communication needs."""
 
@@ -100,7 +102,7 @@ def fuzz(
     for hazard in hazards or ():
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
-    layouts = _layouts(topology_file, world, flow)
+    layouts = _layouts(topology_file, world, flow, tokens)
     if nodes is not None and nodes > world:
         raise UsageError(f"{world} ranks cannot be placed on {nodes} nodes")
     seeds.check_folder(seeds_dir)
@@ -117,11 +119,16 @@ def fuzz(
         nodes = nodes or (1 if ranks.platform.node_bound else None)
         if nodes is not None:
             strategy = on_nodes(strategy, world, nodes)
-        with terminal.progress(console, limit) as update:
-            campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, progress=update)
-            tally = campaign.run(limit, minutes)
-        terminal.summary(console, tally)
-        data.write(data.fuzz(tally, ranks, facts), json_file)
+        campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts)
+        try:
+            with terminal.progress(console, limit) as campaign.progress:
+                tally = campaign.run(limit, minutes)
+        finally:  # with Ctrl-C, or where a plug-in raises, what was found is not lost
+            if campaign.tally.found or not isinstance(sys.exception(), UsageError):
+                terminal.summary(console, campaign.tally)
+                data.write(data.fuzz(campaign.tally, ranks, facts), json_file)
+    if tally.draws and tally.vacuous == tally.draws and not tally.found:
+        raise UsageError(f"nothing was tested: all {tally.draws} draws were vacuous")
     raise typer.Exit(1 if tally.found else 0)
 
 
@@ -206,21 +213,25 @@ def _check_flow(flow: str | None, tokens: Tokens, hazards: list[str] | None, wor
         check_flow(flow)
         if world < SMALLEST:
             raise UsageError(f"flows need a world of at least {SMALLEST} ranks, not {world}")
+        check_world(flow, tokens, world)
     if flow is None and tokens != "engine":
         raise UsageError("--tokens goes with --flow; free programs have no batches")
     if flow is not None and hazards:
         raise UsageError("--hazard goes with free programs, not with --flow")
 
 
-def _layouts(files: list[str] | None, world: int, flow: str | None) -> SearchStrategy[Topology] | None:
+def _layouts(files: list[str] | None, world: int, flow: str | None, tokens: Tokens) -> SearchStrategy[Topology] | None:
     """The named topologies, or all; None leaves it to the flows, which draw what they can run on."""
     named = [topology.find(name) for name in files] if files else None
     if flow is None:
         return topologies(world, named)
     if named is None:
         return None
-    if not any(applies(flow, each) for each in named):
-        raise UsageError(f"flow {flow!r} has nothing to communicate on {', '.join(repr(t.name) for t in named)}")
+    if not any(applies(flow, each, tokens) for each in named):
+        uneven = " with uneven tokens" if tokens == "uneven" else ""
+        raise UsageError(
+            f"flow {flow!r}{uneven} has nothing to communicate on {', '.join(repr(t.name) for t in named)}"
+        )
     return topologies(world, named)
 
 
@@ -244,8 +255,13 @@ def main() -> None:
         sys.stderr.write(f"symm: {' '.join(text.split())}\n")
         status = 2
     except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception:  # a mistake in the harness must not read as a finding
+        traceback.print_exc()
+        sys.stderr.write("symm: this is a mistake in the harness; please report it with the lines above\n")
+        status = 2
+    if status == INTERRUPTED:  # typer makes it of Ctrl-C by itself, from some version on
         sys.stderr.write("symm: interrupted\n")
-        status = 130
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -5,8 +5,9 @@ which collectives run on it. Every site names the group of the collective that r
 the buffer; what the implicit sites make of that is theirs. Source: the released SGLang 0.5.12,
 `layers/dp_attention.py`, `layers/communicator.py` and the standard MoE dispatcher.
 
-Invariant: a flow compiles for every topology that has the families `tp`, `attn_tp` and `attn_cp`. A line
-that has nothing to communicate there (TP, or its attention TP or CP, of width 1) takes no step.
+Invariant: a flow compiles for every topology that has the families `tp`, `attn_tp` and `attn_cp`, each of groups
+of one width, with attention groups that divide TP. A line that has nothing to communicate there (TP, or its
+attention TP or CP, of width 1) takes no step.
 """
 
 from __future__ import annotations
@@ -70,9 +71,20 @@ class Layer:
                 f"topology {self.topology.name!r} ({self.topology.convention}) has no {missing[0]}; flows run on the "
                 "families of the convention sglang"
             )
-        self.attn_tp, self.attn_cp = (len(self.topology.families[name][0]) for name in ("attn_tp", "attn_cp"))
-        self.tp = len(self.topology.families["tp"][0])
+        widths = {name: {len(group) for group in self.topology.families[name]} for name in FAMILIES}
+        for name, found in widths.items():
+            if len(found) > 1:
+                raise UsageError(
+                    f"topology {self.topology.name!r}: groups of {name} have {' and '.join(map(str, sorted(found)))} "
+                    "ranks; flows run where all have as many"
+                )
+        self.tp, self.attn_tp, self.attn_cp = (widths[name].pop() for name in FAMILIES)
         self.width = self.attn_tp * self.attn_cp
+        if self.tp % self.width:
+            raise UsageError(
+                f"topology {self.topology.name!r}: attention TP {self.attn_tp} · CP {self.attn_cp} does not divide "
+                f"TP {self.tp}"
+            )
         """Ranks that share a DP rank's tokens."""
         self.attn_dp = self.tp // self.width
 

@@ -44,6 +44,10 @@ class Cell(msgspec.Struct, frozen=True):
     pool: str
     tokens: Tokens
     draws: int
+    vacuous: int
+    """Draws that tested nothing."""
+    complete: bool
+    """Whether it ended before its time was up; otherwise findings may be larger than they need to be."""
     found: tuple[Found, ...]
     held: int
     """Most bytes of segments that one rank held at one time, in any draw."""
@@ -52,10 +56,12 @@ class Cell(msgspec.Struct, frozen=True):
     def verdict(self) -> str:
         """What a person reads."""
         if not self.found:
-            return f"clean in {self.draws} draws"
+            tested = self.draws - self.vacuous
+            return f"clean in {tested} draws" if tested else f"nothing tested in {self.draws} draws"
+        cut = "" if self.complete else " (time was up)"
         said = [
             f"{found.finding.rule} after {found.draws_to_find} draws: {found.scenario.world} ranks, "
-            f"{len(found.scenario.steps)} steps\n  {Path(found.seed_file).name}"
+            f"{len(found.scenario.steps)} steps{cut}\n  {Path(found.seed_file).name}"
             for found in self.found
         ]
         return "\n".join(said)
@@ -69,6 +75,8 @@ class Cell(msgspec.Struct, frozen=True):
             "tokens": self.tokens,
             "topology": self.topology,
             "draws": self.draws,
+            "vacuous": self.vacuous,
+            "complete": self.complete,
             "rules": [found.finding.rule for found in self.found],
             "draws_to_find": first.draws_to_find if first else None,
             "seed_file": first.seed_file if first else None,
@@ -137,4 +145,5 @@ def run(
         campaign = Campaign(world, strategy, seeds_dir, seed=seed, environment=environment, limits=LIMITS)
         tally = campaign.run(draws, minutes)
         found = tuple(sorted(tally.found.values(), key=lambda found: found.draws_to_find))
-        yield Cell(topology.name, sites, pool, tokens, tally.draws, found, tally.held)
+        complete = not campaign.is_cut_short
+        yield Cell(topology.name, sites, pool, tokens, tally.draws, tally.vacuous, complete, found, tally.held)

@@ -85,10 +85,16 @@ def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
         for values in product(widths, repeat=len(names)):
             topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world)
             if topology is not None:
-                first = range(world)
-                spread = [rank * scenario.world // world for rank in range(world)]
-                for kept in (first, spread):
+                for kept in _choices(scenario.world, world):
                     yield from _valid(scenario, topology, tuple(_for_ranks(step, kept) for step in scenario.steps))
+
+
+def _choices(whole: int, world: int) -> list[tuple[int, ...]]:
+    """Which `world` ranks of `whole` may stand for all: the first, ranks spread evenly, the last, and all but one of
+    the first with the last."""
+    first, last = tuple(range(world)), tuple(range(whole - world, whole))
+    spread = tuple(rank * whole // world for rank in range(world))
+    return list(dict.fromkeys((first, spread, last, (*first[:-1], whole - 1))))
 
 
 def _layout(like: Topology, widths: dict[str, int], world: int) -> Topology | None:

@@ -15,7 +15,8 @@ Invariants:
 - A pool that has grown during graph capture raises before any collective.
 
 What it needs of its callers: `use` is entered by every rank of the group, in one order (SPMD), and the
-ranks allocate the same sizes; where theirs differ and are known, `agreed` gives one for all.
+ranks allocate the same sizes; where theirs differ and are known, `agreed` gives one for all. Inside one `use`
+nothing is freed that came in it: what is freed there may be given out again before the ranks have compared.
 """
 
 from __future__ import annotations
@@ -49,16 +50,20 @@ class Deferred:
     def __init__(self, context: RankContext) -> None:
         self._context = context
         self._pools: dict[Group, _GroupPool] = {}
+        self._former: dict[Group, list[_GroupPool]] = {}
+        """Pools that take no further allocation; each goes when nothing in it is in use."""
         self._made = 0
 
     @contextmanager
     def use(self, group: ProcessGroup) -> Iterator[None]:
         pool = self._pools.get(group.ranks) or self._new(group)
+        refusals = pool.memory.refusals
         try:
             with pool.memory.use():
                 yield
         except torch.OutOfMemoryError:
-            self._leave(pool, group, refused=True)
+            if pool.memory.refusals > refusals:  # and not for want of memory elsewhere
+                self._leave(pool, group, refused=True)
             raise
         self._leave(pool, group, refused=False)
 
@@ -73,6 +78,8 @@ class Deferred:
     def _new(self, group: ProcessGroup) -> _GroupPool:
         name = f"{'-'.join(map(str, group.ranks))}#{self._made}"
         self._made += 1
+        for former in self._former.get(group.ranks, ()):
+            former.memory.trim()
         pool = self._pools[group.ranks] = _GroupPool(self._context.pool(name))
         return pool
 
@@ -88,14 +95,19 @@ class Deferred:
         sizes, order = _digest(segment.size for segment in new), _digest(pool.order_of_addresses())
         words = group.exchange(REFUSED if refused else sizes << BITS | order)
         if REFUSED in words or len({word >> BITS for word in words}) > 1:
-            del self._pools[group.ranks]  # its buffers live on; the next allocation starts afresh on every rank
+            self._retire(group)
             raise torch.OutOfMemoryError(_disagreement(group, words))
         pool.settled = (pool.epoch, communicator.ident)
         if not communicator.supports_windows:
             return
         pool.register(new, communicator)
         if len(set(words)) > 1:  # not in their sizes, so in the order of their addresses
-            del self._pools[group.ranks]
+            self._retire(group)
+
+    def _retire(self, group: ProcessGroup) -> None:
+        """Take no more from the group's pool: its buffers live on, and the next allocation starts a fresh one."""
+        former = [pool for pool in self._former.get(group.ranks, ()) if pool.memory.segments]
+        self._former[group.ranks] = [*former, self._pools.pop(group.ranks)]
 
 
 class _GroupPool:

@@ -4,8 +4,9 @@ Invariant (of the design, and its faults): every segment gets a window of every 
 context after it came. What a group registers thus depends on what other groups made the pool grow by,
 and where its buffers lie on what they took and gave back: ranks of one group whose other groups differ
 register different segments, or hold a buffer at different offsets. The index goes by the
-communicator's address, so a new communicator at an old address inherits it; any free clears it all, and
-what is registered is then registered again.
+communicator's address, so a new communicator at an old address inherits it; any free clears it all. (Registering
+again what is registered, which that leads to, is not reached here: a pool frees segments only when nothing in it
+is in use, and then all of them.)
 """
 
 from __future__ import annotations

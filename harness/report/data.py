@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,20 @@ def check_target(target: str | None) -> None:
     """Raise `UsageError` now if `write` could not write there later."""
     if target is None or target == "-":
         return
+    if not target:
+        raise UsageError("cannot write JSON to a file without a name")
     path = Path(target)
-    if path.is_dir() or not path.resolve().parent.is_dir():
+    folder = path.resolve().parent
+    if path.is_dir() or not folder.is_dir():
         raise UsageError(
             f"cannot write JSON to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}"
         )
+    if path.is_file() or not path.exists():  # written beside its place first; a pipe or a device is written to
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UsageError(f"cannot write JSON to {target}: {error.strerror}") from error
 
 
 def write(data: dict[str, Any], target: str | None) -> None:

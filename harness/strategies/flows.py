@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Literal, get_args
 
 from hypothesis import strategies as st
 
+from harness.errors import UsageError
 from harness.flows import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
 from harness.program import DType, Scenario, System
 from harness.program import Via as StepVia
@@ -26,22 +29,38 @@ ASKED = 8 << 20
 DTYPES: tuple[DType, ...] = ("bfloat16", "bfloat16", "float32", "float16")
 
 
-def applies(name: str, topology: Topology) -> bool:
-    """Whether a flow (or `all`) has anything to communicate on a topology."""
+def applies(name: str, topology: Topology, tokens: Tokens = "engine") -> bool:
+    """Whether a flow (or `all`) has anything to communicate on a topology. Uneven tokens take two DP ranks."""
     probe = Layer(topology, "float32", "library")
     names = FLOWS if name == "all" else (name,)
+    if tokens == "uneven" and probe.attn_dp < 2:
+        return False
     return bool(compile_flows(names, probe, [Batch((1,) * probe.attn_dp, padded=True)], 1))
 
 
-def _layouts(world: int, flow: str) -> st.SearchStrategy[Topology]:
+def check_world(flow: str, tokens: Tokens, world: int) -> None:
+    """Raise `UsageError` if a flow has nothing to communicate on any layout of at most `world` ranks."""
+    if not any(applies(flow, topology, tokens) for topology in _plain(2, world)):
+        raise UsageError(f"flow {flow!r} with {tokens} tokens has nothing to communicate in a world of {world}")
+
+
+def _plain(size: int, world: int) -> Iterator[Topology]:
+    """Layouts of `size` ranks and more, with and without attention DP and CP."""
+    for tp, dp in product(range(max(2, size), world + 1), (1, 2)):
+        for cp in dict.fromkeys((1, 2, tp)):
+            if tp % (dp * cp) == 0:
+                degrees = {"tp": tp, "attn_dp": dp, "attn_cp": cp}
+                yield Topology("drawn", CONVENTION, {name: width for name, width in degrees.items() if width > 1})
+
+
+def _layouts(world: int, flow: str, tokens: Tokens) -> st.SearchStrategy[Topology]:
     """Layouts on which a flow has something to do; where a drawn one has nothing, a plain one stands in for it."""
 
     def fitting(drawn: Topology) -> Topology:
-        if applies(flow, drawn):
+        if applies(flow, drawn, tokens):
             return drawn
-        size = max(2, drawn.world)
-        degrees = {"tp": size, "attn_cp": size} if flow == "cp-prefill" else {"tp": size}
-        return Topology("drawn", CONVENTION, degrees)
+        larger = (topology for topology in _plain(drawn.world, world) if applies(flow, topology, tokens))
+        return next(larger, None) or next(topology for topology in _plain(2, world) if applies(flow, topology, tokens))
 
     return all_topologies(world, conventions=(CONVENTION,)).map(fitting)
 
@@ -60,14 +79,14 @@ def flows(
     """Scenarios of one flow, or of a layer of several (`all`), repeated and then given batches of other sizes.
 
     `tokens`: `engine` pads, and switches symmetric memory off, as the engine would; `padded` always pads;
-    `uneven` pads only the last batch and leaves symmetric memory on, with counts that differ wherever there are
-    two DP ranks.
+    `uneven` pads only the last batch and leaves symmetric memory on, with counts that differ between DP ranks.
     """
     check_flow(flow)
     if topologies is None:
-        topology = draw(_layouts(world, flow))
+        check_world(flow, tokens, world)
+        topology = draw(_layouts(world, flow, tokens))
     else:
-        topology = draw(topologies.filter(lambda topology: applies(flow, topology)))
+        topology = draw(topologies.filter(lambda topology: applies(flow, topology, tokens)))
     step_via: StepVia = draw(st.sampled_from(("library",) * 5 + ("kernel",))) if via == "mixed" else via
     layer = Layer(topology, draw(st.sampled_from(DTYPES)), step_via)
     batches = _batches(draw, layer, tokens)
@@ -89,7 +108,10 @@ def _batches(draw: st.DrawFn, layer: Layer, tokens: Tokens) -> list[Batch]:
     counts = st.lists(st.sampled_from(COUNTS), min_size=layer.attn_dp, max_size=layer.attn_dp)
     drawn = draw(st.lists(counts, min_size=1 + (tokens == "uneven"), max_size=3))
     if tokens == "engine":
-        return [engine_batch(each, extending=draw(st.booleans())) for each in drawn]
+        batches = [engine_batch(each, extending=draw(st.booleans())) for each in drawn]
+        if not any(batch.symmetric for batch in batches):
+            batches[-1] = Batch(tuple(drawn[-1]), padded=True)  # or no site would be asked for anything
+        return batches
     if tokens == "padded":
         return [Batch(tuple(each), padded=True) for each in drawn]
     for each in drawn[:-1]:

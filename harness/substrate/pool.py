@@ -55,6 +55,8 @@ class Pool(ABC):
     def __init__(self, substrate: Substrate, name: str) -> None:
         self.substrate, self.name = substrate, name
         self.segments: list[Segment] = []
+        self.refusals = 0
+        """How often this pool was refused a segment."""
         self.on_allocated: list[Callable[[Segment], None]] = []
         self.on_freed: list[Callable[[Segment], None]] = []
 

@@ -42,12 +42,16 @@ class SegmentAllocator:
 
     def _allocate(self, size: int, device: int, stream: int) -> int | None:
         pool = self.growing
-        if pool is None or pool.substrate.refuses(pool.name, size):
+        if pool is None:
+            return None
+        if pool.substrate.refuses(pool.name, size):
+            pool.refusals += 1
             return None
         try:
             address = int(nccl.mem_alloc(size))
         except nccl.NCCLError:
             pool.substrate.expect_error()
+            pool.refusals += 1
             return None  # out of memory: PyTorch frees what it has cached, asks again, and then says so
         self.owners[address] = pool
         try:

@@ -89,9 +89,13 @@ class SimPool(Pool):
         return torch.from_numpy(np.asarray(lease)).view(dtype).view(size)
 
     def _grow(self, size: int) -> int:
-        if self.substrate.refuses(self.name, size):
-            raise torch.OutOfMemoryError(f"pool {self.name!r} was refused a segment of {size} bytes")
-        address = self.substrate.arena.take(size)
+        try:
+            if self.substrate.refuses(self.name, size):
+                raise torch.OutOfMemoryError(f"pool {self.name!r} was refused a segment of {size} bytes")
+            address = self.substrate.arena.take(size)
+        except torch.OutOfMemoryError:
+            self.refusals += 1
+            raise
         self.allocated(address, size)
         return address
 
