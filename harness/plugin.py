@@ -1,4 +1,4 @@
-"""The pytest plugin: a `world` fixture, and options that say what it runs and tests.
+"""The pytest plugin: a `world` fixture, options that say what it runs and tests, and GPUs for each worker.
 
 Invariant: a failing scenario is saved before its finding is raised in the test. The world lives for
 the session (for each worker under `pytest -n`) and leaves no process behind.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from harness import environment, seeds
+from harness import environment, seeds, workers
 from harness.draw import Draw
 from harness.errors import UsageError
 from harness.keeper import Keeper
@@ -40,24 +40,61 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--symm-sites", choices=get_args(Sites), help="whether buffer sites name their group (default: the scenario's)"
     )
     group.addoption("--symm-seeds-dir", default="symm-seeds", metavar="DIR", help="where failing scenarios are kept")
+    group.addoption(
+        "--symm-lease-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long to wait for GPUs that other runs have (default: 600)",
+    )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a wrong option before anything is collected."""
+    """Refuse a wrong option, and lease GPUs, before anything is collected."""
     try:
         check_system(config.getoption("--symm-pool"), config.getoption("--symm-collectives"))
         seeds.check_folder(Path(config.getoption("--symm-seeds-dir")))
         if config.getoption("--symm-world") < 1:
             raise UsageError(f"--symm-world={config.getoption('--symm-world')} is not positive")
+        if not config.getoption("--symm-lease-timeout") >= 0:  # nor is nan
+            raise UsageError(f"--symm-lease-timeout={config.getoption('--symm-lease-timeout')} is no time to wait")
         if config.getoption("--symm-substrate") == "nccl":
             choose("nccl", config.getoption("--symm-world"))
+        workers.settle(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_unconfigure(config: pytest.Config) -> None:
+    workers.leave(config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     platform = choose(config.getoption("--symm-substrate"), config.getoption("--symm-world"))
-    return f"symm: substrate {platform.name} ({platform.why})"
+    leased = config.stash.get(workers.HEADER, None)
+    return [f"symm: substrate {platform.name} ({platform.why})", *([f"symm: {leased}"] if leased else [])]
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    return workers.auto_workers(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodeready(node: Any) -> None:
+    if controlled := node.config.stash.get(workers.CONTROLLED, None):
+        controlled.ready(node.gateway.id)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Ahead of xdist's own, which would print the traceback of a worker that got no lease."""
+    if controlled := node.config.stash.get(workers.CONTROLLED, None):
+        try:
+            controlled.down(node.gateway.id, error)
+        except UsageError as refused:
+            raise pytest.UsageError(str(refused)) from refused
 
 
 class TestedWorld:
