@@ -85,8 +85,10 @@ def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
         for values in product(widths, repeat=len(names)):
             topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world)
             if topology is not None:
-                for kept in _choices(scenario.world, world):
-                    yield from _valid(scenario, topology, tuple(_for_ranks(step, kept) for step in scenario.steps))
+                choices = _choices(scenario.world, world)
+                smaller = (tuple(_for_ranks(step, kept) for step in scenario.steps) for kept in choices)
+                for steps in dict.fromkeys(smaller):
+                    yield from _valid(scenario, topology, steps)
 
 
 def _choices(whole: int, world: int) -> list[tuple[int, ...]]:

@@ -548,6 +548,7 @@ class Interrupted(NamedTuple):
     seconds: float
     processes: list[int]
     folder: Path
+    said: str
 
 
 @pytest.fixture(scope="module")
@@ -563,7 +564,8 @@ def interrupted(place: Callable[[str], Path]) -> Callable[[str], Interrupted]:
             cwd=folder,
             env={**os.environ, **ALONE, **mark},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             start_new_session=True,
         )
         try:
@@ -573,10 +575,10 @@ def interrupted(place: Callable[[str], Path]) -> Callable[[str], Interrupted]:
             time.sleep(pause)
             began = time.monotonic()
             os.killpg(fuzz.pid, signal.SIGINT)
-            status = fuzz.wait(timeout=60)
+            _, said = fuzz.communicate(timeout=60)
         finally:
             fuzz.kill()
-        return Interrupted(status, time.monotonic() - began, left(mark, seconds=0), folder)
+        return Interrupted(fuzz.returncode, time.monotonic() - began, left(mark, seconds=0), folder, said)
 
     return press
 
@@ -593,10 +595,19 @@ def test_ctrl_c_leaves_no_process(interrupted: Callable[[str], Interrupted], mom
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_ctrl_c_leaves_whole_seed_files_and_nothing_else(
+def test_ctrl_c_leaves_whole_seed_files_and_what_was_found(
     interrupted: Callable[[str], Interrupted], moment: str
 ) -> None:
     folder = interrupted(moment).folder
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert [path for path in files if path.parent.name != "symm-seeds" or not seeds.load(path).findings] == []
-    assert bool(files) == (moment == "while shrinking")
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    told = {path for path in files if path.name == "found.json"}
+    assert [path for path in files - told if path.parent.name != "symm-seeds" or not seeds.load(path).findings] == []
+    assert bool(files - told) == (moment == "while shrinking")
+    for path in told:
+        assert bool(json.loads(path.read_text())["findings"]) == (moment == "while shrinking")
+    assert bool(told) == (moment != "while ranks start")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_is_told_in_two_words(interrupted: Callable[[str], Interrupted], moment: str) -> None:
+    assert interrupted(moment).said == "symm: interrupted\n"

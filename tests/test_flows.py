@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from harness.program import (
     View,
     at,
 )
-from harness.strategies import TOKENS, flows, sample, topologies
+from harness.strategies import TOKENS, check_world, flows, sample, topologies
 from harness.strategies.flows import applies
 from harness.topology import Topology
 
@@ -578,9 +580,36 @@ def test_uneven_batches_differ_between_ranks_and_the_last_one_does_not(topology:
     assert (min(first) > 1, {*last}) == (True, {1})
 
 
-def test_uneven_batches_of_one_dp_rank_are_even() -> None:
-    drawn = sample(flows(8, tokens="uneven", topologies=st.just(ROW)), 24)
-    assert {len(each) for scenario in drawn for each in counts(scenario)} == {1}
+def test_uneven_tokens_take_two_dp_ranks() -> None:
+    assert (applies("all", ROW), applies("all", ROW, "uneven")) == (True, False)
+
+
+def test_uneven_flows_are_drawn_on_layouts_where_sizes_differ() -> None:
+    drawn = sample(flows(8, tokens="uneven"), 48)
+    assert all(max(map(len, counts(scenario))) > 1 for scenario in drawn)
+
+
+def test_a_world_without_room_for_uneven_tokens_is_refused() -> None:
+    with pytest.raises(UsageError, match="'cp-prefill' with uneven tokens has nothing to communicate in a world of 3"):
+        check_world("cp-prefill", "uneven", 3)
+
+
+def test_flows_of_an_engine_ask_sites_for_something_in_every_draw() -> None:
+    drawn = sample(flows(8), 60)
+    assert all(any(getattr(step, "role", "") == "window" for step in scenario.steps) for scenario in drawn)
+
+
+@pytest.mark.parametrize(
+    ("families", "said"),
+    [
+        ({"tp": ((0, 1), (2, 3)), "attn_tp": ((0, 1, 2, 3),)}, "attention TP 4 · CP 1 does not divide TP 2"),
+        ({"tp": ((0,), (1, 2, 3)), "attn_tp": ((0,), (1,), (2,), (3,))}, "groups of tp have 1 and 3 ranks"),
+    ],
+)
+def test_a_topology_that_no_layer_fits_is_refused(families: dict[str, Any], said: str) -> None:
+    odd = Topology("odd", "explicit", families_given={**families, "attn_cp": ((0,), (1,), (2,), (3,))})
+    with pytest.raises(UsageError, match=said):
+        Layer(odd, "float32", "library")
 
 
 def test_padded_batches_are_even_and_take_windows() -> None:

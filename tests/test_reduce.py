@@ -1,0 +1,63 @@
+"""Making a scenario smaller: which ranks may stand for all, and what the system under test refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import Campaign, Limits
+from harness.program import Allocate, Scenario, System
+from harness.reduce import reduce
+from harness.strategies import flows, topologies
+from harness.topology import Topology
+from harness.world import World
+
+SEVEN = Topology("seven", "sglang", {"tp": 7})
+
+
+def needs(*sizes: int) -> Scenario:
+    return Scenario(SEVEN, (Allocate("a", "tp", sizes),))
+
+
+def differs(scenario: Scenario) -> bool:
+    return any(len({*each.elements}) > 1 for each in scenario.steps if isinstance(each.elements, tuple))
+
+
+def smallest(scenario: Scenario) -> Scenario:
+    """What is left of a scenario that fails while a buffer has sizes that differ."""
+    left = [scenario]
+
+    def fails(tried: Scenario) -> bool:
+        if differs(tried):
+            left.append(tried)
+        return differs(tried)
+
+    reduce(scenario, fails)
+    return left[-1]
+
+
+@pytest.mark.parametrize("odd", [0, 3, 6])
+def test_a_rank_that_matters_is_kept_wherever_it_is(odd: int) -> None:
+    sizes = [8] * 7
+    sizes[odd] = 64
+    assert smallest(needs(*sizes)).world == 2
+
+
+class NeedsFour:
+    """A faulty pool (one window for all groups) that takes no world of fewer than four ranks."""
+
+    def __new__(cls, context):
+        from harness.pools.shared_at_alloc import SharedAtAlloc
+
+        if context.world < 4:
+            raise RuntimeError("needs 4 ranks")
+        return SharedAtAlloc(context)
+
+
+def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(tmp_path: Path) -> None:
+    four = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
+    strategy = flows(4, tokens="padded", topologies=topologies(4, [four]), system=System("tests.test_reduce:NeedsFour"))
+    with World(4, "sim") as world:
+        tally = Campaign(world, strategy, tmp_path, limits=Limits(more=0, reduce_seconds=5)).run(60)
+    assert {found.scenario.world for found in tally.found.values()} == {4}
