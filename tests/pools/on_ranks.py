@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,3 +108,15 @@ def grow_in_capture(substrate: Substrate, slots: dict[Group, int]) -> dict[str, 
         }
         del kept, again
     return found
+
+
+def run_out_elsewhere(substrate: Substrate, slots: dict[Group, int]) -> list[str]:
+    """Inside the context of a pool that has grown, something else runs out of memory; what is then entered."""
+    with stage(substrate, slots) as on:
+        kept = on.empty()
+        on.calls()
+        with suppress(torch.OutOfMemoryError), on.policy.use(on.group):
+            raise torch.OutOfMemoryError("not this pool's")
+        entered = on.calls()
+        del kept
+    return entered

@@ -471,6 +471,23 @@ def test_deferred_takes_a_fresh_pool_where_addresses_lie_in_different_orders(ran
     ] * 4
 
 
+def test_deferred_gives_former_pools_back_when_nothing_in_them_is_in_use(ranks: World) -> None:
+    steps = [step for index in range(8) for step in again(index)]
+    draw = run(ranks, *steps, pool="tests.pools.scattered:Deferred")
+    assert judge(draw) == []
+    assert max(trace.most_held for trace in draw.traces) <= 4 * (14 << 20)
+
+
+def again(index: int) -> tuple[Step, ...]:
+    """Two buffers that take a segment each, come and go."""
+    names = f"a{index}", f"b{index}"
+    return (*(allocate(name, "tp", OWN_SEGMENT) for name in names), *(Release(name) for name in names))
+
+
+def test_deferred_enters_no_agreement_where_memory_is_wanting_elsewhere(ranks: World) -> None:
+    assert ranks.call("tests.pools.on_ranks:run_out_elsewhere") == [[]] * 4
+
+
 def group(rank: int = 0, ranks: Group = (0, 4, 2)) -> ProcessGroup:
     substrate: Any = SimpleNamespace(rank=rank)
     return ProcessGroup(substrate, "tp", ranks)
