@@ -207,6 +207,7 @@ def test_topologies_asked_for_are_the_only_ones_drawn(bounded: Run) -> None:
 # plug-ins
 
 PLUG_INS = """
+import torch
 from harness.collectives import TritonCollectives
 from harness.pools.per_group import PerGroup
 
@@ -218,6 +219,10 @@ class RaisesOnOneRank(PerGroup):
         if self._context.rank == 1:
             raise RuntimeError("out of\\nsorts")
         return super().use(group)
+
+class RefusesAll(PerGroup):
+    def use(self, group):
+        raise torch.OutOfMemoryError("none left")
 
 class Idle(TritonCollectives):
     def all_gather(self, context, output, source):
@@ -403,6 +408,13 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a flow with nothing to do": (("fuzz", "--flow", "cp-prefill", "--topology", "qwen3-32b-tp4"), "'qwen3-32b-tp4'"),
     "a flow in a world of one rank": (("fuzz", "--flow", "all", "--world", "1"), "at least 2"),
+    "uneven tokens on one DP rank": (
+        ("fuzz", "--flow", "all", "--tokens", "uneven", "--topology", "qwen3-32b-tp4"),
+        "with uneven tokens",
+    ),
+    "a pool that refuses all memory": (("fuzz", *SHORT, "--pool", "mine:RefusesAll"), "nothing was tested"),
+    "evidence that there is not": (("fuzz", "--evidence", "luck"), "'luck'"),
+    "more nodes than ranks": (("fuzz", "--world", "4", "--nodes", "5"), "5 nodes"),
     "tokens without a flow": (("fuzz", "--tokens", "uneven"), "--flow"),
     "hazards with a flow": (("fuzz", "--flow", "all", "--hazard", "deny"), "--hazard"),
     "implicit sites without tp": (("fuzz", *SHORT, "--sites", "implicit", "--topology", "cp.json"), "'cp only'"),

@@ -12,7 +12,8 @@ import pytest
 from harness import matrix, seeds
 from harness.errors import UsageError
 from harness.strategies import applies
-from harness.topology import Topology, save
+from harness.topology import Placement, Topology, save
+from harness.world import World
 from tests.commands import Run, symm
 
 SIM = ("--substrate", "sim")
@@ -85,6 +86,13 @@ def test_tokens_differ_only_where_there_are_two_attention_dp_ranks() -> None:
 def test_one_topology_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="deepseek-r1-tp8-dpa8"):
         matrix.cells(matrix.key_configurations()[:1] * 2, matrix.POOLS)
+
+
+def test_a_cell_in_which_nothing_was_tested_is_not_called_clean(tmp_path: Path) -> None:
+    apart = Topology("apart", "sglang", {"tp": 2}, Placement(2, 1))
+    with World(2, "sim") as world:
+        (cell,) = matrix.run(world, [(apart, "explicit", "deferred", "padded")], 3, 1.0, tmp_path)
+    assert (cell.verdict, cell.vacuous) == ("nothing tested in 3 draws", 3)
 
 
 def test_cells_can_be_narrowed() -> None:
