@@ -37,7 +37,7 @@ class TwoFaced(PerGroup):
 
 @pytest.fixture(scope="module")
 def agreed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return symm(tmp_path_factory.mktemp("agreed"), *COMPARE, "--draws", "25", "--json", "-")
+    return symm(tmp_path_factory.mktemp("agreed"), *COMPARE, "--draws", "8", "--json", "-")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def disagreed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same scenarios on a pool that does not do the same in both worlds."""
     folder = tmp_path_factory.mktemp("disagreed")
     (folder / "mine.py").write_text(TWO_FACED)
-    return symm(folder, *COMPARE, "--draws", "12", "--pool", "mine:TwoFaced", "--json", "found.json")
+    return symm(folder, *COMPARE, "--draws", "6", "--pool", "mine:TwoFaced", "--json", "found.json")
 
 
 def compared(run: Run) -> Any:
@@ -59,7 +59,7 @@ def test_agreement_exits_with_0(agreed: Run) -> None:
 def test_a_comparison_says_what_is_promised(agreed: Run) -> None:
     promised = {"schema", "draws", "compared", "disagreements", "environment", "accounted"}
     assert agreed.data.keys() == promised
-    assert (agreed.data["schema"], agreed.data["draws"], agreed.data["disagreements"]) == (1, 25, [])
+    assert (agreed.data["schema"], agreed.data["draws"], agreed.data["disagreements"]) == (1, 8, [])
 
 
 def test_a_comparison_counts_every_fact(agreed: Run) -> None:
@@ -68,7 +68,7 @@ def test_a_comparison_counts_every_fact(agreed: Run) -> None:
 
 
 def test_the_same_seed_compares_the_same(agreed: Run, tmp_path: Path) -> None:
-    again = symm(tmp_path, *COMPARE, "--draws", "25", "--json", "-")
+    again = symm(tmp_path, *COMPARE, "--draws", "8", "--json", "-")
     assert again.data == agreed.data
 
 

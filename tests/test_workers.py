@@ -65,6 +65,9 @@ def test_nested():
 )
 NOT_OURS = ("CUDA_VISIBLE_DEVICES", workers.VARIABLE, "PYTEST_XDIST_", "PYTEST_ADDOPTS")
 
+ROOT = str(Path(__file__).parents[1])
+"""Where `tests` is found by the pytest that a test starts elsewhere."""
+
 
 class Played(NamedTuple):
     """A pytest run that has ended."""
@@ -102,7 +105,7 @@ def running(
     with subprocess.Popen(
         command,
         cwd=folder,
-        env={**kept, **places, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300", **environment},
+        env={**kept, **places, "PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
