@@ -28,7 +28,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
