@@ -93,7 +93,8 @@ class Campaign:
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
     ) -> None:
-        self._world, self._strategy, self._seed, self.progress = world, strategy, seed, progress
+        self.world, self.progress = world, progress
+        self._strategy, self._seed = strategy, seed
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
@@ -146,7 +147,7 @@ class Campaign:
             return  # every batch starts from the same simplest example
         began = time.monotonic()
         try:
-            draw = self._world.run(scenario)
+            draw = self.world.run(scenario)
             verdict = examine(draw)
             new = next((finding for finding in verdict.findings if finding.rule not in self._settled), None)
             seconds = time.monotonic() - began
@@ -174,7 +175,7 @@ class Campaign:
             if time.monotonic() > end:
                 return False
             try:
-                draw = self._world.run(scenario)
+                draw = self.world.run(scenario)
             except PluginError:  # the system under test takes no such scenario; it was found on another
                 return False
             self.tally.shrinking += 1
@@ -189,7 +190,7 @@ class Campaign:
 
     def _spent(self) -> bool:
         """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""
-        if self._end is not None and time.monotonic() > self._end:
+        if self.is_cut_short:
             return True
         if self._failed:
             return False

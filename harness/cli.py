@@ -28,7 +28,7 @@ from harness.arguments import (
     SitesOption,
     SubstrateOption,
 )
-from harness.campaign import Campaign
+from harness.campaign import Campaign, Tally
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
 from harness.flows import check_flow
@@ -36,7 +36,18 @@ from harness.program import Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
-from harness.strategies import HAZARDS, Tokens, Via, applies, check_world, flows, on_nodes, scenarios, topologies
+from harness.strategies import (
+    HAZARDS,
+    Tokens,
+    Via,
+    applies,
+    check_nodes,
+    check_world,
+    flows,
+    on_nodes,
+    scenarios,
+    topologies,
+)
 from harness.systems import check_system
 from harness.topology import Topology
 from harness.world import World
@@ -103,8 +114,8 @@ def fuzz(
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
     layouts = _layouts(topology_file, world, flow, tokens)
-    if nodes is not None and nodes > world:
-        raise UsageError(f"{world} ranks cannot be placed on {nodes} nodes")
+    if nodes is not None:
+        check_nodes(nodes, world)
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
@@ -116,20 +127,32 @@ def fuzz(
             strategy = scenarios(world, topologies=layouts, system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
         else:
             strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)
-        nodes = nodes or (1 if ranks.platform.node_bound else None)
-        if nodes is not None:
-            strategy = on_nodes(strategy, world, nodes)
+        if nodes is not None or ranks.platform.node_bound:
+            strategy = on_nodes(strategy, world, nodes or 1)
         campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts)
-        try:
-            with terminal.progress(console, limit) as campaign.progress:
-                tally = campaign.run(limit, minutes)
-        finally:  # with Ctrl-C, or where a plug-in raises, what was found is not lost
-            if campaign.tally.found or not isinstance(sys.exception(), UsageError):
-                terminal.summary(console, campaign.tally)
-                data.write(data.fuzz(campaign.tally, ranks, facts), json_file)
+        tally = _run(campaign, limit, minutes, console, json_file, facts)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError(f"nothing was tested: all {tally.draws} draws were vacuous")
     raise typer.Exit(1 if tally.found else 0)
+
+
+def _run(
+    campaign: Campaign,
+    draws: int | None,
+    minutes: float | None,
+    console: Console,
+    json_file: str | None,
+    facts: dict[str, Any],
+) -> Tally:
+    """Run a campaign and tell what came of it; with Ctrl-C, or where a plug-in raises, what was found until then."""
+    try:
+        with terminal.progress(console, draws) as campaign.progress:
+            campaign.run(draws, minutes)
+    finally:
+        if campaign.tally.found or not isinstance(sys.exception(), UsageError):
+            terminal.summary(console, campaign.tally)
+            data.write(data.fuzz(campaign.tally, campaign.world, facts), json_file)
+    return campaign.tally
 
 
 @app.command()

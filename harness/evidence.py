@@ -51,6 +51,7 @@ KINDS = (
         environment={"NCCL_CHECK_MODE": "DEBUG_GLOBAL"},
     ),
     Kind("stamps", (2, 29, 2), "mapping: stamps of all ranks, read through peer pointers without NCCL", simulated=True),
+    Kind("digests", (2, 27), "data: a digest of every output, for comparing worlds", simulated=True),
     Kind("differential", (2, 31), "bits: the same call again, forced to the legacy path", simulated=True),
 )
 NAMES = tuple(kind.name for kind in KINDS)

@@ -94,9 +94,12 @@ def path(case: Case) -> Facts:
 
 
 def data(case: Case) -> Facts:
-    """What each output held. Bytes of a wrong one may be anybody's, so that it is wrong is all that is said of it."""
+    """What each output held; None in a world without digests. Bytes of a wrong one may be anybody's, so that it is
+    wrong is all that is said of it."""
     facts: Facts = {
-        Where(use.step, use.rank, "output"): f"crc32 {use.ran.digest:08x}" for use in _uses(case) if use.ran is not None
+        Where(use.step, use.rank, "output"): None if use.ran.digest is None else f"crc32 {use.ran.digest:08x}"
+        for use in _uses(case)
+        if use.ran is not None
     }
     for history in case.histories:
         for step, event in history.trace.steps():

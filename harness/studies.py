@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -95,7 +96,8 @@ def agree(
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 200
-    with World(world, against, deadline=deadline) as other, World(world, "sim", deadline=deadline) as simulation:
+    ranks = partial(World, world, deadline=deadline, evidence=("digests",))
+    with ranks(against) as other, ranks("sim") as simulation:
         facts = environment.describe(other)
         console.print(f"sim against {against}: {other.platform.why}", highlight=False)
         via: Via = "mixed" if other.facts.get("kernels", True) else "library"

@@ -141,11 +141,11 @@ class Called(_Event, frozen=True, tag="called"):
 
 class Ran(_Event, frozen=True, tag="ran"):
     """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: who says so.
-    `digest`: CRC-32 of the bytes that its output view then held."""
+    `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`."""
 
     path: str
     evidence: str
-    digest: int = 0
+    digest: int | None = None
 
 
 class Mismatch(_Event, frozen=True, tag="mismatch"):

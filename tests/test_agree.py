@@ -26,7 +26,7 @@ DRAWS = 12
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[World]:
     """Four ranks; smaller scenarios take the first ones."""
-    with World(4, "sim") as world:
+    with World(4, "sim", evidence=("digests",)) as world:
         yield world
 
 
@@ -41,7 +41,7 @@ def drawn(pool: str, count: int = DRAWS) -> list[Scenario]:
 def equal(ranks: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Agreement, Path]:
     """Every design on two worlds that do not differ."""
     folder = tmp_path_factory.mktemp("equal")
-    with World(4, "sim") as second:
+    with World(4, "sim", evidence=("digests",)) as second:
         return Comparison(ranks, second, folder).run(sample(common(4, pools=POOLS), 40, seed=3)), folder
 
 

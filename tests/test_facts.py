@@ -26,7 +26,7 @@ CROSSED: tuple[Step, ...] = (Allocate("a", "tp", 64), Allocate("b", "attn_tp", 6
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[World]:
     """Four ranks; smaller scenarios take the first ones."""
-    with World(4, "sim") as world:
+    with World(4, "sim", evidence=("digests",)) as world:
         yield world
 
 

@@ -33,7 +33,7 @@ ADDRESSES, COMMUNICATORS, SEGMENTS = (reason.name for reason in REASONS)
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[World]:
-    with World(2, "sim") as world:
+    with World(2, "sim", evidence=("digests",)) as world:
         yield world
 
 

@@ -8,7 +8,7 @@ worlds, few steps, small sizes and plain dtypes.
 from harness.strategies.batches import PATIENCE, batch, distinct, sample
 from harness.strategies.common import common, is_common
 from harness.strategies.flows import TOKENS, Tokens, applies, check_world, flows
-from harness.strategies.placements import on_nodes
+from harness.strategies.placements import check_nodes, on_nodes
 from harness.strategies.programs import HAZARDS, LARGE_COUNTS, Via, programs, scenarios
 from harness.strategies.topologies import layouts, topologies
 
@@ -21,6 +21,7 @@ __all__ = [
     "Via",
     "applies",
     "batch",
+    "check_nodes",
     "check_world",
     "common",
     "distinct",

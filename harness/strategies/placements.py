@@ -15,10 +15,15 @@ def on_nodes(drawn: st.SearchStrategy[Scenario], world: int, nodes: int) -> st.S
 
     So processes that are bound to a node serve all of them. Raises `UsageError` for more nodes than ranks.
     """
-    if not 1 <= nodes <= world:
-        raise UsageError(f"{world} ranks cannot be placed on {nodes} nodes")
+    check_nodes(nodes, world)
     placement = Placement(nodes, -(-world // nodes)) if nodes > 1 else None
     return drawn.map(lambda scenario: msgspec.structs.replace(scenario, topology=_place(scenario.topology, placement)))
+
+
+def check_nodes(nodes: int, world: int) -> None:
+    """Raise `UsageError` if so many nodes have no rank each."""
+    if not 1 <= nodes <= world:
+        raise UsageError(f"{world} ranks cannot be placed on {nodes} nodes")
 
 
 def _place(topology: Topology, placement: Placement | None) -> Topology:

@@ -43,7 +43,7 @@ KEPT = sorted((Path(__file__).parents[2] / "topologies" / "seeds").glob("*.json"
 
 @pytest.fixture(scope="module")
 def world():
-    with World(RANKS, "nccl", deadline=60) as running:
+    with World(RANKS, "nccl", deadline=60, evidence=("digests",)) as running:
         yield running
 
 
@@ -53,7 +53,7 @@ def rules(draw: Draw) -> list[str]:
 
 def compare(world: World, drawn: list[Scenario], folder: Path) -> Agreement:
     """What comes of the drawn scenarios that both substrates can run and that do not hang, on both."""
-    with World(RANKS, "sim") as simulated:
+    with World(RANKS, "sim", evidence=("digests",)) as simulated:
         chosen = [scenario for scenario in drawn if is_common(scenario) and simulated.run(scenario).clean]
         return Comparison(simulated, world, folder).run(chosen)
 
