@@ -164,6 +164,7 @@ def replay(
     collectives: CollectivesOption = None,
     sites: Annotated[Sites | None, typer.Option(help="Buffer sites in place of the seed's.")] = None,
     evidence: EvidenceOption = None,
+    deadline: DeadlineOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
@@ -172,7 +173,7 @@ def replay(
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
     runs = []
-    with World(scenario.world, substrate, evidence=evidence or ()) as world:
+    with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
         facts = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
         for findings in run_again(world, scenario, times):

@@ -9,6 +9,7 @@ import os
 
 import msgspec
 
+MAX_CTAS = "NCCL_MAX_CTAS"
 CTAS_OF_A_GPU = 32
 """Thread blocks of NCCL kernels that the ranks on one GPU may hold together: their kernels spin, and are to be
 resident side by side (4 for each of 8 ranks, 2 of 16, as measured)."""
@@ -85,8 +86,13 @@ def nccl_environment(ranks_per_gpu: int) -> dict[str, str]:
     environment = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1"}
     if ranks_per_gpu > 1:
         environment["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
-        environment["NCCL_MAX_CTAS"] = os.environ.get("NCCL_MAX_CTAS", str(max(1, CTAS_OF_A_GPU // ranks_per_gpu)))
+        environment |= cta_environment(ranks_per_gpu)
     return environment
+
+
+def cta_environment(ranks: int) -> dict[str, str]:
+    """Environment that leaves each of `ranks` ranks on one GPU its part of it; what is set already stands."""
+    return {MAX_CTAS: os.environ.get(MAX_CTAS, str(max(1, CTAS_OF_A_GPU // ranks)))}
 
 
 def node_environment(node: int) -> dict[str, str]:

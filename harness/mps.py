@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -167,8 +168,17 @@ def _launch(environment: dict[str, str]) -> str:
 
 
 def _daemons() -> set[int]:
+    """Control daemons and servers that run; those that ended and are still listed, as in a container without an
+    init process, are none."""
     named = ((process.pid, process.info["name"] or "") for process in psutil.process_iter(["name"]))
-    return {pid for pid, name in named if CONTROL.startswith(name[:15]) and name}
+    return {pid for pid, name in named if CONTROL.startswith(name[:15]) and name and _runs(pid)}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_ours(pid: int, folder: Path) -> bool:
@@ -180,11 +190,17 @@ def _is_ours(pid: int, folder: Path) -> bool:
 
 def _end(pids: list[int]) -> None:
     """Wait for processes that were told to end, and kill those that do not."""
-    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, left = psutil.wait_procs(processes, timeout=PATIENCE / 2)
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=PATIENCE / 2)
+    _wait(pids)
+    for pid in filter(_runs, pids):
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).kill()
+    _wait(pids)
+
+
+def _wait(pids: list[int]) -> None:
+    end = time.monotonic() + PATIENCE / 2
+    while any(map(_runs, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from harness.mps import Mps
 
 NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
+TURNS_DEADLINE = 90.0
+"""Seconds that a draw may take where ranks take turns on a GPU."""
 
 
 class Platform(msgspec.Struct, frozen=True):
@@ -42,7 +44,9 @@ class Platform(msgspec.Struct, frozen=True):
     def on(self, served: Mps) -> Platform:
         """The same, with ranks that share GPUs as `served` lets them."""
         why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"
-        return msgspec.structs.replace(self, why=why, environment={**self.environment, **served.environment})
+        deadline = self.deadline if served.serves else TURNS_DEADLINE
+        environment = {**self.environment, **served.environment}
+        return msgspec.structs.replace(self, why=why, deadline=deadline, environment=environment)
 
     def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
         """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""
@@ -106,7 +110,7 @@ def _nccl(ranks: int, evidence: Sequence[str]) -> Platform:
     return Platform(
         "nccl",
         f"{len(found)} GPU(s) and NCCL {text}",
-        deadline=90.0,
+        deadline=30.0,
         environment=environment,
         preload=("nccl.core", "harness.substrate.nccl.substrate"),
         gpus=len(found),

@@ -21,6 +21,7 @@ import pytest
 from harness import gpus, leases
 from harness.errors import MachineError, UsageError
 from harness.platforms import NCCL_FOR_SHARED_GPUS, choose
+from harness.seats import RANKS_PER_GPU
 
 ASKS = ("help", "version", "markers", "collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
 """Options of pytest with which it runs no test."""
@@ -90,6 +91,8 @@ def settle(config: pytest.Config) -> None:
         held.callback(leased.close)
         patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(leased.gpus))
         patch.setenv(VARIABLE, str(os.getpid()))
+        for name, value in gpus.cta_environment(RANKS_PER_GPU).items() if not share.whole else ():
+            patch.setenv(name, value)  # ranks of other workers spin on that GPU too
         config.stash[HEADER] = f"leased {leased}"
         return
     turn = held.enter_context(leases.take_turn(visible, patience))

@@ -29,7 +29,7 @@ def equip(patch: pytest.MonkeyPatch, count: int, nccl: tuple[int, int, int] = (2
 def _start() -> SimpleNamespace:
     _log("start")
     environment = {MPS_VARIABLE: "pipes of the test"}
-    return SimpleNamespace(environment=environment, how="a pretended daemon", close=lambda: _log("close"))
+    return SimpleNamespace(environment=environment, serves=True, how="a pretended daemon", close=lambda: _log("close"))
 
 
 def _log(event: str) -> None:
