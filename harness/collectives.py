@@ -111,9 +111,11 @@ class TritonCollectives:
 
 
 def _block(context: CollectiveContext, count: int) -> int:
-    """Elements a program handles. The interpreter pays by the program, so its blocks are large."""
-    largest = INTERPRETER_BLOCK if context.device.type == "cpu" else GPU_BLOCK
-    return min(largest, max(64, _power_of_two(count)))
+    """Elements a program handles. The interpreter pays by the program and by the element; a GPU, where every
+    block size is a kernel to compile, takes the same for all."""
+    if context.device.type != "cpu":
+        return GPU_BLOCK
+    return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
 
 
 BUILT_IN = {"triton": TritonCollectives}

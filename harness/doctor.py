@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from harness import environment, gpus, mps
+from harness import environment, gpus, mps, stacks
 from harness.errors import MachineError
 from harness.evidence import KINDS, dotted
 from harness.platforms import NCCL_FOR_SHARED_GPUS, NCCL_FOR_WINDOWS, choose
@@ -46,7 +46,8 @@ def _software(facts: dict[str, Any]) -> list[Row]:
         "triton": "kernel collectives, 3.6 or later",
     }
     rows = [Row(name, facts[name] or "missing", why) for name, why in needs.items()]
-    return [*rows, Row("cores", str(os.cpu_count()), "ranks of sim share them")]
+    spy = Row("py-spy", stacks.py_spy() or "missing", "native stacks of ranks that hang; Python's need nothing")
+    return [*rows, spy, Row("cores", str(os.cpu_count()), "ranks of sim share them")]
 
 
 def _hardware() -> list[Row]:

@@ -118,5 +118,5 @@ def bounded(frames: list[str]) -> str:
 
 
 def is_native(frame: str) -> bool:
-    """Whether a frame is one of a library, and not a line of source."""
-    return re.search(r":\d+\)$", frame) is None
+    """Whether a frame is one of a library, which may know its line of source, and not one of Python."""
+    return re.search(r"\.py:\d+\)$|\(<[^()]*>:\d+\)$", frame) is None

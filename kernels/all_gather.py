@@ -2,13 +2,14 @@
 
 Invariant: only the output is addressed through peers, as in NCCL's ST kernel, so the output is the
 buffer that must lie in a window of the group's communicator, at the same place on every rank.
+One compiled kernel serves all ranks, counts and alignments of a width: programs draw them all.
 """
 
 import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("source",))
 def all_gather_kernel(outputs, source, rank, count, BLOCK: tl.constexpr):
     """outputs: int64[size], address of each rank's output; source: `count` integers of the element width.
 

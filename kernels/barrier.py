@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("rank", "epoch"))
 def barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr):
     """pads: int64[SIZE], address of each rank's pad (int32[SIZE], one word for each sender). Grid (1,).
 

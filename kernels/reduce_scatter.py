@@ -2,6 +2,7 @@
 
 Invariant: only the source is addressed through peers, as in NCCL's LD kernel. Partial sums are kept
 in fp32 (int32 for int32) in group order and rounded once.
+One compiled kernel serves all ranks, counts and alignments of a size and dtype.
 """
 
 import triton
@@ -10,7 +11,7 @@ import triton.language as tl
 from kernels.rounding import to_bfloat16_bits
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("output",))
 def reduce_scatter_kernel(
     sources,
     output,

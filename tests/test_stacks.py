@@ -154,6 +154,14 @@ def test_a_line_names_the_call_into_a_library_and_the_line_of_source() -> None:
     assert line(*frames) == "rank 1: in ncclCommWindowRegister (libnccl.so.2) < register (communicator.py:53)"
 
 
+def test_a_library_that_knows_its_lines_of_source_is_still_a_library() -> None:
+    inside = "socketProgress (src/misc/socket.cc:82)", "ncclCommWindowRegister (src/dev_runtime.cc:1171)"
+    bound = "comm_window_register (nccl/bindings/nccl.pyx:900)", "__pyx_pw (nccl/nccl.cpython-312-x86_64-linux-gnu.so)"
+    told = line(*inside, *bound, "register (substrate/communicator.py:53)", "_run_code (<frozen runpy>:88)")
+    ends = "< register (communicator.py:53) < _run_code (<frozen runpy>:88)"
+    assert told == f"rank 1: in ncclCommWindowRegister (dev_runtime.cc:1171) {ends}"
+
+
 def test_a_line_leaves_out_what_has_no_name_and_what_only_wraps() -> None:
     frames = (
         "0x7f00 (libcuda.so.1)",

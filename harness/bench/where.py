@@ -7,8 +7,11 @@ and gives its figures. Nothing of it is there while no bench runs.
 from __future__ import annotations
 
 import functools
+import statistics
 import time
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -94,8 +97,12 @@ def told(substrate: Substrate, slots: dict[Group, int]) -> dict[str, float]:
     return seconds
 
 
-def latency(substrate: Substrate, slots: dict[Group, int], elements: int, repeats: int) -> float:
-    """Median seconds of a library all-gather of `elements` bf16 a rank, in a window, waited for. Collective."""
+def latency(substrate: Substrate, slots: dict[Group, int], elements: int, repeats: int) -> tuple[float, float]:
+    """Median seconds of a library all-gather of `elements` bf16 a rank, in a window. Collective.
+
+    First with every call waited for, as a program makes them; then with `CALLS` in a row waited for once, as latency
+    is mostly given, which leaves out what starting the call and learning of its end cost on the host.
+    """
     (group,) = slots
     substrate.start_recording(lambda event: None)
     substrate.world(len(group))
@@ -105,14 +112,22 @@ def latency(substrate: Substrate, slots: dict[Group, int], elements: int, repeat
         output = torch.empty(elements * len(group), dtype=torch.bfloat16, device=substrate.device)
     communicator.register(pool.segments[0])
     mine = output[communicator.rank * elements :][:elements]
-    times = []
-    for _ in range(repeats):
-        communicator.barrier()
-        began = time.perf_counter()
-        for _ in range(CALLS):
-            communicator.all_gather(output, mine)
-        times.append((time.perf_counter() - began) / CALLS)
-    del output, mine
+    gather = functools.partial(communicator.all_gather, output, mine)
+    waited = statistics.median(_timed(communicator, gather) for _ in range(repeats))
+    with mock.patch.object(substrate, "synchronize", return_value=None):
+        in_a_row = statistics.median(_timed(communicator, gather) for _ in range(repeats))
+    del output, mine, gather
     pool.close()
     substrate.end()
-    return sorted(times)[len(times) // 2]
+    return waited, in_a_row
+
+
+def _timed(communicator: Communicator, call: Callable[[], object]) -> float:
+    """Seconds of a call, of `CALLS` that all ranks start together."""
+    communicator.barrier()
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        call()
+    if communicator.substrate.device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / CALLS

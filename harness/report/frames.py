@@ -12,7 +12,9 @@ from harness.stacks import is_native
 
 PYTHON = 3
 """Lines of source shown, below the call into a library."""
-WRAPPERS = re.compile(r"\((libc|libpython|libpthread|ld-linux|libtorch_python|linux-vdso)[.\d-]|\.cpython-|^0x")
+WRAPPERS = re.compile(
+    r"\((libc|libpython|libpthread|ld-linux|libtorch_python|linux-vdso)[.\d-]|\.cpython-|\.pyx:\d|^0x"
+)
 """Frames that every native stack has above or below the library that matters, and those without a name."""
 
 

@@ -7,7 +7,7 @@ no symmetric kernel, and the trace says `legacy` for that reason.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import nccl.core as nc
@@ -35,7 +35,7 @@ GATHER, REDUCE = "SYMK_ST", "SYMK_LD"
 
 
 class NcclCommunicator(Communicator):
-    """One rank's end of an NCCL communicator, with a registered signal pad for kernels."""
+    """One rank's end of an NCCL communicator, with a registered signal pad once a kernel asks for it."""
 
     substrate: NcclSubstrate
 
@@ -121,8 +121,7 @@ class NcclCommunicator(Communicator):
 
     def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""
-        config = nc.NCCLCollConfig(alg_selection=selection, force_alg_selection=True) if selection else None
-        comm, stream = self.handle.comm, _stream()
+        config, comm, stream = _forced(selection) if selection else None, self.handle.comm, _stream()
         if op is None:
             comm.allgather(source, output, stream=stream, config=config)
         else:
@@ -136,19 +135,21 @@ class NcclHandle:
         self.comm, self.size = comm, int(comm.nranks)
         self.supports_windows = one_node and (version < PROPERTIES or _has_windows(comm))
         self.epoch = 0
+        self._has_pads = self.supports_windows and self.size > 1 and version >= PEER_POINTERS
         self._pad = 0
         self._window: object | None = None
-        if self.supports_windows and self.size > 1 and version >= PEER_POINTERS:
-            self._make_pad()
-
-    def _make_pad(self) -> None:
-        """Collective: allocate, clear and register the signal pad."""
-        self._pad = int(nccl.mem_alloc(PAD_BYTES))
-        _clear(self._pad, 4 * self.size)
-        self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
 
     def pads(self) -> list[int]:
-        """Address of every rank's pad."""
+        """Address of every rank's pad. Collective the first time: then the pad is allocated, cleared and registered.
+
+        Raises `NotOwned` where NCCL has no pointers to peers.
+        """
+        if not self._has_pads:
+            raise NotOwned
+        if self._window is None:
+            self._pad = int(nccl.mem_alloc(PAD_BYTES))
+            _clear(self._pad, 4 * self.size)
+            self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
         return [int(nccl.get_peer_device_pointer(self._window, 0, peer)) for peer in range(self.size)]
 
     def destroy(self) -> None:
@@ -159,6 +160,12 @@ class NcclHandle:
         if self._pad:
             nccl.mem_free(self._pad)
         self._window, self._pad = None, 0
+
+
+@cache
+def _forced(selection: str) -> nc.NCCLCollConfig:
+    """The configuration of a call that is forced to an algorithm selection; made once, which every call would pay."""
+    return nc.NCCLCollConfig(alg_selection=selection, force_alg_selection=True)
 
 
 def _stream() -> int:
