@@ -42,11 +42,11 @@ def equal(ranks: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Agree
     """Every design on two worlds that do not differ."""
     folder = tmp_path_factory.mktemp("equal")
     with World(4, "sim", evidence=("digests",)) as second:
-        return Comparison(ranks, second, folder).run(sample(common(4, pools=POOLS), 40, seed=3)), folder
+        return Comparison(ranks, second, folder).run(sample(common(4, pools=POOLS), 25, seed=3)), folder
 
 
 def test_two_equal_worlds_agree(equal: tuple[Agreement, Path]) -> None:
-    assert (equal[0].draws, equal[0].found) == (40, {})
+    assert (equal[0].draws, equal[0].found) == (25, {})
 
 
 def test_every_fact_is_compared(equal: tuple[Agreement, Path]) -> None:

@@ -26,7 +26,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two pools on one topology, eight draws a cell."""
     folder = tmp_path_factory.mktemp("matrix")
     save(FOUR, folder / "four.json")
-    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.07", "--json", "found.json")
+    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.04", "--json", "found.json")
 
 
 def cells(run: Run) -> list[dict[str, Any]]:
@@ -145,8 +145,8 @@ FUZZED: dict[str, tuple[tuple[str, ...], int]] = {
     "flows with the default system": (("--flow", "all", "--draws", "12", "--world", "4"), 0),
     "one flow": (("--flow", "moe-scatter", "--draws", "6", "--world", "4"), 0),
     "flows of uneven tokens": (("--flow", "all", "--tokens", "uneven", "--draws", "12", "--world", "4"), 0),
-    "implicit sites": (("--flow", "all", "--sites", "implicit", "--draws", "24", "--collectives", "library"), 1),
-    "implicit sites in free programs": (("--sites", "implicit", "--draws", "40", "--world", "4"), 1),
+    "implicit sites": (("--flow", "all", "--sites", "implicit", "--draws", "12", "--collectives", "library"), 1),
+    "implicit sites in free programs": (("--sites", "implicit", "--draws", "20", "--world", "4"), 1),
 }
 
 
@@ -166,7 +166,7 @@ def test_fuzzing_flows_and_sites_finds_what_is_wrong_and_no_more(fuzzed: tuple[R
 @pytest.fixture(scope="module")
 def seed_of_implicit_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     folder = tmp_path_factory.mktemp("implicit")
-    run = symm(folder, "fuzz", "--sites", "implicit", "--draws", "40", "--world", "2", *SIM, "--json", "-")
+    run = symm(folder, "fuzz", "--sites", "implicit", "--draws", "16", "--world", "2", *SIM, "--json", "-")
     return lambda: folder / run.data["findings"][0]["seed_file"]
 
 
