@@ -63,6 +63,7 @@ app = typer.Typer(
 )
 app.command()(studies.matrix)
 app.command()(studies.agree)
+app.command()(studies.faults)
 app.add_typer(studies.bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]

@@ -23,11 +23,12 @@ GPU_BLOCK = 1024
 
 
 class CollectiveContext:
-    """What a kernel collective may know: `rank` in the group, `size`, and where its peers' memory is."""
+    """What a kernel collective may know: `rank` in the group, `size`, `group` (global ranks, in communicator order),
+    and where its peers' memory is."""
 
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
-        self.rank, self.size = communicator.rank, communicator.size
+        self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
         self.device = communicator.substrate.device
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:

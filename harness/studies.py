@@ -15,6 +15,9 @@ from harness.agree import Comparison
 from harness.arguments import DeadlineOption, JsonOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
+from harness.campaign import Campaign, Tally
+from harness.faults.catalogue import select
+from harness.faults.proof import Outcome, prove, sound
 from harness.program import Sites
 from harness.report import data, terminal
 from harness.strategies import Tokens, Via, common, distinct
@@ -111,6 +114,48 @@ def agree(
             terminal.agreement(console, compared, ("sim", against))
             data.write(data.agreement(compared, facts), json_file)
     raise typer.Exit(1 if compared.found else 0)
+
+
+def faults(
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only these faults; repeatable. Default: all.")
+    ] = None,
+    seeds_each: Annotated[int, typer.Option("--seeds", min=1, help="Seeds with which each fault is looked for.")] = 5,
+    draws: Annotated[int, typer.Option(min=1, help="Most draws with one seed.")] = 1000,
+    clean: Annotated[int, typer.Option(min=0, help="Draws over what is right, after the faults.")] = 500,
+    world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    substrate: SubstrateOption = "auto",
+    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    deadline: DeadlineOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Plant every fault of the catalogue, look for each, and then look where there is none: 1 if one is missed."""
+    data.check_target(json_file)
+    chosen = select(only or ())
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    outcomes: list[Outcome] = []
+    tally = Tally()
+    with World(world, substrate, deadline=deadline) as ranks:
+        facts = environment.describe(ranks)
+        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        shown = [fault for fault in chosen if ranks.platform.name not in fault.not_on]
+        for fault in chosen:
+            if fault not in shown:
+                console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
+        try:
+            with terminal.counting(console, "faults", len(shown)) as advance:
+                for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir):
+                    outcomes.append(outcome)
+                    advance(f"{outcome.fault.id} {outcome.fault.name}: {outcome.verdict}")
+            with terminal.progress(console, clean, "clean") as update:
+                campaign = Campaign(ranks, sound(world), seeds_dir / "clean", environment=facts, progress=update)
+                tally = campaign.tally
+                campaign.run(clean)
+        finally:  # Ctrl-C included: what was found is not lost
+            terminal.faults(console, outcomes, tally)
+            data.write(data.faults(outcomes, tally, facts), json_file)
+    raise typer.Exit(0 if all(outcome.is_found for outcome in outcomes) and not tally.found else 1)
 
 
 @bench.command()

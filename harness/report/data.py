@@ -13,6 +13,7 @@ import msgspec
 from harness.agree import Agreement
 from harness.campaign import Tally
 from harness.errors import UsageError
+from harness.faults.proof import Outcome
 from harness.matrix import Cell
 from harness.oracle import oracles_on
 from harness.seeds import write_whole
@@ -55,6 +56,16 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
 def matrix(cells: Sequence[Cell], environment: dict[str, Any]) -> dict[str, Any]:
     """The verdict matrix."""
     return {"schema": SCHEMA, "environment": environment, "cells": [cell.as_data() for cell in cells]}
+
+
+def faults(outcomes: Sequence[Outcome], clean: Tally, environment: dict[str, Any]) -> dict[str, Any]:
+    """What came of the planted faults, and of draws without any."""
+    return {
+        "schema": SCHEMA,
+        "faults": [outcome.as_data() for outcome in outcomes],
+        "clean": {"draws": clean.draws, "findings": [found.finding.rule for found in clean.found.values()]},
+        "environment": environment,
+    }
 
 
 def agreement(compared: Agreement, environment: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.agree import Agreement, Disagreement
 from harness.campaign import Tally
 from harness.facts import ANYWHERE
+from harness.faults.proof import Outcome
 from harness.findings import Record
 from harness.keeper import Found
 from harness.matrix import Cell
@@ -142,6 +143,21 @@ def matrix(console: Console, cells: Sequence[Cell]) -> None:
     for name in dict.fromkeys(cell.topology for cell in cells):
         rows = [(c.sites, c.tokens, c.pool, c.verdict) for c in cells if c.topology == name]
         table(console, ("sites", "tokens", "pool", "verdict"), rows, title=name)
+
+
+def faults(console: Console, outcomes: Sequence[Outcome], clean: Tally) -> None:
+    """The planted faults, and the draws without any."""
+    rows = []
+    for outcome in outcomes:
+        said = outcome.as_data()
+        size = f"{said['world']}, {said['steps']}" if outcome.found else ""
+        found = f"{said['found']} of {said['of']}"
+        rules = "\n".join(map(str, outcome.rules))
+        rows.append((said["id"], outcome.fault.name, found, rules, said["median_draws"], said["median_seconds"], size))
+    columns = "fault", "name", "found", "rules", "draws", "seconds", "ranks, steps"
+    table(console, columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
+    found = ", ".join(clean.found) or "no finding"
+    console.print(f"Without a fault: {clean.draws} draws, {found}.", highlight=False)
 
 
 def agreement(console: Console, compared: Agreement, names: tuple[str, str]) -> None:

@@ -4,40 +4,44 @@ Invariant: a class differs from the sound one it derives from in its fault alone
 names the rule that it must break and the fault of the catalogue that it resembles.
 """
 
-from tests.planted.collectives import (
+from harness.faults.kernels import (
     AddsInBfloat16,
-    CrashesInKernel,
-    Dawdles,
-    LeavesEarly,
     LosesLastPeer,
     MissesTail,
     NoFirstBarrier,
-    NoLastBarrier,
     Overruns,
-    SkipsACall,
     SoundKernels,
 )
-from tests.planted.ends import Dies, Exits, Sleeps, WritesToNull
-from tests.planted.pools import (
+from harness.faults.pools import (
     AlwaysRegisters,
-    CollectsGarbage,
-    DeregistersAlone,
     EveryGroup,
     FirstGroupOnly,
     ForgetsToDeregister,
     IgnoresNull,
     KeepsATensor,
-    KeepsEverything,
-    NeverRegisters,
     OppositeOrder,
     OutsideThePool,
     RegistersAlone,
-    RegistersLate,
     RemembersAddresses,
     RemembersSegments,
-    ReversedOrder,
     ShortWindow,
     Sound,
+)
+from tests.planted.collectives import (
+    CrashesInKernel,
+    Dawdles,
+    LeavesEarly,
+    NoLastBarrier,
+    SkipsACall,
+)
+from tests.planted.ends import Dies, Exits, Sleeps, WritesToNull
+from tests.planted.pools import (
+    CollectsGarbage,
+    DeregistersAlone,
+    KeepsEverything,
+    NeverRegisters,
+    RegistersLate,
+    ReversedOrder,
 )
 
 __all__ = [

@@ -1,0 +1,128 @@
+"""Looks for planted faults: each with several seeds, and nothing where there is none.
+
+Invariant: a fault counts as found only where the first rule that the first failing draw broke is the one that it
+must break.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from hypothesis import strategies as st
+
+from harness.campaign import Campaign, Limits
+from harness.faults.catalogue import Fault
+from harness.keeper import Found
+from harness.program import Scenario, System
+from harness.strategies import flows, scenarios
+from harness.world import World
+
+LIMITS = Limits(more=1, shrinks=40, known_seconds=10.0, reduce_seconds=8.0)
+
+
+class Hunt(msgspec.Struct, frozen=True):
+    """What came of looking for a fault with one seed. `seconds` are those until the first finding."""
+
+    rule: str
+    """The first finding's; empty if there was none."""
+    rules: tuple[str, ...]
+    """Those of the smallest case."""
+    draws: int
+    seconds: float
+    world: int
+    steps: int
+    seed_file: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A fault and the hunts for it."""
+
+    fault: Fault
+    hunts: tuple[Hunt, ...]
+
+    @property
+    def found(self) -> list[Hunt]:
+        """The hunts that named the rule they had to name first."""
+        return [hunt for hunt in self.hunts if hunt.rule == self.fault.rules[0]]
+
+    @property
+    def is_found(self) -> bool:
+        return len(self.found) == len(self.hunts)
+
+    @property
+    def rules(self) -> list[str]:
+        """Those that were broken, by any seed."""
+        return list(dict.fromkeys(rule for hunt in self.hunts for rule in hunt.rules))
+
+    @property
+    def verdict(self) -> str:
+        """What a person reads."""
+        found = self.found
+        if not found:
+            return f"missed with {len(self.hunts)} seeds"
+        draws = statistics.median(hunt.draws for hunt in found)
+        return f"found with {len(found)} of {len(self.hunts)} seeds, after {draws:g} draws"
+
+    def as_data(self) -> dict[str, object]:
+        """Plain data: medians over the hunts that found it, and the largest of the small cases."""
+        found = self.found
+        return {
+            "id": self.fault.id,
+            "name": self.fault.name,
+            "found": len(found),
+            "of": len(self.hunts),
+            "rules": self.rules,
+            "median_draws": statistics.median(hunt.draws for hunt in found) if found else None,
+            "median_seconds": round(statistics.median(hunt.seconds for hunt in found), 3) if found else None,
+            "world": max((hunt.world for hunt in found), default=None),
+            "steps": max((hunt.steps for hunt in found), default=None),
+            "seed_files": [hunt.seed_file for hunt in self.hunts if hunt.seed_file],
+        }
+
+
+def prove(
+    world: World, faults: Sequence[Fault], seeds: int, draws: int, size: int, seeds_dir: Path
+) -> Iterator[Outcome]:
+    """Look for each fault with seeds 0 to `seeds - 1`, in worlds of at most `size` ranks and `draws` draws each."""
+    for fault in faults:
+        hunts = [_hunt(world, fault, seed, draws, size, seeds_dir / fault.id / str(seed)) for seed in range(seeds)]
+        yield Outcome(fault, tuple(hunts))
+
+
+def _hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path) -> Hunt:
+    began = time.monotonic()
+    first: list[float] = []
+
+    def noticed(tally: object) -> None:
+        if campaign.tally.found and not first:
+            first.append(time.monotonic() - began)
+
+    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=LIMITS)
+    tally = campaign.run(draws)
+    if not tally.found:
+        return Hunt("", (), tally.draws, time.monotonic() - began, 0, 0, "")
+    found = min(tally.found.values(), key=_order)
+    return Hunt(
+        found.finding.rule,
+        tuple(tally.found),
+        found.draws_to_find,
+        first[0],
+        found.scenario.world,
+        len(found.scenario.steps),
+        found.seed_file,
+    )
+
+
+def _order(found: Found) -> int:
+    return found.draws_to_find
+
+
+def sound(size: int) -> st.SearchStrategy[Scenario]:
+    """Everything right: the default system and a pool for each group, free programs and flows, both collectives."""
+    padded = flows(size, tokens="padded", system=System("per-group"))
+    mine = [flows(size, tokens=tokens) for tokens in ("engine", "padded", "uneven")]
+    return st.one_of(scenarios(size), scenarios(size, system=System("per-group")), padded, *mine)
