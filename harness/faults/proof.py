@@ -1,6 +1,6 @@
 """Looks for planted faults: each with several seeds, and nothing where there is none.
 
-Invariant: a fault counts as found only where the first rule that the first failing draw broke is the one that it
+Invariant: a fault counts as found only where the first rule that the first failing draw broke is one that it
 must break.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
+from harness import seeds
 from harness.campaign import Campaign, Limits
 from harness.faults.catalogue import Fault
 from harness.keeper import Found
@@ -21,7 +22,7 @@ from harness.program import Scenario, System
 from harness.strategies import flows, scenarios
 from harness.world import World
 
-LIMITS = Limits(more=1, shrinks=40, known_seconds=10.0, reduce_seconds=8.0)
+LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0, reduce_seconds=10.0)
 
 
 class Hunt(msgspec.Struct, frozen=True):
@@ -46,8 +47,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def found(self) -> list[Hunt]:
-        """The hunts that named the rule they had to name first."""
-        return [hunt for hunt in self.hunts if hunt.rule == self.fault.rules[0]]
+        """The hunts that named a rule first that the fault must break."""
+        return [hunt for hunt in self.hunts if hunt.rule in self.fault.rules]
 
     @property
     def is_found(self) -> bool:
@@ -85,11 +86,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def prove(
-    world: World, faults: Sequence[Fault], seeds: int, draws: int, size: int, seeds_dir: Path
+    world: World, faults: Sequence[Fault], tries: int, draws: int, size: int, seeds_dir: Path
 ) -> Iterator[Outcome]:
-    """Look for each fault with seeds 0 to `seeds - 1`, in worlds of at most `size` ranks and `draws` draws each."""
+    """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each."""
     for fault in faults:
-        hunts = [_hunt(world, fault, seed, draws, size, seeds_dir / fault.id / str(seed)) for seed in range(seeds)]
+        hunts = [_hunt(world, fault, seed, draws, size, seeds_dir / fault.id / str(seed)) for seed in range(tries)]
         yield Outcome(fault, tuple(hunts))
 
 
@@ -108,7 +109,7 @@ def _hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: 
     found = min(tally.found.values(), key=_order)
     return Hunt(
         found.finding.rule,
-        tuple(tally.found),
+        tuple(dict.fromkeys(record.rule for record in seeds.load(found.seed_file).findings)),
         found.draws_to_find,
         first[0],
         found.scenario.world,
