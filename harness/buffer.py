@@ -29,11 +29,12 @@ class Canary:
 
 
 class Buffer:
-    """A live buffer: `body`, and behind it a guard of canaries."""
+    """A live buffer: `body`, and behind it a guard of canaries; none if the buffer came while a graph was captured,
+    when nothing can be written."""
 
-    def __init__(self, name: str, whole: torch.Tensor, elements: int) -> None:
+    def __init__(self, name: str, whole: torch.Tensor, elements: int, guarded: bool = True) -> None:
         self.name, self.body = name, whole[:elements]
-        self.guard = Canary(name, "guard", whole[elements:], GUARD_SALT)
+        self.guard = Canary(name, "guard", whole[elements:], GUARD_SALT) if guarded else None
 
     def fences(self, start: int, end: int) -> list[Canary]:
         """Canaries on both sides of `body[start:end]`, as far as the body reaches."""

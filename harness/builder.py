@@ -19,11 +19,15 @@ from harness.program import (
     AllGather,
     Allocate,
     Ballast,
+    Capture,
     Deny,
     Elements,
+    EndCapture,
+    Prepare,
     Recreate,
     ReduceScatter,
     Release,
+    Replay,
     Step,
     Straggle,
     Trim,
@@ -33,6 +37,7 @@ from harness.program import (
 from harness.topology import Topology
 
 Hazard = Literal["ballast", "deny", "uneven"]
+REDUCED = ("float32", "bfloat16", "float16", "int32")
 LARGEST_ACTION = 3
 """Steps an action may take: two buffers and a collective."""
 LARGEST_BYTES = 16 << 20
@@ -82,6 +87,8 @@ class Builder:
         self._steps: list[Step] = []
         self._live: list[_Live] = []
         self._names = 0
+        self._graphs: dict[str, set[Group]] = {}
+        """The groups of each graph; none once their communicators were replaced."""
 
     def build(self, actions: Sequence[Action], last: Action) -> tuple[Step, ...]:
         """Compile as many actions as fit in `max_steps`, and `last` whatever else fits."""
@@ -95,12 +102,12 @@ class Builder:
 
     def _take(self, action: Action, limit: int) -> bool:
         """Compile one action, unless it would pass the limit."""
-        steps, live = len(self._steps), [*self._live]
+        steps, live, graphs = len(self._steps), [*self._live], dict(self._graphs)
         getattr(self, f"_{action.kind}")(action)
         if len(self._steps) <= limit:
             return True
         del self._steps[steps:]
-        self._live = live
+        self._live, self._graphs = live, graphs
         return False
 
     def _family(self, action: Action) -> str:
@@ -231,6 +238,8 @@ class Builder:
         self._steps.append(Recreate(family))
         for live in self._live:
             live.stale |= bool(gone & set(self._topology.families[live.family]))
+        for graph, groups in self._graphs.items():
+            self._graphs[graph] = groups if not gone & groups else set()
 
     def _straggle(self, action: Action) -> None:
         self._steps.append(Straggle(action.buffer % self._topology.world, action.offset))
@@ -239,6 +248,36 @@ class Builder:
         name = self._name()
         rank = action.buffer % self._topology.world
         self._steps.append(Ballast(name, self._family(action), rank, max(1, action.room + action.count)))
+
+    def _graph(self, action: Action) -> None:
+        """A graph over one collective in place: a warm-up, and the same again in the capture."""
+        family, graph = self._family(action), f"g{len(self._graphs)}"
+        self._graphs[graph] = {*self._topology.families[family]}
+        gathers = action.part != "plain"
+        dtype = action.dtype if gathers or action.dtype in REDUCED else "float32"
+        count = min(action.count, KERNEL_COUNT)
+        needs = [count * self._size(family, rank) for rank in range(self._topology.world)]
+        op = "sum" if gathers else self._op(replace(action, via="library"), family, dtype)
+        self._steps.append(Prepare(graph))
+        for is_captured in (False, True):
+            if is_captured:
+                self._steps.append(Capture(graph))
+            whole = self._new(action, family, needs, dtype, "window", roomy=False)
+            view = View(whole.name)
+            self._steps.append(
+                AllGather(family, view, count) if gathers else ReduceScatter(family, view, count, op=op)  # type: ignore[arg-type]
+            )
+            if not is_captured or action.fresh:
+                self._live.remove(whole)
+                self._steps.append(Release(whole.name))
+        self._steps.append(EndCapture(graph))
+        if not action.fresh:
+            self._live.remove(whole)  # only the graph writes it
+
+    def _replay(self, action: Action) -> None:
+        usable = [graph for graph, groups in self._graphs.items() if groups]
+        if usable:
+            self._steps.append(Replay(usable[action.buffer % len(usable)]))
 
     def _deny(self, action: Action) -> None:
         self._steps.append(Deny(action.buffer % self._topology.world))

@@ -7,9 +7,7 @@ writes, never in what is asked; inputs and exact results follow from (seed, step
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_right
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,8 +16,10 @@ from harness import cross_checks, trace, values
 from harness.buffer import Buffer, Canary
 from harness.collectives import CollectiveContext
 from harness.context import ProcessGroup
+from harness.exchange import Exchange
+from harness.graphs import CapturedCall
 from harness.guard import NotOwned, guarded
-from harness.program import AllGather, Collective, View, at, counts_in, is_uneven
+from harness.program import AllGather, Collective, View, at, is_uneven
 from harness.substrate.base import Substrate
 from harness.trace import Operand
 
@@ -31,12 +31,12 @@ class Call:
         self, substrate: Substrate, buffers: Mapping[str, Buffer], step: Collective, group: ProcessGroup
     ) -> None:
         self._substrate, self._buffers, self._step = substrate, buffers, step
-        self._communicator, self._mine = group.communicator, group.rank
-        self._counts = counts_in(step, group.ranks)
+        self._communicator = group.communicator
+        self._exchange = Exchange(step, group.ranks, group.rank, substrate.device)
         self._is_uneven = is_uneven(step, group.ranks)
-        self._starts = list(accumulate(self._counts, initial=0))
-        whole = self._view(step.whole, self._starts[-1])
-        part = self._chunk(whole) if step.part is None else self._view(step.part, self._counts[self._mine])
+        whole = self._view(step.whole, self._exchange.starts[-1])
+        mine = self._exchange.counts[group.rank]
+        part = self._exchange.chunk(whole) if step.part is None else self._view(step.part, mine)
         names = step.whole.buffer, (step.part or step.whole).buffer
         if isinstance(step, AllGather):
             (self._output, self._source), (self._into, self._from) = (whole, part), names
@@ -47,18 +47,13 @@ class Call:
         start = at(view.offset, self._substrate.rank)
         return self._buffers[view.buffer].body[start : start + count]
 
-    def _chunk(self, whole: torch.Tensor) -> torch.Tensor:
-        """This rank's chunk of the last axis."""
-        return whole[..., self._starts[self._mine] : self._starts[self._mine + 1]]
-
     def run(self, keys: list[int], kernel: Any) -> None:
         """Collective over the group. `kernel` is the system under test for steps that go through one."""
         fences = [] if self._step.output is None else self._fences(self._step.output)
         expected = self._fill(keys, wide=self._step.via == "kernel")
         if "stamps" in self._substrate.evidence and self._is_library:
             cross_checks.stamp(self._communicator, *self._peer_addressed)
-        operands = _operand(self._from, self._source), _operand(self._into, self._output)
-        self._substrate.record(trace.Called(self._communicator.ident, *operands))
+        self._record_operands()
         try:
             path, evidence = self._dispatch(kernel)
         except NotOwned:  # an engine falls back to the library here, and so does the harness
@@ -67,11 +62,25 @@ class Call:
         self._substrate.synchronize()
         digest = _digest(self._output) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest))
-        self._compare(expected)
+        if (mismatch := self._exchange.compare(self._into, self._output, expected)) is not None:
+            self._substrate.record(mismatch)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
         if "differential" in self._substrate.evidence and self._is_library:
             self._run_again(keys, path)
+
+    def capture(self, index: int) -> CapturedCall:
+        """Capture the library's call, made at step `index`. Local; what is captured is collective."""
+        captured = CapturedCall(self._substrate, self._exchange, index, self._into)
+        captured.before(self._output, self._source)
+        self._record_operands()
+        self._substrate.record(trace.Ran(*self._library()))
+        captured.after(self._output)
+        return captured
+
+    def _record_operands(self) -> None:
+        operands = _operand(self._from, self._source), _operand(self._into, self._output)
+        self._substrate.record(trace.Called(self._communicator.ident, *operands))
 
     @property
     def _is_library(self) -> bool:
@@ -99,16 +108,10 @@ class Call:
 
     def _fill(self, keys: list[int], wide: bool) -> torch.Tensor:
         """Poison the output, fill this rank's source, and return the exact result."""
-        device, dtype = self._substrate.device, self._source.dtype
         values.poison(self._output)
-        if isinstance(self._step, AllGather):
-            inputs = values.gather_values(keys, max(self._counts), dtype, device)
-            chunks = [row[:count] for row, count in zip(inputs, self._counts, strict=True)]
-            values.bits(self._source).copy_(values.bits(chunks[self._mine]))
-            return torch.cat(chunks)
-        inputs = values.reduce_values(keys, self._starts[-1], dtype, self._step.op, wide, device)
-        self._source.copy_(inputs[self._mine])
-        return values.reduce_result(self._chunk(inputs), self._step.op)
+        mine, expected = self._exchange.inputs(keys, self._source.dtype, wide)
+        values.bits(self._source).copy_(values.bits(mine))
+        return expected
 
     def _dispatch(self, kernel: Any) -> tuple[str, str]:
         if self._step.via == "library" or self._communicator.size == 1:
@@ -124,21 +127,10 @@ class Call:
         return "kernel", "the kernel under test"
 
     def _library(self) -> tuple[str, str]:
-        counts = self._counts if self._is_uneven else None
+        counts = self._exchange.counts if self._is_uneven else None
         if isinstance(self._step, AllGather):
             return self._communicator.all_gather(self._output, self._source, counts)
         return self._communicator.reduce_scatter(self._output, self._source, self._step.op, counts)
-
-    def _compare(self, expected: torch.Tensor) -> None:
-        """Record where the output differs from the exact result, bit for bit."""
-        found, exact = values.bits(self._output), values.bits(expected)
-        if torch.equal(found, exact):
-            return
-        wrong = (found != exact).nonzero().flatten()
-        index = int(wrong[0])
-        chunk = bisect_right(self._starts, index) - 1 if isinstance(self._step, AllGather) else self._mine
-        shown = _shown(expected, index), _shown(self._output, index)
-        self._substrate.record(trace.Mismatch(self._into, wrong.numel(), found.numel(), index, chunk, *shown))
 
 
 def _operand(buffer: str, view: torch.Tensor) -> Operand:
@@ -148,9 +140,3 @@ def _operand(buffer: str, view: torch.Tensor) -> Operand:
 def _digest(view: torch.Tensor) -> int:
     """CRC-32 of a view's bytes, the same on every device."""
     return zlib.crc32(values.bits(view).cpu().numpy().data)
-
-
-def _shown(tensor: torch.Tensor, index: int) -> str:
-    """One element as value and bits."""
-    mask = (1 << 8 * tensor.element_size()) - 1
-    return f"{tensor[index].item()!r} (0x{int(values.bits(tensor)[index]) & mask:0{2 * tensor.element_size()}x})"

@@ -65,6 +65,12 @@ class RankContext:
         """Whether this thread's work is being captured into a graph. Local."""
         return self._substrate.is_capturing
 
+    @property
+    def graph(self) -> str | None:
+        """The graph that allocations are for now, from its warm-up to the end of its capture. What it allocates it
+        writes at every replay, whether the buffer is still there or not."""
+        return self._substrate.graph
+
     def pool(self, name: str) -> Pool:
         """The caching allocator of that name, made at its first use. Local."""
         return self._substrate.pool(name)

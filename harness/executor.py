@@ -20,6 +20,7 @@ from harness.buffer import Buffer
 from harness.buffers import BufferSites, ImplicitSites
 from harness.call import Call
 from harness.context import PoolPolicy, ProcessGroup, RankContext
+from harness.graphs import CapturedGraph
 from harness.guard import guarded
 from harness.layout import Group
 from harness.program import (
@@ -28,11 +29,16 @@ from harness.program import (
     AllGather,
     Allocate,
     Ballast,
+    Capture,
     Collective,
     Deny,
+    EndCapture,
+    GraphStep,
+    Prepare,
     Recreate,
     ReduceScatter,
     Release,
+    Replay,
     Scenario,
     Step,
     Straggle,
@@ -53,17 +59,22 @@ class Executor:
         self._topology, self._rank = scenario.topology, substrate.rank
         self._record = substrate.record
         self._buffers: dict[str, Buffer] = {}
+        self._graphs: dict[str, CapturedGraph] = {}
         self._index = 0
         self._policy = guarded("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
         self._sites = self._make_sites()
 
     def run(self) -> None:
         """Every step, then give everything back. Raises `SystemRaised` if the system under test does."""
-        for index, step in enumerate(self._scenario.steps):
-            self._index = index
-            self._record(trace.Began(index))
-            self._take(step)
+        try:
+            for index, step in enumerate(self._scenario.steps):
+                self._index = index
+                self._record(trace.Began(index))
+                self._take(step)
+        finally:
+            self._end_capture()
         self._record(trace.Began(TEARDOWN))
+        self._graphs.clear()
         self._check_guards()
         for name in list(self._buffers):
             self._drop(name)
@@ -93,6 +104,20 @@ class Executor:
                     time.sleep(step.milliseconds / 1000)
             case Deny():
                 self._substrate.denied |= step.rank == self._rank
+            case Prepare() | Capture() | EndCapture() | Replay():
+                self._on_graph(step)
+
+    def _on_graph(self, step: GraphStep) -> None:
+        match step:
+            case Prepare():
+                self._substrate.graph = step.graph
+            case Capture():
+                self._substrate.graph = step.graph
+                self._graphs[step.graph] = CapturedGraph(self._substrate)
+            case EndCapture():
+                self._end_capture()
+            case Replay():
+                self._replay(self._graphs[step.graph])
 
     def _group(self, family: str) -> ProcessGroup:
         return ProcessGroup(self._substrate, family, self._topology.group(family, self._rank))
@@ -141,11 +166,12 @@ class Executor:
         ident = -1 if segment is None else segment.ident
         nbytes = whole.numel() * whole.element_size()
         self._record(trace.Placed(name, ident, whole.data_ptr(), nbytes, named))
-        self._buffers[name] = Buffer(name, whole[:size], size - GUARD)
+        self._buffers[name] = Buffer(name, whole[:size], size - GUARD, guarded=not self._substrate.is_capturing)
 
     def _release(self, name: str) -> None:
         if name in self._buffers:
-            self._check_guard(self._buffers[name])
+            if not self._substrate.is_capturing:
+                self._check_guard(self._buffers[name])
             self._drop(name)
 
     def _drop(self, name: str) -> None:
@@ -154,11 +180,13 @@ class Executor:
         self._record(trace.Dropped(name))
 
     def _check_guards(self) -> None:
+        if self._substrate.is_capturing:
+            return
         for buffer in self._buffers.values():
             self._check_guard(buffer)
 
     def _check_guard(self, buffer: Buffer) -> None:
-        damage = buffer.guard.damage()
+        damage = buffer.guard.damage() if buffer.guard is not None else None
         if damage is not None:
             self._record(damage)
 
@@ -168,6 +196,42 @@ class Executor:
                 self._record(trace.Skipped(view.buffer))
                 return
         group = self._group(step.family)
+        call = Call(self._substrate, self._buffers, step, group)
+        if self._substrate.is_capturing:
+            graph = self._graphs[self._substrate.graph or ""]
+            graph.calls.append(call.capture(self._index))
+            graph.buffers |= {view.buffer for view in (step.whole, step.part) if view is not None}
+            return
         keys = [values.key(self._scenario.seed, self._index, rank) for rank in group.ranks]
-        Call(self._substrate, self._buffers, step, group).run(keys, self._kernel)
+        call.run(keys, self._kernel)
+        self._check_guards()
+
+    def _end_capture(self) -> None:
+        """End the capture under way, if one is."""
+        graph = self._graphs.get(self._substrate.graph or "")
+        if graph is not None:
+            graph.end()
+        self._substrate.graph = None
+
+    def _replay(self, graph: CapturedGraph) -> None:
+        """Run a graph on new values, and look at its results and at all other buffers."""
+        others = {name: buffer for name, buffer in self._buffers.items() if name not in graph.buffers}
+        before = {name: values.bits(buffer.body).clone() for name, buffer in others.items()}
+        exact = []
+        for number, call in enumerate(graph.calls):
+            keys = [values.key(self._scenario.seed, self._index, number, rank) for rank in call.ranks]
+            exact.append(call.fill(keys))
+        self._substrate.synchronize()
+        for call in graph.calls[:1]:
+            self._record(trace.Entered("replay", self._substrate.communicator(call.ranks).ident))
+        graph.replay()
+        self._substrate.synchronize()
+        for call, expected in zip(graph.calls, exact, strict=True):
+            self._record(trace.Replayed(call.index))
+            if (mismatch := call.compare(expected)) is not None:
+                self._record(mismatch)
+        for name, was in before.items():
+            changed = (values.bits(others[name].body) != was).nonzero().flatten()
+            if changed.numel():
+                self._record(trace.Overwritten(name, "replay", int(changed[0]), changed.numel()))
         self._check_guards()

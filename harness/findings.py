@@ -72,6 +72,18 @@ class RegistrationSkew(Finding):
     rule = "registration-skew"
 
 
+class RegisteredInCapture(Finding):
+    """A registration was entered while a graph was captured."""
+
+    rule = "registered-in-capture"
+
+
+class CapturedReuse(Finding):
+    """Memory that a graph writes at every replay was freed, or is somebody else's."""
+
+    rule = "captured-reuse"
+
+
 class NullWindow(Finding):
     """A registration succeeded without a window, and its buffer was used as if it had one."""
 

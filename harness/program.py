@@ -160,7 +160,35 @@ class Deny(_Step, frozen=True, tag="deny"):
     rank: int
 
 
-Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreate | Straggle | Deny
+class Prepare(_Step, frozen=True, tag="prepare"):
+    """On every rank: what follows, up to the end of `graph`'s capture, is for that graph. First its warm-up."""
+
+    graph: str
+
+
+class Capture(_Step, frozen=True, tag="capture"):
+    """On every rank: begin to capture `graph`. Until it ends only allocate, release and library collectives follow.
+
+    A collective is captured together with what fills its source and takes away its output.
+    """
+
+    graph: str
+
+
+class EndCapture(_Step, frozen=True, tag="end_capture"):
+    """On every rank: `graph` is captured."""
+
+    graph: str
+
+
+class Replay(_Step, frozen=True, tag="replay"):
+    """Collective over the groups of what was captured: run `graph` on new values, on the same addresses."""
+
+    graph: str
+
+
+GraphStep = Prepare | Capture | EndCapture | Replay
+Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreate | Straggle | Deny | GraphStep
 Collective = AllGather | ReduceScatter
 
 

@@ -17,7 +17,19 @@ import msgspec
 
 from harness.errors import UsageError
 from harness.layout import DEGREES
-from harness.program import AllGather, Allocate, Ballast, Elements, ReduceScatter, Scenario, Step, View, at, counts_in
+from harness.program import (
+    AllGather,
+    Allocate,
+    Ballast,
+    Capture,
+    Elements,
+    ReduceScatter,
+    Scenario,
+    Step,
+    View,
+    at,
+    counts_in,
+)
 from harness.topology import Topology
 
 Fails = Callable[[Scenario], bool]
@@ -63,11 +75,15 @@ def _without_steps(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _without(steps: tuple[Step, ...], dropped: range) -> tuple[Step, ...]:
-    """The other steps; with an allocation go those that use its buffer."""
-    gone = {
-        step.buffer for index, step in enumerate(steps) if index in dropped and isinstance(step, Allocate | Ballast)
-    }
-    return tuple(step for index, step in enumerate(steps) if index not in dropped and not gone & _buffers(step))
+    """The other steps; with an allocation go those that use its buffer, with a capture those on its graph."""
+    lost = [step for index, step in enumerate(steps) if index in dropped]
+    gone = {step.buffer for step in lost if isinstance(step, Allocate | Ballast)}
+    graphs = {step.graph for step in lost if isinstance(step, Capture)}
+    return tuple(
+        step
+        for index, step in enumerate(steps)
+        if index not in dropped and not gone & _buffers(step) and getattr(step, "graph", None) not in graphs
+    )
 
 
 def _buffers(step: Step) -> set[str]:

@@ -188,6 +188,13 @@ class Differs(_Event, frozen=True, tag="differs"):
     legacy: str
 
 
+class Replayed(_Event, frozen=True, tag="replayed"):
+    """A graph ran again. What follows, up to the next step, was seen in the call that it captured at step
+    `captured`."""
+
+    captured: int
+
+
 class Leaked(_Event, frozen=True, tag="leaked"):
     """Still there after the policy was closed and every buffer released."""
 
@@ -226,6 +233,7 @@ Event = (
     | Overwritten
     | Strayed
     | Differs
+    | Replayed
     | Leaked
     | Raised
 )

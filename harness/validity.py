@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.layout import Partition
+from harness.layout import Group, Partition
 from harness.program import (
     GUARD,
     ITEMSIZE,
     AllGather,
     Allocate,
     Ballast,
+    Capture,
     Collective,
     Deny,
     Elements,
+    EndCapture,
+    GraphStep,
+    Prepare,
     ProgramError,
     Recreate,
     ReduceScatter,
     Release,
+    Replay,
     Step,
     Straggle,
     Trim,
@@ -32,6 +37,8 @@ from harness.program import (
 )
 from harness.topology import Topology
 
+CAPTURED = Allocate | Release | AllGather | ReduceScatter | EndCapture
+_KINDS = "allocate, release, all_gather, reduce_scatter and end_capture"
 MAX_BYTES = 64 << 20
 MAX_STRAGGLE_MS = 2000
 
@@ -40,6 +47,17 @@ class _Buffer(msgspec.Struct):
     elements: Elements
     dtype: str
     role: str = "window"
+
+
+class _Graph(msgspec.Struct):
+    """What a graph holds. `state`: prepared, capturing, captured, or why it can no longer be replayed."""
+
+    state: str = "prepared"
+    own: set[str] = set()
+    """Buffers allocated in its capture."""
+    used: set[str] = set()
+    """Buffers from outside that its collectives use."""
+    groups: set[Group] = set()
 
 
 class _Refused(Exception):
@@ -54,6 +72,8 @@ def check(topology: Topology, steps: tuple[Step, ...]) -> None:
             state.take(step)
         except _Refused as refused:
             raise ProgramError(f"step {index} ({step.kind}): {refused}") from None
+    if state.open is not None:
+        raise ProgramError(f"graph {state.open!r} is prepared or captured, and its capture never ends")
 
 
 class _State:
@@ -63,12 +83,17 @@ class _State:
         self.topology = topology
         self.live: dict[str, _Buffer] = {}
         self.seen: set[str] = set()
+        self.graphs: dict[str, _Graph] = {}
+        self.open: str | None = None
+        """The graph that is being prepared or captured."""
 
-    def take(self, step: Step) -> None:
+    def take(self, step: Step) -> None:  # noqa: PLR0912  (one case for each kind)
         try:
             msgspec.convert(msgspec.to_builtins(step), type(step))
         except msgspec.ValidationError as error:
             raise _Refused(str(error)) from None
+        if self._capturing is not None and not isinstance(step, CAPTURED):
+            raise _Refused(f"graph {self.open!r} is being captured, which allows only {_KINDS}")
         family = getattr(step, "family", None)
         if family is not None and family not in self.topology.families:
             raise _Refused(f"family {family!r} is not one of {', '.join(self.topology.families)}")
@@ -81,6 +106,9 @@ class _State:
             case Release():
                 self._buffer(step.buffer)
                 del self.live[step.buffer]
+                for name, graph in self.graphs.items():
+                    if step.buffer in graph.used:
+                        graph.state = f"{step.buffer!r}, which graph {name!r} uses and did not allocate, was released"
             case AllGather() | ReduceScatter():
                 self._collective(step)
             case Straggle():
@@ -89,8 +117,42 @@ class _State:
                     raise _Refused(f"{step.milliseconds} ms is not between 0 and {MAX_STRAGGLE_MS}")
             case Deny():
                 self._rank(step.rank)
-            case Trim() | Recreate():
+            case Recreate():
+                for name, graph in self.graphs.items():
+                    if graph.groups & {*self.topology.families[step.family]}:
+                        graph.state = f"communicators that graph {name!r} uses were created anew"
+            case Prepare() | Capture() | EndCapture() | Replay():
+                self._graph(step)
+            case Trim():
                 pass
+
+    @property
+    def _capturing(self) -> _Graph | None:
+        """The graph that is being captured."""
+        graph = self.graphs.get(self.open or "")
+        return graph if graph is not None and graph.state == "capturing" else None
+
+    def _graph(self, step: GraphStep) -> None:
+        name, known = step.graph, self.graphs.get(step.graph)
+        if isinstance(step, Replay):
+            if known is None or name == self.open:
+                raise _Refused(f"graph {name!r} was not captured")
+            if known.state != "captured":
+                raise _Refused(known.state)
+        elif isinstance(step, EndCapture):
+            if known is None or known is not self._capturing:
+                raise _Refused(f"graph {name!r} is not being captured")
+            known.state, self.open = "captured", None
+        elif self.open is not None and not (isinstance(step, Capture) and name == self.open):
+            raise _Refused(f"graph {self.open!r} is prepared or captured; one graph at a time")
+        elif isinstance(step, Prepare):
+            if known is not None:
+                raise _Refused(f"graph {name!r} was prepared before")
+            self.graphs[name], self.open = _Graph(), name
+        elif known is not None and name != self.open:
+            raise _Refused(f"graph {name!r} was captured before")
+        else:
+            self.graphs.setdefault(name, _Graph()).state, self.open = "capturing", name
 
     def _rank(self, rank: int) -> None:
         if not 0 <= rank < self.topology.world:
@@ -124,6 +186,8 @@ class _State:
             raise _Refused(f"buffer {name!r} of {size} bytes is not between 1 and {MAX_BYTES}")
         self.seen.add(name)
         self.live[name] = buffer
+        if self._capturing is not None:
+            self._capturing.own.add(name)
 
     def _buffer(self, name: str) -> _Buffer:
         if name not in self.live:
@@ -147,6 +211,12 @@ class _State:
                 raise _Refused(f"{step.whole.buffer!r} is {dtype} and {step.part.buffer!r} is {other}")
         if isinstance(step, ReduceScatter):
             self._reduction(step, dtype, [len(group) for group in groups])
+        if (graph := self._capturing) is not None:
+            if step.via == "kernel":
+                raise _Refused("kernels are not captured")
+            names = {view.buffer for view in (step.whole, step.part) if view is not None}
+            graph.used |= names - graph.own
+            graph.groups |= {*groups}
 
     def _one_place(self, step: Collective, groups: Partition) -> None:
         """Peers are reached through windows at one offset, so a program may not ask for several."""

@@ -20,7 +20,7 @@ SPINS = "ranks that share a GPU meet on the host, so that no barrier runs on the
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A planted fault: what is named first in a draw that shows it, one of `rules`, and the scenarios it is drawn in."""
+    """A planted fault: the rules of which one is named first in a draw that shows it, and its scenarios."""
 
     id: str
     name: str

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from harness.draw import Draw
 from harness.findings import Finding, ordered
-from harness.oracle import data, fate, lifetime, ownership, path, registration
+from harness.oracle import capture, data, fate, lifetime, ownership, path, registration
 from harness.oracle.case import Case
 from harness.program import Allocate
 from harness.world import World
 
-JUDGES = (fate.judge, lifetime.judge, registration.judge, ownership.judge, path.judge, data.judge)
-ORACLES = ("ownership", "registration", "lifetime", "path", "data", "fate")
+JUDGES = (fate.judge, lifetime.judge, registration.judge, capture.judge, ownership.judge, path.judge, data.judge)
+ORACLES = ("ownership", "registration", "capture", "lifetime", "path", "data", "fate")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from harness.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.case import Case
 from harness.program import AllGather
-from harness.trace import Differs, Mismatch, Overwritten, Strayed
+from harness.trace import Differs, Mismatch, Overwritten, Replayed, Strayed
 
 
 def judge(case: Case) -> Iterator[Finding]:
     for history in case.histories:
+        captured: dict[int, int] = {}
         for step, event in history.trace.steps():
-            if isinstance(event, Mismatch):
-                yield _wrong(case, history.rank, step, event)
+            if isinstance(event, Replayed):
+                captured[step] = event.captured
+            elif isinstance(event, Mismatch):
+                yield _wrong(case, history.rank, step, event, captured.get(step, step))
             elif isinstance(event, Overwritten):
                 yield _overwritten(case, history.rank, step, event)
     for history in case.histories:  # after the exact data, which says more about the same call
@@ -28,20 +31,32 @@ def judge(case: Case) -> Iterator[Finding]:
                 yield _differs(case, history.rank, step, event)
 
 
-def _wrong(case: Case, rank: int, step: int, event: Mismatch) -> Finding:
-    use = next(u for u in case.histories[rank].uses if u.step == step)
+def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Finding:
+    """`called` is the step of the call, which a replay runs again."""
+    use = next(u for u in case.histories[rank].uses if u.step == called)
     sender = use.comm.group[event.chunk]
-    whose = f"in rank {sender}'s chunk" if isinstance(case.step(step), AllGather) else "in its own chunk"
+    whose = f"in rank {sender}'s chunk" if isinstance(case.step(called), AllGather) else "in its own chunk"
     where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
     return WrongData(
-        f"{case.call(use)}: {where}, the first at index {event.index}, {whose}: expected {event.expected}, "
-        f"found {event.found}; {case.path(use)}.",
+        f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {whose}: expected "
+        f"{event.expected}, found {event.found}; {case.path(use)}.",
         step=step,
         ranks=(rank,),
     )
 
 
+def _replay(case: Case, step: int, called: int) -> str:
+    return "" if step == called else f"{case.at_step(step)} of "
+
+
 def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Finding:
+    if event.where == "replay":
+        return OutOfBounds(
+            f"{event.elements} elements of {event.buffer!r} on rank {rank} changed during {case.at_step(step)}, whose "
+            f"graph was not captured with it, the first at index {event.index}.",
+            step=step,
+            ranks=(rank,),
+        )
     where = "behind its end" if event.where == "guard" else "beside the output view"
     return OutOfBounds(
         f"{event.elements} canary elements of {event.buffer!r} on rank {rank}, {where}, had changed by "

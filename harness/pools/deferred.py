@@ -12,7 +12,8 @@ Invariants:
   allocation: its buffers keep their windows, and the next allocation starts a fresh pool, in step.
 - Windows are known by (segment, communicator), never by address. A null window where the communicator
   supports windows is an error. A segment's windows close before it is freed.
-- A pool that has grown during graph capture raises before any collective.
+- A graph has pools of its own, which are kept until the end: it writes them at every replay. A pool that has
+  grown during its capture raises before any collective.
 
 What it needs of its callers: `use` is entered by every rank of the group, in one order (SPMD), and the
 ranks allocate the same sizes; where theirs differ and are known, `agreed` gives one for all. Inside one `use`
@@ -42,6 +43,10 @@ BITS = 31
 order of all addresses. Together they stay within a signed word."""
 
 
+Place = tuple[Group, str | None]
+"""What has a pool of its own: a group, outside graphs and in each of them."""
+
+
 class GrowthDuringCapture(RuntimeError):
     """A pool grew while a graph was captured; registering then would be captured, or hang."""
 
@@ -49,14 +54,14 @@ class GrowthDuringCapture(RuntimeError):
 class Deferred:
     def __init__(self, context: RankContext) -> None:
         self._context = context
-        self._pools: dict[Group, _GroupPool] = {}
-        self._former: dict[Group, list[_GroupPool]] = {}
+        self._pools: dict[Place, _GroupPool] = {}
+        self._former: dict[Place, list[_GroupPool]] = {}
         """Pools that take no further allocation; each goes when nothing in it is in use."""
         self._made = 0
 
     @contextmanager
     def use(self, group: ProcessGroup) -> Iterator[None]:
-        pool = self._pools.get(group.ranks) or self._new(group)
+        pool = self._pools.get(self._place(group)) or self._new(group)
         refusals = pool.memory.refusals
         try:
             with pool.memory.use():
@@ -71,6 +76,9 @@ class Deferred:
         """What every rank of a group allocates where they need `sizes`, so that their pools stay in step."""
         return max(sizes)
 
+    def _place(self, group: ProcessGroup) -> Place:
+        return group.ranks, self._context.graph
+
     def close(self) -> None:
         for pool in self._context.pools():
             pool.close()
@@ -78,9 +86,11 @@ class Deferred:
     def _new(self, group: ProcessGroup) -> _GroupPool:
         name = f"{'-'.join(map(str, group.ranks))}#{self._made}"
         self._made += 1
-        for former in self._former.get(group.ranks, ()):
+        place = self._place(group)
+        for former in self._former.get(place, ()):
             former.memory.trim()
-        pool = self._pools[group.ranks] = _GroupPool(self._context.pool(name))
+        pool = self._pools[place] = _GroupPool(self._context.pool(name))
+        pool.memory.is_reserved = place[1] is not None
         return pool
 
     def _leave(self, pool: _GroupPool, group: ProcessGroup, refused: bool) -> None:
@@ -106,8 +116,9 @@ class Deferred:
 
     def _retire(self, group: ProcessGroup) -> None:
         """Take no more from the group's pool: its buffers live on, and the next allocation starts a fresh one."""
-        former = [pool for pool in self._former.get(group.ranks, ()) if pool.memory.segments]
-        self._former[group.ranks] = [*former, self._pools.pop(group.ranks)]
+        place = self._place(group)
+        former = [pool for pool in self._former.get(place, ()) if pool.memory.segments]
+        self._former[place] = [*former, self._pools.pop(place)]
 
 
 class _GroupPool:

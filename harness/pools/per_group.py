@@ -1,9 +1,9 @@
 """`per-group`: one pool for each group, registered with that group's communicator.
 
 Invariant: a block of a group's pool never reaches another group, so the windows over it are the
-group's own. Leaving the context registers what has grown, in the order in which it grew; a group
-without window support registers nothing. Known trouble: memory cost, and ranks do not agree before
-they register, so a rank that alone fails to grow leaves its peers waiting.
+group's own; what a graph allocates lies in pools of the graph's own. Leaving the context registers what has
+grown, in the order in which it grew; a group without window support registers nothing. Known trouble: memory
+cost, and ranks do not agree before they register, so a rank that alone fails to grow leaves its peers waiting.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class PerGroup:
             _register_all(pool, group.communicator)
 
     def _pool(self, group: ProcessGroup) -> Pool:
-        pool = self._context.pool("-".join(map(str, group.ranks)))
+        graph = self._context.graph
+        pool = self._context.pool("-".join(map(str, group.ranks)) + (f" of {graph}" if graph else ""))
+        pool.is_reserved = graph is not None
         if not pool.on_freed:
             pool.on_freed.append(close_windows)
         return pool

@@ -24,6 +24,7 @@ ROOMS = (0, 512, 1 << 20, 2 << 20, 10 << 20, 20 << 20)
 """Bytes a buffer is filled up to: as needed, or to a boundary of the caching allocator's size classes."""
 COLLECTIVES = ("all_gather", "reduce_scatter")
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle")
+GRAPHS = ("graph", "graph", "replay", "replay", "replay", "replay")
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "uneven")
 Via = Literal["mixed", "library", "kernel"]
 
@@ -37,10 +38,10 @@ def _small() -> st.SearchStrategy[int]:
     return st.integers(0, 15)
 
 
-def actions(hazards: Collection[Hazard] = (), via: Via = "mixed") -> st.SearchStrategy[Action]:
+def actions(hazards: Collection[Hazard] = (), via: Via = "mixed", graphs: bool = False) -> st.SearchStrategy[Action]:
     """One action of a program. See `harness.builder.Action` for what its numbers mean."""
     kinds = (*COLLECTIVES * 3, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven"))
-    return _actions(kinds, frozenset(hazards), via)
+    return _actions(kinds + GRAPHS * graphs, frozenset(hazards), via)
 
 
 @cache
@@ -73,12 +74,13 @@ def programs(
     hazards: Collection[Hazard] = (),
     via: Via = "mixed",
     max_steps: int = 16,
+    graphs: bool = False,
 ) -> tuple[Step, ...]:
-    """Steps for one topology: at most `max_steps`, with at least one collective.
+    """Steps for one topology: at most `max_steps`, with at least one collective. `graphs`: capture and replay too.
 
     `max_steps` is at least 2. `hazards` adds what even a right system may not survive without agreement between ranks.
     """
-    chosen = draw(st.lists(actions(hazards, via), max_size=max(0, max_steps // 2 - 1)))
+    chosen = draw(st.lists(actions(hazards, via, graphs), max_size=max(0, max_steps // 2 - 1)))
     last = draw(_actions(COLLECTIVES, frozenset(hazards), via))
     return Builder(topology, max_steps).build(chosen, last)
 
@@ -93,6 +95,7 @@ def scenarios(
     hazards: Collection[Hazard] = (),
     via: Via = "mixed",
     max_steps: int = 16,
+    graphs: bool = False,
 ) -> Scenario:
     """Whole draws for a world of at most `world` ranks.
 
@@ -100,6 +103,6 @@ def scenarios(
     a strategy that replaces the default mixture of random and named ones.
     """
     topology = draw(topologies if topologies is not None else all_topologies(world))
-    steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps))
+    steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs))
     seed = draw(st.integers(0, 255))
     return Scenario(topology, steps, system or System(), seed)

@@ -45,6 +45,8 @@ class Substrate(ABC):
         self.pools: dict[str, Pool] = {}
         self.communicators: dict[Group, Communicator] = {}
         self.denied = False
+        self.graph: str | None = None
+        """The graph that is being prepared or captured."""
 
     def describe(self) -> dict[str, Any]:
         """What the parent should know once: versions, features, and a token for `join` from rank 0. Local."""
@@ -97,6 +99,13 @@ class Substrate(ABC):
         """In one line, what an exception says that the device or NCCL reported; empty for a mistake in Python."""
         return ""
 
+    @abstractmethod
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do a piece of device work in its turn: now, or, while a capture is under way, whenever it is replayed.
+
+        `work` may keep addresses, and no tensor of a buffer.
+        """
+
     def pool(self, name: str) -> Pool:
         """The pool of that name, made at its first use. Local."""
         if name not in self.pools:
@@ -122,7 +131,7 @@ class Substrate(ABC):
 
     def start_recording(self, record: Callable[[Event], None]) -> None:
         """Begin a draw's facts: numbers start again from zero, so that a replay gives the same trace."""
-        self.record, self.idents, self.denied = record, count(), False
+        self.record, self.idents, self.denied, self.graph = record, count(), False, None
         self.pools.clear()
 
     def record_leaks(self) -> None:

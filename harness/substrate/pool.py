@@ -57,6 +57,8 @@ class Pool(ABC):
         self.segments: list[Segment] = []
         self.refusals = 0
         """How often this pool was refused a segment."""
+        self.is_reserved = False
+        """Set by a policy for what a graph may still write: `trim` then returns nothing."""
         self.on_allocated: list[Callable[[Segment], None]] = []
         self.on_freed: list[Callable[[Segment], None]] = []
 
@@ -70,7 +72,7 @@ class Pool(ABC):
 
     @abstractmethod
     def trim(self) -> None:
-        """Free the pool's segments if nothing in it is in use. Local."""
+        """Free the pool's segments if nothing in it is in use and it is not reserved. Local."""
 
     @abstractmethod
     def close(self) -> None:

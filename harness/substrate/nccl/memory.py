@@ -107,6 +107,8 @@ class NcclPool(Pool):
         return listed
 
     def trim(self) -> None:
+        if self.is_reserved:
+            return
         blocks = (block for segment in self._listed() for block in segment["blocks"])
         if any(block["state"] != "inactive" for block in blocks):
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -187,6 +187,9 @@ class NcclSubstrate(Substrate):
 
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        work()  # on the current stream, which captures or runs
 
     def synchronize(self) -> None:
         if not self.is_capturing:

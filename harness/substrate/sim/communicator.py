@@ -69,16 +69,16 @@ class SimCommunicator(Communicator):
     def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
         into, origin, nbytes = output.data_ptr(), source.data_ptr(), source.numel() * source.element_size()
         if self.size == 1:
-            self.substrate.submit(lambda: _copy(into, origin, nbytes))
+            self.substrate.enqueue(lambda: _copy(into, origin, nbytes))
             return "copy", EVIDENCE
         self.entered("all_gather")
         window = self.find_window(into)
         if window is None or counts is not None or self.legacy_only:
             sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
-            self.substrate.submit(lambda: self._gather_staged(into, origin, sizes))
+            self.substrate.enqueue(lambda: self._gather_staged(into, origin, sizes))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, into - window.address + self.rank * nbytes)
-        self.substrate.submit(lambda: self._push(peers, origin, nbytes))
+        self.substrate.enqueue(lambda: self._push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
     def reduce_scatter(
@@ -86,17 +86,17 @@ class SimCommunicator(Communicator):
     ) -> tuple[str, str]:
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
-            self.substrate.submit(lambda: _copy(into, origin, count * dtype.itemsize))
+            self.substrate.enqueue(lambda: _copy(into, origin, count * dtype.itemsize))
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
         window = self.find_window(origin)
         is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
         if window is None or not is_eligible or self.legacy_only:
             each = list(counts or [count] * self.size)
-            self.substrate.submit(lambda: self._reduce_staged(into, origin, each, dtype, op))
+            self.substrate.enqueue(lambda: self._reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
-        self.substrate.submit(lambda: self._pull(peers, into, count, dtype, op))
+        self.substrate.enqueue(lambda: self._pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
 
     def _push(self, peers: list[int], source: int, nbytes: int) -> None:

@@ -73,7 +73,7 @@ class SimPool(Pool):
         return sorted(self.segments, key=lambda segment: segment.address)
 
     def trim(self) -> None:
-        if self._allocator.in_use == 0:
+        if self._allocator.in_use == 0 and not self.is_reserved:
             self._allocator.trim()
 
     def close(self) -> None:

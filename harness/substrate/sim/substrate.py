@@ -100,7 +100,7 @@ class SimSubstrate(Substrate):
     def is_capturing(self) -> bool:
         return self._graph is not None
 
-    def submit(self, work: Callable[[], None]) -> None:
+    def enqueue(self, work: Callable[[], None]) -> None:
         """Run a piece of device work, or record it while a capture is under way."""
         if self._graph is None:
             work()

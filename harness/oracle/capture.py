@@ -1,0 +1,92 @@
+"""Rules on graphs: nothing is registered in a capture, and what a graph writes stays its own.
+
+Rules: registered-in-capture, captured-reuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.findings import CapturedReuse, Finding, RegisteredInCapture
+from harness.oracle.case import Case
+from harness.oracle.history import History, Sight, Use
+from harness.program import Capture, EndCapture, Replay
+from harness.trace import Entered, Overwritten
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    captures = _captures(case)
+    for history in case.histories:
+        yield from _registered(case, history, captures)
+        for index, step in enumerate(case.scenario.steps[: history.trace.last_step + 1]):
+            if isinstance(step, Replay):
+                yield from _reused(case, history, step.graph, captures[step.graph], index)
+
+
+def _captures(case: Case) -> dict[str, range]:
+    """The steps in which each graph is captured."""
+    starts = {step.graph: index for index, step in enumerate(case.scenario.steps) if isinstance(step, Capture)}
+    ends = {step.graph: index for index, step in enumerate(case.scenario.steps) if isinstance(step, EndCapture)}
+    return {graph: range(starts[graph], end) for graph, end in ends.items()}
+
+
+def _registered(case: Case, history: History, captures: dict[str, range]) -> Iterator[Finding]:
+    comms = history.comms
+    for step, event in history.trace.steps():
+        graph = next((name for name, steps in captures.items() if step in steps), None)
+        if graph is not None and isinstance(event, Entered) and event.call == "register":
+            yield RegisteredInCapture(
+                f"rank {history.rank} entered a registration with {case.name(comms[event.comm].group)} at "
+                f"{case.at_step(step)}, in the capture of graph {graph!r} that began at "
+                f"{case.at_step(captures[graph].start)}.",
+                step=step,
+                ranks=(history.rank,),
+            )
+
+
+def _reused(case: Case, history: History, graph: str, captured: range, replay: int) -> Iterator[Finding]:
+    """The first operand of a graph whose memory was no longer the graph's at a replay."""
+    for use in history.uses:
+        for sight in (use.output, use.source) if use.step in captured else ():
+            why = _freed(case, sight, replay) or _held(case, history, sight, captured, replay)
+            if why:
+                yield CapturedReuse(
+                    f"graph {graph!r} writes at {case.at_step(replay)} what {case.call(use)} was captured with: "
+                    f"{_role(use, sight)} {sight.operand.buffer!r} of rank {history.rank}"
+                    f"{_let_go(case, history, sight)}; {why}.",
+                    step=replay,
+                    ranks=(history.rank,),
+                )
+                return
+
+
+def _role(use: Use, sight: Sight) -> str:
+    return "output" if sight is use.output else "source"
+
+
+def _let_go(case: Case, history: History, sight: Sight) -> str:
+    died = history.buffers[sight.operand.buffer].died
+    return "" if died is None else f", released at {case.at_step(died)}"
+
+
+def _freed(case: Case, sight: Sight, replay: int) -> str:
+    segment = sight.segment
+    if segment is None or segment.died is None or segment.died >= replay:
+        return ""
+    return f"its segment {segment.event.segment} was freed at {case.at_step(segment.died)}"
+
+
+def _held(case: Case, history: History, sight: Sight, captured: range, replay: int) -> str:
+    """Who has the memory at the replay, if that is somebody outside the capture."""
+    start, end = sight.operand.address, sight.operand.address + sight.operand.size
+    for name, life in history.buffers.items():
+        lives = life.born < replay and (life.died is None or life.died > replay)
+        meets = life.event.address < end and start < life.event.address + life.event.size
+        if lives and meets and life.born not in captured and name != sight.operand.buffer:
+            changed = any(
+                isinstance(event, Overwritten) and (step, event.buffer, event.where) == (replay, name, "replay")
+                for step, event in history.trace.steps()
+            )
+            seen = ", and its contents changed" if changed else ""
+            return f"{name!r} has held this memory since {case.at_step(life.born)}{seen}"
+    return ""
