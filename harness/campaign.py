@@ -49,6 +49,8 @@ class Tally(msgspec.Struct):
     shrinking: int = 0
     vacuous: int = 0
     collectives: int = 0
+    unseen: int = 0
+    """Collectives of which nothing said which path they took."""
     windows: int = 0
     held: int = 0
     """Most bytes of segments that one rank held at one time, in any draw that was counted."""
@@ -213,6 +215,7 @@ class Campaign:
         for trace in draw.traces:
             tally.held = max(tally.held, trace.most_held)
             tally.collectives += sum(isinstance(event, Ran) for event in trace.events)
+            tally.unseen += sum(isinstance(event, Ran) and event.path == "unknown" for event in trace.events)
             tally.windows += sum(isinstance(event, Registered) for event in trace.events)
 
 

@@ -6,6 +6,7 @@ request or the machine is wrong, 130 on Ctrl-C. Nothing is decided here; every c
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -281,6 +282,13 @@ def main() -> None:
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except (SystemExit, OSError) as error:  # typer makes the former of a closed pipe
+        if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        why = error.strerror if isinstance(error, OSError) else "nobody reads it any more"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.stderr.write(f"symm: cannot write to stdout: {why}\n")
+        status = 2
     except Exception:  # a mistake in the harness must not read as a finding
         traceback.print_exc()
         sys.stderr.write("symm: this is a mistake in the harness; please report it with the lines above\n")

@@ -44,7 +44,7 @@ class CollectiveContext:
 
     @cached_property
     def signal_pads(self) -> torch.Tensor:
-        """int64[size] on the device: address of each rank's signal pad, int32[size]."""
+        """int64[size] on the device: address of each rank's signal pad, int32[size]. Collective the first time."""
         return torch.tensor(self._communicator.signal_pads(), dtype=torch.int64, device=self.device)
 
     def barrier(self) -> None:

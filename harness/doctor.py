@@ -53,7 +53,7 @@ def _software(facts: dict[str, Any]) -> list[Row]:
 def _hardware() -> list[Row]:
     found = gpus.inventory()
     if not found:
-        return [Row("GPUs", "none visible", "sim only")]
+        return [Row("GPUs", f"none visible{gpus.why_no_gpu()}", "sim only")]
     return [
         Row(f"GPU {index}", f"{gpu.name}, {gpu.memory >> 20} MiB", f"driver {gpu.driver}")
         for index, gpu in enumerate(found)
@@ -63,7 +63,7 @@ def _hardware() -> list[Row]:
 def _nccl() -> list[Row]:
     version = gpus.nccl_version()
     if version is None:
-        return [Row("NCCL", "missing", "install the extra cu12 or cu13 for the substrate nccl")]
+        return [Row("NCCL", f"missing{gpus.why_no_nccl()}", "install the extra cu12 or cu13 for the substrate nccl")]
     rows = [Row("NCCL", dotted(version), "the version that rank processes load")]
     for since, feature, use in FEATURES:
         rows.append(Row(feature, "yes" if version >= since else f"no, needs {dotted(since)}", use))

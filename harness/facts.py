@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from harness.oracle import judge
+from harness.oracle import every
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.history import Sight, Use
 from harness.trace import TEARDOWN, Exhausted, Mismatch
@@ -110,13 +110,16 @@ def data(case: Case) -> Facts:
 
 def findings(case: Case) -> Facts:
     """The broken rules, with where they show."""
-    return {Where(each.step, ANYWHERE, each.rule): _ranks(each.ranks) for each in judge(case.draw)}
+    ranks: dict[Where, set[int]] = {}
+    for each in every(case):
+        ranks.setdefault(Where(each.step, ANYWHERE, each.rule), set()).update(each.ranks)
+    return {where: _ranks(those) for where, those in ranks.items()}
 
 
 def broken_rules(case: Case) -> Facts:
     """The broken rules of a draw that ended early. Where each rank then stood is a matter of time, and left out."""
     ranks: dict[str, set[int]] = {}
-    for each in judge(case.draw):
+    for each in every(case):
         ranks.setdefault(each.rule, set()).update(each.ranks)
     return {Where(ANYWHERE, ANYWHERE, rule): _ranks(those) for rule, those in ranks.items()}
 

@@ -9,6 +9,7 @@ import os
 
 import msgspec
 
+CONTROL_DEVICE = "/dev/nvidiactl"
 MAX_CTAS = "NCCL_MAX_CTAS"
 CTAS_OF_A_GPU = 32
 """Thread blocks of NCCL kernels that the ranks on one GPU may hold together: their kernels spin, and are to be
@@ -47,6 +48,32 @@ def inventory() -> list[Gpu]:
     finally:
         pynvml.nvmlShutdown()
     return visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def why_no_gpu() -> str:
+    """Why `inventory` is empty where a driver or its binding is to blame, as ` (…)`; empty where there is no GPU."""
+    try:
+        import pynvml  # noqa: PLC0415
+    except ImportError as error:
+        return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
+    pynvml.nvmlShutdown()
+    return ""
+
+
+def why_no_nccl() -> str:
+    """Why `nccl_version` has none, as ` (…)`."""
+    try:
+        import nccl.core  # noqa: F401, PLC0415
+        from nccl.bindings import nccl as bound  # noqa: PLC0415
+
+        bound.get_version()
+    except Exception as error:
+        return f" ({' '.join(str(error).split()) or type(error).__name__})"
+    return ""
 
 
 def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:

@@ -48,6 +48,7 @@ class Mps:
         keeper, self._keeper = self._keeper, None
         assert keeper.stdin is not None
         keeper.stdin.close()
+        keeper.terminate()  # a child of this process may hold the other end too
         try:
             keeper.wait(timeout=3 * PATIENCE)
         except subprocess.TimeoutExpired:
@@ -137,6 +138,7 @@ def _keep(folder: Path) -> None:
         while not failed and os.read(0, 1):
             pass
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         servers = [int(word) for word in (_tell("get_server_list", environment) or "").split() if word.isdigit()]
         _tell("quit", environment)
         _end([pid for pid in _daemons() - before if _is_ours(pid, folder)] + servers)

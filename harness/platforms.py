@@ -64,11 +64,12 @@ def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform
     if substrate == "sim":
         return _sim("asked for", evidence)
     try:
-        return _nccl(ranks, evidence)
+        version = _check_nccl(ranks)
     except MachineError as error:
         if substrate == "nccl":
             raise
         return _sim(str(error), evidence)
+    return _nccl(ranks, version, evidence)
 
 
 def _sim(why: str, evidence: Sequence[str]) -> Platform:
@@ -86,15 +87,16 @@ def _torch_version() -> str:
     return metadata.version("torch")
 
 
-def _nccl(ranks: int, evidence: Sequence[str]) -> Platform:
+def _check_nccl(ranks: int) -> tuple[int, int, int]:
+    """The version of the NCCL that `ranks` ranks can run on here. Raises `MachineError` where they cannot."""
     found = gpus.inventory()
     if not found:
-        raise MachineError("no GPU is visible")
+        raise MachineError(f"no GPU is visible{gpus.why_no_gpu()}")
     if _torch_version().endswith("+cpu"):
         raise MachineError(f"a GPU is there, but torch {_torch_version()} is the CPU build")
     version = gpus.nccl_version()
     if version is None:
-        raise MachineError("a GPU is there, but NCCL is not: install the extra cu12 or cu13")
+        raise MachineError(f"a GPU is there, but NCCL is not{gpus.why_no_nccl()}: install the extra cu12 or cu13")
     text = ".".join(map(str, version))
     if version < NCCL_FOR_WINDOWS:
         raise MachineError(f"NCCL {text} has no windows; 2.27 or later is needed")
@@ -103,13 +105,20 @@ def _nccl(ranks: int, evidence: Sequence[str]) -> Platform:
         raise MachineError(
             f"{ranks} ranks need {ranks} GPUs, {len(found)} are visible, and NCCL {text} cannot share one (2.30 can)"
         )
+    return version
+
+
+def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) -> Platform:
+    """Raises `MachineError` for evidence that this NCCL does not have: nobody who asks for it wants the simulation."""
+    found = gpus.inventory()
+    shared = -(-ranks // len(found))
     kinds = on_nccl(evidence, version)
     environment = gpus.nccl_environment(shared)
     for kind in kinds:
         environment |= kind.environment
     return Platform(
         "nccl",
-        f"{len(found)} GPU(s) and NCCL {text}",
+        f"{len(found)} GPU(s) and NCCL {'.'.join(map(str, version))}",
         deadline=30.0,
         environment=environment,
         preload=("nccl.core", "harness.substrate.nccl.substrate"),

@@ -11,7 +11,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 from harness.draw import Draw
-from harness.facts import ANYWHERE, FACTS, Difference
+from harness.facts import ANYWHERE, FACTS, Difference, differences
+from harness.oracle.case import Case
 from harness.program import Recreate
 from harness.trace import SegmentAllocated, SegmentFreed, Trace
 
@@ -44,29 +45,49 @@ FRESH = frozenset({"place", "registrations"})
 
 
 def _addresses(disparity: Disparity) -> bool:
-    """Whether, in one of the pools, two ranks of either draw hold their segments in different orders of address."""
+    """Whether, in one of the pools, two ranks of either draw hold their segments in different orders of address, before
+    the draws differ; and whether what differs beside places does so where an operand lies elsewhere."""
     if disparity.fact not in (FRESH if disparity.pool == "deferred" else PLACED):
         return False
     orders = [_orders(trace) for draw in (disparity.first, disparity.second) for trace in draw.traces]
-    return any(
-        here != there
-        for one, other in combinations(orders, 2)
-        for pool in one.keys() & other.keys()
-        for here, there in zip(one[pool], other[pool], strict=False)
+    since = min(
+        (
+            max(here[0], there[0])
+            for one, other in combinations(orders, 2)
+            for pool in one.keys() & other.keys()
+            for here, there in zip(one[pool], other[pool], strict=False)
+            if here[1] != there[1]
+        ),
+        default=None,
     )
+    return since is not None and all(_follows(disparity, each, since) for each in disparity.differences)
 
 
-def _orders(trace: Trace) -> dict[str, list[list[int]]]:
-    """For each pool, whenever it had grown: its live segments, counted as they came, from the lowest address up."""
-    orders: dict[str, list[list[int]]] = {}
+def _follows(disparity: Disparity, difference: Difference, since: int) -> bool:
+    """Whether a difference can come of addresses that lie in other orders from step `since` on."""
+    step = difference.where.step
+    if step != ANYWHERE and step < since:
+        return False
+    if disparity.fact in FRESH:
+        return True
+    moved = {each.where.step for each in differences("place", Case(disparity.first), Case(disparity.second)) or ()}
+    if step == ANYWHERE or not (disparity.first.clean and disparity.second.clean):
+        return True  # a draw that ended early has no places to compare
+    return step in moved if disparity.fact == "data" else any(elsewhere <= step for elsewhere in moved)
+
+
+def _orders(trace: Trace) -> dict[str, list[tuple[int, list[int]]]]:
+    """For each pool, whenever it had grown: the step, and its live segments, counted as they came, from the lowest
+    address up."""
+    orders: dict[str, list[tuple[int, list[int]]]] = {}
     live: dict[str, dict[int, int]] = {}
-    for event in trace.events:
+    for step, event in trace.steps():
         if isinstance(event, SegmentAllocated):
             addresses = live.setdefault(event.pool, {})
             addresses[event.segment] = event.address
             places = {segment: place for place, segment in enumerate(addresses)}
             by_address = sorted(addresses, key=lambda segment: addresses[segment])
-            orders.setdefault(event.pool, []).append([places[segment] for segment in by_address])
+            orders.setdefault(event.pool, []).append((step, [places[segment] for segment in by_address]))
         elif isinstance(event, SegmentFreed):
             for addresses in live.values():
                 addresses.pop(event.segment, None)

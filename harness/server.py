@@ -80,6 +80,7 @@ class Server:
         meeting = Rendezvous(self._shared, slots[world], world, self._rank)
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)  # no rank frees what a slower one may still read
+        self._journal.append(trace.Began(trace.TEARDOWN))
         executor.close()
         substrate.end()
         self._journal.append(trace.Closing())

@@ -16,6 +16,7 @@ from harness.arguments import DeadlineOption, JsonOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
 from harness.campaign import Campaign, Tally
+from harness.errors import UsageError
 from harness.faults.catalogue import select
 from harness.faults.proof import Outcome, prove, sound
 from harness.program import Sites
@@ -113,6 +114,8 @@ def agree(
         finally:  # Ctrl-C included: what was found is not lost
             terminal.agreement(console, compared, ("sim", against))
             data.write(data.agreement(compared, facts), json_file)
+    if not compared.draws:
+        raise UsageError("nothing was compared: the time was up before the first draw")
     raise typer.Exit(1 if compared.found else 0)
 
 

@@ -90,7 +90,7 @@ def test_a_wrong_output_has_no_bytes_to_compare(ranks: World) -> None:
 
 def test_a_finding_is_its_rule_and_where_it_shows(ranks: World) -> None:
     said = facts.findings(Case(run(ranks, *CROSSED, topology=QUAD, pool="shared-at-alloc")))
-    assert said == {Where(2, ANYWHERE, "wrong-owner"): "ranks 0, 1"}
+    assert said == {Where(2, ANYWHERE, "wrong-owner"): "ranks 0–3"}
 
 
 def test_who_was_refused_memory_is_said_with_the_step(ranks: World) -> None:

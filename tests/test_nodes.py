@@ -133,6 +133,12 @@ def test_a_named_topology_that_is_put_elsewhere_says_so() -> None:
     assert all(name.endswith(" on 1 node") for name in moved)
 
 
+@pytest.mark.parametrize(("world", "nodes", "empty"), [(4, 3, 1), (8, 5, 1), (8, 7, 3)])
+def test_nodes_that_would_stay_empty_are_refused(world: int, nodes: int, empty: int) -> None:
+    with pytest.raises(UsageError, match=f"2 in a row on each of {nodes} nodes, leave {empty} without any"):
+        on_nodes(scenarios(world), world, nodes)
+
+
 @pytest.mark.parametrize("nodes", [0, 9])
 def test_ranks_are_not_put_on_more_nodes_than_there_are_ranks(nodes: int) -> None:
     with pytest.raises(UsageError, match=f"8 ranks cannot be placed on {nodes} nodes"):

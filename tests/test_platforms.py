@@ -44,6 +44,16 @@ def test_an_unknown_substrate_is_refused_by_name() -> None:
 # what the machine lacks
 
 
+@pytest.mark.parametrize("kind", ["forced", "check", "stamps", "differential"])
+@pytest.mark.parametrize("substrate", ["auto", "nccl"])
+def test_evidence_that_an_older_nccl_lacks_is_refused_and_nothing_else_is_taken(
+    monkeypatch: pytest.MonkeyPatch, substrate: str, kind: str
+) -> None:
+    equip(monkeypatch, 4, (2, 28, 9))
+    with pytest.raises(MachineError, match=rf"evidence '{kind}' needs NCCL 2\.\d+.*; 2\.28\.9 is there"):
+        choose(substrate, 4, [kind])
+
+
 @pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
 def test_auto_falls_back_to_sim(
     monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 import msgspec
@@ -12,11 +13,15 @@ from harness.program import (
     AllGather,
     Allocate,
     Ballast,
+    Capture,
     Deny,
+    EndCapture,
+    Prepare,
     ProgramError,
     Recreate,
     ReduceScatter,
     Release,
+    Replay,
     Scenario,
     Step,
     Straggle,
@@ -40,6 +45,10 @@ EVERY_KIND: list[Step] = [
     Recreate("tp"),
     Straggle(3, 20),
     Deny(2),
+    Prepare("g"),
+    Capture("g"),
+    EndCapture("g"),
+    Replay("g"),
 ]
 EVERY_FIELD: list[Step] = [
     Allocate("a", "attn_tp", (1, 1, 7, 7), "bfloat16", "plain"),
@@ -208,3 +217,48 @@ def test_scenario_lists_each_group_once_in_the_order_of_first_use() -> None:
 )
 def test_hazards_of_a_program_are_what_one_rank_does_alone(steps: tuple[Step, ...], found: set[str]) -> None:
     assert hazards(steps, QUAD) == found
+
+
+# graphs
+
+
+def captured(*body: Step, before: tuple[Step, ...] = ()) -> tuple[Step, ...]:
+    """A program in which graph g is captured over `body`."""
+    return (*before, Prepare("g"), Capture("g"), *body, EndCapture("g"))
+
+
+OUTSIDE = captured(GATHER, before=(ALLOCATE,))
+
+
+@pytest.mark.parametrize("steps", [captured(ALLOCATE, GATHER), OUTSIDE, (*OUTSIDE, Replay("g"), Replay("g"))])
+def test_a_graph_can_be_captured_and_replayed(steps: tuple[Step, ...]) -> None:
+    assert scenario(*steps).steps == steps
+
+
+NOT_A_GRAPH = {
+    "a replay of nothing": ((ALLOCATE, Replay("g")), "step 1 (replay): graph 'g' was not captured"),
+    "a replay in the capture": (captured(Replay("g")), "only allocate, release, all_gather, reduce_scatter"),
+    "a capture that never ends": (captured()[:2], "graph 'g' is prepared or captured, and its capture never ends"),
+    "an end without a capture": ((Prepare("g"), EndCapture("g")), "graph 'g' is not being captured"),
+    "two at a time": ((Prepare("g"), Prepare("h")), "one graph at a time"),
+    "a second capture": ((*captured(), *captured()), "graph 'g' was prepared before"),
+    "trim in the capture": (captured(Trim()), "step 2 (trim): graph 'g' is being captured"),
+    "a kernel": (captured(ALLOCATE, AllGather("tp", View("a"), 4, via="kernel")), "kernels are not captured"),
+    "a buffer that is gone": ((*OUTSIDE, Release("a"), Replay("g")), "did not allocate, was released"),
+    "communicators that are gone": ((*OUTSIDE, Recreate("attn_tp"), Recreate("tp"), Replay("g")), "created anew"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_A_GRAPH)
+def test_a_program_that_no_graph_can_run_is_refused(name: str) -> None:
+    steps, said = NOT_A_GRAPH[name]
+    with pytest.raises(ProgramError, match=re.escape(said)):
+        scenario(*steps)
+
+
+def test_what_a_graph_allocated_may_be_released_before_its_replay() -> None:
+    scenario(*captured(ALLOCATE, GATHER), Release("a"), Replay("g"))
+
+
+def test_a_graph_outlives_communicators_that_it_does_not_use() -> None:
+    scenario(*OUTSIDE, Recreate("attn_tp"), Replay("g"))

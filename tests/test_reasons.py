@@ -14,7 +14,7 @@ from harness.facts import FACTS
 from harness.program import AllGather, Allocate, Recreate, Release, Scenario, Step, System, Trim, View
 from harness.reasons import REASONS
 from harness.topology import Topology
-from harness.trace import Began, Event, Ran, SegmentAllocated
+from harness.trace import Began, Event, Mismatch, Ran, SegmentAllocated
 from harness.world import World
 from tests.elsewhere import Elsewhere, Retelling, verbatim
 
@@ -102,6 +102,26 @@ def test_an_order_is_that_of_segments_which_live_together(compare: Callable[...,
     """The second segment of `TRIMMED` has another address elsewhere; the first one is gone by then."""
     agreement = compare(TRIMMED, "per-group", Elsewhere(ranks, moved(other_path)))
     assert (accounted(agreement), "path" in agreement.found) == ([], True)
+
+
+def test_an_order_that_came_later_explains_nothing(compare: Callable[..., Agreement], ranks: World) -> None:
+    """The path differs at step 1; another segment comes, elsewhere, at step 2."""
+    steps = (*AGAIN, Allocate("c", "tp", OWN_SEGMENT))
+    agreement = compare(steps, "per-group", Elsewhere(ranks, moved(other_path)), ("path",))
+    assert (accounted(agreement), agreement.found.keys()) == ([], {"path"})
+
+
+def test_an_order_explains_no_wrong_data_of_an_operand_in_place(
+    compare: Callable[..., Agreement], ranks: World
+) -> None:
+    def spoilt(event: Event) -> list[Event]:
+        wrong = Mismatch("d", 1, 32, 0, 0, "1", "2")
+        return [event, wrong] if isinstance(event, Ran) else [event]
+
+    steps = (*TWO_FREE_SEGMENTS[:4], Allocate("d", "tp", 64), AllGather("tp", View("d"), 16))
+    second = Elsewhere(ranks, spoilt, pool="tests.pools.scattered:PerGroup")
+    agreement = compare(steps, "per-group", second, ("data",))
+    assert (accounted(agreement), agreement.found.keys()) == ([], {"data"})
 
 
 # communicator address reused

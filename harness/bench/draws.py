@@ -11,6 +11,7 @@ import msgspec
 import psutil
 
 from harness import environment
+from harness.errors import MachineError
 from harness.oracle import judge
 from harness.program import Scenario
 from harness.strategies import on_nodes, sample, scenarios
@@ -36,8 +37,8 @@ class Measured(msgspec.Struct, frozen=True):
     parent_late: int
     ranks_early: int
     ranks_late: int
-    eight_start: float
-    eight_memory: int
+    eight_start: float | None
+    eight_memory: int | None
     latency: float
     """Seconds of a library all-gather of all ranks, 1024 bf16 each, in a window, each waited for."""
     latency_in_a_row: float
@@ -64,7 +65,8 @@ class Measured(msgspec.Struct, frozen=True):
             f"{_mib(self.parent_early)}, {_mib(self.parent_late)}",
         )
         yield "ranks' memory in the second tenth, in the last", f"{_mib(self.ranks_early)}, {_mib(self.ranks_late)}"
-        yield "eight ranks: start, memory together", f"{self.eight_start:.2f} s, {self.eight_memory >> 20} MiB"
+        if self.eight_start is not None and self.eight_memory is not None:
+            yield "eight ranks: start, memory together", f"{self.eight_start:.2f} s, {self.eight_memory >> 20} MiB"
         both = f"{1e6 * self.latency:.0f} µs, {1e6 * self.latency_in_a_row:.0f} µs"
         yield "all-gather of 1024 bf16 a rank, each waited for, in a row", both
         for part, size in self.parts:
@@ -91,10 +93,7 @@ def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int,
         parts = _watched(ranks, drawn[:WATCHED])
         latency, in_a_row = map(max, zip(*ranks.call("harness.bench.where:latency", 1024, 20), strict=True))
     spawned = [_spawned(substrate, _decode(encoded)) for encoded in drawn[:: max(1, len(drawn) // spawns)][:spawns]]
-    began = time.perf_counter()
-    with World(8, substrate) as ranks:
-        eight_start = time.perf_counter() - began
-        eight_memory = sum(_share(pid) for pid in ranks.pids)
+    eight_start, eight_memory = _eight(substrate)
     tenth = max(1, len(memory) // 10)
     early, late = _typical(memory[tenth : 2 * tenth] or memory), _typical(memory[-tenth:])
     return Measured(
@@ -115,6 +114,16 @@ def bench_draws(substrate: str, world: int, steps: int, draws: int, spawns: int,
         parts=parts,
         environment=facts,
     )
+
+
+def _eight(substrate: str) -> tuple[float | None, int | None]:
+    """Seconds that eight ranks take to start and what they hold; None where the machine cannot run so many."""
+    began = time.perf_counter()
+    try:
+        with World(8, substrate) as ranks:
+            return time.perf_counter() - began, sum(_share(pid) for pid in ranks.pids)
+    except MachineError:
+        return None, None
 
 
 def _run_all(world: World, drawn: list[bytes]) -> tuple[list[float], list[tuple[int, int]]]:

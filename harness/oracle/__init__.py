@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.draw import Draw
@@ -26,7 +27,12 @@ class Verdict:
 def examine(draw: Draw) -> Verdict:
     """Judge a draw by every rule."""
     case = Case(draw)
-    return Verdict(ordered([finding for rules in JUDGES for finding in rules(case)]), _is_vacuous(case))
+    return Verdict(ordered([*every(case)]), _is_vacuous(case))
+
+
+def every(case: Case) -> Iterator[Finding]:
+    """Every finding of every rule, several of a rule and step where several ranks show it."""
+    return (finding for rules in JUDGES for finding in rules(case))
 
 
 def judge(draw: Draw) -> list[Finding]:
@@ -48,8 +54,9 @@ def _is_vacuous(case: Case) -> bool:
     return not any(ownership.owned(case, uses) and all(use.ran for use in uses) for uses in calls)
 
 
-def oracles_on(world: World) -> list[str]:
-    """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any."""
+def oracles_on(world: World, path_seen: bool = True) -> list[str]:
+    """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any, and
+    where that never showed a path."""
     evidence = world.facts.get("path_evidence")
-    path_oracle = [f"path ({evidence})"] if evidence else []
+    path_oracle = [f"path ({evidence})"] if evidence and path_seen else []
     return [*(name for name in ORACLES if name != "path"), *path_oracle]

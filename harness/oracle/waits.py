@@ -19,6 +19,8 @@ from harness.oracle.history import History
 from harness.trace import Closing, Entered, Finished
 
 Ranks = tuple[int, ...]
+WORLD_WIDE = "recreate"
+"""The call for which NCCL needs every rank of the world, each with its own group: it splits what all share."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,19 @@ class Waits:
         match situation:
             case InCall(call, group, generation, entry):
                 key = call, group, generation
-                return tuple(sorted(rank for rank in group if self._entries[rank][key] < entry))
-            case AtEnd() if not self._calls:
-                return tuple(rank for rank, at in enumerate(self._where) if not isinstance(at, AtEnd))
+                late = tuple(sorted(rank for rank in group if self._entries[rank][key] < entry))
+                return late or (self._behind(situation) if call == WORLD_WIDE else ())
+            case AtEnd(meeting) if not self._calls:
+                return tuple(
+                    rank for rank, at in enumerate(self._where) if not isinstance(at, AtEnd) or at.meeting < meeting
+                )
         return ()
+
+    def _behind(self, situation: InCall) -> Ranks:
+        """The ranks of the world that have made a world-wide call less often than those in a situation."""
+        made = [sum(n for (call, *_), n in entries.items() if call == WORLD_WIDE) for entries in self._entries]
+        most = max(made[rank] for rank in self.ranks(situation))
+        return tuple(rank for rank, times in enumerate(made) if times < most)
 
     def left(self, situation: InCall) -> Ranks:
         """The members of the communicator that have entered this call too and are no longer in it."""

@@ -36,7 +36,8 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "collectives": tally.collectives,
         "windows": tally.windows,
         "vacuous": tally.vacuous,
-        "oracles": oracles_on(world),
+        "paths_unknown": tally.unseen,
+        "oracles": oracles_on(world, path_seen=tally.unseen < max(1, tally.collectives)),
         "environment": environment,
         "findings": [
             {

@@ -69,6 +69,7 @@ def summary(console: Console, tally: Tally) -> None:
         f"{tally.draws} draws in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): {len(tally.layouts)} layouts, "
         f"{len(tally.groups)} groups, {tally.collectives} collectives, {tally.windows} windows; "
         f"{tally.vacuous} vacuous ({share:.0f} %); "
+        f"{f'path unknown in {tally.unseen} collectives; ' if tally.unseen else ''}"
         f"{f'{len(tally.found)} rule(s) broken' if tally.found else 'no finding'}.",
         highlight=False,
     )

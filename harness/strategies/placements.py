@@ -24,6 +24,9 @@ def check_nodes(nodes: int, world: int) -> None:
     """Raise `UsageError` if so many nodes have no rank each."""
     if not 1 <= nodes <= world:
         raise UsageError(f"{world} ranks cannot be placed on {nodes} nodes")
+    share = -(-world // nodes)
+    if (used := -(-world // share)) < nodes:
+        raise UsageError(f"{world} ranks, {share} in a row on each of {nodes} nodes, leave {nodes - used} without any")
 
 
 def _place(topology: Topology, placement: Placement | None) -> Topology:

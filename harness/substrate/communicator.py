@@ -135,7 +135,8 @@ class Communicator(ABC):
 
     @abstractmethod
     def signal_pads(self) -> list[int]:
-        """Address of every rank's signal pad: int32[size], zero at first, one word for each sender. Local."""
+        """Address of every rank's signal pad: int32[size], zero at first, one word for each sender. Collective the
+        first time, when it may have to be registered. Raises `NotOwned` where kernels cannot reach their peers."""
 
     @abstractmethod
     def next_epoch(self) -> int:

@@ -15,7 +15,7 @@ from harness.oracle.waits import Waits
 from harness.program import Allocate, Scenario
 from harness.topology import Topology
 from harness.trace import TEARDOWN, Began, Closing, CommCreated, Entered, Event, Exhausted, Returned, Trace
-from tests.oracle.scenes import SQUARE, explicit
+from tests.oracle.scenes import CROSSED, SQUARE, explicit
 
 CHAIN = explicit(tp=((0, 1), (2,)), cp=((0,), (1, 2)))
 RING = explicit(tp=((0, 1), (2,)), cp=((1, 2), (0,)), dp=((0, 2), (1,)))
@@ -67,6 +67,22 @@ def test_a_cycle_of_three_communicators_is_told_whole() -> None:
         "rank 0 registers for tp[0,1] "
         "while rank 1 waits in register of cp[1,2] and rank 2 waits in register of dp[0,2]."
     )
+
+
+def test_ranks_that_create_communicators_anew_wait_for_the_whole_world() -> None:
+    said = words(CROSSED, inside(TP, "recreate", 1), inside(TP, "recreate", 1), (Began(0),), (Began(0),))
+    assert said == "ranks 2, 3 are still at step 0 (allocate) while ranks 0, 1 wait in recreate of tp[0,1]."
+
+
+def test_of_ranks_that_create_communicators_anew_those_of_the_own_group_are_told_first() -> None:
+    said = words(CROSSED, inside(TP, "recreate", 1), (Began(0),), inside(TP, "recreate", 1), (Began(0),))
+    assert said.startswith("rank 1 is still at step 0 (allocate) while rank 0 waits in recreate of tp[0,1].")
+
+
+def test_a_rank_that_closes_its_system_is_told_from_those_that_wait_for_it() -> None:
+    closing = (*DONE, Began(TEARDOWN))
+    said = words(SQUARE, (*closing, Closing()), closing, (*closing, Closing()), (*closing, Closing()))
+    assert said == "rank 1 is still giving everything back while ranks 0, 2, 3 wait at the end."
 
 
 def test_two_calls_of_one_communicator_are_a_cycle() -> None:

@@ -14,6 +14,7 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
+from harness import trace
 from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
@@ -61,7 +62,10 @@ class NcclCommunicator(Communicator):
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
 
     def signal_pads(self) -> list[int]:
-        return self.handle.pads()
+        self.entered("signal pads")
+        pads = self.handle.pads()
+        self.substrate.record(trace.Returned("signal pads", self.ident))
+        return pads
 
     def next_epoch(self) -> int:
         self.handle.epoch += 1

@@ -32,9 +32,9 @@ from harness.substrate.pool import Pool, Segment
 
 SHARING = nc.NCCLConfig(split_share=True)
 """Split communicators use the service threads of the one that they are split from: without that, destroying one
-waits up to 0.5 s for its threads to look up (NCCL 2.32.3)."""
+waits up to 0.5 s for its threads to look up (NCCL 2.32.3). `NCCL_COMM_SPLIT_SHARE_RESOURCES=0` overrules it."""
 KEPT = 12
-"""Partitions whose communicators are kept, for each world size; more than any convention has families."""
+"""Partitions whose communicators are kept, for each world size, beside those that a draw needs."""
 
 
 class NcclSubstrate(Substrate):
@@ -91,19 +91,20 @@ class NcclSubstrate(Substrate):
         self._serving.clear()
         for partition in partitions:
             group = group_of(partition, self.rank)
-            handle = self._handle(partition)
+            handle = self._handle(partition, set(partitions))
             if group not in self.communicators:
                 self._serving[group] = partition
                 self.communicators[group] = NcclCommunicator(self, group, 0, handle, slots[group])
 
-    def _handle(self, partition: Partition) -> NcclHandle:
-        """The kept communicator of a partition, or a new one. Collective over the world."""
+    def _handle(self, partition: Partition, needed: set[Partition]) -> NcclHandle:
+        """The kept communicator of a partition, or a new one. Those that the draw needs are not given up for it.
+        Collective over the world."""
         kept = self._kept.setdefault(self._world, OrderedDict())
         if partition in kept:
             kept.move_to_end(partition)
             return kept[partition]
-        while len(kept) >= KEPT:
-            kept.popitem(last=False)[1].destroy()
+        for other in [other for other in kept if other not in needed][: max(0, len(kept) - KEPT + 1)]:
+            kept.pop(other).destroy()
         kept[partition] = self._split(partition)
         return kept[partition]
 
@@ -146,7 +147,8 @@ class NcclSubstrate(Substrate):
         self.pools.clear()
 
     def fault(self, error: BaseException | None) -> str:
-        if not isinstance(error, nccl.NCCLError | torch.AcceleratorError):
+        is_tritons = isinstance(error, RuntimeError) and str(error).startswith("Triton Error [CUDA]")
+        if error is None or not (is_tritons or isinstance(error, nccl.NCCLError | torch.AcceleratorError)):
             return ""
         said = self._last_error()
         return words(error, said if said != self._expected else "")

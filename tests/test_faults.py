@@ -1,0 +1,78 @@
+"""The catalogue: planted faults are found, by the rule that they must break, and what is right stays silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import Campaign, Limits
+from harness.errors import UsageError
+from harness.faults.catalogue import FAULTS, Fault, select
+from harness.faults.proof import Hunt, Outcome, prove, sound
+from harness.findings import RULES
+from harness.program import System
+from harness.strategies import scenarios
+from harness.world import World
+from tests.commands import symm
+
+QUICK = ["F03", "F04", "F14", "F15", "F17", "F19", "F21", "F22", "F24", "K01", "K02", "K07"]
+"""Those that the first draws show."""
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[World]:
+    with World(4, "sim", deadline=5) as world:
+        yield world
+
+
+@pytest.mark.parametrize("fault", select(QUICK), ids=lambda fault: fault.id)
+def test_a_planted_fault_is_found(ranks: World, tmp_path: Path, fault: Fault) -> None:
+    (outcome,) = prove(ranks, [fault], tries=1, draws=60, size=4, seeds_dir=tmp_path)
+    assert (outcome.is_found, outcome.hunts[0].rule) == (True, fault.rules[0])
+
+
+def test_what_is_right_is_not_found(ranks: World, tmp_path: Path) -> None:
+    tally = Campaign(ranks, sound(4), tmp_path).run(60)
+    assert (tally.draws, tally.found) == (60, {})
+
+
+def test_two_faults_at_once_are_found_apart(ranks: World, tmp_path: Path) -> None:
+    both = System("harness.faults.pools:KeepsATensor", "harness.faults.kernels:LosesLastPeer")
+    strategy = scenarios(4, system=both, via="kernel")
+    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=10, reduce_seconds=3)).run(20)
+    assert tally.found.keys() == {"leak", "wrong-data"}
+
+
+def test_rules_of_the_catalogue_exist() -> None:
+    assert {rule for fault in FAULTS for rule in fault.rules} <= RULES.keys()
+
+
+def test_an_unknown_fault_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="fault 'F99' is not one of F01, "):
+        select(["F01", "F99"])
+
+
+def test_a_fault_that_broke_another_rule_first_is_not_found() -> None:
+    fault = select(["F03"])[0]
+    hunts = [Hunt(rule, (rule,), 3, 0.1, 2, 2, "") for rule in ("offset-mismatch", "leak")]
+    outcome = Outcome(fault, tuple(hunts))
+    assert (outcome.is_found, len(outcome.found), outcome.as_data()["found"]) == (False, 1, 1)
+
+
+def test_the_command_says_what_is_promised(tmp_path: Path) -> None:
+    run = symm(tmp_path, "faults", "--only", "F17", "--seeds", "2", "--clean", "5", "--world", "2", "--json", "-")
+    assert run.status == 0, run.err
+    (fault,) = run.data["faults"]
+    assert (fault["id"], fault["found"], fault["of"], fault["rules"]) == ("F17", 2, 2, ["leak"])
+    assert {"median_draws", "median_seconds", "world", "steps"} <= fault.keys()
+    assert run.data["clean"] == {"draws": 5, "findings": []}
+    assert run.processes == []
+
+
+def test_a_fault_that_is_missed_exits_with_1(tmp_path: Path) -> None:
+    """No draw of two ranks has groups that differ, which this fault needs."""
+    run = symm(tmp_path, "faults", "--only", "F02", "--seeds", "1", "--draws", "3", "--clean", "1", "--world", "2")
+    assert run.status == 1
+    assert "F02 cross-group-reuse: missed" in run.out
