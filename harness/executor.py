@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -48,6 +49,9 @@ from harness.program import (
 from harness.substrate.base import Substrate
 from harness.trace import TEARDOWN
 
+GRAPH_STREAM = 3
+"""The stream on which graphs are warmed up and captured."""
+
 
 class Executor:
     """One scenario on this rank. `run` is collective over the scenario's world."""
@@ -60,6 +64,7 @@ class Executor:
         self._record = substrate.record
         self._buffers: dict[str, Buffer] = {}
         self._graphs: dict[str, CapturedGraph] = {}
+        self._graph_stream = ExitStack()
         self._index = 0
         self._policy = guarded("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
         self._sites = self._make_sites()
@@ -110,9 +115,9 @@ class Executor:
     def _on_graph(self, step: GraphStep) -> None:
         match step:
             case Prepare():
-                self._substrate.graph = step.graph
+                self._begin_graph(step.graph)
             case Capture():
-                self._substrate.graph = step.graph
+                self._begin_graph(step.graph)
                 self._graphs[step.graph] = CapturedGraph(self._substrate)
             case EndCapture():
                 self._end_capture()
@@ -206,11 +211,20 @@ class Executor:
         call.run(keys, self._kernel)
         self._check_guards()
 
+    def _begin_graph(self, name: str) -> None:
+        """From here on, everything is for a graph, on the stream that captures it: blocks stay with their stream."""
+        if self._substrate.graph is None:
+            self._substrate.synchronize()
+            self._substrate.graph = name
+            self._graph_stream.enter_context(self._substrate.stream(GRAPH_STREAM))
+
     def _end_capture(self) -> None:
         """End the capture under way, if one is."""
         graph = self._graphs.get(self._substrate.graph or "")
         if graph is not None:
             graph.end()
+        self._substrate.synchronize()
+        self._graph_stream.close()
         self._substrate.graph = None
 
     def _replay(self, graph: CapturedGraph) -> None:

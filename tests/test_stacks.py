@@ -162,6 +162,12 @@ def test_a_library_that_knows_its_lines_of_source_is_still_a_library() -> None:
     assert told == f"rank 1: in ncclCommWindowRegister (dev_runtime.cc:1171) {ends}"
 
 
+def test_a_line_names_a_call_of_nccl_before_its_binding() -> None:
+    frames = "poll (libc.so.6)", "ncclCommWindowRegister (dev_runtime.cc:11)", "comm_window_register (nccl.cpp:117006)"
+    told = line(*frames, "register (substrate/communicator.py:53)")
+    assert told == "rank 1: in ncclCommWindowRegister (dev_runtime.cc:11) < register (communicator.py:53)"
+
+
 def test_a_line_leaves_out_what_has_no_name_and_what_only_wraps() -> None:
     frames = (
         "0x7f00 (libcuda.so.1)",

@@ -18,6 +18,10 @@ WRAPPERS = re.compile(
 """Frames that every native stack has above or below the library that matters, and those without a name."""
 
 
+CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
+"""Calls of NCCL and CUDA, which say more than what a binding made of them."""
+
+
 def places(record: Record) -> Iterator[str]:
     """A line for each place where ranks of a hang are, such as
     `rank 1: in ncclCommWindowRegister (libnccl.so.2) < register (communicator.py:53)`."""
@@ -31,7 +35,8 @@ def places(record: Record) -> Iterator[str]:
 def _telling(frames: tuple[str, ...]) -> list[str]:
     """What Python called, if that was a library, and the lines from which."""
     native = [*takewhile(is_native, frames)]
-    called = [frame for frame in native if WRAPPERS.search(frame) is None][-1:]
+    candidates = [frame for frame in native if WRAPPERS.search(frame) is None]
+    called = ([frame for frame in candidates if CALLS.match(frame)] or candidates)[-1:]
     return [*called, *frames[len(native) : len(native) + PYTHON]] or native[:1]
 
 

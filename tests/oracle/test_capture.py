@@ -24,7 +24,9 @@ from tests.oracle.scenes import CROSSED, findings, first, rules, scenario, unsai
 WARM = (Allocate("w", "tp", 256), AllGather("tp", View("w"), 64), Release("w"))
 BODY = (Allocate("t", "tp", 256), AllGather("tp", View("t"), 64), Release("t"))
 GRAPH = (Prepare("g"), *WARM, Capture("g"), *BODY, EndCapture("g"))
-TAKEN = (Allocate("u", "tp", 256), AllGather("tp", View("u"), 64))
+EAGER = (Allocate("u", "tp", 256), AllGather("tp", View("u"), 64))
+TAKEN = (Prepare("h"), *EAGER, Capture("h"), EndCapture("h"))
+"""On the stream that captures graphs, where a block that another graph let go is free."""
 AWARE = ["deferred", "per-group"]
 UNAWARE = ["snapshot-once", "shared-at-alloc", "shared-at-exit", "Sound"]
 
@@ -34,7 +36,7 @@ def found_in(ranks: World, *steps: Step, pool: str = "deferred") -> list[Finding
 
 
 @pytest.mark.parametrize("pool", AWARE)
-@pytest.mark.parametrize("after", [(), TAKEN, (Trim(),)], ids=["nothing", "an allocation", "a trim"])
+@pytest.mark.parametrize("after", [(), TAKEN, EAGER, (Trim(),)], ids=["nothing", "another graph", "a buffer", "a trim"])
 def test_pools_that_know_graphs_are_silent(ranks: World, pool: str, after: tuple[Step, ...]) -> None:
     assert found_in(ranks, *GRAPH, *after, Replay("g"), Replay("g"), pool=pool) == []
 
@@ -51,9 +53,15 @@ def test_a_graph_may_hold_several_calls_over_several_groups(ranks: World) -> Non
 def test_a_block_that_a_graph_writes_is_given_to_somebody_else(ranks: World, pool: str) -> None:
     found = found_in(ranks, *GRAPH, *TAKEN, Replay("g"), pool=pool)
     assert rules(found)[0] == "captured-reuse"
-    claims = "graph 'g' writes at step 11 (replay)", "step 6 (all_gather) on tp[0,1]", "output 't' of rank 0"
-    after = "released at step 7 (release)", "'u' has held this memory since step 9 (allocate)", "its contents changed"
+    claims = "graph 'g' writes at step 14 (replay)", "step 6 (all_gather) on tp[0,1]", "output 't' of rank 0"
+    after = "released at step 7 (release)", "'u' has held this memory since step 10 (allocate)", "its contents changed"
     assert unsaid(found[0], *claims, *after) == []
+
+
+@pytest.mark.parametrize("pool", UNAWARE)
+def test_a_block_of_another_stream_is_not_taken(ranks: World, pool: str) -> None:
+    """By PyTorch's rules: a block that was freed stays with its stream."""
+    assert "captured-reuse" not in rules(found_in(ranks, *GRAPH, *EAGER, Replay("g"), pool=pool))
 
 
 @pytest.mark.parametrize("pool", UNAWARE)

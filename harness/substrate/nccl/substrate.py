@@ -179,8 +179,9 @@ class NcclSubstrate(Substrate):
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        stream = None if current == torch.cuda.default_stream() else current
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             yield graph
 
     @property
