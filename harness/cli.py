@@ -96,6 +96,7 @@ def fuzz(
     hazards: Annotated[
         list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
     ] = None,
+    graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs that are captured and replayed.")] = False,
     nodes: Annotated[
         int | None,
         typer.Option(
@@ -112,6 +113,8 @@ def fuzz(
     data.check_target(json_file)
     system, via = _system(pool, collectives, sites)
     _check_flow(flow, tokens, hazards, world)
+    if graphs and (flow is not None or hazards):
+        raise UsageError("--graphs goes with free programs, and not with --flow or --hazard")
     for hazard in hazards or ():
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
@@ -126,7 +129,15 @@ def fuzz(
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         via = _possible(via, ranks)
         if flow is None:
-            strategy = scenarios(world, topologies=layouts, system=system, hazards=hazards or (), via=via)  # type: ignore[arg-type]
+            strategy = scenarios(
+                world,
+                topologies=layouts,
+                system=system,
+                hazards=hazards or (),  # type: ignore[arg-type]
+                via=via,
+                max_steps=WITH_GRAPHS if graphs else 16,
+                graphs=graphs,
+            )
         else:
             strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)
         if nodes is not None or ranks.platform.node_bound:

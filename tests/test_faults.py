@@ -10,27 +10,46 @@ import pytest
 from harness.campaign import Campaign, Limits
 from harness.errors import UsageError
 from harness.faults.catalogue import FAULTS, Fault, select
-from harness.faults.proof import Hunt, Outcome, prove, sound
+from harness.faults.proof import Hunt, Outcome, hunt, sound
 from harness.findings import RULES
 from harness.program import System
 from harness.strategies import scenarios
 from harness.world import World
 from tests.commands import symm
 
-QUICK = ["F03", "F04", "F14", "F15", "F17", "F19", "F21", "F22", "F24", "K01", "K02", "K07"]
-"""Those that the first draws show."""
+SEEDS = {
+    "F01": 2,
+    "F02": 2,
+    "F06": 5,
+    "F07": 3,
+    "F08": 1,
+    "F11": 1,
+    "F12": 1,
+    "F13": 1,
+    "F20": 2,
+    "F23": 3,
+    "F25": 2,
+    "K03": 1,
+    "K04": 1,
+}
+SEEDS |= {"K05": 1, "K06": 1, "K07": 4, "K08": 5}
+"""With these seeds the first draws show the fault; with the others, whose seed is 0, too."""
+WIDE = {"F05": (8, 250), "F11": (8, 40), "F12": (8, 40)}
+"""Largest world and draws of those that need more than four ranks and 40 draws."""
+LITTLE = Limits(more=1, shrinks=3, known_seconds=5, reduce_seconds=0.2)
 
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[World]:
-    with World(4, "sim", deadline=5) as world:
+    with World(8, "sim", deadline=3) as world:
         yield world
 
 
-@pytest.mark.parametrize("fault", select(QUICK), ids=lambda fault: fault.id)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 def test_a_planted_fault_is_found(ranks: World, tmp_path: Path, fault: Fault) -> None:
-    (outcome,) = prove(ranks, [fault], tries=1, draws=60, size=4, seeds_dir=tmp_path)
-    assert (outcome.is_found, outcome.hunts[0].rule) == (True, fault.rules[0])
+    size, draws = WIDE.get(fault.id, (4, 40))
+    found = hunt(ranks, fault, SEEDS.get(fault.id, 0), draws, size, tmp_path, LITTLE)
+    assert found.rule in fault.rules
 
 
 def test_what_is_right_is_not_found(ranks: World, tmp_path: Path) -> None:
@@ -41,7 +60,7 @@ def test_what_is_right_is_not_found(ranks: World, tmp_path: Path) -> None:
 def test_two_faults_at_once_are_found_apart(ranks: World, tmp_path: Path) -> None:
     both = System("harness.faults.pools:KeepsATensor", "harness.faults.kernels:LosesLastPeer")
     strategy = scenarios(4, system=both, via="kernel")
-    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=10, reduce_seconds=3)).run(20)
+    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=5, reduce_seconds=1)).run(20)
     assert tally.found.keys() == {"leak", "wrong-data"}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.program import AllGather, Recreate, ReduceScatter, Scenario, Step, System, Trim
-from harness.strategies import flows, on_nodes, scenarios
+from harness.strategies import WITH_GRAPHS, flows, on_nodes, scenarios
 
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.faults.pools", "harness.faults.kernels"
@@ -59,6 +59,12 @@ def _without_ends(drawn: Scenario) -> Scenario:
     return msgspec.structs.replace(drawn, steps=steps)
 
 
+def _graphs(pool: str) -> Callable[[int], Strategy]:
+    """Free programs that capture and replay."""
+    system = System(_named(POOLS, pool))
+    return lambda world: scenarios(world, system=system, via="library", max_steps=WITH_GRAPHS, graphs=True)
+
+
 def _apart(pool: str) -> Callable[[int], Strategy]:
     """Free programs on nodes of one rank each, so that no group has windows."""
     return lambda world: on_nodes(_free(pool)(world), world, world)
@@ -84,6 +90,9 @@ FAULTS = (
     Fault("F06", "register-count-skew", ("registration-skew",), _free("RegistersAlone")),
     Fault("F07", "register-order-skew", ("registration-skew",), _free("OppositeOrder")),
     Fault("F08", "one-rank-oom", ("registration-skew", "hang"), _free("per-group", None, "deny")),
+    Fault("F10", "register-in-capture", ("registered-in-capture",), _graphs("WarmsUpElsewhere")),
+    Fault("F11", "captured-block-reuse", ("captured-reuse",), _graphs("OnePoolForGraphs")),
+    Fault("F12", "graph-uses-eager-pool", ("captured-reuse",), _graphs("SharesWithGraphs")),
     Fault("F13", "stale-window", ("stale-window",), _free("RemembersSegments")),
     Fault("F14", "free-before-deregister", ("freed-while-registered",), _free("ForgetsToDeregister")),
     Fault("F15", "double-registration", ("double-registration",), _free("AlwaysRegisters")),

@@ -15,7 +15,8 @@ from harness.substrate.pool import Pool, Segment, Window
 
 
 class Sound:
-    """One pool a group; leaving `use` registers every segment that its communicator has no window over.
+    """One pool a group, and one for it in each graph; leaving `use` registers every segment that its communicator has
+    no window over.
 
     Breaks no rule. Windows close before their segment is freed; null windows are never asked for.
     """
@@ -33,7 +34,14 @@ class Sound:
             self.register_all(pool.segments, group)
 
     def pool(self, group: ProcessGroup) -> Pool:
-        return self.pool_named("-".join(map(str, group.ranks)))
+        place = self.place()
+        pool = self.pool_named("-".join(map(str, group.ranks)) + place)
+        pool.is_reserved = bool(place)
+        return pool
+
+    def place(self) -> str:
+        """What has pools of its own beside the groups: each graph."""
+        return f" of {self.context.graph}" if self.context.graph else ""
 
     def pool_named(self, name: str) -> Pool:
         pool = self.context.pool(name)
@@ -191,6 +199,30 @@ class PicksByAddress(Sound):
             yield
         for pool in pools if self.may_register(group) else ():
             self.register_all(pool.segments, group)
+
+
+# graphs
+
+
+class SharesWithGraphs(Sound):
+    """Graphs take their buffers from the pools that everybody uses (F12)."""
+
+    def place(self) -> str:
+        return ""
+
+
+class OnePoolForGraphs(Sound):
+    """All graphs of a group share a pool, so that what one lets go the next one takes (F11)."""
+
+    def place(self) -> str:
+        return " of graphs" if self.context.graph else ""
+
+
+class WarmsUpElsewhere(Sound):
+    """Only the capture has pools of its own, which no warm-up has grown (F10)."""
+
+    def place(self) -> str:
+        return super().place() if self.context.is_capturing else ""
 
 
 # registration

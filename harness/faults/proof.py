@@ -19,7 +19,7 @@ from harness.campaign import Campaign, Limits
 from harness.faults.catalogue import Fault
 from harness.keeper import Found
 from harness.program import Scenario, System
-from harness.strategies import flows, scenarios
+from harness.strategies import WITH_GRAPHS, flows, scenarios
 from harness.world import World
 
 LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0, reduce_seconds=10.0)
@@ -90,11 +90,12 @@ def prove(
 ) -> Iterator[Outcome]:
     """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each."""
     for fault in faults:
-        hunts = [_hunt(world, fault, seed, draws, size, seeds_dir / fault.id / str(seed)) for seed in range(tries)]
+        hunts = [hunt(world, fault, seed, draws, size, seeds_dir / fault.id / str(seed)) for seed in range(tries)]
         yield Outcome(fault, tuple(hunts))
 
 
-def _hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path) -> Hunt:
+def hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path, limits: Limits = LIMITS) -> Hunt:
+    """Look for a fault with one seed, and make the first case of it small."""
     began = time.monotonic()
     first: list[float] = []
 
@@ -102,7 +103,7 @@ def _hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: 
         if campaign.tally.found and not first:
             first.append(time.monotonic() - began)
 
-    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=LIMITS)
+    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=limits)
     tally = campaign.run(draws)
     if not tally.found:
         return Hunt("", (), tally.draws, time.monotonic() - began, 0, 0, "")
@@ -123,7 +124,10 @@ def _order(found: Found) -> int:
 
 
 def sound(size: int) -> st.SearchStrategy[Scenario]:
-    """Everything right: the default system and a pool for each group, free programs and flows, both collectives."""
-    padded = flows(size, tokens="padded", system=System("per-group"))
+    """Everything right: the default system and a pool for each group, free programs with and without graphs, and
+    flows, by both collectives."""
+    per_group = System("per-group")
+    padded = flows(size, tokens="padded", system=per_group)
+    graphs = [scenarios(size, system=system, max_steps=WITH_GRAPHS, graphs=True) for system in (System(), per_group)]
     mine = [flows(size, tokens=tokens) for tokens in ("engine", "padded", "uneven")]
-    return st.one_of(scenarios(size), scenarios(size, system=System("per-group")), padded, *mine)
+    return st.one_of(scenarios(size), scenarios(size, system=per_group), *graphs, padded, *mine)

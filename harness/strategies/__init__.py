@@ -9,7 +9,7 @@ from harness.strategies.batches import PATIENCE, batch, distinct, sample
 from harness.strategies.common import common, is_common
 from harness.strategies.flows import TOKENS, Tokens, applies, check_world, flows
 from harness.strategies.placements import check_nodes, on_nodes
-from harness.strategies.programs import HAZARDS, LARGE_COUNTS, Via, programs, scenarios
+from harness.strategies.programs import HAZARDS, LARGE_COUNTS, WITH_GRAPHS, Via, programs, scenarios
 from harness.strategies.topologies import layouts, topologies
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LARGE_COUNTS",
     "PATIENCE",
     "TOKENS",
+    "WITH_GRAPHS",
     "Tokens",
     "Via",
     "applies",

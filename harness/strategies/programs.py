@@ -24,7 +24,9 @@ ROOMS = (0, 512, 1 << 20, 2 << 20, 10 << 20, 20 << 20)
 """Bytes a buffer is filled up to: as needed, or to a boundary of the caching allocator's size classes."""
 COLLECTIVES = ("all_gather", "reduce_scatter")
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle")
-GRAPHS = ("graph", "graph", "replay", "replay", "replay", "replay")
+GRAPHS = ("graph", "replay") * 8
+WITH_GRAPHS = 48
+"""Most steps of a program with graphs; one takes nine."""
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "uneven")
 Via = Literal["mixed", "library", "kernel"]
 
