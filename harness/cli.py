@@ -39,6 +39,7 @@ from harness.replay import with_system
 from harness.report import data, terminal
 from harness.strategies import (
     HAZARDS,
+    WITH_GRAPHS,
     Tokens,
     Via,
     applies,
@@ -96,7 +97,7 @@ def fuzz(
     hazards: Annotated[
         list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
     ] = None,
-    graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs that are captured and replayed.")] = False,
+    graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs, captured and replayed.")] = False,
     nodes: Annotated[
         int | None,
         typer.Option(
