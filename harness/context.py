@@ -75,6 +75,10 @@ class RankContext:
         """The caching allocator of that name, made at its first use. Local."""
         return self._substrate.pool(name)
 
+    def stream(self, index: int) -> AbstractContextManager[None]:
+        """Make stream `index` this thread's current stream: 0 is what everything runs on but graphs. Local."""
+        return self._substrate.stream(index)
+
     def pools(self) -> Iterator[Pool]:
         """Every pool made so far. Local."""
         return iter(list(self._substrate.pools.values()))

@@ -41,6 +41,7 @@ from harness.program import (
     Release,
     Replay,
     Scenario,
+    Steady,
     Step,
     Straggle,
     Trim,
@@ -88,7 +89,7 @@ class Executor:
         """Close the policy; after this nothing of the system under test should be left."""
         guarded("pool", self._policy.close)
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step) -> None:  # noqa: PLR0912  (one case for each kind)
         match step:
             case Allocate():
                 self._allocate(step)
@@ -107,6 +108,8 @@ class Executor:
             case Straggle():
                 if step.rank == self._rank:
                     time.sleep(step.milliseconds / 1000)
+            case Steady():
+                pass  # a word for the oracle
             case Deny():
                 self._substrate.denied |= step.rank == self._rank
             case Prepare() | Capture() | EndCapture() | Replay():

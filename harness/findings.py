@@ -66,6 +66,12 @@ class DoubleRegistration(Finding):
     rule = "double-registration"
 
 
+class HotPathGrowth(Finding):
+    """A registration was entered in steady state, when pools have met the same sizes before."""
+
+    rule = "hot-path-growth"
+
+
 class RegistrationSkew(Finding):
     """Ranks of a group registered a different number of segments, or of different sizes, or in another order."""
 

@@ -16,10 +16,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
-from harness.program import AllGather, Allocate, DType, Elements, ReduceScatter, Release, Step, Via, View, at
+from harness.program import AllGather, Allocate, DType, Elements, ReduceScatter, Release, Steady, Step, Via, View, at
 from harness.topology import Topology
 
 FAMILIES = ("tp", "attn_tp", "attn_cp")
+SETTLED = 2
+"""Equal layers after which pools have met all that a batch asks for."""
 KERNEL_COUNT = 513
 """Largest count that goes through a kernel: Triton's interpreter pays by the element."""
 
@@ -253,17 +255,24 @@ def check_flow(name: str) -> None:
         raise UsageError(f"flow {name!r} is not one of all, {', '.join(FLOWS)}")
 
 
-def compile_flows(names: Collection[str], layer: Layer, batches: Sequence[Batch], layers: int) -> tuple[Step, ...]:
+def compile_flows(
+    names: Collection[str], layer: Layer, batches: Sequence[Batch], layers: int, steady: bool = False
+) -> tuple[Step, ...]:
     """The program of `layers` equal layers for each batch in turn, with the flows `names` in a layer's order.
 
+    `steady`: from the third layer of a batch on, the program says that pools need not grow.
     Raises `UsageError` where the topology lacks a family that flows run on.
     """
     for batch in batches:
         layer.batch = batch
-        for _ in range(layers):
+        for number in range(layers):
+            if steady and number == SETTLED:
+                layer.steps.append(Steady())
             for name, flow in FLOWS.items():
                 if name in names:
                     flow(layer)
                     layer.line_ends()
             layer.ends()
+        if steady and layers > SETTLED:
+            layer.steps.append(Steady(begins=False))
     return tuple(layer.steps)

@@ -160,6 +160,13 @@ class Deny(_Step, frozen=True, tag="deny"):
     rank: int
 
 
+class Steady(_Step, frozen=True, tag="steady"):
+    """On every rank: what follows repeats what pools have met twice, so that they need not grow; up to the next one
+    with `begins` false."""
+
+    begins: bool = True
+
+
 class Prepare(_Step, frozen=True, tag="prepare"):
     """On every rank: what follows, up to the end of `graph`'s capture, is for that graph. First its warm-up."""
 
@@ -188,7 +195,7 @@ class Replay(_Step, frozen=True, tag="replay"):
 
 
 GraphStep = Prepare | Capture | EndCapture | Replay
-Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreate | Straggle | Deny | GraphStep
+Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreate | Straggle | Deny | Steady | GraphStep
 Collective = AllGather | ReduceScatter
 
 

@@ -27,6 +27,7 @@ from harness.program import (
     ReduceScatter,
     Release,
     Replay,
+    Steady,
     Step,
     Straggle,
     Trim,
@@ -123,7 +124,7 @@ class _State:
                         graph.state = f"communicators that graph {name!r} uses were created anew"
             case Prepare() | Capture() | EndCapture() | Replay():
                 self._graph(step)
-            case Trim():
+            case Trim() | Steady():
                 pass
 
     @property

@@ -49,6 +49,11 @@ def _layers(pool: str, tokens: str = "padded", sites: str = "explicit") -> Calla
     return lambda world: flows(world, tokens=tokens, system=system, via="library")  # type: ignore[arg-type]
 
 
+def _steady(pool: str) -> Callable[[int], Strategy]:
+    """Layers that repeat until pools need not grow."""
+    return lambda world: flows(world, tokens="padded", system=System(_named(POOLS, pool)), via="library", steady=True)
+
+
 def _kept(pool: str) -> Callable[[int], Strategy]:
     """Free programs that keep their communicators and their segments."""
     return lambda world: _free(pool)(world).map(_without_ends)
@@ -90,12 +95,14 @@ FAULTS = (
     Fault("F06", "register-count-skew", ("registration-skew",), _free("RegistersAlone")),
     Fault("F07", "register-order-skew", ("registration-skew",), _free("OppositeOrder")),
     Fault("F08", "one-rank-oom", ("registration-skew", "hang"), _free("per-group", None, "deny")),
+    Fault("F09", "hot-path-growth", ("hot-path-growth",), _steady("GivesBackWhenIdle")),
     Fault("F10", "register-in-capture", ("registered-in-capture",), _graphs("WarmsUpElsewhere")),
     Fault("F11", "captured-block-reuse", ("captured-reuse",), _graphs("OnePoolForGraphs")),
     Fault("F12", "graph-uses-eager-pool", ("captured-reuse",), _graphs("SharesWithGraphs")),
     Fault("F13", "stale-window", ("stale-window",), _free("RemembersSegments")),
     Fault("F14", "free-before-deregister", ("freed-while-registered",), _free("ForgetsToDeregister")),
     Fault("F15", "double-registration", ("double-registration",), _free("AlwaysRegisters")),
+    Fault("F16", "stream-stranding", ("registered-in-capture",), _graphs("WarmsUpOnAnotherStream")),
     Fault("F17", "leak", ("leak",), _free("KeepsATensor")),
     Fault("F18", "null-window-ignored", ("null-window",), _apart("IgnoresNull")),
     Fault("F19", "lazy-communicator", ("unregistered",), _free("WaitsForTheCommunicator")),

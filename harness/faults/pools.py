@@ -6,7 +6,7 @@ Invariant: a class differs from `Sound` in its fault alone. Its docstring names 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -225,7 +225,27 @@ class WarmsUpElsewhere(Sound):
         return super().place() if self.context.is_capturing else ""
 
 
+class WarmsUpOnAnotherStream(Sound):
+    """A graph is warmed up on the stream of everything else, whose blocks its own stream cannot have (F16)."""
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        is_warm_up = self.context.graph is not None and not self.context.is_capturing
+        with self.context.stream(0) if is_warm_up else nullcontext(), super().use(group):
+            yield
+
+
 # registration
+
+
+class GivesBackWhenIdle(Sound):
+    """A pool gives its segments back whenever nothing in it is in use, and registers new ones at the next use (F09)."""
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        self.pool(group).trim()
+        with super().use(group):
+            yield
 
 
 class RegistersAlone(Sound):

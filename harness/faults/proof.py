@@ -129,5 +129,5 @@ def sound(size: int) -> st.SearchStrategy[Scenario]:
     per_group = System("per-group")
     padded = flows(size, tokens="padded", system=per_group)
     graphs = [scenarios(size, system=system, max_steps=WITH_GRAPHS, graphs=True) for system in (System(), per_group)]
-    mine = [flows(size, tokens=tokens) for tokens in ("engine", "padded", "uneven")]
+    mine = [flows(size, tokens=tokens, steady=tokens == "padded") for tokens in ("engine", "padded", "uneven")]
     return st.one_of(scenarios(size), scenarios(size, system=per_group), *graphs, padded, *mine)

@@ -1,22 +1,44 @@
 """Rules on registration: every rank of a group registers the same sizes in the same order, each memory once.
 
-Rules: registration-skew, double-registration.
+Rules: registration-skew, double-registration, hot-path-growth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import DoubleRegistration, Finding, RegistrationSkew
+from harness.findings import DoubleRegistration, Finding, HotPathGrowth, RegistrationSkew
 from harness.layout import Group
 from harness.oracle.case import Case
 from harness.oracle.history import History, WindowLife
+from harness.program import Steady
+from harness.trace import Began, Entered
 
 
 def judge(case: Case) -> Iterator[Finding]:
     yield from _skew(case)
     for history in case.histories:
         yield from _double(case, history)
+        yield from _late(case, history)
+
+
+def _late(case: Case, history: History) -> Iterator[Finding]:
+    """The first registration entered in each stretch of steady state."""
+    since: int | None = None
+    for step, event in history.trace.steps():
+        if isinstance(event, Began):
+            at = case.scenario.steps[step] if step < len(case.scenario.steps) else None
+            if isinstance(at, Steady):
+                since = step if at.begins else None
+        elif since is not None and isinstance(event, Entered) and event.call == "register":
+            yield HotPathGrowth(
+                f"rank {history.rank} entered a registration with {case.name(history.comms[event.comm].group)} at "
+                f"{case.at_step(step)}, in steady state since {case.at_step(since)}: the same sizes had been allocated "
+                f"and released twice before.",
+                step=step,
+                ranks=(history.rank,),
+            )
+            since = None
 
 
 def _skew(case: Case) -> Iterator[Finding]:

@@ -6,7 +6,18 @@ import msgspec
 
 from harness.draw import Draw, Fate
 from harness.oracle import judge
-from harness.program import GUARD, AllGather, Allocate, Deny, ReduceScatter, Release, Straggle, View
+from harness.program import (
+    GUARD,
+    AllGather,
+    Allocate,
+    Deny,
+    ReduceScatter,
+    Release,
+    Steady,
+    Straggle,
+    Trim,
+    View,
+)
 from harness.trace import Entered, Trace
 from harness.world import World
 from tests.oracle.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
@@ -159,3 +170,25 @@ def test_a_segment_registered_once_is_silent(ranks: World) -> None:
 def test_a_segment_registered_with_two_communicators_is_silent(ranks: World) -> None:
     steps = (*TWO_GROUPS, Release("b"), Allocate("c", "cp", 256))
     assert findings(ranks, scenario(*steps, topology=TURNED, pool="EveryGroup")) == []
+
+
+# hot-path-growth
+
+GROWS = (Allocate("b", "tp", 256), AllGather("tp", View("b"), 100))
+
+
+def test_a_registration_in_steady_state_is_hot_path_growth(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, Release("a"), Trim(), Steady(), *GROWS))
+    assert (rules(found), found[0].ranks) == (["hot-path-growth"], (0,))
+    assert "rank 0 entered a registration with tp[0,1] at step 5 (allocate), in steady state since step 4" in str(
+        found[0]
+    )
+
+
+def test_a_pool_that_need_not_grow_is_silent_in_steady_state(ranks: World) -> None:
+    assert findings(ranks, scenario(*GATHER, Release("a"), Steady(), *GROWS)) == []
+
+
+def test_a_registration_after_steady_state_is_none_of_its(ranks: World) -> None:
+    steps = (*GATHER, Release("a"), Steady(), Steady(begins=False), Trim(), *GROWS)
+    assert findings(ranks, scenario(*steps)) == []

@@ -169,11 +169,9 @@ class NcclSubstrate(Substrate):
 
     @contextmanager
     def stream(self, index: int) -> Iterator[None]:
-        if index == 0:
-            yield
-            return
         if index not in self._streams:
-            self._streams[index] = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            own = torch.cuda.Stream if index else torch.cuda.default_stream
+            self._streams[index] = own()
         with torch.cuda.stream(self._streams[index]):
             yield
 
