@@ -28,6 +28,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
 
 test: lint
+	$(BIN)/python -m compileall -q harness kernels tests topologies  # once, and not in every process that tests start
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed
