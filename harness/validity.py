@@ -75,6 +75,26 @@ def check(topology: Topology, steps: tuple[Step, ...]) -> None:
             raise ProgramError(f"step {index} ({step.kind}): {refused}") from None
     if state.open is not None:
         raise ProgramError(f"graph {state.open!r} is prepared or captured, and its capture never ends")
+    for index, step in enumerate(steps):
+        if isinstance(step, Steady) and step.begins and not _repeats(steps, index):
+            raise ProgramError(f"step {index} (steady): what follows does not repeat the two stretches before it")
+
+
+def _repeats(steps: tuple[Step, ...], index: int) -> bool:
+    """Whether the steps in steady state from `index` on are those before it, twice, but for names of buffers."""
+    ends = (at for at in range(index + 1, len(steps)) if isinstance(steps[at], Steady))
+    size = next(ends, len(steps)) - index - 1
+    starts = index - 2 * size, index - size, index + 1
+    return size > 0 and starts[0] >= 0 and len({_nameless(steps[start : start + size]) for start in starts}) == 1
+
+
+def _nameless(steps: tuple[Step, ...]) -> bytes:
+    """Steps with the buffers that they allocate named by their order."""
+    names = [step.buffer for step in steps if isinstance(step, Allocate | Ballast)]
+    text = msgspec.json.encode(steps)
+    for number, name in enumerate(names):
+        text = text.replace(msgspec.json.encode(name), b'"#%d"' % number)
+    return text
 
 
 class _State:

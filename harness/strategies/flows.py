@@ -81,7 +81,7 @@ def flows(
 
     `tokens`: `engine` pads, and switches symmetric memory off, as the engine would; `padded` always pads;
     `uneven` pads only the last batch and leaves symmetric memory on, with counts that differ between DP ranks.
-    `steady`: layers come three times or more, and from the third on the program says that pools need not grow.
+    `steady`: layers come three times, and for the third the program says that pools need not grow.
     """
     check_flow(flow)
     if topologies is None:
@@ -100,7 +100,7 @@ def flows(
     names = [name for name in FLOWS if draw(st.booleans())] if flow == "all" else [flow]
     if not any(applies(name, topology) for name in names):
         names = [name for name in FLOWS if applies(name, topology)][-1:]
-    layers = draw(st.integers(3, 4) if steady else st.integers(1, 3))
+    layers = 3 if steady else draw(st.integers(1, 3))
     steps = compile_flows(names, layer, batches, layers, steady)
     return Scenario(topology, steps, system or System(), draw(st.integers(0, 255)))
 

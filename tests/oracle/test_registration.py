@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from harness.draw import Draw, Fate
 from harness.oracle import judge
@@ -11,9 +12,11 @@ from harness.program import (
     AllGather,
     Allocate,
     Deny,
+    ProgramError,
     ReduceScatter,
     Release,
     Steady,
+    Step,
     Straggle,
     Trim,
     View,
@@ -174,21 +177,32 @@ def test_a_segment_registered_with_two_communicators_is_silent(ranks: World) -> 
 
 # hot-path-growth
 
-GROWS = (Allocate("b", "tp", 256), AllGather("tp", View("b"), 100))
+
+def layer(name: str) -> tuple[Step, ...]:
+    return Allocate(name, "tp", 256), AllGather("tp", View(name), 100), Release(name)
+
+
+SETTLED = (*layer("a"), *layer("b"))
+IDLE = "harness.faults.pools:GivesBackWhenIdle"
 
 
 def test_a_registration_in_steady_state_is_hot_path_growth(ranks: World) -> None:
-    found = findings(ranks, scenario(*GATHER, Release("a"), Trim(), Steady(), *GROWS))
+    found = findings(ranks, scenario(*SETTLED, Steady(), *layer("c"), pool=IDLE))
     assert (rules(found), found[0].ranks) == (["hot-path-growth"], (0,))
-    assert "rank 0 entered a registration with tp[0,1] at step 5 (allocate), in steady state since step 4" in str(
-        found[0]
-    )
+    said = "rank 0 entered a registration with tp[0,1] at step 7 (allocate), in steady state since step 6"
+    assert said in str(found[0])
 
 
 def test_a_pool_that_need_not_grow_is_silent_in_steady_state(ranks: World) -> None:
-    assert findings(ranks, scenario(*GATHER, Release("a"), Steady(), *GROWS)) == []
+    assert findings(ranks, scenario(*SETTLED, Steady(), *layer("c"))) == []
 
 
 def test_a_registration_after_steady_state_is_none_of_its(ranks: World) -> None:
-    steps = (*GATHER, Release("a"), Steady(), Steady(begins=False), Trim(), *GROWS)
+    steps = (*SETTLED, Steady(), *layer("c"), Steady(begins=False), Trim(), *layer("d"))
     assert findings(ranks, scenario(*steps)) == []
+
+
+@pytest.mark.parametrize("before", [(), layer("a"), (*layer("a"), Trim(), *layer("b"))])
+def test_steady_state_is_what_came_twice_before(before: tuple[Step, ...]) -> None:
+    with pytest.raises(ProgramError, match="does not repeat the two stretches before it"):
+        scenario(*before, Steady(), *layer("c"))
