@@ -267,12 +267,10 @@ class Builder:
             self._steps.append(
                 AllGather(family, view, count) if gathers else ReduceScatter(family, view, count, op=op)  # type: ignore[arg-type]
             )
+            self._live.remove(whole)  # nothing but the graph is to write it
             if not is_captured or action.fresh:
-                self._live.remove(whole)
                 self._steps.append(Release(whole.name))
         self._steps.append(EndCapture(graph))
-        if not action.fresh:
-            self._live.remove(whole)  # only the graph writes it
 
     def _replay(self, action: Action) -> None:
         usable = [graph for graph, groups in self._graphs.items() if groups]

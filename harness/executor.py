@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -77,8 +77,10 @@ class Executor:
                 self._index = index
                 self._record(trace.Began(index))
                 self._take(step)
-        finally:
-            self._end_capture()
+        except BaseException:
+            with suppress(Exception):  # what went wrong before says more
+                self._end_capture()
+            raise
         self._record(trace.Began(TEARDOWN))
         self._graphs.clear()
         self._check_guards()
@@ -178,8 +180,7 @@ class Executor:
 
     def _release(self, name: str) -> None:
         if name in self._buffers:
-            if not self._substrate.is_capturing:
-                self._check_guard(self._buffers[name])
+            self._check_guard(self._buffers[name])
             self._drop(name)
 
     def _drop(self, name: str) -> None:
@@ -188,13 +189,13 @@ class Executor:
         self._record(trace.Dropped(name))
 
     def _check_guards(self) -> None:
-        if self._substrate.is_capturing:
-            return
         for buffer in self._buffers.values():
             self._check_guard(buffer)
 
     def _check_guard(self, buffer: Buffer) -> None:
-        damage = buffer.guard.damage() if buffer.guard is not None else None
+        if buffer.guard is None or self._substrate.is_capturing:  # when nothing can be looked at
+            return
+        damage = buffer.guard.damage()
         if damage is not None:
             self._record(damage)
 

@@ -54,11 +54,9 @@ def why_no_gpu() -> str:
     """Why `inventory` is empty where a driver or its binding is to blame, as ` (…)`; empty where there is no GPU."""
     try:
         import pynvml  # noqa: PLC0415
-    except ImportError as error:
-        return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
-    try:
+
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+    except Exception as error:
         return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
     pynvml.nvmlShutdown()
     return ""

@@ -60,17 +60,21 @@ def _addresses(disparity: Disparity) -> bool:
         ),
         default=None,
     )
-    return since is not None and all(_follows(disparity, each, since) for each in disparity.differences)
+    if since is None:
+        return False
+    places = differences("place", Case(disparity.first), Case(disparity.second))
+    moved = {each.where.step for each in places or ()}
+    return all(_follows(disparity, each, since, moved) for each in disparity.differences)
 
 
-def _follows(disparity: Disparity, difference: Difference, since: int) -> bool:
-    """Whether a difference can come of addresses that lie in other orders from step `since` on."""
+def _follows(disparity: Disparity, difference: Difference, since: int, moved: set[int]) -> bool:
+    """Whether a difference can come of addresses that lie in other orders from step `since` on, so that operands of
+    the calls at the steps `moved` lie elsewhere."""
     step = difference.where.step
     if step != ANYWHERE and step < since:
         return False
     if disparity.fact in FRESH:
         return True
-    moved = {each.where.step for each in differences("place", Case(disparity.first), Case(disparity.second)) or ()}
     if step == ANYWHERE or not (disparity.first.clean and disparity.second.clean):
         return True  # a draw that ended early has no places to compare
     return step in moved if disparity.fact == "data" else any(elsewhere <= step for elsewhere in moved)
