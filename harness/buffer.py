@@ -30,11 +30,19 @@ class Canary:
 
 class Buffer:
     """A live buffer: `body`, and behind it a guard of canaries; none if the buffer came while a graph was captured,
-    when nothing can be written."""
+    when nothing can be written. `stream` is the one that its block belongs to."""
 
-    def __init__(self, name: str, whole: torch.Tensor, elements: int, guarded: bool = True) -> None:
-        self.name, self.body = name, whole[:elements]
+    def __init__(self, name: str, whole: torch.Tensor, elements: int, stream: int = 0, guarded: bool = True) -> None:
+        self.name, self.body, self.stream = name, whole[:elements], stream
+        self.is_shared = False
+        """Whether another stream has used it, too."""
         self.guard = Canary(name, "guard", whole[elements:], GUARD_SALT) if guarded else None
+
+    def use_on(self, stream: int) -> bool:
+        """Note that work on a stream uses it. Returns whether that is not its own."""
+        is_foreign = stream != self.stream
+        self.is_shared |= is_foreign
+        return is_foreign
 
     def fences(self, start: int, end: int) -> list[Canary]:
         """Canaries on both sides of `body[start:end]`, as far as the body reaches."""

@@ -64,6 +64,7 @@ class Action:
     part: str
     via: str
     uneven: bool
+    stream: int
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Builder:
         whole, count = self._whole(action, family)
         source = None if action.part == "in-place" else self._part(action, family, whole, count)
         self._steps.append(
-            AllGather(family, View(whole.name, action.offset), count, source, action.via)  # type: ignore[arg-type]
+            AllGather(family, View(whole.name, action.offset), count, source, action.via, stream=action.stream)  # type: ignore[arg-type]
         )
 
     def _reduce_scatter(self, action: Action) -> None:
@@ -131,7 +132,7 @@ class Builder:
         op = self._op(action, family, whole.dtype)
         via = "library" if op == "max" else action.via
         view = View(whole.name, action.offset)
-        self._steps.append(ReduceScatter(family, view, count, output, op, via))  # type: ignore[arg-type]
+        self._steps.append(ReduceScatter(family, view, count, output, op, via, stream=action.stream))  # type: ignore[arg-type]
 
     def _op(self, action: Action, family: str, dtype: str) -> str:
         widths = {len(group) for group in self._topology.families[family]}
@@ -211,7 +212,7 @@ class Builder:
             needs = [need + rank * (1 + action.spread) for rank, need in enumerate(needs)]
         elements: Elements = needs[0] if len(set(needs)) == 1 else tuple(needs)
         live = _Live(self._name(), family, elements, dtype, role)
-        self._steps.append(Allocate(live.name, family, elements, dtype, role))  # type: ignore[arg-type]
+        self._steps.append(Allocate(live.name, family, elements, dtype, role, stream=action.stream))  # type: ignore[arg-type]
         self._live.append(live)
         return live
 
@@ -251,13 +252,14 @@ class Builder:
 
     def _graph(self, action: Action) -> None:
         """A graph over one collective in place: a warm-up, and the same again in the capture."""
+        action = replace(action, via="library", stream=0)
         family, graph = self._family(action), f"g{len(self._graphs)}"
         self._graphs[graph] = {*self._topology.families[family]}
         gathers = action.part != "plain"
         dtype = action.dtype if gathers or action.dtype in REDUCED else "float32"
         count = min(action.count, KERNEL_COUNT)
         needs = [count * self._size(family, rank) for rank in range(self._topology.world)]
-        op = "sum" if gathers else self._op(replace(action, via="library"), family, dtype)
+        op = "sum" if gathers else self._op(action, family, dtype)
         self._steps.append(Prepare(graph))
         for is_captured in (False, True):
             if is_captured:

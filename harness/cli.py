@@ -33,7 +33,7 @@ from harness.campaign import Campaign, Tally
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
 from harness.flows import check_flow
-from harness.program import Sites, System
+from harness.program import STREAMS, Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
@@ -98,6 +98,9 @@ def fuzz(
         list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
     ] = None,
     graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs, captured and replayed.")] = False,
+    streams: Annotated[
+        int, typer.Option(min=1, max=STREAMS, metavar="N", help="Allocate and run on up to N streams, chosen by step.")
+    ] = 1,
     nodes: Annotated[
         int | None,
         typer.Option(
@@ -116,6 +119,8 @@ def fuzz(
     _check_flow(flow, tokens, hazards, world)
     if graphs and (flow is not None or hazards):
         raise UsageError("--graphs goes with free programs, and not with --flow or --hazard")
+    if streams > 1 and flow is not None:
+        raise UsageError("--streams goes with free programs, and not with --flow")
     for hazard in hazards or ():
         if hazard not in HAZARDS:
             raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
@@ -138,6 +143,7 @@ def fuzz(
                 via=via,
                 max_steps=WITH_GRAPHS if graphs else 16,
                 graphs=graphs,
+                streams=streams,
             )
         else:
             strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from harness.layout import Group
 from harness.program import (
     GUARD,
     IMPLICIT,
+    STREAMS,
     AllGather,
     Allocate,
     Ballast,
@@ -50,7 +51,7 @@ from harness.program import (
 from harness.substrate.base import Substrate
 from harness.trace import TEARDOWN
 
-GRAPH_STREAM = 3
+GRAPH_STREAM = STREAMS
 """The stream on which graphs are warmed up and captured."""
 
 
@@ -145,15 +146,24 @@ class Executor:
             return at(step.elements, rank) + GUARD
 
         mine = size_of(self._rank)
-        if step.role == "plain":
-            self._place(step.buffer, mine, (), lambda: torch.empty(mine, dtype=dtype, device=self._substrate.device))
-            return
         group = self._group(step.family)
-        named = self._sites.named(group).ranks
-        if step.site == "global":
-            self._place(step.buffer, mine, named, lambda: self._sites.get_global_dp_buffer(group, mine, dtype))
-        else:
-            self._place(step.buffer, mine, named, lambda: self._sites.get_local_dp_buffer(group, size_of, dtype))
+        named: Group = ()
+
+        def make() -> torch.Tensor:
+            if step.role == "plain":
+                return torch.empty(mine, dtype=dtype, device=self._substrate.device)
+            if step.site == "global":
+                return self._sites.get_global_dp_buffer(group, mine, dtype)
+            return self._sites.get_local_dp_buffer(group, size_of, dtype)
+
+        if step.role == "window":
+            named = self._sites.named(group).ranks
+        with self._on(step.stream):
+            self._place(step.buffer, mine, named, make, step.stream)
+
+    def _on(self, stream: int) -> AbstractContextManager[None]:
+        """Under it, that stream is current; what names none stays on the stream of its graph, if it is for one."""
+        return self._substrate.stream(stream) if stream else nullcontext()
 
     def _ballast(self, step: Ballast) -> None:
         """Allocate on this rank alone, in the pool of its group."""
@@ -165,7 +175,7 @@ class Executor:
 
         self._place(step.buffer, size, group.ranks, make)
 
-    def _place(self, name: str, size: int, named: Group, make: Callable[[], torch.Tensor]) -> None:
+    def _place(self, name: str, size: int, named: Group, make: Callable[[], torch.Tensor], stream: int = 0) -> None:
         """Keep what the system under test allocated as a buffer of `size` elements, the guard included."""
         try:
             whole = guarded("pool", make)
@@ -176,7 +186,8 @@ class Executor:
         ident = -1 if segment is None else segment.ident
         nbytes = whole.numel() * whole.element_size()
         self._record(trace.Placed(name, ident, whole.data_ptr(), nbytes, named))
-        self._buffers[name] = Buffer(name, whole[:size], size - GUARD, guarded=not self._substrate.is_capturing)
+        is_guarded = not self._substrate.is_capturing
+        self._buffers[name] = Buffer(name, whole[:size], size - GUARD, stream=stream, guarded=is_guarded)
 
     def _release(self, name: str) -> None:
         if name in self._buffers:
@@ -184,8 +195,11 @@ class Executor:
             self._drop(name)
 
     def _drop(self, name: str) -> None:
+        is_shared = self._buffers[name].is_shared
         del self._buffers[name]
         gc.collect()  # Triton's interpreter holds operands in cycles; the block must return now, on every rank
+        if is_shared:  # its block waits for the streams that used it; on every rank they are done now
+            self._substrate.synchronize()
         self._record(trace.Dropped(name))
 
     def _check_guards(self) -> None:
@@ -212,7 +226,11 @@ class Executor:
             graph.buffers |= {view.buffer for view in (step.whole, step.part) if view is not None}
             return
         keys = [values.key(self._scenario.seed, self._index, rank) for rank in group.ranks]
-        call.run(keys, self._kernel)
+        with self._on(step.stream):
+            for view in filter(None, (step.whole, step.part)):
+                if self._buffers[view.buffer].use_on(step.stream):
+                    self._substrate.record_stream(self._buffers[view.buffer].body)
+            call.run(keys, self._kernel)
         self._check_guards()
 
     def _begin_graph(self, name: str) -> None:

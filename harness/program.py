@@ -35,6 +35,8 @@ GUARD = 16
 """Elements the harness adds behind every buffer and fills with a canary."""
 FENCE = 32
 """Elements on either side of an output view, inside its buffer, that are canaries during a call."""
+STREAMS = 3
+"""Streams that steps may choose from; graphs are captured on one more."""
 
 
 class ProgramError(UsageError):
@@ -59,7 +61,8 @@ class Allocate(_Step, frozen=True, tag="allocate"):
     """Collective over `family`: allocate `buffer` (elements, one count or one for each rank).
 
     Role `window`: through a buffer site, under the pool policy, for collectives of `family`; `site` says which
-    one (`harness.buffers`). Role `plain`: ordinary memory.
+    one (`harness.buffers`). Role `plain`: ordinary memory. The block belongs to `stream` and returns there, once
+    the other streams that used it are done.
     """
 
     buffer: str
@@ -68,6 +71,7 @@ class Allocate(_Step, frozen=True, tag="allocate"):
     dtype: DType = "float32"
     role: Literal["window", "plain"] = "window"
     site: Literal["local", "global"] = "local"
+    stream: int = 0
 
 
 class Release(_Step, frozen=True, tag="release"):
@@ -81,7 +85,7 @@ class AllGather(_Step, frozen=True, tag="all_gather"):
 
     Without `source` the call is in place: rank i's input is chunk i of the output. Counts may differ between the
     ranks of a group; such a call is one broadcast a rank, which no symmetric kernel runs. `claim` says that the
-    caller relies on the symmetric path.
+    caller relies on the symmetric path. The call runs on `stream`.
     """
 
     family: str
@@ -90,6 +94,7 @@ class AllGather(_Step, frozen=True, tag="all_gather"):
     source: View | None = None
     via: Via = "library"
     claim: bool = False
+    stream: int = 0
 
     @property
     def whole(self) -> View:
@@ -116,6 +121,7 @@ class ReduceScatter(_Step, frozen=True, tag="reduce_scatter"):
     op: Op = "sum"
     via: Via = "library"
     claim: bool = False
+    stream: int = 0
 
     @property
     def whole(self) -> View:

@@ -9,7 +9,7 @@ Invariant: what comes back breaks the same rule, was executed, and is no larger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 
@@ -160,11 +160,15 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
             yield from _replaced(scenario, index, plain)
         if isinstance(step, Allocate):
             yield from _replaced(scenario, index, msgspec.structs.replace(step, elements=_needed(scenario, step)))
-    retyped = tuple(
-        msgspec.structs.replace(step, dtype="float32") if isinstance(step, Allocate) else step
-        for step in scenario.steps
-    )
-    yield from _valid(scenario, scenario.topology, retyped)
+            yield from _replaced(scenario, index, msgspec.structs.replace(step, stream=0))
+    for changes in ({"dtype": "float32"}, {"stream": 0}):
+        steps = tuple(_with(step, changes) for step in scenario.steps)
+        yield from _valid(scenario, scenario.topology, steps)
+
+
+def _with(step: Step, changes: Mapping[str, object]) -> Step:
+    """The step with those of the changes that it has a place for."""
+    return msgspec.structs.replace(step, **{name: value for name, value in changes.items() if hasattr(step, name)})
 
 
 def _replaced(scenario: Scenario, index: int, step: Step) -> Iterator[Scenario]:
@@ -176,7 +180,15 @@ def _plain_steps(step: Step) -> Iterator[Step]:
     if not isinstance(step, AllGather | ReduceScatter):
         return
     part, whole = ("source", "output") if isinstance(step, AllGather) else ("output", "source")
-    plain = {"count": 1, "via": "library", part: None, whole: View(step.whole.buffer), "op": "sum", "claim": False}
+    plain = {
+        "count": 1,
+        "via": "library",
+        part: None,
+        whole: View(step.whole.buffer),
+        "op": "sum",
+        "claim": False,
+        "stream": 0,
+    }
     if step.part is not None and step.part.offset != 0:
         yield msgspec.structs.replace(step, **{part: View(step.part.buffer)})
     for name, value in plain.items():

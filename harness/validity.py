@@ -12,6 +12,7 @@ from harness.layout import Group, Partition
 from harness.program import (
     GUARD,
     ITEMSIZE,
+    STREAMS,
     AllGather,
     Allocate,
     Ballast,
@@ -118,6 +119,7 @@ class _State:
         family = getattr(step, "family", None)
         if family is not None and family not in self.topology.families:
             raise _Refused(f"family {family!r} is not one of {', '.join(self.topology.families)}")
+        self._stream(getattr(step, "stream", 0))
         match step:
             case Allocate():
                 self._allocate(step)
@@ -178,6 +180,12 @@ class _State:
     def _rank(self, rank: int) -> None:
         if not 0 <= rank < self.topology.world:
             raise _Refused(f"rank {rank} is not in a world of {self.topology.world}")
+
+    def _stream(self, stream: int) -> None:
+        if not 0 <= stream < STREAMS:
+            raise _Refused(f"stream {stream} is not one of the {STREAMS} that programs may use")
+        if stream and self.open is not None:
+            raise _Refused(f"graph {self.open!r} is prepared or captured on a stream of its own, not on {stream}")
 
     def _counts(self, what: str, elements: Elements) -> list[int]:
         """One count for each rank, all positive."""

@@ -20,7 +20,7 @@ from harness.trace import Began, Called, Deregistered, Event, Exhausted, Ran, Re
 from harness.world import World
 from tests.elsewhere import Elsewhere
 
-DRAWS = 12
+DRAWS = 20
 
 
 @pytest.fixture(scope="module")

@@ -317,7 +317,7 @@ def act(kind: str, **fields: object) -> Action:
     """An action with the simplest value in every field that is not given."""
     simple: dict[str, object] = dict.fromkeys(("family", "buffer", "spread", "room", "slack", "offset"), 0)
     simple |= {"fresh": False, "count": 1, "dtype": "float32", "op": "sum", "part": "in-place", "via": "library"}
-    return Action(kind=kind, **{**simple, "uneven": False, **fields})  # type: ignore[arg-type]
+    return Action(kind=kind, **{**simple, "uneven": False, "stream": 0, **fields})  # type: ignore[arg-type]
 
 
 # shrinking

@@ -18,7 +18,7 @@ from harness import seeds
 from harness.campaign import Campaign, Limits
 from harness.faults.catalogue import Fault
 from harness.keeper import Found
-from harness.program import Scenario, System
+from harness.program import STREAMS, Scenario, System
 from harness.strategies import WITH_GRAPHS, flows, scenarios
 from harness.world import World
 
@@ -124,10 +124,11 @@ def _order(found: Found) -> int:
 
 
 def sound(size: int) -> st.SearchStrategy[Scenario]:
-    """Everything right: the default system and a pool for each group, free programs with and without graphs, and
-    flows, by both collectives."""
+    """Everything right: the default system and a pool for each group, free programs with and without graphs and
+    further streams, and flows, by both collectives."""
     per_group = System("per-group")
     padded = flows(size, tokens="padded", system=per_group)
     graphs = [scenarios(size, system=system, max_steps=WITH_GRAPHS, graphs=True) for system in (System(), per_group)]
     mine = [flows(size, tokens=tokens, steady=tokens == "padded") for tokens in ("engine", "padded", "uneven")]
-    return st.one_of(scenarios(size), scenarios(size, system=per_group), *graphs, padded, *mine)
+    streams = [scenarios(size, system=system, streams=STREAMS) for system in (System(), per_group)]
+    return st.one_of(scenarios(size), scenarios(size, system=per_group), *graphs, *streams, padded, *mine)

@@ -114,7 +114,7 @@ def _step(step: object) -> str:
     fields = []
     for name in step.__struct_fields__:  # type: ignore[attr-defined]
         value = getattr(step, name)
-        if value is None or value is False:
+        if value is None or value is False or (name == "stream" and value == 0):
             continue
         shown = f"{value.buffer}+{value.offset}" if hasattr(value, "offset") else value
         fields.append(f"{name}={shown}")

@@ -7,7 +7,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from harness.program import Scenario, Sites, System, hazards
+from harness.program import STREAMS, Scenario, Sites, System, hazards
 from harness.strategies.flows import Tokens, flows
 from harness.strategies.programs import Via, scenarios
 from harness.strategies.topologies import topologies as all_topologies
@@ -19,7 +19,8 @@ TOKENS: tuple[Tokens, ...] = ("engine", "padded")
 
 @st.composite
 def common(draw: st.DrawFn, world: int = 8, *, pools: Sequence[str], via: Via = "mixed") -> Scenario:
-    """Free programs of every convention and layers of flows, each with one of `pools` and either kind of sites.
+    """Free programs of every convention, on up to three streams, and layers of flows, each with one of `pools` and
+    either kind of sites.
 
     All ranks are on one node, and nothing is drawn that a right system may not survive: on GPUs a hang costs the
     whole deadline. `world` is at least 2.
@@ -29,7 +30,7 @@ def common(draw: st.DrawFn, world: int = 8, *, pools: Sequence[str], via: Via = 
         tokens = draw(st.sampled_from(TOKENS))
         return draw(flows(world, tokens=tokens, system=system, via=via).filter(is_common))
     one_node = all_topologies(world).filter(_is_on_one_node)
-    return draw(scenarios(world, topologies=one_node, system=system, via=via))
+    return draw(scenarios(world, topologies=one_node, system=system, via=via, streams=STREAMS))
 
 
 def is_common(scenario: Scenario) -> bool:

@@ -12,7 +12,8 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from harness.builder import Action, Builder, Hazard
-from harness.program import Scenario, Step, System
+from harness.errors import UsageError
+from harness.program import STREAMS, Scenario, Step, System
 from harness.strategies.topologies import topologies as all_topologies
 from harness.topology import Topology
 
@@ -40,14 +41,16 @@ def _small() -> st.SearchStrategy[int]:
     return st.integers(0, 15)
 
 
-def actions(hazards: Collection[Hazard] = (), via: Via = "mixed", graphs: bool = False) -> st.SearchStrategy[Action]:
+def actions(
+    hazards: Collection[Hazard] = (), via: Via = "mixed", graphs: bool = False, streams: int = 1
+) -> st.SearchStrategy[Action]:
     """One action of a program. See `harness.builder.Action` for what its numbers mean."""
     kinds = (*COLLECTIVES * 3, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven"))
-    return _actions(kinds + GRAPHS * graphs, frozenset(hazards), via)
+    return _actions(kinds + GRAPHS * graphs, frozenset(hazards), via, streams)
 
 
 @cache
-def _actions(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via) -> st.SearchStrategy[Action]:
+def _actions(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, streams: int) -> st.SearchStrategy[Action]:
     paths = {"mixed": ("library", "library", "kernel"), "library": ("library",), "kernel": ("kernel",)}[via]
     return st.builds(
         Action,
@@ -65,6 +68,7 @@ def _actions(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via) -> st
         part=st.sampled_from(("in-place", "plain", "window")),
         via=st.sampled_from(paths),
         uneven=st.booleans() if "uneven" in hazards else st.just(False),
+        stream=st.integers(0, streams - 1) if streams > 1 else st.just(0),
     )
 
 
@@ -77,13 +81,17 @@ def programs(
     via: Via = "mixed",
     max_steps: int = 16,
     graphs: bool = False,
+    streams: int = 1,
 ) -> tuple[Step, ...]:
     """Steps for one topology: at most `max_steps`, with at least one collective. `graphs`: capture and replay too.
 
     `max_steps` is at least 2. `hazards` adds what even a right system may not survive without agreement between ranks.
+    `streams`: on how many streams buffers are allocated and collectives run, at most `harness.program.STREAMS`.
     """
-    chosen = draw(st.lists(actions(hazards, via, graphs), max_size=max(0, max_steps // 2 - 1)))
-    last = draw(_actions(COLLECTIVES, frozenset(hazards), via))
+    if not 1 <= streams <= STREAMS:
+        raise UsageError(f"{streams} streams are not between 1 and {STREAMS}")
+    chosen = draw(st.lists(actions(hazards, via, graphs, streams), max_size=max(0, max_steps // 2 - 1)))
+    last = draw(_actions(COLLECTIVES, frozenset(hazards), via, streams))
     return Builder(topology, max_steps).build(chosen, last)
 
 
@@ -98,6 +106,7 @@ def scenarios(
     via: Via = "mixed",
     max_steps: int = 16,
     graphs: bool = False,
+    streams: int = 1,
 ) -> Scenario:
     """Whole draws for a world of at most `world` ranks.
 
@@ -105,6 +114,6 @@ def scenarios(
     a strategy that replaces the default mixture of random and named ones.
     """
     topology = draw(topologies if topologies is not None else all_topologies(world))
-    steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs))
+    steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs, streams=streams))
     seed = draw(st.integers(0, 255))
     return Scenario(topology, steps, system or System(), seed)

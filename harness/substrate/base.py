@@ -78,6 +78,11 @@ class Substrate(ABC):
         """Make stream `index` this thread's current stream. Local."""
 
     @abstractmethod
+    def record_stream(self, tensor: torch.Tensor) -> None:
+        """Tell the allocator that the current stream uses a tensor of another one: its block, which returns to its
+        own stream, is not given out again before what this stream has to do by then is done. Local."""
+
+    @abstractmethod
     def capture(self) -> AbstractContextManager[Graph]:
         """Record what this thread enqueues instead of running it. Local; `replay` is collective if what
         was recorded is. Captured work keeps addresses, not tensors: their blocks may be given away."""

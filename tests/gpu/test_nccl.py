@@ -10,6 +10,7 @@ from harness.draw import Draw
 from harness.matrix import POOLS
 from harness.oracle.case import Case
 from harness.program import (
+    STREAMS,
     AllGather,
     Allocate,
     Ballast,
@@ -23,9 +24,9 @@ from harness.program import (
     View,
 )
 from harness.replay import with_system
-from harness.strategies import flows, is_common, sample, scenarios
+from harness.strategies import WITH_GRAPHS, flows, is_common, sample, scenarios
 from harness.topology import Topology
-from harness.trace import Exhausted
+from harness.trace import Exhausted, Placed
 from harness.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
@@ -89,6 +90,30 @@ def test_drawn_scenarios_are_clean(world):
 def test_facts_and_findings_agree_with_the_simulation(world, pool, tmp_path):
     agreement = compare(world, sample(scenarios(4, system=System(pool)), 20, seed=11), tmp_path)
     assert (agreement.found, agreement.draws > 0) == ({}, True)
+
+
+def test_facts_and_findings_agree_with_the_simulation_on_three_streams(world, tmp_path):
+    agreement = compare(world, sample(scenarios(4, streams=STREAMS), 25, seed=13), tmp_path)
+    assert (agreement.found, agreement.draws > 0) == ({}, True)
+
+
+@pytest.mark.parametrize(("used", "second"), [(0, 1), (2, 1), (2, 2), (0, 0)])
+def test_a_block_returns_to_its_own_stream_whoever_used_it(world, used, second):
+    steps = (
+        Allocate("a", "tp", 64, stream=1),
+        AllGather("tp", View("a"), 32, stream=used),
+        Release("a"),
+        Allocate("b", "tp", 64, stream=second),
+        ReduceScatter("tp", View("b"), 32, stream=used),
+    )
+    draw = world.run(Scenario(TP2, steps))
+    first, then = (event.address for event in draw.traces[0].events if isinstance(event, Placed))
+    assert (first == then, rules(draw)) == (second == 1, [])
+
+
+def test_drawn_graphs_are_clean(world):
+    drawn = sample(scenarios(4, graphs=True, streams=STREAMS, via="library", max_steps=WITH_GRAPHS), 20, seed=17)
+    assert [rules(world.run(scenario)) for scenario in drawn] == [[]] * len(drawn)
 
 
 def test_skewed_offsets_give_wrong_bytes(world):

@@ -175,6 +175,9 @@ class NcclSubstrate(Substrate):
         with torch.cuda.stream(self._streams[index]):
             yield
 
+    def record_stream(self, tensor: torch.Tensor) -> None:
+        tensor.record_stream(torch.cuda.current_stream())
+
     @contextmanager
     def capture(self) -> Iterator[Graph]:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()

@@ -88,6 +88,9 @@ class SimSubstrate(Substrate):
         finally:
             self.current_stream = before
 
+    def record_stream(self, tensor: torch.Tensor) -> None:
+        """Nothing: what is enqueued here is done at once."""
+
     @contextmanager
     def capture(self) -> Iterator[Graph]:
         self._graph = graph = SimGraph()
