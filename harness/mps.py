@@ -9,6 +9,7 @@ GPU is changed.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -125,8 +126,9 @@ def _tell(command: str, environment: dict[str, str]) -> str | None:
     return done.stdout
 
 
-def _keep(folder: Path) -> None:
-    """The keeper: start a daemon, say whether it is there, end it when the other end of stdin closes."""
+def _keep(folder: Path, told: int) -> None:
+    """The keeper: start a daemon, say whether it is there, end it when the other end of stdin closes, or when there
+    is something to read from `told`."""
     environment = dict(os.environ)
     for name in (PIPES, LOGS):
         Path(environment[name]).mkdir()
@@ -135,10 +137,9 @@ def _keep(folder: Path) -> None:
         failed = _launch(environment)
         sys.stdout.write(f"{failed or 'ready'}\n")
         sys.stdout.flush()
-        while not failed and os.read(0, 1):
-            pass
+        if not failed:
+            select.select([0, told], [], [])
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         servers = [int(word) for word in (_tell("get_server_list", environment) or "").split() if word.isdigit()]
         _tell("quit", environment)
         _end([pid for pid in _daemons() - before if _is_ours(pid, folder)] + servers)
@@ -207,5 +208,8 @@ def _wait(pids: list[int]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    _keep(Path(sys.argv[1]))
+    told, telling = os.pipe()
+    os.set_blocking(telling, False)
+    signal.set_wakeup_fd(telling)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # it may come at any time, and must not break the end off
+    _keep(Path(sys.argv[1]), told)
