@@ -30,6 +30,9 @@ EvidenceOption = Annotated[
         help="What shows the path and the owner of each call; repeatable. Default: the sharpest there is of the path.",
     ),
 ]
+ShrinkOption = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="Longest time for making one finding smaller.")
+]
 DeadlineOption = Annotated[
     float | None, typer.Option(min=1, metavar="SECONDS", help="Longest a draw may take before it is a hang.")
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,16 @@ class Limits:
     """Draws after the first finding, in which other rules may be found."""
     shrinks: int = 80
     """Runs that Hypothesis may spend on a batch's failures, before `harness.reduce` takes over."""
+    shrink_seconds: float = 30.0
+    """Time that it may spend on them; a case that hangs costs the whole deadline."""
     known_seconds: float = 60.0
     """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
     reduce_seconds: float = 30.0
     """Time for making one finding smaller once Hypothesis has shrunk it."""
+
+    def within(self, seconds: float) -> Limits:
+        """The same with so much time for making a finding smaller, half of it for either way."""
+        return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
 
 
 class Tally(msgspec.Struct):
@@ -101,6 +107,7 @@ class Campaign:
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
         self._failed = False
+        self._failed_at = 0.0
         self._settled: frozenset[str] = frozenset()
         self._known = 0.0
         self._shrinks = 0
@@ -143,7 +150,7 @@ class Campaign:
     def _one(self, scenario: Scenario) -> None:
         if self._spent():
             raise _Stop
-        if self._shrinks >= self._limits.shrinks:
+        if self._is_small_enough():
             raise _Enough
         if hash(scenario) in self._clean:
             return  # every batch starts from the same simplest example
@@ -155,6 +162,7 @@ class Campaign:
             seconds = time.monotonic() - began
             self._count(draw, verdict.vacuous, seconds)
             if new is not None:
+                self._failed_at = self._failed_at if self._failed else time.monotonic()
                 self._failed = True
                 self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
@@ -166,6 +174,13 @@ class Campaign:
             raise new
         self._clean.add(hash(scenario))
         self._known += seconds if verdict.findings else 0.0
+
+    def _is_small_enough(self) -> bool:
+        """Whether Hypothesis has had what it may spend on the failures of a batch."""
+        if not self._failed:
+            return False
+        limits = self._limits
+        return self._shrinks >= limits.shrinks or time.monotonic() > self._failed_at + limits.shrink_seconds
 
     def _reduce(self, rule: str) -> None:
         """Make what Hypothesis left of a rule's scenario smaller still, within the time of the whole."""

@@ -26,10 +26,11 @@ from harness.arguments import (
     EvidenceOption,
     JsonOption,
     PoolOption,
+    ShrinkOption,
     SitesOption,
     SubstrateOption,
 )
-from harness.campaign import Campaign, Tally
+from harness.campaign import Campaign, Limits, Tally
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
 from harness.flows import check_flow
@@ -109,6 +110,7 @@ def fuzz(
             help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
         ),
     ] = None,
+    shrink_seconds: ShrinkOption = 60.0,
     evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
     json_file: JsonOption = None,
@@ -149,7 +151,8 @@ def fuzz(
             strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)
         if nodes is not None or ranks.platform.node_bound:
             strategy = on_nodes(strategy, world, nodes or 1)
-        campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts)
+        limits = Limits().within(shrink_seconds)
+        campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, limits=limits)
         tally = _run(campaign, limit, minutes, console, json_file, facts)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError(f"nothing was tested: all {tally.draws} draws were vacuous")

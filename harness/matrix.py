@@ -30,7 +30,6 @@ KEY_CONFIGURATIONS = (
     "qwen3-235b-tp8-ep8-dpa2",
     "qwen3-32b-tp4",
 )
-POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
 SITES: tuple[Sites, ...] = get_args(Sites)
 TOKENS: tuple[Tokens, ...] = ("padded", "uneven")
 LIMITS = Limits(more=8, shrinks=8, known_seconds=10.0, reduce_seconds=12.0)
@@ -110,11 +109,7 @@ def cells(
 
     Raises `UsageError` for a topology that flows cannot run on, for two of one name, and where no cell is left.
     """
-    for topology in named:
-        if not applies("all", topology):
-            raise UsageError(f"flows have nothing to communicate on {topology.name!r}")
-    if len({topology.name for topology in named}) < len(named):
-        raise UsageError(f"two topologies have one name: {', '.join(sorted(topology.name for topology in named))}")
+    check_topologies(named)
     wide = {topology.name: Layer(topology, "float32", "library").attn_dp > 1 for topology in named}
     every = product(named, dict.fromkeys(sites), dict.fromkeys(tokens), dict.fromkeys(pools))
     chosen = [(t, site, pool, count) for t, site, count, pool in every if count == "padded" or wide[t.name]]
@@ -122,6 +117,15 @@ def cells(
         names = ", ".join(topology.name for topology in named)
         raise UsageError(f"no cell is left: tokens can be uneven only between attention-DP ranks, and {names} has one")
     return chosen
+
+
+def check_topologies(named: Sequence[Topology]) -> None:
+    """Raise `UsageError` for a topology that flows cannot run on, and for two of one name."""
+    for topology in named:
+        if not applies("all", topology):
+            raise UsageError(f"flows have nothing to communicate on {topology.name!r}")
+    if len({topology.name for topology in named}) < len(named):
+        raise UsageError(f"two topologies have one name: {', '.join(sorted(topology.name for topology in named))}")
 
 
 def run(

@@ -12,17 +12,17 @@ from rich.console import Console
 from harness import environment, seeds, topology
 from harness import matrix as verdicts
 from harness.agree import Comparison
-from harness.arguments import DeadlineOption, JsonOption, SubstrateOption
+from harness.arguments import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
 from harness.campaign import Campaign, Tally
 from harness.errors import UsageError
 from harness.faults.catalogue import select
-from harness.faults.proof import Outcome, prove, sound
+from harness.faults.proof import SHRINK_SECONDS, Outcome, prove, sound
 from harness.program import Sites
 from harness.report import data, terminal
 from harness.strategies import Tokens, Via, common, distinct
-from harness.systems import check_system
+from harness.systems import POOLS, check_system
 from harness.world import World
 
 bench = typer.Typer(help="Measurements, each way of doing a thing in one run.")
@@ -56,7 +56,7 @@ def matrix(
     named = [topology.find(name) for name in topology_file] if topology_file else verdicts.key_configurations()
     chosen = verdicts.cells(
         named,
-        pool or verdicts.POOLS,
+        pool or POOLS,
         (sites,) if sites else verdicts.SITES,
         (tokens,) if tokens else verdicts.TOKENS,
     )
@@ -105,7 +105,7 @@ def agree(
         facts = environment.describe(other)
         console.print(f"sim against {against}: {other.platform.why}", highlight=False)
         via: Via = "mixed" if other.facts.get("kernels", True) else "library"
-        strategy = common(world, pools=tuple(pool or verdicts.POOLS), via=via)
+        strategy = common(world, pools=tuple(pool or POOLS), via=via)
         comparison = Comparison(simulation, other, seeds_dir, environment=facts)
         compared = comparison.agreement
         try:
@@ -126,6 +126,7 @@ def faults(
     seeds_each: Annotated[int, typer.Option("--seeds", min=1, help="Seeds with which each fault is looked for.")] = 5,
     draws: Annotated[int, typer.Option(min=1, help="Most draws with one seed.")] = 1000,
     clean: Annotated[int, typer.Option(min=0, help="Draws over what is right, after the faults.")] = 500,
+    shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
     substrate: SubstrateOption = "auto",
     seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
@@ -148,7 +149,7 @@ def faults(
                 console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
         try:
             with terminal.counting(console, "faults", len(shown)) as advance:
-                for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir):
+                for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir, shrink_seconds):
                     outcomes.append(outcome)
                     advance(f"{outcome.fault.id} {outcome.fault.name}: {outcome.verdict}")
             with terminal.progress(console, clean, "clean") as update:
@@ -182,12 +183,20 @@ def draws(
 @bench.command()
 def registration(
     repeats: Annotated[int, typer.Option(min=5, help="Times that each context is left.")] = 300,
+    topology_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topology", metavar="FILE", help="Memory over the flows of these; repeatable. Default: the key ones."
+        ),
+    ] = None,
     substrate: SubstrateOption = "auto",
     json_file: JsonOption = None,
 ) -> None:
     """What each pool design costs: leaving its context when nothing changed, and the memory it holds."""
     data.check_target(json_file)
-    measured = bench_registration(substrate, verdicts.key_configurations(), repeats)
+    named = [topology.find(name) for name in topology_file] if topology_file else verdicts.key_configurations()
+    verdicts.check_topologies(named)
+    measured = bench_registration(substrate, named, repeats)
     if json_file != "-":
         console = Console()
         leaving = ("pool", "segments", "allocator", "leaving, µs", "of that its own", "times deferred")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
+"""Built-in pool policies (`harness.pools`)."""
+KERNELS = ("triton",)
+"""Built-in kernel collectives (`harness.collectives`)."""
+
 
 def check_system(pool: str | None, collectives: str | None) -> None:
     """Load what the names stand for, so that a wrong one ends a command before ranks start. Raises `PluginError`.
 
-    None and the collectives `library` need no loading.
+    None, the collectives `library`, and what is built in need no loading: it would import torch, which takes seconds
+    and which most commands do without.
     """
-    if pool is not None:
-        from harness.pools import load_pool  # noqa: PLC0415  (imports torch, which most commands do without)
+    if pool is not None and pool not in POOLS:
+        from harness.pools import load_pool  # noqa: PLC0415
 
         load_pool(pool)
-    if collectives not in (None, "library"):
+    if collectives not in (None, "library", *KERNELS):
         from harness.collectives import load_collectives  # noqa: PLC0415
 
         load_collectives(collectives)

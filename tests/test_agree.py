@@ -12,10 +12,10 @@ import pytest
 from harness import seeds
 from harness.agree import Agreement, Comparison, Disagreement
 from harness.facts import FACTS, NOTHING
-from harness.matrix import POOLS
 from harness.oracle import judge
 from harness.program import Scenario
 from harness.strategies import common, sample
+from harness.systems import POOLS
 from harness.trace import Began, Called, Deregistered, Event, Exhausted, Ran, Registered
 from harness.world import World
 from tests.elsewhere import Elsewhere

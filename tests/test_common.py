@@ -8,9 +8,9 @@ import pytest
 from hypothesis import strategies as st
 
 from harness import topology
-from harness.matrix import POOLS
 from harness.program import Allocate, Ballast, Scenario
 from harness.strategies import common, distinct, is_common
+from harness.systems import POOLS
 from harness.topology import Topology
 
 PAIR = Topology("pair", "sglang", {"tp": 2})

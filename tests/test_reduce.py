@@ -59,5 +59,5 @@ def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(tmp_path: Pa
     four = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
     strategy = flows(4, tokens="padded", topologies=topologies(4, [four]), system=System("tests.test_reduce:NeedsFour"))
     with World(4, "sim") as world:
-        tally = Campaign(world, strategy, tmp_path, limits=Limits(more=1, reduce_seconds=5)).run(60)
+        tally = Campaign(world, strategy, tmp_path, limits=Limits(more=1).within(3)).run(10)
     assert {found.scenario.world for found in tally.found.values()} == {4}

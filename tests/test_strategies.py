@@ -324,7 +324,8 @@ def act(kind: str, **fields: object) -> Action:
 
 
 def smallest(condition: Callable[[Scenario], bool], luck: int) -> Scenario:
-    return find(scenarios(WORLD), condition, settings=settings(SETTINGS, max_examples=2000), random=Random(luck))
+    patient = settings(SETTINGS, max_examples=2000, phases=[Phase.generate, Phase.shrink])
+    return find(scenarios(WORLD), condition, settings=patient, random=Random(luck))
 
 
 def wide(drawn: Scenario) -> list[tuple[int, ...]]:

@@ -9,8 +9,8 @@ import msgspec
 
 from harness import environment
 from harness.flows import FLOWS, Batch, Layer, compile_flows
-from harness.matrix import POOLS
 from harness.program import Scenario, System
+from harness.systems import POOLS
 from harness.topology import Topology
 from harness.world import World
 

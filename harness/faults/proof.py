@@ -22,7 +22,8 @@ from harness.program import STREAMS, Scenario, System
 from harness.strategies import WITH_GRAPHS, flows, scenarios
 from harness.world import World
 
-LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0, reduce_seconds=10.0)
+LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
+SHRINK_SECONDS = 20.0
 
 
 class Hunt(msgspec.Struct, frozen=True):
@@ -86,15 +87,23 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def prove(
-    world: World, faults: Sequence[Fault], tries: int, draws: int, size: int, seeds_dir: Path
+    world: World,
+    faults: Sequence[Fault],
+    tries: int,
+    draws: int,
+    size: int,
+    seeds_dir: Path,
+    shrink_seconds: float = SHRINK_SECONDS,
 ) -> Iterator[Outcome]:
     """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each."""
+    limits = LIMITS.within(shrink_seconds)
     for fault in faults:
-        hunts = [hunt(world, fault, seed, draws, size, seeds_dir / fault.id / str(seed)) for seed in range(tries)]
+        folders = [seeds_dir / fault.id / str(seed) for seed in range(tries)]
+        hunts = [hunt(world, fault, seed, draws, size, folder, limits) for seed, folder in enumerate(folders)]
         yield Outcome(fault, tuple(hunts))
 
 
-def hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path, limits: Limits = LIMITS) -> Hunt:
+def hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path, limits: Limits) -> Hunt:
     """Look for a fault with one seed, and make the first case of it small."""
     began = time.monotonic()
     first: list[float] = []

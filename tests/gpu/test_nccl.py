@@ -7,7 +7,6 @@ import pytest
 from harness import judge, seeds
 from harness.agree import Agreement, Comparison
 from harness.draw import Draw
-from harness.matrix import POOLS
 from harness.oracle.case import Case
 from harness.program import (
     STREAMS,
@@ -25,6 +24,7 @@ from harness.program import (
 )
 from harness.replay import with_system
 from harness.strategies import WITH_GRAPHS, flows, is_common, sample, scenarios
+from harness.systems import POOLS
 from harness.topology import Topology
 from harness.trace import Exhausted, Placed
 from harness.world import World
