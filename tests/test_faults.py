@@ -17,10 +17,23 @@ from harness.strategies import scenarios
 from harness.world import World
 from tests.commands import symm
 
-SEEDS = {"F01": 2, "F02": 2, "F06": 5, "F07": 3, "F08": 1, "F11": 1, "F12": 1, "F13": 1, "F20": 2, "F23": 3, "F25": 2}
+SEEDS = {
+    "F01": 2,
+    "F02": 2,
+    "F05": 2,
+    "F06": 5,
+    "F07": 3,
+    "F08": 1,
+    "F11": 1,
+    "F12": 1,
+    "F13": 1,
+    "F20": 2,
+    "F23": 3,
+    "F25": 2,
+}
 SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5}
 """With these seeds the first draws show the fault; with the others, whose seed is 0, too."""
-WIDE = {"F05": (8, 250), "F11": (8, 40), "F12": (8, 40)}
+WIDE = {"F05": (8, 40), "F11": (8, 40), "F12": (8, 40)}
 """Largest world and draws of those that need more than four ranks and 40 draws."""
 LITTLE = Limits(more=1, shrinks=3, known_seconds=5, reduce_seconds=0.2)
 
