@@ -10,7 +10,7 @@ FUZZ ?=
 TESTS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -22,13 +22,16 @@ else
 EXTRAS := test,lint,cu13
 endif
 
-.PHONY: fuzz test lint clean
+.PHONY: fuzz test tested lint clean
 
 fuzz: $(VENV)/.installed
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
 
-test: lint
+test: $(VENV)/.installed
 	$(BIN)/python -m compileall -q harness kernels tests topologies  # once, and not in every process that tests start
+	@$(MAKE) --no-print-directory -j2 lint tested
+
+tested: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed
@@ -53,4 +56,5 @@ endif
 ifneq ($(GPU),0)
 	$(PIP) --no-deps 'nvidia-nccl-cu13==$(NCCL)'  # torch pins an older one, which cannot share a GPU
 endif
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # with every core; a file for a later Python is none for this one
 	touch $@

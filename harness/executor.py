@@ -107,6 +107,7 @@ class Executor:
                 for pool in self._substrate.pools.values():
                     pool.trim()
             case Recreate():
+                self._forget_graphs(self._topology.group(step.family, self._rank))
                 self._substrate.recreate(self._topology.families[step.family])
             case Straggle():
                 if step.rank == self._rank:
@@ -198,8 +199,8 @@ class Executor:
         is_shared = self._buffers[name].is_shared
         del self._buffers[name]
         gc.collect()  # Triton's interpreter holds operands in cycles; the block must return now, on every rank
-        if is_shared:  # its block waits for the streams that used it; on every rank they are done now
-            self._substrate.synchronize()
+        if is_shared and not self._substrate.is_capturing:
+            self._substrate.reclaim()
         self._record(trace.Dropped(name))
 
     def _check_guards(self) -> None:
@@ -248,6 +249,13 @@ class Executor:
         self._substrate.synchronize()
         self._graph_stream.close()
         self._substrate.graph = None
+
+    def _forget_graphs(self, group: Group) -> None:
+        """Drop the graphs that hold calls of a group: its communicator cannot be destroyed while they are there."""
+        for name, graph in list(self._graphs.items()):
+            if group in {call.ranks for call in graph.calls}:
+                del self._graphs[name]
+        gc.collect()
 
     def _replay(self, graph: CapturedGraph) -> None:
         """Run a graph on new values, and look at its results and at all other buffers."""

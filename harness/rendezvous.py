@@ -11,8 +11,12 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import futex
 from harness.layout import Group
 from harness.shared import EPOCH, PAD, PAYLOAD, SharedMemory
+
+YIELDS = 2
+"""Looks at the others' words before a rank sleeps."""
 
 
 class Rendezvous:
@@ -20,6 +24,7 @@ class Rendezvous:
 
     def __init__(self, shared: SharedMemory, slot: int, group: Group, rank: int) -> None:
         self._rows = shared.counters[slot, : len(group)]
+        self._start = self._rows.ctypes.data
         self._me = group.index(rank)
         self._waiting = shared.waiting[rank]
         self._slot = slot
@@ -29,11 +34,25 @@ class Rendezvous:
         column = self._rows[:, field]
         target = int(column[self._me]) + 1
         column[self._me] = target
+        futex.wake(self._address(field, self._me))
         if column.min() < target:
             self.note(field, target)
-            while column.min() < target:
-                os.sched_yield()
+            self._sleep(field, column, target)
             self.note(field, 0)
+
+    def _sleep(self, field: int, column: NDArray[np.int64], target: int) -> None:
+        """Wait for the last member; at first awake, as ranks that do the same arrive together."""
+        for _ in range(YIELDS):
+            if column.min() >= target:
+                return
+            os.sched_yield()
+        for member in range(len(column)):
+            while (seen := int(column[member])) < target:
+                futex.wait(self._address(field, member), seen)
+
+    def _address(self, field: int, member: int) -> int:
+        """Where a member's word of a field is."""
+        return self._start + member * self._rows.strides[0] + field * self._rows.strides[1]
 
     def exchange(self, field: int, *words: int) -> NDArray[np.int64]:
         """Every member's words, at most three, int64[size, len(words)]. Collective, on a `field` that has a payload."""

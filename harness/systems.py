@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness.plugins import load_attribute
+
 POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
 """Built-in pool policies (`harness.pools`)."""
 KERNELS = ("triton",)
@@ -15,10 +17,12 @@ def check_system(pool: str | None, collectives: str | None) -> None:
     and which most commands do without.
     """
     if pool is not None and pool not in POOLS:
+        load_attribute("pool", pool, POOLS)  # one that cannot be loaded is refused without torch
         from harness.pools import load_pool  # noqa: PLC0415
 
         load_pool(pool)
     if collectives not in (None, "library", *KERNELS):
+        load_attribute("collectives", collectives, KERNELS)
         from harness.collectives import load_collectives  # noqa: PLC0415
 
         load_collectives(collectives)

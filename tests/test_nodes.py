@@ -42,16 +42,18 @@ def host_id(substrate: Any, slots: Any) -> str:
     return os.environ.get("NCCL_HOSTID", "")
 
 
-@pytest.fixture
-def bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def bound() -> Iterator[World]:
     """Four ranks of the simulation, bound to nodes as processes on NCCL are."""
 
     def chosen(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
         return msgspec.structs.replace(choose(substrate, ranks), node_bound=True)
 
-    monkeypatch.setattr(world_module, "choose", chosen)
-    with World(4, "sim") as world:
-        yield world
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world_module, "choose", chosen)
+        with World(4, "sim") as world:
+            patch.undo()
+            yield world
 
 
 def hosts(world: World) -> list[str]:
@@ -83,7 +85,8 @@ def test_ranks_stay_where_a_draw_finds_them_in_place(bound: World, after: Topolo
 
 
 def test_moving_is_no_restart_for_a_failure(bound: World) -> None:
-    bound.run(program(BLOCKS))
+    for on in (BLOCKS, CYCLIC):
+        bound.run(program(on))
     assert bound.restarts == 0
 
 

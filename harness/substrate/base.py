@@ -100,6 +100,13 @@ class Substrate(ABC):
     def synchronize(self) -> None:
         """Wait until the device has done what this rank asked of it. Local."""
 
+    def reclaim(self) -> None:
+        """Have blocks that other streams used return now that nobody holds them, on every rank at the same step. Local.
+
+        An engine leaves that to time, and so its ranks may differ in what is free.
+        """
+        self.synchronize()
+
     def fault(self, error: BaseException | None) -> str:
         """In one line, what an exception says that the device or NCCL reported; empty for a mistake in Python."""
         return ""

@@ -109,7 +109,6 @@ class NcclPool(Pool):
     def trim(self) -> None:
         if self.is_reserved:
             return
-        torch.empty(1, device="cuda")  # an allocation takes back what other streams used and are done with
         blocks = (block for segment in self._listed() for block in segment["blocks"])
         if any(block["state"] != "inactive" for block in blocks):
             return
