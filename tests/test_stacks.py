@@ -187,6 +187,11 @@ def test_a_line_of_wrappers_alone_has_the_innermost() -> None:
     assert line("read (libc.so.6)", "os_read (libpython3.11.so.1.0)") == "rank 1: in read (libc.so.6)"
 
 
+def test_a_line_of_a_rank_asleep_begins_where_it_waits() -> None:
+    asleep = "syscall (libc.so.6)", "ffi_call (libffi.so.8)", "wait (harness/futex.py:35)"
+    assert line(*asleep, "meet (harness/rendezvous.py:45)") == "rank 1: in meet (rendezvous.py:45)"
+
+
 def test_ranks_at_one_place_share_a_line() -> None:
     stacks = tuple(StackRecord(rank, "SIGUSR1", ("meet (a.py:1)",)) for rank in (0, 1, 2, 5))
     assert [*places(Record("hang", "", 0, (0,), stacks))] == ["ranks 0–2, 5: in meet (a.py:1)"]

@@ -21,6 +21,9 @@ WRAPPERS = re.compile(
 CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 """Calls of NCCL and CUDA, which say more than what a binding made of them."""
 
+ASLEEP = re.compile(r"\bfutex\.py:\d")
+"""How a rank waits for others on the host; where it waits says more."""
+
 
 def places(record: Record) -> Iterator[str]:
     """A line for each place where ranks of a hang are, such as
@@ -34,6 +37,8 @@ def places(record: Record) -> Iterator[str]:
 
 def _telling(frames: tuple[str, ...]) -> list[str]:
     """What Python called, if that was a library, and the lines from which."""
+    asleep = [index for index, frame in enumerate(frames) if ASLEEP.search(frame)]
+    frames = frames[asleep[-1] + 1 :] if asleep else frames
     native = [*takewhile(is_native, frames)]
     candidates = [frame for frame in native if WRAPPERS.search(frame) is None]
     called = ([frame for frame in candidates if CALLS.match(frame)] or candidates)[-1:]
