@@ -35,15 +35,20 @@ class Rendezvous:
         target = int(column[self._me]) + 1
         column[self._me] = target
         futex.wake(self._address(field, self._me))
-        for _ in range(YIELDS):  # ranks that do the same arrive together
+        if column.min() < target:
+            self.note(field, target)
+            self._sleep(field, column, target)
+            self.note(field, 0)
+
+    def _sleep(self, field: int, column: NDArray[np.int64], target: int) -> None:
+        """Wait for the last member; at first awake, as ranks that do the same arrive together."""
+        for _ in range(YIELDS):
             if column.min() >= target:
                 return
             os.sched_yield()
-        self.note(field, target)
         for member in range(len(column)):
             while (seen := int(column[member])) < target:
                 futex.wait(self._address(field, member), seen)
-        self.note(field, 0)
 
     def _address(self, field: int, member: int) -> int:
         """Where a member's word of a field is."""
