@@ -32,7 +32,7 @@ test: $(VENV)/.installed
 	@$(MAKE) --no-print-directory -j2 lint tested
 
 tested: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
