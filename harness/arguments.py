@@ -31,7 +31,10 @@ EvidenceOption = Annotated[
     ),
 ]
 ShrinkOption = Annotated[
-    float, typer.Option(min=0, metavar="SECONDS", help="Longest time for making one finding smaller.")
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="About how long findings are made smaller; a run under way is finished."
+    ),
 ]
 DeadlineOption = Annotated[
     float | None, typer.Option(min=1, metavar="SECONDS", help="Longest a draw may take before it is a hang.")

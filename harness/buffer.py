@@ -30,7 +30,7 @@ class Canary:
 
 class Buffer:
     """A live buffer: `body`, and behind it a guard of canaries; none if the buffer came while a graph was captured,
-    when nothing can be written. `stream` is the one that its block belongs to."""
+    when nothing can be written. `stream` is the one that its step names, to which its block belongs outside graphs."""
 
     def __init__(self, name: str, whole: torch.Tensor, elements: int, stream: int = 0, guarded: bool = True) -> None:
         self.name, self.body, self.stream = name, whole[:elements], stream

@@ -43,6 +43,11 @@ class Limits:
     reduce_seconds: float = 30.0
     """Time for making one finding smaller once Hypothesis has shrunk it."""
 
+    @property
+    def seconds(self) -> float:
+        """Time for making a finding smaller, in both ways."""
+        return self.shrink_seconds + self.reduce_seconds
+
     def within(self, seconds: float) -> Limits:
         """The same with so much time for making a finding smaller, half of it for either way."""
         return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
@@ -109,6 +114,8 @@ class Campaign:
         self._failed = False
         self._failed_at = 0.0
         self._settled: frozenset[str] = frozenset()
+        self._leading: set[str] = set()
+        """Rules that came first in a draw, so that they are not the consequence of another."""
         self._known = 0.0
         self._shrinks = 0
         self._clean: set[int] = set()
@@ -164,6 +171,7 @@ class Campaign:
             if new is not None:
                 self._failed_at = self._failed_at if self._failed else time.monotonic()
                 self._failed = True
+                self._leading |= {new.rule} if new is verdict.findings[0] else set()
                 self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
             if self._failed and isinstance(error, PluginError):
@@ -183,7 +191,8 @@ class Campaign:
         return self._shrinks >= limits.shrinks or time.monotonic() > self._failed_at + limits.shrink_seconds
 
     def _reduce(self, rule: str) -> None:
-        """Make what Hypothesis left of a rule's scenario smaller still, within the time of the whole."""
+        """Make what Hypothesis left of a rule's scenario smaller still, within the time of the whole. A rule that
+        came first stays first: a smaller scenario that breaks another before it is another failure."""
         end = time.monotonic() + self._limits.reduce_seconds
         if self._end is not None:
             end = min(end, self._end)
@@ -198,7 +207,8 @@ class Campaign:
             self.tally.shrinking += 1
             self.progress(self.tally)
             findings = examine(draw).findings
-            broken = next((finding for finding in findings if finding.rule == rule), None)
+            candidates = findings[:1] if rule in self._leading else findings
+            broken = next((finding for finding in candidates if finding.rule == rule), None)
             if broken is not None:
                 self._keeper.keep(scenario, broken, findings)
             return broken is not None

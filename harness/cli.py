@@ -56,6 +56,7 @@ from harness.topology import Topology
 from harness.world import World
 
 INTERRUPTED = 130
+SHRINK_SECONDS = Limits().seconds
 SMALLEST = 2
 """Ranks that a layer's communication needs."""
 
@@ -110,7 +111,7 @@ def fuzz(
             help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
         ),
     ] = None,
-    shrink_seconds: ShrinkOption = 60.0,
+    shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
     json_file: JsonOption = None,

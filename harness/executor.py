@@ -161,6 +161,8 @@ class Executor:
             named = self._sites.named(group).ranks
         with self._on(step.stream):
             self._place(step.buffer, mine, named, make, step.stream)
+        if step.stream:  # its canaries are looked at on stream 0
+            self._substrate.synchronize()
 
     def _on(self, stream: int) -> AbstractContextManager[None]:
         """Under it, that stream is current; what names none stays on the stream of its graph, if it is for one."""
@@ -252,9 +254,8 @@ class Executor:
 
     def _forget_graphs(self, group: Group) -> None:
         """Drop the graphs that hold calls of a group: its communicator cannot be destroyed while they are there."""
-        for name, graph in list(self._graphs.items()):
-            if group in {call.ranks for call in graph.calls}:
-                del self._graphs[name]
+        kept = {n: graph for n, graph in self._graphs.items() if all(call.ranks != group for call in graph.calls)}
+        self._graphs = kept
         gc.collect()
 
     def _replay(self, graph: CapturedGraph) -> None:

@@ -7,11 +7,14 @@ changes a word wakes its sleepers. Waits are bounded, so a lost wake costs `PATI
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 
 WAIT, WAKE = 0, 1
 EVERYONE = 1 << 30
+ANSWERS = (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT)
+"""The word had changed, a signal came, nobody woke the sleeper."""
 PATIENCE = 0.1
 """Seconds after which a sleeper looks again, woken or not."""
 _NUMBER = {"x86_64": 202, "aarch64": 98}.get(platform.machine())
@@ -32,7 +35,9 @@ def wait(address: int, seen: int) -> None:
         os.sched_yield()
         return
     low = ctypes.c_uint32(seen & 0xFFFFFFFF)
-    _syscall(_NUMBER, ctypes.c_void_p(address), WAIT, low, ctypes.byref(_patience), None, 0)
+    refused = _syscall(_NUMBER, ctypes.c_void_p(address), WAIT, low, ctypes.byref(_patience), None, 0)
+    if refused and ctypes.get_errno() not in ANSWERS:  # as where a container does not allow the call
+        os.sched_yield()
 
 
 def wake(address: int) -> None:

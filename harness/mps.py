@@ -51,7 +51,7 @@ class Mps:
         keeper.stdin.close()
         keeper.terminate()  # a child of this process may hold the other end too
         try:
-            keeper.wait(timeout=3 * PATIENCE)
+            keeper.wait(timeout=4 * PATIENCE)
         except subprocess.TimeoutExpired:
             keeper.kill()
             keeper.wait()

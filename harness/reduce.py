@@ -155,15 +155,15 @@ def _pick(value: Elements, kept: Sequence[int]) -> Elements:
 
 def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     """Each step with one thing made plain, and each buffer no larger than it need be."""
+    for changes in ({"dtype": "float32"}, {"stream": 0}):
+        steps = tuple(_with(step, changes) for step in scenario.steps)
+        yield from _valid(scenario, scenario.topology, steps)
     for index, step in enumerate(scenario.steps):
         for plain in _plain_steps(step):
             yield from _replaced(scenario, index, plain)
         if isinstance(step, Allocate):
             yield from _replaced(scenario, index, msgspec.structs.replace(step, elements=_needed(scenario, step)))
             yield from _replaced(scenario, index, msgspec.structs.replace(step, stream=0))
-    for changes in ({"dtype": "float32"}, {"stream": 0}):
-        steps = tuple(_with(step, changes) for step in scenario.steps)
-        yield from _valid(scenario, scenario.topology, steps)
 
 
 def _with(step: Step, changes: Mapping[str, object]) -> Step:

@@ -17,7 +17,7 @@ def check_system(pool: str | None, collectives: str | None) -> None:
     and which most commands do without.
     """
     if pool is not None and pool not in POOLS:
-        load_attribute("pool", pool, POOLS)  # one that cannot be loaded is refused without torch
+        load_attribute("pool", pool, POOLS)  # a name that cannot be right is refused without torch
         from harness.pools import load_pool  # noqa: PLC0415
 
         load_pool(pool)

@@ -128,6 +128,8 @@ class _State:
                 self._new(step.buffer, _Buffer(step.size, "uint8"), step.size)
             case Release():
                 self._buffer(step.buffer)
+                if self._capturing is not None and step.buffer not in self._capturing.own:
+                    raise _Refused(f"{step.buffer!r} was allocated before the capture of graph {self.open!r} began")
                 del self.live[step.buffer]
                 for name, graph in self.graphs.items():
                     if step.buffer in graph.used:

@@ -40,12 +40,20 @@ def test_a_word_that_has_changed_already_is_not_slept_on() -> None:
     assert time.monotonic() - began < LONG / 2
 
 
-@pytest.mark.usefixtures("patient")
 def test_only_the_lowest_32_bits_are_compared() -> None:
-    word = np.array([1 << 40], dtype=np.int64)
+    word = np.array([(1 << 40) | 5], dtype=np.int64)
     began = time.monotonic()
-    futex.wait(word.ctypes.data, 1)
-    assert time.monotonic() - began < LONG / 2
+    futex.wait(word.ctypes.data, 5)
+    assert time.monotonic() - began >= futex.PATIENCE / 2
+
+
+def test_where_the_call_is_not_allowed_a_wait_is_a_yield(monkeypatch: pytest.MonkeyPatch) -> None:
+    yields: list[str] = []
+    monkeypatch.setattr(futex, "_NUMBER", 100_000)
+    monkeypatch.setattr(futex.os, "sched_yield", lambda: yields.append("yields"))
+    word = np.array([6], dtype=np.int64)
+    futex.wait(word.ctypes.data, 6)
+    assert yields == ["yields"]
 
 
 def test_a_word_that_stays_is_slept_on_for_a_while() -> None:

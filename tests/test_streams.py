@@ -129,6 +129,14 @@ def test_a_stream_inside_a_graph_is_refused_and_after_it_is_not() -> None:
     assert Scenario(PAIR, (*graph, EndCapture("g"), call))
 
 
+def test_a_buffer_from_outside_is_not_released_in_a_capture() -> None:
+    """Its block might wait for other streams, and those cannot be looked at in a capture."""
+    graph = (Allocate("a", "tp", 64, stream=1), Prepare("g"), Capture("g"))
+    with pytest.raises(ProgramError, match=r"'a' was allocated before the capture of graph 'g' began$"):
+        Scenario(PAIR, (*graph, Release("a"), EndCapture("g")))
+    assert Scenario(PAIR, (*graph, Allocate("b", "tp", 64), Release("b"), EndCapture("g"), Release("a")))
+
+
 def test_streams_that_do_not_matter_are_made_plain_and_one_that_does_is_kept() -> None:
     scenario = reuse(1, 2, 1, "deferred")
     kept = []

@@ -21,7 +21,7 @@ WRAPPERS = re.compile(
 CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 """Calls of NCCL and CUDA, which say more than what a binding made of them."""
 
-ASLEEP = re.compile(r"\bfutex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
+ASLEEP = re.compile(r"\bharness/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 """How a rank waits for others on the host; where it waits says more."""
 
 

@@ -13,10 +13,14 @@ from harness.program import (
     AllGather,
     Allocate,
     Ballast,
+    Capture,
     Deny,
+    EndCapture,
+    Prepare,
     Recreate,
     ReduceScatter,
     Release,
+    Replay,
     Scenario,
     System,
     Trim,
@@ -94,7 +98,7 @@ def test_facts_and_findings_agree_with_the_simulation(world, pool, tmp_path):
 
 def test_facts_and_findings_agree_with_the_simulation_on_three_streams(world, tmp_path):
     agreement = compare(world, sample(scenarios(4, streams=STREAMS), 25, seed=13), tmp_path)
-    assert (agreement.found, agreement.draws > 0) == ({}, True)
+    assert (agreement.found, agreement.draws >= 15) == ({}, True)
 
 
 @pytest.mark.parametrize(("used", "second"), [(0, 1), (2, 1), (2, 2), (0, 0)])
@@ -109,6 +113,14 @@ def test_a_block_returns_to_its_own_stream_whoever_used_it(world, used, second):
     draw = world.run(Scenario(TP2, steps))
     first, then = (event.address for event in draw.traces[0].events if isinstance(event, Placed))
     assert (first == then, rules(draw)) == (second == 1, [])
+
+
+def test_a_communicator_whose_calls_a_graph_holds_can_be_created_anew(world):
+    """NCCL waits for ever to destroy one while the graph is there."""
+    call = Allocate("a", "tp", 64), AllGather("tp", View("a"), 32)
+    graph = (Prepare("g"), *call, Release("a"), Capture("g"), Allocate("b", "tp", 64), AllGather("tp", View("b"), 32))
+    steps = (*graph, EndCapture("g"), Replay("g"), Recreate("tp"), Allocate("c", "tp", 64))
+    assert rules(world.run(Scenario(TP2, (*steps, AllGather("tp", View("c"), 32))))) == []
 
 
 def test_drawn_graphs_are_clean(world):
