@@ -41,7 +41,7 @@ def reduce(scenario: Scenario, fails: Fails, runs: int = 300) -> Scenario:
     progress = True
     while progress:
         progress = False
-        for candidates in (_without_steps, _smaller_layouts, _plainer):
+        for candidates in (_smaller_layouts, _without_steps, _plainer):
             found = True
             while found:
                 found = False
