@@ -16,6 +16,8 @@ from harness.strategies import WITH_GRAPHS, flows, on_nodes, scenarios
 
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.faults.pools", "harness.faults.kernels"
+ACROSS = "unregistered"
+"""Where the group that sites name spans nodes, so that no buffer has a window."""
 SPINS = "ranks that share a GPU meet on the host, so that no barrier runs on the device; it needs a GPU a rank"
 
 
@@ -87,7 +89,7 @@ def _claimed(step: Step) -> Step:
 
 
 FAULTS = (
-    Fault("F01", "wrong-site-group", ("wrong-owner",), _layers("deferred", sites="implicit")),
+    Fault("F01", "wrong-site-group", ("wrong-owner", ACROSS), _layers("deferred", sites="implicit")),
     Fault("F02", "cross-group-reuse", ("wrong-owner",), _layers("shared-at-alloc")),
     Fault("F03", "offset-skew", ("offset-mismatch",), _free("ScratchOnOddRanks")),
     Fault("F04", "segment-skew", ("segment-mismatch",), _free("PicksByAddress")),
