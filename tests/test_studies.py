@@ -28,7 +28,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two pools on one topology, eight draws a cell."""
     folder = tmp_path_factory.mktemp("matrix")
     save(FOUR, folder / "four.json")
-    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.02", "--json", "found.json")
+    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.05", "--json", "found.json")
 
 
 def cells(run: Run) -> list[dict[str, Any]]:
