@@ -5,6 +5,7 @@ Invariant: there are either all ranks, joined and ready, or none.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Literal
 
@@ -16,6 +17,10 @@ from harness.shared import SharedMemory
 
 StartMethod = Literal["fork", "spawn"]
 START_DEADLINE = 120.0
+CUDA_ERROR = r"cuda ?error"
+"""As PyTorch writes it, and as CUDA's and NCCL's names of errors do."""
+PAUSE = 0.5
+"""Seconds between two attempts to start ranks."""
 
 
 class _Died(MachineError):
@@ -40,10 +45,10 @@ class Crew:
         """Start what is not there. Raises `MachineError`."""
         if not self._launchers:
             self._launch()
-        if self.ranks:
-            return
+        end = time.monotonic() + self.platform.recovery
         try:
-            self._start()
+            while not self.ranks:
+                self._start(again=time.monotonic() < end)
         except BaseException:
             self.close()
             raise
@@ -98,7 +103,18 @@ class Crew:
         for launcher in self._launchers:
             launcher.wait_ready()
 
-    def _start(self) -> None:
+    def _start(self, again: bool) -> None:
+        """Start every rank. Where CUDA refuses and it may be tried `again`, there are none after a moment."""
+        try:
+            self._start_each()
+        except MachineError as error:
+            if not again or not re.search(CUDA_ERROR, str(error), re.IGNORECASE):
+                raise
+            self.dismiss()
+            self._shared.reset()
+            time.sleep(PAUSE)
+
+    def _start_each(self) -> None:
         self._sizes.clear()
         for index in range(self.size):
             launcher = self._launchers[index % len(self._launchers)]
@@ -130,8 +146,13 @@ class Crew:
                     raise MachineError(f"rank {index} did not start within {START_DEADLINE:.0f} s")
                 replies.append(rank.connection.recv())
             except (EOFError, ConnectionError):
-                words = rank.printed().splitlines() or ["no message"]
-                raise _Died(f"rank {index} died while starting: {words[-1]}") from None
+                raise _Died(f"rank {index} died while starting: {_last_error(rank.printed())}") from None
             if replies[-1][0] in ("failed", "refused", "broken"):
                 raise MachineError(f"rank {index} cannot start: {replies[-1][1]}")
         return replies
+
+
+def _last_error(printed: str) -> str:
+    """What an exception said in its first line, of the last one that was printed; else the last line."""
+    lines = printed.splitlines() or ["no message"]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception): ", line)), lines[-1])

@@ -26,6 +26,9 @@ PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 DEFAULT_PIPES = "/tmp/nvidia-mps"
 PATIENCE = 10.0
 """Seconds for a daemon to start, to answer, or to end."""
+RECOVERY = 20.0
+"""Seconds in which a server is well again after one of its clients failed or was killed in a kernel. Until every
+client of that time is gone it takes no new ones, or ends them with the others."""
 
 
 class Mps:

@@ -14,7 +14,7 @@ import msgspec
 from harness import gpus
 from harness.errors import MachineError, UsageError
 from harness.evidence import check_names, on_nccl, on_sim
-from harness.mps import Mps
+from harness.mps import RECOVERY, Mps
 
 NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
@@ -36,6 +36,8 @@ class Platform(msgspec.Struct, frozen=True):
     """Names of the kinds of evidence that its ranks gather (`harness.evidence`)."""
     node_bound: bool = False
     """Whether a process stays on the node that it was started on; otherwise every draw places it anew."""
+    recovery: float = 0.0
+    """Seconds for which ranks that CUDA does not let start are started again, as after the death of others."""
 
     def gpu_of(self, rank: int) -> int | None:
         """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
@@ -46,7 +48,8 @@ class Platform(msgspec.Struct, frozen=True):
         why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"
         deadline = self.deadline if served.serves else TURNS_DEADLINE
         environment = {**self.environment, **served.environment}
-        return msgspec.structs.replace(self, why=why, deadline=deadline, environment=environment)
+        recovery = RECOVERY if served.serves else 0.0
+        return msgspec.structs.replace(self, why=why, deadline=deadline, environment=environment, recovery=recovery)
 
     def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
         """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""

@@ -18,11 +18,13 @@ import pytest
 
 from harness import stacks
 from harness import world as world_module
+from harness.crew import Crew, _last_error
 from harness.draw import Draw
 from harness.errors import MachineError, PluginError, UsageError
 from harness.findings import Hang
 from harness.launcher import death
 from harness.oracle import judge
+from harness.platforms import Platform, choose
 from harness.program import AllGather, Allocate, Deny, ReduceScatter, Release, Scenario, Step, Straggle, System, View
 from harness.shared import SharedMemory
 from harness.stacks import py_spy
@@ -495,6 +497,62 @@ def test_a_world_that_cannot_start_leaves_no_descriptor(monkeypatch: pytest.Monk
     with pytest.raises(MachineError):
         World(2, "sim")
     assert descriptors() == before
+
+
+@pytest.fixture
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation whose ranks may be started again, as on a GPU under MPS."""
+
+    def chosen(*_: object) -> Platform:
+        return msgspec.structs.replace(choose("sim", 2), recovery=5.0)
+
+    monkeypatch.setattr(world_module, "choose", chosen)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, times: int, words: str) -> list[list[int]]:
+    """Have that many starts fail with these words; the process ids of the ranks of every start."""
+    collect, started = Crew._collect, []
+
+    def fails(crew: Crew) -> list[tuple[Any, ...]]:
+        replies = collect(crew)
+        if len(started) <= times and crew.ranks and [rank.pid for rank in crew.ranks] not in started:
+            started.append([rank.pid for rank in crew.ranks])
+            if len(started) <= times:
+                raise MachineError(words)
+        return replies
+
+    monkeypatch.setattr(Crew, "_collect", fails)
+    return started
+
+
+def test_ranks_that_cuda_does_not_let_start_are_started_again(lenient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = failing(monkeypatch, 2, "rank 0 died while starting: CUDA error: the MPS server is not ready")
+    with World(2) as world:
+        assert world.pids == started[2]
+        assert not any(psutil.pid_exists(pid) for pids in started[:2] for pid in pids)
+        assert judge(world.run(scenario())) == []
+
+
+@pytest.mark.parametrize("words", ["rank 0 cannot start: no such file", "rank 1 did not start within 120 s"])
+def test_ranks_that_cannot_start_for_another_reason_are_not_started_again(
+    lenient: None, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    failing(monkeypatch, 1, words)
+    with pytest.raises(MachineError, match=words):
+        World(2)
+
+
+def test_where_nothing_recovers_ranks_are_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, 1, "rank 0 died while starting: CUDA error: out of memory")
+    with pytest.raises(MachineError, match="out of memory"):
+        World(2, "sim")
+
+
+def test_the_last_error_of_a_rank_is_its_exceptions_first_line() -> None:
+    hints = "For debugging consider passing a variable\nCompile with a macro"
+    printed = f"stderr:\nTraceback:\n  File\nValueError: a\ntorch.AcceleratorError: CUDA error: not ready\n{hints}"
+    assert _last_error(printed) == "torch.AcceleratorError: CUDA error: not ready"
+    assert (_last_error("stderr:\nkilled"), _last_error("")) == ("killed", "no message")
 
 
 USES = {

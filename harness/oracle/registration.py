@@ -44,16 +44,16 @@ def _late(case: Case, history: History) -> Iterator[Finding]:
 def _skew(case: Case) -> Iterator[Finding]:
     """Compare what the members of each communicator registered.
 
-    Next to a crash nothing is compared: a rank that was stopped for it may have had its registration ahead.
+    Next to a crash, a rank that was stopped in a step may have had its registration ahead: it missed only those of
+    the steps that it has behind it.
     """
-    if any(fate.state == "crashed" for fate in case.draw.fates):
-        return
+    crashed = any(fate.state == "crashed" for fate in case.draw.fates)
     for key in dict.fromkeys((comm.group, comm.generation) for h in case.histories for comm in h.comms.values()):
         made = {rank: _registered(case.histories[rank], key) for rank in key[0]}
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
         if len(set(entered.values())) > 1:
-            yield from _count_skew(case, key[0], made, entered)
-        else:
+            yield from _count_skew(case, key[0], made, entered, crashed)
+        elif not crashed:
             yield from _size_skew(case, key[0], made)
 
 
@@ -67,14 +67,14 @@ def _entered(history: History, key: tuple[Group, int]) -> int:
 
 
 def _count_skew(
-    case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int]
+    case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int], crashed: bool
 ) -> Iterator[Finding]:
     """One rank entered a registration that another went past; a rank that is still on its way is only late."""
     most, least = max(entered, key=lambda rank: entered[rank]), min(entered, key=lambda rank: entered[rank])
     ordinal = entered[least]
     trace = case.histories[most].trace
     step = made[most][ordinal].born if ordinal < len(made[most]) else trace.last_step
-    if case.histories[least].trace.last_step < step:
+    if case.histories[least].trace.last_step < step + crashed:
         return
     said = ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
     yield RegistrationSkew(

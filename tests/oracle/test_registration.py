@@ -153,6 +153,17 @@ def test_a_rank_stopped_inside_a_registration_that_its_peer_completed_is_no_skew
     assert rules(judge(cut_short(draw, rank=1))) == ["rank-crash"]
 
 
+def test_a_registration_that_a_rank_went_past_before_it_crashed_is_skew(ranks: World) -> None:
+    """As NCCL has it where a registration's messages meet those of a collective."""
+    draw = ranks.run(scenario(*GATHER, pool="RegistersAlone"))
+    fates = Fate(0, "stopped"), Fate(1, "crashed", "failed with ncclInternalError")
+    assert rules(judge(msgspec.structs.replace(draw, fates=fates))) == [
+        "registration-skew",
+        "unregistered",
+        "rank-crash",
+    ]
+
+
 # double-registration
 
 TWICE = (*GATHER, Allocate("b", "tp", 256))

@@ -35,6 +35,12 @@ CUDA_ERRORS = {
     718: "cudaErrorInvalidPc",
     719: "cudaErrorLaunchFailure",
     720: "cudaErrorCooperativeLaunchTooLarge",
+    805: "cudaErrorMpsConnectionFailed",
+    806: "cudaErrorMpsRpcFailure",
+    807: "cudaErrorMpsServerNotReady",
+    808: "cudaErrorMpsMaxClientsReached",
+    809: "cudaErrorMpsMaxConnectionsReached",
+    810: "cudaErrorMpsClientTerminated",
     999: "cudaErrorUnknown",
 }
 """Those that end a context or that ranks on one GPU run into, by `cudaError_t` (CUDA 13, `driver_types.h`)."""
