@@ -111,8 +111,8 @@ class Campaign:
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
-        self._failed = False
-        self._failed_at = 0.0
+        self._failed_at: float | None = None
+        """When the first failure of a batch was found, if there was one."""
         self._settled: frozenset[str] = frozenset()
         self._leading: set[str] = set()
         """Rules that came first in a draw, so that they are not the consequence of another."""
@@ -130,7 +130,7 @@ class Campaign:
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
-                self._settled, self._failed, self._shrinks = frozenset(self.tally.found), False, 0
+                self._settled, self._failed_at, self._shrinks = frozenset(self.tally.found), None, 0
                 self._batch(number)
                 for rule in self.tally.found.keys() - self._settled:
                     self._reduce(rule)
@@ -169,12 +169,11 @@ class Campaign:
             seconds = time.monotonic() - began
             self._count(draw, verdict.vacuous, seconds)
             if new is not None:
-                self._failed_at = self._failed_at if self._failed else time.monotonic()
-                self._failed = True
+                self._failed_at = self._failed_at or time.monotonic()
                 self._leading |= {new.rule} if new is verdict.findings[0] else set()
                 self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
-            if self._failed and isinstance(error, PluginError):
+            if self._failed_at is not None and isinstance(error, PluginError):
                 return  # while a finding is made smaller, a scenario that the system refuses is none
             raise _Stop(error) from error
         self.progress(self.tally)
@@ -185,7 +184,7 @@ class Campaign:
 
     def _is_small_enough(self) -> bool:
         """Whether Hypothesis has had what it may spend on the failures of a batch."""
-        if not self._failed:
+        if self._failed_at is None:
             return False
         limits = self._limits
         return self._shrinks >= limits.shrinks or time.monotonic() > self._failed_at + limits.shrink_seconds
@@ -219,7 +218,7 @@ class Campaign:
         """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""
         if self.is_cut_short:
             return True
-        if self._failed:
+        if self._failed_at is not None:
             return False
         first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
         if self.tally.draws >= first + self._limits.more:
@@ -228,7 +227,7 @@ class Campaign:
 
     def _count(self, draw: Draw, vacuous: bool, seconds: float) -> None:
         tally = self.tally
-        if self._failed:
+        if self._failed_at is not None:
             tally.shrinking += 1
             self._shrinks += 1
             return

@@ -19,7 +19,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 from rich.console import Console
 
-from harness import environment, seeds, studies, topology
+from harness import environment, interrupts, seeds, studies, topology
 from harness.arguments import (
     CollectivesOption,
     DeadlineOption,
@@ -296,6 +296,7 @@ def main() -> None:
     """Entry point: turns every expected error into one sentence and its exit status."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     set_hypothesis_home_dir(cache / "symm-harness")  # or it leaves a folder wherever the command runs
+    interrupts.heed()
     try:
         status = app(standalone_mode=False)
     except (UsageError, _OptionError) as error:

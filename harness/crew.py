@@ -9,6 +9,7 @@ import re
 import time
 from typing import Any, Literal
 
+from harness import litter
 from harness.errors import MachineError
 from harness.launcher import Launcher, RankProcess
 from harness.options import Options
@@ -72,6 +73,7 @@ class Crew:
         """Kill every rank. Returns wait statuses in rank order."""
         statuses: dict[int, int] = {}
         ranks, self.ranks = self.ranks, []
+        left = litter.mapped(rank.pid for rank in ranks) if self.platform.gpus else set()
         try:
             for launcher in self._launchers:
                 statuses |= launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
@@ -81,6 +83,7 @@ class Crew:
         finally:
             for rank in ranks:
                 rank.close()
+            litter.remove(left)
         return [statuses.get(rank.pid, 0) for rank in ranks]
 
     def close(self) -> None:

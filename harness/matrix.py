@@ -94,9 +94,10 @@ class Cell(msgspec.Struct, frozen=True):
         }
 
 
-def key_configurations() -> list[Topology]:
-    """The topologies of the report: DeepSeek-R1, DeepSeek-V3.2 with context parallelism, and Qwen3."""
-    return [topologies_module.find(name) for name in KEY_CONFIGURATIONS]
+def configurations(named: Sequence[str] | None = None) -> list[Topology]:
+    """The topologies of these names or files, or those of the report: DeepSeek-R1, DeepSeek-V3.2 with context
+    parallelism, and Qwen3."""
+    return [topologies_module.find(name) for name in named or KEY_CONFIGURATIONS]
 
 
 def cells(

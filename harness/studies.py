@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from harness import environment, seeds, topology
+from harness import environment, seeds
 from harness import matrix as verdicts
 from harness.agree import Comparison
 from harness.arguments import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
@@ -53,7 +53,7 @@ def matrix(
     data.check_target(json_file)
     for name in pool or ():
         check_system(name, None)
-    named = [topology.find(name) for name in topology_file] if topology_file else verdicts.key_configurations()
+    named = verdicts.configurations(topology_file)
     chosen = verdicts.cells(
         named,
         pool or POOLS,
@@ -194,7 +194,7 @@ def registration(
 ) -> None:
     """What each pool design costs: leaving its context when nothing changed, and the memory it holds."""
     data.check_target(json_file)
-    named = [topology.find(name) for name in topology_file] if topology_file else verdicts.key_configurations()
+    named = verdicts.configurations(topology_file)
     verdicts.check_topologies(named)
     measured = bench_registration(substrate, named, repeats)
     if json_file != "-":

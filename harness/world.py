@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from harness import mps
+from harness import interrupts, mps
 from harness.crew import Crew, StartMethod
 from harness.draw import Draw, Fate, State
 from harness.errors import MachineError, PluginError, UsageError
@@ -98,6 +98,7 @@ class World:
     def run(self, scenario: Scenario) -> Draw:
         """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
         scenario does not fit the world; everything else a rank can do is in the draw's fates."""
+        interrupts.check()
         if scenario.world > self.size:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:

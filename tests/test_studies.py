@@ -73,13 +73,13 @@ def test_the_table_shows_every_verdict(verdicts: Run) -> None:
 
 
 def test_key_configurations_are_those_of_the_report() -> None:
-    found = matrix.key_configurations()
+    found = matrix.configurations()
     assert all(applies("all", topology) for topology in found)
     assert {name.split("-")[0] for name in matrix.KEY_CONFIGURATIONS} == {"deepseek", "qwen3"}
 
 
 def test_tokens_differ_only_where_there_are_two_attention_dp_ranks() -> None:
-    every = matrix.cells(matrix.key_configurations(), POOLS)
+    every = matrix.cells(matrix.configurations(), POOLS)
     assert {topology.name for topology, _, _, tokens in every if tokens == "padded"} - {
         topology.name for topology, _, _, tokens in every if tokens == "uneven"
     } == {"qwen3-32b-tp4"}
@@ -87,7 +87,7 @@ def test_tokens_differ_only_where_there_are_two_attention_dp_ranks() -> None:
 
 def test_one_topology_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="deepseek-r1-tp8-dpa8"):
-        matrix.cells(matrix.key_configurations()[:1] * 2, POOLS)
+        matrix.cells(matrix.configurations()[:1] * 2, POOLS)
 
 
 def test_a_cell_in_which_nothing_was_tested_is_not_called_clean(tmp_path: Path) -> None:
@@ -98,17 +98,17 @@ def test_a_cell_in_which_nothing_was_tested_is_not_called_clean(tmp_path: Path) 
 
 
 def test_cells_can_be_narrowed() -> None:
-    chosen = matrix.cells(matrix.key_configurations()[:1], POOLS, sites=("explicit",), tokens=("uneven",))
+    chosen = matrix.cells(matrix.configurations()[:1], POOLS, sites=("explicit",), tokens=("uneven",))
     assert [each[1:] for each in chosen] == [("explicit", pool, "uneven") for pool in POOLS]
 
 
 def test_narrowing_to_no_cell_names_the_topology() -> None:
     with pytest.raises(UsageError, match="qwen3-32b-tp4 has one"):
-        matrix.cells(matrix.key_configurations()[-1:], POOLS, tokens=("uneven",))
+        matrix.cells(matrix.configurations()[-1:], POOLS, tokens=("uneven",))
 
 
 def test_a_pool_given_twice_is_judged_once() -> None:
-    assert len(matrix.cells(matrix.key_configurations()[:1], ("deferred", "deferred"))) == 4
+    assert len(matrix.cells(matrix.configurations()[:1], ("deferred", "deferred"))) == 4
 
 
 def test_a_topology_without_communication_is_refused() -> None:

@@ -1,0 +1,67 @@
+"""Ctrl-C ends a command also where Python drops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import interrupts
+from tests.commands import ALONE
+from tests.processes import left, new_mark
+
+DROPPED = """
+import signal, sys
+from harness import cli, world
+
+class Fleeting:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+run, runs = world.World.run, []
+
+def pressing(self, scenario):
+    runs.append(scenario)
+    if len(runs) == 3:
+        Fleeting()
+    return run(self, scenario)
+
+world.World.run = pressing
+sys.argv = ["symm", "fuzz", "--draws", "30", "--world", "2", "--substrate", "sim"]
+cli.main()
+"""
+
+
+def test_ctrl_c_in_a_finalizer_ends_the_command(tmp_path: Path) -> None:
+    mark = new_mark()
+    root = Path(__file__).parents[1]
+    run = subprocess.run(
+        [sys.executable, "-c", DROPPED],
+        cwd=tmp_path,
+        env={**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr, left(mark, seconds=2)) == (130, "symm: interrupted\n", [])
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupts.heed()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_without_ctrl_c_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupts.check()
+    monkeypatch.setattr(interrupts, "_pressed", True)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
