@@ -138,9 +138,8 @@ def test_a_buffer_has_the_dtype_asked_for(get: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[World]:
-    with World(4, "sim") as world:
-        yield world
+def ranks(simulation: World) -> World:
+    return simulation
 
 
 def scenario(*steps: Step, sites: Sites = "explicit", pool: str = "per-group") -> Scenario:

@@ -55,9 +55,8 @@ class NeedsFour:
         return SharedAtAlloc(context)
 
 
-def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(tmp_path: Path) -> None:
+def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(simulation: World, tmp_path: Path) -> None:
     four = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
     strategy = flows(4, tokens="padded", topologies=topologies(4, [four]), system=System("tests.test_reduce:NeedsFour"))
-    with World(4, "sim") as world:
-        tally = Campaign(world, strategy, tmp_path, limits=Limits(more=1).within(3)).run(10)
+    tally = Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(3)).run(10)
     assert {found.scenario.world for found in tally.found.values()} == {4}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from harness.draw import Draw
@@ -35,9 +33,8 @@ A, B = View("a"), View("b")
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World(4, "sim") as ranks:
-        yield ranks
+def world(simulation: World) -> World:
+    return simulation
 
 
 def stream_of(step: Step) -> int:

@@ -55,10 +55,8 @@ def scenario(*steps: Step, topology: Topology = PAIR, pool: str = "per-group") -
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[World]:
-    """Four ranks; smaller scenarios take the first ones."""
-    with World(4, "sim") as world:
-        yield world
+def ranks(simulation: World) -> World:
+    return simulation
 
 
 def states(draw: Draw) -> list[str]:

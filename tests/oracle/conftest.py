@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from harness.world import World
 
 
 @pytest.fixture(scope="session")
-def ranks() -> Iterator[World]:
-    """Four ranks; smaller scenarios take the first ones."""
-    with World(4, "sim") as world:
-        yield world
+def ranks(simulation: World) -> World:
+    return simulation

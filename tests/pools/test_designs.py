@@ -52,9 +52,8 @@ APART = explicit(Placement(nodes=2, gpus_per_node=2), tp=((0, 1, 2, 3),))
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[World]:
-    with World(4, "sim") as world:
-        yield world
+def ranks(simulation: World) -> World:
+    return simulation
 
 
 def found(ranks: World, pool: str, steps: Sequence[Step], topology: Topology = SQUARE) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""One rank of the simulation in this process, and three as processes."""
+"""One rank of the simulation in this process, and ranks as processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,5 @@ def rank(memory: SharedMemory) -> Rank:
 
 
 @pytest.fixture(scope="session")
-def ranks() -> Iterator[World]:
-    """Three ranks; smaller scenarios take the first ones. They are replaced after a hang."""
-    with World(3, "sim") as world:
-        yield world
+def ranks(simulation: World) -> World:
+    return simulation
