@@ -33,7 +33,7 @@ from harness.arguments import (
 from harness.campaign import Campaign, Limits, Tally
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
-from harness.flows import check_flow
+from harness.layers import check_flow
 from harness.program import STREAMS, Sites, System
 from harness.replay import replay as run_again
 from harness.replay import with_system

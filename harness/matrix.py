@@ -15,8 +15,8 @@ import msgspec
 from harness import topology as topologies_module
 from harness.campaign import Campaign, Limits
 from harness.errors import UsageError
-from harness.flows import Layer
 from harness.keeper import Found
+from harness.layers import Layer
 from harness.program import Sites, System
 from harness.strategies import Tokens, applies, flows, topologies
 from harness.topology import Topology

@@ -1,29 +1,25 @@
 """The pytest plugin: a `world` fixture, options that say what it runs and tests, and GPUs for each worker.
 
-Invariant: a failing scenario is saved before its finding is raised in the test. The world lives for
-the session (for each worker under `pytest -n`) and leaves no process behind.
+Invariant: a run that uses none of it pays for none of it, but for the options. The world lives for the session (for
+each worker under `pytest -n`) and leaves no process behind.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from harness import environment, seeds, workers
-from harness.draw import Draw
+from harness import seeds, workers
 from harness.errors import UsageError
-from harness.keeper import Keeper
-from harness.oracle import judge
 from harness.platforms import choose
-from harness.program import Scenario, Sites
-from harness.replay import with_system
-from harness.report.frames import places
+from harness.program import Sites
 from harness.systems import check_system
-from harness.world import World
+
+if TYPE_CHECKING:
+    from harness.tested import TestedWorld
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,51 +93,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
             raise pytest.UsageError(str(refused)) from refused
 
 
-class TestedWorld:
-    """What the `world` fixture gives: a running world, and the system that the options name."""
-
-    __test__ = False
-
-    def __init__(
-        self, world: World, pool: str | None, collectives: str | None, sites: Sites | None, folder: Path
-    ) -> None:
-        self._world, self._system, self._folder = world, (pool, collectives, sites), folder
-        self._environment = environment.describe(world)
-        self._keepers: dict[str, Keeper] = {}
-
-    @property
-    def size(self) -> int:
-        """The largest world it can run."""
-        return self._world.size
-
-    def run(self, scenario: Scenario) -> Draw:
-        """Execute a scenario as it is, and judge nothing."""
-        return self._world.run(scenario)
-
-    def check(self, scenario: Scenario) -> Draw:
-        """Execute a scenario on the system that the options name, and raise its first finding.
-
-        The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
-        """
-        scenario = with_system(scenario, *self._system)
-        draw = self._world.run(scenario)
-        findings = judge(draw)
-        if findings:
-            found = self._keeper().keep(scenario, findings[0], findings)
-            findings[0].add_note(f"seed file: {found.seed_file}")
-            for place in places(findings[0].record()):
-                findings[0].add_note(place)
-            raise findings[0]
-        return draw
-
-    def _keeper(self) -> Keeper:
-        test = os.environ.get("PYTEST_CURRENT_TEST", "")
-        return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
-
-
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
     """A world of `--symm-world` ranks, kept for the session."""
+    from harness.tested import TestedWorld  # noqa: PLC0415  (for the runs that use it: it takes a while to import)
+    from harness.world import World  # noqa: PLC0415
+
     option = request.config.getoption
     with World(option("--symm-world"), option("--symm-substrate")) as running:
         folder = Path(option("--symm-seeds-dir"))

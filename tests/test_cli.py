@@ -21,7 +21,7 @@ import pytest
 from harness import seeds
 from harness.program import AllGather, Allocate, Deny, Release, Scenario, System, View
 from harness.topology import Topology, find, named, save
-from tests.commands import ALONE, Run, symm
+from tests.commands import ALONE, Run, forked, symm
 from tests.processes import left, marked, new_mark
 
 SIM = ("--substrate", "sim")
@@ -108,20 +108,19 @@ def hunt(folder: Path) -> Run:
     return symm(folder, "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--json", "found.json")
 
 
+def short_hunt(folder: Path) -> Run:
+    """One with a finding that is soon made small."""
+    wrong = "--pool", "harness.faults.pools:KeepsATensor", "--world", "2", "--draws", "8"
+    return symm(folder, "fuzz", *wrong, *SIM, "--json", "found.json")
+
+
 def facts(run: Run, name: str = "found.json") -> Any:
     return json.loads((run.folder / name).read_bytes())
 
 
 @pytest.fixture(scope="module")
-def twins(place: Callable[[str], Path]) -> list[Run]:
-    """The same run twice, side by side."""
-    with ThreadPoolExecutor() as threads:
-        return [*threads.map(hunt, [place("found"), place("again")])]
-
-
-@pytest.fixture(scope="module")
-def found(twins: list[Run]) -> Run:
-    return twins[0]
+def found(place: Callable[[str], Path]) -> Run:
+    return hunt(place("found"))
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +178,12 @@ def test_a_found_seed_is_gone_on_the_right_pool(found: Run, kept: Path) -> None:
     assert symm(found.folder, "replay", str(kept), *SIM, "--pool", "per-group").status == 0
 
 
-def test_the_same_seed_finds_the_same(twins: list[Run]) -> None:
-    first, second = map(facts, twins)
+def test_the_same_seed_finds_the_same(place: Callable[[str], Path]) -> None:
+    with ThreadPoolExecutor() as threads:
+        first, second = map(facts, threads.map(short_hunt, [place("once"), place("again")]))
     same = "draws", "layouts", "groups", "collectives", "windows", "vacuous", "findings"
     assert [second[key] for key in same] == [first[key] for key in same]
+    assert first["findings"]
 
 
 # options
@@ -457,7 +458,7 @@ def refused(place: Callable[[str], Path]) -> Iterator[Callable[[str], Refused]]:
         folder = place(name)
         furnish(folder)
         before = content(folder)
-        return Refused(symm(folder, *WRONG[name][0]), before)
+        return Refused(forked(folder, *WRONG[name][0]), before)
 
     asked: dict[str, Future[Refused]] = {}
 

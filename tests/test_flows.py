@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.flows import FLOWS, KERNEL_COUNT, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.layers import FLOWS, KERNEL_COUNT, Batch, Layer, check_flow, compile_flows, engine_batch
 from harness.program import (
     AllGather,
     Allocate,

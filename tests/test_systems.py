@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
+import harness
 from harness import collectives, pools, systems
 from harness.errors import PluginError
 
@@ -26,3 +29,25 @@ def test_checking_what_is_built_in_does_not_import_torch() -> None:
 def test_an_unknown_name_is_refused(names: tuple[str | None, str | None]) -> None:
     with pytest.raises(PluginError, match=r"puddle|kettle"):
         systems.check_system(*names)
+
+
+# what a run pays that uses nothing of it
+
+LIGHT = "import sys, harness.plugin; print(*(sys.modules.keys() & {'torch', 'hypothesis', 'rich', 'harness.world'}))"
+
+
+def test_the_plugin_of_pytest_is_light_to_import() -> None:
+    run = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", harness.__all__)
+def test_what_the_package_lists_is_there_and_no_module_hides_it(name: str) -> None:
+    assert not isinstance(getattr(harness, name), ModuleType)
+    assert name not in {module.name for module in pkgutil.iter_modules(harness.__path__)}
+    assert name in dir(harness)
+
+
+def test_what_the_package_does_not_list_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'harness' has no attribute 'puddle'"):
+        _ = harness.puddle

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from harness import Scenario, scenarios
-from harness.plugin import TestedWorld
+from harness import Scenario, TestedWorld, scenarios
 
 
 @settings(max_examples=25, deadline=None)

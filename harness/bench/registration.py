@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from harness import environment
-from harness.flows import FLOWS, Batch, Layer, compile_flows
+from harness.layers import FLOWS, Batch, Layer, compile_flows
 from harness.program import Scenario, System
 from harness.systems import POOLS
 from harness.topology import Topology

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.flows import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.layers import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
 from harness.program import DType, Scenario, System
 from harness.program import Via as StepVia
 from harness.strategies.programs import Via

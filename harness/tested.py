@@ -1,0 +1,60 @@
+"""The world that property tests use: every scenario runs on the system that the options name, and is judged.
+
+Invariant: a failing scenario is saved before its finding is raised.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness import environment
+from harness.draw import Draw
+from harness.keeper import Keeper
+from harness.oracle import judge
+from harness.program import Scenario, Sites
+from harness.replay import with_system
+from harness.report.frames import places
+from harness.world import World
+
+
+class TestedWorld:
+    """What the `world` fixture gives: a running world, and the system that the options name."""
+
+    __test__ = False
+
+    def __init__(
+        self, world: World, pool: str | None, collectives: str | None, sites: Sites | None, folder: Path
+    ) -> None:
+        self._world, self._system, self._folder = world, (pool, collectives, sites), folder
+        self._environment = environment.describe(world)
+        self._keepers: dict[str, Keeper] = {}
+
+    @property
+    def size(self) -> int:
+        """The largest world it can run."""
+        return self._world.size
+
+    def run(self, scenario: Scenario) -> Draw:
+        """Execute a scenario as it is, and judge nothing."""
+        return self._world.run(scenario)
+
+    def check(self, scenario: Scenario) -> Draw:
+        """Execute a scenario on the system that the options name, and raise its first finding.
+
+        The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
+        """
+        scenario = with_system(scenario, *self._system)
+        draw = self._world.run(scenario)
+        findings = judge(draw)
+        if findings:
+            found = self._keeper().keep(scenario, findings[0], findings)
+            findings[0].add_note(f"seed file: {found.seed_file}")
+            for place in places(findings[0].record()):
+                findings[0].add_note(place)
+            raise findings[0]
+        return draw
+
+    def _keeper(self) -> Keeper:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
