@@ -9,6 +9,9 @@ DRAWS ?= 300
 FUZZ ?=
 TESTS ?=
 
+IMPORTED := harness.cli, harness.plugin, harness.tested, harness.server, harness.substrate.sim.substrate, \
+  rich.progress, triton.language, triton.runtime.interpreter, pytest, pytest_timeout, xdist.dsession, xdist.remote
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
@@ -28,7 +31,10 @@ fuzz: $(VENV)/.installed
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m compileall -q harness kernels tests topologies  # once, and not in every process that tests start
+ifdef PYTHONDONTWRITEBYTECODE  # or every process that tests start would compile what it imports
+	$(BIN)/python -m compileall -q harness kernels tests topologies
+	env -u PYTHONDONTWRITEBYTECODE TRITON_INTERPRET=1 $(BIN)/python -c 'import $(IMPORTED)'
+endif
 	@$(MAKE) --no-print-directory -j2 lint tested
 
 tested: $(VENV)/.installed
@@ -56,5 +62,4 @@ endif
 ifneq ($(GPU),0)
 	$(PIP) --no-deps 'nvidia-nccl-cu13==$(NCCL)'  # torch pins an older one, which cannot share a GPU
 endif
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # with every core; a file for a later Python is none for this one
 	touch $@
