@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ from tests.processes import marked, new_mark
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["harness.cli"])
+ONE_AT_A_TIME = threading.Lock()
+"""Starting a process asks after all others, and of two threads that ask at once one is told wrong."""
 
 ALONE = {
     "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
@@ -66,10 +70,12 @@ def forked(folder: Path, *arguments: str) -> Run:
     mark, out, err = new_mark(), folder.with_suffix(".out"), folder.with_suffix(".err")
     began = time.monotonic()
     process = FORKED.Process(target=_main, args=(folder, arguments, {**ALONE, **mark}, out, err))
-    process.start()
-    process.join(120)
+    with ONE_AT_A_TIME:
+        process.start()
+    assert wait([process.sentinel], 120)
     seconds = time.monotonic() - began
-    process.kill()
+    with ONE_AT_A_TIME:
+        process.join()
     assert process.exitcode is not None
     return Run(process.exitcode, out.read_text(), err.read_text(), seconds, marked(mark), folder)
 
