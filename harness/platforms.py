@@ -18,6 +18,8 @@ from harness.mps import RECOVERY, Mps
 
 NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
+TORCH_OF_ONE_CHOICE = (2, 13)
+"""From which on the allocator chooses the same block on every rank, whatever the addresses."""
 TURNS_DEADLINE = 90.0
 """Seconds that a draw may take where ranks take turns on a GPU."""
 
@@ -36,6 +38,9 @@ class Platform(msgspec.Struct, frozen=True):
     """Names of the kinds of evidence that its ranks gather (`harness.evidence`)."""
     node_bound: bool = False
     """Whether a process stays on the node that it was started on; otherwise every draw places it anew."""
+    by_address: bool = False
+    """Whether the allocator takes, of equal free blocks, the one at the lowest address, which need not be the same one
+    on every rank (pytorch 178138)."""
     recovery: float = 0.0
     """Seconds for which ranks that CUDA does not let start are started again, as after the death of others."""
 
@@ -129,4 +134,5 @@ def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) ->
         ranks_per_gpu=shared,
         evidence=tuple(kind.name for kind in kinds),
         node_bound=True,
+        by_address=tuple(map(int, _torch_version().split(".")[:2])) < TORCH_OF_ONE_CHOICE,
     )

@@ -14,6 +14,7 @@ from harness.draw import Draw
 from harness.facts import ANYWHERE, FACTS, Difference, differences
 from harness.oracle.case import Case
 from harness.program import Recreate
+from harness.substrate.pool import SMALL_SEGMENT
 from harness.trace import SegmentAllocated, SegmentFreed, Trace
 
 
@@ -82,13 +83,13 @@ def _follows(disparity: Disparity, difference: Difference, since: int, moved: se
 
 def _orders(trace: Trace) -> dict[str, list[tuple[int, list[int]]]]:
     """For each pool, whenever it had grown: the step, and its live segments, counted as they came, from the lowest
-    address up."""
+    address up: those for large blocks, then those for small ones."""
     orders: dict[str, list[tuple[int, list[int]]]] = {}
-    live: dict[str, dict[int, int]] = {}
+    live: dict[str, dict[int, tuple[bool, int]]] = {}
     for step, event in trace.steps():
         if isinstance(event, SegmentAllocated):
             addresses = live.setdefault(event.pool, {})
-            addresses[event.segment] = event.address
+            addresses[event.segment] = event.size == SMALL_SEGMENT, event.address
             places = {segment: place for place, segment in enumerate(addresses)}
             by_address = sorted(addresses, key=lambda segment: addresses[segment])
             orders.setdefault(event.pool, []).append((step, [places[segment] for segment in by_address]))

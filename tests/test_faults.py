@@ -12,8 +12,8 @@ from harness.errors import UsageError
 from harness.faults.catalogue import FAULTS, Fault, select
 from harness.faults.proof import Hunt, Outcome, hunt, sound
 from harness.findings import RULES
-from harness.program import System
-from harness.strategies import scenarios
+from harness.program import Steady, System
+from harness.strategies import sample, scenarios
 from harness.world import World
 from tests.commands import symm
 
@@ -77,6 +77,12 @@ def test_a_fault_that_broke_another_rule_first_is_not_found() -> None:
     hunts = [Hunt(rule, (rule,), 3, 0.1, 2, 2, "") for rule in ("offset-mismatch", "leak")]
     outcome = Outcome(fault, tuple(hunts))
     assert (outcome.is_found, len(outcome.found), outcome.as_data()["found"]) == (False, 1, 1)
+
+
+def test_over_an_allocator_that_chooses_by_address_less_is_right() -> None:
+    drawn = list(sample(sound(4, by_address=True), 40, seed=0))
+    assert {scenario.system.pool for scenario in drawn} == {"deferred"}
+    assert not any(isinstance(step, Steady) for scenario in drawn for step in scenario.steps)
 
 
 def test_the_command_says_what_is_promised(tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ def test_auto_says_on_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("auto", 3).why == "3 GPU(s) and NCCL 2.32.3"
 
 
+@pytest.mark.parametrize(("torch", "by_address"), [("2.11.0+cu130", True), ("2.13.0+cu130", False)])
+def test_before_torch_2_13_the_allocator_chooses_by_address(
+    monkeypatch: pytest.MonkeyPatch, torch: str, by_address: bool
+) -> None:
+    equip(monkeypatch, 2, (2, 32, 3), torch)
+    assert (choose("nccl", 2).by_address, choose("sim", 2).by_address) == (by_address, False)
+
+
 def test_sim_asked_for_is_given_where_nccl_could_run(monkeypatch: pytest.MonkeyPatch) -> None:
     equip(monkeypatch, 8, (2, 32, 3))
     assert choose("sim", 8).name == "sim"

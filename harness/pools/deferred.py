@@ -7,8 +7,8 @@ Invariants:
   and that nobody was refused memory). Either all register the same list in the same order, or all
   raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step. Buffers of
   a pool that was given up keep their windows, and get none of a communicator that is made later.
-- PyTorch up to 2.12 reuses, of free blocks of one size, the one at the lowest address, and addresses may lie
-  in another order on another rank (pytorch 178138). A pool of which the ranks see that takes no further
+- PyTorch up to 2.12 reuses, of free blocks of one size and kind, the one at the lowest address, and addresses may
+  lie in another order on another rank (pytorch 178138). A pool of which the ranks see that takes no further
   allocation: its buffers keep their windows, and the next allocation starts a fresh pool, in step.
 - Windows are known by (segment, communicator), never by address. A null window where the communicator
   supports windows is an error. A segment's windows close before it is freed.
@@ -32,7 +32,7 @@ from harness.context import ProcessGroup, RankContext
 from harness.layout import Group
 from harness.pools.per_group import close_windows
 from harness.substrate.communicator import Communicator
-from harness.substrate.pool import Pool, Segment, Window
+from harness.substrate.pool import SMALL_SEGMENT, Pool, Segment, Window
 
 REFUSED = -1
 """What a rank says to its group when it was refused memory."""
@@ -139,9 +139,11 @@ class _GroupPool:
         return [s for s in self.memory.segments if (s.ident, communicator.ident) not in self._windows]
 
     def order_of_addresses(self) -> list[int]:
-        """Places of the segments, counted as they came, from the lowest address to the highest."""
+        """Places of the segments, counted as they came, from the lowest address to the highest: first those for large
+        blocks, then those for small ones, since blocks of one kind compete among themselves only."""
         segments = self.memory.segments
-        return sorted(range(len(segments)), key=lambda place: segments[place].address)
+        every = range(len(segments))
+        return sorted(every, key=lambda place: (segments[place].size == SMALL_SEGMENT, segments[place].address))
 
     def register(self, segments: Sequence[Segment], communicator: Communicator) -> None:
         """Collective over the communicator's group, for equal lists."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from harness.substrate.base import Substrate
     from harness.substrate.communicator import Communicator
 
+SMALL_SEGMENT = 2 << 20
+"""Bytes of a segment that PyTorch cuts into blocks of up to 1 MiB. No other segment is so small, and no block of one
+kind ever stands in for one of the other (`c10/cuda/CUDACachingAllocator.cpp`, `kSmallBuffer`)."""
+
 
 class Segment:
     """One piece from the window-capable allocator. `windows` are those live over it on this rank."""

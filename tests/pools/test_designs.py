@@ -470,6 +470,14 @@ def test_deferred_takes_a_fresh_pool_where_addresses_lie_in_different_orders(ran
     ] * 4
 
 
+def test_deferred_keeps_its_pool_where_segments_of_another_kind_lie_in_different_orders(ranks: World) -> None:
+    """No block of the one can be taken for a block of the other."""
+    steps = allocate("a", "tp", OWN_SEGMENT), allocate("b", "tp", 256), allocate("c", "tp", OWN_SEGMENT)
+    draw = run(ranks, *steps[:2], Release("a"), steps[2], gather("c", "tp"), pool="tests.pools.scattered:Deferred")
+    assert judge(draw) == []
+    assert [{segment.pool for segment in each} for each in events(draw, SegmentAllocated)] == [{"0-1-2-3#0"}] * 4
+
+
 def test_deferred_gives_former_pools_back_when_nothing_in_them_is_in_use(ranks: World) -> None:
     steps = [step for index in range(8) for step in again(index)]
     draw = run(ranks, *steps, pool="tests.pools.scattered:Deferred")

@@ -12,9 +12,10 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from itertools import count
 
+from harness.substrate.pool import SMALL_SEGMENT
+
 ROUND = 512
 SMALL = 1 << 20
-SMALL_SEGMENT = 2 << 20
 LARGE_SEGMENT = 20 << 20
 OWN_SEGMENT = 10 << 20
 STEP = 2 << 20
