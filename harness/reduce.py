@@ -10,6 +10,7 @@ Invariant: what comes back breaks the same rule, was executed, and is no larger 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from math import prod
 
@@ -30,7 +31,7 @@ from harness.program import (
     at,
     counts_in,
 )
-from harness.topology import Topology
+from harness.topology import Placement, Topology
 
 Fails = Callable[[Scenario], bool]
 
@@ -99,8 +100,7 @@ def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
     for world in range(2, scenario.world):
         widths = [width for width in range(1, world + 1) if world % width == 0]
         for values in product(widths, repeat=len(names)):
-            topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world)
-            if topology is not None:
+            for topology in _layouts(scenario.topology, dict(zip(names, values, strict=True)), world):
                 choices = _choices(scenario.world, world)
                 smaller = (tuple(_for_ranks(step, kept) for step in scenario.steps) for kept in choices)
                 for steps in dict.fromkeys(smaller):
@@ -115,18 +115,19 @@ def _choices(whole: int, world: int) -> list[tuple[int, ...]]:
     return list(dict.fromkeys((first, spread, last, (*first[:-1], whole - 1))))
 
 
-def _layout(like: Topology, widths: dict[str, int], world: int) -> Topology | None:
-    """A layout of these widths, if it has `world` ranks. Widths that do not multiply are skipped cheaply."""
+def _layouts(like: Topology, widths: dict[str, int], world: int) -> Iterator[Topology]:
+    """A layout of these widths, if it has `world` ranks: on one node, and on two if the layout was on several. Widths
+    that do not multiply are skipped cheaply."""
     spanning = ("tp", "pp") if like.convention == "sglang" else tuple(name for name in widths if name != "dcp")
     if prod(widths[name] for name in spanning) != world:
-        return None
+        return
     degrees: dict[str, object] = {name: width for name, width in widths.items() if width != 1}
     if "order" in like.degrees:
         degrees["order"] = like.degrees["order"]
-    try:
-        return Topology(name="reduced", convention=like.convention, degrees=degrees)
-    except UsageError:
-        return None
+    spread = [Placement(2, world // 2)] if len(set(like.node_of)) > 1 and world % 2 == 0 else []
+    with suppress(UsageError):
+        for placement in (None, *spread):
+            yield Topology(name="reduced", convention=like.convention, degrees=degrees, placement=placement)
 
 
 def _for_ranks(step: Step, kept: Sequence[int]) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from harness.campaign import Campaign, Limits
 from harness.program import Allocate, Scenario, System
 from harness.reduce import reduce
 from harness.strategies import flows, topologies
-from harness.topology import Topology
+from harness.topology import Placement, Topology
 from harness.world import World
 
 SEVEN = Topology("seven", "sglang", {"tp": 7})
@@ -42,6 +43,17 @@ def test_a_rank_that_matters_is_kept_wherever_it_is(odd: int) -> None:
     sizes = [8] * 7
     sizes[odd] = 64
     assert smallest(needs(*sizes)).world == 2
+
+
+def spans_nodes(scenario: Scenario) -> bool:
+    return len(set(scenario.topology.node_of)) > 1
+
+
+@pytest.mark.parametrize(("fails", "nodes"), [(spans_nodes, 2), (lambda scenario: True, 1)])
+def test_nodes_are_kept_where_they_matter(fails: Callable[[Scenario], bool], nodes: int) -> None:
+    wide = Topology("wide", "sglang", {"tp": 8}, Placement(4, 2))
+    left = reduce(Scenario(wide, (Allocate("a", "tp", 8),)), fails)
+    assert (left.world, len(set(left.topology.node_of))) == (2, nodes)
 
 
 class NeedsFour:
