@@ -72,7 +72,7 @@ def test_the_table_shows_every_verdict(verdicts: Run) -> None:
     assert sum("clean in 8 draws" in line for line in table) == sum(not cell["rules"] for cell in cells(verdicts))
 
 
-def test_key_configurations_are_those_of_the_report() -> None:
+def test_configurations_are_by_default_those_of_the_report() -> None:
     found = matrix.configurations()
     assert all(applies("all", topology) for topology in found)
     assert {name.split("-")[0] for name in matrix.KEY_CONFIGURATIONS} == {"deepseek", "qwen3"}
