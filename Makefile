@@ -31,9 +31,8 @@ fuzz: $(VENV)/.installed
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
 
 test: $(VENV)/.installed
-ifdef PYTHONDONTWRITEBYTECODE  # or every process that tests start would compile what it imports
+ifdef PYTHONDONTWRITEBYTECODE
 	$(BIN)/python -m compileall -q harness kernels tests topologies
-	env -u PYTHONDONTWRITEBYTECODE TRITON_INTERPRET=1 $(BIN)/python -c 'import $(IMPORTED)'
 endif
 	@$(MAKE) --no-print-directory -j2 lint tested
 
@@ -61,5 +60,8 @@ endif
 	$(PIP) -c constraints.txt -e '.[$(EXTRAS)]'
 ifneq ($(GPU),0)
 	$(PIP) --no-deps 'nvidia-nccl-cu13==$(NCCL)'  # torch pins an older one, which cannot share a GPU
+endif
+ifdef PYTHONDONTWRITEBYTECODE  # or every process would compile what it imports
+	env -u PYTHONDONTWRITEBYTECODE TRITON_INTERPRET=1 $(BIN)/python -c 'import $(IMPORTED)'
 endif
 	touch $@

@@ -299,6 +299,7 @@ def main() -> None:
     interrupts.heed()
     try:
         status = app(standalone_mode=False)
+        interrupts.check()
     except (UsageError, _OptionError) as error:
         text = error.format_message() if isinstance(error, _OptionError) else str(error)
         sys.stderr.write(f"symm: {' '.join(text.split())}\n")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import time
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
 from harness import litter
@@ -18,8 +20,12 @@ from harness.shared import SharedMemory
 
 StartMethod = Literal["fork", "spawn"]
 START_DEADLINE = 120.0
-CUDA_ERROR = r"cuda ?error"
-"""As PyTorch writes it, and as CUDA's and NCCL's names of errors do."""
+CUDA_ERROR = re.compile(r"cuda ?(driver )?error|CUDA_ERROR_|cudaGetDeviceCount|\bMPS\b", re.IGNORECASE)
+"""As PyTorch writes it, in an error of its own and where it counts devices, and as names of CUDA's and NCCL's do."""
+FATAL = re.compile(r"Fatal Python error: |[\w.]+(Error|Exception|Interrupt)(: |$)")
+"""How a line begins that says what a process died of."""
+GRACE = 0.5
+"""Seconds for the other ranks to say what befell them, once one has failed."""
 PAUSE = 0.5
 """Seconds between two attempts to start ranks."""
 
@@ -73,8 +79,9 @@ class Crew:
         """Kill every rank. Returns wait statuses in rank order."""
         statuses: dict[int, int] = {}
         ranks, self.ranks = self.ranks, []
-        left = litter.mapped(rank.pid for rank in ranks) if self.platform.gpus else set()
+        left: set[Path] = set()
         try:
+            left = self._mapped(ranks)
             for launcher in self._launchers:
                 statuses |= launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
         except BaseException:  # answers of the launchers may be on their way still
@@ -88,10 +95,19 @@ class Crew:
 
     def close(self) -> None:
         """End every process. May be called twice."""
-        self._close_launchers()
-        for rank in self.ranks:
-            rank.close()
-        self.ranks = []
+        left: set[Path] = set()
+        try:
+            left = self._mapped(self.ranks)
+        finally:
+            self._close_launchers()
+            for rank in self.ranks:
+                rank.close()
+            self.ranks = []
+            litter.remove(left)
+
+    def _mapped(self, ranks: list[RankProcess]) -> set[Path]:
+        """What NCCL would leave of them."""
+        return litter.mapped(rank.pid for rank in ranks) if self.platform.gpus else set()
 
     def _close_launchers(self) -> None:
         """End what ranks are forked from, and so the ranks."""
@@ -111,8 +127,10 @@ class Crew:
         try:
             self._start_each()
         except MachineError as error:
-            if not again or not re.search(CUDA_ERROR, str(error), re.IGNORECASE):
+            if not self.platform.recovery or not CUDA_ERROR.search(str(error)):
                 raise
+            if not again:
+                raise MachineError(f"{error}, also after {self.platform.recovery:g} s") from error
             self.dismiss()
             self._shared.reset()
             time.sleep(PAUSE)
@@ -140,22 +158,37 @@ class Crew:
             self._collect()
 
     def _collect(self) -> list[tuple[Any, ...]]:
-        """One reply from each rank outside a draw. Raises `_Died` if one is gone, `MachineError` if one fails."""
-        replies = []
+        """One reply from each rank outside a draw. Raises `_Died` if one is gone, `MachineError` if one fails.
+
+        Of several that fail at once, one that CUDA refused is told of: the others may have failed for want of it.
+        """
+        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(self.ranks)}
+        replies: dict[int, tuple[Any, ...]] = {}
+        failures: list[MachineError] = []
         end = time.monotonic() + START_DEADLINE
-        for index, rank in enumerate(self.ranks):
-            try:
-                if not rank.connection.poll(max(0.0, end - time.monotonic())):
-                    raise MachineError(f"rank {index} did not start within {START_DEADLINE:.0f} s")
-                replies.append(rank.connection.recv())
-            except (EOFError, ConnectionError):
-                raise _Died(f"rank {index} died while starting: {_last_error(rank.printed())}") from None
-            if replies[-1][0] in ("failed", "refused", "broken"):
-                raise MachineError(f"rank {index} cannot start: {replies[-1][1]}")
-        return replies
+        while waiting:
+            ready = wait(list(waiting), GRACE if failures else max(0.0, end - time.monotonic()))
+            if not ready and not failures:
+                raise MachineError(f"rank {min(waiting.values())} did not start within {START_DEADLINE:.0f} s")
+            if not ready:
+                break
+            for connection in ready:
+                assert isinstance(connection, Connection)
+                index = waiting.pop(connection)
+                try:
+                    replies[index] = connection.recv()
+                except (EOFError, ConnectionError):
+                    words = _last_error(self.ranks[index].printed())
+                    failures.append(_Died(f"rank {index} died while starting: {words}"))
+                    continue
+                if replies[index][0] in ("failed", "refused", "broken"):
+                    failures.append(MachineError(f"rank {index} cannot start: {replies[index][1]}"))
+        for failure in sorted(failures, key=lambda one: not CUDA_ERROR.search(str(one))):
+            raise failure
+        return [replies[index] for index in range(len(self.ranks))]
 
 
 def _last_error(printed: str) -> str:
     """What an exception said in its first line, of the last one that was printed; else the last line."""
     lines = printed.splitlines() or ["no message"]
-    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception): ", line)), lines[-1])
+    return next((line for line in reversed(lines) if FATAL.match(line)), lines[-1])

@@ -1,8 +1,8 @@
 """Ctrl-C that is not lost.
 
-Invariant: once Ctrl-C was pressed, no further scenario is run. Python raises `KeyboardInterrupt` wherever it happens to
-be, and drops it where that is a finalizer or a callback of the garbage collector (Hypothesis has one), with no more
-than a line on stderr.
+Invariant: once Ctrl-C was pressed in `symm`, no further scenario is run, and the command ends as interrupted. Python
+raises `KeyboardInterrupt` wherever it happens to be, and drops it where that is a finalizer or a callback of the
+garbage collector (Hypothesis has one), with no more than a line on stderr.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ peer has it mapped, which a process that is killed while a communicator is made 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ def mapped(pids: Iterable[int]) -> set[Path]:
     found: set[Path] = set()
     for pid in pids:
         with suppress(OSError):
-            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            lines = os.fsdecode(Path(f"/proc/{pid}/maps").read_bytes()).splitlines()
             found |= {Path(line[line.index(MADE_BY_NCCL) :]) for line in lines if MADE_BY_NCCL in line}
     return {path for path in found if path.exists()}  # "(deleted)" is part of the name of one that is not linked
 

@@ -10,7 +10,6 @@ Invariant: what comes back breaks the same rule, was executed, and is no larger 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import product
 from math import prod
 
@@ -93,18 +92,27 @@ def _buffers(step: Step) -> set[str]:
 
 
 def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
-    """Every layout of the same convention with fewer ranks, smallest first."""
-    names = DEGREES.get(scenario.topology.convention)
-    if names is None:
-        return
+    """The same ranks on one node or two; then every layout of the same convention with fewer ranks, smallest first, on
+    as many nodes as it takes: processes on nccl start anew wherever nodes change."""
+    used = len(set(scenario.topology.node_of))
+    for nodes in range(1, min(used, 3)):
+        fewer = msgspec.structs.replace(scenario.topology, placement=_on(nodes, scenario.world))
+        yield from _valid(scenario, fewer, scenario.steps)
+    names = DEGREES.get(scenario.topology.convention, ())
     for world in range(2, scenario.world):
         widths = [width for width in range(1, world + 1) if world % width == 0]
         for values in product(widths, repeat=len(names)):
-            for topology in _layouts(scenario.topology, dict(zip(names, values, strict=True)), world):
+            topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world, min(used, 2))
+            if topology is not None:
                 choices = _choices(scenario.world, world)
                 smaller = (tuple(_for_ranks(step, kept) for step in scenario.steps) for kept in choices)
                 for steps in dict.fromkeys(smaller):
                     yield from _valid(scenario, topology, steps)
+
+
+def _on(nodes: int, world: int) -> Placement | None:
+    """Ranks in order on so many nodes; those of one node have no placement."""
+    return None if nodes == 1 else Placement(nodes, -(-world // nodes))
 
 
 def _choices(whole: int, world: int) -> list[tuple[int, ...]]:
@@ -115,19 +123,18 @@ def _choices(whole: int, world: int) -> list[tuple[int, ...]]:
     return list(dict.fromkeys((first, spread, last, (*first[:-1], whole - 1))))
 
 
-def _layouts(like: Topology, widths: dict[str, int], world: int) -> Iterator[Topology]:
-    """A layout of these widths, if it has `world` ranks: on one node, and on two if the layout was on several. Widths
-    that do not multiply are skipped cheaply."""
+def _layout(like: Topology, widths: dict[str, int], world: int, nodes: int) -> Topology | None:
+    """A layout of these widths, if it has `world` ranks. Widths that do not multiply are skipped cheaply."""
     spanning = ("tp", "pp") if like.convention == "sglang" else tuple(name for name in widths if name != "dcp")
     if prod(widths[name] for name in spanning) != world:
-        return
+        return None
     degrees: dict[str, object] = {name: width for name, width in widths.items() if width != 1}
     if "order" in like.degrees:
         degrees["order"] = like.degrees["order"]
-    spread = [Placement(2, world // 2)] if len(set(like.node_of)) > 1 and world % 2 == 0 else []
-    with suppress(UsageError):
-        for placement in (None, *spread):
-            yield Topology(name="reduced", convention=like.convention, degrees=degrees, placement=placement)
+    try:
+        return Topology(name="reduced", convention=like.convention, degrees=degrees, placement=_on(nodes, world))
+    except UsageError:
+        return None
 
 
 def _for_ranks(step: Step, kept: Sequence[int]) -> Step:

@@ -129,6 +129,7 @@ class World:
         For measurements on a rank. `slots` has one group, the whole world. Collective over its ranks. Raises
         `MachineError` if it raises on a rank or takes longer than five minutes.
         """
+        interrupts.check()
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
         self._muster()

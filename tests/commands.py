@@ -72,20 +72,23 @@ def forked(folder: Path, *arguments: str) -> Run:
     process = FORKED.Process(target=_main, args=(folder, arguments, {**ALONE, **mark}, out, err))
     with ONE_AT_A_TIME:
         process.start()
-    assert wait([process.sentinel], 120)
+    ended = wait([process.sentinel], 120)
     seconds = time.monotonic() - began
     with ONE_AT_A_TIME:
+        process.kill()
         process.join()
+    assert ended
     assert process.exitcode is not None
     return Run(process.exitcode, out.read_text(), err.read_text(), seconds, marked(mark), folder)
 
 
 def _main(folder: Path, arguments: tuple[str, ...], environment: dict[str, str], out: Path, err: Path) -> None:
     """The command, in a process of its own."""
-    from harness import cli
-
     os.chdir(folder)
     os.environ.update(environment)
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
+    from harness import cli
+
     for number, path in enumerate((Path(os.devnull), out, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     sys.argv = ["symm", *arguments]

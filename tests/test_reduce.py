@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,11 +49,29 @@ def spans_nodes(scenario: Scenario) -> bool:
     return len(set(scenario.topology.node_of)) > 1
 
 
-@pytest.mark.parametrize(("fails", "nodes"), [(spans_nodes, 2), (lambda scenario: True, 1)])
-def test_nodes_are_kept_where_they_matter(fails: Callable[[Scenario], bool], nodes: int) -> None:
+MATTERS = {
+    "nothing": (lambda scenario: True, (2, 1)),
+    "nodes": (spans_nodes, (2, 2)),
+    "three ranks and nodes": (lambda scenario: scenario.world > 2 and spans_nodes(scenario), (3, 2)),
+    "ranks": (lambda scenario: scenario.world == 8, (8, 1)),
+    "ranks and nodes": (lambda scenario: scenario.world == 8 and spans_nodes(scenario), (8, 2)),
+}
+
+
+@pytest.mark.parametrize("what", MATTERS)
+def test_nodes_and_ranks_are_kept_where_they_matter(what: str) -> None:
+    fails, size = MATTERS[what]
     wide = Topology("wide", "sglang", {"tp": 8}, Placement(4, 2))
     left = reduce(Scenario(wide, (Allocate("a", "tp", 8),)), fails)
-    assert (left.world, len(set(left.topology.node_of))) == (2, nodes)
+    assert (left.world, len(set(left.topology.node_of))) == size
+
+
+def test_nodes_change_rarely_between_candidates() -> None:
+    """Ranks on nccl start anew wherever they do."""
+    placed: list[tuple[int, ...]] = []
+    wide = Topology("wide", "sglang", {"tp": 8}, Placement(2, 4))
+    reduce(Scenario(wide, (Allocate("a", "tp", 8),)), lambda scenario: placed.append(scenario.topology.node_of))  # type: ignore[func-returns-value]
+    assert sum(one != other for one, other in pairwise(placed)) < 20 < len(placed)
 
 
 class NeedsFour:

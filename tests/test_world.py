@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import Pipe
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import psutil
 import pytest
 
-from harness import stacks
+from harness import interrupts, stacks
 from harness import world as world_module
-from harness.crew import Crew, _last_error
+from harness.crew import CUDA_ERROR, Crew, _last_error
 from harness.draw import Draw
 from harness.errors import MachineError, PluginError, UsageError
 from harness.findings import Hang
@@ -546,10 +548,48 @@ def test_where_nothing_recovers_ranks_are_not_started_again(monkeypatch: pytest.
         World(2, "sim")
 
 
+@pytest.mark.parametrize(
+    ("words", "is_cudas"),
+    [
+        ("torch.AcceleratorError: CUDA error: the MPS server is not ready to accept new MPS client requests", True),
+        ("RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions", True),
+        ("RuntimeError: CUDA driver error: unknown error", True),
+        ("cannot start: failed with cudaErrorMpsClientTerminated from init", True),
+        ("cannot start: failed with ncclUnhandledCudaError from init", True),
+        ("cannot start: failed with ncclRemoteError from init", False),
+        ("ModuleNotFoundError: No module named 'cuda'", False),
+    ],
+)
+def test_what_cuda_says_is_told_from_what_others_say(words: str, is_cudas: bool) -> None:
+    assert bool(CUDA_ERROR.search(words)) == is_cudas
+
+
+def test_of_ranks_that_fail_at_once_the_one_that_cuda_refused_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew.__new__(Crew)
+    pipes = [Pipe() for _ in range(3)]
+    said = ("broken", "failed with ncclRemoteError"), None, ("done",)
+    crew.ranks = [SimpleNamespace(connection=ours, printed=lambda: "CUDA error: gone") for ours, _ in pipes]  # type: ignore[misc]
+    for (_, theirs), words in zip(pipes, said, strict=True):
+        if words:
+            theirs.send(words)
+        else:
+            theirs.close()
+    with pytest.raises(MachineError, match="rank 1 died while starting: CUDA error: gone"):
+        crew._collect()
+
+
+def test_a_call_after_ctrl_c_is_not_made(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_pressed", True)
+    with pytest.raises(KeyboardInterrupt):
+        ranks.call("tests.called:rank_and_group", "")
+
+
 def test_the_last_error_of_a_rank_is_its_exceptions_first_line() -> None:
     hints = "For debugging consider passing a variable\nCompile with a macro"
     printed = f"stderr:\nTraceback:\n  File\nValueError: a\ntorch.AcceleratorError: CUDA error: not ready\n{hints}"
     assert _last_error(printed) == "torch.AcceleratorError: CUDA error: not ready"
+    assert _last_error(f"{printed}\nAssertionError\nhint") == "AssertionError"
+    assert _last_error("ValueError: a\nFatal Python error: Aborted\n\nThread 1") == "Fatal Python error: Aborted"
     assert (_last_error("stderr:\nkilled"), _last_error("")) == ("killed", "no message")
 
 

@@ -53,7 +53,7 @@ def _skew(case: Case) -> Iterator[Finding]:
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
         if len(set(entered.values())) > 1:
             yield from _count_skew(case, key[0], made, entered, crashed)
-        elif not crashed:
+        else:
             yield from _size_skew(case, key[0], made)
 
 
@@ -70,11 +70,14 @@ def _count_skew(
     case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int], crashed: bool
 ) -> Iterator[Finding]:
     """One rank entered a registration that another went past; a rank that is still on its way is only late."""
-    most, least = max(entered, key=lambda rank: entered[rank]), min(entered, key=lambda rank: entered[rank])
-    ordinal = entered[least]
-    trace = case.histories[most].trace
-    step = made[most][ordinal].born if ordinal < len(made[most]) else trace.last_step
-    if case.histories[least].trace.last_step < step + crashed:
+    most = max(entered, key=lambda rank: entered[rank])
+    for least in sorted(entered, key=lambda rank: entered[rank]):
+        ordinal = entered[least]
+        trace = case.histories[most].trace
+        step = made[most][ordinal].born if ordinal < len(made[most]) else trace.last_step
+        if ordinal < entered[most] and case.histories[least].trace.last_step >= step + crashed:
+            break
+    else:
         return
     said = ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
     yield RegistrationSkew(

@@ -21,6 +21,7 @@ from harness.program import (
     Trim,
     View,
 )
+from harness.topology import Topology
 from harness.trace import Entered, Trace
 from harness.world import World
 from tests.oracle.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
@@ -162,6 +163,17 @@ def test_a_registration_that_a_rank_went_past_before_it_crashed_is_skew(ranks: W
         "unregistered",
         "rank-crash",
     ]
+
+
+def test_next_to_a_crash_a_rank_that_was_stopped_on_its_way_hides_no_other(ranks: World) -> None:
+    """Rank 0 registers, rank 1 had not come so far, rank 2 had gone past."""
+    three = Topology("three", "sglang", {"tp": 3})
+    steps = Allocate("a", "tp", 300), AllGather("tp", View("a"), 100)
+    draw = ranks.run(scenario(*steps, topology=three, pool="RegistersAlone"))
+    late = msgspec.structs.replace(draw.traces[1], events=draw.traces[1].events[:1])
+    fates = Fate(0, "stopped"), Fate(1, "stopped"), Fate(2, "crashed", "killed by signal 11 (SIGSEGV)")
+    found = judge(msgspec.structs.replace(draw, traces=(draw.traces[0], late, draw.traces[2]), fates=fates))
+    assert (found[0].rule, found[0].ranks) == ("registration-skew", (0, 2))
 
 
 # double-registration
