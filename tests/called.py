@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
+from pathlib import Path
 
 from harness.layout import Group
 from harness.substrate.base import Substrate
@@ -23,3 +25,13 @@ def raises(substrate: Substrate, slots: dict[Group, int]) -> None:
     if substrate.rank == 1:
         raise ValueError("not today")
     time.sleep(30)
+
+
+def maps(substrate: Substrate, slots: dict[Group, int], path: Path) -> None:
+    """As NCCL has it: mapped for good, and the descriptor closed."""
+    if substrate.rank == 1:
+        with path.open("r+b") as file:
+            kept.append(mmap.mmap(file.fileno(), 0))
+
+
+kept: list[mmap.mmap] = []

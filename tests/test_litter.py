@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from harness import litter
+from harness import world as world_module
+from harness.platforms import choose
+from harness.world import World
 
 MAPS = """
 import mmap, os, sys
@@ -50,3 +54,18 @@ def test_files_that_a_process_has_mapped_are_found_while_they_are_linked(files: 
     litter.remove(found | {unlinked})
     assert [path.exists() for path in files] == [False, False, True]
     assert foreign.exists()
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_what_ranks_on_gpus_had_mapped_goes_with_them(
+    end: str, files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        world_module, "choose", lambda *_: msgspec.structs.replace(choose("sim", 2), gpus=2, node_bound=False)
+    )
+    with World(2) as world:
+        world.call("tests.called:maps", files[0])
+        if end == "killed":
+            world._drop()
+            assert not files[0].exists()
+    assert [path.exists() for path in files] == [False, True, True]
