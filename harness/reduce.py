@@ -93,17 +93,23 @@ def _buffers(step: Step) -> set[str]:
 
 def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
     """The same ranks on one node or two; then every layout of the same convention with fewer ranks, smallest first, on
-    as many nodes as it takes: processes on nccl start anew wherever nodes change."""
+    as many nodes as it takes: processes on nccl start anew wherever nodes change. Of layouts that differ only in
+    families of which the program knows nothing, one."""
     used = len(set(scenario.topology.node_of))
     for nodes in range(1, min(used, 3)):
         fewer = msgspec.structs.replace(scenario.topology, placement=_on(nodes, scenario.world))
         yield from _valid(scenario, fewer, scenario.steps)
     names = DEGREES.get(scenario.topology.convention, ())
+    known: set[object] = set()
     for world in range(2, scenario.world):
         widths = [width for width in range(1, world + 1) if world % width == 0]
         for values in product(widths, repeat=len(names)):
             topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world, min(used, 2))
-            if topology is not None:
+            if topology is None:
+                continue
+            key = world, tuple(topology.families.get(name) for name in scenario.families)
+            if key not in known:
+                known.add(key)
                 choices = _choices(scenario.world, world)
                 smaller = (tuple(_for_ranks(step, kept) for step in scenario.steps) for kept in choices)
                 for steps in dict.fromkeys(smaller):
