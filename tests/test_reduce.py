@@ -72,13 +72,14 @@ def test_nodes_change_rarely_between_candidates() -> None:
     wide = Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}, Placement(2, 4))
     steps = Allocate("a", "tp", 8), Allocate("b", "attn_tp", tuple(range(1, 9)))
     reduce(Scenario(wide, steps), lambda scenario: placed.append(scenario.topology.node_of))  # type: ignore[func-returns-value]
-    assert sum(one != other for one, other in pairwise(placed)) < 8 < 100 < len(placed)
+    assert len(placed) > 100
+    assert sum(one != other for one, other in pairwise(placed)) < 8
 
 
 def test_layouts_that_are_the_same_to_the_program_are_tried_once() -> None:
     tried: list[Scenario] = []
     wide = Scenario(Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}), (Allocate("a", "attn_tp", 8),))
-    reduce(wide, lambda scenario: tried.append(scenario))  # type: ignore[func-returns-value]
+    reduce(wide, tried.append)  # type: ignore[arg-type]
     smaller = [(scenario.world, scenario.topology.families["attn_tp"]) for scenario in tried if scenario.world < 8]
     assert len(smaller) == len(set(smaller)) > 5
 
