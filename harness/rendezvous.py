@@ -7,6 +7,8 @@ deadlock (nobody who waits can ever go on) from slowness.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +64,22 @@ class Rendezvous:
         found = self._rows[:, columns].copy()
         self.meet(field)
         return found
+
+    @contextmanager
+    def within(self, field: int) -> Iterator[None]:
+        """Around a call of another library that comes back once every member has made it: this rank waits for `field`
+        meanwhile, as in `meet`. What raises did not wait for anybody and was no call of the sequence."""
+        column = self._rows[:, field]
+        target = int(column[self._me]) + 1
+        column[self._me] = target
+        self.note(field, target)
+        try:
+            yield
+        except BaseException:
+            column[self._me] = target - 1
+            raise
+        finally:
+            self.note(field, 0)
 
     def next_epoch(self) -> int:
         """The next epoch of the group's kernel barrier."""

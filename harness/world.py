@@ -217,7 +217,7 @@ class World:
                 break
         if not waiting and not broken:
             return tuple(Fate(index, "finished") for index in range(len(ranks)))
-        # ranks that are all stuck wait on the host, in Python: native frames would tell nothing more
+        # ranks that are all stuck have said what they wait for: native frames would tell nothing more
         return self._fates(ranks, broken, native=late and not broken)
 
     def _fates(self, ranks: list[RankProcess], broken: dict[int, str], native: bool) -> tuple[Fate, ...]:

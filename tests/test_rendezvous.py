@@ -208,6 +208,33 @@ def test_a_rank_that_waits_for_one_that_has_ended_is_deadlocked(shared: SharedMe
     assert is_deadlock(shared, 0)
 
 
+def test_a_call_of_a_library_that_waits_for_a_rank_which_has_ended_is_deadlocked(shared: SharedMemory) -> None:
+    with member(shared, 0).within(REGISTER):
+        assert is_deadlock(shared, 0)
+    assert not is_deadlock(shared, 0)
+
+
+def test_no_deadlock_in_a_call_of_a_library_that_every_member_makes(shared: SharedMemory) -> None:
+    with member(shared, 0).within(REGISTER), member(shared, 1).within(REGISTER):
+        assert not is_deadlock(shared, 0, 1)
+
+
+def test_ranks_in_the_same_call_of_a_library_that_one_made_more_often_are_deadlocked(shared: SharedMemory) -> None:
+    with member(shared, 0).within(REGISTER):
+        pass
+    with member(shared, 0).within(REGISTER), member(shared, 1).within(REGISTER):
+        assert not is_deadlock(shared, 1)
+        assert is_deadlock(shared, 0)
+
+
+def test_a_call_of_a_library_that_raised_is_not_counted(shared: SharedMemory) -> None:
+    with pytest.raises(RuntimeError), member(shared, 1).within(REGISTER):
+        raise RuntimeError
+    with member(shared, 0).within(REGISTER):
+        assert is_deadlock(shared, 0)
+        assert not is_noted(shared, 1)
+
+
 def test_no_deadlock_while_one_rank_works(shared: SharedMemory) -> None:
     waits(shared, 0, HOST)
     assert not is_deadlock(shared, 0, 1)

@@ -7,6 +7,7 @@ no symmetric kernel, and the trace says `legacy` for that reason.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from harness import trace
 from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
-from harness.shared import HOST
+from harness.shared import HOST, REGISTER
 from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.nccl.evidence import LEGACY, Asked
 from harness.substrate.pool import Segment, Window
@@ -50,8 +51,13 @@ class NcclCommunicator(Communicator):
         return int(self.handle.comm.ptr)
 
     def _register(self, segment: Segment) -> object | None:
-        window = nccl.comm_window_register(self.handle.comm._comm, segment.address, segment.size, WINDOW_SYMMETRIC)
+        with self._registering():
+            window = nccl.comm_window_register(self.handle.comm._comm, segment.address, segment.size, WINDOW_SYMMETRIC)
         return window if window else None
+
+    def _registering(self) -> AbstractContextManager[None]:
+        """Let the parent see that this rank waits for its peers in a registration; without windows there is no wait."""
+        return self._rendezvous.within(REGISTER) if self.supports_windows else nullcontext()
 
     def _deregister(self, window: Window) -> None:
         nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
@@ -63,7 +69,8 @@ class NcclCommunicator(Communicator):
 
     def signal_pads(self) -> list[int]:
         self.entered("signal pads")
-        pads = self.handle.pads()
+        with nullcontext() if self.handle.has_registered_pads else self._registering():
+            pads = self.handle.pads()
         self.substrate.record(trace.Returned("signal pads", self.ident))
         return pads
 
@@ -143,6 +150,11 @@ class NcclHandle:
         self._pad = 0
         self._window: object | None = None
 
+    @property
+    def has_registered_pads(self) -> bool:
+        """Whether the pads can be had without the peers."""
+        return self._window is not None
+
     def pads(self) -> list[int]:
         """Address of every rank's pad. Collective the first time: then the pad is allocated, cleared and registered.
 
@@ -150,7 +162,7 @@ class NcclHandle:
         """
         if not self._has_pads:
             raise NotOwned
-        if self._window is None:
+        if not self.has_registered_pads:
             self._pad = int(nccl.mem_alloc(PAD_BYTES))
             _clear(self._pad, 4 * self.size)
             self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
