@@ -140,18 +140,17 @@ class Comparison:
     def _reduce(self, fact: str, end: float) -> None:
         """Make the scenario of a disagreement smaller while this fact disagrees without a reason, until `end`."""
 
-        def fails(scenario: Scenario) -> bool:
-            if time.monotonic() > end:
-                return False
+        def fails(scenario: Scenario) -> int | None:
             disparity = self._pair(scenario).disparity(fact)
             self.agreement.shrinking += 1
             self._progress(self.agreement)
             if disparity is None or not disparity.differences or explain(disparity):
-                return False
+                return None
             self._keep(disparity)
-            return True
+            return len(scenario.steps)
 
-        reduce(self.agreement.found[fact].scenario, fails)
+        scenario = self.agreement.found[fact].scenario
+        reduce(scenario, fails, len(scenario.steps), end)
 
     def _keep(self, disparity: Disparity) -> None:
         """Save the scenario, in the file of the first one if there was one, and note it."""

@@ -113,6 +113,8 @@ class Campaign:
         self.tally = Tally(found=self._keeper.found)
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
+        self._is_dear = False
+        """Whether the last failure left no rank alive: each try costs new ones, and Hypothesis tries often."""
         self._settled: frozenset[str] = frozenset()
         self._leading: set[str] = set()
         """Rules that came first in a draw, so that they are not the consequence of another."""
@@ -170,6 +172,7 @@ class Campaign:
             self._count(draw, verdict.vacuous, seconds)
             if new is not None:
                 self._failed_at = self._failed_at or time.monotonic()
+                self._is_dear = not draw.clean
                 self._leading |= {new.rule} if new is verdict.findings[0] else set()
                 self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
@@ -187,32 +190,36 @@ class Campaign:
         if self._failed_at is None:
             return False
         limits = self._limits
-        return self._shrinks >= limits.shrinks or time.monotonic() > self._failed_at + limits.shrink_seconds
+        return (
+            self._is_dear
+            or self._shrinks >= limits.shrinks
+            or time.monotonic() > self._failed_at + limits.shrink_seconds
+        )
 
     def _reduce(self, rule: str) -> None:
         """Make what Hypothesis left of a rule's scenario smaller still, within the time of the whole. A rule that
         came first stays first: a smaller scenario that breaks another before it is another failure."""
-        end = time.monotonic() + self._limits.reduce_seconds
+        end = time.monotonic() + (self._limits.seconds if self._is_dear else self._limits.reduce_seconds)
         if self._end is not None:
             end = min(end, self._end)
 
-        def fails(scenario: Scenario) -> bool:
-            if time.monotonic() > end:
-                return False
+        def fails(scenario: Scenario) -> int | None:
             try:
                 draw = self.world.run(scenario)
             except PluginError:  # the system under test takes no such scenario; it was found on another
-                return False
+                return None
             self.tally.shrinking += 1
             self.progress(self.tally)
             findings = examine(draw).findings
             candidates = findings[:1] if rule in self._leading else findings
             broken = next((finding for finding in candidates if finding.rule == rule), None)
-            if broken is not None:
-                self._keeper.keep(scenario, broken, findings)
-            return broken is not None
+            if broken is None:
+                return None
+            self._keeper.keep(scenario, broken, findings)
+            return broken.step
 
-        reduce(self.tally.found[rule].scenario, fails)
+        found = self.tally.found[rule]
+        reduce(found.scenario, fails, found.finding.step, end)
 
     def _spent(self) -> bool:
         """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""

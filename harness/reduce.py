@@ -9,8 +9,10 @@ Invariant: what comes back breaks the same rule, was executed, and is no larger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain, product, takewhile
 from math import prod
 
 import msgspec
@@ -32,27 +34,70 @@ from harness.program import (
 )
 from harness.topology import Placement, Topology
 
-Fails = Callable[[Scenario], bool]
+Fails = Callable[[Scenario], int | None]
+"""The step at which a scenario fails; None where it does not."""
 
 
-def reduce(scenario: Scenario, fails: Fails, runs: int = 300) -> Scenario:
-    """The smallest scenario found for which `fails` holds, in at most `runs` calls of it."""
-    left = runs
-    progress = True
-    while progress:
-        progress = False
-        for candidates in (_smaller_layouts, _without_steps, _plainer):
+SURE = 2
+"""How often the smallest scenario has to fail once more, to be one that always does."""
+
+
+def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = 1000) -> Scenario:
+    """The smallest scenario found that still fails, until `end` (by `time.monotonic`) and in at most `runs` calls of
+    `fails`; this one does, at `step`.
+
+    A failure can be dear, such as a hang, so what leaves out most is tried first. One that comes and goes is tried
+    for as long as may be.
+    """
+    search = _Search(scenario, fails, step, end, runs)
+    while not search.is_over:
+        smaller = [search.goes_on(candidates) for candidates in (_smaller_layouts, _without_steps, _plainer)]
+        if not any(smaller) and search.is_sure():
+            break
+    return search.scenario
+
+
+class _Search:
+    """The smallest scenario so far, the step at which it failed, and what is left to find a smaller one."""
+
+    def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int) -> None:
+        self.scenario = scenario
+        self._fails, self._step, self._end, self._left = fails, step, end, runs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether time is up, or the runs are used up."""
+        return self._left == 0 or time.monotonic() > self._end
+
+    def goes_on(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> bool:
+        """Take the first candidate that fails, then the first one of that, and so on. Whether there was any."""
+        found = False
+        while any(map(self._takes, self._tried(candidates))):
             found = True
-            while found:
-                found = False
-                for candidate in candidates(scenario):
-                    if left == 0:
-                        return scenario
-                    left -= 1
-                    if fails(candidate):
-                        scenario, found, progress = candidate, True, True
-                        break
-    return scenario
+        return found
+
+    def is_sure(self) -> bool:
+        """Whether the smallest fails again whenever it is run."""
+        return all(not self.is_over and self._takes(self.scenario) for _ in range(SURE))
+
+    def _tried(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> Iterator[Scenario]:
+        """What may stand for the smallest, until the search is over."""
+        everything = chain(_until(self.scenario, self._step), candidates(self.scenario))
+        return takewhile(lambda _: not self.is_over, everything)
+
+    def _takes(self, candidate: Scenario) -> bool:
+        """Run a candidate, and keep it if it fails."""
+        self._left -= 1
+        step = self._fails(candidate)
+        if step is not None:
+            self.scenario, self._step = candidate, step
+        return step is not None
+
+
+def _until(scenario: Scenario, step: int) -> Iterator[Scenario]:
+    """Nothing after the step at which it fails."""
+    if step + 1 < len(scenario.steps):
+        yield from _valid(scenario, scenario.topology, scenario.steps[: step + 1])
 
 
 def _valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> Iterator[Scenario]:
@@ -66,7 +111,15 @@ def _valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> I
 
 
 def _without_steps(scenario: Scenario) -> Iterator[Scenario]:
-    """Fewer steps: halves first, then quarters, at last one at a time; the end of the program before its start."""
+    """Fewer steps: those of one family alone, no step of some kind, then without halves, quarters, at last one at a
+    time; the end of the program before its start."""
+    everyone = range(len(scenario.steps))
+    for name in scenario.families:
+        others = [index for index in everyone if getattr(scenario.steps[index], "family", name) != name]
+        yield from _valid(scenario, scenario.topology, _without(scenario.steps, others))
+    for kind in dict.fromkeys(type(step) for step in scenario.steps):
+        alike = [index for index in everyone if type(scenario.steps[index]) is kind]
+        yield from _valid(scenario, scenario.topology, _without(scenario.steps, alike))
     size = len(scenario.steps) // 2
     while size:
         for start in reversed(range(0, len(scenario.steps), size)):
@@ -74,7 +127,7 @@ def _without_steps(scenario: Scenario) -> Iterator[Scenario]:
         size //= 2
 
 
-def _without(steps: tuple[Step, ...], dropped: range) -> tuple[Step, ...]:
+def _without(steps: tuple[Step, ...], dropped: Collection[int]) -> tuple[Step, ...]:
     """The other steps; with an allocation go those that use its buffer, with a capture those on its graph."""
     lost = [step for index, step in enumerate(steps) if index in dropped]
     gone = {step.buffer for step in lost if isinstance(step, Allocate | Ballast)}

@@ -170,7 +170,7 @@ def test_only_what_is_planted_disagrees(ranks: World, tmp_path: Path) -> None:
 def test_what_disagrees_is_on_disk_before_it_is_made_smaller(
     ranks: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def press_ctrl_c(scenario: Scenario, fails: object) -> None:
+    def press_ctrl_c(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("harness.agree.reduce", press_ctrl_c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,12 +30,13 @@ def smallest(scenario: Scenario) -> Scenario:
     """What is left of a scenario that fails while a buffer has sizes that differ."""
     left = [scenario]
 
-    def fails(tried: Scenario) -> bool:
-        if differs(tried):
-            left.append(tried)
-        return differs(tried)
+    def fails(tried: Scenario) -> int | None:
+        if not differs(tried):
+            return None
+        left.append(tried)
+        return 0
 
-    reduce(scenario, fails)
+    reduce(scenario, fails, 0)
     return left[-1]
 
 
@@ -62,8 +64,13 @@ MATTERS = {
 def test_nodes_and_ranks_are_kept_where_they_matter(what: str) -> None:
     fails, size = MATTERS[what]
     wide = Topology("wide", "sglang", {"tp": 8}, Placement(4, 2))
-    left = reduce(Scenario(wide, (Allocate("a", "tp", 8),)), fails)
+    left = reduce(Scenario(wide, (Allocate("a", "tp", 8),)), lambda tried: 0 if fails(tried) else None, 0)
     assert (left.world, len(set(left.topology.node_of))) == size
+
+
+def fails_alone(whole: Scenario, tried: Callable[[Scenario], None]) -> Callable[[Scenario], int | None]:
+    """Nothing smaller than the whole fails."""
+    return lambda scenario: 0 if scenario == whole else tried(scenario)  # type: ignore[func-returns-value]
 
 
 def test_nodes_change_rarely_between_candidates() -> None:
@@ -71,7 +78,11 @@ def test_nodes_change_rarely_between_candidates() -> None:
     placed: list[tuple[int, ...]] = []
     wide = Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}, Placement(2, 4))
     steps = Allocate("a", "tp", 8), Allocate("b", "attn_tp", tuple(range(1, 9)))
-    reduce(Scenario(wide, steps), lambda scenario: placed.append(scenario.topology.node_of))  # type: ignore[func-returns-value]
+    reduce(
+        Scenario(wide, steps),
+        fails_alone(Scenario(wide, steps), lambda tried: placed.append(tried.topology.node_of)),
+        1,
+    )
     assert len(placed) > 100
     assert sum(one != other for one, other in pairwise(placed)) < 8
 
@@ -79,7 +90,7 @@ def test_nodes_change_rarely_between_candidates() -> None:
 def test_layouts_that_are_the_same_to_the_program_are_tried_once() -> None:
     tried: list[Scenario] = []
     wide = Scenario(Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}), (Allocate("a", "attn_tp", 8),))
-    reduce(wide, tried.append)  # type: ignore[arg-type]
+    reduce(wide, fails_alone(wide, tried.append), 0)
     smaller = [(scenario.world, scenario.topology.families["attn_tp"]) for scenario in tried if scenario.world < 8]
     assert len(smaller) == len(set(smaller)) > 5
 
