@@ -101,7 +101,9 @@ def _until(scenario: Scenario, step: int) -> Iterator[Scenario]:
 
 
 def _valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> Iterator[Scenario]:
-    """The scenario with another topology and program, if there is such a one."""
+    """The scenario with another topology and program, if there is such a one and it does anything."""
+    if not steps:
+        return
     try:
         candidate = Scenario(topology, steps, scenario.system, scenario.seed)
     except UsageError:

@@ -119,8 +119,6 @@ class World:
             groups = {slot: group for group, slot in slots.items()}
             fates = self._await(taking_part, groups, began, scenario.system)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
-        if any(fate.state != "finished" for fate in fates):
-            self._drop()
         return Draw(scenario, traces, fates, time.monotonic() - began, self.deadline)
 
     def call(self, function: str, *arguments: Any) -> list[Any]:

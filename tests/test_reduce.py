@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 
 from harness.campaign import Campaign, Limits
-from harness.program import Allocate, Scenario, System
+from harness.program import AllGather, Allocate, Deny, Release, Scenario, Step, System, View
 from harness.reduce import reduce
 from harness.strategies import flows, topologies
 from harness.topology import Placement, Topology
@@ -93,6 +95,91 @@ def test_layouts_that_are_the_same_to_the_program_are_tried_once() -> None:
     reduce(wide, fails_alone(wide, tried.append), 0)
     smaller = [(scenario.world, scenario.topology.families["attn_tp"]) for scenario in tried if scenario.world < 8]
     assert len(smaller) == len(set(smaller)) > 5
+
+
+def layers(count: int) -> Scenario:
+    """Gathers of ever new buffers, on two ranks."""
+    steps: list[Step] = []
+    for name in (f"b{number}" for number in range(count)):
+        steps += [Allocate(name, "tp", 8), AllGather("tp", View(name), 1), Release(name)]
+    return Scenario(Topology("two", "sglang", {"tp": 2}), tuple(steps))
+
+
+def test_what_comes_after_the_step_that_fails_is_left_out_first() -> None:
+    tried: list[Scenario] = []
+    whole = layers(10)
+    reduce(whole, fails_alone(whole, tried.append), 4)
+    assert tried[0].steps == whole.steps[:5]
+
+
+def test_a_dear_failure_is_small_after_few_of_them() -> None:
+    failures: list[Scenario] = []
+
+    def fails(scenario: Scenario) -> int | None:
+        step = next((at for at, step in enumerate(scenario.steps) if step == Allocate("b12", "tp", 8)), None)
+        failures.extend([scenario] * (step is not None))
+        return step
+
+    assert reduce(layers(20), fails, 36).steps == (Allocate("b12", "tp", 8),)
+    assert len(failures) <= 10
+
+
+def test_one_family_alone_is_tried_before_steps_one_by_one() -> None:
+    def fails(scenario: Scenario) -> int | None:
+        is_whole = {"a", "b", "c", "d"} <= {step.buffer for step in scenario.steps if isinstance(step, Allocate)}
+        return len(scenario.steps) if is_whole else None
+
+    topology = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
+    steps = [Allocate(f"{name}{family}", family, 8) for name in "ab" for family in ("tp", "attn_tp")]
+    kept = [Allocate(name, "attn_tp", 8) for name in "abcd"]
+    mixed = tuple(step for pair in zip(steps, kept, strict=True) for step in pair)
+    tried: list[Scenario] = []
+
+    def counted(scenario: Scenario) -> int | None:
+        tried.append(scenario)
+        return fails(scenario)
+
+    left = reduce(Scenario(topology, mixed), counted, len(mixed))
+    alone = next(index for index, scenario in enumerate(tried) if scenario.families == ("attn_tp",))
+    assert alone < next(index for index, scenario in enumerate(tried) if len(scenario.steps) == len(mixed) // 2)
+    assert {step.buffer for step in left.steps if isinstance(step, Allocate)} == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_failure_that_comes_and_goes_is_tried_again(every: int) -> None:
+    calls = count()
+
+    def fails(scenario: Scenario) -> int | None:
+        return len(scenario.steps) if next(calls) % every == 0 else None
+
+    assert len(reduce(layers(4), fails, 12).steps) == 1
+
+
+def test_a_failure_that_stays_is_not_tried_for_as_long_as_may_be() -> None:
+    runs = count()
+
+    def fails(scenario: Scenario) -> int | None:
+        next(runs)
+        return 0
+
+    reduce(layers(4), fails, 0)
+    assert next(runs) < 30
+
+
+def test_time_ends_the_search() -> None:
+    whole = layers(4)
+    assert reduce(whole, lambda scenario: 0, 0, end=time.monotonic() - 1) == whole
+
+
+def test_what_costs_new_ranks_is_made_smaller_without_hypothesis(
+    simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[tuple[Scenario, int]] = []
+    monkeypatch.setattr("harness.campaign.reduce", lambda scenario, *_: handed.append((scenario, simulation.restarts)))
+    before = simulation.restarts
+    stuck = Scenario(Topology("two", "sglang", {"tp": 2}), (Deny(1), *layers(2).steps), System("per-group"))
+    Campaign(simulation, st.just(stuck), tmp_path, limits=Limits(more=1)).run(1)
+    assert handed == [(stuck, before + 1)]
 
 
 class NeedsFour:
