@@ -147,7 +147,7 @@ class Comparison:
             if disparity is None or not disparity.differences or explain(disparity):
                 return None
             self._keep(disparity)
-            return len(scenario.steps)
+            return len(scenario.steps)  # a difference may show at the end only
 
         scenario = self.agreement.found[fact].scenario
         reduce(scenario, fails, len(scenario.steps), end)

@@ -6,6 +6,7 @@ ends the campaign at once; it is never taken for a finding and shrunk.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,13 +36,14 @@ class Limits:
     more: int = 48
     """Draws after the first finding, in which other rules may be found."""
     shrinks: int = 80
-    """Runs that Hypothesis may spend on a batch's failures, before `harness.reduce` takes over."""
+    """Runs that Hypothesis may spend on a batch's failures, before `harness.reduce` takes over. Where a failure costs
+    the ranks there are none: few tries fit, and `harness.reduce` needs fewer."""
     shrink_seconds: float = 30.0
-    """Time that it may spend on them; a case that hangs costs the whole deadline."""
+    """Time that it may spend on them; what it leaves is `harness.reduce`'s."""
     known_seconds: float = 60.0
     """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
     reduce_seconds: float = 30.0
-    """Time for making one finding smaller once Hypothesis has shrunk it."""
+    """Time that `harness.reduce` has for each finding in any case."""
 
     @property
     def seconds(self) -> float:
@@ -114,10 +116,8 @@ class Campaign:
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
         self._is_dear = False
-        """Whether the last failure left no rank alive: each try costs new ones, and Hypothesis tries often."""
+        """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
         self._settled: frozenset[str] = frozenset()
-        self._leading: set[str] = set()
-        """Rules that came first in a draw, so that they are not the consequence of another."""
         self._known = 0.0
         self._shrinks = 0
         self._clean: set[int] = set()
@@ -171,9 +171,8 @@ class Campaign:
             seconds = time.monotonic() - began
             self._count(draw, verdict.vacuous, seconds)
             if new is not None:
-                self._failed_at = self._failed_at or time.monotonic()
-                self._is_dear = not draw.clean
-                self._leading |= {new.rule} if new is verdict.findings[0] else set()
+                if self._failed_at is None:
+                    self._failed_at, self._is_dear = time.monotonic(), not draw.clean
                 self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
         except UsageError as error:
             if self._failed_at is not None and isinstance(error, PluginError):
@@ -197,11 +196,10 @@ class Campaign:
         )
 
     def _reduce(self, rule: str) -> None:
-        """Make what Hypothesis left of a rule's scenario smaller still, within the time of the whole. A rule that
-        came first stays first: a smaller scenario that breaks another before it is another failure."""
-        end = time.monotonic() + (self._limits.seconds if self._is_dear else self._limits.reduce_seconds)
-        if self._end is not None:
-            end = min(end, self._end)
+        """Make what Hypothesis left of a rule's scenario smaller still, with the time that it left too."""
+        now, limits, found = time.monotonic(), self._limits, self.tally.found[rule]
+        left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
+        end = min(now + left + limits.reduce_seconds, self._end or math.inf)
 
         def fails(scenario: Scenario) -> int | None:
             try:
@@ -211,14 +209,13 @@ class Campaign:
             self.tally.shrinking += 1
             self.progress(self.tally)
             findings = examine(draw).findings
-            candidates = findings[:1] if rule in self._leading else findings
+            candidates = findings[:1] if found.leads else findings
             broken = next((finding for finding in candidates if finding.rule == rule), None)
             if broken is None:
                 return None
             self._keeper.keep(scenario, broken, findings)
             return broken.step
 
-        found = self.tally.found[rule]
         reduce(found.scenario, fails, found.finding.step, end)
 
     def _spent(self) -> bool:

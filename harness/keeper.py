@@ -23,6 +23,8 @@ class Found(msgspec.Struct, frozen=True):
     scenario: Scenario
     seed_file: str
     draws_to_find: int
+    leads: bool = True
+    """Whether it is the first of the scenario's findings, and so not the consequence of another."""
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -38,11 +40,13 @@ class Keeper:
         self.found: dict[str, Found] = {}
 
     def keep(self, scenario: Scenario, first: Finding, findings: Sequence[Finding], draws: int = 0) -> Found:
-        """Save the scenario if it is the smallest that breaks `first`'s rule; returns what is kept."""
+        """Save the scenario if it is the smallest that breaks `first`'s rule; returns what is kept. A rule that came
+        first in `findings` stays first: a scenario that breaks another before it is another failure."""
         known = self.found.get(first.rule)
+        leads = first.rule == findings[0].rule
         path = known.seed_file if known else str(self._folder / seeds.name_for(first.rule, scenario))
-        found = Found(first.record(), scenario, path, known.draws_to_find if known else draws)
-        if known is not None and known.size < found.size:
+        found = Found(first.record(), scenario, path, known.draws_to_find if known else draws, leads)
+        if known is not None and (not known.leads, known.size) < (not leads, found.size):
             return known
         records = tuple(finding.record() for finding in findings)
         seeds.save(seeds.Seed(seeds.SCHEMA, scenario, records, self._environment), Path(path))

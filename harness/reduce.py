@@ -24,10 +24,12 @@ from harness.program import (
     Allocate,
     Ballast,
     Capture,
+    Deny,
     Elements,
     ReduceScatter,
     Scenario,
     Step,
+    Straggle,
     View,
     at,
     counts_in,
@@ -35,11 +37,13 @@ from harness.program import (
 from harness.topology import Placement, Topology
 
 Fails = Callable[[Scenario], int | None]
-"""The step at which a scenario fails; None where it does not."""
+"""The step at which a scenario fails, after which nothing matters; None where it does not fail."""
 
 
 SURE = 2
 """How often the smallest scenario has to fail once more, to be one that always does."""
+IN_VAIN = 3
+"""Times that everything is tried without any failure, before it is one that does not come again."""
 
 
 def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = 1000) -> Scenario:
@@ -50,10 +54,13 @@ def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, r
     for as long as may be.
     """
     search = _Search(scenario, fails, step, end, runs)
-    while not search.is_over:
+    in_vain = 0
+    while not search.is_over and in_vain < IN_VAIN:
+        before = search.failures
         smaller = [search.goes_on(candidates) for candidates in (_smaller_layouts, _without_steps, _plainer)]
         if not any(smaller) and search.is_sure():
             break
+        in_vain = in_vain + 1 if search.failures == before else 0
     return search.scenario
 
 
@@ -61,7 +68,7 @@ class _Search:
     """The smallest scenario so far, the step at which it failed, and what is left to find a smaller one."""
 
     def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int) -> None:
-        self.scenario = scenario
+        self.scenario, self.failures = scenario, 0
         self._fails, self._step, self._end, self._left = fails, step, end, runs
 
     @property
@@ -91,6 +98,7 @@ class _Search:
         step = self._fails(candidate)
         if step is not None:
             self.scenario, self._step = candidate, step
+            self.failures += 1
         return step is not None
 
 
@@ -224,6 +232,8 @@ def _pick(value: Elements, kept: Sequence[int]) -> Elements:
 
 def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     """Each step with one thing made plain, and each buffer no larger than it need be."""
+    if scenario.seed:
+        yield Scenario(scenario.topology, scenario.steps, scenario.system)
     for changes in ({"dtype": "float32"}, {"stream": 0}):
         steps = tuple(_with(step, changes) for step in scenario.steps)
         yield from _valid(scenario, scenario.topology, steps)
@@ -231,7 +241,8 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
         for plain in _plain_steps(step):
             yield from _replaced(scenario, index, plain)
         if isinstance(step, Allocate):
-            yield from _replaced(scenario, index, msgspec.structs.replace(step, elements=_needed(scenario, step)))
+            for elements in (_needed(scenario, step), *_fewer(step.elements)):
+                yield from _replaced(scenario, index, msgspec.structs.replace(step, elements=elements))
             yield from _replaced(scenario, index, msgspec.structs.replace(step, stream=0))
 
 
@@ -245,7 +256,19 @@ def _replaced(scenario: Scenario, index: int, step: Step) -> Iterator[Scenario]:
     yield from _valid(scenario, scenario.topology, steps)
 
 
+def _fewer(elements: Elements) -> Iterator[Elements]:
+    """Where ranks differ, one rank's number halved. What is the same everywhere is no more than is needed."""
+    if isinstance(elements, tuple):
+        for rank, number in enumerate(elements):
+            if number > 1:
+                yield (*elements[:rank], number // 2, *elements[rank + 1 :])
+
+
 def _plain_steps(step: Step) -> Iterator[Step]:
+    if isinstance(step, Straggle | Deny | Ballast):
+        yield msgspec.structs.replace(step, rank=0)
+    if isinstance(step, Straggle):
+        yield msgspec.structs.replace(step, milliseconds=step.milliseconds // 2)
     if not isinstance(step, AllGather | ReduceScatter):
         return
     part, whole = ("source", "output") if isinstance(step, AllGather) else ("output", "source")

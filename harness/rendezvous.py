@@ -68,7 +68,7 @@ class Rendezvous:
     @contextmanager
     def within(self, field: int) -> Iterator[None]:
         """Around a call of another library that comes back once every member has made it: this rank waits for `field`
-        meanwhile, as in `meet`. What raises did not wait for anybody and was no call of the sequence."""
+        meanwhile, as in `meet`. A call that raises is not counted."""
         column = self._rows[:, field]
         target = int(column[self._me]) + 1
         column[self._me] = target

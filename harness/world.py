@@ -24,7 +24,7 @@ from harness.layout import Group
 from harness.platforms import Platform, choose
 from harness.program import Scenario, System
 from harness.rendezvous import deadlocked
-from harness.shared import SLOTS, SharedMemory
+from harness.shared import REGISTER, SLOTS, SharedMemory
 from harness.stacks import take
 from harness.trace import Trace
 
@@ -186,12 +186,14 @@ class World:
             raise
 
     def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
-        """The row of shared counters of each group."""
+        """The row of shared counters of each group. Its registrations count from zero, whatever became of the last
+        ones; only while none of these ranks runs."""
         if len(self._slots) + len(groups) > SLOTS:
             self._slots.clear()
             self._shared.reset()
         for group in groups:
             self._slots.setdefault(group, len(self._slots))
+            self._shared.counters[self._slots[group], :, REGISTER] = 0
         return {group: self._slots[group] for group in groups}
 
     def _await(

@@ -35,7 +35,7 @@ SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5}
 """With these seeds the first draws show the fault; with the others, whose seed is 0, too."""
 WIDE = {"F05": (8, 40), "F11": (8, 40), "F12": (8, 40)}
 """Largest world and draws of those that need more than four ranks and 40 draws."""
-LITTLE = Limits(more=1, shrinks=3, known_seconds=5, reduce_seconds=0.2)
+LITTLE = Limits(more=1, shrinks=3, known_seconds=5).within(0.4)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_what_is_right_is_not_found(ranks: World, tmp_path: Path) -> None:
 def test_two_faults_at_once_are_found_apart(ranks: World, tmp_path: Path) -> None:
     both = System("harness.faults.pools:KeepsATensor", "harness.faults.kernels:LosesLastPeer")
     strategy = scenarios(4, system=both, via="kernel")
-    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=5, reduce_seconds=1)).run(20)
+    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=5).within(2)).run(20)
     assert tally.found.keys() == {"leak", "wrong-data"}
 
 
