@@ -1,7 +1,8 @@
 """The memory that the parent and all ranks share: counters, journals, and each rank's arena.
 
-Invariant: every word has one writer. It is an anonymous file (`memfd`), so it has no name that could
-be left behind and no mount that could be full; it goes when the last process of the world goes.
+Invariant: every word has one writer; while no rank runs, the parent may set words back. It is an
+anonymous file (`memfd`), so it has no name that could be left behind and no mount that could be
+full; it goes when the last process of the world goes.
 
 Ordering rests on one writer a word and on x86-64's total store order.
 """

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from harness.campaign import Campaign, Limits
+from harness.findings import Finding, Hang, Leak
+from harness.keeper import Keeper
 from harness.program import AllGather, Allocate, Deny, Release, Scenario, Step, System, View
 from harness.reduce import reduce
 from harness.strategies import flows, topologies
@@ -145,14 +147,43 @@ def test_one_family_alone_is_tried_before_steps_one_by_one() -> None:
     assert {step.buffer for step in left.steps if isinstance(step, Allocate)} == {"a", "b", "c", "d"}
 
 
-@pytest.mark.parametrize("every", [2, 3])
-def test_a_failure_that_comes_and_goes_is_tried_again(every: int) -> None:
+def test_steps_of_one_kind_are_left_out_before_halves() -> None:
+    tried: list[Scenario] = []
+    whole = layers(4)
+    reduce(whole, fails_alone(whole, tried.append), len(whole.steps))
+    kept = tuple(step for step in whole.steps if not isinstance(step, Release))
+    assert [len(scenario.steps) for scenario in tried].index(6) > [scenario.steps for scenario in tried].index(kept)
+
+
+def test_each_failure_says_anew_after_which_step_nothing_matters() -> None:
+    tried: list[tuple[tuple[Step, ...], int | None]] = []
+
+    def fails(scenario: Scenario) -> int | None:
+        step = next((at for at, step in enumerate(scenario.steps) if step == Allocate("b5", "tp", 8)), None)
+        tried.append((scenario.steps, step))
+        return step
+
+    reduce(layers(10), fails, 30)
+    failed = next(index for index, (_, step) in enumerate(tried) if step is not None)
+    (steps, step), (next_steps, _) = tried[failed : failed + 2]
+    assert step is not None
+    assert next_steps == steps[: step + 1] != steps
+
+
+def test_a_failure_that_comes_and_goes_is_tried_again() -> None:
     calls = count()
 
     def fails(scenario: Scenario) -> int | None:
-        return len(scenario.steps) if next(calls) % every == 0 else None
+        return len(scenario.steps) if next(calls) % 3 == 0 else None
 
     assert len(reduce(layers(4), fails, 12).steps) == 1
+
+
+def test_a_failure_that_never_comes_again_is_given_up() -> None:
+    runs: list[Scenario] = []
+    whole = layers(4)
+    assert reduce(whole, runs.append, 12) == whole  # type: ignore[arg-type, func-returns-value]
+    assert 0 < len(runs) < 200
 
 
 def test_a_failure_that_stays_is_not_tried_for_as_long_as_may_be() -> None:
@@ -171,15 +202,67 @@ def test_time_ends_the_search() -> None:
     assert reduce(whole, lambda scenario: 0, 0, end=time.monotonic() - 1) == whole
 
 
+TWO = Topology("two", "sglang", {"tp": 2})
+STUCK = Scenario(TWO, (Deny(1), *layers(2).steps), System("per-group"))
+"""Costs the ranks: one is refused memory, and the other waits for it."""
+LEAKING = Scenario(TWO, layers(2).steps, System("tests.planted:KeepsATensor"))
+"""Costs nothing."""
+
+
+def campaign_of(world: World, folder: Path, scenario: Scenario = LEAKING, **times: float) -> Campaign:
+    return Campaign(world, st.just(scenario), folder, limits=Limits(more=1, **times))  # type: ignore[arg-type]
+
+
 def test_what_costs_new_ranks_is_made_smaller_without_hypothesis(
     simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[tuple[Scenario, int]] = []
     monkeypatch.setattr("harness.campaign.reduce", lambda scenario, *_: handed.append((scenario, simulation.restarts)))
     before = simulation.restarts
-    stuck = Scenario(Topology("two", "sglang", {"tp": 2}), (Deny(1), *layers(2).steps), System("per-group"))
-    Campaign(simulation, st.just(stuck), tmp_path, limits=Limits(more=1)).run(1)
-    assert handed == [(stuck, before + 1)]
+    campaign_of(simulation, tmp_path, STUCK).run(1)
+    assert handed == [(STUCK, before + 1)]
+
+
+def test_hypothesis_goes_on_where_only_a_later_failure_costs_the_ranks(simulation: World, tmp_path: Path) -> None:
+    campaign = campaign_of(simulation, tmp_path)
+    restarts = simulation.restarts
+    for scenario in (LEAKING, STUCK, LEAKING):
+        with pytest.raises(Finding):
+            campaign._one(scenario)
+    assert simulation.restarts == restarts + 1
+
+
+@pytest.mark.parametrize(
+    ("scenario", "shrinking", "minutes", "least", "most"),
+    [(STUCK, 50, None, 50, 57), (LEAKING, 0, None, 6, 7), (LEAKING, 50, 0.1, 0, 6)],
+    ids=["what-is-left", "its-own", "of-the-campaign"],
+)
+def test_the_reducer_has_its_own_time_and_what_hypothesis_left(
+    simulation: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scenario: Scenario,
+    shrinking: int,
+    minutes: float | None,
+    least: int,
+    most: int,
+) -> None:
+    left: list[float] = []
+    monkeypatch.setattr("harness.campaign.reduce", lambda *given: left.append(given[-1] - time.monotonic()))
+    campaign_of(simulation, tmp_path, scenario, shrink_seconds=shrinking, reduce_seconds=7).run(1, minutes)
+    assert len(left) == 1
+    assert least < left[0] <= most
+
+
+def test_a_rule_that_came_first_is_not_replaced_by_one_that_follows_from_another(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, {})
+    leak, hang = (rule("shown", step=0, ranks=(0,)) for rule in (Leak, Hang))
+    keeper.keep(layers(1), leak, [hang, leak])
+    keeper.keep(layers(3), leak, [leak])
+    keeper.keep(layers(2), leak, [hang, leak])
+    assert keeper.found["leak"].scenario == layers(3)
+    keeper.keep(layers(2), leak, [leak, hang])
+    assert keeper.found["leak"].scenario == layers(2)
 
 
 class NeedsFour:

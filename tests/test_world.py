@@ -28,7 +28,7 @@ from harness.launcher import death
 from harness.oracle import judge
 from harness.platforms import Platform, choose
 from harness.program import AllGather, Allocate, Deny, ReduceScatter, Release, Scenario, Step, Straggle, System, View
-from harness.shared import SharedMemory
+from harness.shared import REGISTER, SharedMemory
 from harness.stacks import py_spy
 from harness.topology import Topology
 from harness.trace import Event, Operand
@@ -109,6 +109,14 @@ def test_draws_stay_clean_when_rows_of_counters_are_given_out_anew(
     monkeypatch.setattr(world_module, "SLOTS", 4)
     topologies = (PAIR, QUAD, THREE, QUAD, THREE, PAIR)  # the fourth takes the row that was the first's
     assert [ranks.run(scenario(topology=topology)).clean for topology in topologies] == [True] * 6
+
+
+def test_a_registration_that_one_rank_made_alone_does_not_outlive_its_draw(ranks: World) -> None:
+    """As NCCL leaves it where a registration raised on some ranks only."""
+    assert ranks.run(scenario()).clean
+    for slot in ranks._slots.values():
+        ranks._shared.counters[slot, 0, REGISTER] += 1
+    assert ranks.run(scenario()).clean
 
 
 def test_a_scenario_that_is_too_large_is_refused_with_both_sizes(ranks: World) -> None:
