@@ -40,7 +40,7 @@ def load(path: Path | str) -> Seed:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise SeedError(f"seed file {path}: {error.strerror}") from error
+        raise SeedError(f"seed file {path or repr(path)}: {error.strerror}") from error
     try:
         schema = _schema(data)
         if schema != SCHEMA:

@@ -175,6 +175,12 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere.json") == "No such file or directory"
 
 
+def test_an_empty_name_is_shown_as_such() -> None:
+    """As a shell gives it for a variable that is not set."""
+    with pytest.raises(seeds.SeedError, match="seed file '': "):
+        seeds.load("")
+
+
 def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "Is a directory"
 
