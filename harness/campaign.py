@@ -248,11 +248,14 @@ class Campaign:
 
 
 def _only_findings(raised: BaseException) -> None:
-    """Findings are in the tally already; anything else that Hypothesis raised goes on."""
+    """Findings are in the tally already; anything else that Hypothesis raised goes on. It runs each of several
+    failures a last time and raises them together, among them what was meant to leave it."""
     if isinstance(raised, Flaky):
         return  # it failed once and not again: the seed file of the failure is kept
     for error in raised.exceptions if isinstance(raised, BaseExceptionGroup) else (raised,):
         if isinstance(error, BaseExceptionGroup):
             _only_findings(error)
-        elif not isinstance(error, Finding | Flaky):
+        elif isinstance(error, _Stop):
+            raise error
+        elif not isinstance(error, Finding | Flaky | _Enough):
             raise raised

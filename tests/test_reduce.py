@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 
-from harness.campaign import Campaign, Limits
+from harness.campaign import Campaign, Limits, _Stop
+from harness.errors import UsageError
 from harness.findings import Finding, Hang, Leak
 from harness.keeper import Keeper
 from harness.program import AllGather, Allocate, Deny, Release, Scenario, Step, System, View
@@ -230,6 +232,34 @@ def test_hypothesis_goes_on_where_only_a_later_failure_costs_the_ranks(simulatio
         with pytest.raises(Finding):
             campaign._one(scenario)
     assert simulation.restarts == restarts + 1
+
+
+A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
+TWO_RULES = st.sampled_from(
+    [
+        Scenario(TWO, (A,), System("tests.planted:KeepsATensor")),
+        Scenario(TWO, (A, GATHERED), System("tests.planted:NeverRegisters")),
+    ]
+)
+
+
+@pytest.mark.parametrize("runs", range(8))
+def test_hypothesis_may_be_left_while_it_shows_several_failures(simulation: World, tmp_path: Path, runs: int) -> None:
+    limits = Limits(more=5, shrinks=runs).within(5)
+    tally = Campaign(simulation, TWO_RULES, tmp_path, limits=limits).run(20)
+    assert tally.found.keys() == {"leak", "unregistered"}
+
+
+@pytest.mark.parametrize("error", [None, UsageError("no such pool")])
+def test_a_campaign_that_ends_there_ends_as_elsewhere(
+    simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: UsageError | None
+) -> None:
+    def raises(*args: object, **options: object) -> None:
+        raise BaseExceptionGroup("2 distinct failures", [Leak("shown", step=0, ranks=(0,)), _Stop(error)])
+
+    monkeypatch.setattr("harness.campaign.batch", raises)
+    with nullcontext() if error is None else pytest.raises(UsageError, match="no such pool"):
+        campaign_of(simulation, tmp_path).run(20)
 
 
 @pytest.mark.parametrize(
