@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from harness.draw import Draw
 from harness.errors import PluginError, UsageError
 from harness.findings import Finding
 from harness.keeper import Found, Keeper
-from harness.oracle import examine
+from harness.oracle import Verdict, examine
 from harness.program import Scenario
 from harness.reduce import reduce
 from harness.strategies import PATIENCE, batch
@@ -71,6 +71,8 @@ class Tally(msgspec.Struct):
     layouts: set[Any] = msgspec.field(default_factory=set)
     groups: set[Any] = msgspec.field(default_factory=set)
     found: dict[str, Found] = msgspec.field(default_factory=dict)
+    expected: dict[str, int] = msgspec.field(default_factory=dict)
+    """Draws that broke a rule which their strategy had marked, by rule."""
 
     @property
     def draws_per_second(self) -> float:
@@ -94,7 +96,8 @@ class Campaign:
 
     A rule that is found is shrunk at once and settled; a few more draws look for other rules.
 
-    `environment` goes into the seed files; `progress` is called after every draw.
+    `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
+    first is counted, and no finding. `environment` goes into the seed files; `progress` is called after every draw.
     """
 
     def __init__(
@@ -107,9 +110,10 @@ class Campaign:
         environment: dict[str, Any] | None = None,
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
+        expected: Callable[[Scenario], Collection[str]] = lambda scenario: (),
     ) -> None:
         self.world, self.progress = world, progress
-        self._strategy, self._seed = strategy, seed
+        self._strategy, self._seed, self._expected = strategy, seed, expected
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
@@ -134,7 +138,7 @@ class Campaign:
                 before = self.tally.draws
                 self._settled, self._failed_at, self._shrinks = frozenset(self.tally.found), None, 0
                 self._batch(number)
-                for rule in self.tally.found.keys() - self._settled:
+                for rule in [rule for rule in self.tally.found if rule not in self._settled]:
                     self._reduce(rule)
                 number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
@@ -167,13 +171,14 @@ class Campaign:
         try:
             draw = self.world.run(scenario)
             verdict = examine(draw)
-            new = next((finding for finding in verdict.findings if finding.rule not in self._settled), None)
             seconds = time.monotonic() - began
-            self._count(draw, verdict.vacuous, seconds)
+            findings = self._unexpected(scenario, verdict)
+            self._count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
+            new = next((finding for finding in findings if finding.rule not in self._settled), None)
             if new is not None:
                 if self._failed_at is None:
                     self._failed_at, self._is_dear = time.monotonic(), not draw.clean
-                self._keeper.keep(scenario, new, verdict.findings, self.tally.draws)
+                self._keeper.keep(scenario, new, findings, self.tally.draws)
         except UsageError as error:
             if self._failed_at is not None and isinstance(error, PluginError):
                 return  # while a finding is made smaller, a scenario that the system refuses is none
@@ -182,7 +187,12 @@ class Campaign:
         if new is not None:
             raise new
         self._clean.add(hash(scenario))
-        self._known += seconds if verdict.findings else 0.0
+        self._known += seconds if findings else 0.0
+
+    def _unexpected(self, scenario: Scenario, verdict: Verdict) -> Sequence[Finding]:
+        """The findings, unless the first is of a rule that the scenario may break: others may follow from that."""
+        findings = verdict.findings
+        return () if findings and findings[0].rule in self._expected(scenario) else findings
 
     def _is_small_enough(self) -> bool:
         """Whether Hypothesis has had what it may spend on the failures of a batch."""
@@ -208,8 +218,8 @@ class Campaign:
                 return None
             self.tally.shrinking += 1
             self.progress(self.tally)
-            findings = examine(draw).findings
-            candidates = findings[:1] if found.leads else findings
+            findings = self._unexpected(scenario, examine(draw))
+            candidates = findings[:1] if self.tally.found[rule].leads else findings
             broken = next((finding for finding in candidates if finding.rule == rule), None)
             if broken is None:
                 return None
@@ -229,7 +239,7 @@ class Campaign:
             return True
         return self._known > self._limits.known_seconds or (self._limit is not None and self.tally.draws >= self._limit)
 
-    def _count(self, draw: Draw, vacuous: bool, seconds: float) -> None:
+    def _count(self, draw: Draw, verdict: Verdict, seconds: float, is_expected: bool) -> None:
         tally = self.tally
         if self._failed_at is not None:
             tally.shrinking += 1
@@ -237,7 +247,10 @@ class Campaign:
             return
         tally.draws += 1
         tally.seconds += seconds
-        tally.vacuous += vacuous
+        tally.vacuous += verdict.vacuous
+        if is_expected:
+            rule = verdict.findings[0].rule
+            tally.expected[rule] = tally.expected.get(rule, 0) + 1
         tally.layouts.add(draw.scenario.topology.key)
         tally.groups.update(draw.scenario.groups)
         for trace in draw.traces:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, product, takewhile
-from math import prod
 
 import msgspec
 
@@ -40,27 +39,24 @@ Fails = Callable[[Scenario], int | None]
 """The step at which a scenario fails, after which nothing matters; None where it does not fail."""
 
 
+RUNS = 10_000
+"""More than there is time for, where each takes ranks."""
 SURE = 2
 """How often the smallest scenario has to fail once more, to be one that always does."""
-IN_VAIN = 3
-"""Times that everything is tried without any failure, before it is one that does not come again."""
 
 
-def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = 1000) -> Scenario:
+def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = RUNS) -> Scenario:
     """The smallest scenario found that still fails, until `end` (by `time.monotonic`) and in at most `runs` calls of
     `fails`; this one does, at `step`.
 
-    A failure can be dear, such as a hang, so what leaves out most is tried first. One that comes and goes is tried
-    for as long as may be.
+    A failure can be dear, such as a hang, so what leaves out most is tried first. Where the smallest does not fail
+    whenever it is run, a smaller one that passed may fail as well: everything is tried again until the end.
     """
     search = _Search(scenario, fails, step, end, runs)
-    in_vain = 0
-    while not search.is_over and in_vain < IN_VAIN:
-        before = search.failures
+    while not search.is_over:
         smaller = [search.goes_on(candidates) for candidates in (_smaller_layouts, _without_steps, _plainer)]
         if not any(smaller) and search.is_sure():
             break
-        in_vain = in_vain + 1 if search.failures == before else 0
     return search.scenario
 
 
@@ -68,7 +64,7 @@ class _Search:
     """The smallest scenario so far, the step at which it failed, and what is left to find a smaller one."""
 
     def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int) -> None:
-        self.scenario, self.failures = scenario, 0
+        self.scenario = scenario
         self._fails, self._step, self._end, self._left = fails, step, end, runs
 
     @property
@@ -98,7 +94,6 @@ class _Search:
         step = self._fails(candidate)
         if step is not None:
             self.scenario, self._step = candidate, step
-            self.failures += 1
         return step is not None
 
 
@@ -162,12 +157,10 @@ def _smaller_layouts(scenario: Scenario) -> Iterator[Scenario]:
     for nodes in range(1, min(used, 3)):
         fewer = msgspec.structs.replace(scenario.topology, placement=_on(nodes, scenario.world))
         yield from _valid(scenario, fewer, scenario.steps)
-    names = DEGREES.get(scenario.topology.convention, ())
     known: set[object] = set()
     for world in range(2, scenario.world):
-        widths = [width for width in range(1, world + 1) if world % width == 0]
-        for values in product(widths, repeat=len(names)):
-            topology = _layout(scenario.topology, dict(zip(names, values, strict=True)), world, min(used, 2))
+        for widths in _widths(scenario.topology.convention, world):
+            topology = _layout(scenario.topology, widths, world, min(used, 2))
             if topology is None:
                 continue
             key = world, tuple(topology.families.get(name) for name in scenario.families)
@@ -192,11 +185,34 @@ def _choices(whole: int, world: int) -> list[tuple[int, ...]]:
     return list(dict.fromkeys((first, spread, last, (*first[:-1], whole - 1))))
 
 
-def _layout(like: Topology, widths: dict[str, int], world: int, nodes: int) -> Topology | None:
-    """A layout of these widths, if it has `world` ranks. Widths that do not multiply are skipped cheaply."""
-    spanning = ("tp", "pp") if like.convention == "sglang" else tuple(name for name in widths if name != "dcp")
-    if prod(widths[name] for name in spanning) != world:
-        return None
+def _widths(convention: str, world: int) -> Iterator[dict[str, int]]:
+    """Widths of a convention's degrees with which there may be a layout of `world` ranks."""
+    names = DEGREES.get(convention, ())
+    spanning = names[:2] if convention == "sglang" else tuple(name for name in names if name != "dcp")
+    inside = names[len(spanning) :]
+    for multiplied in _products(world, len(spanning)):
+        widths = dict(zip(spanning, multiplied, strict=True))
+        whole = widths["tp"] if convention == "sglang" else world
+        for divided in product(_divisors(whole), repeat=len(inside)):
+            yield widths | dict(zip(inside, divided, strict=True))
+
+
+def _products(number: int, factors: int) -> Iterator[tuple[int, ...]]:
+    """Every way to write a number as so many factors, in their order."""
+    if factors <= 1:
+        yield from [(number,)] * factors
+        return
+    for first in _divisors(number):
+        for others in _products(number // first, factors - 1):
+            yield first, *others
+
+
+def _divisors(number: int) -> list[int]:
+    return [width for width in range(1, number + 1) if number % width == 0]
+
+
+def _layout(like: Topology, widths: Mapping[str, int], world: int, nodes: int) -> Topology | None:
+    """A layout of these widths, if there is one and it has `world` ranks."""
     degrees: dict[str, object] = {name: width for name, width in widths.items() if width != 1}
     if "order" in like.degrees:
         degrees["order"] = like.degrees["order"]

@@ -18,7 +18,7 @@ from harness.bench.registration import bench_registration
 from harness.campaign import Campaign, Tally
 from harness.errors import UsageError
 from harness.faults.catalogue import select
-from harness.faults.proof import SHRINK_SECONDS, Outcome, prove, sound
+from harness.faults.proof import SHRINK_SECONDS, Outcome, expected, prove, sound
 from harness.program import Sites
 from harness.report import data, terminal
 from harness.strategies import Tokens, Via, common, distinct
@@ -161,7 +161,8 @@ def faults(
                 console.print(BY_ADDRESS, highlight=False)
             with terminal.progress(console, clean, "clean") as update:
                 strategy = sound(world, ranks.platform.by_address)
-                campaign = Campaign(ranks, strategy, seeds_dir / "clean", environment=facts, progress=update)
+                folder = seeds_dir / "clean"
+                campaign = Campaign(ranks, strategy, folder, environment=facts, progress=update, expected=expected)
                 tally = campaign.tally
                 campaign.run(clean)
         finally:  # Ctrl-C included: what was found is not lost

@@ -10,10 +10,10 @@ import pytest
 from harness.campaign import Campaign, Limits
 from harness.errors import UsageError
 from harness.faults.catalogue import FAULTS, Fault, select
-from harness.faults.proof import Hunt, Outcome, hunt, sound
+from harness.faults.proof import Hunt, Outcome, expected, hunt, sound
 from harness.findings import RULES
 from harness.program import Steady, System
-from harness.strategies import sample, scenarios
+from harness.strategies import flows, sample, scenarios
 from harness.world import World
 from tests.commands import symm
 
@@ -52,15 +52,43 @@ def test_a_planted_fault_is_found(ranks: World, tmp_path: Path, fault: Fault) ->
 
 
 def test_what_is_right_is_not_found(ranks: World, tmp_path: Path) -> None:
-    tally = Campaign(ranks, sound(4), tmp_path).run(60)
+    tally = Campaign(ranks, sound(4), tmp_path, expected=expected).run(60)
     assert (tally.draws, tally.found) == (60, {})
 
 
-def test_two_faults_at_once_are_found_apart(ranks: World, tmp_path: Path) -> None:
-    both = System("harness.faults.pools:KeepsATensor", "harness.faults.kernels:LosesLastPeer")
+UNEVEN = flows(4, tokens="uneven", system=System("per-group"))
+
+
+def test_unequal_sizes_without_agreement_are_drawn_and_marked(ranks: World, tmp_path: Path) -> None:
+    assert any(expected(scenario) for scenario in sample(sound(4), 200))
+    tally = Campaign(ranks, UNEVEN, tmp_path, expected=expected).run(20)
+    assert (tally.found, tally.expected.keys()) == ({}, {"registration-skew"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_marked_is_expected(ranks: World, tmp_path: Path) -> None:
+    agreeing = flows(4, tokens="uneven", system=System("deferred"))
+    padded = flows(4, tokens="padded", system=System("per-group"))
+    assert not any(map(expected, (*sample(agreeing, 20), *sample(padded, 20))))
+    overruns = flows(4, tokens="uneven", system=System("per-group", "harness.faults.kernels:Overruns"), via="kernel")
+    tally = Campaign(ranks, overruns, tmp_path, limits=LITTLE, expected=expected).run(20)
+    assert tally.found.keys() == {"out-of-bounds"}
+
+
+@pytest.mark.parametrize(
+    ("pool", "kernel", "rules"),
+    [
+        ("KeepsATensor", "LosesLastPeer", {"leak", "wrong-data"}),
+        ("ShortWindow", "LosesLastPeer", {"partly-registered", "wrong-data"}),
+    ],
+)
+def test_two_faults_at_once_are_found_apart(
+    ranks: World, tmp_path: Path, pool: str, kernel: str, rules: set[str]
+) -> None:
+    both = System(f"harness.faults.pools:{pool}", f"harness.faults.kernels:{kernel}")
     strategy = scenarios(4, system=both, via="kernel")
     tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=5).within(2)).run(20)
-    assert tally.found.keys() == {"leak", "wrong-data"}
+    assert rules <= tally.found.keys()
 
 
 def test_rules_of_the_catalogue_exist() -> None:
@@ -91,7 +119,7 @@ def test_the_command_says_what_is_promised(tmp_path: Path) -> None:
     (fault,) = run.data["faults"]
     assert (fault["id"], fault["found"], fault["of"], fault["rules"]) == ("F17", 2, 2, ["leak"])
     assert {"median_draws", "median_seconds", "world", "steps"} <= fault.keys()
-    assert run.data["clean"] == {"draws": 5, "findings": []}
+    assert run.data["clean"] == {"draws": 5, "findings": [], "expected": {}}
     assert run.processes == []
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import count, pairwise
+from itertools import count, pairwise, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
@@ -15,8 +16,9 @@ from harness.campaign import Campaign, Limits, _Stop
 from harness.errors import UsageError
 from harness.findings import Finding, Hang, Leak
 from harness.keeper import Keeper
-from harness.program import AllGather, Allocate, Deny, Release, Scenario, Step, System, View
-from harness.reduce import reduce
+from harness.layout import DEGREES
+from harness.program import AllGather, Allocate, Ballast, Deny, Release, Scenario, Step, Straggle, System, View
+from harness.reduce import _widths, reduce
 from harness.strategies import flows, topologies
 from harness.topology import Placement, Topology
 from harness.world import World
@@ -55,6 +57,47 @@ def test_a_rank_that_matters_is_kept_wherever_it_is(odd: int) -> None:
 
 def spans_nodes(scenario: Scenario) -> bool:
     return len(set(scenario.topology.node_of)) > 1
+
+
+def step_of(scenario: Scenario, kind: type[Step]) -> Step | None:
+    return next((step for step in scenario.steps if isinstance(step, kind)), None)
+
+
+PLAIN = {
+    "seed": (Deny(0), Deny(0)),
+    "rank of a refusal": (Deny(1), Deny(0)),
+    "rank of a ballast": (Ballast("b", "tp", 1, 8), Ballast("b", "tp", 0, 8)),
+    "delay": (Straggle(1, 64), Straggle(0, 0)),
+    "sizes that differ": (Allocate("a", "tp", (64, 3)), Allocate("a", "tp", (1, 3))),
+}
+
+
+@pytest.mark.parametrize("what", PLAIN)
+def test_what_is_left_is_plain(what: str) -> None:
+    step, plain = PLAIN[what]
+
+    def fails(scenario: Scenario) -> int | None:
+        left = step_of(scenario, type(step))
+        return None if left is None or (isinstance(left, Allocate) and not differs(scenario)) else 0
+
+    left = reduce(Scenario(Topology("two", "sglang", {"tp": 2}), (step,), seed=7), fails, 0)
+    assert (left.steps, left.seed) == ((plain,), 0)
+
+
+def test_layouts_are_enumerated_in_full_and_in_order() -> None:
+    def layout(convention: str, widths: dict[str, int]) -> Topology | None:
+        try:
+            return Topology("any", convention, {name: width for name, width in widths.items() if width > 1})
+        except UsageError:
+            return None
+
+    for convention, names in DEGREES.items():
+        for world in (2, 4, 6):
+            everything = product([width for width in range(1, world + 1) if world % width == 0], repeat=len(names))
+            laid = [(values, layout(convention, dict(zip(names, values, strict=True)))) for values in everything]
+            expected = [values for values, topology in laid if topology is not None and topology.world == world]
+            ours = [widths for widths in _widths(convention, world) if layout(convention, widths) is not None]
+            assert [tuple(widths[name] for name in names) for widths in ours] == expected
 
 
 MATTERS = {
@@ -116,6 +159,13 @@ def test_what_comes_after_the_step_that_fails_is_left_out_first() -> None:
     assert tried[0].steps == whole.steps[:5]
 
 
+def test_a_single_step_after_the_one_that_fails_is_left_out_first() -> None:
+    tried: list[Scenario] = []
+    whole = layers(4)
+    reduce(whole, fails_alone(whole, tried.append), len(whole.steps) - 2)
+    assert tried[0].steps == whole.steps[:-1]
+
+
 def test_a_dear_failure_is_small_after_few_of_them() -> None:
     failures: list[Scenario] = []
 
@@ -128,7 +178,7 @@ def test_a_dear_failure_is_small_after_few_of_them() -> None:
     assert len(failures) <= 10
 
 
-def test_one_family_alone_is_tried_before_steps_one_by_one() -> None:
+def test_one_family_alone_is_tried_before_halves() -> None:
     def fails(scenario: Scenario) -> int | None:
         is_whole = {"a", "b", "c", "d"} <= {step.buffer for step in scenario.steps if isinstance(step, Allocate)}
         return len(scenario.steps) if is_whole else None
@@ -181,11 +231,11 @@ def test_a_failure_that_comes_and_goes_is_tried_again() -> None:
     assert len(reduce(layers(4), fails, 12).steps) == 1
 
 
-def test_a_failure_that_never_comes_again_is_given_up() -> None:
+def test_a_failure_that_never_comes_again_is_tried_as_often_as_asked() -> None:
     runs: list[Scenario] = []
     whole = layers(4)
-    assert reduce(whole, runs.append, 12) == whole  # type: ignore[arg-type, func-returns-value]
-    assert 0 < len(runs) < 200
+    assert reduce(whole, runs.append, 12, runs=500) == whole  # type: ignore[arg-type, func-returns-value]
+    assert len(runs) == 500
 
 
 def test_a_failure_that_stays_is_not_tried_for_as_long_as_may_be() -> None:
@@ -311,3 +361,22 @@ def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(simulation: 
     strategy = flows(4, tokens="padded", topologies=topologies(4, [four]), system=System("tests.test_reduce:NeedsFour"))
     tally = Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(3)).run(10)
     assert {found.scenario.world for found in tally.found.values()} == {4}
+
+
+def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leak, hang = (rule("shown", step=0, ranks=(0,)) for rule in (Leak, Hang))
+    broken = {layers(4): [hang, leak], layers(3): [leak], layers(2): [hang, leak], layers(1): [leak]}
+    monkeypatch.setattr("harness.campaign.examine", lambda scenario: SimpleNamespace(findings=broken[scenario]))
+    verdicts: list[int | None] = []
+
+    def tries(whole: Scenario, fails: Callable[[Scenario], int | None], *_: object) -> None:
+        verdicts.extend(map(fails, broken))
+
+    monkeypatch.setattr("harness.campaign.reduce", tries)
+    world = SimpleNamespace(run=lambda scenario: scenario)
+    campaign = campaign_of(world, tmp_path)  # type: ignore[arg-type]
+    campaign._keeper.keep(layers(4), leak, [hang, leak])
+    campaign._reduce("leak")
+    assert verdicts == [0, 0, None, 0]

@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from harness import seeds
 from harness.campaign import Campaign, Limits
-from harness.faults.catalogue import Fault
+from harness.faults.catalogue import Fault, select
 from harness.keeper import Found
-from harness.program import STREAMS, Scenario, System
-from harness.strategies import WITH_GRAPHS, flows, scenarios
+from harness.program import STREAMS, Scenario, System, hazards
+from harness.strategies import WITH_GRAPHS, Tokens, flows, scenarios
 from harness.world import World
 
 LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
 SHRINK_SECONDS = 20.0
+UNPADDED: tuple[Tokens, ...] = ("engine", "uneven")
+(UNEVEN,) = select(["F20"])
 
 
 class Hunt(msgspec.Struct, frozen=True):
@@ -134,7 +136,7 @@ def _order(found: Found) -> int:
 
 def sound(size: int, by_address: bool = False) -> st.SearchStrategy[Scenario]:
     """Everything right: the default system and a pool for each group, free programs with and without graphs and
-    further streams, and flows, by both collectives.
+    further streams, and flows, by both collectives. What their scenarios may break all the same says `expected`.
 
     Over an allocator that chooses `by_address` (`harness.platforms`), a pool for each group is not right, and none
     has always stopped to grow after two equal layers.
@@ -143,6 +145,13 @@ def sound(size: int, by_address: bool = False) -> st.SearchStrategy[Scenario]:
     free = [scenarios(size, system=system) for system in systems]
     graphs = [scenarios(size, system=system, max_steps=WITH_GRAPHS, graphs=True) for system in systems]
     streams = [scenarios(size, system=system, streams=STREAMS) for system in systems]
-    layers = [flows(size, tokens=tokens) for tokens in ("engine", "uneven")]
+    layers = [flows(size, tokens=tokens, system=system) for tokens in UNPADDED for system in systems]
     padded = [flows(size, tokens="padded", system=system, steady=not by_address) for system in systems]
     return st.one_of(*free, *graphs, *streams, *layers, *padded)
+
+
+def expected(scenario: Scenario) -> tuple[str, ...]:
+    """The rules that a right system may break: a pool for each group where sizes differ between the ranks of one, and
+    nothing lets them agree. Planted as a fault it is F20."""
+    is_uneven = "uneven" in hazards(scenario.steps, scenario.topology)
+    return UNEVEN.rules if is_uneven and scenario.system.pool == "per-group" else ()

@@ -159,6 +159,8 @@ def faults(console: Console, outcomes: Sequence[Outcome], clean: Tally) -> None:
     table(console, columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
     found = ", ".join(clean.found) or "no finding"
     console.print(f"Without a fault: {clean.draws} draws, {found}.", highlight=False)
+    for rule, draws in clean.expected.items():
+        console.print(f"  expected in {draws} draw(s), of unequal sizes without agreement: {rule}", highlight=False)
 
 
 def agreement(console: Console, compared: Agreement, names: tuple[str, str]) -> None:
