@@ -33,7 +33,7 @@ EvidenceOption = Annotated[
 ShrinkOption = Annotated[
     float,
     typer.Option(
-        min=0, metavar="SECONDS", help="About how long findings are made smaller; a run under way is finished."
+        min=0, metavar="SECONDS", help="About how long each finding is made smaller; a run under way is finished."
     ),
 ]
 DeadlineOption = Annotated[

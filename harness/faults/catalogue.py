@@ -16,7 +16,7 @@ from harness.strategies import WITH_GRAPHS, flows, on_nodes, scenarios
 
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.faults.pools", "harness.faults.kernels"
-SPINS = "ranks that share a GPU meet on the host, so that no barrier runs on the device; it needs a GPU a rank"
+SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
 
 
 class Fault(msgspec.Struct, frozen=True):

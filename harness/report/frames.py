@@ -27,7 +27,7 @@ ASLEEP = re.compile(r"\bharness/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 
 def places(record: Record) -> Iterator[str]:
     """A line for each place where ranks of a hang are, such as
-    `rank 1: in ncclCommWindowRegister (libnccl.so.2) < register (communicator.py:53)`."""
+    `rank 0: in ncclCommWindowRegister (dev_runtime.cc:1862) < NcclCommunicator._register (communicator.py:55)`."""
     found: dict[str, list[int]] = {}
     for stack in record.stacks:
         found.setdefault(" < ".join(map(_short, _telling(stack.frames))), []).append(stack.rank)

@@ -22,8 +22,8 @@ def common(draw: st.DrawFn, world: int = 8, *, pools: Sequence[str], via: Via = 
     """Free programs of every convention, on up to three streams, and layers of flows, each with one of `pools` and
     either kind of sites.
 
-    All ranks are on one node, and nothing is drawn that a right system may not survive: on GPUs a hang costs the
-    whole deadline. `world` is at least 2.
+    All ranks are on one node, and nothing is drawn that a right system may not survive: on GPUs a hang may cost
+    the whole deadline. `world` is at least 2.
     """
     system = System(draw(st.sampled_from(pools)), sites=draw(st.sampled_from(SITES)))
     if draw(st.booleans()):
