@@ -18,7 +18,8 @@ from harness.findings import Finding, Hang, Leak
 from harness.keeper import Keeper
 from harness.layout import DEGREES
 from harness.program import AllGather, Allocate, Ballast, Deny, Release, Scenario, Step, Straggle, System, View
-from harness.reduce import _widths, reduce
+from harness.reduce import reduce
+from harness.smaller import widths_of
 from harness.strategies import flows, topologies
 from harness.topology import Placement, Topology
 from harness.world import World
@@ -96,7 +97,7 @@ def test_layouts_are_enumerated_in_full_and_in_order() -> None:
             everything = product([width for width in range(1, world + 1) if world % width == 0], repeat=len(names))
             laid = [(values, layout(convention, dict(zip(names, values, strict=True)))) for values in everything]
             expected = [values for values, topology in laid if topology is not None and topology.world == world]
-            ours = [widths for widths in _widths(convention, world) if layout(convention, widths) is not None]
+            ours = [widths for widths in widths_of(convention, world) if layout(convention, widths) is not None]
             assert [tuple(widths[name] for name in names) for widths in ours] == expected
 
 
