@@ -8,13 +8,20 @@ import typer
 
 from harness.evidence import NAMES
 from harness.program import Sites
+from harness.systems import POOLS
 
 Substrate = Literal["auto", "sim", "nccl"]
 SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where a GPU and NCCL 2.27 are found.")]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
 ]
-PoolOption = Annotated[str | None, typer.Option(metavar="NAME|module:attr", help="The pool policy under test.")]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|module:attr",
+        help=f"The pool policy under test: {', '.join(POOLS)}, or yours. Default: that of the scenario, or deferred.",
+    ),
+]
 SitesOption = Annotated[Sites, typer.Option(help="Buffer sites name the group they are asked for, or always tp.")]
 CollectivesOption = Annotated[
     str | None,
@@ -37,5 +44,11 @@ ShrinkOption = Annotated[
     ),
 ]
 DeadlineOption = Annotated[
-    float | None, typer.Option(min=1, metavar="SECONDS", help="Longest a draw may take before it is a hang.")
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Longest a draw may take before it is a hang. Default: 20 on sim, 30 on nccl, "
+        "90 where ranks take turns on a GPU.",
+    ),
 ]

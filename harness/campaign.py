@@ -71,6 +71,8 @@ class Tally(msgspec.Struct):
     layouts: set[Any] = msgspec.field(default_factory=set)
     groups: set[Any] = msgspec.field(default_factory=set)
     found: dict[str, Found] = msgspec.field(default_factory=dict)
+    settled: int | None = None
+    """Draws after the first finding with which it ended, before those that were asked for."""
     expected: dict[str, int] = msgspec.field(default_factory=dict)
     """Draws that broke a rule which their strategy had marked, by rule."""
 
@@ -236,6 +238,7 @@ class Campaign:
             return False
         first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
         if self.tally.draws >= first + self._limits.more:
+            self.tally.settled = self._limits.more
             return True
         return self._known > self._limits.known_seconds or (self._limit is not None and self.tally.draws >= self._limit)
 

@@ -57,6 +57,8 @@ from harness.world import World
 
 INTERRUPTED = 130
 SHRINK_SECONDS = Limits().seconds
+DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
+HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 SMALLEST = 2
 """Ranks that a layer's communication needs."""
 
@@ -76,7 +78,7 @@ _OptionError: Any = typer.BadParameter.__mro__[2]
 
 @app.command()
 def fuzz(
-    draws: Annotated[int | None, typer.Option(min=1, help="Default 300, or no limit with --minutes.")] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
     substrate: SubstrateOption = "auto",
     world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
@@ -96,9 +98,7 @@ def fuzz(
         typer.Option(help="Whether flows pad: as the engine would, always, or only the last batch."),
     ] = "engine",
     sites: SitesOption = "explicit",
-    hazards: Annotated[
-        list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help="Also draw these; repeatable.")
-    ] = None,
+    hazards: Annotated[list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help=HAZARDOUS)] = None,
     graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs, captured and replayed.")] = False,
     streams: Annotated[
         int, typer.Option(min=1, max=STREAMS, metavar="N", help="Allocate and run on up to N streams, chosen by step.")
@@ -292,14 +292,24 @@ def _possible(via: Via, world: World) -> Via:
     return "library"
 
 
+def _run_command() -> object:
+    """The status of the command that was asked for. Raises `KeyboardInterrupt` after Ctrl-C, whatever became of it."""
+    try:
+        status = app(standalone_mode=False)
+    except Exception:
+        interrupts.check()
+        raise
+    interrupts.check()
+    return status
+
+
 def main() -> None:
     """Entry point: turns every expected error into one sentence and its exit status."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     set_hypothesis_home_dir(cache / "symm-harness")  # or it leaves a folder wherever the command runs
     interrupts.heed()
     try:
-        status = app(standalone_mode=False)
-        interrupts.check()
+        status = _run_command()
     except (UsageError, _OptionError) as error:
         text = error.format_message() if isinstance(error, _OptionError) else str(error)
         sys.stderr.write(f"symm: {' '.join(text.split())}\n")

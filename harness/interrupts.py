@@ -2,7 +2,8 @@
 
 Invariant: once Ctrl-C was pressed in `symm`, no further scenario is run, and the command ends as interrupted. Python
 raises `KeyboardInterrupt` wherever it happens to be, and drops it where that is a finalizer or a callback of the
-garbage collector (Hypothesis has one), with no more than a line on stderr.
+garbage collector (Hypothesis has one), with no more than a line on stderr; or what it interrupts fails over it, as
+Hypothesis does in the middle of a draw.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ def heed() -> None:
         sys.unraisablehook = _report
 
 
+def pressed() -> bool:
+    """Whether there was one that ought to have ended what this process does."""
+    return _pressed
+
+
 def check() -> None:
-    """Raise `KeyboardInterrupt` if there was one that ought to have ended what this process does."""
+    """Raise `KeyboardInterrupt` if there was one."""
     if _pressed:
         raise KeyboardInterrupt
 

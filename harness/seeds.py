@@ -11,6 +11,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
@@ -88,9 +89,12 @@ def name_for(rule: str, scenario: Scenario) -> str:
 
 
 def check_folder(path: Path) -> None:
-    """Raise `UsageError` now if seed files could not be kept in `path` later. Makes nothing."""
+    """Raise `UsageError` now if seed files could not be kept in `path` later. Leaves nothing."""
     existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
     if not existing.is_dir():
         raise UsageError(f"seeds directory {path}: {existing} is not a directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"seeds directory {path}: {existing} is not writable")
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UsageError(f"seeds directory {path}: {existing} is not writable ({error.strerror})") from error

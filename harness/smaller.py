@@ -207,11 +207,13 @@ def _replaced(scenario: Scenario, index: int, step: Step) -> Iterator[Scenario]:
 
 
 def _fewer(elements: Elements) -> Iterator[Elements]:
-    """Where ranks differ, one rank's number halved. What is the same everywhere is no more than is needed."""
-    if isinstance(elements, tuple):
-        for rank, number in enumerate(elements):
-            if number > 1:
-                yield (*elements[:rank], number // 2, *elements[rank + 1 :])
+    """Half of a number; where ranks differ, one rank's number halved."""
+    if isinstance(elements, int):
+        yield from [elements // 2] * (elements > 1)
+        return
+    for rank, number in enumerate(elements):
+        if number > 1:
+            yield (*elements[:rank], number // 2, *elements[rank + 1 :])
 
 
 def _plain_steps(step: Step) -> Iterator[Step]:
@@ -219,6 +221,8 @@ def _plain_steps(step: Step) -> Iterator[Step]:
         yield msgspec.structs.replace(step, rank=0)
     if isinstance(step, Straggle):
         yield msgspec.structs.replace(step, milliseconds=step.milliseconds // 2)
+    if isinstance(step, Ballast):
+        yield from (msgspec.structs.replace(step, size=size) for size in _fewer(step.size))
     if not isinstance(step, AllGather | ReduceScatter):
         return
     part, whole = ("source", "output") if isinstance(step, AllGather) else ("output", "source")
@@ -236,6 +240,7 @@ def _plain_steps(step: Step) -> Iterator[Step]:
     for name, value in plain.items():
         if hasattr(step, name):
             yield msgspec.structs.replace(step, **{name: value})
+    yield from (msgspec.structs.replace(step, count=count) for count in _fewer(step.count))
 
 
 def _needed(scenario: Scenario, allocated: Allocate) -> Elements:

@@ -15,6 +15,7 @@ from harness.oracle import judge
 from harness.program import Scenario, Sites
 from harness.replay import with_system
 from harness.report.frames import places
+from harness.report.listing import listing
 from harness.world import World
 
 
@@ -49,9 +50,11 @@ class TestedWorld:
         findings = judge(draw)
         if findings:
             found = self._keeper().keep(scenario, findings[0], findings)
-            findings[0].add_note(f"seed file: {found.seed_file}")
+            for line in listing(scenario, findings[0].step):
+                findings[0].add_note(line)
             for place in places(findings[0].record()):
                 findings[0].add_note(place)
+            findings[0].add_note(f"seed file: {found.seed_file}")
             raise findings[0]
         return draw
 

@@ -7,6 +7,7 @@ another's wreckage.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -253,6 +254,13 @@ def _same_nodes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return [one.index(node) for node in one] == [other.index(node) for node in other]
 
 
+def _place(text: str) -> str:
+    """Where a traceback's first exception was raised, in brackets."""
+    first, *_ = text.split("\n\nThe above exception was")
+    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\S+)', first)
+    return " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
+
+
 def _reply(index: int, connection: Connection, system: System) -> dict[int, str]:
     """Nothing for a rank that is done, what broke for one that is not. Raises what is wrong with the request."""
     try:
@@ -264,7 +272,7 @@ def _reply(index: int, connection: Connection, system: System) -> dict[int, str]
             return {index: words}
         case ("raised", where, error, text):
             name = system.pool if where == "pool" else system.collectives
-            raise PluginError(f"{where} {name!r} raised on rank {index}: {error}") from RuntimeError(text)
+            raise PluginError(f"{where} {name!r} raised on rank {index}: {error}{_place(text)}") from RuntimeError(text)
         case ("refused", error):
             raise PluginError(error)
         case ("failed", error, text):

@@ -36,11 +36,28 @@ cli.main()
 """
 
 
-def test_ctrl_c_in_a_finalizer_ends_the_command(tmp_path: Path) -> None:
+COVERED = """
+import signal, sys
+from harness import cli, world
+
+def pressing(self, scenario):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        assert not "what Hypothesis was in the middle of"
+
+world.World.run = pressing
+sys.argv = ["symm", "fuzz", "--draws", "30", "--world", "2", "--substrate", "sim"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("way", [DROPPED, COVERED], ids=["in a finalizer", "under another error"])
+def test_ctrl_c_that_python_loses_ends_the_command(tmp_path: Path, way: str) -> None:
     mark = new_mark()
     root = Path(__file__).parents[1]
     run = subprocess.run(
-        [sys.executable, "-c", DROPPED],
+        [sys.executable, "-c", way],
         cwd=tmp_path,
         env={**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)},
         capture_output=True,

@@ -13,6 +13,7 @@ import pytest
 
 import harness.pools  # noqa: F401  (torch, which a run inside this process would otherwise load and unload)
 from harness import seeds
+from harness.report.listing import listing
 from tests.processes import left, new_mark
 
 PROPERTY = """
@@ -166,6 +167,11 @@ def test_a_failure_names_a_seed_file_with_the_scenario(seed: seeds.Seed) -> None
 
 def test_a_failure_shows_the_finding_of_its_seed_file(failed: Played, seed: seeds.Seed) -> None:
     assert f"{seed.findings[0].rule}: {seed.findings[0].explanation}" in failed.out
+
+
+def test_a_failure_shows_the_program_as_it_ran(failed: Played, seed: seeds.Seed) -> None:
+    """The scenario that Hypothesis drew names another pool."""
+    assert all(line in failed.out for line in listing(seed.scenario, seed.findings[0].step))
 
 
 def test_a_run_that_fails_leaves_seed_files_and_nothing_half_written(failed: Played) -> None:

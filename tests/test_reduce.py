@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import StringIO
 from itertools import count, pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
+from rich.console import Console
 
 from harness.campaign import Campaign, Limits, _Stop
 from harness.errors import UsageError
@@ -19,6 +21,7 @@ from harness.keeper import Keeper
 from harness.layout import DEGREES
 from harness.program import AllGather, Allocate, Ballast, Deny, Release, Scenario, Step, Straggle, System, View
 from harness.reduce import reduce
+from harness.report import terminal
 from harness.smaller import widths_of
 from harness.strategies import flows, topologies
 from harness.topology import Placement, Topology
@@ -67,7 +70,7 @@ def step_of(scenario: Scenario, kind: type[Step]) -> Step | None:
 PLAIN = {
     "seed": (Deny(0), Deny(0)),
     "rank of a refusal": (Deny(1), Deny(0)),
-    "rank of a ballast": (Ballast("b", "tp", 1, 8), Ballast("b", "tp", 0, 8)),
+    "rank and size of a ballast": (Ballast("b", "tp", 1, 8), Ballast("b", "tp", 0, 1)),
     "delay": (Straggle(1, 64), Straggle(0, 0)),
     "sizes that differ": (Allocate("a", "tp", (64, 3)), Allocate("a", "tp", (1, 3))),
 }
@@ -381,3 +384,10 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
     campaign._keeper.keep(layers(4), leak, [hang, leak])
     campaign._reduce("leak")
     assert verdicts == [0, 0, None, 0]
+
+
+def test_a_campaign_says_that_a_finding_ended_it(simulation: World, tmp_path: Path) -> None:
+    text = StringIO()
+    for scenario in (LEAKING, Scenario(TWO, layers(2).steps)):
+        terminal.summary(Console(file=text), campaign_of(simulation, tmp_path, scenario).run(20))
+    assert text.getvalue().count("Ended 1 draws after the first finding.") == 1

@@ -175,6 +175,12 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere.json") == "No such file or directory"
 
 
+def test_a_place_that_takes_no_file_is_refused_at_once() -> None:
+    """Even of an administrator, who may write anywhere."""
+    with pytest.raises(UsageError, match=r"seeds directory /proc/kept: /proc is not writable \("):
+        seeds.check_folder(Path("/proc/kept"))
+
+
 def test_an_empty_name_is_shown_as_such() -> None:
     """As a shell gives it for a variable that is not set."""
     with pytest.raises(seeds.SeedError, match="seed file '': "):

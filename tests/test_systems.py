@@ -51,3 +51,14 @@ def test_what_the_package_lists_is_there_and_no_module_hides_it(name: str) -> No
 def test_what_the_package_does_not_list_is_not_there() -> None:
     with pytest.raises(AttributeError, match="module 'harness' has no attribute 'puddle'"):
         _ = harness.puddle
+
+
+class NeverClosed:
+    def __init__(self, context: object) -> None: ...
+
+    def use(self, group: object) -> None: ...
+
+
+def test_a_pool_without_a_method_is_refused_before_ranks_start() -> None:
+    with pytest.raises(PluginError, match=r"pool 'tests\.test_systems:NeverClosed' has no method 'close'"):
+        systems.check_system("tests.test_systems:NeverClosed", None)

@@ -351,8 +351,8 @@ def test_a_pool_that_raises_ends_the_draw_with_its_words(ranks: World) -> None:
         ranks.run(scenario(pool="Raises"))
 
 
-def test_a_pool_that_raises_is_named(ranks: World) -> None:
-    with pytest.raises(PluginError, match=r"tests\.unruly:Raises"):
+def test_a_pool_that_raises_is_named_with_the_place(ranks: World) -> None:
+    with pytest.raises(PluginError, match=r"tests\.unruly:Raises.* \(in misbehave, unruly\.py:\d+\)$"):
         ranks.run(scenario(pool="Raises"))
 
 

@@ -31,5 +31,13 @@ def load_pool(name: str) -> PoolFactory:
     found = load_attribute("pool", name, BUILT_IN)
     if not callable(found):
         raise PluginError(f"pool {name!r} is not callable; it is built with the rank's context")
+    for method in ("use", "close"):
+        if _is_plain(found) and not hasattr(found, method):
+            raise PluginError(f"pool {name!r} has no method {method!r}")
     factory: PoolFactory = found
     return factory
+
+
+def _is_plain(found: object) -> bool:
+    """Whether it is a class whose instances are its own, so that it can be asked for methods before it is built."""
+    return isinstance(found, type) and not any("__new__" in vars(cls) for cls in found.__mro__[:-1])

@@ -21,6 +21,7 @@ from harness.keeper import Found
 from harness.matrix import Cell
 from harness.program import Scenario
 from harness.report.frames import places
+from harness.report.listing import listing
 from harness.topology import Topology
 
 LONGEST = 10
@@ -73,6 +74,8 @@ def summary(console: Console, tally: Tally) -> None:
         f"{f'{len(tally.found)} rule(s) broken' if tally.found else 'no finding'}.",
         highlight=False,
     )
+    if tally.settled is not None:
+        console.print(f"Ended {tally.settled} draws after the first finding.", highlight=False)
     for found in tally.found.values():
         _found(console, found)
 
@@ -90,35 +93,11 @@ def _found(console: Console, found: Found) -> None:
 
 def finding(console: Console, record: Record, scenario: Scenario) -> None:
     """A finding with the program it rests on, the step where it shows marked, and where ranks are that hung."""
-    lines = [record.explanation, "", *_program(scenario, record.step)]
+    lines = [record.explanation, "", *listing(scenario, record.step)]
     stacks = [*places(record)]
     if stacks:
         lines += ["", *stacks]
     console.print(Panel(escape("\n".join(lines)), title=escape(record.rule), title_align="left", highlight=False))
-
-
-def _program(scenario: Scenario, marked: int) -> Iterable[str]:
-    topology = scenario.topology
-    degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
-    nodes = len(set(topology.node_of))
-    where = f"{scenario.world} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
-    system = f"pool {scenario.system.pool}"
-    if scenario.system.sites != "explicit":
-        system += f" · sites {scenario.system.sites}"
-    yield f"{topology.convention} {degrees} · {where} · {system} · seed {scenario.seed}"
-    for index, step in enumerate(scenario.steps):
-        yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
-
-
-def _step(step: object) -> str:
-    fields = []
-    for name in step.__struct_fields__:  # type: ignore[attr-defined]
-        value = getattr(step, name)
-        if value is None or value is False or (name == "stream" and value == 0):
-            continue
-        shown = f"{value.buffer}+{value.offset}" if hasattr(value, "offset") else value
-        fields.append(f"{name}={shown}")
-    return f"{step.kind} {' '.join(fields)}"  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -156,9 +135,11 @@ def faults(console: Console, outcomes: Sequence[Outcome], clean: Tally) -> None:
         rules = "\n".join(map(str, outcome.rules))
         rows.append((said["id"], outcome.fault.name, found, rules, said["median_draws"], said["median_seconds"], size))
     columns = "fault", "name", "found", "rules", "draws", "seconds", "ranks, steps"
-    table(console, columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
+    if rows:
+        table(console, columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
     found = ", ".join(clean.found) or "no finding"
-    console.print(f"Without a fault: {clean.draws} draws, {found}.", highlight=False)
+    if clean.draws:
+        console.print(f"Without a fault: {clean.draws} draws, {found}.", highlight=False)
     for rule, draws in clean.expected.items():
         console.print(f"  expected in {draws} draw(s), of unequal sizes without agreement: {rule}", highlight=False)
 
@@ -186,7 +167,7 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
     more = len(found.differences) - LONGEST
     marked = next((each.where.step for each in found.differences), ANYWHERE)
     lines = [f"and {more} more", ""] if more > 0 else [""]
-    program = "\n".join(map(escape, [*lines, *_program(found.scenario, marked)]))
+    program = "\n".join(map(escape, [*lines, *listing(found.scenario, marked)]))
     console.print(Panel(Group(sides, program), title=escape(found.fact), title_align="left", highlight=False))
     console.print(
         f"  found after {found.draws_to_find} draws, shrunk to {found.scenario.world} ranks and "

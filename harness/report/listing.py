@@ -1,0 +1,38 @@
+"""A scenario as people read it: its layout and system, then a line a step.
+
+Invariant: the text needs no terminal; it serves the command line and the notes of a failing test alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.program import Scenario
+from harness.systems import KERNELS
+
+
+def listing(scenario: Scenario, marked: int) -> Iterator[str]:
+    """The lines; an arrow marks step `marked`."""
+    topology = scenario.topology
+    degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
+    nodes = len(set(topology.node_of))
+    where = f"{scenario.world} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
+    system = f"pool {scenario.system.pool}"
+    if scenario.system.collectives not in KERNELS:
+        system += f" · collectives {scenario.system.collectives}"
+    if scenario.system.sites != "explicit":
+        system += f" · sites {scenario.system.sites}"
+    yield f"{topology.convention} {degrees} · {where} · {system} · seed {scenario.seed}"
+    for index, step in enumerate(scenario.steps):
+        yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
+
+
+def _step(step: object) -> str:
+    fields = []
+    for name in step.__struct_fields__:  # type: ignore[attr-defined]
+        value = getattr(step, name)
+        if value is None or value is False or (name == "stream" and value == 0):
+            continue
+        shown = f"{value.buffer}+{value.offset}" if hasattr(value, "offset") else value
+        fields.append(f"{name}={shown}")
+    return f"{step.kind} {' '.join(fields)}"  # type: ignore[attr-defined]
