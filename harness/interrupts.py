@@ -23,13 +23,8 @@ def heed() -> None:
         sys.unraisablehook = _report
 
 
-def pressed() -> bool:
-    """Whether there was one that ought to have ended what this process does."""
-    return _pressed
-
-
 def check() -> None:
-    """Raise `KeyboardInterrupt` if there was one."""
+    """Raise `KeyboardInterrupt` if there was one that ought to have ended what this process does."""
     if _pressed:
         raise KeyboardInterrupt
 
