@@ -72,7 +72,7 @@ class Tally(msgspec.Struct):
     groups: set[Any] = msgspec.field(default_factory=set)
     found: dict[str, Found] = msgspec.field(default_factory=dict)
     settled: int | None = None
-    """Draws after the first finding with which it ended, before those that were asked for."""
+    """Draws after the first finding, where these ended it and not the number asked for."""
     expected: dict[str, int] = msgspec.field(default_factory=dict)
     """Draws that broke a rule which their strategy had marked, by rule."""
 
@@ -147,6 +147,7 @@ class Campaign:
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
+        self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
     def _batch(self, number: int) -> None:
@@ -236,11 +237,15 @@ class Campaign:
             return True
         if self._failed_at is not None:
             return False
-        first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
-        if self.tally.draws >= first + self._limits.more:
-            self.tally.settled = self._limits.more
+        if self._is_settled or self._known > self._limits.known_seconds:
             return True
-        return self._known > self._limits.known_seconds or (self._limit is not None and self.tally.draws >= self._limit)
+        return self._limit is not None and self.tally.draws >= self._limit
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether enough draws have followed the first finding."""
+        first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
+        return self.tally.draws >= first + self._limits.more
 
     def _count(self, draw: Draw, verdict: Verdict, seconds: float, is_expected: bool) -> None:
         tally = self.tally

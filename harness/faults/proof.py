@@ -153,5 +153,6 @@ def sound(size: int, by_address: bool = False) -> st.SearchStrategy[Scenario]:
 def expected(scenario: Scenario) -> tuple[str, ...]:
     """The rules that a right system may break: a pool for each group where sizes differ between the ranks of one, and
     nothing lets them agree. Planted as a fault it is F20."""
-    is_uneven = "uneven" in hazards(scenario.steps, scenario.topology)
-    return UNEVEN.rules if is_uneven and scenario.system.pool == "per-group" else ()
+    if scenario.system.pool != "per-group" or "uneven" not in hazards(scenario.steps, scenario.topology):
+        return ()
+    return UNEVEN.rules

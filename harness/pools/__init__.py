@@ -31,9 +31,9 @@ def load_pool(name: str) -> PoolFactory:
     found = load_attribute("pool", name, BUILT_IN)
     if not callable(found):
         raise PluginError(f"pool {name!r} is not callable; it is built with the rank's context")
-    for method in ("use", "close"):
-        if _is_plain(found) and not hasattr(found, method):
-            raise PluginError(f"pool {name!r} has no method {method!r}")
+    missing = next((method for method in ("use", "close") if not hasattr(found, method)), None)
+    if missing is not None and _is_plain(found):
+        raise PluginError(f"pool {name!r} has no method {missing!r}")
     factory: PoolFactory = found
     return factory
 

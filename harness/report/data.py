@@ -64,11 +64,8 @@ def faults(outcomes: Sequence[Outcome], clean: Tally, environment: dict[str, Any
     return {
         "schema": SCHEMA,
         "faults": [outcome.as_data() for outcome in outcomes],
-        "clean": {
-            "draws": clean.draws,
-            "findings": [found.finding.rule for found in clean.found.values()],
-            "expected": clean.expected,
-        },
+        "clean": {"draws": clean.draws, "findings": [found.finding.rule for found in clean.found.values()]},
+        "expected": clean.expected,
         "environment": environment,
     }
 
