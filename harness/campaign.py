@@ -172,7 +172,7 @@ class Campaign:
             return  # every batch starts from the same simplest example
         began = time.monotonic()
         try:
-            draw = self.world.run(scenario)
+            draw = self.world.run(scenario, hurried=self._failed_at is not None)
             verdict = examine(draw)
             seconds = time.monotonic() - began
             findings = self._unexpected(scenario, verdict)
@@ -216,7 +216,7 @@ class Campaign:
 
         def fails(scenario: Scenario) -> int | None:
             try:
-                draw = self.world.run(scenario)
+                draw = self.world.run(scenario, hurried=True)
             except PluginError:  # the system under test takes no such scenario; it was found on another
                 return None
             self.tally.shrinking += 1

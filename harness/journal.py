@@ -1,6 +1,12 @@
-"""A rank's journal: its events in a fixed piece of shared memory, readable by the parent at any time."""
+"""A rank's journal: its events in a fixed piece of shared memory, readable by the parent at any time.
+
+Invariant: whoever reads sees whole events, and never waits for the rank.
+"""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -50,3 +56,22 @@ class Journal:
             events.append(_decoder.decode(memory[at + 4 : at + 4 + size]))
             at += 4 + size
         return tuple(events)
+
+
+class Silence:
+    """How long nothing has been written to any of these journals, as far as one looks."""
+
+    def __init__(self, journals: Sequence[Journal]) -> None:
+        self._journals = journals
+        self._lengths: list[int] = []
+        self._since = time.monotonic()
+        self.longest = 0.0
+        """Seconds of the longest silence that was seen."""
+
+    def seconds(self) -> float:
+        """Seconds since the last look that found something new. Call it often."""
+        lengths, now = [journal.length for journal in self._journals], time.monotonic()
+        self.longest = max(self.longest, now - self._since)
+        if lengths != self._lengths:
+            self._lengths, self._since = lengths, now
+        return now - self._since

@@ -20,8 +20,8 @@ NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
 TORCH_OF_ONE_CHOICE = (2, 13)
 """From which on the allocator chooses the same block on every rank, whatever the addresses."""
-TURNS_DEADLINE = 90.0
-"""Seconds that a draw may take where ranks take turns on a GPU."""
+TURNS_DEADLINE, TURNS_PATIENCE = 90.0, 30.0
+"""The same for ranks that take turns on a GPU."""
 
 
 class Platform(msgspec.Struct, frozen=True):
@@ -30,6 +30,9 @@ class Platform(msgspec.Struct, frozen=True):
     name: str
     why: str
     deadline: float
+    """Seconds after which a draw is a hang."""
+    patience: float
+    """Least seconds of silence after which a hurried draw is one (`World.patience`)."""
     environment: dict[str, str] = {}
     preload: tuple[str, ...] = ()
     gpus: int = 0
@@ -51,10 +54,10 @@ class Platform(msgspec.Struct, frozen=True):
     def on(self, served: Mps) -> Platform:
         """The same, with ranks that share GPUs as `served` lets them."""
         why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"
-        deadline = self.deadline if served.serves else TURNS_DEADLINE
+        times = {} if served.serves else {"deadline": TURNS_DEADLINE, "patience": TURNS_PATIENCE}
         environment = {**self.environment, **served.environment}
         recovery = RECOVERY if served.serves else 0.0
-        return msgspec.structs.replace(self, why=why, deadline=deadline, environment=environment, recovery=recovery)
+        return msgspec.structs.replace(self, why=why, environment=environment, recovery=recovery, **times)
 
     def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
         """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""
@@ -85,6 +88,7 @@ def _sim(why: str, evidence: Sequence[str]) -> Platform:
         "sim",
         why,
         deadline=20.0,
+        patience=1.0,
         environment={"TRITON_INTERPRET": "1"},
         preload=("harness.substrate.sim.warm",),
         evidence=tuple(kind.name for kind in on_sim(evidence)),
@@ -128,6 +132,7 @@ def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) ->
         "nccl",
         f"{len(found)} GPU(s) and NCCL {'.'.join(map(str, version))}",
         deadline=30.0,
+        patience=4.0,
         environment=environment,
         preload=("nccl.core", "harness.substrate.nccl.substrate"),
         gpus=len(found),

@@ -38,9 +38,8 @@ class Rendezvous:
         column[self._me] = target
         futex.wake(self._address(field, self._me))
         if column.min() < target:
-            self.note(field, target)
-            self._sleep(field, column, target)
-            self.note(field, 0)
+            with self._noted(field, target):
+                self._sleep(field, column, target)
 
     def _sleep(self, field: int, column: NDArray[np.int64], target: int) -> None:
         """Wait for the last member; at first awake, as ranks that do the same arrive together."""
@@ -72,14 +71,23 @@ class Rendezvous:
         column = self._rows[:, field]
         target = int(column[self._me]) + 1
         column[self._me] = target
-        self.note(field, target)
         try:
-            yield
+            with self._noted(field, target):
+                yield
         except BaseException:
             column[self._me] = target - 1
             raise
+
+    @contextmanager
+    def _noted(self, field: int, target: int) -> Iterator[None]:
+        """Under it, this rank waits for `target` in `field`; after it, for what it waited for before."""
+        before = self._waiting.copy()
+        self.note(field, target)
+        try:
+            yield
         finally:
-            self.note(field, 0)
+            self._waiting[1:] = before[1:]
+            self._waiting[0] = before[0]
 
     def next_epoch(self) -> int:
         """The next epoch of the group's kernel barrier."""

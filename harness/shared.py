@@ -27,8 +27,10 @@ STAGING_BYTES = 4 << 20
 ARENA_BYTES = 512 << 20
 WORDS_WAITING = 4
 
-REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE = range(6)
+REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE, CALL = range(7)
 """Fields of a communicator's row: one sequence number for each kind of rendezvous."""
+WITHIN = (REGISTER, CALL)
+"""Those of calls into another library, which may fail on some ranks and not on others."""
 PAYLOAD = {REGISTER: 8, AGREE: 12}
 """First of the fields through which members hand each other up to three words, for each rendezvous that does."""
 EPOCH = 15

@@ -46,10 +46,11 @@ class TestedWorld:
         The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
         """
         scenario = with_system(scenario, *self._system)
-        draw = self._world.run(scenario)
+        keeper = self._keeper()
+        draw = self._world.run(scenario, hurried=bool(keeper.found))
         findings = judge(draw)
         if findings:
-            found = self._keeper().keep(scenario, findings[0], findings)
+            found = keeper.keep(scenario, findings[0], findings)
             for line in listing(scenario, findings[0].step):
                 findings[0].add_note(line)
             for place in places(findings[0].record()):

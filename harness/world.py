@@ -7,7 +7,7 @@ another's wreckage.
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,22 +18,18 @@ import msgspec
 
 from harness import interrupts, mps
 from harness.crew import Crew, StartMethod
-from harness.draw import Draw, Fate, State
-from harness.errors import MachineError, PluginError, UsageError
-from harness.launcher import RankProcess, death
+from harness.draw import Draw
+from harness.errors import MachineError, UsageError
 from harness.layout import Group
 from harness.platforms import Platform, choose
-from harness.program import Scenario, System
-from harness.rendezvous import deadlocked
-from harness.shared import REGISTER, SLOTS, SharedMemory
-from harness.stacks import take
+from harness.program import Scenario, Step, Straggle
+from harness.shared import SLOTS, WITHIN, SharedMemory
 from harness.trace import Trace
+from harness.watch import Watch
 
-POLL = 0.05
-ENDED = "ended"
 CALL_DEADLINE = 300.0
-GRACE = 0.5
-"""Seconds for the other ranks to say what befell them, once one has died or broken."""
+TIMES_THE_LONGEST = 10
+"""How much longer than ever before all ranks must have been silent to be taken for stuck, in a draw that is hurried."""
 
 
 class World:
@@ -59,6 +55,7 @@ class World:
         platform = choose(substrate, size, evidence)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
+        self._longest_silence = 0.0
         self._slots: dict[Group, int] = {}
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
@@ -92,13 +89,24 @@ class World:
         """What the first rank says of itself: versions and features of its substrate."""
         return self._crew.facts
 
+    @property
+    def patience(self) -> float:
+        """Seconds without a word of any rank after which a hurried draw is a hang: ten times the longest silence in
+        the draws that ended well, and no less than the substrate's least. A pause that the program asks for is not
+        counted."""
+        return max(self.platform.patience, TIMES_THE_LONGEST * self._longest_silence)
+
     def close(self) -> None:
         """End every process and release the shared memory. May be called twice."""
         self._held.close()
 
-    def run(self, scenario: Scenario) -> Draw:
+    def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
         """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
-        scenario does not fit the world; everything else a rank can do is in the draw's fates."""
+        scenario does not fit the world; everything else a rank can do is in the draw's fates.
+
+        A `hurried` draw is for smaller cases of what has failed: it is a hang as soon as all ranks have been silent
+        for `patience` seconds, and not only at the deadline.
+        """
         interrupts.check()
         if scenario.world > self.size:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
@@ -118,9 +126,15 @@ class World:
             for rank in taking_part:
                 rank.send(message)
             groups = {slot: group for group, slot in slots.items()}
-            fates = self._await(taking_part, groups, began, scenario.system)
+            pause = _longest_pause(scenario.steps)
+            patience = self.patience + pause if hurried else math.inf
+            watch = Watch(taking_part, self._shared, groups, self.deadline, patience)
+            fates = watch.wait(scenario.system, self._drop)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
-        return Draw(scenario, traces, fates, time.monotonic() - began, self.deadline)
+        draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline)
+        if draw.clean:
+            self._longest_silence = max(self._longest_silence, watch.longest_silence - pause)
+        return draw
 
     def call(self, function: str, *arguments: Any) -> list[Any]:
         """What `package.module:function(substrate, slots, *arguments)` returns on each rank, in rank order.
@@ -187,61 +201,15 @@ class World:
             raise
 
     def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
-        """The row of shared counters of each group. Its registrations count from zero, whatever became of the last
-        ones; only while none of these ranks runs."""
+        """The row of shared counters of each group. Its registrations and calls count from zero, whatever became of the
+        last ones; only while none of these ranks runs."""
         if len(self._slots) + len(groups) > SLOTS:
             self._slots.clear()
             self._shared.reset()
         for group in groups:
             self._slots.setdefault(group, len(self._slots))
-            self._shared.counters[self._slots[group], :, REGISTER] = 0
+            self._shared.counters[self._slots[group], :, WITHIN] = 0
         return {group: self._slots[group] for group in groups}
-
-    def _await(
-        self, ranks: list[RankProcess], groups: dict[int, Group], began: float, system: System
-    ) -> tuple[Fate, ...]:
-        """Wait for every rank, until one dies or breaks, all are stuck, or time is up."""
-        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
-        broken: dict[int, str] = {}
-        stuck, late = 0, False
-        while waiting:
-            ready = wait(list(waiting), timeout=GRACE if broken else POLL)
-            for connection in ready:
-                assert isinstance(connection, Connection)
-                index = waiting.pop(connection)
-                broken |= _reply(index, connection, system)
-            if broken and not ready:
-                break  # what the others had to say about it has been said
-            stuck = stuck + 1 if not ready and deadlocked(self._shared, groups, [*waiting.values()]) else 0
-            late = time.monotonic() - began > self.deadline
-            if stuck > 2 or late:  # three looks, 50 ms apart
-                break
-        if not waiting and not broken:
-            return tuple(Fate(index, "finished") for index in range(len(ranks)))
-        # ranks that are all stuck have said what they wait for: native frames would tell nothing more
-        return self._fates(ranks, broken, native=late and not broken)
-
-    def _fates(self, ranks: list[RankProcess], broken: dict[int, str], native: bool) -> tuple[Fate, ...]:
-        """Every rank's end, where not all of them were well, with native frames if asked for. Kills the ranks."""
-        everyone = range(len(ranks))
-        done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).finished}
-        dead = {index for index in everyone if index not in done and ranks[index].is_dead(broken.get(index) == ENDED)}
-        left = {index: ranks[index] for index in everyone if index not in done | dead | broken.keys()}
-        stacks = take(left, native)
-        printed = [rank.printed() for rank in ranks]
-        statuses = self._drop()
-        fates = []
-        for index in everyone:
-            if index in dead:
-                fates.append(Fate(index, "crashed", f"{death(statuses[index])}\n{printed[index]}".strip()))
-            elif index in done:
-                fates.append(Fate(index, "finished"))
-            elif index in broken and not dead:  # next to a death, a broken rank is a consequence
-                fates.append(Fate(index, "crashed", broken[index]))
-            else:
-                state: State = "stopped" if dead or broken else "hung"
-                fates.append(Fate(index, state, "", *stacks.get(index, ())))
-        return tuple(fates)
 
     def _drop(self) -> list[int]:
         """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
@@ -249,32 +217,11 @@ class World:
         return self._crew.dismiss()
 
 
+def _longest_pause(steps: Sequence[Step]) -> float:
+    """Seconds for which a program itself has a rank be silent."""
+    return max((step.milliseconds / 1000 for step in steps if isinstance(step, Straggle)), default=0.0)
+
+
 def _same_nodes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Whether two placements put the same ranks together, whatever the nodes are called."""
     return [one.index(node) for node in one] == [other.index(node) for node in other]
-
-
-def _place(text: str) -> str:
-    """Where a traceback's first exception was raised, in brackets."""
-    first, *_ = text.split("\n\nThe above exception was")
-    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\S+)', first)
-    return " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
-
-
-def _reply(index: int, connection: Connection, system: System) -> dict[int, str]:
-    """Nothing for a rank that is done, what broke for one that is not. Raises what is wrong with the request."""
-    try:
-        reply = connection.recv()
-    except (EOFError, ConnectionError):
-        return {index: ENDED}
-    match reply:
-        case ("broken", words):
-            return {index: words}
-        case ("raised", where, error, text):
-            name = system.pool if where == "pool" else system.collectives
-            raise PluginError(f"{where} {name!r} raised on rank {index}: {error}{_place(text)}") from RuntimeError(text)
-        case ("refused", error):
-            raise PluginError(error)
-        case ("failed", error, text):
-            raise MachineError(f"rank {index} failed: {error}") from RuntimeError(text)
-    return {}

@@ -24,11 +24,11 @@ class Fleeting:
 
 run, runs = world.World.run, []
 
-def pressing(self, scenario):
+def pressing(self, scenario, **how):
     runs.append(scenario)
     if len(runs) == 3:
         Fleeting()
-    return run(self, scenario)
+    return run(self, scenario, **how)
 
 world.World.run = pressing
 sys.argv = ["symm", "fuzz", "--draws", "30", "--world", "2", "--substrate", "sim"]
@@ -40,7 +40,7 @@ COVERED = """
 import signal, sys
 from harness import cli, world
 
-def pressing(self, scenario):
+def pressing(self, scenario, **how):
     try:
         signal.raise_signal(signal.SIGINT)
     finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 
-from harness.journal import Journal
+from harness.journal import Journal, Silence
 from harness.trace import Began, Called, CommCreated, Entered, Event, Finished, Mismatch, Operand, Ran, Registered
 
 EVENTS: tuple[Event, ...] = (
@@ -99,3 +101,26 @@ def test_an_event_that_just_fits_is_kept() -> None:
     journal = Journal(memoryview(bytearray(room)))
     journal.append(Began(0))
     assert journal.read() == (Began(0),)
+
+
+# silence
+
+
+def test_silence_lasts_from_the_last_event_of_any_journal(memory: memoryview) -> None:
+    journals = [Journal(memory), Journal(memoryview(bytearray(4096)))]
+    silence = Silence(journals)
+    silence.seconds()
+    time.sleep(0.05)
+    assert silence.seconds() >= 0.05
+    journals[1].append(Began(0))
+    assert silence.seconds() == 0
+
+
+def test_the_longest_silence_is_remembered_when_it_is_broken(memory: memoryview) -> None:
+    journal = Journal(memory)
+    silence = Silence([journal])
+    silence.seconds()
+    time.sleep(0.05)
+    journal.append(Began(0))
+    silence.seconds()
+    assert 0.05 <= silence.longest < 0.5

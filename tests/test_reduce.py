@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.campaign import Campaign, Limits, _Stop
+from harness.draw import Draw
 from harness.errors import UsageError
 from harness.findings import Finding, Hang, Leak
 from harness.keeper import Keeper
@@ -288,6 +289,24 @@ def test_hypothesis_goes_on_where_only_a_later_failure_costs_the_ranks(simulatio
     assert simulation.restarts == restarts + 1
 
 
+def test_only_what_has_failed_is_run_in_a_hurry(
+    simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, hurries = simulation.run, []
+
+    def watched(scenario: Scenario, *, hurried: bool = False) -> Draw:
+        hurries.append(hurried)
+        return run(scenario, hurried=hurried)
+
+    monkeypatch.setattr(simulation, "run", watched)
+    right = Scenario(TWO, layers(2).steps)
+    strategy = st.sampled_from([right, LEAKING])
+    Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(1)).run(10)
+    first = hurries.index(True)
+    assert first > 0
+    assert True not in hurries[:first]
+
+
 A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
 TWO_RULES = st.sampled_from(
     [
@@ -379,7 +398,7 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
         verdicts.extend(map(fails, broken))
 
     monkeypatch.setattr("harness.campaign.reduce", tries)
-    world = SimpleNamespace(run=lambda scenario: scenario)
+    world = SimpleNamespace(run=lambda scenario, **how: scenario)
     campaign = campaign_of(world, tmp_path)  # type: ignore[arg-type]
     campaign._keeper.keep(layers(4), leak, [hang, leak])
     campaign._reduce("leak")

@@ -10,7 +10,7 @@ import pytest
 
 from harness.layout import Group
 from harness.rendezvous import Rendezvous, deadlocked
-from harness.shared import AGREE, CLOSING, HOST, LEGACY, PAD, REGISTER, SharedMemory
+from harness.shared import AGREE, CALL, CLOSING, HOST, LEGACY, PAD, REGISTER, SharedMemory
 
 SLOT = 5
 PAIR: Group = (0, 1)
@@ -233,6 +233,17 @@ def test_a_call_of_a_library_that_raised_is_not_counted(shared: SharedMemory) ->
     with member(shared, 0).within(REGISTER):
         assert is_deadlock(shared, 0)
         assert not is_noted(shared, 1)
+
+
+def test_a_rank_that_met_others_inside_a_call_of_a_library_still_waits_for_that_call(shared: SharedMemory) -> None:
+    with member(shared, 0).within(CALL):
+        thread = beside(lambda: member(shared, 0).meet(AGREE))
+        until(lambda: int(shared.waiting[0, 1]) == AGREE)
+        member(shared, 1).meet(AGREE)
+        thread.join(WAIT)
+        assert is_deadlock(shared, 0)
+        assert tuple(shared.waiting[0, :3]) == (SLOT + 1, CALL, 1)
+    assert not is_noted(shared, 0)
 
 
 def test_no_deadlock_while_one_rank_works(shared: SharedMemory) -> None:

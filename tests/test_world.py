@@ -318,6 +318,40 @@ def test_a_rank_that_is_stopped_shows_its_stack(ranks: World, monkeypatch: pytes
     assert (draw.fates[1].witness, "misbehave (" in draw.fates[1].stack) == ("py-spy", True)
 
 
+def test_a_hurried_draw_is_a_hang_once_all_ranks_have_been_silent(
+    ranks: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "_longest_silence", 0.0)
+    draw = ranks.run(scenario(pool="Spins"), hurried=True)
+    assert "hang" in [finding.rule for finding in judge(draw)]
+    assert ranks.platform.patience <= draw.seconds < ranks.deadline / 2
+
+
+def test_a_hurried_draw_waits_ten_times_the_longest_silence_of_those_that_ended_well(
+    ranks: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "_longest_silence", 0.0)
+    assert ranks.patience == ranks.platform.patience
+    assert ranks.run(scenario(pool="Dawdles")).clean
+    assert ranks.patience > 10
+    assert ranks.run(scenario(pool="Dawdles"), hurried=True).clean
+
+
+def test_a_hurried_draw_in_which_a_rank_goes_on_is_no_hang(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_longest_silence", 0.0)
+    monkeypatch.setattr(ranks, "platform", msgspec.structs.replace(ranks.platform, patience=0.5))
+    draw = ranks.run(scenario(*[Straggle(0, 200)] * 5, *SOUND), hurried=True)
+    assert (draw.clean, draw.seconds > 1.0) == (True, True)
+
+
+def test_a_pause_that_the_program_asks_for_is_no_hang_and_makes_nobody_patient(
+    ranks: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "_longest_silence", 0.0)
+    assert ranks.run(scenario(Straggle(0, 1500), *SOUND), hurried=True).clean
+    assert ranks.patience < 5
+
+
 def test_a_hang_of_eight_ranks_is_reported_soon_after_the_deadline(
     eight: tuple[World, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

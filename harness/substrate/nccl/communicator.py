@@ -19,7 +19,7 @@ from harness import trace
 from harness.guard import NotOwned
 from harness.layout import Group
 from harness.rendezvous import Rendezvous
-from harness.shared import HOST, REGISTER
+from harness.shared import CALL, HOST, REGISTER
 from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.nccl.evidence import LEGACY, Asked
 from harness.substrate.pool import Segment, Window
@@ -86,35 +86,43 @@ class NcclCommunicator(Communicator):
         self._rendezvous.meet(HOST)
 
     def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
-        if counts is not None:
-            self.entered("all_gather")
+        if counts is None:
+            return self._run("all_gather", GATHER, output, source, None)
+        with self._in_call("all_gather", counts):
             with nc.group():
                 for root, chunk in enumerate(torch.split(output, list(counts))):
                     self.handle.comm.broadcast(source, chunk, root, stream=_stream())
             self.substrate.synchronize()
-            return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
-        return self._run("all_gather", GATHER, output, source, None)
+        return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
 
     def reduce_scatter(
         self, output: torch.Tensor, source: torch.Tensor, op: str, counts: Counts = None
     ) -> tuple[str, str]:
-        if counts is not None:
-            self.entered("reduce_scatter")
+        if counts is None:
+            return self._run("reduce_scatter", REDUCE, output, source, op)
+        with self._in_call("reduce_scatter", counts):
             with nc.group():
                 for root, chunk in enumerate(torch.split(source, list(counts))):
                     self.handle.comm.reduce(chunk, output, OPS[op], root, stream=_stream())
             self.substrate.synchronize()
-            return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
-        return self._run("reduce_scatter", REDUCE, output, source, op)
+        return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
 
     def _run(
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
         """Issue the call, forced to the symmetric kernel first; then wait for it, so that a hang is seen here."""
-        self.entered(kind)
-        path, evidence = self._issue(kind, kernel, output, source, op)
-        self.substrate.synchronize()
+        with self._in_call(kind):
+            path, evidence = self._issue(kind, kernel, output, source, op)
+            self.substrate.synchronize()
         return path, evidence
+
+    def _in_call(self, kind: str, counts: Counts = None) -> AbstractContextManager[None]:
+        """Around a collective and the wait for it: record that this rank enters it, and let the parent see that it
+        waits for its peers. A captured call waits for nobody, and one to which a peer adds nothing perhaps not for
+        that peer."""
+        self.entered(kind)
+        waits = not self.substrate.is_capturing and (counts is None or all(counts))
+        return self._rendezvous.within(CALL) if waits else nullcontext()
 
     def _issue(
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None

@@ -22,7 +22,8 @@ from nccl.bindings import nccl
 from harness import gpus
 from harness.evidence import KINDS
 from harness.layout import Group, Partition, group_of
-from harness.shared import SharedMemory
+from harness.rendezvous import Rendezvous
+from harness.shared import CALL, SharedMemory
 from harness.substrate.base import Graph, Substrate
 from harness.substrate.nccl.communicator import PEER_POINTERS, NcclCommunicator, NcclHandle, tensor_at
 from harness.substrate.nccl.evidence import gather
@@ -122,10 +123,16 @@ class NcclSubstrate(Substrate):
         for window in list(old.windows):
             nccl.comm_window_deregister(old.handle.comm._comm, window.handle)
         old.destroyed()
-        old.handle.destroy()
-        handle = self._split(partition)
+        with self._everyone().within(CALL):
+            old.handle.destroy()
+            handle = self._split(partition)
         self._kept[self._world][self._serving[group]] = handle
         self.communicators[group] = NcclCommunicator(self, group, old.generation + 1, handle, self._slots[group])
+
+    def _everyone(self) -> Rendezvous:
+        """Where the ranks of the draw meet."""
+        world = tuple(range(self._world))
+        return Rendezvous(self.shared, self._slots[world], world, self.rank)
 
     def quarantine(self, segment: Segment) -> None:
         """Keep a segment that was freed under a live window until its windows are gone: NCCL and the
