@@ -85,7 +85,8 @@ class Comparison:
         environment: dict[str, Any] | None = None,
         facts: Collection[str] = tuple(FACTS),
     ) -> None:
-        self._first, self._second, self._folder = first, second, seeds_dir
+        self._first, self._second = first, second
+        self._files = {fact: seeds.SeedFile(seeds_dir, f"disagree-{fact}") for fact in FACTS}
         self._environment, self._facts = environment or {}, facts
         self._progress: Callable[[Agreement], None] = lambda agreement: None
         self.agreement = Agreement()
@@ -153,11 +154,10 @@ class Comparison:
         reduce(scenario, fails, len(scenario.steps), end)
 
     def _keep(self, disparity: Disparity) -> None:
-        """Save the scenario, in the file of the first one if there was one, and note it."""
+        """Save the scenario in place of the one before, and note it."""
         fact, scenario = disparity.fact, disparity.first.scenario
         known = self.agreement.found.get(fact)
-        path = known.seed_file if known else str(self._folder / seeds.name_for(f"disagree-{fact}", scenario))
         records = tuple(finding.record() for finding in judge(disparity.second))
-        seeds.save(seeds.Seed(seeds.SCHEMA, scenario, records, self._environment), Path(path))
+        path = self._files[fact].save(seeds.Seed(seeds.SCHEMA, scenario, records, self._environment))
         after = known.draws_to_find if known else self.agreement.draws
         self.agreement.found[fact] = Disagreement(fact, tuple(disparity.differences), scenario, path, after)

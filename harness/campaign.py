@@ -13,19 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from harness.draw import Draw
 from harness.errors import PluginError, UsageError
 from harness.findings import Finding
-from harness.keeper import Found, Keeper
+from harness.keeper import Keeper
 from harness.oracle import Verdict, examine
 from harness.program import Scenario
-from harness.reduce import reduce
+from harness.reduce import Fails, reduce
 from harness.strategies import PATIENCE, batch
-from harness.trace import Ran, Registered
+from harness.tally import Tally
 from harness.world import World
 
 
@@ -53,33 +51,6 @@ class Limits:
     def within(self, seconds: float) -> Limits:
         """The same with so much time for making a finding smaller, half of it for either way."""
         return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
-
-
-class Tally(msgspec.Struct):
-    """What a campaign did. `draws` counts those drawn, `shrinking` those run to make a failure smaller."""
-
-    draws: int = 0
-    shrinking: int = 0
-    vacuous: int = 0
-    collectives: int = 0
-    unseen: int = 0
-    """Collectives of which nothing said which path they took."""
-    windows: int = 0
-    held: int = 0
-    """Most bytes of segments that one rank held at one time, in any draw that was counted."""
-    seconds: float = 0.0
-    layouts: set[Any] = msgspec.field(default_factory=set)
-    groups: set[Any] = msgspec.field(default_factory=set)
-    found: dict[str, Found] = msgspec.field(default_factory=dict)
-    settled: int | None = None
-    """Draws after the first finding, where these ended it and not the number asked for."""
-    expected: dict[str, int] = msgspec.field(default_factory=dict)
-    """Draws that broke a rule which their strategy had marked, by rule."""
-
-    @property
-    def draws_per_second(self) -> float:
-        """Rate of drawing, without the time that shrinking took."""
-        return self.draws / self.seconds if self.seconds else 0.0
 
 
 class _Stop(BaseException):
@@ -123,6 +94,8 @@ class Campaign:
         """When the first failure of a batch was found, if there was one."""
         self._is_dear = False
         """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
+        self._dear: set[str] = set()
+        """Rules of failures like that."""
         self._settled: frozenset[str] = frozenset()
         self._known = 0.0
         self._shrinks = 0
@@ -176,16 +149,22 @@ class Campaign:
             verdict = examine(draw)
             seconds = time.monotonic() - began
             findings = self._unexpected(scenario, verdict)
-            self._count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
+            if self._failed_at is None:
+                self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
+            else:
+                self.tally.shrinking += 1
+                self._shrinks += 1
             new = next((finding for finding in findings if finding.rule not in self._settled), None)
             if new is not None:
                 if self._failed_at is None:
                     self._failed_at, self._is_dear = time.monotonic(), not draw.clean
+                if not draw.clean:
+                    self._dear.add(new.rule)
                 self._keeper.keep(scenario, new, findings, self.tally.draws)
         except UsageError as error:
             if self._failed_at is not None and isinstance(error, PluginError):
                 return  # while a finding is made smaller, a scenario that the system refuses is none
-            raise _Stop(error) from error
+            raise _Stop(self._kept(error, scenario)) from error
         self.progress(self.tally)
         if new is not None:
             raise new
@@ -210,26 +189,52 @@ class Campaign:
 
     def _reduce(self, rule: str) -> None:
         """Make what Hypothesis left of a rule's scenario smaller still, with the time that it left too."""
-        now, limits, found = time.monotonic(), self._limits, self.tally.found[rule]
+        now, limits = time.monotonic(), self._limits
         left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
         end = min(now + left + limits.reduce_seconds, self._end or math.inf)
+        if rule in self._dear:
+            self._rehearse(rule, (now + end) / 2)
+        found = self.tally.found[rule]
+        self._keeper.settle(rule, reduce(found.scenario, self._fails(rule), found.finding.step, end).how)
+
+    def _rehearse(self, rule: str, end: float) -> None:
+        """Where ranks on GPUs hung or died, which costs seconds a try, make the scenario smaller on a simulation first;
+        what comes of that counts if it fails on the GPUs too."""
+        simulation = self.world.simulation
+        if simulation is None:
+            return
+        scenario, fails = self.tally.found[rule].scenario, self._fails(rule, simulation)
+        step = fails(scenario)
+        if step is not None:
+            self._fails(rule)(reduce(scenario, fails, step, end).scenario)
+
+    def _fails(self, rule: str, elsewhere: World | None = None) -> Fails:
+        """Whether a scenario still breaks a rule; then it is kept, unless it did `elsewhere`."""
 
         def fails(scenario: Scenario) -> int | None:
             try:
-                draw = self.world.run(scenario, hurried=True)
+                draw = (elsewhere or self.world).run(scenario, hurried=True)
             except PluginError:  # the system under test takes no such scenario; it was found on another
                 return None
             self.tally.shrinking += 1
             self.progress(self.tally)
             findings = self._unexpected(scenario, examine(draw))
-            candidates = findings[:1] if self.tally.found[rule].leads else findings
-            broken = next((finding for finding in candidates if finding.rule == rule), None)
+            broken = self.tally.found[rule].again(findings)
             if broken is None:
                 return None
-            self._keeper.keep(scenario, broken, findings)
+            if elsewhere is None:
+                self._keeper.keep(scenario, broken, findings)
             return broken.step
 
-        reduce(found.scenario, fails, found.finding.step, end)
+        return fails
+
+    def _kept(self, error: UsageError, scenario: Scenario) -> UsageError:
+        """The error; where the system under test raised, the scenario is kept and the error says where."""
+        if not isinstance(error, PluginError):
+            return error
+        kept = PluginError(f"{error}; again: symm replay {self._keeper.keep_raised(scenario)}")
+        kept.__cause__ = error.__cause__
+        return kept
 
     def _spent(self) -> bool:
         """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""
@@ -246,26 +251,6 @@ class Campaign:
         """Whether enough draws have followed the first finding."""
         first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
         return self.tally.draws >= first + self._limits.more
-
-    def _count(self, draw: Draw, verdict: Verdict, seconds: float, is_expected: bool) -> None:
-        tally = self.tally
-        if self._failed_at is not None:
-            tally.shrinking += 1
-            self._shrinks += 1
-            return
-        tally.draws += 1
-        tally.seconds += seconds
-        tally.vacuous += verdict.vacuous
-        if is_expected:
-            rule = verdict.findings[0].rule
-            tally.expected[rule] = tally.expected.get(rule, 0) + 1
-        tally.layouts.add(draw.scenario.topology.key)
-        tally.groups.update(draw.scenario.groups)
-        for trace in draw.traces:
-            tally.held = max(tally.held, trace.most_held)
-            tally.collectives += sum(isinstance(event, Ran) for event in trace.events)
-            tally.unseen += sum(isinstance(event, Ran) and event.path == "unknown" for event in trace.events)
-            tally.windows += sum(isinstance(event, Registered) for event in trace.events)
 
 
 def _only_findings(raised: BaseException) -> None:

@@ -30,7 +30,7 @@ from harness.arguments import (
     SitesOption,
     SubstrateOption,
 )
-from harness.campaign import Campaign, Limits, Tally
+from harness.campaign import Campaign, Limits
 from harness.doctor import examine
 from harness.errors import MachineError, UsageError
 from harness.layers import check_flow
@@ -52,6 +52,7 @@ from harness.strategies import (
     topologies,
 )
 from harness.systems import check_system
+from harness.tally import Tally
 from harness.topology import Topology
 from harness.world import World
 

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, takewhile
+from typing import Literal, NamedTuple
 
 from harness.program import Scenario
 from harness.smaller import fewer_ranks, fewer_steps, plainer, until
@@ -27,9 +28,17 @@ SURE = 2
 """How often the smallest scenario has to fail once more, to be one that always does."""
 
 
-def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = RUNS) -> Scenario:
-    """The smallest scenario found that still fails, until `end` (by `time.monotonic`) and in at most `runs` calls of
-    `fails`; this one does, at `step`.
+class Reduced(NamedTuple):
+    """The smallest scenario found that still fails, and what ended the search: nothing smaller does (`smallest`), the
+    time was up although this one fails in some runs only (`race`), or the time alone (`time`)."""
+
+    scenario: Scenario
+    how: Literal["smallest", "race", "time"]
+
+
+def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = RUNS) -> Reduced:
+    """Look for smaller scenarios that fail, until `end` (by `time.monotonic`) and in at most `runs` calls of `fails`;
+    this one does, at `step`.
 
     A failure can be dear, such as a hang, so what leaves out most is tried first. Where the smallest does not fail
     whenever it is run, a smaller one that passed may fail as well: everything is tried again until the end.
@@ -38,8 +47,8 @@ def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, r
     while not search.is_over:
         smaller = [search.goes_on(candidates) for candidates in (fewer_ranks, fewer_steps, plainer)]
         if not any(smaller) and search.is_sure():
-            break
-    return search.scenario
+            return Reduced(search.scenario, "smallest")
+    return Reduced(search.scenario, "race" if search.is_race else "time")
 
 
 class _Search:
@@ -47,6 +56,8 @@ class _Search:
 
     def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int) -> None:
         self.scenario = scenario
+        self.is_race = False
+        """Whether the smallest has passed, too."""
         self._fails, self._step, self._end, self._left = fails, step, end, runs
 
     @property
@@ -63,7 +74,14 @@ class _Search:
 
     def is_sure(self) -> bool:
         """Whether the smallest fails again whenever it is run."""
-        return all(not self.is_over and self._takes(self.scenario) for _ in range(SURE))
+        for _ in range(SURE):
+            if self.is_over:
+                return False
+            if not self._takes(self.scenario):
+                self.is_race = True
+                return False
+        self.is_race = False
+        return True
 
     def _tried(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> Iterator[Scenario]:
         """What may stand for the smallest, until the search is over."""
@@ -75,5 +93,6 @@ class _Search:
         self._left -= 1
         step = self._fails(candidate)
         if step is not None:
+            self.is_race = self.is_race and candidate is self.scenario
             self.scenario, self._step = candidate, step
         return step is not None

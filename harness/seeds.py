@@ -1,7 +1,8 @@
 """Seed files: a failing scenario with its findings and environment, as versioned JSON that replays.
 
-Invariant: a seed file is whole or not there (written beside its place, then renamed), and it is on
-disk before the finding that it holds is raised. A file that cannot be read is named and left alone.
+Invariant: a seed file is whole or not there (written beside its place, then renamed), it is on disk before the finding
+that it holds is raised, and it is never replaced by one of another scenario. A file that cannot be read is named and
+left alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from harness.findings import Record
 from harness.program import Scenario
 
 SCHEMA = 1
+Writing = tuple[int, int]
 
 
 class SeedError(UsageError):
@@ -82,10 +84,41 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def name_for(rule: str, scenario: Scenario) -> str:
-    """A file name for the first scenario that broke a rule in a run."""
+class SeedFile:
+    """The file of a failure that is being made smaller, in `folder`. It is named after what failed and after its
+    scenario; once a smaller one is saved, the file before goes, unless others may count on it: it was there already,
+    or has been written by somebody else since."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self._folder, self._what = folder, what
+        self._own: tuple[Path, Writing] | None = None
+        """The file that was made here, and which writing of it was that."""
+
+    def save(self, seed: Seed) -> str:
+        """Write it. Returns its path."""
+        path = self._folder / name_for(self._what, seed.scenario)
+        was_there, before = path.exists(), self._own
+        save(seed, path)
+        if before is not None and before[0] == path:
+            was_there = False
+        elif before is not None and _writing(before[0]) == before[1]:
+            before[0].unlink(missing_ok=True)
+        self._own = None if was_there else (path, _writing(path))
+        return str(path)
+
+
+def _writing(path: Path) -> Writing:
+    """What tells one writing of a file from the next, which replaces it."""
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return 0, 0
+
+
+def name_for(what: str, scenario: Scenario) -> str:
+    """A file name for what failed, a rule as a rule, on a scenario."""
     digest = hashlib.sha256(msgspec.json.encode(scenario)).hexdigest()[:10]
-    return f"{rule}-{digest}.json"
+    return f"{what}-{digest}.json"
 
 
 def check_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.agree import Comparison
 from harness.arguments import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
-from harness.campaign import Campaign, Tally
+from harness.campaign import Campaign
 from harness.errors import UsageError
 from harness.faults.catalogue import select
 from harness.faults.proof import SHRINK_SECONDS, Outcome, expected, prove, sound
@@ -23,6 +23,7 @@ from harness.program import Sites
 from harness.report import data, terminal
 from harness.strategies import Tokens, Via, common, distinct
 from harness.systems import POOLS, check_system
+from harness.tally import Tally
 from harness.world import World
 
 BY_ADDRESS = (

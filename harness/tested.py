@@ -6,10 +6,12 @@ Invariant: a failing scenario is saved before its finding is raised.
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 
 from harness import environment
 from harness.draw import Draw
+from harness.errors import PluginError
 from harness.keeper import Keeper
 from harness.oracle import judge
 from harness.program import Scenario, Sites
@@ -47,18 +49,25 @@ class TestedWorld:
         """
         scenario = with_system(scenario, *self._system)
         keeper = self._keeper()
-        draw = self._world.run(scenario, hurried=bool(keeper.found))
+        try:
+            draw = self._world.run(scenario, hurried=bool(keeper.found))
+        except PluginError as error:
+            _note(error, *listing(scenario), f"seed file: {keeper.keep_raised(scenario)}")
+            raise
         findings = judge(draw)
         if findings:
             found = keeper.keep(scenario, findings[0], findings)
-            for line in listing(scenario, findings[0].step):
-                findings[0].add_note(line)
-            for place in places(findings[0].record()):
-                findings[0].add_note(place)
-            findings[0].add_note(f"seed file: {found.seed_file}")
+            shown = listing(scenario, findings[0].step), places(findings[0].record())
+            _note(findings[0], *chain(*shown), f"seed file: {found.seed_file}")
             raise findings[0]
         return draw
 
     def _keeper(self) -> Keeper:
         test = os.environ.get("PYTEST_CURRENT_TEST", "")
         return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
+
+
+def _note(error: Exception, *lines: str) -> None:
+    """Have pytest show these lines below the error."""
+    for line in lines:
+        error.add_note(line)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -56,6 +56,7 @@ class World:
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
         self._longest_silence = 0.0
+        self._simulation: World | None = None
         self._slots: dict[Group, int] = {}
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
@@ -95,6 +96,15 @@ class World:
         the draws that ended well, and no less than the substrate's least. A pause that the program asks for is not
         counted."""
         return max(self.platform.patience, TIMES_THE_LONGEST * self._longest_silence)
+
+    @property
+    def simulation(self) -> World | None:
+        """A simulation beside ranks on GPUs, for trying what is dear there: started when first asked for, and closed
+        with this world. None where this world is one, or the machine has no room for it."""
+        if self.platform.gpus and self._simulation is None:
+            with suppress(MachineError):
+                self._simulation = self._held.enter_context(World(self.size, "sim"))
+        return self._simulation
 
     def close(self) -> None:
         """End every process and release the shared memory. May be called twice."""

@@ -90,6 +90,6 @@ def _main(folder: Path, arguments: tuple[str, ...], environment: dict[str, str],
     from harness import cli
 
     for number, path in enumerate((Path(os.devnull), out, err)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
     sys.argv = ["symm", *arguments]
     cli.main()

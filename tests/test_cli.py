@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -500,8 +501,21 @@ def test_a_wrong_request_leaves_no_process(refused: Callable[[str], Refused], na
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_request_leaves_every_file_as_it_was(refused: Callable[[str], Refused], name: str) -> None:
+    """Beside them there may be the seed file that the sentence names."""
     run, before = refused(name)
-    assert content(run.folder) == before
+    named = re.findall(r"symm replay (\S+)", run.err)
+    assert content(run.folder).keys() - before.keys() == {*named}
+    assert {path: data for path, data in content(run.folder).items() if path not in named} == before
+
+
+@pytest.mark.parametrize("name", ["a pool that raises on one rank", "a kernel that raises"])
+def test_the_scenario_in_which_a_plug_in_raised_is_kept_and_raises_again(
+    refused: Callable[[str], Refused], name: str
+) -> None:
+    run, _ = refused(name)
+    said, _, command = sentence(run).partition("; again: symm ")
+    again = forked(run.folder, *command.split())
+    assert (again.status, sentence(again)) == (2, said)
 
 
 # what the machine refuses

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from io import StringIO
 from itertools import count, pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
@@ -18,13 +19,14 @@ from harness.campaign import Campaign, Limits, _Stop
 from harness.draw import Draw
 from harness.errors import UsageError
 from harness.findings import Finding, Hang, Leak
-from harness.keeper import Keeper
+from harness.keeper import Found, Keeper, Shrunk
 from harness.layout import DEGREES
 from harness.program import AllGather, Allocate, Ballast, Deny, Release, Scenario, Step, Straggle, System, View
-from harness.reduce import reduce
+from harness.reduce import Reduced, reduce
 from harness.report import terminal
 from harness.smaller import widths_of
 from harness.strategies import flows, topologies
+from harness.tally import Tally
 from harness.topology import Placement, Topology
 from harness.world import World
 
@@ -85,7 +87,7 @@ def test_what_is_left_is_plain(what: str) -> None:
         left = step_of(scenario, type(step))
         return None if left is None or (isinstance(left, Allocate) and not differs(scenario)) else 0
 
-    left = reduce(Scenario(Topology("two", "sglang", {"tp": 2}), (step,), seed=7), fails, 0)
+    left = reduce(Scenario(Topology("two", "sglang", {"tp": 2}), (step,), seed=7), fails, 0).scenario
     assert (left.steps, left.seed) == ((plain,), 0)
 
 
@@ -118,7 +120,7 @@ MATTERS = {
 def test_nodes_and_ranks_are_kept_where_they_matter(what: str) -> None:
     fails, size = MATTERS[what]
     wide = Topology("wide", "sglang", {"tp": 8}, Placement(4, 2))
-    left = reduce(Scenario(wide, (Allocate("a", "tp", 8),)), lambda tried: 0 if fails(tried) else None, 0)
+    left = reduce(Scenario(wide, (Allocate("a", "tp", 8),)), lambda tried: 0 if fails(tried) else None, 0).scenario
     assert (left.world, len(set(left.topology.node_of))) == size
 
 
@@ -179,7 +181,7 @@ def test_a_dear_failure_is_small_after_few_of_them() -> None:
         failures.extend([scenario] * (step is not None))
         return step
 
-    assert reduce(layers(20), fails, 36).steps == (Allocate("b12", "tp", 8),)
+    assert reduce(layers(20), fails, 36).scenario.steps == (Allocate("b12", "tp", 8),)
     assert len(failures) <= 10
 
 
@@ -198,7 +200,7 @@ def test_one_family_alone_is_tried_before_halves() -> None:
         tried.append(scenario)
         return fails(scenario)
 
-    left = reduce(Scenario(topology, mixed), counted, len(mixed))
+    left = reduce(Scenario(topology, mixed), counted, len(mixed)).scenario
     alone = next(index for index, scenario in enumerate(tried) if scenario.families == ("attn_tp",))
     assert alone < next(index for index, scenario in enumerate(tried) if len(scenario.steps) == len(mixed) // 2)
     assert {step.buffer for step in left.steps if isinstance(step, Allocate)} == {"a", "b", "c", "d"}
@@ -233,14 +235,25 @@ def test_a_failure_that_comes_and_goes_is_tried_again() -> None:
     def fails(scenario: Scenario) -> int | None:
         return len(scenario.steps) if next(calls) % 3 == 0 else None
 
-    assert len(reduce(layers(4), fails, 12).steps) == 1
+    assert len(reduce(layers(4), fails, 12).scenario.steps) == 1
 
 
 def test_a_failure_that_never_comes_again_is_tried_as_often_as_asked() -> None:
     runs: list[Scenario] = []
     whole = layers(4)
-    assert reduce(whole, runs.append, 12, runs=500) == whole  # type: ignore[arg-type, func-returns-value]
+    assert reduce(whole, runs.append, 12, runs=500) == (whole, "race")  # type: ignore[arg-type, func-returns-value]
     assert len(runs) == 500
+
+
+def test_a_failure_that_comes_and_goes_is_told_from_one_that_time_ended() -> None:
+    calls = count()
+    end = time.monotonic() + 0.2
+
+    def fails(scenario: Scenario) -> int | None:
+        return 0 if len(scenario.steps) > 1 or next(calls) % 3 == 0 else None
+
+    assert reduce(layers(4), fails, 12, end).how == "race"
+    assert reduce(layers(4), lambda scenario: 0, 12).how == "smallest"
 
 
 def test_a_failure_that_stays_is_not_tried_for_as_long_as_may_be() -> None:
@@ -256,7 +269,7 @@ def test_a_failure_that_stays_is_not_tried_for_as_long_as_may_be() -> None:
 
 def test_time_ends_the_search() -> None:
     whole = layers(4)
-    assert reduce(whole, lambda scenario: 0, 0, end=time.monotonic() - 1) == whole
+    assert reduce(whole, lambda scenario: 0, 0, end=time.monotonic() - 1) == (whole, "time")
 
 
 TWO = Topology("two", "sglang", {"tp": 2})
@@ -274,7 +287,12 @@ def test_what_costs_new_ranks_is_made_smaller_without_hypothesis(
     simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[tuple[Scenario, int]] = []
-    monkeypatch.setattr("harness.campaign.reduce", lambda scenario, *_: handed.append((scenario, simulation.restarts)))
+
+    def taken(scenario: Scenario, *_: object) -> Reduced:
+        handed.append((scenario, simulation.restarts))
+        return Reduced(scenario, "time")
+
+    monkeypatch.setattr("harness.campaign.reduce", taken)
     before = simulation.restarts
     campaign_of(simulation, tmp_path, STUCK).run(1)
     assert handed == [(STUCK, before + 1)]
@@ -305,6 +323,66 @@ def test_only_what_has_failed_is_run_in_a_hurry(
     first = hurries.index(True)
     assert first > 0
     assert True not in hurries[:first]
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[World]:
+    with World(4, "sim") as world:
+        yield world
+
+
+def rehearsed(world: World, beside: World, folder: Path, scenario: Scenario) -> tuple[Tally, list[Scenario]]:
+    """What becomes of a dear failure on `world` with a simulation beside it, and the scenarios that ran on `world`."""
+    tried: list[Scenario] = []
+
+    def watched(scenario: Scenario, *, hurried: bool = False) -> Draw:
+        tried.append(scenario)
+        return world.run(scenario, hurried=hurried)
+
+    dear: Any = SimpleNamespace(run=watched, simulation=beside)
+    return campaign_of(dear, folder, scenario, reduce_seconds=5).run(1), tried
+
+
+GATHERS = (AllGather("tp", View("a"), 1),) * 6
+LARGE = Scenario(
+    Topology("four", "sglang", {"tp": 4}), (Deny(1), Allocate("a", "tp", 8), *GATHERS), System("per-group")
+)
+"""One rank is refused memory for good, and the others wait for it."""
+
+
+def test_what_is_dear_is_made_smaller_on_a_simulation_first(simulation: World, beside: World, tmp_path: Path) -> None:
+    tally, tried = rehearsed(simulation, beside, tmp_path, LARGE)
+    found = next(iter(tally.found.values()))
+    assert (found.scenario.world, found.shrunk) == (2, "smallest")
+    assert [step.kind for step in found.scenario.steps] == ["deny", "allocate"]
+    assert (tried[0], tried[1]) == (LARGE, found.scenario), "the second run was not the simulation's smallest"
+
+
+def test_what_a_simulation_does_not_show_is_made_smaller_where_it_was_found(
+    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = beside.run
+    clean = Scenario(TWO, layers(1).steps)
+    monkeypatch.setattr(beside, "run", lambda scenario, **how: run(clean))
+    tally, tried = rehearsed(simulation, beside, tmp_path, LARGE)
+    found = next(iter(tally.found.values()))
+    assert (found.scenario.world, found.shrunk, len(tried) > 10) == (2, "smallest", True)
+
+
+def test_what_fails_on_the_simulation_alone_is_not_kept(
+    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = simulation.run
+    monkeypatch.setattr(
+        simulation, "run", lambda scenario, **how: run(LARGE if scenario == LARGE else clean_as(scenario), **how)
+    )
+    tally, _ = rehearsed(simulation, beside, tmp_path, LARGE)
+    assert [found.scenario for found in tally.found.values()] == [LARGE]
+
+
+def clean_as(scenario: Scenario) -> Scenario:
+    """A right program on the same layout."""
+    return Scenario(scenario.topology, (Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)))
 
 
 A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
@@ -351,7 +429,12 @@ def test_the_reducer_has_its_own_time_and_what_hypothesis_left(
     most: int,
 ) -> None:
     left: list[float] = []
-    monkeypatch.setattr("harness.campaign.reduce", lambda *given: left.append(given[-1] - time.monotonic()))
+
+    def timed(scenario: Scenario, *given: Any) -> Reduced:
+        left.append(given[-1] - time.monotonic())
+        return Reduced(scenario, "time")
+
+    monkeypatch.setattr("harness.campaign.reduce", timed)
     campaign_of(simulation, tmp_path, scenario, shrink_seconds=shrinking, reduce_seconds=7).run(1, minutes)
     assert len(left) == 1
     assert least < left[0] <= most
@@ -394,8 +477,9 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
     monkeypatch.setattr("harness.campaign.examine", lambda scenario: SimpleNamespace(findings=broken[scenario]))
     verdicts: list[int | None] = []
 
-    def tries(whole: Scenario, fails: Callable[[Scenario], int | None], *_: object) -> None:
+    def tries(whole: Scenario, fails: Callable[[Scenario], int | None], *_: object) -> Reduced:
         verdicts.extend(map(fails, broken))
+        return Reduced(whole, "smallest")
 
     monkeypatch.setattr("harness.campaign.reduce", tries)
     world = SimpleNamespace(run=lambda scenario, **how: scenario)
@@ -403,6 +487,31 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
     campaign._keeper.keep(layers(4), leak, [hang, leak])
     campaign._reduce("leak")
     assert verdicts == [0, 0, None, 0]
+
+
+FROM = (8, 20)
+"""Ranks and steps of the draw in which a rule was found."""
+
+
+@pytest.mark.parametrize(
+    ("shrunk", "said"),
+    [
+        ("smallest", ", shrunk to 2 ranks and 3 steps"),
+        ("race", ", shrunk to 2 ranks and 3 steps; it fails in some runs only, so a smaller case may have been missed"),
+        ("time", ", shrunk to 2 ranks and 3 steps; the time for making it smaller was up"),
+        ("unfinished", ", shrunk to 2 ranks and 3 steps; making it smaller was not finished"),
+    ],
+)
+def test_a_finding_tells_how_it_was_made_smaller(shrunk: Shrunk, said: str) -> None:
+    found = Found(Leak("shown", step=0, ranks=(0,)).record(), layers(1), "seed.json", 5, FROM, shrunk=shrunk)
+    assert found.story == f"found after 5 draws on 8 ranks in 20 steps{said}"
+
+
+def test_a_finding_that_was_not_made_smaller_does_not_say_so(simulation: World, tmp_path: Path) -> None:
+    tally = campaign_of(simulation, tmp_path, shrink_seconds=0, reduce_seconds=0).run(1)
+    steps = len(LEAKING.steps)
+    words = f"found after 1 draw on 2 ranks in {steps} steps; the time for making it smaller was up"
+    assert tally.found["leak"].story == words
 
 
 def test_a_campaign_says_that_a_finding_ended_it(simulation: World, tmp_path: Path) -> None:

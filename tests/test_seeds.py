@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness import seeds
@@ -242,6 +243,46 @@ def test_a_place_that_cannot_be_written_is_refused_naming_the_file(tmp_path: Pat
 
 
 # names and folders
+
+
+# a file that shrinks
+
+
+def seed_of(number: int) -> seeds.Seed:
+    return seeds.Seed(seeds.SCHEMA, msgspec.structs.replace(SCENARIO, seed=number), (), {})
+
+
+def kept(folder: Path) -> list[int]:
+    return sorted(seeds.load(path).scenario.seed for path in folder.iterdir())
+
+
+def test_a_smaller_case_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    file = seeds.SeedFile(tmp_path, "hang")
+    paths = [file.save(seed_of(number)) for number in (1, 2, 2, 3)]
+    assert (kept(tmp_path), len({*paths})) == ([3], 3)
+
+
+def test_what_was_kept_before_stays_and_is_not_replaced_by_another_scenario(tmp_path: Path) -> None:
+    seeds.SeedFile(tmp_path, "hang").save(seed_of(1))
+    later = seeds.SeedFile(tmp_path, "hang")
+    for number in (2, 1, 1, 3):
+        later.save(seed_of(number))
+    assert kept(tmp_path) == [1, 3]
+
+
+def test_what_another_run_has_written_since_stays(tmp_path: Path) -> None:
+    file, other = (seeds.SeedFile(tmp_path, "hang") for _ in range(2))
+    file.save(seed_of(1))
+    other.save(seed_of(1))
+    file.save(seed_of(2))
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_a_file_that_somebody_has_removed_is_not_missed(tmp_path: Path) -> None:
+    file = seeds.SeedFile(tmp_path, "hang")
+    Path(file.save(seed_of(1))).unlink()
+    file.save(seed_of(2))
+    assert kept(tmp_path) == [2]
 
 
 def test_a_seed_file_is_named_after_its_rule() -> None:

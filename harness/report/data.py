@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from harness.agree import Agreement
-from harness.campaign import Tally
 from harness.errors import UsageError
 from harness.faults.proof import Outcome
 from harness.matrix import Cell
 from harness.oracle import oracles_on
 from harness.seeds import write_whole
+from harness.tally import Tally
 from harness.topology import Topology
 from harness.world import World
 
@@ -47,6 +47,8 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
                 "world": found.scenario.world,
                 "steps": len(found.scenario.steps),
                 "draws_to_find": found.draws_to_find,
+                "found_at": dict(zip(("world", "steps"), found.found_at, strict=True)),
+                "shrunk": found.shrunk,
                 **({"stacks": found.finding.stacks} if found.finding.stacks else {}),
             }
             for found in tally.found.values()

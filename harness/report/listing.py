@@ -11,8 +11,8 @@ from harness.program import Scenario
 from harness.systems import KERNELS
 
 
-def listing(scenario: Scenario, marked: int) -> Iterator[str]:
-    """The lines; an arrow marks step `marked`."""
+def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
+    """The lines; an arrow marks step `marked`, if one is given."""
     topology = scenario.topology
     degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
     nodes = len(set(topology.node_of))

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.agree import Agreement, Disagreement
-from harness.campaign import Tally
 from harness.facts import ANYWHERE
 from harness.faults.proof import Outcome
 from harness.findings import Record
@@ -22,6 +21,7 @@ from harness.matrix import Cell
 from harness.program import Scenario
 from harness.report.frames import places
 from harness.report.listing import listing
+from harness.tally import Tally
 from harness.topology import Topology
 
 LONGEST = 10
@@ -43,7 +43,10 @@ class Drawing(Protocol):
 
 @contextmanager
 def progress(console: Console, draws: int | None, nothing: str = "no finding") -> Iterator[Callable[[Drawing], None]]:
-    """A bar with draws, draws a second and findings; call what is yielded after each draw."""
+    """A bar with draws, draws a second and findings; call what is yielded after each draw.
+
+    Where no terminal shows the bar, each finding becomes a line when it is found.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -52,10 +55,14 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
         TextColumn("{task.fields[rate]:.1f} draws/s"),
         TextColumn("{task.fields[found]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    told: set[str] = set()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("drawing", total=draws, rate=0.0, found=nothing)
 
         def update(tally: Drawing) -> None:
+            for new in [] if console.is_terminal else [name for name in tally.found if name not in told]:
+                told.add(new)
+                console.print(f"{new} after {tally.draws} draws; making it smaller", highlight=False)
             names = ", ".join(tally.found) or nothing
             what = f"shrinking ({tally.shrinking})" if tally.found else "drawing"
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
@@ -81,11 +88,9 @@ def summary(console: Console, tally: Tally) -> None:
 
 
 def _found(console: Console, found: Found) -> None:
-    scenario = found.scenario
-    finding(console, found.finding, scenario)
+    finding(console, found.finding, found.scenario)
     console.print(
-        f"  found after {found.draws_to_find} draws, shrunk to {scenario.world} ranks and {len(scenario.steps)} steps\n"
-        f"  replay: symm replay {found.seed_file}\n",
+        f"  {found.story}\n  replay: symm replay {found.seed_file}\n",
         highlight=False,
         soft_wrap=True,
     )
@@ -107,7 +112,8 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str]
     Where no terminal shows the bar, each becomes a line.
     """
     counts = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*counts, TextColumn("{task.description}"), console=console, transient=True) as bar:
+    said_so_far = TextColumn("{task.description}")
+    with Progress(*counts, said_so_far, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
 
         def advance(said: str) -> None:

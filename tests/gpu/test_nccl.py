@@ -219,6 +219,14 @@ def test_ranks_that_wait_for_one_that_could_not_grow_are_a_hang_and_the_next_dra
         assert rules(small.run(Scenario(TP2, OWNED))) == []
 
 
+def test_a_rank_in_a_collective_and_one_in_a_registration_are_seen_to_be_stuck():
+    with World(2, "nccl") as small:
+        draw = small.run(Scenario(TP2, OWNED, System("harness.faults.pools:RegistersAlone")))
+        assert rules(draw)[0] == "registration-skew"
+        assert draw.seconds < small.deadline / 3, "the rank in the collective was not seen to wait"
+        assert rules(small.run(Scenario(TP2, OWNED))) == []
+
+
 @pytest.fixture(scope="module")
 def impatient():
     with World(RANKS, "nccl", deadline=8) as running:
