@@ -13,10 +13,8 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
-from hypothesis.strategies import SearchStrategy
 from rich.console import Console
 
 from harness import environment, interrupts, seeds, studies, topology
@@ -32,36 +30,20 @@ from harness.arguments import (
 )
 from harness.campaign import Campaign, Limits
 from harness.doctor import examine
-from harness.errors import MachineError, UsageError
-from harness.layers import check_flow
-from harness.program import STREAMS, Sites, System
+from harness.errors import UsageError
+from harness.program import STREAMS, Sites
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
-from harness.strategies import (
-    HAZARDS,
-    WITH_GRAPHS,
-    Tokens,
-    Via,
-    applies,
-    check_nodes,
-    check_world,
-    flows,
-    on_nodes,
-    scenarios,
-    topologies,
-)
+from harness.request import Request
+from harness.strategies import HAZARDS, Tokens
 from harness.systems import check_system
 from harness.tally import Tally
-from harness.topology import Topology
 from harness.world import World
 
-INTERRUPTED = 130
 SHRINK_SECONDS = Limits().seconds
 DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
-SMALLEST = 2
-"""Ranks that a layer's communication needs."""
 
 app = typer.Typer(
     name="symm",
@@ -119,42 +101,27 @@ def fuzz(
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
     data.check_target(json_file)
-    system, via = _system(pool, collectives, sites)
-    _check_flow(flow, tokens, hazards, world)
-    if graphs and (flow is not None or hazards):
-        raise UsageError("--graphs goes with free programs, and not with --flow or --hazard")
-    if streams > 1 and flow is not None:
-        raise UsageError("--streams goes with free programs, and not with --flow")
-    for hazard in hazards or ():
-        if hazard not in HAZARDS:
-            raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
-    layouts = _layouts(topology_file, world, flow, tokens)
-    if nodes is not None:
-        check_nodes(nodes, world)
+    asked = Request(
+        world=world,
+        topology=topology_file or (),
+        pool=pool,
+        collectives=collectives,
+        sites=sites,
+        flow=flow,
+        tokens=tokens,
+        hazard=hazards or (),
+        graphs=graphs,
+        streams=streams,
+        nodes=nodes,
+    )
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
         facts = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
-        via = _possible(via, ranks)
-        if flow is None:
-            strategy = scenarios(
-                world,
-                topologies=layouts,
-                system=system,
-                hazards=hazards or (),  # type: ignore[arg-type]
-                via=via,
-                max_steps=WITH_GRAPHS if graphs else 16,
-                graphs=graphs,
-                streams=streams,
-            )
-        else:
-            strategy = flows(world, flow=flow, tokens=tokens, topologies=layouts, system=system, via=via)
-        if nodes is not None or ranks.platform.node_bound:
-            strategy = on_nodes(strategy, world, nodes or 1)
         limits = Limits().within(shrink_seconds)
-        campaign = Campaign(ranks, strategy, seeds_dir, seed=seed, environment=facts, limits=limits)
+        campaign = Campaign(ranks, asked.strategy(ranks), seeds_dir, seed=seed, environment=facts, limits=limits)
         tally = _run(campaign, limit, minutes, console, json_file, facts)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError(f"nothing was tested: all {tally.draws} draws were vacuous")
@@ -230,8 +197,7 @@ def list_topologies(json_file: JsonOption = None) -> None:
     data.check_target(json_file)
     loaded = [topology.load(path) for path in topology.named().values()]
     if json_file != "-":
-        rows = [(t.name, t.convention, str(t.world), str(len(set(t.node_of))), t.note) for t in loaded]
-        terminal.table(Console(), ("name", "convention", "ranks", "nodes", "note"), rows)
+        terminal.topologies(Console(), loaded)
     data.write({"schema": data.SCHEMA, "topologies": [data.topology(t) for t in loaded]}, json_file)
 
 
@@ -243,54 +209,6 @@ def doctor(json_file: JsonOption = None) -> None:
     if json_file != "-":
         terminal.table(Console(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows))
     data.write({"schema": data.SCHEMA, "environment": found.environment, "checks": found.rows}, json_file)
-
-
-def _system(pool: str | None, collectives: str | None, sites: Sites) -> tuple[System, Via]:
-    """The system under test that the options name, and the way its collectives go."""
-    check_system(pool, collectives)
-    system = System(pool or System().pool, sites=sites)
-    if collectives is None:
-        return system, "mixed"
-    if collectives == "library":
-        return system, "library"
-    return msgspec.structs.replace(system, collectives=collectives), "kernel"
-
-
-def _check_flow(flow: str | None, tokens: Tokens, hazards: list[str] | None, world: int) -> None:
-    """Options that go with flows, and those that do not."""
-    if flow is not None:
-        check_flow(flow)
-        if world < SMALLEST:
-            raise UsageError(f"flows need a world of at least {SMALLEST} ranks, not {world}")
-        check_world(flow, tokens, world)
-    if flow is None and tokens != "engine":
-        raise UsageError("--tokens goes with --flow; free programs have no batches")
-    if flow is not None and hazards:
-        raise UsageError("--hazard goes with free programs, not with --flow")
-
-
-def _layouts(files: list[str] | None, world: int, flow: str | None, tokens: Tokens) -> SearchStrategy[Topology] | None:
-    """The named topologies, or all; None leaves it to the flows, which draw what they can run on."""
-    named = [topology.find(name) for name in files] if files else None
-    if flow is None:
-        return topologies(world, named)
-    if named is None:
-        return None
-    if not any(applies(flow, each, tokens) for each in named):
-        uneven = " with uneven tokens" if tokens == "uneven" else ""
-        raise UsageError(
-            f"flow {flow!r}{uneven} has nothing to communicate on {', '.join(repr(t.name) for t in named)}"
-        )
-    return topologies(world, named)
-
-
-def _possible(via: Via, world: World) -> Via:
-    """Without peer pointers (NCCL before 2.29.2) there are no kernel collectives to draw."""
-    if world.facts.get("kernels", True) or via == "library":
-        return via
-    if via == "kernel":
-        raise MachineError(f"NCCL {world.facts['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
-    return "library"
 
 
 def _run_command() -> object:
@@ -316,7 +234,7 @@ def main() -> None:
         sys.stderr.write(f"symm: {' '.join(text.split())}\n")
         status = 2
     except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
+        status = interrupts.STATUS
     except (SystemExit, OSError) as error:  # typer makes the former of a closed pipe
         if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise
@@ -328,10 +246,6 @@ def main() -> None:
         traceback.print_exc()
         sys.stderr.write("symm: this is a mistake in the harness; please report it with the lines above\n")
         status = 2
-    if status == INTERRUPTED:  # typer makes it of Ctrl-C by itself, from some version on
-        sys.stderr.write("symm: interrupted\n")
+    if status == interrupts.STATUS:  # typer makes it of Ctrl-C by itself, from some version on
+        sys.stderr.write(interrupts.WORDS)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,17 +8,29 @@ Hypothesis does in the middle of a draw.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 
+STATUS = 130
+"""With which a command ends that was interrupted."""
+WORDS = "symm: interrupted\n"
+
 _pressed = False
 
 
-def heed() -> None:
-    """Remember every Ctrl-C from now on. Local to this process, by its main thread; one that ignores Ctrl-C, as a job
-    in the background does, goes on ignoring it."""
+def leave_at_once() -> None:
+    """End this process at Ctrl-C until `heed`, while there is nothing to clear up. By its main thread; one that ignores
+    Ctrl-C, as a job in the background does, goes on ignoring it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def heed() -> None:
+    """Remember every Ctrl-C from now on. Local to this process, by its main thread; one that ignores Ctrl-C goes on
+    ignoring it."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _leave):
         signal.signal(signal.SIGINT, _press)
         sys.unraisablehook = _report
 
@@ -27,6 +39,11 @@ def check() -> None:
     """Raise `KeyboardInterrupt` if there was one that ought to have ended what this process does."""
     if _pressed:
         raise KeyboardInterrupt
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os.write(sys.stderr.fileno(), WORDS.encode())
+    os._exit(STATUS)
 
 
 def _press(_number: int, _frame: FrameType | None) -> None:

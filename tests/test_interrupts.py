@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,22 @@ def test_ctrl_c_that_python_loses_ends_the_command(tmp_path: Path, way: str) -> 
     assert (run.returncode, run.stderr, left(mark, seconds=2)) == (130, "symm: interrupted\n", [])
 
 
-def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+def test_ctrl_c_while_the_command_line_is_imported_ends_as_elsewhere(tmp_path: Path) -> None:
+    command = ["symm", "fuzz", "--substrate", "sim"]
+    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **ALONE}, stderr=subprocess.PIPE, text=True)
+    with process:
+        while "msgspec" not in Path(f"/proc/{process.pid}/maps").read_text():  # among the first that are imported
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "symm: interrupted\n")
+
+
+@pytest.mark.parametrize("way", [interrupts.leave_at_once, interrupts.heed])
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(way: Callable[[], None]) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        interrupts.heed()
+        way()
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

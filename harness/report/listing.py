@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 from harness.program import Scenario
 from harness.systems import KERNELS
+from harness.topology import Topology
 
 
 def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
     """The lines; an arrow marks step `marked`, if one is given."""
     topology = scenario.topology
-    degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
     nodes = len(set(topology.node_of))
     where = f"{scenario.world} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
     system = f"pool {scenario.system.pool}"
@@ -22,9 +22,15 @@ def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
         system += f" · collectives {scenario.system.collectives}"
     if scenario.system.sites != "explicit":
         system += f" · sites {scenario.system.sites}"
-    yield f"{topology.convention} {degrees} · {where} · {system} · seed {scenario.seed}"
+    yield f"{layout(topology)} · {where} · {system} · seed {scenario.seed}"
     for index, step in enumerate(scenario.steps):
         yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
+
+
+def layout(topology: Topology) -> str:
+    """A topology's convention and degrees."""
+    degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
+    return f"{topology.convention} {degrees}"
 
 
 def _step(step: object) -> str:

@@ -20,7 +20,7 @@ from harness.keeper import Found
 from harness.matrix import Cell
 from harness.program import Scenario
 from harness.report.frames import places
-from harness.report.listing import listing
+from harness.report.listing import layout, listing
 from harness.tally import Tally
 from harness.topology import Topology
 
@@ -197,11 +197,18 @@ def topology(console: Console, shown: Topology) -> None:
         console.print(shown.note, highlight=False)
 
 
+def topologies(console: Console, listed: Sequence[Topology]) -> None:
+    """Topologies by name. What each stands for is told by `topology`."""
+    rows = [(each.name, str(each.world), str(len(set(each.node_of))), layout(each)) for each in listed]
+    table(console, ("name", "ranks", "nodes", "layout"), rows)
+    console.print("symm show NAME tells what one stands for, and its groups", highlight=False)
+
+
 def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]], title: str = "") -> None:
     """A plain table."""
     shown = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
-        shown.add_column(column, no_wrap=index == 0, overflow="fold")
+        shown.add_column(column, no_wrap=index == 0, overflow="fold", min_width=len(column))
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
     console.print(shown)
