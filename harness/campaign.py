@@ -53,6 +53,10 @@ class Limits:
         return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
 
 
+SHRINK_SECONDS = Limits().seconds
+"""Time for making a finding smaller, unless the user says another."""
+
+
 class _Stop(BaseException):
     """Leaves Hypothesis at once: time is up, or the request was wrong."""
 

@@ -28,7 +28,7 @@ from harness.arguments import (
     SitesOption,
     SubstrateOption,
 )
-from harness.campaign import Campaign, Limits
+from harness.campaign import SHRINK_SECONDS, Campaign, Limits
 from harness.doctor import examine
 from harness.errors import UsageError
 from harness.program import STREAMS, Sites
@@ -41,7 +41,6 @@ from harness.systems import check_system
 from harness.tally import Tally
 from harness.world import World
 
-SHRINK_SECONDS = Limits().seconds
 DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 

@@ -14,7 +14,8 @@ import pytest
 
 from harness import seeds, workers
 from harness.errors import UsageError
-from harness.platforms import choose
+from harness.evidence import NAMES
+from harness.platforms import Platform, choose
 from harness.program import Sites
 from harness.systems import check_system
 
@@ -34,6 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--symm-sites", choices=get_args(Sites), help="whether buffer sites name their group (default: the scenario's)"
+    )
+    group.addoption(
+        "--symm-evidence",
+        action="append",
+        default=[],
+        metavar="|".join(NAMES),
+        help="what shows the path and the owner of each call; repeatable (default: the sharpest there is of the path)",
     )
     group.addoption("--symm-seeds-dir", default="symm-seeds", metavar="DIR", help="where failing scenarios are kept")
     group.addoption(
@@ -55,8 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise UsageError(f"--symm-world={config.getoption('--symm-world')} is not positive")
         if not config.getoption("--symm-lease-timeout") >= 0:  # nor is nan
             raise UsageError(f"--symm-lease-timeout={config.getoption('--symm-lease-timeout')} is no time to wait")
-        if config.getoption("--symm-substrate") == "nccl":
-            choose("nccl", config.getoption("--symm-world"))
+        if config.getoption("--symm-substrate") == "nccl" or config.getoption("--symm-evidence"):
+            _platform(config)
         workers.settle(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
@@ -67,9 +75,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    platform = choose(config.getoption("--symm-substrate"), config.getoption("--symm-world"))
+    platform = _platform(config)
     leased = config.stash.get(workers.HEADER, None)
     return [f"symm: substrate {platform.name} ({platform.why})", *([f"symm: {leased}"] if leased else [])]
+
+
+def _platform(config: pytest.Config) -> Platform:
+    """What the options ask for. Raises `UsageError` where there is none."""
+    return choose(
+        config.getoption("--symm-substrate"), config.getoption("--symm-world"), config.getoption("--symm-evidence")
+    )
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -100,7 +115,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
     from harness.world import World  # noqa: PLC0415
 
     option = request.config.getoption
-    with World(option("--symm-world"), option("--symm-substrate")) as running:
+    with World(option("--symm-world"), option("--symm-substrate"), evidence=option("--symm-evidence")) as running:
         folder = Path(option("--symm-seeds-dir"))
         system = option("--symm-pool"), option("--symm-collectives"), option("--symm-sites")
         yield TestedWorld(running, *system, folder)

@@ -15,10 +15,10 @@ from harness.agree import Comparison
 from harness.arguments import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.bench.draws import bench_draws
 from harness.bench.registration import bench_registration
-from harness.campaign import Campaign
+from harness.campaign import SHRINK_SECONDS, Campaign
 from harness.errors import UsageError
 from harness.faults.catalogue import select
-from harness.faults.proof import SHRINK_SECONDS, Outcome, expected, prove, sound
+from harness.faults.proof import Outcome, expected, prove, sound
 from harness.program import Sites
 from harness.report import data, terminal
 from harness.strategies import Tokens, Via, common, distinct

@@ -224,6 +224,8 @@ WRONG = {
     "--symm-pool=rude:Pool": "'rude:Pool'",
     "--symm-collectives=smoke": "'smoke'",
     "--symm-seeds-dir=rude.py": "rude.py",
+    "--symm-evidence=luck": "'luck'",
+    "--symm-evidence=forced": "comes from NCCL",
 }
 
 

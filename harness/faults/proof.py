@@ -15,7 +15,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from harness import seeds
-from harness.campaign import Campaign, Limits
+from harness.campaign import SHRINK_SECONDS, Campaign, Limits
 from harness.faults.catalogue import Fault, select
 from harness.keeper import Found
 from harness.program import STREAMS, Scenario, System, hazards
@@ -23,7 +23,6 @@ from harness.strategies import WITH_GRAPHS, Tokens, flows, scenarios
 from harness.world import World
 
 LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
-SHRINK_SECONDS = 20.0
 UNPADDED: tuple[Tokens, ...] = ("engine", "uneven")
 (UNEVEN,) = select(["F20"])
 

@@ -57,9 +57,11 @@ class Case:
         return "the start" if index < 0 else f"step {index} ({self.scenario.steps[index].kind})"
 
     def call(self, use: Use) -> str:
-        """Such as `step 3 (all_gather) on attn_tp[0,1]`, the family being the one the step names."""
-        family = self.step(use.step).family
-        return f"{self.at_step(use.step)} on {family}[{','.join(map(str, use.comm.group))}]"
+        """Such as `step 3 (all_gather) on attn_tp[0,1]`, the family being the one the step names; where two families
+        share the communicator, and it goes by the other's name elsewhere, that follows."""
+        named = f"{self.step(use.step).family}[{','.join(map(str, use.comm.group))}]"
+        also = self.name(use.comm.group)
+        return f"{self.at_step(use.step)} on {named}{'' if also == named else f' (the same group as {also})'}"
 
     def operand_role(self, use: Use) -> str:
         return "output" if isinstance(self.step(use.step), AllGather) else "source"
