@@ -196,7 +196,7 @@ class Campaign:
         now, limits = time.monotonic(), self._limits
         left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
         end = min(now + left + limits.reduce_seconds, self._end or math.inf)
-        if rule in self._dear:
+        if rule in self._dear and end > now:
             self._rehearse(rule, (now + end) / 2)
         found = self.tally.found[rule]
         self._keeper.settle(rule, reduce(found.scenario, self._fails(rule), found.finding.step, end).how)

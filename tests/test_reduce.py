@@ -380,6 +380,12 @@ def test_what_fails_on_the_simulation_alone_is_not_kept(
     assert [found.scenario for found in tally.found.values()] == [LARGE]
 
 
+def test_without_time_for_shrinking_no_simulation_is_asked(simulation: World, tmp_path: Path) -> None:
+    world: Any = SimpleNamespace(run=simulation.run)  # which has none
+    tally = campaign_of(world, tmp_path, STUCK, shrink_seconds=0, reduce_seconds=0).run(1)
+    assert [found.shrunk for found in tally.found.values()] == ["time"] * len(tally.found)
+
+
 def clean_as(scenario: Scenario) -> Scenario:
     """A right program on the same layout."""
     return Scenario(scenario.topology, (Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)))
