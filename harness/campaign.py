@@ -16,12 +16,13 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
+from harness.draw import Draw
 from harness.errors import PluginError, UsageError
 from harness.findings import Finding
 from harness.keeper import Keeper
 from harness.oracle import Verdict, examine
 from harness.program import Scenario
-from harness.reduce import Fails, reduce
+from harness.shrinking import Shrinking
 from harness.strategies import PATIENCE, batch
 from harness.tally import Tally
 from harness.world import World
@@ -94,6 +95,7 @@ class Campaign:
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
+        self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried)
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
         self._is_dear = False
@@ -124,6 +126,8 @@ class Campaign:
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
+            for rule in self.tally.found.keys() - self._settled:
+                self._keeper.settle(rule, "time")
         self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
@@ -149,7 +153,7 @@ class Campaign:
             return  # every batch starts from the same simplest example
         began = time.monotonic()
         try:
-            draw = self.world.run(scenario, hurried=self._failed_at is not None)
+            draw = self.world.run(scenario)
             verdict = examine(draw)
             seconds = time.monotonic() - began
             findings = self._unexpected(scenario, verdict)
@@ -175,6 +179,9 @@ class Campaign:
         self._clean.add(hash(scenario))
         self._known += seconds if findings else 0.0
 
+    def _judge(self, draw: Draw) -> Sequence[Finding]:
+        return self._unexpected(draw.scenario, examine(draw))
+
     def _unexpected(self, scenario: Scenario, verdict: Verdict) -> Sequence[Finding]:
         """The findings, unless the first is of a rule that the scenario may break: others may follow from that."""
         findings = verdict.findings
@@ -196,47 +203,20 @@ class Campaign:
         now, limits = time.monotonic(), self._limits
         left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
         end = min(now + left + limits.reduce_seconds, self._end or math.inf)
-        if rule in self._dear and end > now:
-            self._rehearse(rule, (now + end) / 2)
-        found = self.tally.found[rule]
-        self._keeper.settle(rule, reduce(found.scenario, self._fails(rule), found.finding.step, end).how)
+        self._shrinking.run(rule, end, rule in self._dear)
 
-    def _rehearse(self, rule: str, end: float) -> None:
-        """Where ranks on GPUs hung or died, which costs seconds a try, make the scenario smaller on a simulation first;
-        what comes of that counts if it fails on the GPUs too."""
-        simulation = self.world.simulation
-        if simulation is None:
-            return
-        scenario, fails = self.tally.found[rule].scenario, self._fails(rule, simulation)
-        step = fails(scenario)
-        if step is not None:
-            self._fails(rule)(reduce(scenario, fails, step, end).scenario)
-
-    def _fails(self, rule: str, elsewhere: World | None = None) -> Fails:
-        """Whether a scenario still breaks a rule; then it is kept, unless it did `elsewhere`."""
-
-        def fails(scenario: Scenario) -> int | None:
-            try:
-                draw = (elsewhere or self.world).run(scenario, hurried=True)
-            except PluginError:  # the system under test takes no such scenario; it was found on another
-                return None
-            self.tally.shrinking += 1
-            self.progress(self.tally)
-            findings = self._unexpected(scenario, examine(draw))
-            broken = self.tally.found[rule].again(findings)
-            if broken is None:
-                return None
-            if elsewhere is None:
-                self._keeper.keep(scenario, broken, findings)
-            return broken.step
-
-        return fails
+    def _tried(self) -> None:
+        self.tally.shrinking += 1
+        self.progress(self.tally)
 
     def _kept(self, error: UsageError, scenario: Scenario) -> UsageError:
         """The error; where the system under test raised, the scenario is kept and the error says where."""
         if not isinstance(error, PluginError):
             return error
-        kept = PluginError(f"{error}; again: symm replay {self._keeper.keep_raised(scenario)}")
+        try:
+            kept = PluginError(f"{error}; again: symm replay {self._keeper.keep_raised(scenario, error)}")
+        except UsageError as full:
+            kept = PluginError(f"{error}; its scenario is not kept: {full}")
         kept.__cause__ = error.__cause__
         return kept
 

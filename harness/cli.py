@@ -248,3 +248,7 @@ def main() -> None:
     if status == interrupts.STATUS:  # typer makes it of Ctrl-C by itself, from some version on
         sys.stderr.write(interrupts.WORDS)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -33,6 +33,8 @@ class Draw(msgspec.Struct, frozen=True):
     fates: tuple[Fate, ...]
     seconds: float
     deadline: float
+    presumed: bool = False
+    """Whether it was taken for a hang by the silence of its ranks, before the deadline."""
 
     @property
     def clean(self) -> bool:

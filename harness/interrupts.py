@@ -42,8 +42,10 @@ def check() -> None:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    os.write(sys.stderr.fileno(), WORDS.encode())
-    os._exit(STATUS)
+    try:
+        os.write(2, WORDS.encode())
+    finally:
+        os._exit(STATUS)
 
 
 def _press(_number: int, _frame: FrameType | None) -> None:

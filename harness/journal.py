@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.trace import Event
+from harness.trace import Began, Event
+
+LOOK = 0.2
+"""Most seconds that one interval between two looks at a silence counts for."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
@@ -59,19 +62,31 @@ class Journal:
 
 
 class Silence:
-    """How long nothing has been written to any of these journals, as far as one looks."""
+    """How long nothing has been written to any of these journals, since every rank began its first step.
+
+    What comes before that, such as importing a plug-in, is no silence. An interval between two looks counts for no more
+    than `LOOK`: whoever looks may have been stopped, and the ranks with it.
+    """
 
     def __init__(self, journals: Sequence[Journal]) -> None:
         self._journals = journals
         self._lengths: list[int] = []
-        self._since = time.monotonic()
+        self._looked = time.monotonic()
+        self._have_begun = False
+        self._seconds = 0.0
         self.longest = 0.0
         """Seconds of the longest silence that was seen."""
 
-    def seconds(self) -> float:
-        """Seconds since the last look that found something new. Call it often."""
-        lengths, now = [journal.length for journal in self._journals], time.monotonic()
-        self.longest = max(self.longest, now - self._since)
+    def look(self) -> float:
+        """Seconds of the silence so far. Call it often."""
+        now = time.monotonic()
+        since, self._looked = min(now - self._looked, LOOK), now
+        lengths = [journal.length for journal in self._journals]
+        if not self._have_begun:
+            self._have_begun = all(any(isinstance(event, Began) for event in each.read()) for each in self._journals)
+        elif lengths == self._lengths:
+            self._seconds += since
+            self.longest = max(self.longest, self._seconds)
         if lengths != self._lengths:
-            self._lengths, self._since = lengths, now
-        return now - self._since
+            self._lengths, self._seconds = lengths, 0.0
+        return self._seconds

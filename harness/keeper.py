@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.errors import PluginError
 from harness.findings import Finding, Record
 from harness.program import Scenario
 from harness.seeds import SCHEMA, Seed, SeedFile
@@ -72,6 +73,8 @@ class Keeper:
     def __init__(self, folder: Path, environment: dict[str, Any]) -> None:
         self._folder, self._environment = folder, environment
         self._files: dict[str, SeedFile] = {}
+        self._raised: dict[str, tuple[int, str]] = {}
+        """By error, the length of the scenario that is kept, and its file."""
         self.found: dict[str, Found] = {}
 
     def keep(self, scenario: Scenario, first: Finding, findings: Sequence[Finding], draws: int = 0) -> Found:
@@ -92,15 +95,20 @@ class Keeper:
         self.found[rule] = msgspec.structs.replace(found, seed_file=path)
         return self.found[rule]
 
-    def keep_raised(self, scenario: Scenario) -> str:
-        """Save a scenario in which the system under test raised; returns its file."""
-        return self._save("raised", scenario, ())
+    def keep_raised(self, scenario: Scenario, error: PluginError) -> str:
+        """Save a scenario in which the system under test raised, unless the same error is kept with a smaller one;
+        returns the file."""
+        size, known = len(msgspec.json.encode(scenario)), self._raised.get(str(error))
+        if known is None or size <= known[0]:
+            self._raised[str(error)] = size, self._save("raised", scenario, (), str(error))
+        return self._raised[str(error)][1]
 
     def settle(self, rule: str, how: Shrunk) -> None:
         """Note how making a rule's scenario smaller ended."""
         self.found[rule] = msgspec.structs.replace(self.found[rule], shrunk=how)
 
-    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding]) -> str:
+    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], words: str = "") -> str:
+        """Save in the file of what failed, with these words where it can fail in several ways."""
         records = tuple(finding.record() for finding in findings)
-        file = self._files.setdefault(what, SeedFile(self._folder, what))
+        file = self._files.setdefault(what + words, SeedFile(self._folder, what))
         return file.save(Seed(SCHEMA, scenario, records, self._environment))

@@ -29,8 +29,8 @@ SURE = 2
 
 
 class Reduced(NamedTuple):
-    """The smallest scenario found that still fails, and what ended the search: nothing smaller does (`smallest`), the
-    time was up although this one fails in some runs only (`race`), or the time alone (`time`)."""
+    """The smallest scenario found that still fails, and how far that is known: nothing smaller does (`smallest`), this
+    one passed in some runs, so that others may have done by chance (`race`), or the time was up (`time`)."""
 
     scenario: Scenario
     how: Literal["smallest", "race", "time"]
@@ -47,7 +47,7 @@ def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, r
     while not search.is_over:
         smaller = [search.goes_on(candidates) for candidates in (fewer_ranks, fewer_steps, plainer)]
         if not any(smaller) and search.is_sure():
-            return Reduced(search.scenario, "smallest")
+            return Reduced(search.scenario, "race" if search.is_race else "smallest")
     return Reduced(search.scenario, "race" if search.is_race else "time")
 
 
@@ -80,7 +80,6 @@ class _Search:
             if not self._takes(self.scenario):
                 self.is_race = True
                 return False
-        self.is_race = False
         return True
 
     def _tried(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> Iterator[Scenario]:

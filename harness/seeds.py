@@ -97,14 +97,20 @@ class SeedFile:
     def save(self, seed: Seed) -> str:
         """Write it. Returns its path."""
         path = self._folder / name_for(self._what, seed.scenario)
-        was_there, before = path.exists(), self._own
+        former = self._former()
+        is_own = path == former or not path.exists()
         save(seed, path)
-        if before is not None and before[0] == path:
-            was_there = False
-        elif before is not None and _writing(before[0]) == before[1]:
-            before[0].unlink(missing_ok=True)
-        self._own = None if was_there else (path, _writing(path))
+        if former is not None and former != path:
+            former.unlink(missing_ok=True)
+        self._own = (path, _writing(path)) if is_own else None
         return str(path)
+
+    def _former(self) -> Path | None:
+        """The file that was made here before, if nobody else has written it since."""
+        if self._own is None:
+            return None
+        path, writing = self._own
+        return path if _writing(path) == writing else None
 
 
 def _writing(path: Path) -> Writing:

@@ -27,9 +27,9 @@ STAGING_BYTES = 4 << 20
 ARENA_BYTES = 512 << 20
 WORDS_WAITING = 4
 
-REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE, CALL = range(7)
+REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE, CALL, SPLIT = range(8)
 """Fields of a communicator's row: one sequence number for each kind of rendezvous."""
-WITHIN = (REGISTER, CALL)
+WITHIN = (REGISTER, CALL, SPLIT)
 """Those of calls into another library, which may fail on some ranks and not on others."""
 PAYLOAD = {REGISTER: 8, AGREE: 12}
 """First of the fields through which members hand each other up to three words, for each rendezvous that does."""

@@ -50,9 +50,9 @@ class TestedWorld:
         scenario = with_system(scenario, *self._system)
         keeper = self._keeper()
         try:
-            draw = self._world.run(scenario, hurried=bool(keeper.found))
+            draw = self._world.run(scenario)
         except PluginError as error:
-            _note(error, *listing(scenario), f"seed file: {keeper.keep_raised(scenario)}")
+            _note(error, *listing(scenario), f"seed file: {keeper.keep_raised(scenario, error)}")
             raise
         findings = judge(draw)
         if findings:

@@ -48,6 +48,8 @@ class Watch:
         self._ranks, self._shared, self._groups = ranks, shared, groups
         self._end, self._patience = time.monotonic() + deadline, patience
         self._silence = Silence([shared.journal(index) for index in range(len(ranks))])
+        self.is_presumed = False
+        """Whether the ranks are taken for stuck by their silence alone."""
         self._broken: dict[int, str] = {}
         """Of ranks that have broken or ended, in what words."""
 
@@ -70,16 +72,14 @@ class Watch:
             if self._broken and not ready:
                 break  # what the others had to say about it has been said
             stuck = stuck + 1 if not ready and deadlocked(self._shared, self._groups, [*waiting.values()]) else 0
-            late = self._is_late()
-            if stuck >= LOOKS or late:
+            late = time.monotonic() > self._end
+            self.is_presumed = self._silence.look() > self._patience and not late and not self._broken
+            if stuck >= LOOKS or late or self.is_presumed:
                 break
         if not waiting and not self._broken:
             return tuple(Fate(index, "finished") for index in range(len(self._ranks)))
-        # ranks that are all stuck have said what they wait for: native frames would tell nothing more
+        # ranks that are all stuck have said what they wait for, and a presumption is no report: native frames take time
         return self._fates(kill, native=late and not self._broken)
-
-    def _is_late(self) -> bool:
-        return self._silence.seconds() > self._patience or time.monotonic() > self._end
 
     def _fates(self, kill: Callable[[], list[int]], native: bool) -> tuple[Fate, ...]:
         """Every rank's end, where not all of them were well, with native frames if asked for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -28,8 +29,8 @@ from harness.trace import Trace
 from harness.watch import Watch
 
 CALL_DEADLINE = 300.0
-TIMES_THE_LONGEST = 10
-"""How much longer than ever before all ranks must have been silent to be taken for stuck, in a draw that is hurried."""
+TIMES_THE_LONGEST, REMEMBERED = 10, 100
+"""A hurried draw is presumed to hang when ranks have been silent so many times longer than in any of the last draws."""
 
 
 class World:
@@ -55,8 +56,10 @@ class World:
         platform = choose(substrate, size, evidence)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
-        self._longest_silence = 0.0
+        self._silences: deque[float] = deque(maxlen=REMEMBERED)
+        """The longest silence of each of the last draws that ended well."""
         self._simulation: World | None = None
+        self._has_asked = False
         self._slots: dict[Group, int] = {}
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
@@ -92,16 +95,17 @@ class World:
 
     @property
     def patience(self) -> float:
-        """Seconds without a word of any rank after which a hurried draw is a hang: ten times the longest silence in
-        the draws that ended well, and no less than the substrate's least. A pause that the program asks for is not
-        counted."""
-        return max(self.platform.patience, TIMES_THE_LONGEST * self._longest_silence)
+        """Seconds without a word of any rank, once all have begun, after which a hurried draw is presumed to hang: ten
+        times the longest silence in the last draws that ended well, and no less than the substrate's least. A pause
+        that the program asks for is not counted."""
+        return max(self.platform.patience, TIMES_THE_LONGEST * max(self._silences, default=0.0))
 
     @property
     def simulation(self) -> World | None:
         """A simulation beside ranks on GPUs, for trying what is dear there: started when first asked for, and closed
         with this world. None where this world is one, or the machine has no room for it."""
-        if self.platform.gpus and self._simulation is None:
+        if self.platform.gpus and not self._has_asked:
+            self._has_asked = True
             with suppress(MachineError):
                 self._simulation = self._held.enter_context(World(self.size, "sim"))
         return self._simulation
@@ -114,8 +118,8 @@ class World:
         """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
         scenario does not fit the world; everything else a rank can do is in the draw's fates.
 
-        A `hurried` draw is for smaller cases of what has failed: it is a hang as soon as all ranks have been silent
-        for `patience` seconds, and not only at the deadline.
+        A `hurried` draw is for trying smaller cases of what has failed: once all ranks have been silent for `patience`
+        seconds it is presumed to hang (`Draw.presumed`), and does not wait for the deadline.
         """
         interrupts.check()
         if scenario.world > self.size:
@@ -141,9 +145,9 @@ class World:
             watch = Watch(taking_part, self._shared, groups, self.deadline, patience)
             fates = watch.wait(scenario.system, self._drop)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
-        draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline)
+        draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline, watch.is_presumed)
         if draw.clean:
-            self._longest_silence = max(self._longest_silence, watch.longest_silence - pause)
+            self._silences.append(watch.longest_silence - pause)
         return draw
 
     def call(self, function: str, *arguments: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from io import StringIO
 from itertools import count, pairwise, product
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.campaign import Campaign, Limits, _Stop
-from harness.draw import Draw
 from harness.errors import UsageError
 from harness.findings import Finding, Hang, Leak
 from harness.keeper import Found, Keeper, Shrunk
@@ -26,7 +25,6 @@ from harness.reduce import Reduced, reduce
 from harness.report import terminal
 from harness.smaller import widths_of
 from harness.strategies import flows, topologies
-from harness.tally import Tally
 from harness.topology import Placement, Topology
 from harness.world import World
 
@@ -253,6 +251,9 @@ def test_a_failure_that_comes_and_goes_is_told_from_one_that_time_ended() -> Non
         return 0 if len(scenario.steps) > 1 or next(calls) % 3 == 0 else None
 
     assert reduce(layers(4), fails, 12, end).how == "race"
+    smallest = reduce(layers(1), lambda scenario: 0, 12).scenario
+    fails_again = iter([None, 0, 0])  # once it passes, then it fails twice in a row
+    assert reduce(smallest, lambda scenario: next(fails_again) if scenario == smallest else None, 0).how == "race"
     assert reduce(layers(4), lambda scenario: 0, 12).how == "smallest"
 
 
@@ -292,7 +293,7 @@ def test_what_costs_new_ranks_is_made_smaller_without_hypothesis(
         handed.append((scenario, simulation.restarts))
         return Reduced(scenario, "time")
 
-    monkeypatch.setattr("harness.campaign.reduce", taken)
+    monkeypatch.setattr("harness.shrinking.reduce", taken)
     before = simulation.restarts
     campaign_of(simulation, tmp_path, STUCK).run(1)
     assert handed == [(STUCK, before + 1)]
@@ -305,90 +306,6 @@ def test_hypothesis_goes_on_where_only_a_later_failure_costs_the_ranks(simulatio
         with pytest.raises(Finding):
             campaign._one(scenario)
     assert simulation.restarts == restarts + 1
-
-
-def test_only_what_has_failed_is_run_in_a_hurry(
-    simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, hurries = simulation.run, []
-
-    def watched(scenario: Scenario, *, hurried: bool = False) -> Draw:
-        hurries.append(hurried)
-        return run(scenario, hurried=hurried)
-
-    monkeypatch.setattr(simulation, "run", watched)
-    right = Scenario(TWO, layers(2).steps)
-    strategy = st.sampled_from([right, LEAKING])
-    Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(1)).run(10)
-    first = hurries.index(True)
-    assert first > 0
-    assert True not in hurries[:first]
-
-
-@pytest.fixture(scope="module")
-def beside() -> Iterator[World]:
-    with World(4, "sim") as world:
-        yield world
-
-
-def rehearsed(world: World, beside: World, folder: Path, scenario: Scenario) -> tuple[Tally, list[Scenario]]:
-    """What becomes of a dear failure on `world` with a simulation beside it, and the scenarios that ran on `world`."""
-    tried: list[Scenario] = []
-
-    def watched(scenario: Scenario, *, hurried: bool = False) -> Draw:
-        tried.append(scenario)
-        return world.run(scenario, hurried=hurried)
-
-    dear: Any = SimpleNamespace(run=watched, simulation=beside)
-    return campaign_of(dear, folder, scenario, reduce_seconds=5).run(1), tried
-
-
-GATHERS = (AllGather("tp", View("a"), 1),) * 6
-LARGE = Scenario(
-    Topology("four", "sglang", {"tp": 4}), (Deny(1), Allocate("a", "tp", 8), *GATHERS), System("per-group")
-)
-"""One rank is refused memory for good, and the others wait for it."""
-
-
-def test_what_is_dear_is_made_smaller_on_a_simulation_first(simulation: World, beside: World, tmp_path: Path) -> None:
-    tally, tried = rehearsed(simulation, beside, tmp_path, LARGE)
-    found = next(iter(tally.found.values()))
-    assert (found.scenario.world, found.shrunk) == (2, "smallest")
-    assert [step.kind for step in found.scenario.steps] == ["deny", "allocate"]
-    assert (tried[0], tried[1]) == (LARGE, found.scenario), "the second run was not the simulation's smallest"
-
-
-def test_what_a_simulation_does_not_show_is_made_smaller_where_it_was_found(
-    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = beside.run
-    clean = Scenario(TWO, layers(1).steps)
-    monkeypatch.setattr(beside, "run", lambda scenario, **how: run(clean))
-    tally, tried = rehearsed(simulation, beside, tmp_path, LARGE)
-    found = next(iter(tally.found.values()))
-    assert (found.scenario.world, found.shrunk, len(tried) > 10) == (2, "smallest", True)
-
-
-def test_what_fails_on_the_simulation_alone_is_not_kept(
-    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = simulation.run
-    monkeypatch.setattr(
-        simulation, "run", lambda scenario, **how: run(LARGE if scenario == LARGE else clean_as(scenario), **how)
-    )
-    tally, _ = rehearsed(simulation, beside, tmp_path, LARGE)
-    assert [found.scenario for found in tally.found.values()] == [LARGE]
-
-
-def test_without_time_for_shrinking_no_simulation_is_asked(simulation: World, tmp_path: Path) -> None:
-    world: Any = SimpleNamespace(run=simulation.run)  # which has none
-    tally = campaign_of(world, tmp_path, STUCK, shrink_seconds=0, reduce_seconds=0).run(1)
-    assert [found.shrunk for found in tally.found.values()] == ["time"] * len(tally.found)
-
-
-def clean_as(scenario: Scenario) -> Scenario:
-    """A right program on the same layout."""
-    return Scenario(scenario.topology, (Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)))
 
 
 A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
@@ -440,7 +357,7 @@ def test_the_reducer_has_its_own_time_and_what_hypothesis_left(
         left.append(given[-1] - time.monotonic())
         return Reduced(scenario, "time")
 
-    monkeypatch.setattr("harness.campaign.reduce", timed)
+    monkeypatch.setattr("harness.shrinking.reduce", timed)
     campaign_of(simulation, tmp_path, scenario, shrink_seconds=shrinking, reduce_seconds=7).run(1, minutes)
     assert len(left) == 1
     assert least < left[0] <= most
@@ -480,15 +397,15 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
 ) -> None:
     leak, hang = (rule("shown", step=0, ranks=(0,)) for rule in (Leak, Hang))
     broken = {layers(4): [hang, leak], layers(3): [leak], layers(2): [hang, leak], layers(1): [leak]}
-    monkeypatch.setattr("harness.campaign.examine", lambda scenario: SimpleNamespace(findings=broken[scenario]))
+    monkeypatch.setattr("harness.campaign.examine", lambda draw: SimpleNamespace(findings=broken[draw.scenario]))
     verdicts: list[int | None] = []
 
     def tries(whole: Scenario, fails: Callable[[Scenario], int | None], *_: object) -> Reduced:
         verdicts.extend(map(fails, broken))
         return Reduced(whole, "smallest")
 
-    monkeypatch.setattr("harness.campaign.reduce", tries)
-    world = SimpleNamespace(run=lambda scenario, **how: scenario)
+    monkeypatch.setattr("harness.shrinking.reduce", tries)
+    world = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, presumed=False))
     campaign = campaign_of(world, tmp_path)  # type: ignore[arg-type]
     campaign._keeper.keep(layers(4), leak, [hang, leak])
     campaign._reduce("leak")

@@ -278,6 +278,13 @@ def test_what_another_run_has_written_since_stays(tmp_path: Path) -> None:
     assert kept(tmp_path) == [1, 2]
 
 
+def test_what_another_run_has_written_since_stays_also_once_it_is_written_here_again(tmp_path: Path) -> None:
+    file, other = (seeds.SeedFile(tmp_path, "hang") for _ in range(2))
+    for one, number in ((file, 1), (other, 1), (file, 1), (file, 2)):
+        one.save(seed_of(number))
+    assert kept(tmp_path) == [1, 2]
+
+
 def test_a_file_that_somebody_has_removed_is_not_missed(tmp_path: Path) -> None:
     file = seeds.SeedFile(tmp_path, "hang")
     Path(file.save(seed_of(1))).unlink()

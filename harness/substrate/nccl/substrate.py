@@ -23,7 +23,7 @@ from harness import gpus
 from harness.evidence import KINDS
 from harness.layout import Group, Partition, group_of
 from harness.rendezvous import Rendezvous
-from harness.shared import CALL, SharedMemory
+from harness.shared import SPLIT, SharedMemory
 from harness.substrate.base import Graph, Substrate
 from harness.substrate.nccl.communicator import PEER_POINTERS, NcclCommunicator, NcclHandle, tensor_at
 from harness.substrate.nccl.evidence import gather
@@ -123,7 +123,7 @@ class NcclSubstrate(Substrate):
         for window in list(old.windows):
             nccl.comm_window_deregister(old.handle.comm._comm, window.handle)
         old.destroyed()
-        with self._everyone().within(CALL):
+        with self._everyone().within(SPLIT):
             old.handle.destroy()
             handle = self._split(partition)
         self._kept[self._world][self._serving[group]] = handle
