@@ -1,9 +1,13 @@
-"""`symm`, and `python -m harness`: the command line, with Ctrl-C taken as it is meant from the first moment on.
+"""`symm`, and `python -m harness`: the command line, on firm ground from the first moment on.
 
-Invariant: nothing slow is imported before Ctrl-C has a meaning.
+Invariant: before anything slow is imported, Ctrl-C has a meaning, and the three standard descriptors are open: one that
+a shell has closed would be given to shared memory or to a pipe, and written over.
 """
 
 from __future__ import annotations
+
+import os
+import sys
 
 from harness import interrupts
 
@@ -11,9 +15,25 @@ from harness import interrupts
 def main() -> None:
     """Entry point. Exit statuses are those of `harness.cli`."""
     interrupts.leave_at_once()
+    _open_what_is_closed()
+    try:
+        os.getcwd()  # where plug-ins are looked for and seed files are kept
+    except FileNotFoundError:
+        sys.stderr.write("symm: the working directory is not there any more\n")
+        sys.exit(2)
     from harness import cli  # noqa: PLC0415  (half a second)
 
     cli.main()
+
+
+def _open_what_is_closed() -> None:
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ class Limits:
         return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
 
 
+LONG = 2.0
+"""Seconds after which a draw that Ctrl-C ends may have been a hang."""
 SHRINK_SECONDS = Limits().seconds
 """Time for making a finding smaller, unless the user says another."""
 
@@ -102,6 +104,8 @@ class Campaign:
         """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
         self._dear: set[str] = set()
         """Rules of failures like that."""
+        self._under_way: tuple[Scenario, float] | None = None
+        """The draw that runs, and since when."""
         self._settled: frozenset[str] = frozenset()
         self._known = 0.0
         self._shrinks = 0
@@ -131,6 +135,16 @@ class Campaign:
         self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
+    def keep_under_way(self) -> str:
+        """What to say of the draw that something has ended, after it had run for a while, and which is kept; or
+        nothing."""
+        scenario, began = self._under_way or (None, 0.0)
+        seconds = time.monotonic() - began
+        if scenario is None or seconds < LONG:
+            return ""
+        path = self._keeper.keep_interrupted(scenario)
+        return f"Draw {self.tally.draws + 1} had run for {seconds:.1f} s.\n  replay: symm replay {path}"
+
     def _batch(self, number: int) -> None:
         try:
             batch(self._strategy, self._one, self._seed, number, shrink=True)
@@ -152,8 +166,10 @@ class Campaign:
         if hash(scenario) in self._clean:
             return  # every batch starts from the same simplest example
         began = time.monotonic()
+        self._under_way = scenario, began
         try:
             draw = self.world.run(scenario)
+            self._under_way = None
             verdict = examine(draw)
             seconds = time.monotonic() - began
             findings = self._unexpected(scenario, verdict)
@@ -214,7 +230,7 @@ class Campaign:
         if not isinstance(error, PluginError):
             return error
         try:
-            kept = PluginError(f"{error}; again: symm replay {self._keeper.keep_raised(scenario, error)}")
+            kept = PluginError(f"{error}; replay: symm replay {self._keeper.keep_raised(scenario, error)}")
         except UsageError as full:
             kept = PluginError(f"{error}; its scenario is not kept: {full}")
         kept.__cause__ = error.__cause__

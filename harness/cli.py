@@ -142,6 +142,8 @@ def _run(
     finally:
         if campaign.tally.found or not isinstance(sys.exception(), UsageError):
             terminal.summary(console, campaign.tally)
+            if isinstance(sys.exception(), KeyboardInterrupt) and (said := campaign.keep_under_way()):
+                console.print(said, highlight=False, soft_wrap=True)
             data.write(data.fuzz(campaign.tally, campaign.world, facts), json_file)
     return campaign.tally
 
@@ -149,7 +151,7 @@ def _run(
 @app.command()
 def replay(
     seed_file: Annotated[str, typer.Argument(metavar="SEED")],
-    times: Annotated[int, typer.Option(min=1)] = 1,
+    times: Annotated[int, typer.Option(min=1, help="Runs; a race fails in some only.")] = 1,
     substrate: SubstrateOption = "auto",
     pool: PoolOption = None,
     collectives: CollectivesOption = None,

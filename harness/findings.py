@@ -12,7 +12,8 @@ import msgspec
 
 
 class Finding(AssertionError):
-    """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where ranks were that hung."""
+    """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where ranks were that hung, or
+    what one printed that died."""
 
     rule: ClassVar[str]
 
@@ -30,8 +31,12 @@ class Finding(AssertionError):
         return Record(self.rule, self.explanation, self.step, self.ranks, self.stacks)
 
 
+PRINTED = "printed"
+"""In place of a witness: the lines are what the rank printed before it died."""
+
+
 class StackRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a rank was, innermost frame first, and who told it (see `harness.draw.Fate`)."""
+    """Where a rank was, innermost frame first, and who told it (see `harness.draw.Fate`); or what it printed."""
 
     rank: int
     witness: str

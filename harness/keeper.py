@@ -103,6 +103,10 @@ class Keeper:
             self._raised[str(error)] = size, self._save("raised", scenario, (), str(error))
         return self._raised[str(error)][1]
 
+    def keep_interrupted(self, scenario: Scenario) -> str:
+        """Save a scenario whose draw was ended from outside; returns its file."""
+        return self._save("interrupted", scenario, ())
+
     def settle(self, rule: str, how: Shrunk) -> None:
         """Note how making a rule's scenario smaller ended."""
         self.found[rule] = msgspec.structs.replace(self.found[rule], shrunk=how)

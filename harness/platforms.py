@@ -78,7 +78,7 @@ def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform
         version = _check_nccl(ranks)
     except MachineError as error:
         if substrate == "nccl":
-            raise
+            raise MachineError(f"substrate nccl: {error}") from error
         return _sim(str(error), evidence)
     return _nccl(ranks, version, evidence)
 

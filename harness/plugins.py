@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from harness.errors import PluginError
@@ -18,8 +19,10 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
+        close = get_close_matches(name, known, 1)
         raise PluginError(
-            f"{what} {name!r} is neither one of {', '.join(known)} nor of the form package.module:attribute"
+            f"{what} {name!r} is neither {', '.join(known)} nor of the form package.module:attribute"
+            + (f"; did you mean {close[0]}?" if close else "")
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -28,4 +31,5 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     except AttributeError:
         raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from None
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{what} {name!r} does not import: {type(error).__name__}: {error}") from error
+        looked = f" in {os.getcwd()} or PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise PluginError(f"{what} {name!r} does not import: {type(error).__name__}: {error}{looked}") from error

@@ -1,7 +1,7 @@
 """What `symm fuzz` was asked to draw: options that go together, made into a strategy.
 
-Invariant: a request that exists can be drawn, on ranks that have what it needs; one that cannot is refused by the name
-of the option, before any rank starts.
+Invariant: a request that exists can be drawn; one that cannot is refused by the name of the option, before any rank
+starts. What only ranks know, whether their NCCL can run kernels, is asked of them.
 """
 
 from __future__ import annotations

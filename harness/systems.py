@@ -22,7 +22,7 @@ def check_system(pool: str | None, collectives: str | None) -> None:
 
         load_pool(pool)
     if collectives not in (None, "library", *KERNELS):
-        load_attribute("collectives", collectives, KERNELS)
+        load_attribute("collectives", collectives, ("library", *KERNELS))
         from harness.collectives import load_collectives  # noqa: PLC0415
 
         load_collectives(collectives)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import environment
 from harness.draw import Draw
-from harness.errors import PluginError
+from harness.errors import PluginError, UsageError
 from harness.keeper import Keeper
 from harness.oracle import judge
 from harness.program import Scenario, Sites
@@ -47,24 +47,36 @@ class TestedWorld:
 
         The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
         """
+        __tracebackhide__ = True
+        if scenario.world > self.size:
+            raise UsageError(
+                f"a scenario of {scenario.world} ranks does not fit --symm-world={self.size}: draw no larger ones, "
+                f"scenarios(world={self.size}), or start more ranks"
+            )
         scenario = with_system(scenario, *self._system)
         keeper = self._keeper()
         try:
             draw = self._world.run(scenario)
         except PluginError as error:
-            _note(error, *listing(scenario), f"seed file: {keeper.keep_raised(scenario, error)}")
+            _note(error, *listing(scenario), *_seed(keeper.keep_raised(scenario, error)))
             raise
         findings = judge(draw)
         if findings:
             found = keeper.keep(scenario, findings[0], findings)
             shown = listing(scenario, findings[0].step), places(findings[0].record())
-            _note(findings[0], *chain(*shown), f"seed file: {found.seed_file}")
+            also = (f"also {finding}" for finding in findings[1:])
+            _note(findings[0], *chain(*shown, also), *_seed(found.seed_file))
             raise findings[0]
         return draw
 
     def _keeper(self) -> Keeper:
         test = os.environ.get("PYTEST_CURRENT_TEST", "")
         return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
+
+
+def _seed(path: str) -> tuple[str, str]:
+    """Where the scenario is, and what runs it again."""
+    return f"seed file: {path}", f"replay: symm replay {path}"
 
 
 def _note(error: Exception, *lines: str) -> None:

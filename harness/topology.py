@@ -140,7 +140,9 @@ def load(path: Path | str) -> Topology:
         raise TopologyError(f"topology file {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         data = json.loads(text, object_pairs_hook=_no_repeats)
-        schema = data.pop("schema", None) if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            raise TopologyError("it holds no object")
+        schema = data.pop("schema", None)
         if type(schema) is not int or schema != SCHEMA:
             raise TopologyError(f"'schema' must be {SCHEMA}")
         if "degrees" not in data and data.get("convention") != "explicit":

@@ -120,4 +120,4 @@ def test_a_comparison_of_an_unknown_pool_is_refused(tmp_path: Path) -> None:
 
 def test_a_comparison_with_nccl_needs_a_gpu(tmp_path: Path) -> None:
     run = symm(tmp_path, "agree", "--draws", "1")
-    assert (run.status, run.err.strip().splitlines()) == (2, ["symm: no GPU is visible"])
+    assert (run.status, run.err.strip().splitlines()) == (2, ["symm: substrate nccl: no GPU is visible"])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness import interrupts
+from harness import interrupts, seeds
+from harness.campaign import LONG
 from tests.commands import ALONE
-from tests.processes import left, new_mark
+from tests.processes import left, marked, new_mark
 
 DROPPED = """
 import signal, sys
@@ -78,6 +81,25 @@ def test_ctrl_c_while_the_command_line_is_imported_ends_as_elsewhere(tmp_path: P
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "symm: interrupted\n")
+
+
+def test_a_draw_that_hangs_until_ctrl_c_is_kept_and_told(tmp_path: Path) -> None:
+    mark, root = new_mark(), Path(__file__).parents[1]
+    command = ["symm", "fuzz", "--substrate", "sim", "--world", "2", "--pool", "tests.unruly:Naps"]
+    environment = {**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes) as process:
+        while len(marked(mark)) < 4:  # the command, what ranks are forked from, and two of them
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(LONG + 1.5)
+        process.send_signal(signal.SIGINT)
+        said, error = process.communicate(timeout=60)
+    (kept,) = (tmp_path / "symm-seeds").iterdir()
+    assert (process.returncode, error) == (130, "symm: interrupted\n")
+    assert re.search(r"Draw \d+ had run for \d+\.\d s", said)
+    assert f"replay: symm replay symm-seeds/{kept.name}" in said
+    assert seeds.load(kept).scenario.system.pool == "tests.unruly:Naps"
 
 
 @pytest.mark.parametrize("way", [interrupts.leave_at_once, interrupts.heed])

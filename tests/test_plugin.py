@@ -27,7 +27,7 @@ def test_property(world, scenario):
 """
 BY_HAND = """
 import pytest
-from harness import Finding, Scenario, System, Topology, judge
+from harness import Finding, Scenario, System, Topology, UsageError, judge
 from harness.program import AllGather, Allocate, View
 
 pair = Topology("pair", "sglang", {"tp": 2})
@@ -46,6 +46,16 @@ def test_check_raises(world):
 
 def test_check_returns_the_draw(world):
     assert world.check(right).clean
+
+def test_check_names_the_other_findings(world):
+    with pytest.raises(Finding, match="freed-while-registered") as raised:
+        world.check(Scenario(right.topology, right.steps, System("tests.planted:ForgetsToDeregister")))
+    assert [note for note in raised.value.__notes__ if note.startswith("also leak: ")]
+
+def test_check_refuses_a_scenario_that_is_too_large(world):
+    five = Scenario(Topology("five", "sglang", {"tp": 5}), (Allocate("a", "tp", 8),))
+    with pytest.raises(UsageError, match="5 ranks does not fit --symm-world=4"):
+        world.check(five)
 """
 MANY = (
     BY_HAND
@@ -123,13 +133,18 @@ def test_check_raises_the_first_finding(passed: Played) -> None:
     assert passed.passed("test_check_raises")
 
 
+@pytest.mark.parametrize("what", ["names_the_other_findings", "refuses_a_scenario_that_is_too_large"])
+def test_check(passed: Played, what: str) -> None:
+    assert passed.passed(f"test_check_{what}")
+
+
 def test_check_returns_a_draw_without_findings(passed: Played) -> None:
     assert passed.passed("test_check_returns_the_draw")
 
 
 def test_a_finding_is_kept_where_seeds_are_kept(passed: Played) -> None:
     kept = [*(passed.folder / "symm-seeds").iterdir()]
-    assert [seeds.load(path).findings[0].rule for path in kept] == ["unregistered"]
+    assert sorted(seeds.load(path).findings[0].rule for path in kept) == ["freed-while-registered", "unregistered"]
 
 
 def test_a_run_that_passes_leaves_no_process(passed: Played) -> None:
@@ -172,6 +187,14 @@ def test_a_failure_shows_the_finding_of_its_seed_file(failed: Played, seed: seed
 def test_a_failure_shows_the_program_as_it_ran(failed: Played, seed: seeds.Seed) -> None:
     """The scenario that Hypothesis drew names another pool."""
     assert all(line in failed.out for line in listing(seed.scenario, seed.findings[0].step))
+
+
+def test_a_failure_names_the_command_that_runs_it_again(failed: Played) -> None:
+    assert re.search(r"replay: symm replay kept/here/\S+\.json", failed.out)
+
+
+def test_a_failure_shows_no_line_of_the_harness(failed: Played) -> None:
+    assert "def check(self" not in failed.out
 
 
 def test_a_run_that_fails_leaves_seed_files_and_nothing_half_written(failed: Played) -> None:

@@ -441,4 +441,4 @@ def test_a_campaign_says_that_a_finding_ended_it(simulation: World, tmp_path: Pa
     text = StringIO()
     for scenario in (LEAKING, Scenario(TWO, layers(2).steps)):
         terminal.summary(Console(file=text), campaign_of(simulation, tmp_path, scenario).run(20))
-    assert text.getvalue().count("Ended 1 draws after the first finding.") == 1
+    assert text.getvalue().count("It ended 1 draws after the first finding.") == 1

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from harness import stacks
-from harness.findings import Record, StackRecord
+from harness.findings import PRINTED, Record, StackRecord
 from harness.launcher import RankProcess
 from harness.report.frames import places
 from harness.stacks import Stack, take
@@ -195,3 +195,17 @@ def test_a_line_of_a_rank_asleep_begins_where_it_waits() -> None:
 def test_ranks_at_one_place_share_a_line() -> None:
     stacks = tuple(StackRecord(rank, "SIGUSR1", ("meet (a.py:1)",)) for rank in (0, 1, 2, 5))
     assert [*places(Record("hang", "", 0, (0,), stacks))] == ["ranks 0–2, 5: in meet (a.py:1)"]
+
+
+def test_a_place_goes_on_to_the_first_line_of_the_system_under_test() -> None:
+    own = [f"{name} (/x/harness/{name}.py:1)" for name in ("meet", "exchange", "_register", "register")]
+    frames = (*own, "use (/y/contextlib.py:3)", "grow (/home/me/pools.py:7)", "use (/home/me/pools.py:9)")
+    record = Record("hang", "", 0, (0,), (StackRecord(0, "SIGUSR1", frames),))
+    assert [*places(record)] == [
+        "rank 0: in meet (meet.py:1) < exchange (exchange.py:1) < _register (_register.py:1) < grow (pools.py:7)"
+    ]
+
+
+def test_what_a_dead_rank_printed_is_shown_below_its_name() -> None:
+    record = Record("rank-crash", "", 0, (1,), (StackRecord(1, PRINTED, ("stdout:", "for everyone")),))
+    assert [*places(record)] == ["rank 1 printed, at the last:", "  stdout:", "  for everyone"]

@@ -160,7 +160,7 @@ def test_named_topologies_replace_the_drawn_ones() -> None:
 
 
 def test_named_topology_that_does_not_fit_is_refused_with_both_sizes() -> None:
-    with pytest.raises(UsageError, match="topology 'quad' has 4 ranks; the world has 2"):
+    with pytest.raises(UsageError, match="topology 'quad' has 4 ranks; the largest world to draw has 2"):
         topologies(2, named=[PAIR, QUAD])
 
 

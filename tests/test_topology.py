@@ -175,7 +175,7 @@ def test_other_schema_is_refused(schema: object, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [[], [PAIR], 1, None, '"pair"'])
 def test_file_that_is_no_object_is_refused(data: object, tmp_path: Path) -> None:
-    assert refusal(written(tmp_path, data)) == "'schema' must be 1"
+    assert refusal(written(tmp_path, data)) == "it holds no object"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Outcome(msgspec.Struct, frozen=True):
         if not found:
             return f"missed with {len(self.hunts)} seeds"
         draws = statistics.median(hunt.draws for hunt in found)
-        return f"found with {len(found)} of {len(self.hunts)} seeds, after {draws:g} draws"
+        return f"found with {len(found)} of {len(self.hunts)} seeds, after {draws:g} draws in the median"
 
     def as_data(self) -> dict[str, object]:
         """Plain data: medians over the hunts that found it, and the largest of the small cases."""

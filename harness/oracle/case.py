@@ -48,7 +48,11 @@ class Case:
         return getattr(step, "role", "window") == "window"
 
     def name(self, group: Group) -> str:
-        return group_name(self.scenario.topology.families, group)
+        """Such as `tp[0,1]`: a group by the first family that the program names, of those that have it, or by the
+        layout's first."""
+        families = self.scenario.topology.families
+        named = {name: families[name] for name in self.scenario.families}
+        return group_name({**named, **families}, group)
 
     def at_step(self, index: int) -> str:
         """Such as `step 3 (all_gather)`."""

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from harness.draw import Fate
-from harness.findings import Finding, Hang, RankCrash, StackRecord
+from harness.findings import PRINTED, Finding, Hang, RankCrash, StackRecord
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.explanation import explain
+
+LINES = 12
+"""Of what a rank printed."""
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -22,6 +26,7 @@ def judge(case: Case) -> Iterator[Finding]:
                 f"rank {fate.rank} {how} at {_stands(case, fate.rank)}{_last_frame(fate)}.",
                 step=_step(case, fate.rank),
                 ranks=(fate.rank,),
+                stacks=tuple(_printed(fate)),
             )
     hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
     if hung:
@@ -44,6 +49,14 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
             if fate.stack
         ),
     )
+
+
+def _printed(fate: Fate) -> Iterator[StackRecord]:
+    """The last of what a rank printed before it died, without what Python adds to that."""
+    lines = fate.how.splitlines()[1:]
+    own = [*takewhile(lambda line: not line.startswith("Fatal Python error"), lines)]
+    if any(line not in ("stdout:", "stderr:") for line in own):
+        yield StackRecord(fate.rank, PRINTED, tuple(own[-LINES:]))
 
 
 def _last_frame(fate: Fate) -> str:

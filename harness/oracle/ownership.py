@@ -130,7 +130,7 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
             ranks=ranks,
         )
     else:
-        said = ", ".join(f"rank {rank} at {place[1]}" for rank, place in places.items() if place)
+        said = ", ".join(f"rank {rank} at byte {place[1]}" for rank, place in places.items() if place)
         yield OffsetMismatch(
             f"{case.call(use)}: {name!r} lies at different offsets of the same window of "
             f"{case.name(use.comm.group)}: {said}. The local offset is applied to every peer, so {ranks_text(ranks)} "

@@ -1,4 +1,4 @@
-"""Where a hung rank is, in a line: the frames of its stack that say most."""
+"""Where a hung rank is, in a line: the frames of its stack that say most. And what a dead one printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from harness.findings import Record
+from harness.findings import PRINTED, Record
 from harness.oracle.case import ranks_text
 from harness.stacks import is_native
 
@@ -24,25 +24,34 @@ CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 ASLEEP = re.compile(r"\bharness/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 """How a rank waits for others on the host; where it waits says more."""
 
+OURS = re.compile(r"\bharness/(?!faults/|pools/)|/contextlib\.py:|/torch/")
+"""Frames that are not of the system under test."""
+
 
 def places(record: Record) -> Iterator[str]:
     """A line for each place where ranks of a hang are, such as
     `rank 0: in ncclCommWindowRegister (dev_runtime.cc:1862) < NcclCommunicator._register (communicator.py:55)`."""
     found: dict[str, list[int]] = {}
     for stack in record.stacks:
+        if stack.witness == PRINTED:
+            yield f"rank {stack.rank} printed, at the last:"
+            yield from (f"  {line}" for line in stack.frames)
+            continue
         found.setdefault(" < ".join(map(_short, _telling(stack.frames))), []).append(stack.rank)
     for place, ranks in found.items():
         yield f"{ranks_text(tuple(ranks))}: in {place}"
 
 
 def _telling(frames: tuple[str, ...]) -> list[str]:
-    """What Python called, if that was a library, and the lines from which."""
+    """What Python called, if that was a library, the lines from which, and the innermost of the system under test."""
     asleep = [index for index, frame in enumerate(frames) if ASLEEP.search(frame)]
     frames = frames[asleep[-1] + 1 :] if asleep else frames
     native = [*takewhile(is_native, frames)]
     candidates = [frame for frame in native if WRAPPERS.search(frame) is None]
     called = ([frame for frame in candidates if CALLS.match(frame)] or candidates)[-1:]
-    return [*called, *frames[len(native) : len(native) + PYTHON]] or native[:1]
+    python = frames[len(native) :]
+    theirs = next((index for index, frame in enumerate(python) if OURS.search(frame) is None), 0)
+    return [*called, *python[:PYTHON], *python[max(PYTHON, theirs) : theirs + 1]] or native[:1]
 
 
 def _short(frame: str) -> str:

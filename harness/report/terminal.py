@@ -62,9 +62,9 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
         def update(tally: Drawing) -> None:
             for new in [] if console.is_terminal else [name for name in tally.found if name not in told]:
                 told.add(new)
-                console.print(f"{new} after {tally.draws} draws; making it smaller", highlight=False)
+                console.print(f"{new} after {tally.draws} draws", highlight=False)
             names = ", ".join(tally.found) or nothing
-            what = f"shrinking ({tally.shrinking})" if tally.found else "drawing"
+            what = f"drawing; {tally.shrinking} runs to shrink" if tally.found else "drawing"
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
 
         yield update
@@ -73,16 +73,17 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
 def summary(console: Console, tally: Tally) -> None:
     """One paragraph on what a campaign covered, then its findings."""
     share = 100 * tally.vacuous / tally.draws if tally.draws else 0.0
+    nothing = "no finding" if tally.vacuous < tally.draws else "nothing was tested"
     console.print(
         f"{tally.draws} draws in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): {len(tally.layouts)} layouts, "
         f"{len(tally.groups)} groups, {tally.collectives} collectives, {tally.windows} windows; "
         f"{tally.vacuous} vacuous ({share:.0f} %); "
         f"{f'path unknown in {tally.unseen} collectives; ' if tally.unseen else ''}"
-        f"{f'{len(tally.found)} rule(s) broken' if tally.found else 'no finding'}.",
+        f"{f'{len(tally.found)} rule(s) broken' if tally.found else nothing}.",
         highlight=False,
     )
     if tally.settled is not None:
-        console.print(f"Ended {tally.settled} draws after the first finding.", highlight=False)
+        console.print(f"It ended {tally.settled} draws after the first finding.", highlight=False)
     for found in tally.found.values():
         _found(console, found)
 

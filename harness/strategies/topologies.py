@@ -95,7 +95,9 @@ def topologies(
     if named is not None:
         for topology in named:
             if topology.world > world:
-                raise UsageError(f"topology {topology.name!r} has {topology.world} ranks; the world has {world}")
+                raise UsageError(
+                    f"topology {topology.name!r} has {topology.world} ranks; the largest world to draw has {world}"
+                )
         return st.sampled_from(sorted(named, key=lambda topology: topology.world))
     return _mixed(world, tuple(conventions))
 

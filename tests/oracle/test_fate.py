@@ -72,6 +72,27 @@ def test_ranks_that_live_are_silent(ranks: World) -> None:
     assert findings(ranks, scenario(*TWICE)) == []
 
 
+FATAL = "stderr:\nin doubt\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):"
+
+
+@pytest.mark.parametrize(
+    ("printed", "kept"),
+    [
+        ("", ()),
+        ("stdout:\nfor everyone\nstderr:\nin confidence", ("stdout:", "for everyone", "stderr:", "in confidence")),
+        (FATAL, ("stderr:", "in doubt")),
+        (FATAL.replace("in doubt\n", ""), ()),
+        ("\n".join(map(str, range(99))), tuple(map(str, range(87, 99)))),
+    ],
+    ids=["nothing", "both", "before a fault", "a fault alone", "much"],
+)
+def test_a_crash_keeps_the_last_that_its_rank_printed(printed: str, kept: tuple[str, ...]) -> None:
+    traces = Trace(0, (Began(1),)), Trace(1, ())
+    fates = Fate(0, "crashed", f"exited with status 3\n{printed}"), Fate(1, "stopped")
+    (crash,) = judge(Draw(scenario(*BY_KERNEL), traces, fates, 1.0, 1.0))
+    assert tuple(line for record in crash.stacks for line in record.frames) == kept
+
+
 def test_the_draw_after_a_crash_is_silent(ranks: World) -> None:
     ranks.run(scenario(*TWICE, pool="Dies"))
     assert findings(ranks, scenario(*TWICE)) == []

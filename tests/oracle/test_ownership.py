@@ -222,8 +222,9 @@ def test_a_buffer_at_other_offsets_on_other_ranks_is_an_offset_mismatch(ranks: W
     found = findings(ranks, scenario(*SHIFTED))
     assert found[0].rule == "offset-mismatch"
     assert (found[0].step, found[0].ranks) == (3, (0, 1))
-    assert "'b' lies at different offsets of the same window of tp[0,1]: rank 0 at 1536, rank 1 at 2560" in str(
-        found[0]
+    assert (
+        "'b' lies at different offsets of the same window of tp[0,1]: rank 0 at byte 1536, rank 1 at byte 2560"
+        in str(found[0])
     )
 
 

@@ -148,7 +148,8 @@ UNEVEN = {
     "uneven segments": "registration 0 of tp[0,1,2,3] differs in size: rank 0 2097152 bytes, rank 1 2097152 bytes, "
     "rank 2 20971520 bytes",
     "uneven growth": "entered different numbers of registrations: rank 0: 1, rank 1: 2, rank 2: 1, rank 3: 1",
-    "uneven offsets": "'b' lies at different offsets of the same window of tp[0,1,2,3]: rank 0 at 1536, rank 1 at 2560",
+    "uneven offsets": "'b' lies at different offsets of the same window of tp[0,1,2,3]: "
+    "rank 0 at byte 1536, rank 1 at byte 2560",
     "uneven fit": "'d' lies in different windows of tp[0,1,2,3]: rank 0 in window 0, rank 1 in window 1",
 }
 """What uneven sizes do to pools whose ranks agree on nothing."""
@@ -234,7 +235,7 @@ def test_shared_at_exit_registers_what_other_groups_grew_by(ranks: World) -> Non
 def test_shared_at_exit_puts_buffers_where_other_groups_left_room(ranks: World) -> None:
     broken = found(ranks, "shared-at-exit", OTHER_GROUPS_OFFSETS)
     assert (causes(broken), broken[0].step) == (["offset-mismatch"], 3)
-    assert "rank 0 at 1536, rank 1 at 2560, rank 2 at 1536, rank 3 at 2560" in str(broken[0])
+    assert "rank 0 at byte 1536, rank 1 at byte 2560, rank 2 at byte 1536, rank 3 at byte 2560" in str(broken[0])
 
 
 @pytest.mark.parametrize("name", UNEVEN)

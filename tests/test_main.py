@@ -1,0 +1,37 @@
+"""The command's first moments: what a shell may have taken from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ALONE
+from tests.processes import left, new_mark
+
+FUZZ = "symm fuzz --draws 2 --world 2 --substrate sim"
+
+
+def shell(command: str, folder: Path) -> tuple[int, str, list[int]]:
+    """The end of a shell command: its status, its last words on stderr, and the processes that are left."""
+    mark = new_mark()
+    environment = {**os.environ, **ALONE, **mark}
+    ended = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    return ended.returncode, ended.stderr, left(mark, seconds=2)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_descriptor_is_no_place_for_shared_memory(tmp_path: Path, closed: str) -> None:
+    assert shell(f"{FUZZ} --json found.json {closed}", tmp_path) == (0, "", [])
+    assert json.loads((tmp_path / "found.json").read_bytes())["draws"] == 2
+
+
+def test_a_folder_that_is_gone_is_named_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    ended = shell(f"cd gone && rmdir ../gone && {FUZZ}", tmp_path)
+    assert ended == (2, "symm: the working directory is not there any more\n", [])
