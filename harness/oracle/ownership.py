@@ -107,9 +107,10 @@ def _owned_by_others(case: Case, use: Use, sight: Sight) -> str:
 
 
 def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
-    inside = "in a segment" if sight.segment is not None else "in memory outside every segment"
     own = case.name(use.comm.group)
-    return f"lies {inside} over which {own} finds no window, and no other communicator has one"
+    if sight.segment is None:
+        return f"lies outside every segment of the pools, so that neither {own} nor any other communicator has a window"
+    return f"lies in a segment over which {own} finds no window, and no other communicator has one"
 
 
 def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:

@@ -86,7 +86,10 @@ def test_a_segment_that_nobody_registered_is_unregistered(ranks: World) -> None:
 def test_memory_outside_every_pool_is_unregistered(ranks: World) -> None:
     found = findings(ranks, scenario(*GATHER, pool="OutsideThePool"))
     assert rules(found) == ["unregistered"]
-    assert "outside every segment over which tp[0,1] finds no window" in str(found[0])
+    assert (
+        "lies outside every segment of the pools, so that neither tp[0,1] nor any other communicator has a window"
+        in str(found[0])
+    )
 
 
 def test_a_buffer_in_a_window_of_its_group_is_owned(ranks: World) -> None:
