@@ -249,6 +249,7 @@ def main() -> None:
         status = 2
     if status == interrupts.STATUS:  # typer makes it of Ctrl-C by itself, from some version on
         sys.stderr.write(interrupts.WORDS)
+        status = interrupts.status()
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -17,7 +17,8 @@ STATUS = 130
 """With which a command ends that was interrupted."""
 WORDS = "symm: interrupted\n"
 
-_pressed = False
+_signal = 0
+"""The signal that interrupted this process, once one has."""
 
 
 def leave_at_once() -> None:
@@ -28,17 +29,23 @@ def leave_at_once() -> None:
 
 
 def heed() -> None:
-    """Remember every Ctrl-C from now on. Local to this process, by its main thread; one that ignores Ctrl-C goes on
-    ignoring it."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _leave):
-        signal.signal(signal.SIGINT, _press)
-        sys.unraisablehook = _report
+    """Remember every Ctrl-C from now on, and take SIGTERM, with which `timeout` and runners end a job, for one. Local
+    to this process, by its main thread; what it ignores it goes on ignoring."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, _leave):
+            signal.signal(number, _press)
+    sys.unraisablehook = _report
 
 
 def check() -> None:
     """Raise `KeyboardInterrupt` if there was one that ought to have ended what this process does."""
-    if _pressed:
+    if _signal:
         raise KeyboardInterrupt
+
+
+def status() -> int:
+    """With which an interrupted process ends: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (_signal or signal.SIGINT)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -48,9 +55,9 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
         os._exit(STATUS)
 
 
-def _press(_number: int, _frame: FrameType | None) -> None:
-    global _pressed  # noqa: PLW0603  (a process has one Ctrl-C)
-    _pressed = True
+def _press(number: int, _frame: FrameType | None) -> None:
+    global _signal  # noqa: PLW0603  (a process is interrupted once)
+    _signal = number
     raise KeyboardInterrupt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -83,23 +84,38 @@ def test_ctrl_c_while_the_command_line_is_imported_ends_as_elsewhere(tmp_path: P
     assert (process.returncode, said) == (130, "symm: interrupted\n")
 
 
-def test_a_draw_that_hangs_until_ctrl_c_is_kept_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+def test_a_draw_that_hangs_until_the_command_is_interrupted_is_kept_and_told(
+    tmp_path: Path, number: int, status: int
+) -> None:
     mark, root = new_mark(), Path(__file__).parents[1]
-    command = ["symm", "fuzz", "--substrate", "sim", "--world", "2", "--pool", "tests.unruly:Naps"]
+    command = [
+        "symm",
+        "fuzz",
+        "--substrate",
+        "sim",
+        "--world",
+        "2",
+        "--pool",
+        "tests.unruly:Naps",
+        "--json",
+        "found.json",
+    ]
     environment = {**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes) as process:
+    with subprocess.Popen(["symm", "fuzz", *wanted], cwd=tmp_path, env=environment, text=True, **pipes) as process:
         while len(marked(mark)) < 4:  # the command, what ranks are forked from, and two of them
             assert process.poll() is None
             time.sleep(0.05)
         time.sleep(LONG + 1.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said, error = process.communicate(timeout=60)
     (kept,) = (tmp_path / "symm-seeds").iterdir()
-    assert (process.returncode, error) == (130, "symm: interrupted\n")
+    assert (process.returncode, error, left(mark, seconds=2)) == (status, "symm: interrupted\n", [])
     assert re.search(r"Draw \d+ had run for \d+\.\d s", said)
     assert f"replay: symm replay symm-seeds/{kept.name}" in said
     assert seeds.load(kept).scenario.system.pool == "tests.unruly:Naps"
+    assert json.loads((tmp_path / "found.json").read_bytes())["findings"] == []
 
 
 @pytest.mark.parametrize("way", [interrupts.leave_at_once, interrupts.heed])
@@ -114,6 +130,6 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(way: Callable[[], Non
 
 def test_without_ctrl_c_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupts.check()
-    monkeypatch.setattr(interrupts, "_pressed", True)
+    monkeypatch.setattr(interrupts, "_signal", signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         interrupts.check()
