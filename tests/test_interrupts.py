@@ -89,18 +89,7 @@ def test_a_draw_that_hangs_until_the_command_is_interrupted_is_kept_and_told(
     tmp_path: Path, number: int, status: int
 ) -> None:
     mark, root = new_mark(), Path(__file__).parents[1]
-    command = [
-        "symm",
-        "fuzz",
-        "--substrate",
-        "sim",
-        "--world",
-        "2",
-        "--pool",
-        "tests.unruly:Naps",
-        "--json",
-        "found.json",
-    ]
+    wanted = ["--substrate", "sim", "--world", "2", "--pool", "tests.unruly:Naps", "--json", "found.json"]
     environment = {**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(["symm", "fuzz", *wanted], cwd=tmp_path, env=environment, text=True, **pipes) as process:
