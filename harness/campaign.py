@@ -142,8 +142,12 @@ class Campaign:
         seconds = time.monotonic() - began
         if scenario is None or seconds < LONG:
             return ""
-        path = self._keeper.keep_interrupted(scenario)
-        return f"Draw {self.tally.draws + 1} had run for {seconds:.1f} s.\n  replay: symm replay {path}"
+        what = f"Draw {self.tally.draws + 1}" if self._failed_at is None else "A smaller case"
+        try:
+            kept = f"  replay: symm replay {self._keeper.keep_interrupted(scenario)}"
+        except UsageError as error:
+            kept = f"  It is not kept: {error}"
+        return f"{what} had run for {seconds:.1f} s.\n{kept}"
 
     def _batch(self, number: int) -> None:
         try:
@@ -186,6 +190,7 @@ class Campaign:
                     self._dear.add(new.rule)
                 self._keeper.keep(scenario, new, findings, self.tally.draws)
         except UsageError as error:
+            self._under_way = None
             if self._failed_at is not None and isinstance(error, PluginError):
                 return  # while a finding is made smaller, a scenario that the system refuses is none
             raise _Stop(self._kept(error, scenario)) from error

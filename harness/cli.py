@@ -31,7 +31,8 @@ from harness.arguments import (
 from harness.campaign import SHRINK_SECONDS, Campaign, Limits
 from harness.doctor import examine
 from harness.errors import UsageError
-from harness.program import STREAMS, Sites
+from harness.findings import Record
+from harness.program import STREAMS, Scenario, Sites
 from harness.replay import replay as run_again
 from harness.replay import with_system
 from harness.report import data, terminal
@@ -140,11 +141,12 @@ def _run(
         with terminal.progress(console, draws) as campaign.progress:
             campaign.run(draws, minutes)
     finally:
-        if campaign.tally.found or not isinstance(sys.exception(), UsageError):
-            terminal.summary(console, campaign.tally)
-            if isinstance(sys.exception(), KeyboardInterrupt) and (said := campaign.keep_under_way()):
-                console.print(said, highlight=False, soft_wrap=True)
-            data.write(data.fuzz(campaign.tally, campaign.world, facts), json_file)
+        if campaign.tally.found or interrupts.has_come() or not isinstance(sys.exception(), UsageError):
+            with interrupts.held():
+                data.write(data.fuzz(campaign.tally, campaign.world, facts), json_file)
+                terminal.summary(console, campaign.tally)
+                if interrupts.has_come() and (said := campaign.keep_under_way()):
+                    console.print(said, highlight=False, soft_wrap=True)
     return campaign.tally
 
 
@@ -165,18 +167,29 @@ def replay(
     scenario = with_system(seeds.load(seed_file).scenario, pool, collectives, sites)
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
-    runs = []
+    runs: list[list[Record]] = []
     with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
         facts = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
-        for findings in run_again(world, scenario, times):
-            runs.append([finding.record() for finding in findings])
+        try:
+            for findings in run_again(world, scenario, times):
+                runs.append([finding.record() for finding in findings])
+        finally:
+            failed = [records for records in runs if records]
+            if runs:
+                with interrupts.held():
+                    _tell_runs(console, runs, scenario, times)
+                    told = {"schema": data.SCHEMA, "runs": runs, "failed": len(failed), "environment": facts}
+                    data.write(told, json_file)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _tell_runs(console: Console, runs: list[list[Record]], scenario: Scenario, times: int) -> None:
     failed = [records for records in runs if records]
     for record in failed[0] if failed else ():
         terminal.finding(console, record, scenario)
-    console.print(f"{len(failed)} of {times} runs failed", highlight=False)
-    data.write({"schema": data.SCHEMA, "runs": runs, "failed": len(failed), "environment": facts}, json_file)
-    raise typer.Exit(1 if failed else 0)
+    of = f"{times}" if len(runs) == times else f"{len(runs)} ({times} were asked for)"
+    console.print(f"{len(failed)} of {of} runs failed", highlight=False)
 
 
 @app.command()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 STATUS = 130
@@ -18,7 +20,8 @@ STATUS = 130
 WORDS = "symm: interrupted\n"
 
 _signal = 0
-"""The signal that interrupted this process, once one has."""
+"""The first signal that interrupted this process, once one has."""
+_is_held = False
 
 
 def leave_at_once() -> None:
@@ -43,6 +46,23 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+def has_come() -> bool:
+    """Whether this process was interrupted."""
+    return _signal != 0
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Under it, a signal is remembered and raises nothing: for telling what was found, which takes a moment. Runners
+    that cancel a job send several."""
+    global _is_held  # noqa: PLW0603
+    _is_held = True
+    try:
+        yield
+    finally:
+        _is_held = False
+
+
 def status() -> int:
     """With which an interrupted process ends: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (_signal or signal.SIGINT)
@@ -57,8 +77,9 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 def _press(number: int, _frame: FrameType | None) -> None:
     global _signal  # noqa: PLW0603  (a process is interrupted once)
-    _signal = number
-    raise KeyboardInterrupt
+    _signal = _signal or number
+    if not _is_held:
+        raise KeyboardInterrupt
 
 
 def _report(dropped: sys.UnraisableHookArgs) -> None:

@@ -5,6 +5,7 @@ Invariant: when `keep` returns, the scenario is on disk.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -98,10 +99,11 @@ class Keeper:
     def keep_raised(self, scenario: Scenario, error: PluginError) -> str:
         """Save a scenario in which the system under test raised, unless the same error is kept with a smaller one;
         returns the file."""
-        size, known = len(msgspec.json.encode(scenario)), self._raised.get(str(error))
+        words = re.sub(r"\d+", "", str(error))  # ranks, sizes and addresses
+        size, known = len(msgspec.json.encode(scenario)), self._raised.get(words)
         if known is None or size <= known[0]:
-            self._raised[str(error)] = size, self._save("raised", scenario, (), str(error))
-        return self._raised[str(error)][1]
+            self._raised[words] = size, self._save("raised", scenario, (), words)
+        return self._raised[words][1]
 
     def keep_interrupted(self, scenario: Scenario) -> str:
         """Save a scenario whose draw was ended from outside; returns its file."""

@@ -40,8 +40,12 @@ class Shrinking:
         if is_dear and end - now >= WORTH_A_SIMULATION:
             self._rehearse(rule, (now + end) / 2)
         reduced = self._search(rule, end, hurried=True)
-        if reduced.scenario in self._presumed and not self._is_confirmed(rule, reduced.scenario):
-            reduced = self._search(rule, end, hurried=False)
+        if reduced.scenario in self._presumed:
+            passes = self._passes_before_it_fails(rule, reduced.scenario, end)
+            if passes is None:
+                reduced = self._search(rule, end, hurried=False)
+            elif passes:
+                reduced = Reduced(reduced.scenario, "race")
         self._keeper.settle(rule, reduced.how)
 
     def _search(self, rule: str, end: float, hurried: bool) -> Reduced:
@@ -63,11 +67,17 @@ class Shrinking:
         if smaller != scenario:
             self._fails(rule, self._world, hurried=False)(smaller)
 
-    def _is_confirmed(self, rule: str, scenario: Scenario) -> bool:
-        """Whether a scenario hangs when it has all the time there is. A race may pass some times before; each pass
-        takes little."""
+    def _passes_before_it_fails(self, rule: str, scenario: Scenario, end: float) -> int | None:
+        """How often a scenario that was presumed to hang passes before it fails when it has all the time there is, as a
+        race may; None if it never does, in as many runs as there is time for: until `end`, or for a deadline more."""
         fails = self._fails(rule, self._world, hurried=False)
-        return any(fails(scenario) is not None for _ in range(CONFIRMATIONS))
+        end = max(end, time.monotonic() + self._world.deadline)
+        for passes in range(CONFIRMATIONS):
+            if fails(scenario) is not None:
+                return passes
+            if time.monotonic() > end:
+                break
+        return None
 
     def _fails(self, rule: str, world: World, hurried: bool) -> Fails:
         """Whether a scenario still breaks a rule on a world, here or elsewhere."""
@@ -91,7 +101,8 @@ class Shrinking:
     def _note(self, draw: Draw, broken: Finding, findings: Sequence[Finding]) -> None:
         """Keep a scenario that failed on this world."""
         if draw.presumed:
-            self._presumed.add(draw.scenario)
+            if draw.scenario != self._keeper.found[broken.rule].scenario:
+                self._presumed.add(draw.scenario)
             return
         self._presumed.discard(draw.scenario)
         self._keeper.keep(draw.scenario, broken, findings)

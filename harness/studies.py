@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from harness import environment, seeds
+from harness import environment, interrupts, seeds
 from harness import matrix as verdicts
 from harness.agree import Comparison
 from harness.arguments import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
@@ -78,8 +78,9 @@ def matrix(
                     found.append(cell)
                     advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
         finally:  # Ctrl-C included: what was found is not lost
-            terminal.matrix(console, found)
-            data.write(data.matrix(found, facts), json_file)
+            with interrupts.held():
+                data.write(data.matrix(found, facts), json_file)
+                terminal.matrix(console, found)
     raise typer.Exit(1 if any(cell.found for cell in found) else 0)
 
 
@@ -118,8 +119,9 @@ def agree(
             with terminal.progress(console, limit, "no disagreement") as update:
                 comparison.run(distinct(strategy, seed), limit, minutes, update)
         finally:  # Ctrl-C included: what was found is not lost
-            terminal.agreement(console, compared, ("sim", against))
-            data.write(data.agreement(compared, facts), json_file)
+            with interrupts.held():
+                data.write(data.agreement(compared, facts), json_file)
+                terminal.agreement(console, compared, ("sim", against))
     if not compared.draws:
         raise UsageError("nothing was compared: the time was up before the first draw")
     raise typer.Exit(1 if compared.found else 0)
@@ -167,8 +169,9 @@ def faults(
                 tally = campaign.tally
                 campaign.run(clean)
         finally:  # Ctrl-C included: what was found is not lost
-            terminal.faults(console, outcomes, tally)
-            data.write(data.faults(outcomes, tally, facts), json_file)
+            with interrupts.held():
+                data.write(data.faults(outcomes, tally, facts), json_file)
+                terminal.faults(console, outcomes, tally)
     raise typer.Exit(0 if all(outcome.is_found for outcome in outcomes) and not tally.found else 1)
 
 

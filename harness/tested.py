@@ -6,6 +6,7 @@ Invariant: a failing scenario is saved before its finding is raised.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -58,7 +59,9 @@ class TestedWorld:
         try:
             draw = self._world.run(scenario)
         except PluginError as error:
-            _note(error, *listing(scenario), *_seed(keeper.keep_raised(scenario, error)))
+            _note(error, *listing(scenario))
+            with suppress(UsageError):  # what it raised says more than a full disk
+                _note(error, *_seed(keeper.keep_raised(scenario, error)))
             raise
         findings = judge(draw)
         if findings:

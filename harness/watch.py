@@ -97,7 +97,7 @@ class Watch:
             elif index in done:
                 fates.append(Fate(index, "finished"))
             elif index in broken and not dead:  # next to a death, a broken rank is a consequence
-                fates.append(Fate(index, "crashed", broken[index]))
+                fates.append(Fate(index, "crashed", f"{broken[index]}\n{printed[index]}".strip()))
             else:
                 state: State = "stopped" if dead or broken else "hung"
                 fates.append(Fate(index, state, "", *stacks.get(index, ())))

@@ -146,8 +146,8 @@ class World:
             fates = watch.wait(scenario.system, self._drop)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
         draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline, watch.is_presumed)
-        if draw.clean:
-            self._silences.append(watch.longest_silence - pause)
+        if draw.clean and not pause:
+            self._silences.append(watch.longest_silence)
         return draw
 
     def call(self, function: str, *arguments: Any) -> list[Any]:
@@ -211,7 +211,8 @@ class World:
             yield
         except BaseException:
             if self._crew.ranks:
-                self._drop()
+                with suppress(MachineError):  # they are gone already, as after a signal to the whole process group
+                    self._drop()
             raise
 
     def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:

@@ -345,6 +345,12 @@ def test_json_to_a_pipe_reaches_its_reader(tmp_path: Path) -> None:
     assert b'"qwen3-32b-tp2"' in received
 
 
+def test_show_prints_names_and_notes_as_they_are(tmp_path: Path) -> None:
+    save(Topology("a[/b]", "sglang", {"tp": 2}, note="see [/x], [red]not red"), tmp_path / "odd.json")
+    run = symm(tmp_path, "show", "odd.json")
+    assert (run.status, "a[/b]: 2 ranks" in run.out, "see [/x], [red]not red" in run.out) == (0, True, True)
+
+
 def test_topologies_lists_every_one_as_json(tmp_path: Path) -> None:
     listed = symm(tmp_path, "topologies", "--json", "-").data["topologies"]
     assert [shown["name"] for shown in listed] == [*named()]

@@ -17,7 +17,7 @@ import pytest
 from harness import interrupts, seeds
 from harness.campaign import LONG
 from tests.commands import ALONE
-from tests.processes import left, marked, new_mark
+from tests.processes import left, new_mark
 
 DROPPED = """
 import signal, sys
@@ -84,27 +84,60 @@ def test_ctrl_c_while_the_command_line_is_imported_ends_as_elsewhere(tmp_path: P
     assert (process.returncode, said) == (130, "symm: interrupted\n")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+NAPS = """
+import time
+from pathlib import Path
+from harness.pools.per_group import PerGroup
+
+class Naps(PerGroup):
+    def use(self, group):
+        Path("asleep").touch()
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "to_group", "status"),
+    [
+        ((signal.SIGINT,), False, 130),
+        ((signal.SIGTERM,), False, 143),
+        ((signal.SIGTERM,), True, 143),  # as `timeout` does: ranks are signalled too
+        ((signal.SIGINT, signal.SIGTERM), True, 130),  # as runners cancel a job
+    ],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM to all", "both to all"],
+)
 def test_a_draw_that_hangs_until_the_command_is_interrupted_is_kept_and_told(
-    tmp_path: Path, number: int, status: int
+    tmp_path: Path, signals: tuple[int, ...], to_group: bool, status: int
 ) -> None:
-    mark, root = new_mark(), Path(__file__).parents[1]
-    wanted = ["--substrate", "sim", "--world", "2", "--pool", "tests.unruly:Naps", "--json", "found.json"]
-    environment = {**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(["symm", "fuzz", *wanted], cwd=tmp_path, env=environment, text=True, **pipes) as process:
-        while len(marked(mark)) < 4:  # the command, what ranks are forked from, and two of them
+    mark = new_mark()
+    (tmp_path / "naps.py").write_text(NAPS)
+    command = "symm fuzz --substrate sim --world 2 --pool naps:Naps --json found.json"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command.split(), cwd=tmp_path, env={**os.environ, **ALONE, **mark}, **streams) as process:
+        while not (tmp_path / "asleep").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(LONG + 1.5)
-        process.send_signal(number)
+        time.sleep(LONG + 0.5)
+        for number in signals:
+            os.killpg(process.pid, number) if to_group else process.send_signal(number)
+            time.sleep(0.05)
         said, error = process.communicate(timeout=60)
-    (kept,) = (tmp_path / "symm-seeds").iterdir()
     assert (process.returncode, error, left(mark, seconds=2)) == (status, "symm: interrupted\n", [])
+    (kept,) = (tmp_path / "symm-seeds").iterdir()
     assert re.search(r"Draw \d+ had run for \d+\.\d s", said)
     assert f"replay: symm replay symm-seeds/{kept.name}" in said
-    assert seeds.load(kept).scenario.system.pool == "tests.unruly:Naps"
+    assert seeds.load(kept).scenario.system.pool == "naps:Naps"
     assert json.loads((tmp_path / "found.json").read_bytes())["findings"] == []
+
+
+def test_while_results_are_told_a_signal_is_remembered_and_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_signal", 0)
+    with interrupts.held():
+        interrupts._press(signal.SIGTERM, None)
+        interrupts._press(signal.SIGINT, None)
+    assert (interrupts.has_come(), interrupts.status()) == (True, 143)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts._press(signal.SIGINT, None)
 
 
 @pytest.mark.parametrize("way", [interrupts.leave_at_once, interrupts.heed])

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from harness import seeds
 from harness.campaign import Campaign, Limits
 from harness.context import ProcessGroup
-from harness.draw import Draw
+from harness.draw import Draw, Fate
 from harness.errors import MachineError
 from harness.program import AllGather, Allocate, Deny, Scenario, System, View
 from harness.tally import Tally
 from harness.topology import Topology
+from harness.trace import Began, Trace
 from harness.world import World
 from tests.planted import Sound
 
@@ -180,3 +181,29 @@ def test_draws_are_never_hurried(simulation: World, tmp_path: Path, monkeypatch:
     assert wrong in [scenario for scenario, _ in seen[: hurried[0]]], "it was hurried before it had found anything"
     first = next(index for index, (scenario, _) in enumerate(seen) if scenario == wrong)
     assert hurried[0] > first + 1, "what Hypothesis tried was hurried"
+
+
+class Chancy:
+    """A world in which the same scenario, presumed to hang, passes a few times before it really does."""
+
+    deadline, simulation = 5.0, None
+
+    def __init__(self, passes: int) -> None:
+        self.patient, self._passes = 0, passes
+
+    def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
+        self.patient += not hurried
+        fails = hurried or self.patient == 1 or self.patient > self._passes + 1
+        fates = (Fate(0, "hung" if fails else "finished"), Fate(1, "hung" if fails else "finished"))
+        traces = tuple(Trace(rank, (Began(0),)) for rank in range(2))
+        return Draw(scenario, traces, fates, 1.0, self.deadline, presumed=hurried)
+
+
+@pytest.mark.parametrize(("passes", "shrunk", "steps"), [(0, "smallest", 1), (3, "race", 1), (10**9, "race", 5)])
+def test_a_hang_that_was_presumed_and_passes_first_is_a_race(
+    tmp_path: Path, passes: int, shrunk: str, steps: int
+) -> None:
+    world: Any = Chancy(passes)
+    tally = campaign_of(world, tmp_path, Scenario(TWO, ALLOCATIONS), seconds=3).run(1)
+    found = tally.found["hang"]
+    assert (found.shrunk, len(found.scenario.steps)) == (shrunk, steps)

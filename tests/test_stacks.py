@@ -199,7 +199,12 @@ def test_ranks_at_one_place_share_a_line() -> None:
 
 def test_a_place_goes_on_to_the_first_line_of_the_system_under_test() -> None:
     own = [f"{name} (/x/harness/{name}.py:1)" for name in ("meet", "exchange", "_register", "register")]
-    frames = (*own, "use (/y/contextlib.py:3)", "grow (/home/me/pools.py:7)", "use (/home/me/pools.py:9)")
+    frames = (
+        *own,
+        "use (/usr/lib/python3.11/contextlib.py:3)",
+        "grow (/home/me/pools.py:7)",
+        "use (/home/me/pools.py:9)",
+    )
     record = Record("hang", "", 0, (0,), (StackRecord(0, "SIGUSR1", frames),))
     assert [*places(record)] == [
         "rank 0: in meet (meet.py:1) < exchange (exchange.py:1) < _register (_register.py:1) < grow (pools.py:7)"
@@ -209,3 +214,14 @@ def test_a_place_goes_on_to_the_first_line_of_the_system_under_test() -> None:
 def test_what_a_dead_rank_printed_is_shown_below_its_name() -> None:
     record = Record("rank-crash", "", 0, (1,), (StackRecord(1, PRINTED, ("stdout:", "for everyone")),))
     assert [*places(record)] == ["rank 1 printed, at the last:", "  stdout:", "  for everyone"]
+
+
+def test_what_is_installed_or_pythons_own_is_not_taken_for_the_system_under_test() -> None:
+    others = (
+        "run (/v/lib/python3.11/site-packages/triton/interpreter.py:1)",
+        "wait (/usr/lib/python3.11/threading.py:2)",
+    )
+    own = ("meet (/home/me/clone/harness/rendezvous.py:3)", "frozen (<frozen importlib>:4)")
+    frames = (*others, *own, "grow (/home/me/nccl-harness/pools.py:7)")
+    (place,) = places(Record("hang", "", 0, (0,), (StackRecord(0, "SIGUSR1", frames),)))
+    assert place.endswith("meet (rendezvous.py:3) < grow (pools.py:7)")

@@ -351,7 +351,7 @@ def test_a_pause_that_the_program_asks_for_is_no_hang_and_makes_nobody_patient(
 ) -> None:
     monkeypatch.setattr(ranks, "_silences", deque())
     assert ranks.run(scenario(Straggle(0, 1500), *SOUND), hurried=True).clean
-    assert ranks.patience < 10 * 1.5
+    assert not ranks._silences
 
 
 def test_one_long_silence_is_forgotten_after_a_hundred_draws(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -631,7 +631,7 @@ def test_of_ranks_that_fail_at_once_the_one_that_cuda_refused_is_told_of(monkeyp
 
 
 def test_a_call_after_ctrl_c_is_not_made(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupts, "_pressed", True)
+    monkeypatch.setattr(interrupts, "_signal", signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         ranks.call("tests.called:rank_and_group", "")
 

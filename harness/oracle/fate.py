@@ -16,6 +16,8 @@ from harness.oracle.explanation import explain
 
 LINES = 12
 """Of what a rank printed."""
+PYTHONS = ("Fatal Python error", "Current thread 0x", "Thread 0x", '  File "', "Extension modules:")
+"""How the lines begin that Python writes when it dies."""
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -54,7 +56,7 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
 def _printed(fate: Fate) -> Iterator[StackRecord]:
     """The last of what a rank printed before it died, without what Python adds to that."""
     lines = fate.how.splitlines()[1:]
-    own = [*takewhile(lambda line: not line.startswith("Fatal Python error"), lines)]
+    own = [*takewhile(lambda line: not line.startswith(PYTHONS), lines)]
     if any(line not in ("stdout:", "stderr:") for line in own):
         yield StackRecord(fate.rank, PRINTED, tuple(own[-LINES:]))
 

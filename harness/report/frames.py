@@ -24,8 +24,8 @@ CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 ASLEEP = re.compile(r"\bharness/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 """How a rank waits for others on the host; where it waits says more."""
 
-OURS = re.compile(r"\bharness/(?!faults/|pools/)|/contextlib\.py:|/torch/")
-"""Frames that are not of the system under test."""
+OTHERS = re.compile(r"[(/]harness/(?!faults/|pools/)|/(site|dist)-packages/|/lib/python\d|\(<")
+"""Frames that are not of the system under test, unless that is an installed package."""
 
 
 def places(record: Record) -> Iterator[str]:
@@ -50,7 +50,7 @@ def _telling(frames: tuple[str, ...]) -> list[str]:
     candidates = [frame for frame in native if WRAPPERS.search(frame) is None]
     called = ([frame for frame in candidates if CALLS.match(frame)] or candidates)[-1:]
     python = frames[len(native) :]
-    theirs = next((index for index, frame in enumerate(python) if OURS.search(frame) is None), 0)
+    theirs = next((index for index, frame in enumerate(python) if OTHERS.search(frame) is None), 0)
     return [*called, *python[:PYTHON], *python[max(PYTHON, theirs) : theirs + 1]] or native[:1]
 
 

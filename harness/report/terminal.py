@@ -187,7 +187,8 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
 
 def topology(console: Console, shown: Topology) -> None:
     """A topology's families as a table."""
-    table = Table(title=f"{shown.name}: {shown.world} ranks ({shown.convention})", title_justify="left")
+    title = escape(f"{shown.name}: {shown.world} ranks ({shown.convention})")
+    table = Table(title=title, title_justify="left")
     for column in ("family", "width", "groups"):
         table.add_column(column)
     for name, partition in shown.families.items():
@@ -195,7 +196,7 @@ def topology(console: Console, shown: Topology) -> None:
         table.add_row(name, str(len(partition[0])), escape(groups))
     console.print(table)
     if shown.note:
-        console.print(shown.note, highlight=False)
+        console.print(shown.note, highlight=False, markup=False)
 
 
 def topologies(console: Console, listed: Sequence[Topology]) -> None:
