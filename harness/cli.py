@@ -178,14 +178,15 @@ def replay(
             failed = [records for records in runs if records]
             if runs:
                 with interrupts.held():
-                    _tell_runs(console, runs, scenario, times)
+                    _tell_runs(console, runs, failed, scenario, times)
                     told = {"schema": data.SCHEMA, "runs": runs, "failed": len(failed), "environment": facts}
                     data.write(told, json_file)
     raise typer.Exit(1 if failed else 0)
 
 
-def _tell_runs(console: Console, runs: list[list[Record]], scenario: Scenario, times: int) -> None:
-    failed = [records for records in runs if records]
+def _tell_runs(
+    console: Console, runs: list[list[Record]], failed: list[list[Record]], scenario: Scenario, times: int
+) -> None:
     for record in failed[0] if failed else ():
         terminal.finding(console, record, scenario)
     of = f"{times}" if len(runs) == times else f"{len(runs)} ({times} were asked for)"

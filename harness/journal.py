@@ -6,7 +6,7 @@ Invariant: whoever reads sees whole events, and never waits for the rank.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -52,13 +52,15 @@ class Journal:
 
     def read(self) -> tuple[Event, ...]:
         """Every event written so far."""
+        return tuple(self)
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events written so far, decoded as far as one goes."""
         memory, at, end = self._memory, 8, 8 + self.length
-        events: list[Event] = []
         while at < end:
             size = int.from_bytes(memory[at : at + 4], "little")
-            events.append(_decoder.decode(memory[at + 4 : at + 4 + size]))
+            yield _decoder.decode(memory[at + 4 : at + 4 + size])
             at += 4 + size
-        return tuple(events)
 
 
 class Silence:
@@ -83,7 +85,7 @@ class Silence:
         since, self._looked = min(now - self._looked, LOOK), now
         lengths = [journal.length for journal in self._journals]
         if not self._have_begun:
-            self._have_begun = all(any(isinstance(event, Began) for event in each.read()) for each in self._journals)
+            self._have_begun = all(any(isinstance(event, Began) for event in each) for each in self._journals)
         elif lengths == self._lengths:
             self._seconds += since
             self.longest = max(self.longest, self._seconds)

@@ -21,7 +21,7 @@ NCCL_FOR_SHARED_GPUS = (2, 30)
 TORCH_OF_ONE_CHOICE = (2, 13)
 """From which on the allocator chooses the same block on every rank, whatever the addresses."""
 TURNS_DEADLINE, TURNS_PATIENCE = 90.0, 30.0
-"""The same for ranks that take turns on a GPU."""
+"""Deadline and patience of ranks that take turns on a GPU, in seconds."""
 
 
 class Platform(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ starts. What only ranks know, whether their NCCL can run kernels, is asked of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
@@ -54,7 +54,7 @@ class Request:
     sites: Sites = "explicit"
     flow: str | None = None
     tokens: Tokens = "engine"
-    hazard: Sequence[str] = field(default=())
+    hazard: Sequence[str] = ()
     graphs: bool = False
     streams: int = 1
     nodes: int | None = None
@@ -67,7 +67,7 @@ class Request:
             self._check_flow(self.flow)
         if self.nodes is not None:
             check_nodes(self.nodes, self.world)
-        _ = self._named  # each has to load, and to have something to communicate
+        _ = self._layouts  # each has to load, to fit, and to have something to communicate
 
     def _check_free(self) -> None:
         if self.tokens != "engine":
@@ -88,7 +88,7 @@ class Request:
             raise UsageError(f"{option} goes with free programs, and not with --flow")
 
     @cached_property
-    def _named(self) -> list[Topology] | None:
+    def _layouts(self) -> SearchStrategy[Topology] | None:
         """The topologies asked for by name."""
         if not self.topology:
             return None
@@ -97,8 +97,7 @@ class Request:
             uneven = " with uneven tokens" if self.tokens == "uneven" else ""
             names = ", ".join(repr(each.name) for each in named)
             raise UsageError(f"flow {self.flow!r}{uneven} has nothing to communicate on {names}")
-        topologies(self.world, named)  # raises where none fits
-        return named
+        return topologies(self.world, named)
 
     @property
     def system(self) -> System:
@@ -127,15 +126,13 @@ class Request:
         return on_nodes(strategy, self.world, self.nodes or 1)
 
     def _programs(self, via: Via) -> SearchStrategy[Scenario]:
+        layouts, system = self._layouts, self.system
         if self.flow is not None:
-            layouts = topologies(self.world, self._named) if self._named else None
-            return flows(
-                self.world, flow=self.flow, tokens=self.tokens, topologies=layouts, system=self.system, via=via
-            )
+            return flows(self.world, flow=self.flow, tokens=self.tokens, topologies=layouts, system=system, via=via)
         return scenarios(
             self.world,
-            topologies=topologies(self.world, self._named),
-            system=self.system,
+            topologies=topologies(self.world) if layouts is None else layouts,
+            system=system,
             hazards=self.hazard,  # type: ignore[arg-type]
             via=via,
             max_steps=WITH_GRAPHS if self.graphs else MAX_STEPS,

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -58,8 +59,6 @@ class World:
         self.restarts = 0
         self._silences: deque[float] = deque(maxlen=REMEMBERED)
         """The longest silence of each of the last draws that ended well."""
-        self._simulation: World | None = None
-        self._has_asked = False
         self._slots: dict[Group, int] = {}
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
@@ -100,15 +99,14 @@ class World:
         that the program asks for is not counted."""
         return max(self.platform.patience, TIMES_THE_LONGEST * max(self._silences, default=0.0))
 
-    @property
+    @cached_property
     def simulation(self) -> World | None:
         """A simulation beside ranks on GPUs, for trying what is dear there: started when first asked for, and closed
         with this world. None where this world is one, or the machine has no room for it."""
-        if self.platform.gpus and not self._has_asked:
-            self._has_asked = True
+        if self.platform.gpus:
             with suppress(MachineError):
-                self._simulation = self._held.enter_context(World(self.size, "sim"))
-        return self._simulation
+                return self._held.enter_context(World(self.size, "sim"))
+        return None
 
     def close(self) -> None:
         """End every process and release the shared memory. May be called twice."""

@@ -60,9 +60,10 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
         task = bar.add_task("drawing", total=draws, rate=0.0, found=nothing)
 
         def update(tally: Drawing) -> None:
-            for new in [] if console.is_terminal else [name for name in tally.found if name not in told]:
+            for new in [name for name in tally.found if name not in told]:
                 told.add(new)
-                console.print(f"{new} after {tally.draws} draws", highlight=False)
+                if not console.is_terminal:
+                    console.print(f"{new} after {tally.draws} draws", highlight=False)
             names = ", ".join(tally.found) or nothing
             what = f"drawing; {tally.shrinking} runs to shrink" if tally.found else "drawing"
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
