@@ -9,8 +9,9 @@ DRAWS ?= 300
 FUZZ ?=
 TESTS ?=
 
-IMPORTED := harness.cli, harness.plugin, harness.tested, harness.server, harness.substrate.sim.substrate, \
-  rich.progress, triton.language, triton.runtime.interpreter, pytest, pytest_timeout, xdist.dsession, xdist.remote
+IMPORTED := harness.cli.main, harness.plugin, harness.plugin.tested_world, harness.rank.server, \
+  harness.substrate.sim.substrate, rich.progress, triton.language, triton.runtime.interpreter, pytest, pytest_timeout, \
+  xdist.dsession, xdist.remote
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
@@ -32,7 +33,7 @@ fuzz: $(VENV)/.installed
 
 test: $(VENV)/.installed
 ifdef PYTHONDONTWRITEBYTECODE
-	$(BIN)/python -m compileall -q harness kernels tests topologies
+	$(BIN)/python -m compileall -q harness tests
 endif
 	@$(MAKE) --no-print-directory -j2 lint tested
 

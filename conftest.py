@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from harness.errors import MachineError
-from harness.platforms import choose
+from harness.world.platform import choose
 
 pytest_plugins = ["pytester"]
 

@@ -6,7 +6,7 @@ tensors. This one is the built-in pair with a planted mistake, to see what a fin
 
 import torch
 
-from harness.collectives import CollectiveContext, TritonCollectives
+from harness.system.collectives import CollectiveContext, TritonCollectives
 
 
 class LastRankForgets(TritonCollectives):

@@ -10,7 +10,7 @@ its segment is freed (`freed-while-registered`). `harness/pools/per_group.py` is
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.context import ProcessGroup, RankContext
+from harness.system.context import ProcessGroup, RankContext
 
 
 class PoolPerFamily:

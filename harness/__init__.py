@@ -8,17 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.draw import Draw
     from harness.errors import MachineError, PluginError, UsageError
-    from harness.findings import Finding
-    from harness.oracle import is_vacuous, judge
-    from harness.program import Scenario, System
+    from harness.oracle.findings import Finding
+    from harness.oracle.judge import is_vacuous, judge
+    from harness.plugin.tested_world import TestedWorld
+    from harness.scenario.scenario import Scenario
+    from harness.scenario.system import System
+    from harness.scenario.topology import Topology
     from harness.strategies.flows import flows
     from harness.strategies.programs import programs, scenarios
     from harness.strategies.topologies import layouts, topologies
-    from harness.tested import TestedWorld
-    from harness.topology import Topology
-    from harness.world import World
+    from harness.trace.draw import Draw
+    from harness.world.world import World
 
 __all__ = [
     "Draw",
@@ -41,17 +42,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "draw": ("Draw",),
     "errors": ("MachineError", "PluginError", "UsageError"),
-    "findings": ("Finding",),
-    "oracle": ("is_vacuous", "judge"),
-    "program": ("Scenario", "System"),
+    "oracle.findings": ("Finding",),
+    "oracle.judge": ("is_vacuous", "judge"),
+    "plugin.tested_world": ("TestedWorld",),
+    "scenario.scenario": ("Scenario",),
+    "scenario.system": ("System",),
+    "scenario.topology": ("Topology",),
     "strategies.flows": ("flows",),
     "strategies.programs": ("programs", "scenarios"),
     "strategies.topologies": ("layouts", "topologies"),
-    "tested": ("TestedWorld",),
-    "topology": ("Topology",),
-    "world": ("World",),
+    "trace.draw": ("Draw",),
+    "world.world": ("World",),
 }
 """The module that each name is defined in. None may bear a listed name itself, or it would hide it."""
 

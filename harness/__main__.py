@@ -13,7 +13,7 @@ from harness import interrupts
 
 
 def main() -> None:
-    """Entry point. Exit statuses are those of `harness.cli`."""
+    """Entry point. Exit statuses are those of `harness.cli.main`."""
     interrupts.leave_at_once()
     _open_what_is_closed()
     try:
@@ -21,7 +21,7 @@ def main() -> None:
     except FileNotFoundError:
         sys.stderr.write("symm: the working directory is not there any more\n")
         sys.exit(2)
-    from harness import cli  # noqa: PLC0415  (half a second)
+    from harness.cli import main as cli  # noqa: PLC0415  (half a second)
 
     cli.main()
 

@@ -8,7 +8,7 @@ One compiled kernel serves all ranks, counts and alignments of a size and dtype.
 import triton
 import triton.language as tl
 
-from kernels.rounding import to_bfloat16_bits
+from harness.kernels.rounding import to_bfloat16_bits
 
 
 @triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("output",))

@@ -1,1 +1,0 @@
-"""Tests of the harness; the folders mirror its rooms."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.world import World
+from harness.world.world import World
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import interrupts, seeds
-from harness.campaign import LONG
-from tests.commands import ALONE
-from tests.processes import left, new_mark
+from harness import interrupts
+from harness.campaign import seeds
+from harness.campaign.campaign import LONG
+from tests.tools.commands import ALONE
+from tests.tools.processes import left, new_mark
 
 DROPPED = """
 import signal, sys
-from harness import cli, world
+from harness.cli import main as cli
+from harness.world import world
 
 class Fleeting:
     def __del__(self):
@@ -43,7 +45,8 @@ cli.main()
 
 COVERED = """
 import signal, sys
-from harness import cli, world
+from harness.cli import main as cli
+from harness.world import world
 
 def pressing(self, scenario, **how):
     try:
@@ -87,7 +90,7 @@ def test_ctrl_c_while_the_command_line_is_imported_ends_as_elsewhere(tmp_path: P
 NAPS = """
 import time
 from pathlib import Path
-from harness.pools.per_group import PerGroup
+from harness.system.pools.per_group import PerGroup
 
 class Naps(PerGroup):
     def use(self, group):

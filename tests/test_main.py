@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ALONE
-from tests.processes import left, new_mark
+from tests.tools.commands import ALONE
+from tests.tools.processes import left, new_mark
 
 FUZZ = "symm fuzz --draws 2 --world 2 --substrate sim"
 

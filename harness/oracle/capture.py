@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import CapturedReuse, Finding, RegisteredInCapture
 from harness.oracle.case import Case
+from harness.oracle.findings import CapturedReuse, Finding, RegisteredInCapture
 from harness.oracle.history import History, Sight, Use
-from harness.program import Capture, EndCapture, Replay
-from harness.trace import Entered, Overwritten
+from harness.scenario.steps import Capture, EndCapture, Replay
+from harness.trace.events import Entered, Overwritten
 
 
 def judge(case: Case) -> Iterator[Finding]:

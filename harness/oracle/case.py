@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from harness.draw import Draw
-from harness.layout import Group
 from harness.oracle.history import History, Sight, Use, WindowLife, group_name, read
-from harness.program import AllGather, Collective, ReduceScatter
-from harness.trace import TEARDOWN, Exhausted
+from harness.scenario.layout import Group
+from harness.scenario.steps import AllGather, Collective, ReduceScatter
+from harness.trace.draw import Draw
+from harness.trace.events import Exhausted
+from harness.trace.trace import TEARDOWN
 
 
 class Case:

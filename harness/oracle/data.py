@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.case import Case
-from harness.program import AllGather
-from harness.trace import Differs, Mismatch, Overwritten, Replayed, Strayed
+from harness.oracle.findings import Finding, OutOfBounds, WrongData
+from harness.scenario.steps import AllGather
+from harness.trace.events import Differs, Mismatch, Overwritten, Replayed, Strayed
 
 
 def judge(case: Case) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.waits import AtEnd, AtStep, InCall, Ranks, Situation, Waits
-from harness.trace import TEARDOWN
+from harness.trace.trace import TEARDOWN
 
 
 @dataclass(frozen=True)

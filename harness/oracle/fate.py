@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from harness.draw import Fate
-from harness.findings import PRINTED, Finding, Hang, RankCrash, StackRecord
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.explanation import explain
+from harness.oracle.findings import PRINTED, Finding, Hang, RankCrash, StackRecord
+from harness.trace.draw import Fate
 
 LINES = 12
 """Of what a rank printed."""

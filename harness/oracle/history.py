@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from harness.layout import Group
-from harness.trace import (
+from harness.scenario.layout import Group
+from harness.trace.events import (
     Called,
     CommCreated,
     CommDestroyed,
@@ -21,8 +21,8 @@ from harness.trace import (
     Registered,
     SegmentAllocated,
     SegmentFreed,
-    Trace,
 )
+from harness.trace.trace import Trace
 
 
 @dataclass

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import Finding, FreedWhileRegistered, Leak
 from harness.oracle.case import Case
+from harness.oracle.findings import Finding, FreedWhileRegistered, Leak
 from harness.oracle.history import History
-from harness.trace import TEARDOWN, Leaked
+from harness.trace.events import Leaked
+from harness.trace.trace import TEARDOWN
 
 
 def judge(case: Case) -> Iterator[Finding]:

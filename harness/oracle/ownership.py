@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import (
+from harness.oracle.case import Case, ranks_text
+from harness.oracle.findings import (
     Finding,
     NullWindow,
     OffsetMismatch,
@@ -20,9 +21,8 @@ from harness.findings import (
     Unregistered,
     WrongOwner,
 )
-from harness.oracle.case import Case, ranks_text
 from harness.oracle.history import Sight, Use, WindowLife
-from harness.program import is_uneven
+from harness.scenario.steps import is_uneven
 
 
 def judge(case: Case) -> Iterator[Finding]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import Finding, SlowPath
 from harness.oracle.case import Case
+from harness.oracle.findings import Finding, SlowPath
 from harness.oracle.history import Use
 from harness.oracle.ownership import owned
-from harness.program import AllGather, is_uneven
+from harness.scenario.steps import AllGather, is_uneven
 
 REDUCIBLE = ("float32", "float16", "bfloat16")
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.findings import DoubleRegistration, Finding, HotPathGrowth, RegistrationSkew
-from harness.layout import Group
 from harness.oracle.case import Case
+from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, RegistrationSkew
 from harness.oracle.history import History, WindowLife
-from harness.program import Steady
-from harness.trace import Began, Entered
+from harness.scenario.layout import Group
+from harness.scenario.steps import Steady
+from harness.trace.events import Began, Entered
 
 
 def judge(case: Case) -> Iterator[Finding]:

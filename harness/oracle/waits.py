@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.layout import Group
 from harness.oracle.case import Case
 from harness.oracle.history import History
-from harness.trace import Closing, Entered, Finished
+from harness.scenario.layout import Group
+from harness.trace.events import Closing, Entered, Finished
 
 Ranks = tuple[int, ...]
 WORLD_WIDE = "recreate"

@@ -1,1 +1,1 @@
-"""What a person or a program reads: terminal text and JSON of the same facts."""
+"""What people and programs read: terminal output and JSON."""

@@ -10,15 +10,14 @@ from typing import Any
 
 import msgspec
 
-from harness.agree import Agreement
+from harness.campaign.seeds import write_whole
+from harness.campaign.tally import Tally
 from harness.errors import UsageError
-from harness.faults.proof import Outcome
-from harness.matrix import Cell
-from harness.oracle import oracles_on
-from harness.seeds import write_whole
-from harness.tally import Tally
-from harness.topology import Topology
-from harness.world import World
+from harness.scenario.topology import Topology
+from harness.studies.agree.comparison import Agreement
+from harness.studies.faults.proof import Outcome
+from harness.studies.matrix import Cell
+from harness.world.world import World
 
 SCHEMA = 1
 
@@ -127,3 +126,14 @@ def write(data: dict[str, Any], target: str | None) -> None:
         sys.stdout.write(text.decode())
     else:
         write_whole(Path(target), text)
+
+
+ORACLES = ("ownership", "registration", "capture", "lifetime", "path", "data", "fate")
+
+
+def oracles_on(world: World, path_seen: bool = True) -> list[str]:
+    """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any, and
+    where that never showed a path."""
+    evidence = world.facts.get("path_evidence")
+    path_oracle = [f"path ({evidence})"] if evidence and path_seen else []
+    return [*(name for name in ORACLES if name != "path"), *path_oracle]

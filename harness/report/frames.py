@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from harness.findings import PRINTED, Record
 from harness.oracle.case import ranks_text
-from harness.stacks import is_native
+from harness.oracle.findings import PRINTED, Record
+from harness.world.stacks import is_native
 
 PYTHON = 3
 """Lines of source shown, below the call into a library."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.program import Scenario
-from harness.systems import KERNELS
-from harness.topology import Topology
+from harness.scenario.scenario import Scenario
+from harness.scenario.system import KERNELS
+from harness.scenario.topology import Topology
 
 
 def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:

@@ -12,17 +12,17 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from harness.agree import Agreement, Disagreement
-from harness.facts import ANYWHERE
-from harness.faults.proof import Outcome
-from harness.findings import Record
-from harness.keeper import Found
-from harness.matrix import Cell
-from harness.program import Scenario
+from harness.campaign.keeper import Found
+from harness.campaign.tally import Tally
+from harness.oracle.findings import Record
 from harness.report.frames import places
 from harness.report.listing import layout, listing
-from harness.tally import Tally
-from harness.topology import Topology
+from harness.scenario.scenario import Scenario
+from harness.scenario.topology import Topology
+from harness.studies.agree.comparison import Agreement, Disagreement
+from harness.studies.agree.facts import ANYWHERE
+from harness.studies.faults.proof import Outcome
+from harness.studies.matrix import Cell
 
 LONGEST = 10
 """Lines of a disagreement that are shown."""

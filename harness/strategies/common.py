@@ -7,11 +7,13 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from harness.program import STREAMS, Scenario, Sites, System, hazards
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import STREAMS, hazards
+from harness.scenario.system import Sites, System
+from harness.scenario.topology import Topology
 from harness.strategies.flows import Tokens, flows
 from harness.strategies.programs import Via, scenarios
 from harness.strategies.topologies import topologies as all_topologies
-from harness.topology import Topology
 
 SITES: tuple[Sites, ...] = get_args(Sites)
 TOKENS: tuple[Tokens, ...] = ("engine", "padded")

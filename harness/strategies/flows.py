@@ -9,12 +9,14 @@ from typing import Literal, get_args
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.layers import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
-from harness.program import DType, Scenario, System
-from harness.program import Via as StepVia
+from harness.scenario.layers import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import DType
+from harness.scenario.steps import Via as StepVia
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
 from harness.strategies.programs import Via
 from harness.strategies.topologies import topologies as all_topologies
-from harness.topology import Topology
 
 Tokens = Literal["engine", "padded", "uneven"]
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)

@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.program import Scenario
-from harness.topology import Placement, Topology
+from harness.scenario.scenario import Scenario
+from harness.scenario.topology import Placement, Topology
 
 
 def on_nodes(drawn: st.SearchStrategy[Scenario], world: int, nodes: int) -> st.SearchStrategy[Scenario]:

@@ -11,11 +11,13 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from harness.builder import Action, Builder, Hazard
 from harness.errors import UsageError
-from harness.program import STREAMS, Scenario, Step, System
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import STREAMS, Step
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+from harness.strategies.actions import Action, Builder, Hazard
 from harness.strategies.topologies import topologies as all_topologies
-from harness.topology import Topology
 
 DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
 COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025, 4097, 10007)
@@ -44,7 +46,7 @@ def _small() -> st.SearchStrategy[int]:
 def actions(
     hazards: Collection[Hazard] = (), via: Via = "mixed", graphs: bool = False, streams: int = 1
 ) -> st.SearchStrategy[Action]:
-    """One action of a program. See `harness.builder.Action` for what its numbers mean."""
+    """One action of a program. See `harness.strategies.actions.Action` for what its numbers mean."""
     kinds = (*COLLECTIVES * 3, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven"))
     return _actions(kinds + GRAPHS * graphs, frozenset(hazards), via, streams)
 
@@ -86,7 +88,7 @@ def programs(
     """Steps for one topology: at most `max_steps`, with at least one collective. `graphs`: capture and replay too.
 
     `max_steps` is at least 2. `hazards` adds what even a right system may not survive without agreement between ranks.
-    `streams`: on how many streams buffers are allocated and collectives run, at most `harness.program.STREAMS`.
+    `streams`: on how many streams buffers are allocated and collectives run, at most `harness.scenario.steps.STREAMS`.
     """
     if not 1 <= streams <= STREAMS:
         raise UsageError(f"{streams} streams are not between 1 and {STREAMS}")

@@ -11,9 +11,9 @@ from itertools import permutations
 
 from hypothesis import strategies as st
 
-from harness import topology as topologies_module
 from harness.errors import UsageError
-from harness.topology import Topology
+from harness.scenario import topology as topologies_module
+from harness.scenario.topology import Topology
 
 
 def _divisors(number: int) -> list[int]:

@@ -1,1 +1,1 @@
-"""Substrates: what a rank stands on. `nccl` is the real thing, `sim` the same rules over shared memory."""
+"""What a rank stands on: communicators, pools and devices, on NCCL or on a simulation."""

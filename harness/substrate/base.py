@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import torch
 
-from harness import trace
-from harness.layout import Group, Partition
+from harness.scenario.layout import Group, Partition
 from harness.substrate.communicator import Communicator
-from harness.substrate.pool import Pool, Segment
-from harness.trace import Event
+from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment
+from harness.trace import events as trace
+from harness.trace.events import Event
 
 
 class Graph(Protocol):
@@ -36,7 +37,7 @@ class Substrate(ABC):
     device_barrier: bool
     """Whether kernels of different ranks run side by side, so that one may wait for another."""
     evidence: frozenset[str]
-    """Names of the kinds of evidence that this world has (`harness.evidence`)."""
+    """Names of the kinds of evidence that this world has (`harness.machine.evidence`)."""
 
     def __init__(self, rank: int, evidence: frozenset[str] = frozenset()) -> None:
         self.rank, self.evidence = rank, evidence

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness import trace
-from harness.layout import Group
-from harness.rendezvous import Rendezvous
-from harness.shared import AGREE
-from harness.substrate.pool import Segment, Window
+from harness.ipc.memory import AGREE
+from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.layout import Group
+from harness.substrate.segment import Segment, Window
+from harness.trace import events as trace
 
 if TYPE_CHECKING:
     from harness.substrate.base import Substrate
@@ -165,3 +165,7 @@ def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:
     if size < 2:
         return False
     return kind == "all_gather" or (op in ("sum", "avg") and dtype in FLOATS)
+
+
+class NotOwned(Exception):
+    """A tensor whose peers were asked for lies in no window of the group's communicator."""

@@ -11,46 +11,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from harness import trace
+from harness.substrate.segment import Segment
+from harness.trace import events as trace
 
 if TYPE_CHECKING:
     from harness.substrate.base import Substrate
-    from harness.substrate.communicator import Communicator
-
-SMALL_SEGMENT = 2 << 20
-"""Bytes of a segment that PyTorch cuts into blocks of up to 1 MiB. No other segment is so small, and no block of one
-kind ever stands in for one of the other (`c10/cuda/CUDACachingAllocator.cpp`, `kSmallBuffer`)."""
-
-
-class Segment:
-    """One piece from the window-capable allocator. `windows` are those live over it on this rank."""
-
-    def __init__(self, ident: int, pool: str, address: int, size: int) -> None:
-        self.ident, self.pool, self.address, self.size = ident, pool, address, size
-        self.windows: list[Window] = []
-
-    def __contains__(self, address: int) -> bool:
-        return self.address <= address < self.address + self.size
-
-    def __repr__(self) -> str:
-        return f"<Segment {self.ident}: {self.size} bytes at {self.address:#x} of pool {self.pool!r}>"
-
-
-class Window:
-    """The registration of a segment with one communicator. `close` is local and may be called twice."""
-
-    def __init__(self, ident: int, communicator: Communicator, segment: Segment, handle: object) -> None:
-        self.ident, self.communicator, self.segment, self.handle = ident, communicator, segment, handle
-        self.address, self.size = segment.address, segment.size
-        self.is_valid = True
-
-    def close(self) -> None:
-        """Deregister. Local; the caller makes sure that no collective uses the window."""
-        self.communicator.deregister(self)
-
-    def __repr__(self) -> str:
-        state = "live" if self.is_valid else "closed"
-        return f"<Window {self.ident}: {state}, segment {self.segment.ident}, {self.communicator}>"
 
 
 class Pool(ABC):

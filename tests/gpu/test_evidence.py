@@ -7,13 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from harness import judge
-from harness.draw import Draw
 from harness.oracle.case import Case
-from harness.program import AllGather, Allocate, Ballast, ReduceScatter, Scenario, System, View
-from harness.strategies import on_nodes, sample, scenarios
-from harness.topology import Topology
-from harness.trace import Differs, Strayed
-from harness.world import World
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, Ballast, ReduceScatter, View
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+from harness.strategies.batches import sample
+from harness.strategies.placements import on_nodes
+from harness.strategies.programs import scenarios
+from harness.trace.draw import Draw
+from harness.trace.events import Differs, Strayed
+from harness.world.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
 

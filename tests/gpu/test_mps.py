@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from harness import mps
+from harness.machine import mps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
-HOLD = "from harness import mps; print(mps.start().how, flush=True); import time; time.sleep(60)"
+HOLD = "from harness.machine import mps; print(mps.start().how, flush=True); import time; time.sleep(60)"
 
 
 @pytest.fixture

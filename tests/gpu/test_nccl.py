@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import judge, litter, seeds
-from harness.agree import Agreement, Comparison
-from harness.draw import Draw
+from harness import judge
+from harness.campaign import seeds
+from harness.campaign.replay import with_system
 from harness.oracle.case import Case
-from harness.program import (
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
     STREAMS,
     AllGather,
     Allocate,
@@ -21,17 +22,20 @@ from harness.program import (
     ReduceScatter,
     Release,
     Replay,
-    Scenario,
-    System,
     Trim,
     View,
 )
-from harness.replay import with_system
-from harness.strategies import WITH_GRAPHS, flows, is_common, sample, scenarios
-from harness.systems import POOLS
-from harness.topology import Topology
-from harness.trace import Exhausted, Placed
-from harness.world import World
+from harness.scenario.system import POOLS, System
+from harness.scenario.topology import Topology
+from harness.strategies.batches import sample
+from harness.strategies.common import is_common
+from harness.strategies.flows import flows
+from harness.strategies.programs import WITH_GRAPHS, scenarios
+from harness.studies.agree.comparison import Agreement, Comparison
+from harness.trace.draw import Draw
+from harness.trace.events import Exhausted, Placed
+from harness.world import litter
+from harness.world.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
 
@@ -191,17 +195,17 @@ def test_trim_and_recreate_leave_nothing_stale(world):
 
 
 def test_a_captured_all_gather_replays_on_new_input(world):
-    system = System("tests.gpu.systems:CapturesAnAllGather")
+    system = System("tests.tools.gpu_systems:CapturesAnAllGather")
     assert rules(world.run(Scenario(TP2, OWNED, system))) == []
 
 
 def test_listing_the_257th_pool_costs_no_reference_to_its_id(world):
-    replies = world.call("tests.gpu.on_ranks:list_a_late_pool")
+    replies = world.call("tests.tools.references_on_ranks:list_a_late_pool")
     assert [lost["harness"] for lost in replies] == [0] * RANKS
 
 
 def test_a_killed_rank_is_reported_and_the_next_draw_works(world):
-    draw = world.run(Scenario(TP2, OWNED, System("tests.gpu.systems:KilledOnRankOne")))
+    draw = world.run(Scenario(TP2, OWNED, System("tests.tools.gpu_systems:KilledOnRankOne")))
     assert rules(draw)[0] == "rank-crash"
     assert draw.fates[1].how.startswith("was killed by signal 9 (SIGKILL)")
     assert rules(world.run(Scenario(TP2, OWNED))) == []
@@ -221,7 +225,7 @@ def test_ranks_that_wait_for_one_that_could_not_grow_are_a_hang_and_the_next_dra
 
 def test_a_rank_in_a_collective_and_one_in_a_registration_are_seen_to_be_stuck():
     with World(2, "nccl") as small:
-        draw = small.run(Scenario(TP2, OWNED, System("harness.faults.pools:RegistersAlone")))
+        draw = small.run(Scenario(TP2, OWNED, System("harness.system.planted.pools:RegistersAlone")))
         assert rules(draw)[0] == "registration-skew"
         assert draw.seconds < small.deadline / 3, "the rank in the collective was not seen to wait"
         assert rules(small.run(Scenario(TP2, OWNED))) == []

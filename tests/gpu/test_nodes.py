@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import judge, topology
+from harness import judge
 from harness.oracle.case import Case
-from harness.world import World
-from tests.test_nodes import BLOCKS, CYCLIC, MULTI_NODE, ONE_NODE, program
+from harness.scenario import topology
+from harness.world.world import World
+from tests.world.test_nodes import BLOCKS, CYCLIC, MULTI_NODE, ONE_NODE, program
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
 RANKS = 8

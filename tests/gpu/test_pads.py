@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import gpus, judge
+from harness import judge
+from harness.machine import gpus
 from harness.oracle.case import Case
-from harness.program import AllGather, Allocate, Recreate, ReduceScatter, Scenario, View
-from harness.topology import Topology
-from harness.world import World
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, View
+from harness.scenario.topology import Topology
+from harness.world.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
 PAIR = Topology("pair", "sglang", {"tp": 2})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernels.interpreter import Interpreter
+from tests.tools.interpreter import Interpreter
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels.interpreter import Interpreter
+from tests.tools.interpreter import Interpreter
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])

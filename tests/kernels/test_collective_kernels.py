@@ -11,10 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.collectives import INTERPRETER_BLOCK
-from harness.program import ITEMSIZE
-from harness.values import bits, gather_values, key, reduce_result, reduce_values
-from tests.kernels.interpreter import Interpreter
+from harness.rank.values import gather_values, key, reduce_result, reduce_values
+from harness.scenario.steps import ITEMSIZE
+from harness.substrate.bits import bits
+from harness.system.collectives import INTERPRETER_BLOCK
+from tests.tools.interpreter import Interpreter
 
 CPU = torch.device("cpu")
 FLOATS = ("float32", "float16", "bfloat16")

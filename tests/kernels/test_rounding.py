@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.kernels.interpreter import Interpreter
+from tests.tools.interpreter import Interpreter
 
 LOWER_HALVES = {
     "exact": 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.world import World
+from harness.world.world import World
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.findings import Finding
-from harness.program import (
+from harness.oracle.findings import Finding
+from harness.scenario.steps import (
     AllGather,
     Allocate,
     Capture,
@@ -18,8 +18,8 @@ from harness.program import (
     Trim,
     View,
 )
-from harness.world import World
-from tests.oracle.scenes import CROSSED, findings, first, rules, scenario, unsaid
+from harness.world.world import World
+from tests.tools.scenes import CROSSED, findings, first, rules, scenario, unsaid
 
 WARM = (Allocate("w", "tp", 256), AllGather("tp", View("w"), 64), Release("w"))
 BODY = (Allocate("t", "tp", 256), AllGather("tp", View("t"), 64), Release("t"))
@@ -28,7 +28,7 @@ EAGER = (Allocate("u", "tp", 256), AllGather("tp", View("u"), 64))
 TAKEN = (Prepare("h"), *EAGER, Capture("h"), EndCapture("h"))
 """On the stream that captures graphs, where a block that another graph let go is free."""
 AWARE = ["deferred", "per-group", "Sound"]
-UNAWARE = ["snapshot-once", "shared-at-alloc", "shared-at-exit", "harness.faults.pools:SharesWithGraphs"]
+UNAWARE = ["snapshot-once", "shared-at-alloc", "shared-at-exit", "harness.system.planted.pools:SharesWithGraphs"]
 
 
 def found_in(ranks: World, *steps: Step, pool: str = "deferred") -> list[Finding]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.program import AllGather, Allocate, ReduceScatter, Step, Straggle, View
-from harness.topology import Topology
-from harness.world import World
-from tests.oracle.scenes import PAIR, SQUARE, findings, rules, scenario
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, Straggle, View
+from harness.scenario.topology import Topology
+from harness.world.world import World
+from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario
 
 BLOCK = 128
-"""That of `tests.planted.collectives`, which loads Triton without its interpreter if imported here."""
+"""That of `tests.tools.planted.collectives`, which loads Triton without its interpreter if imported here."""
 
 
 def gather(count: int, room: int = 1024) -> tuple[Step, ...]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.findings import RULES
-from harness.program import (
+from harness.oracle.findings import RULES
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
     AllGather,
     Allocate,
     Ballast,
@@ -22,14 +23,13 @@ from harness.program import (
     Recreate,
     Release,
     Replay,
-    Scenario,
     Steady,
     Step,
     Trim,
     View,
 )
-from harness.world import World
-from tests.oracle.scenes import APART, CROSSED, SQUARE, findings, first, scenario
+from harness.world.world import World
+from tests.tools.scenes import APART, CROSSED, SQUARE, findings, first, scenario
 
 APPROVED = Path(__file__).parent / "approved"
 VARIES = re.compile(r"\d+\.\d+(?= s\b)|(?<=\.py:)\d+")
@@ -54,7 +54,7 @@ SCENES: dict[str, Scenario] = {
     "stale-window": scenario(*GATHER, Recreate("tp"), AllGather("tp", View("a"), 100)),
     "double-registration": scenario(*layer("a"), *layer("b"), pool="AlwaysRegisters"),
     "hot-path-growth": scenario(
-        *layer("a"), *layer("b"), Steady(), *layer("c"), pool="harness.faults.pools:GivesBackWhenIdle"
+        *layer("a"), *layer("b"), Steady(), *layer("c"), pool="harness.system.planted.pools:GivesBackWhenIdle"
     ),
     "registration-skew": scenario(*GATHER, pool="RegistersAlone"),
     "registered-in-capture": scenario(Capture("g"), *layer("a"), EndCapture("g"), pool="per-group"),
@@ -65,7 +65,7 @@ SCENES: dict[str, Scenario] = {
         Capture("h"),
         EndCapture("h"),
         Replay("g"),
-        pool="harness.faults.pools:OnePoolForGraphs",
+        pool="harness.system.planted.pools:OnePoolForGraphs",
     ),
     "null-window": scenario(*GATHER, topology=APART, pool="IgnoresNull"),
     "wrong-owner": scenario(
@@ -83,7 +83,7 @@ SCENES: dict[str, Scenario] = {
         Allocate("b", "tp", 256),
         AllGather("tp", View("b"), 100),
         topology=CROSSED,
-        pool="harness.faults.pools:PicksByAddress",
+        pool="harness.system.planted.pools:PicksByAddress",
     ),
     "offset-mismatch": scenario(
         Allocate("a", "tp", 256),

@@ -6,12 +6,14 @@ import re
 
 import pytest
 
-from harness.draw import Draw, Fate
-from harness.oracle import judge
-from harness.program import AllGather, Allocate, Deny, ReduceScatter, Scenario, View
-from harness.trace import Began, CommCreated, Entered, Raised, Trace
-from harness.world import World
-from tests.oracle.scenes import SQUARE, TURNED, explicit, findings, first, rules, scenario, unsaid
+from harness.oracle.judge import judge
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter, View
+from harness.trace.draw import Draw, Fate
+from harness.trace.events import Began, CommCreated, Entered, Raised
+from harness.trace.trace import Trace
+from harness.world.world import World
+from tests.tools.scenes import SQUARE, TURNED, explicit, findings, first, rules, scenario, unsaid
 
 TWICE = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100), Allocate("b", "tp", 256))
 BY_KERNEL = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100, via="kernel"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.findings import PRIORITY, RULES, Finding, ordered
-from harness.program import AllGather, Allocate, Ballast, Release, Trim, View
-from harness.world import World
-from tests.oracle.scenes import findings, rules, scenario
+from harness.oracle.findings import PRIORITY, RULES, Finding, ordered
+from harness.scenario.steps import AllGather, Allocate, Ballast, Release, Trim, View
+from harness.world.world import World
+from tests.tools.scenes import findings, rules, scenario
 
 SHIFTED = (
     Allocate("a", "tp", 256),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.program import AllGather, Allocate, Release, Trim, View
-from harness.trace import TEARDOWN
-from harness.world import World
-from tests.oracle.scenes import findings, first, rules, scenario
+from harness.scenario.steps import AllGather, Allocate, Release, Trim, View
+from harness.trace.trace import TEARDOWN
+from harness.world.world import World
+from tests.tools.scenes import findings, first, rules, scenario
 
 GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
 TRIMMED = (*GATHER, Release("a"), Trim())

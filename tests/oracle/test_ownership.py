@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from harness.program import GUARD, AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim, View
-from harness.world import World
-from tests.oracle.scenes import APART, PAIR, SQUARE, TURNED, findings, first, rules, scenario
+from harness.scenario.steps import (
+    GUARD,
+    AllGather,
+    Allocate,
+    Ballast,
+    Recreate,
+    ReduceScatter,
+    Release,
+    Step,
+    Trim,
+    View,
+)
+from harness.world.world import World
+from tests.tools.scenes import APART, PAIR, SQUARE, TURNED, findings, first, rules, scenario
 
 GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
 MEBIBYTE = (1 << 20) // 4 - GUARD

@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.draw import Draw
-from harness.oracle import judge
-from harness.program import AllGather, Allocate, ReduceScatter, Step, View
-from harness.trace import Ran, Trace
-from harness.world import World
-from tests.oracle.scenes import APART, findings, rules, scenario
+from harness.oracle.judge import judge
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, View
+from harness.trace.draw import Draw
+from harness.trace.events import Ran
+from harness.trace.trace import Trace
+from harness.world.world import World
+from tests.tools.scenes import APART, findings, rules, scenario
 
 GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
 

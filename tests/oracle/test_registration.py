@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.draw import Draw, Fate
-from harness.oracle import judge
-from harness.program import (
+from harness.oracle.judge import judge
+from harness.scenario.steps import (
     GUARD,
     AllGather,
     Allocate,
@@ -21,10 +20,12 @@ from harness.program import (
     Trim,
     View,
 )
-from harness.topology import Topology
-from harness.trace import Entered, Trace
-from harness.world import World
-from tests.oracle.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
+from harness.scenario.topology import Topology
+from harness.trace.draw import Draw, Fate
+from harness.trace.events import Entered
+from harness.trace.trace import Trace
+from harness.world.world import World
+from tests.tools.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
 
 GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
 MEBIBYTE = (1 << 20) // 4 - GUARD
@@ -206,7 +207,7 @@ def layer(name: str) -> tuple[Step, ...]:
 
 
 SETTLED = (*layer("a"), *layer("b"))
-IDLE = "harness.faults.pools:GivesBackWhenIdle"
+IDLE = "harness.system.planted.pools:GivesBackWhenIdle"
 
 
 def test_a_registration_in_steady_state_is_hot_path_growth(ranks: World) -> None:

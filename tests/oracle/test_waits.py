@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import pytest
 
-from harness.draw import Draw, Fate
-from harness.layout import Group
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.explanation import explain
 from harness.oracle.waits import Waits
-from harness.program import Allocate, Scenario
-from harness.topology import Topology
-from harness.trace import TEARDOWN, Began, Closing, CommCreated, Entered, Event, Exhausted, Returned, Trace
-from tests.oracle.scenes import CROSSED, SQUARE, explicit
+from harness.scenario.layout import Group
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate
+from harness.scenario.topology import Topology
+from harness.trace.draw import Draw, Fate
+from harness.trace.events import Began, Closing, CommCreated, Entered, Event, Exhausted, Returned
+from harness.trace.trace import TEARDOWN, Trace
+from tests.tools.scenes import CROSSED, SQUARE, explicit
 
 CHAIN = explicit(tp=((0, 1), (2,)), cp=((0,), (1, 2)))
 RING = explicit(tp=((0, 1), (2,)), cp=((1, 2), (0,)), dp=((0, 2), (1,)))

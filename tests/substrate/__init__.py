@@ -1,1 +1,0 @@
-"""The simulated substrate, part by part and, where several ranks are needed, end to end."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.shared import SharedMemory
+from harness.ipc.memory import SharedMemory
 from harness.substrate.sim.substrate import SimSubstrate
-from harness.world import World
-from tests.substrate.one_rank import Rank
+from harness.world.world import World
+from tests.tools.one_rank import Rank
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from typing import Any, get_args
 import pytest
 
 from harness import is_vacuous
-from harness.draw import Draw
-from harness.oracle import judge
-from harness.program import (
+from harness.ipc.memory import STAGING_BYTES
+from harness.oracle.judge import judge
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
     AllGather,
     Allocate,
     Collective,
@@ -18,15 +19,14 @@ from harness.program import (
     Elements,
     ProgramError,
     ReduceScatter,
-    Scenario,
     Step,
-    System,
     View,
 )
-from harness.shared import STAGING_BYTES
-from harness.topology import Topology
-from harness.trace import Called, Operand, Placed, Ran
-from harness.world import World
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+from harness.trace.draw import Draw
+from harness.trace.events import Called, Operand, Placed, Ran
+from harness.world.world import World
 
 THREE = Topology(
     "three", "explicit", families_given={"all": ((0, 1, 2),), "near": ((0, 1), (2,)), "turn": ((2, 0, 1),)}
@@ -146,8 +146,8 @@ def test_uneven_call_over_a_window_of_another_group_is_silent(ranks: World, call
 
 @pytest.mark.parametrize("call", [gather, scatter])
 def test_uneven_call_over_no_window_is_silent(ranks: World, call: Any) -> None:
-    assert rules(run(ranks, window(), call(None, 5), pool="tests.planted:NeverRegisters")) == ["unregistered"]
-    assert outcome(ranks, window(), call(), pool="tests.planted:NeverRegisters") == SOUND
+    assert rules(run(ranks, window(), call(None, 5), pool="tests.tools.planted:NeverRegisters")) == ["unregistered"]
+    assert outcome(ranks, window(), call(), pool="tests.tools.planted:NeverRegisters") == SOUND
 
 
 @pytest.mark.parametrize("call", [gather, scatter])

@@ -1,1 +1,1 @@
-"""`nccl`: real communicators, windows and kernels, one process a rank, any number of ranks a GPU."""
+"""A rank on a GPU: NCCL through nccl4py, memory through torch.cuda.MemPool."""

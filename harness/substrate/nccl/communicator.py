@@ -15,14 +15,13 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
-from harness import trace
-from harness.guard import NotOwned
-from harness.layout import Group
-from harness.rendezvous import Rendezvous
-from harness.shared import CALL, HOST, REGISTER
-from harness.substrate.communicator import Communicator, Counts, eligible
+from harness.ipc.memory import CALL, HOST, REGISTER
+from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.layout import Group
+from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
 from harness.substrate.nccl.evidence import LEGACY, Asked
-from harness.substrate.pool import Segment, Window
+from harness.substrate.segment import Segment, Window
+from harness.trace import events as trace
 
 if TYPE_CHECKING:
     from harness.substrate.nccl.substrate import NcclSubstrate

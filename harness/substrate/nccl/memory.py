@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nccl.bindings import nccl
 
-from harness.references import kept
-from harness.substrate.pool import Pool, Segment
+from harness.substrate.nccl.references import kept
+from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment
 
 if TYPE_CHECKING:
     from harness.substrate.nccl.substrate import NcclSubstrate

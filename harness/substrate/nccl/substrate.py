@@ -19,17 +19,18 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
-from harness import gpus
-from harness.evidence import KINDS
-from harness.layout import Group, Partition, group_of
-from harness.rendezvous import Rendezvous
-from harness.shared import SPLIT, SharedMemory
+from harness.ipc.memory import SPLIT, SharedMemory
+from harness.ipc.rendezvous import Rendezvous
+from harness.machine.evidence import KINDS
+from harness.machine.nccl import version as nccl_version
+from harness.scenario.layout import Group, Partition, group_of
 from harness.substrate.base import Graph, Substrate
 from harness.substrate.nccl.communicator import PEER_POINTERS, NcclCommunicator, NcclHandle, tensor_at
 from harness.substrate.nccl.evidence import gather
 from harness.substrate.nccl.fault import words
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
-from harness.substrate.pool import Pool, Segment
+from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment
 
 SHARING = nc.NCCLConfig(split_share=True)
 """Split communicators use the service threads of the one that they are split from: without that, destroying one
@@ -54,7 +55,7 @@ class NcclSubstrate(Substrate):
         self.shared, self._processes = shared, processes
         self.device_barrier = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1"
         self.allocator = SegmentAllocator()
-        self.nccl_version = gpus.nccl_version() or (0, 0, 0)
+        self.nccl_version = nccl_version() or (0, 0, 0)
         self._worlds: dict[int, nc.Communicator] = {}
         self._kept: dict[int, OrderedDict[Partition, NcclHandle]] = {}
         self._streams: dict[int, torch.cuda.Stream] = {}

@@ -1,1 +1,1 @@
-"""`sim`: NCCL's window rules and PyTorch's caching allocator on CPU processes over one shared memory."""
+"""A rank without a GPU: windows, paths and a caching allocator over shared memory."""

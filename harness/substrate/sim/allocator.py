@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from itertools import count
 
-from harness.substrate.pool import SMALL_SEGMENT
+from harness.trace.events import SMALL_SEGMENT
 
 ROUND = 512
 SMALL = 1 << 20

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness import shared
-from harness.layout import Group
-from harness.rendezvous import Rendezvous
-from harness.shared import STAGING_BYTES
+from harness.ipc import memory as shared
+from harness.ipc.memory import STAGING_BYTES
+from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.layout import Group
 from harness.substrate.communicator import Communicator, Counts, eligible
-from harness.substrate.pool import Segment, Window
+from harness.substrate.segment import Segment, Window
 from harness.substrate.sim.memory import tensor_at
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from harness.shared import SharedMemory
-from harness.substrate.pool import Pool, Segment
+from harness.ipc.memory import SharedMemory
+from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment
 from harness.substrate.sim.allocator import STEP, Block, CachingAllocator
 
 if TYPE_CHECKING:

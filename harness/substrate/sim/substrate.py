@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from harness.layout import Group, Partition, group_of
-from harness.shared import SharedMemory
+from harness.ipc.memory import SharedMemory
+from harness.scenario.layout import Group, Partition, group_of
 from harness.substrate.base import Graph, Substrate
 from harness.substrate.pool import Pool
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator

@@ -5,7 +5,7 @@ The interpreter imports a good part of Triton at its first launch: 2 s a rank, o
 
 import torch
 
-from kernels.barrier import barrier_kernel
+from harness.kernels.barrier import barrier_kernel
 
 _pad = torch.zeros(1, dtype=torch.int32)
 barrier_kernel[(1,)](torch.tensor([_pad.data_ptr()]), 0, 1, SIZE=1, LANES=1)

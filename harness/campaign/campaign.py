@@ -1,0 +1,272 @@
+"""The fuzz loop: draw, run, judge, save, raise; Hypothesis shrinks.
+
+Invariant: a failing scenario's seed file is on disk before its finding is raised. A malformed request
+ends the campaign at once; it is never taken for a finding and shrunk.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+
+from harness.campaign.keeper import Keeper
+from harness.campaign.shrinking import Shrinking
+from harness.campaign.tally import Tally
+from harness.errors import PluginError, UsageError
+from harness.oracle.findings import Finding
+from harness.oracle.judge import Verdict, examine
+from harness.scenario.scenario import Scenario
+from harness.strategies.batches import PATIENCE, batch
+from harness.trace.draw import Draw
+from harness.world.world import World
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a campaign spends once it has found something."""
+
+    more: int = 48
+    """Draws after the first finding, in which other rules may be found."""
+    shrinks: int = 80
+    """Runs that Hypothesis may spend on a batch's failures, before `harness.campaign.search` takes over. Where a
+    failure costs the ranks there are none: few tries fit, and `harness.campaign.search` needs fewer."""
+    shrink_seconds: float = 30.0
+    """Time that it may spend on them; what it leaves is `harness.campaign.search`'s."""
+    known_seconds: float = 60.0
+    """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
+    reduce_seconds: float = 30.0
+    """Time that `harness.campaign.search` has for each finding in any case."""
+
+    @property
+    def seconds(self) -> float:
+        """Time for making a finding smaller, in both ways."""
+        return self.shrink_seconds + self.reduce_seconds
+
+    def within(self, seconds: float) -> Limits:
+        """The same with so much time for making a finding smaller, half of it for either way."""
+        return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
+
+
+LONG = 2.0
+"""Seconds after which a draw that Ctrl-C ends may have been a hang."""
+SHRINK_SECONDS = Limits().seconds
+"""Time for making a finding smaller, unless the user says another."""
+
+
+class _Stop(BaseException):
+    """Leaves Hypothesis at once: time is up, or the request was wrong."""
+
+    def __init__(self, error: UsageError | None = None) -> None:
+        self.error = error
+
+
+class _Enough(BaseException):
+    """Leaves a Hypothesis run whose failures are small enough for `harness.campaign.search`."""
+
+
+class Campaign:
+    """Draws scenarios from `strategy` and runs them on `world` until the budget ends.
+
+    A rule that is found is shrunk at once and settled; a few more draws look for other rules.
+
+    `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
+    first is counted, and no finding. `environment` goes into the seed files; `progress` is called after every draw.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        strategy: st.SearchStrategy[Scenario],
+        seeds_dir: Path,
+        *,
+        seed: int = 0,
+        environment: dict[str, Any] | None = None,
+        progress: Callable[[Tally], None] = lambda tally: None,
+        limits: Limits | None = None,
+        expected: Callable[[Scenario], Collection[str]] = lambda scenario: (),
+    ) -> None:
+        self.world, self.progress = world, progress
+        self._strategy, self._seed, self._expected = strategy, seed, expected
+        self._limits = limits or Limits()
+        self._keeper = Keeper(seeds_dir, environment or {})
+        self.tally = Tally(found=self._keeper.found)
+        self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried)
+        self._failed_at: float | None = None
+        """When the first failure of a batch was found, if there was one."""
+        self._is_dear = False
+        """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
+        self._dear: set[str] = set()
+        """Rules of failures like that."""
+        self._under_way: tuple[Scenario, float] | None = None
+        """The draw that runs, and since when."""
+        self._settled: frozenset[str] = frozenset()
+        self._known = 0.0
+        self._shrinks = 0
+        self._clean: set[int] = set()
+        self._end: float | None = None
+        self._limit: int | None = None
+
+    def run(self, draws: int | None, minutes: float | None = None) -> Tally:
+        """At most `draws` draws (None: no limit) in at most `minutes`. Raises `UsageError` for a wrong request."""
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._limit = draws
+        number, idle = 0, 0
+        try:
+            while idle < PATIENCE and not self._spent():
+                before = self.tally.draws
+                self._settled, self._failed_at, self._shrinks = frozenset(self.tally.found), None, 0
+                self._batch(number)
+                for rule in [rule for rule in self.tally.found if rule not in self._settled]:
+                    self._reduce(rule)
+                number += 1
+                idle = idle + 1 if self.tally.draws == before else 0
+        except _Stop as stop:
+            if stop.error is not None:
+                raise stop.error from stop.error.__cause__
+            for rule in self.tally.found.keys() - self._settled:
+                self._keeper.settle(rule, "time")
+        self.tally.settled = self._limits.more if self._is_settled else None
+        return self.tally
+
+    def keep_under_way(self) -> str:
+        """What to say of the draw that something has ended, after it had run for a while, and which is kept; or
+        nothing."""
+        scenario, began = self._under_way or (None, 0.0)
+        seconds = time.monotonic() - began
+        if scenario is None or seconds < LONG:
+            return ""
+        what = f"Draw {self.tally.draws + 1}" if self._failed_at is None else "A smaller case"
+        try:
+            kept = f"  replay: symm replay {self._keeper.keep_interrupted(scenario)}"
+        except UsageError as error:
+            kept = f"  It is not kept: {error}"
+        return f"{what} had run for {seconds:.1f} s.\n{kept}"
+
+    def _batch(self, number: int) -> None:
+        try:
+            batch(self._strategy, self._one, self._seed, number, shrink=True)
+        except _Enough:
+            pass
+        except (Finding, Flaky, BaseExceptionGroup) as raised:
+            _only_findings(raised)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether time was up before the draws were, so that findings may be larger than they need to be."""
+        return self._end is not None and time.monotonic() > self._end
+
+    def _one(self, scenario: Scenario) -> None:
+        if self._spent():
+            raise _Stop
+        if self._is_small_enough():
+            raise _Enough
+        if hash(scenario) in self._clean:
+            return  # every batch starts from the same simplest example
+        began = time.monotonic()
+        self._under_way = scenario, began
+        try:
+            draw = self.world.run(scenario)
+            self._under_way = None
+            verdict = examine(draw)
+            seconds = time.monotonic() - began
+            findings = self._unexpected(scenario, verdict)
+            if self._failed_at is None:
+                self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
+            else:
+                self.tally.shrinking += 1
+                self._shrinks += 1
+            new = next((finding for finding in findings if finding.rule not in self._settled), None)
+            if new is not None:
+                if self._failed_at is None:
+                    self._failed_at, self._is_dear = time.monotonic(), not draw.clean
+                if not draw.clean:
+                    self._dear.add(new.rule)
+                self._keeper.keep(scenario, new, findings, self.tally.draws)
+        except UsageError as error:
+            self._under_way = None
+            if self._failed_at is not None and isinstance(error, PluginError):
+                return  # while a finding is made smaller, a scenario that the system refuses is none
+            raise _Stop(self._kept(error, scenario)) from error
+        self.progress(self.tally)
+        if new is not None:
+            raise new
+        self._clean.add(hash(scenario))
+        self._known += seconds if findings else 0.0
+
+    def _judge(self, draw: Draw) -> Sequence[Finding]:
+        return self._unexpected(draw.scenario, examine(draw))
+
+    def _unexpected(self, scenario: Scenario, verdict: Verdict) -> Sequence[Finding]:
+        """The findings, unless the first is of a rule that the scenario may break: others may follow from that."""
+        findings = verdict.findings
+        return () if findings and findings[0].rule in self._expected(scenario) else findings
+
+    def _is_small_enough(self) -> bool:
+        """Whether Hypothesis has had what it may spend on the failures of a batch."""
+        if self._failed_at is None:
+            return False
+        limits = self._limits
+        return (
+            self._is_dear
+            or self._shrinks >= limits.shrinks
+            or time.monotonic() > self._failed_at + limits.shrink_seconds
+        )
+
+    def _reduce(self, rule: str) -> None:
+        """Make what Hypothesis left of a rule's scenario smaller still, with the time that it left too."""
+        now, limits = time.monotonic(), self._limits
+        left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
+        end = min(now + left + limits.reduce_seconds, self._end or math.inf)
+        self._shrinking.run(rule, end, rule in self._dear)
+
+    def _tried(self) -> None:
+        self.tally.shrinking += 1
+        self.progress(self.tally)
+
+    def _kept(self, error: UsageError, scenario: Scenario) -> UsageError:
+        """The error; where the system under test raised, the scenario is kept and the error says where."""
+        if not isinstance(error, PluginError):
+            return error
+        try:
+            kept = PluginError(f"{error}; replay: symm replay {self._keeper.keep_raised(scenario, error)}")
+        except UsageError as full:
+            kept = PluginError(f"{error}; its scenario is not kept: {full}")
+        kept.__cause__ = error.__cause__
+        return kept
+
+    def _spent(self) -> bool:
+        """Whether the budget is used up. A failure that was found is shrunk all the same, within the time."""
+        if self.is_cut_short:
+            return True
+        if self._failed_at is not None:
+            return False
+        if self._is_settled or self._known > self._limits.known_seconds:
+            return True
+        return self._limit is not None and self.tally.draws >= self._limit
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether enough draws have followed the first finding."""
+        first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
+        return self.tally.draws >= first + self._limits.more
+
+
+def _only_findings(raised: BaseException) -> None:
+    """Findings are in the tally already; anything else that Hypothesis raised goes on. It runs each of several
+    failures a last time and raises them together, among them what was meant to leave it."""
+    if isinstance(raised, Flaky):
+        return  # it failed once and not again: the seed file of the failure is kept
+    for error in raised.exceptions if isinstance(raised, BaseExceptionGroup) else (raised,):
+        if isinstance(error, BaseExceptionGroup):
+            _only_findings(error)
+        elif isinstance(error, _Stop):
+            raise error
+        elif not isinstance(error, Finding | Flaky | _Enough):
+            raise raised

@@ -1,0 +1,120 @@
+"""Keeps failing scenarios: for each rule the smallest so far, as one seed file that shrinks with it.
+
+Invariant: when `keep` returns, the scenario is on disk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from harness.campaign.seeds import SCHEMA, Seed, SeedFile
+from harness.errors import PluginError
+from harness.oracle.findings import Finding, Record
+from harness.scenario.scenario import Scenario
+
+Shrunk = Literal["smallest", "race", "time", "unfinished"]
+"""How making a case smaller ended: nothing smaller fails; nobody knows, since the case itself fails in some runs only;
+time was up; or something ended it before."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A broken rule: its smallest scenario, where that is saved, and after how many draws it was first seen."""
+
+    finding: Record
+    scenario: Scenario
+    seed_file: str
+    draws_to_find: int
+    found_at: tuple[int, int]
+    """Ranks and steps of the scenario in which it was first seen."""
+    leads: bool = True
+    """Whether it is the first of the scenario's findings, and so not the consequence of another."""
+    shrunk: Shrunk = "unfinished"
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """What shrinking makes small: ranks, steps, and the length of it all."""
+        return *_size(self.scenario), len(msgspec.json.encode(self.scenario))
+
+    def again(self, findings: Sequence[Finding]) -> Finding | None:
+        """Of another run's findings the one that is this again; one that led has to be the first there."""
+        candidates = findings[:1] if self.leads else findings
+        return next((finding for finding in candidates if finding.rule == self.finding.rule), None)
+
+    @property
+    def story(self) -> str:
+        """How it was found and made smaller, as a person reads it."""
+        ends = {
+            "smallest": "",
+            "race": "; it fails in some runs only, so a smaller case may have been missed",
+            "time": "; the time for making it smaller was up",
+            "unfinished": "; making it smaller was not finished",
+        }
+        size, (world, steps) = _size(self.scenario), self.found_at
+        shrunk = "" if size == self.found_at else f", shrunk to {_of(size[0], 'rank')} and {_of(size[1], 'step')}"
+        after = _of(self.draws_to_find, "draw")
+        return f"found after {after} on {_of(world, 'rank')} in {_of(steps, 'step')}{shrunk}{ends[self.shrunk]}"
+
+
+def _size(scenario: Scenario) -> tuple[int, int]:
+    return scenario.world, len(scenario.steps)
+
+
+def _of(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+class Keeper:
+    """Writes seed files into `folder`. `environment` is saved with each."""
+
+    def __init__(self, folder: Path, environment: dict[str, Any]) -> None:
+        self._folder, self._environment = folder, environment
+        self._files: dict[str, SeedFile] = {}
+        self._raised: dict[str, tuple[int, str]] = {}
+        """By error, the length of the scenario that is kept, and its file."""
+        self.found: dict[str, Found] = {}
+
+    def keep(self, scenario: Scenario, first: Finding, findings: Sequence[Finding], draws: int = 0) -> Found:
+        """Save the scenario if it is the smallest that breaks `first`'s rule; returns what is kept. A rule that came
+        first in `findings` stays first: a scenario that breaks another before it is another failure."""
+        rule, known = first.rule, self.found.get(first.rule)
+        found = Found(
+            first.record(),
+            scenario,
+            known.seed_file if known else "",
+            known.draws_to_find if known else draws,
+            known.found_at if known else _size(scenario),
+            leads=rule == findings[0].rule,
+        )
+        if known is not None and (not known.leads, known.size) < (not found.leads, found.size):
+            return known
+        path = self._save(rule, scenario, findings)
+        self.found[rule] = msgspec.structs.replace(found, seed_file=path)
+        return self.found[rule]
+
+    def keep_raised(self, scenario: Scenario, error: PluginError) -> str:
+        """Save a scenario in which the system under test raised, unless the same error is kept with a smaller one;
+        returns the file."""
+        words = re.sub(r"\d+", "", str(error))  # ranks, sizes and addresses
+        size, known = len(msgspec.json.encode(scenario)), self._raised.get(words)
+        if known is None or size <= known[0]:
+            self._raised[words] = size, self._save("raised", scenario, (), words)
+        return self._raised[words][1]
+
+    def keep_interrupted(self, scenario: Scenario) -> str:
+        """Save a scenario whose draw was ended from outside; returns its file."""
+        return self._save("interrupted", scenario, ())
+
+    def settle(self, rule: str, how: Shrunk) -> None:
+        """Note how making a rule's scenario smaller ended."""
+        self.found[rule] = msgspec.structs.replace(self.found[rule], shrunk=how)
+
+    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], words: str = "") -> str:
+        """Save in the file of what failed, with these words where it can fail in several ways."""
+        records = tuple(finding.record() for finding in findings)
+        file = self._files.setdefault(what + words, SeedFile(self._folder, what))
+        return file.save(Seed(SCHEMA, scenario, records, self._environment))

@@ -1,0 +1,52 @@
+"""Runs the scenario of a seed file again, on the same system or on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from harness.oracle.findings import Finding
+from harness.oracle.judge import judge
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, ReduceScatter, Step, Via, is_uneven
+from harness.scenario.system import Sites
+from harness.scenario.topology import Topology
+from harness.world.world import World
+
+
+def with_system(
+    scenario: Scenario, pool: str | None = None, collectives: str | None = None, sites: Sites | None = None
+) -> Scenario:
+    """The scenario with another pool, other collectives, or other buffer sites.
+
+    `library` sends every collective through the communicator; anything else names a kernel, and every
+    collective that a kernel can run goes through it.
+    """
+    system = scenario.system
+    if pool is not None:
+        system = msgspec.structs.replace(system, pool=pool)
+    if sites is not None:
+        system = msgspec.structs.replace(system, sites=sites)
+    steps = scenario.steps
+    if collectives is not None:
+        via: Via = "library" if collectives == "library" else "kernel"
+        steps = tuple(_through(step, via, scenario.topology) for step in steps)
+        if collectives != "library":
+            system = msgspec.structs.replace(system, collectives=collectives)
+    return Scenario(scenario.topology, steps, system, scenario.seed)
+
+
+def _through(step: Step, via: Via, topology: Topology) -> Step:
+    """A step that goes that way, if it is a collective that can."""
+    if not isinstance(step, AllGather | ReduceScatter):
+        return step
+    uneven = any(is_uneven(step, group) for group in topology.families[step.family])
+    library = uneven or (isinstance(step, ReduceScatter) and step.op == "max")
+    return msgspec.structs.replace(step, via="library" if library else via)
+
+
+def replay(world: World, scenario: Scenario, times: int = 1) -> Iterator[list[Finding]]:
+    """The findings of each run."""
+    for _ in range(times):
+        yield judge(world.run(scenario))

@@ -1,0 +1,97 @@
+"""Makes a failing scenario smaller where Hypothesis stops: fewer ranks, fewer steps, plainer numbers.
+
+Hypothesis shrinks the choices behind a scenario; a layout is several choices that must change
+together, which it rarely manages. Here the scenario itself is changed: every smaller layout of the
+same convention, every step left out, every number made plain.
+
+Invariant: what comes back breaks the same rule, was executed, and is no larger than what went in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain, takewhile
+from typing import Literal, NamedTuple
+
+from harness.campaign.candidates import fewer_ranks, fewer_steps, plainer, until
+from harness.scenario.scenario import Scenario
+
+Fails = Callable[[Scenario], int | None]
+"""The step at which a scenario fails, after which nothing matters; None where it does not fail."""
+
+
+RUNS = 10_000
+"""More than there is time for, where each takes ranks."""
+SURE = 2
+"""How often the smallest scenario has to fail once more, to be one that always does."""
+
+
+class Reduced(NamedTuple):
+    """The smallest scenario found that still fails, and how far that is known: nothing smaller does (`smallest`), this
+    one passed in some runs, so that others may have done by chance (`race`), or the time was up (`time`)."""
+
+    scenario: Scenario
+    how: Literal["smallest", "race", "time"]
+
+
+def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = RUNS) -> Reduced:
+    """Look for smaller scenarios that fail, until `end` (by `time.monotonic`) and in at most `runs` calls of `fails`;
+    this one does, at `step`.
+
+    A failure can be dear, such as a hang, so what leaves out most is tried first. Where the smallest does not fail
+    whenever it is run, a smaller one that passed may fail as well: everything is tried again until the end.
+    """
+    search = _Search(scenario, fails, step, end, runs)
+    while not search.is_over:
+        smaller = [search.goes_on(candidates) for candidates in (fewer_ranks, fewer_steps, plainer)]
+        if not any(smaller) and search.is_sure():
+            return Reduced(search.scenario, "race" if search.is_race else "smallest")
+    return Reduced(search.scenario, "race" if search.is_race else "time")
+
+
+class _Search:
+    """The smallest scenario so far, the step at which it failed, and what is left to find a smaller one."""
+
+    def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int) -> None:
+        self.scenario = scenario
+        self.is_race = False
+        """Whether the smallest has passed, too."""
+        self._fails, self._step, self._end, self._left = fails, step, end, runs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether time is up, or the runs are used up."""
+        return self._left == 0 or time.monotonic() > self._end
+
+    def goes_on(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> bool:
+        """Take the first candidate that fails, then the first one of that, and so on. Whether there was any."""
+        found = False
+        while any(map(self._takes, self._tried(candidates))):
+            found = True
+        return found
+
+    def is_sure(self) -> bool:
+        """Whether the smallest fails again whenever it is run."""
+        for _ in range(SURE):
+            if self.is_over:
+                return False
+            if not self._takes(self.scenario):
+                self.is_race = True
+                return False
+        return True
+
+    def _tried(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> Iterator[Scenario]:
+        """What may stand for the smallest, until the search is over."""
+        everything = chain(until(self.scenario, self._step), candidates(self.scenario))
+        return takewhile(lambda _: not self.is_over, everything)
+
+    def _takes(self, candidate: Scenario) -> bool:
+        """Run a candidate, and keep it if it fails."""
+        self._left -= 1
+        step = self._fails(candidate)
+        if step is not None:
+            self.is_race = self.is_race and candidate is self.scenario
+            self.scenario, self._step = candidate, step
+        return step is not None

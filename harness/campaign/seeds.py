@@ -1,0 +1,139 @@
+"""Seed files: a failing scenario with its findings and environment, as versioned JSON that replays.
+
+Invariant: a seed file is whole or not there (written beside its place, then renamed), it is on disk before the finding
+that it holds is raised, and it is never replaced by one of another scenario. A file that cannot be read is named and
+left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.oracle.findings import Record
+from harness.scenario.scenario import Scenario
+
+SCHEMA = 1
+Writing = tuple[int, int]
+
+
+class SeedError(UsageError):
+    """A seed file of another schema, damaged, or not there."""
+
+
+class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a seed file holds."""
+
+    schema: int
+    scenario: Scenario
+    findings: tuple[Record, ...]
+    environment: dict[str, Any]
+
+
+def load(path: Path | str) -> Seed:
+    """Read a seed file. Raises `SeedError` naming the file and what is wrong with it."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise SeedError(f"seed file {path or repr(path)}: {error.strerror}") from error
+    try:
+        schema = _schema(data)
+        if schema != SCHEMA:
+            raise SeedError(f"it has schema {schema!r}; this version reads {SCHEMA}")
+        return msgspec.json.decode(data, type=Seed)
+    except (ValueError, RecursionError, UsageError) as error:
+        raise SeedError(f"seed file {path}: {error}") from error
+
+
+def _schema(data: bytes) -> object:
+    found = json.loads(data)
+    return found.get("schema") if isinstance(found, dict) else None
+
+
+def save(seed: Seed, path: Path) -> None:
+    """Write a seed file, whole or not at all."""
+    write_whole(path, msgspec.json.format(msgspec.json.encode(seed), indent=2) + b"\n")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place and rename it there, making its folder if need be.
+
+    Raises `UsageError` where that is impossible.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)  # a pipe or a device is written to, not replaced
+            return
+        beside.write_bytes(data)
+        beside.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise
+
+
+class SeedFile:
+    """The file of a failure that is being made smaller, in `folder`. It is named after what failed and after its
+    scenario; once a smaller one is saved, the file before goes, unless others may count on it: it was there already,
+    or has been written by somebody else since."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self._folder, self._what = folder, what
+        self._own: tuple[Path, Writing] | None = None
+        """The file that was made here, and which writing of it was that."""
+
+    def save(self, seed: Seed) -> str:
+        """Write it. Returns its path."""
+        path = self._folder / name_for(self._what, seed.scenario)
+        former = self._former()
+        is_own = path == former or not path.exists()
+        save(seed, path)
+        if former is not None and former != path:
+            former.unlink(missing_ok=True)
+        self._own = (path, _writing(path)) if is_own else None
+        return str(path)
+
+    def _former(self) -> Path | None:
+        """The file that was made here before, if nobody else has written it since."""
+        if self._own is None:
+            return None
+        path, writing = self._own
+        return path if _writing(path) == writing else None
+
+
+def _writing(path: Path) -> Writing:
+    """What tells one writing of a file from the next, which replaces it."""
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return 0, 0
+
+
+def name_for(what: str, scenario: Scenario) -> str:
+    """A file name for what failed, a rule as a rule, on a scenario."""
+    digest = hashlib.sha256(msgspec.json.encode(scenario)).hexdigest()[:10]
+    return f"{what}-{digest}.json"
+
+
+def check_folder(path: Path) -> None:
+    """Raise `UsageError` now if seed files could not be kept in `path` later. Leaves nothing."""
+    existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    if not existing.is_dir():
+        raise UsageError(f"seeds directory {path}: {existing} is not a directory")
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UsageError(f"seeds directory {path}: {existing} is not writable ({error.strerror})") from error

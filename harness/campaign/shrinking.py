@@ -1,0 +1,108 @@
+"""Makes the scenario of a finding smaller by running smaller ones: in a hurry, and beside GPUs on a simulation first.
+
+Invariant: what is kept has failed on the world that it was found on, and not by a presumption.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from harness.campaign.keeper import Keeper
+from harness.campaign.search import Fails, Reduced, reduce
+from harness.errors import MachineError, PluginError
+from harness.oracle.findings import Finding
+from harness.scenario.scenario import Scenario
+from harness.trace.draw import Draw
+from harness.world.world import World
+
+WORTH_A_SIMULATION = 5.0
+"""Least seconds for making a finding smaller for which a simulation beside GPUs is started."""
+CONFIRMATIONS = 10
+"""Runs in which a scenario that was presumed to hang has to hang once."""
+
+
+class Shrinking:
+    """Runs smaller scenarios on `world` and keeps those that fail. `judge` gives the findings of a draw that count;
+    `tried` is called after each."""
+
+    def __init__(
+        self, world: World, keeper: Keeper, judge: Callable[[Draw], Sequence[Finding]], tried: Callable[[], None]
+    ) -> None:
+        self._world, self._keeper, self._judge, self._tried = world, keeper, judge, tried
+        self._presumed: set[Scenario] = set()
+
+    def run(self, rule: str, end: float, is_dear: bool) -> None:
+        """Make what is kept of a rule smaller, until `end` by `time.monotonic`. Where a scenario was but presumed to
+        hang, that it does is shown after that. `is_dear`: a run that fails leaves no rank alive."""
+        now = time.monotonic()
+        if is_dear and end - now >= WORTH_A_SIMULATION:
+            self._rehearse(rule, (now + end) / 2)
+        reduced = self._search(rule, end, hurried=True)
+        if reduced.scenario in self._presumed:
+            passes = self._passes_before_it_fails(rule, reduced.scenario, end)
+            if passes is None:
+                reduced = self._search(rule, end, hurried=False)
+            elif passes:
+                reduced = Reduced(reduced.scenario, "race")
+        self._keeper.settle(rule, reduced.how)
+
+    def _search(self, rule: str, end: float, hurried: bool) -> Reduced:
+        found = self._keeper.found[rule]
+        return reduce(found.scenario, self._fails(rule, self._world, hurried), found.finding.step, end)
+
+    def _rehearse(self, rule: str, end: float) -> None:
+        """Where ranks on GPUs hung or died, which costs seconds a try, make the scenario smaller on a simulation first;
+        what comes of that counts if it fails on the GPUs too."""
+        simulation = self._world.simulation
+        if simulation is None:
+            return
+        scenario, fails = self._keeper.found[rule].scenario, self._fails(rule, simulation, hurried=True)
+        smaller = scenario
+        with suppress(MachineError):  # of the simulation, which nobody has asked for
+            step = fails(scenario)
+            if step is not None:
+                smaller = reduce(scenario, fails, step, end).scenario
+        if smaller != scenario:
+            self._fails(rule, self._world, hurried=False)(smaller)
+
+    def _passes_before_it_fails(self, rule: str, scenario: Scenario, end: float) -> int | None:
+        """How often a scenario that was presumed to hang passes before it fails when it has all the time there is, as a
+        race may; None if it never does, in as many runs as there is time for: until `end`, or for a deadline more."""
+        fails = self._fails(rule, self._world, hurried=False)
+        end = max(end, time.monotonic() + self._world.deadline)
+        for passes in range(CONFIRMATIONS):
+            if fails(scenario) is not None:
+                return passes
+            if time.monotonic() > end:
+                break
+        return None
+
+    def _fails(self, rule: str, world: World, hurried: bool) -> Fails:
+        """Whether a scenario still breaks a rule on a world, here or elsewhere."""
+
+        def fails(scenario: Scenario) -> int | None:
+            try:
+                draw = world.run(scenario, hurried=hurried)
+            except PluginError:  # the system under test takes no such scenario; it was found on another
+                return None
+            self._tried()
+            findings = self._judge(draw)
+            broken = self._keeper.found[rule].again(findings)
+            if broken is None:
+                return None
+            if world is self._world:
+                self._note(draw, broken, findings)
+            return broken.step
+
+        return fails
+
+    def _note(self, draw: Draw, broken: Finding, findings: Sequence[Finding]) -> None:
+        """Keep a scenario that failed on this world."""
+        if draw.presumed:
+            if draw.scenario != self._keeper.found[broken.rule].scenario:
+                self._presumed.add(draw.scenario)
+            return
+        self._presumed.discard(draw.scenario)
+        self._keeper.keep(draw.scenario, broken, findings)

@@ -1,0 +1,1 @@
+"""The command line: options and requests in, exit status out. Decides nothing."""

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from harness.machine.evidence import NAMES
+from harness.scenario.system import POOLS, Sites
+
+Substrate = Literal["auto", "sim", "nccl"]
+SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where a GPU and NCCL 2.27 are found.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|module:attr",
+        help=f"The pool policy under test: {', '.join(POOLS)}, or yours. Default: that of the scenario, or deferred.",
+    ),
+]
+SitesOption = Annotated[Sites, typer.Option(help="Buffer sites name the group they are asked for, or always tp.")]
+CollectivesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."
+    ),
+]
+EvidenceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--evidence",
+        metavar="|".join(NAMES),
+        help="What shows the path and the owner of each call; repeatable. Default: the sharpest there is of the path.",
+    ),
+]
+ShrinkOption = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="About how long each finding is made smaller; a run under way is finished."
+    ),
+]
+DeadlineOption = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Longest a draw may take before it is a hang. Default: 20 on sim, 30 on nccl, "
+        "90 where ranks take turns on a GPU.",
+    ),
+]

@@ -1,0 +1,133 @@
+"""What `symm fuzz` was asked to draw: options that go together, made into a strategy.
+
+Invariant: a request that exists can be drawn; one that cannot is refused by the name of the option, before any rank
+starts. What only ranks know, whether their NCCL can run kernels, is asked of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+from hypothesis.strategies import SearchStrategy
+
+from harness.errors import MachineError, UsageError
+from harness.scenario import topology
+from harness.scenario.layers import check_flow
+from harness.scenario.scenario import Scenario
+from harness.scenario.system import Sites, System
+from harness.scenario.topology import Topology
+from harness.strategies.flows import Tokens, applies, check_world, flows
+from harness.strategies.placements import check_nodes, on_nodes
+from harness.strategies.programs import HAZARDS, WITH_GRAPHS, Via, scenarios
+from harness.strategies.topologies import topologies
+from harness.system.check import check_system
+from harness.world.world import World
+
+MAX_STEPS = 16
+SMALLEST = 2
+"""Ranks that a layer's communication needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Free programs, or flows around a layer, of at most `world` ranks, on the system under test that is named.
+
+    Each field is the option of its name. Raises `UsageError` where they do not go together.
+    """
+
+    world: int
+    topology: Sequence[str] = ()
+    """Files or names; all that fit if there is none."""
+    pool: str | None = None
+    collectives: str | None = None
+    sites: Sites = "explicit"
+    flow: str | None = None
+    tokens: Tokens = "engine"
+    hazard: Sequence[str] = ()
+    graphs: bool = False
+    streams: int = 1
+    nodes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_system(self.pool, self.collectives)
+        if self.flow is None:
+            self._check_free()
+        else:
+            self._check_flow(self.flow)
+        if self.nodes is not None:
+            check_nodes(self.nodes, self.world)
+        _ = self._layouts  # each has to load, to fit, and to have something to communicate
+
+    def _check_free(self) -> None:
+        if self.tokens != "engine":
+            raise UsageError("--tokens goes with --flow; free programs have no batches")
+        for hazard in self.hazard:
+            if hazard not in HAZARDS:
+                raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
+        if self.graphs and self.hazard:
+            raise UsageError("--graphs does not go with --hazard")
+
+    def _check_flow(self, flow: str) -> None:
+        check_flow(flow)
+        if self.world < SMALLEST:
+            raise UsageError(f"flows need a world of at least {SMALLEST} ranks, not {self.world}")
+        check_world(flow, self.tokens, self.world)
+        given = {"--hazard": bool(self.hazard), "--graphs": self.graphs, "--streams": self.streams > 1}
+        for option in (name for name, is_given in given.items() if is_given):
+            raise UsageError(f"{option} goes with free programs, and not with --flow")
+
+    @cached_property
+    def _layouts(self) -> SearchStrategy[Topology] | None:
+        """The topologies asked for by name."""
+        if not self.topology:
+            return None
+        named = [topology.find(name) for name in self.topology]
+        if self.flow is not None and not any(applies(self.flow, each, self.tokens) for each in named):
+            uneven = " with uneven tokens" if self.tokens == "uneven" else ""
+            names = ", ".join(repr(each.name) for each in named)
+            raise UsageError(f"flow {self.flow!r}{uneven} has nothing to communicate on {names}")
+        return topologies(self.world, named)
+
+    @property
+    def system(self) -> System:
+        """The system under test that the options name."""
+        system = System(self.pool or System().pool, sites=self.sites)
+        if self.collectives in (None, "library"):
+            return system
+        return msgspec.structs.replace(system, collectives=self.collectives)
+
+    def via(self, ranks: World) -> Via:
+        """The way that collectives go on these ranks. Without peer pointers (NCCL before 2.29.2) there are no kernels:
+        raises `MachineError` where one is asked for."""
+        if self.collectives == "library":
+            return "library"
+        if ranks.facts.get("kernels", True):
+            return "mixed" if self.collectives is None else "kernel"
+        if self.collectives is not None:
+            raise MachineError(f"NCCL {ranks.facts['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
+        return "library"
+
+    def strategy(self, ranks: World) -> SearchStrategy[Scenario]:
+        """The scenarios to draw for these ranks."""
+        strategy = self._programs(self.via(ranks))
+        if self.nodes is None and not ranks.platform.node_bound:
+            return strategy
+        return on_nodes(strategy, self.world, self.nodes or 1)
+
+    def _programs(self, via: Via) -> SearchStrategy[Scenario]:
+        layouts, system = self._layouts, self.system
+        if self.flow is not None:
+            return flows(self.world, flow=self.flow, tokens=self.tokens, topologies=layouts, system=system, via=via)
+        return scenarios(
+            self.world,
+            topologies=topologies(self.world) if layouts is None else layouts,
+            system=system,
+            hazards=self.hazard,  # type: ignore[arg-type]
+            via=via,
+            max_steps=WITH_GRAPHS if self.graphs else MAX_STEPS,
+            graphs=self.graphs,
+            streams=self.streams,
+        )

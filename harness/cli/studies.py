@@ -1,0 +1,224 @@
+"""Commands that run the harness many times over: the verdict matrix, the comparison of substrates, the benches."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from harness import interrupts
+from harness.campaign import seeds
+from harness.campaign.campaign import SHRINK_SECONDS, Campaign
+from harness.campaign.tally import Tally
+from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
+from harness.errors import UsageError
+from harness.report import data, terminal
+from harness.scenario.system import POOLS, Sites
+from harness.strategies.batches import distinct
+from harness.strategies.common import common
+from harness.strategies.flows import Tokens
+from harness.strategies.programs import Via
+from harness.studies import matrix as verdicts
+from harness.studies.agree.comparison import Comparison
+from harness.studies.bench.draws import bench_draws
+from harness.studies.bench.registration import bench_registration
+from harness.studies.faults.catalogue import select
+from harness.studies.faults.proof import Outcome, expected, prove, sound
+from harness.system.check import check_system
+from harness.world import environment
+from harness.world.world import World
+
+BY_ADDRESS = (
+    "Clean draws leave out a pool for each group without more, and steady state: this PyTorch chooses among equal free "
+    "blocks by address, which need not lie in the same order on every rank (pytorch 178138)"
+)
+
+bench = typer.Typer(help="Measurements, each way of doing a thing in one run.")
+
+
+def matrix(
+    draws: Annotated[int, typer.Option(min=1, help="Draws of each cell.")] = 20,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Longest time for one cell, shrinking included.")] = 1.0,
+    substrate: SubstrateOption = "auto",
+    topology_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topology", metavar="FILE", help="By file or name; repeatable. Default: the key configurations."
+        ),
+    ] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
+    ] = None,
+    sites: Annotated[Sites | None, typer.Option(help="Only these buffer sites.")] = None,
+    tokens: Annotated[Tokens | None, typer.Option(help="Only these token counts.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    deadline: DeadlineOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Buffer sites, pool designs and token counts against each other, on the flows of key configurations."""
+    data.check_target(json_file)
+    for name in pool or ():
+        check_system(name, None)
+    named = verdicts.configurations(topology_file)
+    chosen = verdicts.cells(
+        named,
+        pool or POOLS,
+        (sites,) if sites else verdicts.SITES,
+        (tokens,) if tokens else verdicts.TOKENS,
+    )
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    found = []
+    with World(max(each.world for each in named), substrate, deadline=deadline) as world:
+        facts = environment.describe(world)
+        console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        try:
+            with terminal.counting(console, "cells", len(chosen)) as advance:
+                for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, facts):
+                    found.append(cell)
+                    advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
+        finally:  # Ctrl-C included: what was found is not lost
+            with interrupts.held():
+                data.write(data.matrix(found, facts), json_file)
+                terminal.matrix(console, found)
+    raise typer.Exit(1 if any(cell.found for cell in found) else 0)
+
+
+def agree(
+    draws: Annotated[int | None, typer.Option(min=1, help="Default 200, or no limit with --minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
+    world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seeds_dir: Annotated[Path, typer.Option(help="Where scenarios are kept that differ.")] = Path("symm-seeds"),
+    deadline: DeadlineOption = None,
+    against: Annotated[
+        Literal["sim", "nccl"], typer.Option(hidden=True, help="sim: a second simulation, to try the comparison.")
+    ] = "nccl",
+    json_file: JsonOption = None,
+) -> None:
+    """The same scenarios on sim and on nccl: facts and findings have to agree."""
+    data.check_target(json_file)
+    for name in pool or ():
+        check_system(name, None)
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    limit = draws if draws is not None or minutes is not None else 200
+    ranks = partial(World, world, deadline=deadline, evidence=("digests",))
+    with ranks(against) as other, ranks("sim") as simulation:
+        facts = environment.describe(other)
+        console.print(f"sim against {against}: {other.platform.why}", highlight=False)
+        via: Via = "mixed" if other.facts.get("kernels", True) else "library"
+        strategy = common(world, pools=tuple(pool or POOLS), via=via)
+        comparison = Comparison(simulation, other, seeds_dir, environment=facts)
+        compared = comparison.agreement
+        try:
+            with terminal.progress(console, limit, "no disagreement") as update:
+                comparison.run(distinct(strategy, seed), limit, minutes, update)
+        finally:  # Ctrl-C included: what was found is not lost
+            with interrupts.held():
+                data.write(data.agreement(compared, facts), json_file)
+                terminal.agreement(console, compared, ("sim", against))
+    if not compared.draws:
+        raise UsageError("nothing was compared: the time was up before the first draw")
+    raise typer.Exit(1 if compared.found else 0)
+
+
+def faults(
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only these faults; repeatable. Default: all.")
+    ] = None,
+    seeds_each: Annotated[int, typer.Option("--seeds", min=1, help="Seeds with which each fault is looked for.")] = 5,
+    draws: Annotated[int, typer.Option(min=1, help="Most draws with one seed.")] = 1000,
+    clean: Annotated[int, typer.Option(min=0, help="Draws over what is right, after the faults.")] = 500,
+    shrink_seconds: ShrinkOption = SHRINK_SECONDS,
+    world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    substrate: SubstrateOption = "auto",
+    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    deadline: DeadlineOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Plant every fault of the catalogue, look for each, and then look where there is none: 1 if one is missed."""
+    data.check_target(json_file)
+    chosen = select(only or ())
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    outcomes: list[Outcome] = []
+    tally = Tally()
+    with World(world, substrate, deadline=deadline) as ranks:
+        facts = environment.describe(ranks)
+        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        shown = [fault for fault in chosen if ranks.platform.name not in fault.not_on]
+        for fault in chosen:
+            if fault not in shown:
+                console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
+        try:
+            with terminal.counting(console, "faults", len(shown)) as advance:
+                for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir, shrink_seconds):
+                    outcomes.append(outcome)
+                    advance(f"{outcome.fault.id} {outcome.fault.name}: {outcome.verdict}")
+            if clean and ranks.platform.by_address:
+                console.print(BY_ADDRESS, highlight=False)
+            with terminal.progress(console, clean, "clean") as update:
+                strategy = sound(world, ranks.platform.by_address)
+                folder = seeds_dir / "clean"
+                campaign = Campaign(ranks, strategy, folder, environment=facts, progress=update, expected=expected)
+                tally = campaign.tally
+                campaign.run(clean)
+        finally:  # Ctrl-C included: what was found is not lost
+            with interrupts.held():
+                data.write(data.faults(outcomes, tally, facts), json_file)
+                terminal.faults(console, outcomes, tally)
+    raise typer.Exit(0 if all(outcome.is_found for outcome in outcomes) and not tally.found else 1)
+
+
+@bench.command()
+def draws(
+    draws: Annotated[int, typer.Option(min=10)] = 200,
+    spawns: Annotated[int, typer.Option(min=1, help="Draws for which fresh ranks are spawned.")] = 3,
+    substrate: SubstrateOption = "auto",
+    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX")] = 4,
+    steps: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """The persistent world against spawning fresh ranks for every draw."""
+    data.check_target(json_file)
+    measured = bench_draws(substrate, world, steps, draws, spawns, seed)
+    if json_file != "-":
+        terminal.table(Console(), ("measure", "value"), measured.rows())
+    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
+
+
+@bench.command()
+def registration(
+    repeats: Annotated[int, typer.Option(min=5, help="Times that each context is left.")] = 300,
+    topology_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topology", metavar="FILE", help="Memory over the flows of these; repeatable. Default: the key ones."
+        ),
+    ] = None,
+    substrate: SubstrateOption = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """What each pool design costs: leaving its context when nothing changed, and the memory it holds."""
+    data.check_target(json_file)
+    named = verdicts.configurations(topology_file)
+    verdicts.check_topologies(named)
+    measured = bench_registration(substrate, named, repeats)
+    if json_file != "-":
+        console = Console()
+        leaving = ("pool", "segments", "allocator", "leaving, µs", "of that its own", "times deferred")
+        terminal.table(console, leaving, measured.leaving_rows(), title="leaving, nothing changed")
+        held = ("topology", "pool", "most held by a rank, MiB")
+        terminal.table(console, held, measured.held_rows(), title="memory over flows")
+    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)

@@ -1,0 +1,59 @@
+"""A rank's journal: its events in a fixed piece of shared memory, readable by the parent at any time.
+
+Invariant: whoever reads sees whole events, and never waits for the rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from harness.trace.events import Event
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+
+
+class Journal:
+    """A rank's append-only list of events in a fixed piece of shared memory.
+
+    Layout: an 8-byte length, then events as 4-byte length and msgpack. The length is written after
+    the event, so a reader never sees half of one.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    @property
+    def length(self) -> int:
+        return int.from_bytes(self._memory[:8], "little")
+
+    def _set_length(self, length: int) -> None:
+        self._memory[:8] = length.to_bytes(8, "little")
+
+    def clear(self) -> None:
+        self._set_length(0)
+
+    def append(self, event: Event) -> None:
+        """Write one event. Raises `MemoryError` if the journal is full."""
+        data = _encoder.encode(event)
+        start = 8 + self.length
+        end = start + 4 + len(data)
+        if end > len(self._memory):
+            raise MemoryError("the rank's journal is full; the program is too long")
+        self._memory[start : start + 4] = len(data).to_bytes(4, "little")
+        self._memory[start + 4 : end] = data
+        self._set_length(end - 8)
+
+    def read(self) -> tuple[Event, ...]:
+        """Every event written so far."""
+        return tuple(self)
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events written so far, decoded as far as one goes."""
+        memory, at, end = self._memory, 8, 8 + self.length
+        while at < end:
+            size = int.from_bytes(memory[at : at + 4], "little")
+            yield _decoder.decode(memory[at + 4 : at + 4 + size])
+            at += 4 + size

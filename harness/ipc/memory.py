@@ -1,0 +1,136 @@
+"""The memory that the parent and all ranks share: counters, journals, and each rank's arena.
+
+Invariant: every word has one writer; while no rank runs, the parent may set words back. It is an
+anonymous file (`memfd`), so it has no name that could be left behind and no mount that could be
+full; it goes when the last process of the world goes.
+
+Ordering rests on one writer a word and on x86-64's total store order.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import MachineError
+from harness.ipc.journal import Journal
+
+SLOTS = 1024
+"""Communicators that can be told apart at one time."""
+FIELDS = 16
+JOURNAL_BYTES = 1 << 20
+STAGING_BYTES = 4 << 20
+ARENA_BYTES = 512 << 20
+WORDS_WAITING = 4
+
+REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE, CALL, SPLIT = range(8)
+"""Fields of a communicator's row: one sequence number for each kind of rendezvous."""
+WITHIN = (REGISTER, CALL, SPLIT)
+"""Those of calls into another library, which may fail on some ranks and not on others."""
+PAYLOAD = {REGISTER: 8, AGREE: 12}
+"""First of the fields through which members hand each other up to three words, for each rendezvous that does."""
+EPOCH = 15
+"""The field in which a member keeps the epoch of the kernel barrier."""
+PAD = -1
+"""In a `waiting` record: the rank waits for its signal pad, not for a field."""
+
+
+class SharedMemory:
+    """A mapping of the world's shared memory, laid out for `ranks` ranks.
+
+    Attributes (numpy views; the first axis of each is a slot or a rank):
+      counters  int64[SLOTS, ranks, FIELDS]  written by the member whose row it is
+      pads      int32[SLOTS, ranks, ranks]   signal pads: [slot, owner, sender]
+      waiting   int64[ranks, WORDS_WAITING]  what a rank waits for: slot + 1, field, value
+    """
+
+    def __init__(self, fd: int, ranks: int) -> None:
+        self.fd, self.ranks = fd, ranks
+        self.size = _layout(ranks)[-1]
+        self._map = mmap.mmap(fd, self.size)
+        self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self.base = self.bytes.ctypes.data
+        counters, pads, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
+        self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
+        self.pads = self._words(pads, np.int32, (SLOTS, ranks, ranks))
+        self.waiting = self._words(waiting, np.int64, (ranks, WORDS_WAITING))
+
+    @classmethod
+    def create(cls, ranks: int) -> SharedMemory:
+        """Make the memory in the parent. Raises `MachineError` where the system refuses it."""
+        size = _layout(ranks)[-1]
+        try:
+            fd = os.memfd_create("symm-harness", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise _refused(size, error) from error
+        try:
+            os.ftruncate(fd, size)
+            return cls(fd, ranks)
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, OSError):
+                raise _refused(size, error) from error
+            raise
+
+    def _words(self, offset: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.int64]:
+        count = int(np.prod(shape))
+        view = np.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
+        return view.reshape(shape)
+
+    def journal(self, rank: int) -> Journal:
+        """The journal of a rank: written by the rank, read by the parent."""
+        start = self._journals + rank * JOURNAL_BYTES
+        return Journal(memoryview(self._map)[start : start + JOURNAL_BYTES])
+
+    def arena(self, rank: int) -> tuple[int, int]:
+        """Offset and bytes of the memory from which a rank takes segments."""
+        return self._arenas + rank * ARENA_BYTES, ARENA_BYTES
+
+    def staging(self, rank: int) -> NDArray[np.uint8]:
+        """Scratch through which a rank's private memory reaches its peers, `STAGING_BYTES` long."""
+        start = self._staging + rank * STAGING_BYTES
+        return self.bytes[start : start + STAGING_BYTES]
+
+    def punch(self, offset: int, size: int) -> None:
+        """Give the pages under a freed piece back to the system; they read as zero afterwards."""
+        self._map.madvise(mmap.MADV_REMOVE, offset, size)
+
+    def reset(self) -> None:
+        """Forget everything. Only while no rank runs."""
+        for words in (self.counters, self.pads, self.waiting):
+            words[...] = 0
+        start, _ = self.arena(0)
+        self.punch(start, self.ranks * ARENA_BYTES)
+
+    def close(self) -> None:
+        """Unmap and close. Local; other processes keep their mappings."""
+        del self.counters, self.pads, self.waiting, self.bytes
+        with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
+            self._map.close()
+        os.close(self.fd)
+        self.fd = -1
+
+
+def _layout(ranks: int) -> tuple[int, ...]:
+    """Offsets of counters, pads, waiting, journals, staging and arenas, and the whole size."""
+    sizes = (
+        SLOTS * ranks * FIELDS * 8,
+        SLOTS * ranks * ranks * 4,
+        ranks * WORDS_WAITING * 8,
+        ranks * JOURNAL_BYTES,
+        ranks * STAGING_BYTES,
+        ranks * ARENA_BYTES,
+    )
+    offsets, at = [], 0
+    for size in sizes:
+        offsets.append(at)
+        at += -(-size // (2 << 20)) * (2 << 20)
+    return (*offsets, at)
+
+
+def _refused(size: int, error: OSError) -> MachineError:
+    return MachineError(f"cannot reserve {size >> 20} MiB of shared memory: {error.strerror}")

@@ -1,0 +1,123 @@
+"""Meeting points of a group's ranks on the host, through counters in shared memory.
+
+Invariant: a rank that waits has first written down what it waits for, so the parent can tell a
+deadlock (nobody who waits can ever go on) from slowness.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ipc import futex
+from harness.ipc.memory import EPOCH, PAD, PAYLOAD, SharedMemory
+from harness.scenario.layout import Group
+
+YIELDS = 2
+"""Looks at the others' words before a rank sleeps."""
+
+
+class Rendezvous:
+    """One rank's place in row `slot`, which the members of `group` share."""
+
+    def __init__(self, shared: SharedMemory, slot: int, group: Group, rank: int) -> None:
+        self._rows = shared.counters[slot, : len(group)]
+        self._start = self._rows.ctypes.data
+        self._me = group.index(rank)
+        self._waiting = shared.waiting[rank]
+        self._slot = slot
+
+    def meet(self, field: int) -> None:
+        """Wait until every member has come to this point of `field`'s sequence. Collective, no timeout."""
+        column = self._rows[:, field]
+        target = int(column[self._me]) + 1
+        column[self._me] = target
+        futex.wake(self._address(field, self._me))
+        if column.min() < target:
+            with self._noted(field, target):
+                self._sleep(field, column, target)
+
+    def _sleep(self, field: int, column: NDArray[np.int64], target: int) -> None:
+        """Wait for the last member; at first awake, as ranks that do the same arrive together."""
+        for _ in range(YIELDS):
+            if column.min() >= target:
+                return
+            os.sched_yield()
+        for member in range(len(column)):
+            while (seen := int(column[member])) < target:
+                futex.wait(self._address(field, member), seen)
+
+    def _address(self, field: int, member: int) -> int:
+        """Where a member's word of a field is."""
+        return self._start + member * self._rows.strides[0] + field * self._rows.strides[1]
+
+    def exchange(self, field: int, *words: int) -> NDArray[np.int64]:
+        """Every member's words, at most three, int64[size, len(words)]. Collective, on a `field` that has a payload."""
+        columns = slice(PAYLOAD[field], PAYLOAD[field] + len(words))
+        self._rows[self._me, columns] = words
+        self.meet(field)
+        found = self._rows[:, columns].copy()
+        self.meet(field)
+        return found
+
+    @contextmanager
+    def within(self, field: int) -> Iterator[None]:
+        """Around a call of another library that comes back once every member has made it: this rank waits for `field`
+        meanwhile, as in `meet`. A call that raises is not counted."""
+        column = self._rows[:, field]
+        target = int(column[self._me]) + 1
+        column[self._me] = target
+        try:
+            with self._noted(field, target):
+                yield
+        except BaseException:
+            column[self._me] = target - 1
+            raise
+
+    @contextmanager
+    def _noted(self, field: int, target: int) -> Iterator[None]:
+        """Under it, this rank waits for `target` in `field`; after it, for what it waited for before."""
+        before = self._waiting.copy()
+        self.note(field, target)
+        try:
+            yield
+        finally:
+            self._waiting[1:] = before[1:]
+            self._waiting[0] = before[0]
+
+    def next_epoch(self) -> int:
+        """The next epoch of the group's kernel barrier."""
+        self._rows[self._me, EPOCH] += 1
+        return int(self._rows[self._me, EPOCH])
+
+    def note(self, field: int, target: int) -> None:
+        """Write down that this rank waits for `target` in `field`; with 0, that it waits no more."""
+        self._waiting[1:3] = field, target
+        self._waiting[0] = self._slot + 1 if target else 0
+
+
+def deadlocked(shared: SharedMemory, groups: dict[int, Group], ranks: list[int]) -> bool:
+    """Whether none of `ranks` can go on: each waits, and what it waits for has not come.
+
+    Exact only where no other process will change the counters, so call it twice before believing it.
+    """
+    return bool(ranks) and all(_stuck(shared, groups, rank) for rank in ranks)
+
+
+def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
+    slot, field, target = (int(word) for word in shared.waiting[rank][:3])
+    if slot == 0 or slot - 1 not in groups:
+        return False
+    group = groups[slot - 1]
+    if field != PAD:
+        return int(shared.counters[slot - 1, : len(group), field].min()) < target
+    signals = shared.pads[slot - 1, group.index(rank), : len(group)]
+    late = [sender for sender, signal in zip(group, signals, strict=True) if signal < target]
+    # A sender that has noted the same epoch is inside its own barrier kernel and is about to signal.
+    return any(
+        tuple(shared.waiting[sender][:2]) != (slot, PAD) or shared.waiting[sender][2] < target for sender in late
+    )

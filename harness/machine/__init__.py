@@ -1,0 +1,1 @@
+"""The GPUs and the NCCL of this host, looked at without touching a device."""

@@ -1,0 +1,75 @@
+"""The GPUs and the NCCL of this machine, looked at without touching a device.
+
+Invariant: nothing here creates a CUDA context or changes a setting.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+CONTROL_DEVICE = "/dev/nvidiactl"
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """A GPU as the driver sees it."""
+
+    uuid: str
+    name: str
+    memory: int
+    driver: str
+
+
+def inventory() -> list[Gpu]:
+    """GPUs that a process started here would see, in CUDA order; empty without a driver."""
+    try:
+        import pynvml  # noqa: PLC0415  (absent on some machines)
+
+        pynvml.nvmlInit()
+    except Exception:
+        return []
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        found = [
+            Gpu(
+                pynvml.nvmlDeviceGetUUID(handle),
+                pynvml.nvmlDeviceGetName(handle),
+                pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+                driver,
+            )
+            for handle in handles
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+    return visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def why_no_gpu() -> str:
+    """Why `inventory` is empty where a driver or its binding is to blame, as ` (…)`; empty where there is no GPU."""
+    try:
+        import pynvml  # noqa: PLC0415
+
+        pynvml.nvmlInit()
+    except Exception as error:
+        return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
+    pynvml.nvmlShutdown()
+    return ""
+
+
+def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves, in its order: indices or UUID prefixes, up to the
+    first that names none (CUDA's own rule)."""
+    if setting is None:
+        return found
+    chosen: list[Gpu] = []
+    for word in filter(None, (part.strip() for part in setting.split(","))):
+        if word.isdigit():
+            named = found[int(word) : int(word) + 1]
+        else:
+            named = [gpu for gpu in found if gpu.uuid.startswith(word)]
+        if not named:
+            break
+        chosen.append(named[0])
+    return chosen

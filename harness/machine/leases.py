@@ -1,0 +1,156 @@
+"""Leases: which GPUs, and how many of their seats, a process that runs tests has to itself.
+
+Invariant: a process holds nothing while it waits, and waits for a bounded time. A request that can never be
+granted is refused at once, with the arithmetic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+import msgspec
+
+from harness.errors import MachineError
+from harness.machine.seats import RANKS_PER_GPU, Seats, described, turn
+
+Got = TypeVar("Got")
+
+POLL = 0.1
+"""Seconds between two looks at seats that are taken."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one worker leases: so many GPUs, and on each of them so many seats."""
+
+    gpus: int
+    seats: int = RANKS_PER_GPU
+
+    @property
+    def whole(self) -> bool:
+        """Whether the GPUs are the worker's alone."""
+        return self.seats == RANKS_PER_GPU
+
+    def __str__(self) -> str:
+        if self.whole:
+            return f"{self.gpus} whole GPU{'s' * (self.gpus > 1)}"
+        return f"{self.seats} of {RANKS_PER_GPU} seats of one GPU"
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long to wait for a lease, and whom to tell, once, that one waits."""
+
+    seconds: float
+    say: Callable[[str], None]
+
+
+class Lease:
+    """GPUs by UUID, in the order they were given, with seats on each. `close` gives them back; may be called twice."""
+
+    def __init__(self, gpus: Sequence[str], seats: int, held: ExitStack) -> None:
+        self.gpus, self.seats = tuple(gpus), seats
+        self._held = held
+
+    def __str__(self) -> str:
+        return ", ".join(f"{gpu} ({self.seats} of {RANKS_PER_GPU} seats)" for gpu in self.gpus)
+
+    def close(self) -> None:
+        self._held.close()
+
+
+def share(world: int, workers: int, visible: int) -> Share:
+    """What each of `workers` processes leases for `world` ranks where `visible` GPUs are. Raises `MachineError`
+    where not all of them can have that at one time; a run waits for its last worker before its first test."""
+    if visible >= workers:
+        each = min(world, visible // workers)
+        if world > each * RANKS_PER_GPU:
+            raise MachineError(
+                f"a world of {world} ranks needs {world} seats; {workers} worker(s) on {visible} GPU(s) get "
+                f"{each} GPU(s) each, and {each} × {RANKS_PER_GPU} = {each * RANKS_PER_GPU} seats"
+            )
+        return Share(each)
+    room = RANKS_PER_GPU // world
+    if workers > room * visible:
+        raise MachineError(
+            f"{workers} workers do not fit: {visible} GPU(s) of {RANKS_PER_GPU} seats hold "
+            f"{visible} × {room} = {visible * room} worlds of {world} ranks; start fewer workers (-n)"
+        )
+    return Share(1, world)
+
+
+def most_workers(world: int, visible: int, cores: int) -> int:
+    """Workers of `-n auto`: as many as have GPUs for every rank; where GPUs are shared, as many as have seats and
+    cores. At least 1, which `share` refuses if even that is too many."""
+    if visible >= world:
+        return visible // world
+    possible = range(1, visible * RANKS_PER_GPU // world + 1)
+    return max(1, min(cores, sum(_fits(world, workers, visible) for workers in possible)))
+
+
+def _fits(world: int, workers: int, visible: int) -> bool:
+    try:
+        share(world, workers, visible)
+    except MachineError:
+        return False
+    return True
+
+
+def lease(wanted: Share, gpus: Sequence[str], number: int, patience: Patience) -> Lease:
+    """Seats for worker `number` on some of these GPUs. Local. Waits; raises `MachineError` when time is up.
+
+    Workers that share GPUs spread over them, sorted by UUID; one with room is taken where the first choice has none.
+    """
+    order = sorted(gpus)
+    if not wanted.whole:
+        first = number % len(order)
+        order = order[first:] + order[:first]
+    seats = Seats()
+
+    def attempt() -> Lease | None:
+        taken: dict[str, ExitStack] = {}
+        with ExitStack() as held:
+            for gpu in order:
+                if (some := seats.take_any(gpu, wanted.seats)) is not None:
+                    taken[gpu] = held.enter_context(some)
+                if len(taken) == wanted.gpus:
+                    return Lease([gpu for gpu in gpus if gpu in taken], wanted.seats, held.pop_all())
+        return None
+
+    return _wait(attempt, seats, f"{wanted} among {', '.join(sorted(gpus))}", gpus, patience)
+
+
+def take_turn(gpus: Sequence[str], patience: Patience) -> ExitStack:
+    """The turn of a run whose workers are about to lease: no other such run gets seats of these GPUs in between.
+    Two runs that each had half of their workers would wait for one another. Local. Waits; raises `MachineError`."""
+    seats = Seats()
+    names = [turn(gpu) for gpu in gpus]
+    what = f"the workers of another run to have their seats on {', '.join(sorted(gpus))}"
+    return _wait(lambda: seats.take(names), seats, what, gpus, patience)
+
+
+def _wait(attempt: Callable[[], Got | None], seats: Seats, what: str, gpus: Sequence[str], patience: Patience) -> Got:
+    """What an attempt gives, once it gives something."""
+    end = time.monotonic() + patience.seconds
+    told = False
+    while True:
+        with seats.alone() as alone:
+            got = attempt() if alone else None
+        if got is not None:
+            return got
+        left = end - time.monotonic()
+        if left <= 0:
+            raise MachineError(f"waited {patience.seconds:g} s in vain for {what}{_held_by(seats, gpus)}")
+        if not told:
+            patience.say(f"waiting up to {patience.seconds:g} s for {what}{_held_by(seats, gpus)}")
+            told = True
+        time.sleep(min(POLL, left))
+
+
+def _held_by(seats: Seats, gpus: Sequence[str]) -> str:
+    pids = seats.holders(gpus)
+    if not pids:
+        return ""
+    more = f" and {len(pids) - 3} more" * (len(pids) > 3)
+    return f", held by {', '.join(described(pid) for pid in pids[:3])}{more}"

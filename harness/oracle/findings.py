@@ -1,0 +1,178 @@
+"""Findings: one exception class for each rule, and what they say.
+
+Invariant: an explanation is an argument. It names the steps, ranks and groups it rests on, and no
+cause that the trace does not show. One class a rule lets Hypothesis shrink each rule's case apart.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class Finding(AssertionError):
+    """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where ranks were that hung, or
+    what one printed that died."""
+
+    rule: ClassVar[str]
+
+    def __init__(
+        self, explanation: str, *, step: int, ranks: tuple[int, ...], stacks: tuple[StackRecord, ...] = ()
+    ) -> None:
+        super().__init__(explanation)
+        self.explanation, self.step, self.ranks, self.stacks = explanation, step, ranks, stacks
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.explanation}"
+
+    def record(self) -> Record:
+        """The finding as plain data."""
+        return Record(self.rule, self.explanation, self.step, self.ranks, self.stacks)
+
+
+PRINTED = "printed"
+"""In place of a witness: the lines are what the rank printed before it died."""
+
+
+class StackRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a rank was, innermost frame first, and who told it (see `harness.trace.draw.Fate`); or what it printed."""
+
+    rank: int
+    witness: str
+    frames: tuple[str, ...]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A finding as it is kept in seed files and reports. `stacks` is left out where there are none."""
+
+    rule: str
+    explanation: str
+    step: int
+    ranks: tuple[int, ...]
+    stacks: tuple[StackRecord, ...] = ()
+
+
+class FreedWhileRegistered(Finding):
+    """A segment was freed under a live window."""
+
+    rule = "freed-while-registered"
+
+
+class StaleWindow(Finding):
+    """A window outlived what it was made for: its segment was freed, or its communicator replaced."""
+
+    rule = "stale-window"
+
+
+class DoubleRegistration(Finding):
+    """The same memory has two live windows of one communicator."""
+
+    rule = "double-registration"
+
+
+class HotPathGrowth(Finding):
+    """A registration was entered in steady state, when pools have met the same sizes before."""
+
+    rule = "hot-path-growth"
+
+
+class RegistrationSkew(Finding):
+    """Ranks of a group registered a different number of segments, or of different sizes, or in another order."""
+
+    rule = "registration-skew"
+
+
+class RegisteredInCapture(Finding):
+    """A registration was entered while a graph was captured."""
+
+    rule = "registered-in-capture"
+
+
+class CapturedReuse(Finding):
+    """Memory that a graph writes at every replay was freed, or is somebody else's."""
+
+    rule = "captured-reuse"
+
+
+class NullWindow(Finding):
+    """A registration succeeded without a window, and its buffer was used as if it had one."""
+
+    rule = "null-window"
+
+
+class WrongOwner(Finding):
+    """A buffer lies in a window, but not of the communicator that ran the collective."""
+
+    rule = "wrong-owner"
+
+
+class Unregistered(Finding):
+    """A buffer that was meant for a group's collectives lies in no window at all."""
+
+    rule = "unregistered"
+
+
+class PartlyRegistered(Finding):
+    """A buffer starts in a window of its communicator and reaches past the window's end."""
+
+    rule = "partly-registered"
+
+
+class SegmentMismatch(Finding):
+    """Ranks of a group hold the buffer in different windows of the communicator."""
+
+    rule = "segment-mismatch"
+
+
+class OffsetMismatch(Finding):
+    """Ranks of a group hold the buffer at different offsets of the same window."""
+
+    rule = "offset-mismatch"
+
+
+class SlowPath(Finding):
+    """A call that owns its buffers and is eligible did not take the symmetric path, or claimed it while ineligible."""
+
+    rule = "slow-path"
+
+
+class OutOfBounds(Finding):
+    """Memory next to an output changed."""
+
+    rule = "out-of-bounds"
+
+
+class WrongData(Finding):
+    """An output is not the exact result."""
+
+    rule = "wrong-data"
+
+
+class Leak(Finding):
+    """Something was left after the system under test was closed."""
+
+    rule = "leak"
+
+
+class RankCrash(Finding):
+    """A rank's process ended."""
+
+    rule = "rank-crash"
+
+
+class Hang(Finding):
+    """The ranks stopped making progress."""
+
+    rule = "hang"
+
+
+RULES: dict[str, type[Finding]] = {cls.rule: cls for cls in Finding.__subclasses__()}
+"""Every rule, causes before consequences: the first of a draw's findings is the one that is raised."""
+PRIORITY = {rule: index for index, rule in enumerate(RULES)}
+
+
+def ordered(findings: list[Finding]) -> list[Finding]:
+    """Causes before consequences, earlier steps first, one finding for each rule and step."""
+    unique = {(finding.rule, finding.step): finding for finding in reversed(findings)}
+    return sorted(unique.values(), key=lambda finding: (PRIORITY[finding.rule], finding.step))

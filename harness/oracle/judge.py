@@ -1,0 +1,52 @@
+"""The oracle: rules over traces, one file a kind. Pure: no I/O, and only the parent calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.oracle import capture, data, fate, lifetime, ownership, path, registration
+from harness.oracle.case import Case
+from harness.oracle.findings import Finding, ordered
+from harness.scenario.steps import Allocate
+from harness.trace.draw import Draw
+
+JUDGES = (fate.judge, lifetime.judge, registration.judge, capture.judge, ownership.judge, path.judge, data.judge)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a draw came to: its broken rules, causes before consequences, and whether it tested nothing."""
+
+    findings: list[Finding]
+    vacuous: bool
+
+
+def examine(draw: Draw) -> Verdict:
+    """Judge a draw by every rule."""
+    case = Case(draw)
+    return Verdict(ordered([*every(case)]), _is_vacuous(case))
+
+
+def every(case: Case) -> Iterator[Finding]:
+    """Every finding of every rule, several of a rule and step where several ranks show it."""
+    return (finding for rules in JUDGES for finding in rules(case))
+
+
+def judge(draw: Draw) -> list[Finding]:
+    """Every broken rule of a draw, causes before consequences."""
+    return examine(draw).findings
+
+
+def is_vacuous(draw: Draw) -> bool:
+    """Whether the draw tested nothing: no collective over an owned buffer of a group larger than one, or
+    sizes that were meant to differ and did not."""
+    return _is_vacuous(Case(draw))
+
+
+def _is_vacuous(case: Case) -> bool:
+    sizes = [step.elements for step in case.scenario.steps if isinstance(step, Allocate)]
+    if any(isinstance(elements, tuple) and len(set(elements)) == 1 for elements in sizes):
+        return True
+    calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
+    return not any(ownership.owned(case, uses) and all(use.ran for use in uses) for uses in calls)

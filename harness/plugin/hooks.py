@@ -1,0 +1,122 @@
+"""The pytest plugin: a `world` fixture, options that say what it runs and tests, and GPUs for each worker.
+
+Invariant: a run that uses none of it pays for none of it, but for the options. The world lives for the session (for
+each worker under `pytest -n`) and leaves no process behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+
+from harness.campaign import seeds
+from harness.errors import UsageError
+from harness.machine.evidence import NAMES
+from harness.plugin import workers
+from harness.scenario.system import Sites
+from harness.system.check import check_system
+from harness.world.platform import Platform, choose
+
+if TYPE_CHECKING:
+    from harness.plugin.tested_world import TestedWorld
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("symm", "collectives over symmetric memory")
+    group.addoption("--symm-substrate", default="auto", choices=("auto", "sim", "nccl"), help="default: auto")
+    group.addoption("--symm-world", type=int, default=4, metavar="N", help="ranks of the world fixture (default: 4)")
+    group.addoption("--symm-pool", metavar="NAME|module:attr", help="pool policy under test (default: the scenario's)")
+    group.addoption(
+        "--symm-collectives",
+        metavar="NAME|module:attr",
+        help="library, triton, or a kernel of yours (default: as drawn)",
+    )
+    group.addoption(
+        "--symm-sites", choices=get_args(Sites), help="whether buffer sites name their group (default: the scenario's)"
+    )
+    group.addoption(
+        "--symm-evidence",
+        action="append",
+        default=[],
+        metavar="|".join(NAMES),
+        help="what shows the path and the owner of each call; repeatable (default: the sharpest there is of the path)",
+    )
+    group.addoption("--symm-seeds-dir", default="symm-seeds", metavar="DIR", help="where failing scenarios are kept")
+    group.addoption(
+        "--symm-lease-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long to wait for GPUs that other runs have (default: 600)",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a wrong option, and lease GPUs, before anything is collected."""
+    try:
+        check_system(config.getoption("--symm-pool"), config.getoption("--symm-collectives"))
+        seeds.check_folder(Path(config.getoption("--symm-seeds-dir")))
+        if config.getoption("--symm-world") < 1:
+            raise UsageError(f"--symm-world={config.getoption('--symm-world')} is not positive")
+        if not config.getoption("--symm-lease-timeout") >= 0:  # nor is nan
+            raise UsageError(f"--symm-lease-timeout={config.getoption('--symm-lease-timeout')} is no time to wait")
+        if config.getoption("--symm-substrate") == "nccl" or config.getoption("--symm-evidence"):
+            _platform(config)
+        workers.settle(config)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    workers.leave(config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    platform = _platform(config)
+    leased = config.stash.get(workers.HEADER, None)
+    return [f"symm: substrate {platform.name} ({platform.why})", *([f"symm: {leased}"] if leased else [])]
+
+
+def _platform(config: pytest.Config) -> Platform:
+    """What the options ask for. Raises `UsageError` where there is none."""
+    return choose(
+        config.getoption("--symm-substrate"), config.getoption("--symm-world"), config.getoption("--symm-evidence")
+    )
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    return workers.auto_workers(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodeready(node: Any) -> None:
+    if controlled := node.config.stash.get(workers.CONTROLLED, None):
+        controlled.ready(node.gateway.id)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Ahead of xdist's own, which would print the traceback of a worker that got no lease."""
+    if controlled := node.config.stash.get(workers.CONTROLLED, None):
+        try:
+            controlled.down(node.gateway.id, error)
+        except UsageError as refused:
+            raise pytest.UsageError(str(refused)) from refused
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
+    """A world of `--symm-world` ranks, kept for the session."""
+    from harness.plugin.tested_world import TestedWorld  # noqa: PLC0415  (for the runs that use it: it takes a while to import)
+    from harness.world.world import World  # noqa: PLC0415
+
+    option = request.config.getoption
+    with World(option("--symm-world"), option("--symm-substrate"), evidence=option("--symm-evidence")) as running:
+        folder = Path(option("--symm-seeds-dir"))
+        system = option("--symm-pool"), option("--symm-collectives"), option("--symm-sites")
+        yield TestedWorld(running, *system, folder)

@@ -1,0 +1,145 @@
+"""One collective on one rank: fill the source, poison and fence the output, run, compare.
+
+Invariant: a call that another rank of the group makes too can only differ in what it reads and
+writes, never in what is asked; inputs and exact results follow from (seed, step, rank, index).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from harness.rank import cross_checks, values
+from harness.rank.buffers import Buffer, Canary
+from harness.rank.exact import Exchange
+from harness.rank.graphs import CapturedCall
+from harness.scenario.steps import AllGather, Collective, View, at, is_uneven
+from harness.substrate.base import Substrate
+from harness.substrate.bits import bits
+from harness.substrate.communicator import NotOwned
+from harness.system.boundary import guarded
+from harness.system.collectives import CollectiveContext
+from harness.system.context import ProcessGroup
+from harness.trace import events as trace
+from harness.trace.events import Operand
+
+
+class Call:
+    """A collective step about to run on this rank. `keys` are the input keys of the group's ranks."""
+
+    def __init__(
+        self, substrate: Substrate, buffers: Mapping[str, Buffer], step: Collective, group: ProcessGroup
+    ) -> None:
+        self._substrate, self._buffers, self._step = substrate, buffers, step
+        self._communicator = group.communicator
+        self._exchange = Exchange(step, group.ranks, group.rank, substrate.device)
+        self._is_uneven = is_uneven(step, group.ranks)
+        whole = self._view(step.whole, self._exchange.starts[-1])
+        mine = self._exchange.counts[group.rank]
+        part = self._exchange.chunk(whole) if step.part is None else self._view(step.part, mine)
+        names = step.whole.buffer, (step.part or step.whole).buffer
+        if isinstance(step, AllGather):
+            (self._output, self._source), (self._into, self._from) = (whole, part), names
+        else:
+            (self._source, self._output), (self._from, self._into) = (whole, part), names
+
+    def _view(self, view: View, count: int) -> torch.Tensor:
+        start = at(view.offset, self._substrate.rank)
+        return self._buffers[view.buffer].body[start : start + count]
+
+    def run(self, keys: list[int], kernel: Any) -> None:
+        """Collective over the group. `kernel` is the system under test for steps that go through one."""
+        fences = [] if self._step.output is None else self._fences(self._step.output)
+        expected = self._fill(keys, wide=self._step.via == "kernel")
+        if "stamps" in self._substrate.evidence and self._is_library:
+            cross_checks.stamp(self._communicator, *self._peer_addressed)
+        self._record_operands()
+        try:
+            path, evidence = self._dispatch(kernel)
+        except NotOwned:  # an engine falls back to the library here, and so does the harness
+            expected = self._fill(keys, wide=False)
+            path, evidence = self._library()
+        self._substrate.synchronize()
+        digest = _digest(self._output) if "digests" in self._substrate.evidence else None
+        self._substrate.record(trace.Ran(path, evidence, digest))
+        if (mismatch := self._exchange.compare(self._into, self._output, expected)) is not None:
+            self._substrate.record(mismatch)
+        for damage in filter(None, (fence.damage() for fence in fences)):
+            self._substrate.record(damage)
+        if "differential" in self._substrate.evidence and self._is_library:
+            self._run_again(keys, path)
+
+    def capture(self, index: int) -> CapturedCall:
+        """Capture the library's call, made at step `index`. Local; what is captured is collective."""
+        captured = CapturedCall(self._substrate, self._exchange, index, self._into)
+        captured.before(self._output, self._source)
+        self._record_operands()
+        self._substrate.record(trace.Ran(*self._library()))
+        captured.after(self._output)
+        return captured
+
+    def _record_operands(self) -> None:
+        operands = _operand(self._from, self._source), _operand(self._into, self._output)
+        self._substrate.record(trace.Called(self._communicator.ident, *operands))
+
+    @property
+    def _is_library(self) -> bool:
+        return self._step.via == "library"
+
+    @property
+    def _peer_addressed(self) -> tuple[str, torch.Tensor]:
+        """The operand through which ranks reach each other."""
+        return (self._into, self._output) if isinstance(self._step, AllGather) else (self._from, self._source)
+
+    def _run_again(self, keys: list[int], path: str) -> None:
+        """The same call on the same buffers by the legacy path, if every rank took the symmetric one."""
+        if not cross_checks.agree_on(self._communicator, path):
+            return
+        symmetric = self._output.clone()
+        self._fill(keys, wide=False)
+        with self._communicator.on_legacy_path():
+            self._library()
+        self._substrate.synchronize()
+        cross_checks.compare(self._communicator, self._into, symmetric, self._output)
+
+    def _fences(self, view: View) -> list[Canary]:
+        start = at(view.offset, self._substrate.rank)
+        return self._buffers[view.buffer].fences(start, start + self._output.numel())
+
+    def _fill(self, keys: list[int], wide: bool) -> torch.Tensor:
+        """Poison the output, fill this rank's source, and return the exact result."""
+        values.poison(self._output)
+        mine, expected = self._exchange.inputs(keys, self._source.dtype, wide)
+        bits(self._source).copy_(bits(mine))
+        return expected
+
+    def _dispatch(self, kernel: Any) -> tuple[str, str]:
+        if self._step.via == "library" or self._communicator.size == 1:
+            return self._library()
+        context = CollectiveContext(self._communicator)
+        self._communicator.entered(f"{self._step.kind} kernel")
+        operands = context, self._output, self._source
+        if isinstance(self._step, AllGather):
+            guarded("collectives", lambda: kernel.all_gather(*operands))
+        else:
+            op = self._step.op
+            guarded("collectives", lambda: kernel.reduce_scatter(*operands, op))
+        return "kernel", "the kernel under test"
+
+    def _library(self) -> tuple[str, str]:
+        counts = self._exchange.counts if self._is_uneven else None
+        if isinstance(self._step, AllGather):
+            return self._communicator.all_gather(self._output, self._source, counts)
+        return self._communicator.reduce_scatter(self._output, self._source, self._step.op, counts)
+
+
+def _operand(buffer: str, view: torch.Tensor) -> Operand:
+    return Operand(buffer, view.data_ptr(), view.numel() * view.element_size())
+
+
+def _digest(view: torch.Tensor) -> int:
+    """CRC-32 of a view's bytes, the same on every device."""
+    return zlib.crc32(bits(view).cpu().numpy().data)

@@ -1,0 +1,53 @@
+"""What the ranks of a group put into a collective, and what must come out on this rank."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+import torch
+
+from harness.rank import values
+from harness.scenario.layout import Group
+from harness.scenario.steps import AllGather, Collective, counts_in
+from harness.substrate.bits import bits
+from harness.trace import events as trace
+
+
+class Exchange:
+    """The values of one collective, for rank `mine` of `group` (its index)."""
+
+    def __init__(self, step: Collective, group: Group, mine: int, device: torch.device) -> None:
+        self.step, self.group, self.mine, self._device = step, group, mine, device
+        self.counts = counts_in(step, group)
+        self.starts = list(accumulate(self.counts, initial=0))
+
+    def inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """This rank's source and exact result, for the input keys of the group's ranks."""
+        if isinstance(self.step, AllGather):
+            inputs = values.gather_values(keys, max(self.counts), dtype, self._device)
+            chunks = [row[:count] for row, count in zip(inputs, self.counts, strict=True)]
+            return chunks[self.mine], torch.cat(chunks)
+        inputs = values.reduce_values(keys, self.starts[-1], dtype, self.step.op, wide, self._device)
+        return inputs[self.mine], values.reduce_result(self.chunk(inputs), self.step.op)
+
+    def chunk(self, whole: torch.Tensor) -> torch.Tensor:
+        """This rank's chunk of the last axis."""
+        return whole[..., self.starts[self.mine] : self.starts[self.mine + 1]]
+
+    def compare(self, buffer: str, output: torch.Tensor, expected: torch.Tensor) -> trace.Mismatch | None:
+        """Where an output differs from the exact result, bit for bit; None if nowhere."""
+        found, exact = bits(output), bits(expected)
+        if torch.equal(found, exact):
+            return None
+        wrong = (found != exact).nonzero().flatten()
+        index = int(wrong[0])
+        chunk = bisect_right(self.starts, index) - 1 if isinstance(self.step, AllGather) else self.mine
+        shown = _shown(expected, index), _shown(output, index)
+        return trace.Mismatch(buffer, wrong.numel(), found.numel(), index, chunk, *shown)
+
+
+def _shown(tensor: torch.Tensor, index: int) -> str:
+    """One element as value and bits."""
+    mask = (1 << 8 * tensor.element_size()) - 1
+    return f"{tensor[index].item()!r} (0x{int(bits(tensor)[index]) & mask:0{2 * tensor.element_size()}x})"

@@ -1,0 +1,1 @@
+"""Functions that the parent has ranks call to measure them."""

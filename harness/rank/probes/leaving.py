@@ -1,0 +1,91 @@
+"""On a rank: what leaving a pool policy's context costs when nothing has changed.
+
+Runs inside rank processes (`World.call`); every rank of the world does the same, and rank 0 is read.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
+from typing import Any
+
+import torch
+
+from harness.scenario.layout import Group
+from harness.substrate.base import Substrate
+from harness.system.context import ProcessGroup, RankContext
+from harness.system.pools.built_in import load_pool
+from harness.trace.events import Event
+
+BLOCK = 1 << 20
+"""Two of these fill a segment of the caching allocator."""
+SECONDS = 0.5
+"""Time for one figure, where it would take longer than its repeats."""
+HISTORY = 100_000
+"""Entries of allocator history, as an engine that records it has after some minutes."""
+
+
+def measure(
+    substrate: Substrate, slots: dict[Group, int], pools: list[str], counts: list[int], repeats: int, history: bool
+) -> list[dict[str, Any]]:
+    """Median seconds to leave each design's context, at each number of segments. Collective over the world."""
+    figures = []
+    with _history(substrate) if history else nullcontext():
+        for count, name in product(counts, pools):
+            whole, own = _one(substrate, slots, name, count, repeats)
+            figures.append({"pool": name, "segments": count, "history": history, "seconds": whole, "own": own})
+    return figures
+
+
+def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, repeats: int) -> tuple[float, float]:
+    """Seconds to leave a design's context, and of that its own part: with no allocator's context inside."""
+
+    def ignore(event: Event) -> None:
+        pass
+
+    (group,) = slots
+    substrate.start_recording(ignore)
+    substrate.world(len(group))
+    substrate.begin([(group,)], [0] * len(group), slots)
+    context = RankContext(substrate, len(group))
+    everyone = ProcessGroup(substrate, "tp", group)
+    policy = load_pool(name)(context)
+    with policy.use(everyone):
+        held = [torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device) for _ in range(2 * count)]
+    assert sum(len(pool.segments) for pool in context.pools()) == count
+    whole = _median(lambda: policy.use(everyone), repeats)
+    for pool in context.pools():
+        pool.use = nullcontext  # type: ignore[method-assign]
+    own = _median(lambda: policy.use(everyone), repeats)
+    held.clear()
+    policy.close()
+    substrate.end()
+    return whole, own
+
+
+def _median(enter: Callable[[], AbstractContextManager[None]], repeats: int) -> float:
+    """Median seconds of leaving, over as many repeats as fit in the time, and at least five."""
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(times) < repeats and (len(times) < 5 or time.perf_counter() < end):
+        context = enter()
+        context.__enter__()
+        began = time.perf_counter()
+        context.__exit__(None, None, None)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+@contextmanager
+def _history(substrate: Substrate) -> Iterator[None]:
+    """The allocator records its history, and has a full one."""
+    torch.cuda.memory._record_memory_history(max_entries=HISTORY)
+    try:
+        for _ in range(HISTORY // 2):
+            torch.empty(1, device=substrate.device)
+        yield
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)

@@ -1,0 +1,63 @@
+"""The scenario: one draw as frozen data.
+
+Invariant: a `Scenario` that exists can be executed. `harness.scenario.validity` refuses every other one when it is
+built, naming the step and the reason.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import msgspec
+
+from harness.scenario.layout import Group
+from harness.scenario.steps import AllGather, Allocate, Ballast, ProgramError, Recreate, ReduceScatter, Step
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """One draw as data: where (topology), what (system and steps), and the seed of its input values.
+
+    Raises `ProgramError` when built from a program that cannot run.
+    """
+
+    topology: Topology
+    steps: tuple[Step, ...]
+    system: System = System()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from harness.scenario.validity import check  # noqa: PLC0415  (validity reads these classes)
+
+        if not 0 <= self.seed < 1 << 63:
+            raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
+        if self.system.sites == "implicit" and IMPLICIT not in self.topology.families:
+            raise ProgramError(f"implicit sites name {IMPLICIT!r}, which topology {self.topology.name!r} has not")
+        check(self.topology, self.steps)
+
+    def __hash__(self) -> int:
+        return hash((self.topology, self.steps, self.system, self.seed))
+
+    @property
+    def world(self) -> int:
+        """Number of ranks that take part."""
+        return self.topology.world
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """The families whose communicators a draw needs: those that steps or sites name, in the order of first use."""
+        named = [step.family for step in self.steps if isinstance(step, FAMILY_STEPS)]
+        return tuple(dict.fromkeys([*named, IMPLICIT] if self.system.sites == "implicit" else named))
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every distinct group of those families."""
+        return tuple(dict.fromkeys(group for name in self.families for group in self.topology.families[name]))
+
+
+IMPLICIT = "tp"
+"""The family that a buffer site names when it is not told one."""
+
+
+FAMILY_STEPS = Allocate | AllGather | ReduceScatter | Ballast | Recreate

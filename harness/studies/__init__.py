@@ -1,0 +1,1 @@
+"""Many campaigns, compared: the matrix of designs, two substrates, planted faults, measurements."""

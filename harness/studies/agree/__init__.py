@@ -1,0 +1,1 @@
+"""The same draws on both substrates, compared fact by fact."""

@@ -1,0 +1,165 @@
+"""What both substrates define alike, as plain data: one function a fact, and how two draws differ in one.
+
+Invariant: a fact follows from a draw alone and holds no address, no time and no words of evidence, so
+that equal behaviour gives equal data. Where a side cannot know a value it says None, and nothing is
+compared there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from harness.oracle.case import Case, ranks_text
+from harness.oracle.history import Sight, Use
+from harness.oracle.judge import every
+from harness.trace.events import Exhausted, Mismatch
+from harness.trace.trace import TEARDOWN
+
+ANYWHERE = -1
+NOTHING = "nothing"
+"""What stands for a side that has no value where the other has one."""
+
+
+class Where(NamedTuple):
+    """What a value is about: a step, a rank (each `ANYWHERE` if it is about none), and a thing."""
+
+    step: int
+    rank: int
+    thing: str
+
+    def __str__(self) -> str:
+        step = "the end" if self.step >= TEARDOWN else f"step {self.step}"
+        rank = "" if self.rank == ANYWHERE else f"rank {self.rank}"
+        return ", ".join(filter(None, ("" if self.step == ANYWHERE else step, rank, self.thing)))
+
+
+Facts = dict[Where, str | None]
+
+
+class Difference(NamedTuple):
+    """One value that two draws of a scenario do not share."""
+
+    where: Where
+    first: str
+    second: str
+
+
+def ownership(case: Case) -> Facts:
+    """For each operand of each collective: the groups that have a live window over its start, and how far that goes."""
+    return {
+        Where(use.step, use.rank, name): _owners(use, sight)
+        for use in _uses(case)
+        for name, sight in (("source", use.source), ("output", use.output))
+    }
+
+
+def _owners(use: Use, sight: Sight) -> str:
+    windows = [*sight.others, *([sight.window] if sight.window else [])]
+    end = sight.operand.address + sight.operand.size
+    whole = {window.comm.group for window in windows if window.end >= end}
+    groups = sorted({window.comm.group for window in windows})
+    said = [f"{list(group)} {'whole' if group in whole else 'in part'}" for group in groups]
+    return " and ".join(said) or "nobody"
+
+
+def place(case: Case) -> Facts:
+    """Where the operand lies through which ranks reach each other."""
+    facts: Facts = {}
+    for use in _uses(case):
+        found = case.peer_addressed(use).place
+        said = "no window" if found is None else f"window {found[0]} + {found[1]} bytes"
+        facts[Where(use.step, use.rank, case.operand_role(use))] = said
+    return facts
+
+
+def registrations(case: Case) -> Facts:
+    """What each communicator registered, in order."""
+    return {
+        Where(
+            ANYWHERE,
+            history.rank,
+            f"{list(window.comm.group)}#{window.comm.generation} registration {window.ordinal}",
+        ): f"{window.event.size} bytes{' without a window' if window.event.null else ''}"
+        for history in case.histories
+        for window in history.windows.values()
+    }
+
+
+def path(case: Case) -> Facts:
+    """Which way each collective went; None where nobody can say."""
+    return {
+        Where(use.step, use.rank, "path"): None if use.ran is None or use.ran.path == "unknown" else use.ran.path
+        for use in _uses(case)
+    }
+
+
+def data(case: Case) -> Facts:
+    """What each output held; None in a world without digests. Bytes of a wrong one may be anybody's, so that it is
+    wrong is all that is said of it."""
+    facts: Facts = {
+        Where(use.step, use.rank, "output"): None if use.ran.digest is None else f"crc32 {use.ran.digest:08x}"
+        for use in _uses(case)
+        if use.ran is not None
+    }
+    for history in case.histories:
+        for step, event in history.trace.steps():
+            if isinstance(event, Mismatch):
+                facts[Where(step, history.rank, "output")] = "wrong"
+    return facts
+
+
+def findings(case: Case) -> Facts:
+    """The broken rules, with where they show."""
+    ranks: dict[Where, set[int]] = {}
+    for each in every(case):
+        ranks.setdefault(Where(each.step, ANYWHERE, each.rule), set()).update(each.ranks)
+    return {where: _ranks(those) for where, those in ranks.items()}
+
+
+def broken_rules(case: Case) -> Facts:
+    """The broken rules of a draw that ended early. Where each rank then stood is a matter of time, and left out."""
+    ranks: dict[str, set[int]] = {}
+    for each in every(case):
+        ranks.setdefault(each.rule, set()).update(each.ranks)
+    return {Where(ANYWHERE, ANYWHERE, rule): _ranks(those) for rule, those in ranks.items()}
+
+
+def _ranks(ranks: Iterable[int]) -> str:
+    return ranks_text(tuple(sorted(ranks)))
+
+
+def exhausted(case: Case) -> Facts:
+    """Who was refused memory, and when."""
+    return {
+        Where(step, history.rank, event.buffer): "refused"
+        for history in case.histories
+        for step, event in history.trace.steps()
+        if isinstance(event, Exhausted)
+    }
+
+
+def _uses(case: Case) -> Iterator[Use]:
+    return (use for history in case.histories for use in history.uses)
+
+
+FACTS: dict[str, Callable[[Case], Facts]] = {
+    fact.__name__: fact for fact in (ownership, place, registrations, path, data, findings, exhausted)
+}
+"""Every fact by its name, causes before consequences as far as there are such."""
+
+
+def differences(fact: str, first: Case, second: Case) -> tuple[Difference, ...] | None:
+    """In what two draws of one scenario differ; None where they cannot be compared in this fact.
+
+    Draws of which one ended early are compared in their broken rules alone.
+    """
+    if first.draw.clean and second.draw.clean:
+        ours, theirs = FACTS[fact](first), FACTS[fact](second)
+    elif fact == "findings":
+        ours, theirs = broken_rules(first), broken_rules(second)
+    else:
+        return None
+    pairs = {where: (ours.get(where, NOTHING), theirs.get(where, NOTHING)) for where in ours | theirs}
+    known = [Difference(where, a, b) for where, (a, b) in sorted(pairs.items()) if a is not None and b is not None]
+    return None if pairs and not known else tuple(each for each in known if each.first != each.second)

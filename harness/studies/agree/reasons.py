@@ -1,0 +1,156 @@
+"""Why two substrates may rightly differ: a table of named reasons, each of which has to show in the draws.
+
+Invariant: a reason explains the facts that it can reach and no others. A new reason needs a cause
+outside the harness (a version, an allocator), and words for it here and in `docs/decisions.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from harness.oracle.case import Case
+from harness.scenario.steps import Recreate
+from harness.studies.agree.facts import ANYWHERE, FACTS, Difference, differences
+from harness.trace.draw import Draw
+from harness.trace.events import SMALL_SEGMENT, SegmentAllocated, SegmentFreed
+from harness.trace.trace import Trace
+
+
+class Disparity(NamedTuple):
+    """In what the draws of one scenario differ, in one fact."""
+
+    fact: str
+    differences: Sequence[Difference]
+    first: Draw
+    second: Draw
+
+    @property
+    def pool(self) -> str:
+        return self.first.scenario.system.pool
+
+
+class Reason(NamedTuple):
+    """`holds` says whether a disparity is to be expected. `why` is the cause, for a reader."""
+
+    name: str
+    why: str
+    holds: Callable[[Disparity], bool]
+
+
+PLACED = frozenset(FACTS) - {"exhausted"}
+"""The facts that follow from which block or window a buffer got."""
+FRESH = frozenset({"place", "registrations"})
+"""The facts that a fresh pool changes: what lies in it is owned and fast all the same."""
+
+
+def _addresses(disparity: Disparity) -> bool:
+    """Whether, in one of the pools, two ranks of either draw hold their segments in different orders of address, before
+    the draws differ; and whether what differs beside places does so where an operand lies elsewhere."""
+    if disparity.fact not in (FRESH if disparity.pool == "deferred" else PLACED):
+        return False
+    orders = [_orders(trace) for draw in (disparity.first, disparity.second) for trace in draw.traces]
+    since = min(
+        (
+            max(here[0], there[0])
+            for one, other in combinations(orders, 2)
+            for pool in one.keys() & other.keys()
+            for here, there in zip(one[pool], other[pool], strict=False)
+            if here[1] != there[1]
+        ),
+        default=None,
+    )
+    if since is None:
+        return False
+    places = differences("place", Case(disparity.first), Case(disparity.second))
+    moved = {each.where.step for each in places or ()}
+    return all(_follows(disparity, each, since, moved) for each in disparity.differences)
+
+
+def _follows(disparity: Disparity, difference: Difference, since: int, moved: set[int]) -> bool:
+    """Whether a difference can come of addresses that lie in other orders from step `since` on, so that operands of
+    the calls at the steps `moved` lie elsewhere."""
+    step = difference.where.step
+    if step != ANYWHERE and step < since:
+        return False
+    if disparity.fact in FRESH:
+        return True
+    if step == ANYWHERE or not (disparity.first.clean and disparity.second.clean):
+        return True  # a draw that ended early has no places to compare
+    return step in moved if disparity.fact == "data" else any(elsewhere <= step for elsewhere in moved)
+
+
+def _orders(trace: Trace) -> dict[str, list[tuple[int, list[int]]]]:
+    """For each pool, whenever it had grown: the step, and its live segments, counted as they came, from the lowest
+    address up: those for large blocks, then those for small ones."""
+    orders: dict[str, list[tuple[int, list[int]]]] = {}
+    live: dict[str, dict[int, tuple[bool, int]]] = {}
+    for step, event in trace.steps():
+        if isinstance(event, SegmentAllocated):
+            addresses = live.setdefault(event.pool, {})
+            addresses[event.segment] = event.size == SMALL_SEGMENT, event.address
+            places = {segment: place for place, segment in enumerate(addresses)}
+            by_address = sorted(addresses, key=lambda segment: addresses[segment])
+            orders.setdefault(event.pool, []).append((step, [places[segment] for segment in by_address]))
+        elif isinstance(event, SegmentFreed):
+            for addresses in live.values():
+                addresses.pop(event.segment, None)
+    return orders
+
+
+def _communicators(disparity: Disparity) -> bool:
+    """Whether a pool that keeps its index by the communicator's address met a re-created communicator."""
+    if disparity.pool != "shared-at-exit" or disparity.fact not in PLACED:
+        return False
+    steps = disparity.first.scenario.steps
+    first = next((index for index, step in enumerate(steps) if isinstance(step, Recreate)), None)
+    return first is not None and all(
+        each.where.step == ANYWHERE or each.where.step > first for each in disparity.differences
+    )
+
+
+def _segments(disparity: Disparity) -> bool:
+    """Whether a pool that never forgets an address got one again on one side and not on the other."""
+    if disparity.pool != "snapshot-once" or disparity.fact not in PLACED:
+        return False
+    traces = zip(disparity.first.traces, disparity.second.traces, strict=True)
+    return any(_used_again(ours) != _used_again(theirs) for ours, theirs in traces)
+
+
+def _used_again(trace: Trace) -> list[int | None]:
+    """For each segment, which earlier one, counted as they came, had the same address."""
+    found: list[int | None] = []
+    last: dict[int, int] = {}
+    for event in trace.events:
+        if isinstance(event, SegmentAllocated):
+            found.append(last.get(event.address))
+            last[event.address] = len(found) - 1
+    return found
+
+
+REASONS = (
+    Reason(
+        "addresses in another order",
+        "PyTorch before 2.13 gives out, of free blocks of one size, the one at the lowest address, and NCCL's segments "
+        "lie in any order; where ranks differ, `deferred` starts a fresh pool",
+        _addresses,
+    ),
+    Reason(
+        "communicator address reused",
+        "`shared-at-exit` knows communicators by address; a re-created one has the old address on sim always, on nccl "
+        "only if malloc gives it again",
+        _communicators,
+    ),
+    Reason(
+        "segment address reused",
+        "`snapshot-once` skips an address that it has seen; a new segment has a freed one's address on sim always, on "
+        "nccl only if the driver gives it again",
+        _segments,
+    ),
+)
+
+
+def explain(disparity: Disparity) -> list[str]:
+    """The names of the reasons that a disparity has; empty if there is none for it."""
+    return [reason.name for reason in REASONS if reason.holds(disparity)]

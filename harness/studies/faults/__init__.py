@@ -1,0 +1,1 @@
+"""The fault catalogue, and the proof that the harness finds every entry."""

@@ -1,0 +1,139 @@
+"""The catalogue: every planted fault, what it must break, where it can be shown, and the scenarios that show it.
+
+Invariant: a fault is a change to a pool, a site, a collective or a program, never to the harness or its oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+from hypothesis import strategies as st
+
+from harness.errors import UsageError
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Recreate, ReduceScatter, Step, Trim
+from harness.scenario.system import System
+from harness.strategies.flows import flows
+from harness.strategies.placements import on_nodes
+from harness.strategies.programs import WITH_GRAPHS, scenarios
+
+Strategy = st.SearchStrategy[Scenario]
+POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels"
+SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A planted fault: the rules of which one is named first in a draw that shows it, and its scenarios."""
+
+    id: str
+    name: str
+    rules: tuple[str, ...]
+    """A second one is as right as the first: F08 where the rank that was refused memory is waited for without a
+    registration; F01 where the group that sites name spans nodes, so that no buffer has a
+    window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12."""
+    draws: Callable[[int], Strategy]
+    """Of a largest world."""
+    not_on: dict[str, str] = {}
+    """Substrates that cannot show it, and why."""
+
+
+def _free(pool: str = "deferred", kernel: str | None = None, *hazards: str) -> Callable[[int], Strategy]:
+    """Free programs. With a kernel, every collective that kernels can run goes through it."""
+    system = System(_named(POOLS, pool), _named(KERNELS, kernel or "triton"))
+    via = "kernel" if kernel else "library"
+    return lambda world: scenarios(world, system=system, hazards=hazards, via=via)  # type: ignore[arg-type]
+
+
+def _named(module: str, name: str) -> str:
+    """The system of that name: built in, or a class of `module`."""
+    return f"{module}:{name}" if name[0].isupper() else name
+
+
+def _layers(pool: str, tokens: str = "padded", sites: str = "explicit") -> Callable[[int], Strategy]:
+    """The flows around a layer."""
+    system = System(_named(POOLS, pool), sites=sites)  # type: ignore[arg-type]
+    return lambda world: flows(world, tokens=tokens, system=system, via="library")  # type: ignore[arg-type]
+
+
+def _steady(pool: str) -> Callable[[int], Strategy]:
+    """Layers that repeat until pools need not grow."""
+    return lambda world: flows(world, tokens="padded", system=System(_named(POOLS, pool)), via="library", steady=True)
+
+
+def _kept(pool: str) -> Callable[[int], Strategy]:
+    """Free programs that keep their communicators and their segments."""
+    return lambda world: _free(pool)(world).map(_without_ends)
+
+
+def _without_ends(drawn: Scenario) -> Scenario:
+    steps = tuple(step for step in drawn.steps if not isinstance(step, Recreate | Trim))
+    return msgspec.structs.replace(drawn, steps=steps)
+
+
+def _graphs(pool: str) -> Callable[[int], Strategy]:
+    """Free programs that capture and replay."""
+    system = System(_named(POOLS, pool))
+    return lambda world: scenarios(world, system=system, via="library", max_steps=WITH_GRAPHS, graphs=True)
+
+
+def _apart(pool: str) -> Callable[[int], Strategy]:
+    """Free programs on nodes of one rank each, so that no group has windows."""
+    return lambda world: on_nodes(_free(pool)(world), world, world)
+
+
+def _claiming(world: int) -> Strategy:
+    """Free programs whose caller relies on the symmetric path in every call (F21)."""
+    return scenarios(world, via="library").map(
+        lambda drawn: msgspec.structs.replace(drawn, steps=tuple(map(_claimed, drawn.steps)))
+    )
+
+
+def _claimed(step: Step) -> Step:
+    return msgspec.structs.replace(step, claim=True) if isinstance(step, AllGather | ReduceScatter) else step
+
+
+FAULTS = (
+    Fault("F01", "wrong-site-group", ("wrong-owner", "unregistered"), _layers("deferred", sites="implicit")),
+    Fault("F02", "cross-group-reuse", ("wrong-owner",), _layers("shared-at-alloc")),
+    Fault("F03", "offset-skew", ("offset-mismatch",), _free("ScratchOnOddRanks")),
+    Fault("F04", "segment-skew", ("segment-mismatch",), _free("PicksByAddress")),
+    Fault("F05", "history-coupling", ("offset-mismatch", "segment-mismatch"), _kept("shared-at-exit")),
+    Fault("F06", "register-count-skew", ("registration-skew",), _free("RegistersAlone")),
+    Fault("F07", "register-order-skew", ("registration-skew",), _free("OppositeOrder")),
+    Fault("F08", "one-rank-oom", ("registration-skew", "hang"), _free("per-group", None, "deny")),
+    Fault("F09", "hot-path-growth", ("hot-path-growth",), _steady("GivesBackWhenIdle")),
+    Fault("F10", "register-in-capture", ("registered-in-capture",), _graphs("WarmsUpElsewhere")),
+    Fault("F11", "captured-block-reuse", ("captured-reuse",), _graphs("OnePoolForGraphs")),
+    Fault("F12", "graph-uses-eager-pool", ("captured-reuse",), _graphs("SharesWithGraphs")),
+    Fault("F13", "stale-window", ("stale-window",), _free("RemembersSegments")),
+    Fault("F14", "free-before-deregister", ("freed-while-registered",), _free("ForgetsToDeregister")),
+    Fault("F15", "double-registration", ("double-registration",), _free("AlwaysRegisters")),
+    Fault("F16", "stream-stranding", ("registered-in-capture",), _graphs("WarmsUpOnAnotherStream")),
+    Fault("F17", "leak", ("leak",), _free("KeepsATensor")),
+    Fault("F18", "null-window-ignored", ("null-window",), _apart("IgnoresNull")),
+    Fault("F19", "lazy-communicator", ("unregistered",), _free("WaitsForTheCommunicator")),
+    Fault("F20", "uneven-tokens", ("registration-skew",), _layers("per-group", "uneven")),
+    Fault("F21", "ineligible-call", ("slow-path",), _claiming),
+    Fault("F22", "overrun", ("partly-registered",), _free("ShortWindow")),
+    Fault("F23", "first-communicator-capture", ("wrong-data",), _free("deferred", "BindsToTheFirstGroup")),
+    Fault("F24", "thread-local-pool", ("unregistered",), _free("OutsideThePool")),
+    Fault("F25", "debug-check-lies", ("wrong-owner",), _layers("ChecksAnyGroup")),
+    Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
+    Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
+    Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),
+    Fault("K04", "single-slot-barrier", ("hang",), _free("deferred", "OneSlotBarrier"), {"nccl": SPINS}),
+    Fault("K05", "low-precision-accumulate", ("wrong-data",), _free("deferred", "AddsInBfloat16")),
+    Fault("K06", "group-order", ("wrong-data",), _free("deferred", "OrdersByGlobalRank")),
+    Fault("K07", "out-of-bounds-write", ("out-of-bounds",), _free("deferred", "Overruns")),
+    Fault("K08", "in-place-alias", ("wrong-data",), _free("deferred", "ClearsFirst")),
+)
+
+
+def select(ids: Iterable[str]) -> list[Fault]:
+    """The faults of those ids, or all. Raises `UsageError` for an id that is none."""
+    known = {fault.id: fault for fault in FAULTS}
+    for ident in (wanted := list(ids)):
+        if ident not in known:
+            raise UsageError(f"fault {ident!r} is not one of {', '.join(known)}")
+    return [known[ident] for ident in dict.fromkeys(wanted)] if wanted else list(FAULTS)

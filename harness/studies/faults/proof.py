@@ -1,0 +1,160 @@
+"""Looks for planted faults: each with several seeds, and nothing where there is none.
+
+Invariant: a fault counts as found only where the first rule that the first failing draw broke is one that it
+must break.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from hypothesis import strategies as st
+
+from harness.campaign import seeds
+from harness.campaign.campaign import SHRINK_SECONDS, Campaign, Limits
+from harness.campaign.keeper import Found
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import STREAMS, hazards
+from harness.scenario.system import System
+from harness.strategies.flows import Tokens, flows
+from harness.strategies.programs import WITH_GRAPHS, scenarios
+from harness.studies.faults.catalogue import Fault, select
+from harness.world.world import World
+
+LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
+UNPADDED: tuple[Tokens, ...] = ("engine", "uneven")
+(UNEVEN,) = select(["F20"])
+
+
+class Hunt(msgspec.Struct, frozen=True):
+    """What came of looking for a fault with one seed. `seconds` are those until the first finding."""
+
+    rule: str
+    """The first finding's; empty if there was none."""
+    rules: tuple[str, ...]
+    """Those of the smallest case."""
+    draws: int
+    seconds: float
+    world: int
+    steps: int
+    seed_file: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A fault and the hunts for it."""
+
+    fault: Fault
+    hunts: tuple[Hunt, ...]
+
+    @property
+    def found(self) -> list[Hunt]:
+        """The hunts that named a rule first that the fault must break."""
+        return [hunt for hunt in self.hunts if hunt.rule in self.fault.rules]
+
+    @property
+    def is_found(self) -> bool:
+        return len(self.found) == len(self.hunts)
+
+    @property
+    def rules(self) -> list[str]:
+        """Those that were broken, by any seed."""
+        return list(dict.fromkeys(rule for hunt in self.hunts for rule in hunt.rules))
+
+    @property
+    def verdict(self) -> str:
+        """What a person reads."""
+        found = self.found
+        if not found:
+            return f"missed with {len(self.hunts)} seeds"
+        draws = statistics.median(hunt.draws for hunt in found)
+        return f"found with {len(found)} of {len(self.hunts)} seeds, after {draws:g} draws in the median"
+
+    def as_data(self) -> dict[str, object]:
+        """Plain data: medians over the hunts that found it, and the largest of the small cases."""
+        found = self.found
+        return {
+            "id": self.fault.id,
+            "name": self.fault.name,
+            "found": len(found),
+            "of": len(self.hunts),
+            "rules": self.rules,
+            "median_draws": statistics.median(hunt.draws for hunt in found) if found else None,
+            "median_seconds": round(statistics.median(hunt.seconds for hunt in found), 3) if found else None,
+            "world": max((hunt.world for hunt in found), default=None),
+            "steps": max((hunt.steps for hunt in found), default=None),
+            "seed_files": [hunt.seed_file for hunt in self.hunts if hunt.seed_file],
+        }
+
+
+def prove(
+    world: World,
+    faults: Sequence[Fault],
+    tries: int,
+    draws: int,
+    size: int,
+    seeds_dir: Path,
+    shrink_seconds: float = SHRINK_SECONDS,
+) -> Iterator[Outcome]:
+    """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each."""
+    limits = LIMITS.within(shrink_seconds)
+    for fault in faults:
+        folders = [seeds_dir / fault.id / str(seed) for seed in range(tries)]
+        hunts = [hunt(world, fault, seed, draws, size, folder, limits) for seed, folder in enumerate(folders)]
+        yield Outcome(fault, tuple(hunts))
+
+
+def hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path, limits: Limits) -> Hunt:
+    """Look for a fault with one seed, and make the first case of it small."""
+    began = time.monotonic()
+    first: list[float] = []
+
+    def noticed(tally: object) -> None:
+        if campaign.tally.found and not first:
+            first.append(time.monotonic() - began)
+
+    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=limits)
+    tally = campaign.run(draws)
+    if not tally.found:
+        return Hunt("", (), tally.draws, time.monotonic() - began, 0, 0, "")
+    found = min(tally.found.values(), key=_order)
+    return Hunt(
+        found.finding.rule,
+        tuple(dict.fromkeys(record.rule for record in seeds.load(found.seed_file).findings)),
+        found.draws_to_find,
+        first[0],
+        found.scenario.world,
+        len(found.scenario.steps),
+        found.seed_file,
+    )
+
+
+def _order(found: Found) -> int:
+    return found.draws_to_find
+
+
+def sound(size: int, by_address: bool = False) -> st.SearchStrategy[Scenario]:
+    """Everything right: the default system and a pool for each group, free programs with and without graphs and
+    further streams, and flows, by both collectives. What their scenarios may break all the same says `expected`.
+
+    Over an allocator that chooses `by_address` (`harness.world.platform`), a pool for each group is not right, and none
+    has always stopped to grow after two equal layers.
+    """
+    systems = (System(),) if by_address else (System(), System("per-group"))
+    free = [scenarios(size, system=system) for system in systems]
+    graphs = [scenarios(size, system=system, max_steps=WITH_GRAPHS, graphs=True) for system in systems]
+    streams = [scenarios(size, system=system, streams=STREAMS) for system in systems]
+    layers = [flows(size, tokens=tokens, system=system) for tokens in UNPADDED for system in systems]
+    padded = [flows(size, tokens="padded", system=system, steady=not by_address) for system in systems]
+    return st.one_of(*free, *graphs, *streams, *layers, *padded)
+
+
+def expected(scenario: Scenario) -> tuple[str, ...]:
+    """The rules that a right system may break: a pool for each group where sizes differ between the ranks of one, and
+    nothing lets them agree. Planted as a fault it is F20."""
+    if scenario.system.pool != "per-group" or "uneven" not in hazards(scenario.steps, scenario.topology):
+        return ()
+    return UNEVEN.rules

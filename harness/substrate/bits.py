@@ -1,0 +1,12 @@
+"""Tensors as integers of the same width, so that equal means the same bits."""
+
+from __future__ import annotations
+
+import torch
+
+INTEGER_OF = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's bits as integers of the same width; shares its memory."""
+    return tensor.view(INTEGER_OF[tensor.element_size()])

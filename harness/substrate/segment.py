@@ -1,0 +1,39 @@
+"""Segments and windows: the memory that pools are made of, and its registration with communicators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.substrate.communicator import Communicator
+
+
+class Segment:
+    """One piece from the window-capable allocator. `windows` are those live over it on this rank."""
+
+    def __init__(self, ident: int, pool: str, address: int, size: int) -> None:
+        self.ident, self.pool, self.address, self.size = ident, pool, address, size
+        self.windows: list[Window] = []
+
+    def __contains__(self, address: int) -> bool:
+        return self.address <= address < self.address + self.size
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.ident}: {self.size} bytes at {self.address:#x} of pool {self.pool!r}>"
+
+
+class Window:
+    """The registration of a segment with one communicator. `close` is local and may be called twice."""
+
+    def __init__(self, ident: int, communicator: Communicator, segment: Segment, handle: object) -> None:
+        self.ident, self.communicator, self.segment, self.handle = ident, communicator, segment, handle
+        self.address, self.size = segment.address, segment.size
+        self.is_valid = True
+
+    def close(self) -> None:
+        """Deregister. Local; the caller makes sure that no collective uses the window."""
+        self.communicator.deregister(self)
+
+    def __repr__(self) -> str:
+        state = "live" if self.is_valid else "closed"
+        return f"<Window {self.ident}: {state}, segment {self.segment.ident}, {self.communicator}>"

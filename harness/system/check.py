@@ -1,0 +1,24 @@
+"""The named system under test, checked before ranks start."""
+
+from __future__ import annotations
+
+from harness.scenario.system import KERNELS, POOLS
+from harness.system.loading import load_attribute
+
+
+def check_system(pool: str | None, collectives: str | None) -> None:
+    """Load what the names stand for, so that a wrong one ends a command before ranks start. Raises `PluginError`.
+
+    None, the collectives `library`, and what is built in need no loading: it would import torch, which takes seconds
+    and which most commands do without.
+    """
+    if pool is not None and pool not in POOLS:
+        load_attribute("pool", pool, POOLS)  # a name that cannot be right is refused without torch
+        from harness.system.pools.built_in import load_pool  # noqa: PLC0415
+
+        load_pool(pool)
+    if collectives not in (None, "library", *KERNELS):
+        load_attribute("collectives", collectives, ("library", *KERNELS))
+        from harness.system.collectives import load_collectives  # noqa: PLC0415
+
+        load_collectives(collectives)

@@ -1,0 +1,142 @@
+"""Collectives as systems under test: the built-in Triton kernels, or a user's own.
+
+Invariant: a collective sees only a `CollectiveContext` and its two tensors. It adds partial sums in
+at least fp32. The tensors behind `peer_addresses` must lie in windows of the group's communicator;
+where one does not, `NotOwned` is raised before anything is launched.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from harness.errors import PluginError
+from harness.substrate.bits import bits
+from harness.substrate.communicator import Communicator, NotOwned
+from harness.system.loading import load_attribute
+
+INTERPRETER_BLOCK = 16384
+GPU_BLOCK = 1024
+
+
+class CollectiveContext:
+    """What a kernel collective may know: `rank` in the group, `size`, `group` (global ranks, in communicator order),
+    and where its peers' memory is."""
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+        self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
+        self.device = communicator.substrate.device
+
+    def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
+        """int64[size] on the device: where each rank's counterpart of `tensor` is mapped here. Local.
+
+        As in NCCL, the local offset in the window is applied to every peer. Raises `NotOwned`.
+        """
+        window = self._communicator.find_window(tensor.data_ptr())
+        if window is None:
+            raise NotOwned
+        offset = tensor.data_ptr() - window.address
+        return torch.tensor(self._communicator.peer_pointers(window, offset), dtype=torch.int64, device=self.device)
+
+    @cached_property
+    def signal_pads(self) -> torch.Tensor:
+        """int64[size] on the device: address of each rank's signal pad, int32[size]. Collective the first time."""
+        return torch.tensor(self._communicator.signal_pads(), dtype=torch.int64, device=self.device)
+
+    def barrier(self) -> None:
+        """Order this rank's stream with its peers'. Collective.
+
+        On the device where kernels of different ranks run side by side, else on the host.
+        """
+        if not self._communicator.substrate.device_barrier:
+            self._communicator.barrier()
+            return
+        from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)
+
+        epoch = self._communicator.next_epoch()
+        self._communicator.waits_for_kernel(epoch)
+        barrier_kernel[(1,)](
+            self.signal_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
+        )
+        self._communicator.waits_for_kernel(0)
+
+
+class Collectives(Protocol):
+    """The shape of a plug-in: two methods, tensors contiguous, `output` never aliasing a peer's input."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        """output: size·count elements, source: count elements."""
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        """source: size·count elements, output: count elements, op: sum or avg."""
+
+
+class TritonCollectives:
+    """The kernels of `kernels/`: all-gather by pushing, reduce-scatter by pulling."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
+
+        outputs = context.peer_addresses(output)
+        count = source.numel()
+        block = _block(context, count)
+        context.barrier()
+        grid = (context.size, -(-count // block))
+        all_gather_kernel[grid](outputs, bits(source), context.rank, count, BLOCK=block)
+        context.barrier()
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        from harness.kernels.reduce_scatter import reduce_scatter_kernel  # noqa: PLC0415
+
+        sources = context.peer_addresses(source)
+        count = output.numel()
+        block = _block(context, count)
+        bf16 = output.dtype is torch.bfloat16
+        context.barrier()
+        reduce_scatter_kernel[(-(-count // block),)](
+            sources,
+            bits(output) if bf16 else output,
+            context.rank,
+            count,
+            1.0 / context.size if op == "avg" else 1.0,
+            SIZE=context.size,
+            BLOCK=block,
+            BF16=bf16,
+            INTEGER=not output.dtype.is_floating_point,
+        )
+        context.barrier()
+
+
+def _block(context: CollectiveContext, count: int) -> int:
+    """Elements a program handles. The interpreter pays by the program and by the element; a GPU, where every
+    block size is a kernel to compile, takes the same for all."""
+    if context.device.type != "cpu":
+        return GPU_BLOCK
+    return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+
+
+BUILT_IN = {"triton": TritonCollectives}
+
+
+def load_collectives(name: str) -> Any:
+    """A kernel collective by built-in name or as `package.module:attribute`. Raises `PluginError`."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
+    found = load_attribute("collectives", name, BUILT_IN)
+    if isinstance(found, type):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"collectives {name!r} raised when built: {error!r}") from error
+    for method in ("all_gather", "reduce_scatter"):
+        if not callable(getattr(found, method, None)):
+            raise PluginError(f"collectives {name!r} has no method {method!r}")
+    return found
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,98 @@
+"""What a pool policy is built with: this rank, its groups, and the substrate's pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+
+from harness.scenario.layout import Group
+from harness.substrate.base import Substrate
+from harness.substrate.communicator import Communicator
+from harness.substrate.pool import Pool
+
+
+class ProcessGroup:
+    """A group as engines know it: `name`, `ranks` (global, in communicator order), `rank` (this one's index)."""
+
+    def __init__(self, substrate: Substrate, family: str, ranks: Group) -> None:
+        self._substrate = substrate
+        self.family, self.ranks = family, ranks
+        self.rank = ranks.index(substrate.rank)
+
+    @property
+    def name(self) -> str:
+        """Such as `tp[0,1,2,3]`."""
+        return f"{self.family}[{','.join(map(str, self.ranks))}]"
+
+    @property
+    def communicator(self) -> Communicator:
+        """The communicator now; `recreate` replaces it."""
+        return self._substrate.communicator(self.ranks)
+
+    @property
+    def comm_ptr(self) -> int:
+        """The raw `ncclComm_t` address, for engines that register windows themselves."""
+        return self.communicator.ptr
+
+    def exchange(self, word: int) -> list[int]:
+        """One word of every rank, in group order: what engines do on the Gloo group beside each NCCL group.
+
+        `word` is a signed 64-bit integer. Collective over the group, on the host.
+        """
+        return self.communicator.exchange(word)
+
+    def __repr__(self) -> str:
+        return f"<ProcessGroup {self.name}>"
+
+
+class RankContext:
+    """One rank's view of a draw, as a pool policy sees it."""
+
+    def __init__(self, substrate: Substrate, world: int) -> None:
+        self._substrate = substrate
+        self.rank, self.world = substrate.rank, world
+
+    @property
+    def device(self) -> torch.device:
+        """Where buffers live: `cpu` on `sim`, this rank's GPU on `nccl`."""
+        return self._substrate.device
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether this thread's work is being captured into a graph. Local."""
+        return self._substrate.is_capturing
+
+    @property
+    def graph(self) -> str | None:
+        """The graph that allocations are for now, from its warm-up to the end of its capture. What it allocates it
+        writes at every replay, whether the buffer is still there or not."""
+        return self._substrate.graph
+
+    def pool(self, name: str) -> Pool:
+        """The caching allocator of that name, made at its first use. Local."""
+        return self._substrate.pool(name)
+
+    def stream(self, index: int) -> AbstractContextManager[None]:
+        """Make stream `index` this thread's current stream: 0 is what everything runs on but graphs. Local."""
+        return self._substrate.stream(index)
+
+    def pools(self) -> Iterator[Pool]:
+        """Every pool made so far. Local."""
+        return iter(list(self._substrate.pools.values()))
+
+
+class PoolPolicy(Protocol):
+    """The system under test: built with a `RankContext`, used around plain `torch.empty`.
+
+    A policy may also have `agreed(sizes: Sequence[int]) -> int`: how many elements every rank of a group is to
+    allocate where its ranks, in group order, need `sizes`. Without it each rank allocates what it needs.
+    """
+
+    def use(self, group: ProcessGroup) -> AbstractContextManager[None]:
+        """Under it, `torch.empty` yields buffers for collectives of `group`. Collective over the group."""
+
+    def close(self) -> None:
+        """Give back every window and segment. Called once, when no buffer is left. Local."""

@@ -1,0 +1,204 @@
+"""Kernel collectives with one planted fault each, and the sound ones they are planted in.
+
+Invariant: a class differs from `SoundKernels` in its fault alone. Its docstring names the fault of the catalogue.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from harness.kernels.rounding import to_bfloat16_bits
+from harness.substrate.bits import bits
+from harness.system.collectives import CollectiveContext
+
+BLOCK = 128
+
+
+@triton.jit(do_not_specialize=("rank", "count", "reach"), do_not_specialize_on_alignment=("source",))
+def gather_kernel(outputs, source, rank, count, reach, BLOCK: tl.constexpr):
+    """Program (p, b) stores block b of `source`, up to element `reach`, to chunk `rank` of `outputs[p]`."""
+    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < reach
+    theirs = tl.load(outputs + tl.program_id(0)).to(source.dtype)
+    tl.store(theirs + rank * count + index, tl.load(source + index, mask=mask), mask=mask)
+
+
+@triton.jit(do_not_specialize=("rank", "count", "reach"), do_not_specialize_on_alignment=("output",))
+def scatter_kernel(
+    sources,
+    output,
+    rank,
+    count,
+    reach,
+    scale,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BF16: tl.constexpr,
+    INTEGER: tl.constexpr,
+    NARROW: tl.constexpr,
+):
+    """Program b sums block b of chunk `rank` of every source, up to element `reach`; bfloat16 comes as int16 bits.
+
+    NARROW rounds every partial sum to bfloat16.
+    """
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < reach
+    if INTEGER:
+        total = tl.zeros((BLOCK,), dtype=tl.int32)
+    else:
+        total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for peer in range(SIZE):
+        theirs = tl.load(sources + peer).to(output.dtype)
+        value = tl.load(theirs + rank * count + index, mask=mask, other=0)
+        if BF16:
+            total += (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+        elif INTEGER:
+            total += value
+        else:
+            total += value.to(tl.float32)
+        if NARROW:
+            total = (to_bfloat16_bits(total).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    if BF16:
+        tl.store(output + index, to_bfloat16_bits(total * scale), mask=mask)
+    elif INTEGER:
+        tl.store(output + index, total, mask=mask)
+    else:
+        tl.store(output + index, (total * scale).to(output.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=("rank", "epoch"))
+def slot_barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr):
+    """Every rank counts into one word of every pad, and waits for its own word to be exactly SIZE·epoch."""
+    for peer in range(SIZE):
+        theirs = tl.load(pads + peer).to(tl.pointer_type(tl.int32))
+        tl.atomic_add(theirs, 1, sem="release", scope="sys")
+    mine = tl.load(pads + rank).to(tl.pointer_type(tl.int32))
+    missing = 1
+    while missing != 0:
+        missing = tl.atomic_add(mine, 0, sem="acquire", scope="sys") - SIZE * epoch
+
+
+class SoundKernels:
+    """All-gather of any dtype, reduce-scatter with sum or avg of what is reduced exactly. Breaks no rule."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        outputs, count = context.peer_addresses(output), source.numel()
+        grid = (self.peers(context), -(-count // BLOCK))
+        self.before(context)
+        gather_kernel[grid](outputs, bits(source), self.place(context), count, self.reach(context, count), BLOCK=BLOCK)
+        self.after(context)
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        sources, count = context.peer_addresses(source), output.numel()
+        bf16 = output.dtype is torch.bfloat16
+        self.before(context)
+        scatter_kernel[(-(-count // BLOCK),)](
+            sources,
+            bits(output) if bf16 else output,
+            self.place(context),
+            count,
+            self.reach(context, count),
+            1.0 / context.size if op == "avg" else 1.0,
+            SIZE=self.peers(context),
+            BLOCK=BLOCK,
+            BF16=bf16,
+            INTEGER=not output.dtype.is_floating_point,
+            NARROW=self.narrow(output),
+        )
+        self.after(context)
+
+    def peers(self, context: CollectiveContext) -> int:
+        """How many ranks the kernel exchanges with, this one among them."""
+        return context.size
+
+    def place(self, context: CollectiveContext) -> int:
+        """Which chunk is this rank's."""
+        return context.rank
+
+    def reach(self, context: CollectiveContext, count: int) -> int:
+        """Where a rank's chunk ends."""
+        return count
+
+    def narrow(self, output: torch.Tensor) -> bool:
+        """Whether partial sums are rounded to bfloat16."""
+        return False
+
+    def before(self, context: CollectiveContext) -> None:
+        context.barrier()
+
+    def after(self, context: CollectiveContext) -> None:
+        context.barrier()
+
+
+class LosesLastPeer(SoundKernels):
+    """The last rank of the group is left out (K01)."""
+
+    def peers(self, context: CollectiveContext) -> int:
+        return context.size - 1
+
+
+class MissesTail(SoundKernels):
+    """The last element is dropped where the count is no multiple of the block (K02)."""
+
+    def reach(self, context: CollectiveContext, count: int) -> int:
+        return count - 1 if count % BLOCK else count
+
+
+class NoFirstBarrier(SoundKernels):
+    """A rank that is early does not wait for its peers before it touches their memory (K03)."""
+
+    def before(self, context: CollectiveContext) -> None:
+        pass
+
+
+class OneSlotBarrier(SoundKernels):
+    """The barrier compares one count for equality, so a rank that is late never sees it pass (K04)."""
+
+    def before(self, context: CollectiveContext) -> None:
+        epoch = context._communicator.next_epoch()
+        slot_barrier_kernel[(1,)](context.signal_pads, context.rank, epoch, SIZE=context.size, num_warps=1)
+
+    after = before
+
+
+class AddsInBfloat16(SoundKernels):
+    """Partial sums of bfloat16 are rounded to it at every step (K05)."""
+
+    def narrow(self, output: torch.Tensor) -> bool:
+        return output.dtype is torch.bfloat16
+
+
+class OrdersByGlobalRank(SoundKernels):
+    """A rank's chunk lies where its rank in the world says, and not its rank in the group (K06)."""
+
+    def place(self, context: CollectiveContext) -> int:
+        return context.group[context.rank] % context.size
+
+
+class BindsToTheFirstGroup(SoundKernels):
+    """The operation keeps the rank that it had in the group that it was first called for (F23)."""
+
+    first: CollectiveContext | None = None
+
+    def place(self, context: CollectiveContext) -> int:
+        self.first = self.first or context
+        return self.first.rank % context.size
+
+
+class Overruns(SoundKernels):
+    """The last rank of the group stores four elements past its output's end (K07)."""
+
+    def reach(self, context: CollectiveContext, count: int) -> int:
+        return count + 4 if context.rank == context.size - 1 else count
+
+
+class ClearsFirst(SoundKernels):
+    """The output is cleared before the sources are read; in place, it is one of them (K08)."""
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        output.zero_()
+        super().reduce_scatter(context, output, source, op)

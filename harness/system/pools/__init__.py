@@ -1,0 +1,1 @@
+"""The pool policies that ship, one design a file."""

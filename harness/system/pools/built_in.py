@@ -1,0 +1,43 @@
+"""The pool policies of the bug report's history, one file each, and how a user's own is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.errors import PluginError
+from harness.system.context import PoolPolicy, RankContext
+from harness.system.loading import load_attribute
+from harness.system.pools.deferred import Deferred
+from harness.system.pools.per_group import PerGroup
+from harness.system.pools.shared_at_alloc import SharedAtAlloc
+from harness.system.pools.shared_at_exit import SharedAtExit
+from harness.system.pools.snapshot_once import SnapshotOnce
+
+PoolFactory = Callable[[RankContext], PoolPolicy]
+
+BUILT_IN: dict[str, PoolFactory] = {
+    "snapshot-once": SnapshotOnce,
+    "shared-at-alloc": SharedAtAlloc,
+    "shared-at-exit": SharedAtExit,
+    "per-group": PerGroup,
+    "deferred": Deferred,
+}
+
+
+def load_pool(name: str) -> PoolFactory:
+    """A policy's factory by built-in name or as `package.module:attribute`. Raises `PluginError`."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = load_attribute("pool", name, BUILT_IN)
+    if not callable(found):
+        raise PluginError(f"pool {name!r} is not callable; it is built with the rank's context")
+    missing = next((method for method in ("use", "close") if not hasattr(found, method)), None)
+    if missing is not None and _is_plain(found):
+        raise PluginError(f"pool {name!r} has no method {missing!r}")
+    factory: PoolFactory = found
+    return factory
+
+
+def _is_plain(found: object) -> bool:
+    """Whether it is a class whose instances are its own, so that it can be asked for methods before it is built."""
+    return isinstance(found, type) and not any("__new__" in vars(cls) for cls in found.__mro__[:-1])

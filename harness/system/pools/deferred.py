@@ -1,0 +1,175 @@
+"""`deferred`: one pool for each group; growth is only noted, and agreed upon before anything is registered.
+
+Invariants:
+- The segment allocator's callbacks note what came and went, and do nothing collective. Leaving an
+  unchanged pool is one comparison: no snapshot, no communication.
+- After a change the ranks of the group compare what is new to them (how many segments, of which sizes,
+  and that nobody was refused memory). Either all register the same list in the same order, or all
+  raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step. Buffers of
+  a pool that was given up keep their windows, and get none of a communicator that is made later.
+- PyTorch up to 2.12 reuses, of free blocks of one size and kind, the one at the lowest address, and addresses may
+  lie in another order on another rank (pytorch 178138). A pool of which the ranks see that takes no further
+  allocation: its buffers keep their windows, and the next allocation starts a fresh pool, in step.
+- Windows are known by (segment, communicator), never by address. A null window where the communicator
+  supports windows is an error. A segment's windows close before it is freed.
+- A graph has pools of its own, which are kept until the end: it writes them at every replay. A pool that has
+  grown during its capture raises before any collective.
+
+What it needs of its callers: `use` is entered by every rank of the group, in one order (SPMD), and the
+ranks allocate the same sizes; where theirs differ and are known, `agreed` gives one for all. Inside one `use`
+nothing is freed that came in it: what is freed there may be given out again before the ranks have compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import torch
+
+from harness.scenario.layout import Group
+from harness.substrate.communicator import Communicator
+from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment, Window
+from harness.system.context import ProcessGroup, RankContext
+from harness.system.pools.per_group import close_windows
+from harness.trace.events import SMALL_SEGMENT
+
+REFUSED = -1
+"""What a rank says to its group when it was refused memory."""
+
+
+BITS = 31
+"""What a rank says otherwise: a digest of the new segments' sizes, and below it one of this many bits of the
+order of all addresses. Together they stay within a signed word."""
+
+
+Place = tuple[Group, str | None]
+"""What has a pool of its own: a group, outside graphs and in each of them."""
+
+
+class GrowthDuringCapture(RuntimeError):
+    """A pool grew while a graph was captured; registering then would be captured, or hang."""
+
+
+class Deferred:
+    def __init__(self, context: RankContext) -> None:
+        self._context = context
+        self._pools: dict[Place, _GroupPool] = {}
+        self._former: dict[Place, list[_GroupPool]] = {}
+        """Pools that take no further allocation; each goes when nothing in it is in use."""
+        self._made = 0
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        pool = self._pools.get(self._place(group)) or self._new(group)
+        refusals = pool.memory.refusals
+        try:
+            with pool.memory.use():
+                yield
+        except torch.OutOfMemoryError:
+            if pool.memory.refusals > refusals:  # and not for want of memory elsewhere
+                self._leave(pool, group, refused=True)
+            raise
+        self._leave(pool, group, refused=False)
+
+    def agreed(self, sizes: Sequence[int]) -> int:
+        """What every rank of a group allocates where they need `sizes`, so that their pools stay in step."""
+        return max(sizes)
+
+    def _place(self, group: ProcessGroup) -> Place:
+        return group.ranks, self._context.graph
+
+    def close(self) -> None:
+        for pool in self._context.pools():
+            pool.close()
+
+    def _new(self, group: ProcessGroup) -> _GroupPool:
+        name = f"{'-'.join(map(str, group.ranks))}#{self._made}"
+        self._made += 1
+        place = self._place(group)
+        for former in self._former.get(place, ()):
+            former.memory.trim()
+        pool = self._pools[place] = _GroupPool(self._context.pool(name))
+        pool.memory.is_reserved = place[1] is not None
+        return pool
+
+    def _leave(self, pool: _GroupPool, group: ProcessGroup, refused: bool) -> None:
+        communicator = group.communicator
+        if pool.settled == (pool.epoch, communicator.ident) and not refused:
+            return
+        new = pool.unregistered(communicator)
+        if self._context.is_capturing and (new or refused):
+            raise GrowthDuringCapture(
+                f"the pool of {group.name} had to grow while a graph was captured; let it grow once before the capture"
+            )
+        sizes, order = _digest(segment.size for segment in new), _digest(pool.order_of_addresses())
+        words = group.exchange(REFUSED if refused else sizes << BITS | order)
+        if REFUSED in words or len({word >> BITS for word in words}) > 1:
+            self._retire(group)
+            raise torch.OutOfMemoryError(_disagreement(group, words))
+        pool.settled = (pool.epoch, communicator.ident)
+        if not communicator.supports_windows:
+            return
+        pool.register(new, communicator)
+        if len(set(words)) > 1:  # not in their sizes, so in the order of their addresses
+            self._retire(group)
+
+    def _retire(self, group: ProcessGroup) -> None:
+        """Take no more from the group's pool: its buffers live on, and the next allocation starts a fresh one."""
+        place = self._place(group)
+        former = [pool for pool in self._former.get(place, ()) if pool.memory.segments]
+        self._former[place] = [*former, self._pools.pop(place)]
+
+
+class _GroupPool:
+    """A group's memory, and which of its segments have which windows."""
+
+    def __init__(self, memory: Pool) -> None:
+        self.memory = memory
+        self.epoch = 0
+        """Counts segments that came or went."""
+        self.settled = (0, -1)
+        """The epoch and the communicator up to which the ranks have agreed and registered."""
+        self._windows: dict[tuple[int, int], Window] = {}
+        memory.on_allocated.append(self._allocated)
+        memory.on_freed.append(self._freed)
+
+    def unregistered(self, communicator: Communicator) -> list[Segment]:
+        """Segments without a window of this communicator, in the order in which they came."""
+        return [s for s in self.memory.segments if (s.ident, communicator.ident) not in self._windows]
+
+    def order_of_addresses(self) -> list[int]:
+        """Places of the segments, counted as they came, from the lowest address to the highest: first those for large
+        blocks, then those for small ones, since blocks of one kind compete among themselves only."""
+        segments = self.memory.segments
+        every = range(len(segments))
+        return sorted(every, key=lambda place: (segments[place].size == SMALL_SEGMENT, segments[place].address))
+
+    def register(self, segments: Sequence[Segment], communicator: Communicator) -> None:
+        """Collective over the communicator's group, for equal lists."""
+        for segment in segments:
+            window = communicator.register(segment)
+            if window is None:
+                raise RuntimeError(f"registering {segment} with {communicator} gave a null window")
+            self._windows[segment.ident, communicator.ident] = window
+
+    def _allocated(self, segment: Segment) -> None:
+        self.epoch += 1
+
+    def _freed(self, segment: Segment) -> None:
+        self.epoch += 1
+        close_windows(segment)
+        self._windows = {key: window for key, window in self._windows.items() if key[0] != segment.ident}
+
+
+def _digest(numbers: Iterable[int]) -> int:
+    """A number of `BITS` bits that is the same for equal lists."""
+    return int.from_bytes(blake2b(",".join(map(str, numbers)).encode(), digest_size=4).digest(), "little") >> 1
+
+
+def _disagreement(group: ProcessGroup, words: Sequence[int]) -> str:
+    refused = [rank for rank, word in zip(group.ranks, words, strict=True) if word == REFUSED]
+    why = f"rank(s) {refused} were refused memory" if refused else "its ranks grew by different segments"
+    return f"the pool of {group.name} is given up: {why}"

@@ -1,0 +1,52 @@
+"""`shared-at-exit`: one pool for every group; leaving the context registers what this group has not seen.
+
+Invariant (of the design, and its faults): every segment gets a window of every group that leaves the
+context after it came. What a group registers thus depends on what other groups made the pool grow by,
+and where its buffers lie on what they took and gave back: ranks of one group whose other groups differ
+register different segments, or hold a buffer at different offsets. The index goes by the
+communicator's address, so a new communicator at an old address inherits it; any free clears it all. (Registering
+again what is registered, which that leads to, is not reached here: a pool frees segments only when nothing in it
+is in use, and then all of them.)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.substrate.segment import Segment
+from harness.system.context import ProcessGroup, RankContext
+from harness.system.pools.per_group import close_windows
+
+
+class SharedAtExit:
+    def __init__(self, context: RankContext) -> None:
+        self._pool = context.pool("shared")
+        self._pool.on_allocated.append(self._allocated)
+        self._pool.on_freed.append(self._freed)
+        self._recorded: list[Segment] = []
+        self._seen: defaultdict[int, set[int]] = defaultdict(set)
+        """Addresses of segments, by the address of the communicator that has registered them."""
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        with self._pool.use():
+            yield
+        if group.communicator.supports_windows:
+            seen = self._seen[group.comm_ptr]
+            for segment in self._recorded:
+                if segment.address not in seen:
+                    seen.add(segment.address)
+                    group.communicator.register(segment)
+
+    def _allocated(self, segment: Segment) -> None:
+        self._recorded.append(segment)
+
+    def _freed(self, segment: Segment) -> None:
+        close_windows(segment)
+        self._recorded.remove(segment)
+        self._seen.clear()
+
+    def close(self) -> None:
+        self._pool.close()

@@ -1,0 +1,66 @@
+"""Buffer sites: where an engine's layers ask for the buffers of their collectives, over a pool policy.
+
+Invariant: a site names exactly one group to the policy. The explicit sites take it as a required
+argument; the implicit ones name `tp` whatever they are asked for, as the engine of the bug report did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from harness.system.context import PoolPolicy, ProcessGroup
+
+LARGEST = 1 << 30
+"""Elements that a policy may agree on; more is a mistake."""
+SizeOf = Callable[[int], int]
+"""Elements that a rank, given by its number in the world, asks for."""
+
+
+class BufferSites:
+    """The sites of one rank: explicit, with the group as an argument that has no default."""
+
+    def __init__(self, policy: PoolPolicy, device: torch.device) -> None:
+        self._policy, self._device = policy, device
+
+    def named(self, group: ProcessGroup) -> ProcessGroup:
+        """The group that the policy hears of. Local."""
+        return group
+
+    def get_local_dp_buffer(self, group: ProcessGroup, size_of: SizeOf, dtype: torch.dtype) -> torch.Tensor:
+        """A buffer for this rank's tokens, at least `size_of(rank)` elements. Collective over `group`.
+
+        Sizes may differ between ranks; every rank knows all of them, as engines do from the token counts
+        of the batch. A policy that has `agreed(sizes)` chooses what to allocate, others get their own size.
+        """
+        named = self.named(group)
+        sizes = [size_of(rank) for rank in named.ranks]
+        agreed = getattr(self._policy, "agreed", None)
+        return self._empty(named, sizes[named.rank] if agreed is None else _checked(agreed(sizes), sizes), dtype)
+
+    def get_global_dp_buffer(self, group: ProcessGroup, size: int, dtype: torch.dtype) -> torch.Tensor:
+        """A buffer of `size` elements for the tokens of every rank, the same on all. Collective over `group`."""
+        return self._empty(self.named(group), size, dtype)
+
+    def _empty(self, named: ProcessGroup, size: int, dtype: torch.dtype) -> torch.Tensor:
+        with self._policy.use(named):
+            return torch.empty(size, dtype=dtype, device=self._device)
+
+
+def _checked(size: object, sizes: list[int]) -> int:
+    """What a policy's `agreed` gave, if it is a number that all ranks' needs fit in."""
+    if not isinstance(size, int) or not max(sizes) <= size <= LARGEST:
+        raise ValueError(f"agreed({sizes}) gave {size!r}, not an int from {max(sizes)} to {LARGEST}")
+    return size
+
+
+class ImplicitSites(BufferSites):
+    """The historic sites: `tp` whatever group the collective runs on."""
+
+    def __init__(self, policy: PoolPolicy, device: torch.device, tp: ProcessGroup) -> None:
+        super().__init__(policy, device)
+        self._tp = tp
+
+    def named(self, group: ProcessGroup) -> ProcessGroup:
+        return self._tp

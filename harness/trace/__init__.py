@@ -1,0 +1,1 @@
+"""What was seen, as frozen data: the events of each rank, and the draw they make up."""

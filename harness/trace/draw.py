@@ -1,0 +1,42 @@
+"""One executed scenario as plain data: what every rank saw, and how it ended."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from harness.scenario.scenario import Scenario
+from harness.trace.trace import Trace
+
+State = Literal["finished", "crashed", "hung", "stopped"]
+
+
+class Fate(msgspec.Struct, frozen=True):
+    """How a rank ended a draw. `stopped`: it was well, and ended because another was not."""
+
+    rank: int
+    state: State
+    how: str = ""
+    """Of a crash, in its own words; the first line is the whole of it, what the rank printed follows."""
+    stack: str = ""
+    """Where the rank was, one frame a line, innermost first."""
+    witness: str = ""
+    """Who told the stack: SIGUSR1 (Python frames, by the rank itself), py-spy, or py-spy with native frames."""
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """One executed scenario: what every rank saw and how it ended."""
+
+    scenario: Scenario
+    traces: tuple[Trace, ...]
+    fates: tuple[Fate, ...]
+    seconds: float
+    deadline: float
+    presumed: bool = False
+    """Whether it was taken for a hang by the silence of its ranks, before the deadline."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether every rank ran to the end."""
+        return all(fate.state == "finished" for fate in self.fates)

@@ -1,0 +1,242 @@
+"""Traces: what each rank observed, facts only.
+
+Invariant: an event states what happened on one rank and never judges it. Events are appended to the
+rank's journal in shared memory as they happen, so the parent can read how far a rank came even after
+it hung or died.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.scenario.layout import Group
+
+
+class _Event(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Began(_Event, frozen=True, tag="began"):
+    """The rank starts a step; every event up to the next `Began` belongs to it."""
+
+    step: int
+
+
+class Entered(_Event, frozen=True, tag="entered"):
+    """The rank is about to block in a collective call on a communicator."""
+
+    call: str
+    comm: int
+
+
+class Returned(_Event, frozen=True, tag="returned"):
+    """The rank came out of a collective call that leaves no other fact."""
+
+    call: str
+    comm: int
+
+
+class Closing(_Event, frozen=True, tag="closing"):
+    """The rank ran every step and waits for all others: first to close its policy, then to end."""
+
+
+class Finished(_Event, frozen=True, tag="finished"):
+    """The rank ran every step and gave everything back."""
+
+
+class CommCreated(_Event, frozen=True, tag="comm"):
+    """A communicator came into being. `comm` names it on this rank; `windows` says if it supports any."""
+
+    comm: int
+    group: Group
+    generation: int
+    windows: bool
+
+
+class CommDestroyed(_Event, frozen=True, tag="comm-destroyed"):
+    comm: int
+
+
+class SegmentAllocated(_Event, frozen=True, tag="segment"):
+    segment: int
+    pool: str
+    address: int
+    size: int
+
+
+class SegmentDenied(_Event, frozen=True, tag="segment-denied"):
+    """The allocator refused a segment of this size."""
+
+    pool: str
+    size: int
+
+
+class SegmentFreed(_Event, frozen=True, tag="segment-freed"):
+    """A segment was freed; `windows` are those still live over it at that moment."""
+
+    segment: int
+    windows: tuple[int, ...]
+
+
+class Registered(_Event, frozen=True, tag="registered"):
+    """A registration returned. `null`: it succeeded without a window."""
+
+    window: int
+    comm: int
+    segment: int
+    address: int
+    size: int
+    null: bool
+
+
+class Deregistered(_Event, frozen=True, tag="deregistered"):
+    window: int
+
+
+class Placed(_Event, frozen=True, tag="placed"):
+    """A buffer was allocated. `segment` is -1 for memory outside every pool; `named` the group that the
+    buffer site named to the pool policy, empty for ordinary memory."""
+
+    buffer: str
+    segment: int
+    address: int
+    size: int
+    named: Group = ()
+
+
+class Dropped(_Event, frozen=True, tag="dropped"):
+    buffer: str
+
+
+class Skipped(_Event, frozen=True, tag="skipped"):
+    """The step did not run on this rank: a buffer it names could not be allocated."""
+
+    buffer: str
+
+
+class Exhausted(_Event, frozen=True, tag="exhausted"):
+    """An allocation failed for want of memory."""
+
+    buffer: str
+    size: int
+
+
+class Operand(msgspec.Struct, frozen=True, array_like=True):
+    """Where a collective's operand lay: address and bytes of the view, and its buffer."""
+
+    buffer: str
+    address: int
+    size: int
+
+
+class Called(_Event, frozen=True, tag="called"):
+    """A collective was called. Written before it runs, so that a call that never returns has its operands."""
+
+    comm: int
+    source: Operand
+    output: Operand
+
+
+class Ran(_Event, frozen=True, tag="ran"):
+    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: who says so.
+    `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`."""
+
+    path: str
+    evidence: str
+    digest: int | None = None
+
+
+class Mismatch(_Event, frozen=True, tag="mismatch"):
+    """Elements of an output view differ from the exact result; the first one is shown."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    chunk: int
+    expected: str
+    found: str
+
+
+class Overwritten(_Event, frozen=True, tag="overwritten"):
+    """Canaries of a buffer changed: `where` is guard (behind it) or fence (beside an output view)."""
+
+    buffer: str
+    where: str
+    index: int
+    elements: int
+
+
+class Strayed(_Event, frozen=True, tag="strayed"):
+    """Read through the peer pointer to `peer`'s part of a buffer, this is not the stamp that `peer` wrote there."""
+
+    buffer: str
+    peer: int
+    found: str
+
+
+class Differs(_Event, frozen=True, tag="differs"):
+    """The symmetric and the legacy path left different bits in an output; the first ones are shown."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    symmetric: str
+    legacy: str
+
+
+class Replayed(_Event, frozen=True, tag="replayed"):
+    """A graph ran again. What follows, up to the next step, was seen in the call that it captured at step
+    `captured`."""
+
+    captured: int
+
+
+class Leaked(_Event, frozen=True, tag="leaked"):
+    """Still there after the policy was closed and every buffer released."""
+
+    what: str
+    ident: int
+    size: int
+
+
+class Raised(_Event, frozen=True, tag="raised"):
+    """The system under test raised; `where` is pool or collectives."""
+
+    where: str
+    error: str
+
+
+Event = (
+    Began
+    | Entered
+    | Returned
+    | Closing
+    | Finished
+    | CommCreated
+    | CommDestroyed
+    | SegmentAllocated
+    | SegmentDenied
+    | SegmentFreed
+    | Registered
+    | Deregistered
+    | Placed
+    | Dropped
+    | Skipped
+    | Exhausted
+    | Called
+    | Ran
+    | Mismatch
+    | Overwritten
+    | Strayed
+    | Differs
+    | Replayed
+    | Leaked
+    | Raised
+)
+
+
+SMALL_SEGMENT = 2 << 20
+"""Bytes of a segment that PyTorch cuts into blocks of up to 1 MiB. No other segment is so small, and no block of one
+kind ever stands in for one of the other (`c10/cuda/CUDACachingAllocator.cpp`, `kSmallBuffer`)."""

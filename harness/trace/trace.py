@@ -1,0 +1,60 @@
+"""What one rank saw during one draw: its events, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from harness.trace.events import Began, CommCreated, Entered, Event, Finished, Raised, SegmentAllocated, SegmentFreed
+
+TEARDOWN = 1 << 20
+"""The step number under which ranks give everything back, after the last step of any program."""
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """One rank's events in order."""
+
+    rank: int
+    events: tuple[Event, ...] = ()
+
+    def steps(self) -> Iterator[tuple[int, Event]]:
+        """Every event with the number of the step it belongs to (-1 before the first)."""
+        step = -1
+        for event in self.events:
+            if isinstance(event, Began):
+                step = event.step
+            yield step, event
+
+    @property
+    def last_step(self) -> int:
+        """The step the rank was in when it last wrote."""
+        return next((event.step for event in reversed(self.events) if isinstance(event, Began)), -1)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.events) and isinstance(self.events[-1], Finished)
+
+    @property
+    def blocked_in(self) -> Entered | None:
+        """The call the rank had entered and not returned from; where it raised, the call it raised in."""
+        last = next((event for event in reversed(self.events) if not isinstance(event, Raised)), None)
+        return last if isinstance(last, Entered) else None
+
+    @property
+    def most_held(self) -> int:
+        """Most bytes of segments that the rank held at one time."""
+        sizes: dict[int, int] = {}
+        held = most = 0
+        for event in self.events:
+            if isinstance(event, SegmentAllocated):
+                sizes[event.segment] = event.size
+                held += event.size
+                most = max(most, held)
+            elif isinstance(event, SegmentFreed):
+                held -= sizes[event.segment]
+        return most
+
+    def comms(self) -> dict[int, CommCreated]:
+        """Communicators by their number on this rank."""
+        return {event.comm: event for event in self.events if isinstance(event, CommCreated)}

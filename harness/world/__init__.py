@@ -1,0 +1,1 @@
+"""The ranks as the parent sees them: started, watched, killed, replaced."""

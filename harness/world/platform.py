@@ -1,0 +1,143 @@
+"""Which substrate a world stands on, and what its processes need for it.
+
+Invariant: `auto` says what it chose and why; a substrate asked for by name is never replaced by the
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+
+import msgspec
+
+from harness.errors import MachineError, UsageError
+from harness.machine import gpus, nccl
+from harness.machine.evidence import check_names, on_nccl, on_sim
+from harness.machine.mps import RECOVERY, Mps
+
+NCCL_FOR_WINDOWS = (2, 27)
+NCCL_FOR_SHARED_GPUS = (2, 30)
+TORCH_OF_ONE_CHOICE = (2, 13)
+"""From which on the allocator chooses the same block on every rank, whatever the addresses."""
+TURNS_DEADLINE, TURNS_PATIENCE = 90.0, 30.0
+"""Deadline and patience of ranks that take turns on a GPU, in seconds."""
+
+
+class Platform(msgspec.Struct, frozen=True):
+    """A chosen substrate: its name, why, and the environment of its processes."""
+
+    name: str
+    why: str
+    deadline: float
+    """Seconds after which a draw is a hang."""
+    patience: float
+    """Least seconds of silence after which a hurried draw is one (`World.patience`)."""
+    environment: dict[str, str] = {}
+    preload: tuple[str, ...] = ()
+    gpus: int = 0
+    ranks_per_gpu: int = 1
+    evidence: tuple[str, ...] = ()
+    """Names of the kinds of evidence that its ranks gather (`harness.machine.evidence`)."""
+    node_bound: bool = False
+    """Whether a process stays on the node that it was started on; otherwise every draw places it anew."""
+    by_address: bool = False
+    """Whether the allocator takes, of equal free blocks, the one at the lowest address, which need not be the same one
+    on every rank (pytorch 178138)."""
+    recovery: float = 0.0
+    """Seconds for which ranks that CUDA does not let start are started again, as after the death of others."""
+
+    def gpu_of(self, rank: int) -> int | None:
+        """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
+        return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
+
+    def on(self, served: Mps) -> Platform:
+        """The same, with ranks that share GPUs as `served` lets them."""
+        why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"
+        times = {} if served.serves else {"deadline": TURNS_DEADLINE, "patience": TURNS_PATIENCE}
+        environment = {**self.environment, **served.environment}
+        recovery = RECOVERY if served.serves else 0.0
+        return msgspec.structs.replace(self, why=why, environment=environment, recovery=recovery, **times)
+
+    def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
+        """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""
+        return nccl.node_environment(nodes[rank]) if self.node_bound and len(set(nodes)) > 1 else {}
+
+
+def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
+    """The platform for `ranks` ranks, with the kinds of evidence asked for.
+
+    Raises `UsageError` for an unknown name, `MachineError` where the machine cannot run or show what is named.
+    """
+    if substrate not in ("auto", "sim", "nccl"):
+        raise UsageError(f"substrate {substrate!r} is not one of auto, sim, nccl")
+    check_names(evidence)
+    if substrate == "sim":
+        return _sim("asked for", evidence)
+    try:
+        version = _check_nccl(ranks)
+    except MachineError as error:
+        if substrate == "nccl":
+            raise MachineError(f"substrate nccl: {error}") from error
+        return _sim(str(error), evidence)
+    return _nccl(ranks, version, evidence)
+
+
+def _sim(why: str, evidence: Sequence[str]) -> Platform:
+    return Platform(
+        "sim",
+        why,
+        deadline=20.0,
+        patience=1.0,
+        environment={"TRITON_INTERPRET": "1"},
+        preload=("harness.substrate.sim.warm",),
+        evidence=tuple(kind.name for kind in on_sim(evidence)),
+    )
+
+
+def _torch_version() -> str:
+    return metadata.version("torch")
+
+
+def _check_nccl(ranks: int) -> tuple[int, int, int]:
+    """The version of the NCCL that `ranks` ranks can run on here. Raises `MachineError` where they cannot."""
+    found = gpus.inventory()
+    if not found:
+        raise MachineError(f"no GPU is visible{gpus.why_no_gpu()}")
+    if _torch_version().endswith("+cpu"):
+        raise MachineError(f"a GPU is there, but torch {_torch_version()} is the CPU build")
+    version = nccl.version()
+    if version is None:
+        raise MachineError(f"a GPU is there, but NCCL is not{nccl.why_missing()}: install the extra cu12 or cu13")
+    text = ".".join(map(str, version))
+    if version < NCCL_FOR_WINDOWS:
+        raise MachineError(f"NCCL {text} has no windows; 2.27 or later is needed")
+    shared = -(-ranks // len(found))
+    if shared > 1 and version < NCCL_FOR_SHARED_GPUS:
+        raise MachineError(
+            f"{ranks} ranks need {ranks} GPUs, {len(found)} are visible, and NCCL {text} cannot share one (2.30 can)"
+        )
+    return version
+
+
+def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) -> Platform:
+    """Raises `MachineError` for evidence that this NCCL does not have: nobody who asks for it wants the simulation."""
+    found = gpus.inventory()
+    shared = -(-ranks // len(found))
+    kinds = on_nccl(evidence, version)
+    environment = nccl.environment(shared)
+    for kind in kinds:
+        environment |= kind.environment
+    return Platform(
+        "nccl",
+        f"{len(found)} GPU(s) and NCCL {'.'.join(map(str, version))}",
+        deadline=30.0,
+        patience=4.0,
+        environment=environment,
+        preload=("nccl.core", "harness.substrate.nccl.substrate"),
+        gpus=len(found),
+        ranks_per_gpu=shared,
+        evidence=tuple(kind.name for kind in kinds),
+        node_bound=True,
+        by_address=tuple(map(int, _torch_version().split(".")[:2])) < TORCH_OF_ONE_CHOICE,
+    )

@@ -1,0 +1,43 @@
+"""How long the ranks of a draw have written nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from harness.ipc.journal import Journal
+from harness.trace.events import Began
+
+LOOK = 0.2
+"""Most seconds that one interval between two looks at a silence counts for."""
+
+
+class Silence:
+    """How long nothing has been written to any of these journals, since every rank began its first step.
+
+    What comes before that, such as importing a plug-in, is no silence. An interval between two looks counts for no more
+    than `LOOK`: whoever looks may have been stopped, and the ranks with it.
+    """
+
+    def __init__(self, journals: Sequence[Journal]) -> None:
+        self._journals = journals
+        self._lengths: list[int] = []
+        self._looked = time.monotonic()
+        self._have_begun = False
+        self._seconds = 0.0
+        self.longest = 0.0
+        """Seconds of the longest silence that was seen."""
+
+    def look(self) -> float:
+        """Seconds of the silence so far. Call it often."""
+        now = time.monotonic()
+        since, self._looked = min(now - self._looked, LOOK), now
+        lengths = [journal.length for journal in self._journals]
+        if not self._have_begun:
+            self._have_begun = all(any(isinstance(event, Began) for event in each) for each in self._journals)
+        elif lengths == self._lengths:
+            self._seconds += since
+            self.longest = max(self.longest, self._seconds)
+        if lengths != self._lengths:
+            self._lengths, self._seconds = lengths, 0.0
+        return self._seconds

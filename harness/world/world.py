@@ -1,0 +1,242 @@
+"""The parent side of the world: persistent rank processes that run one draw after another.
+
+Invariant: `run` always answers within the deadline, with every rank's fate and trace. After anything
+but a clean end the ranks are killed and replaced before the next draw, so a draw never inherits
+another's wreckage.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import msgspec
+
+from harness import interrupts
+from harness.errors import MachineError, UsageError
+from harness.ipc.memory import SLOTS, WITHIN, SharedMemory
+from harness.machine import mps
+from harness.scenario.layout import Group
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Step, Straggle
+from harness.trace.draw import Draw
+from harness.trace.trace import Trace
+from harness.world.platform import Platform, choose
+from harness.world.ranks import Crew, StartMethod
+from harness.world.watch import Watch
+
+CALL_DEADLINE = 300.0
+TIMES_THE_LONGEST, REMEMBERED = 10, 100
+"""A hurried draw is presumed to hang when ranks have been silent so many times longer than in any of the last draws."""
+
+
+class World:
+    """Rank processes on one substrate. A context manager; `close` leaves no process and no memory behind.
+
+    `size` is the largest world it can run; smaller ones use the first ranks. `substrate` is `auto`,
+    `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank). `evidence` names
+    kinds of `harness.machine.evidence`; without one of the path, the sharpest there is is taken.
+    Raises `MachineError` where the machine cannot do that.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        substrate: str = "auto",
+        *,
+        deadline: float | None = None,
+        start: StartMethod = "fork",
+        evidence: Sequence[str] = (),
+    ) -> None:
+        if size < 1:
+            raise UsageError(f"a world of {size} ranks is too small")
+        platform = choose(substrate, size, evidence)
+        self.size, self.deadline = size, deadline or platform.deadline
+        self.restarts = 0
+        self._silences: deque[float] = deque(maxlen=REMEMBERED)
+        """The longest silence of each of the last draws that ended well."""
+        self._slots: dict[Group, int] = {}
+        with ExitStack() as undo:
+            if platform.ranks_per_gpu > 1:
+                served = mps.start()
+                undo.callback(served.close)
+                platform = platform.on(served)
+            self.platform: Platform = platform
+            self._shared = SharedMemory.create(size)
+            undo.callback(self._shared.close)
+            self._crew = Crew(size, platform, self._shared, start)
+            undo.callback(self._crew.close)
+            try:
+                self._crew.muster()
+            except OSError as error:
+                raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
+            self._held = undo.pop_all()
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the ranks, in rank order."""
+        return [rank.pid for rank in self._crew.ranks]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the first rank says of itself: versions and features of its substrate."""
+        return self._crew.facts
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a word of any rank, once all have begun, after which a hurried draw is presumed to hang: ten
+        times the longest silence in the last draws that ended well, and no less than the substrate's least. A pause
+        that the program asks for is not counted."""
+        return max(self.platform.patience, TIMES_THE_LONGEST * max(self._silences, default=0.0))
+
+    @cached_property
+    def simulation(self) -> World | None:
+        """A simulation beside ranks on GPUs, for trying what is dear there: started when first asked for, and closed
+        with this world. None where this world is one, or the machine has no room for it."""
+        if self.platform.gpus:
+            with suppress(MachineError):
+                return self._held.enter_context(World(self.size, "sim"))
+        return None
+
+    def close(self) -> None:
+        """End every process and release the shared memory. May be called twice."""
+        self._held.close()
+
+    def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
+        """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
+        scenario does not fit the world; everything else a rank can do is in the draw's fates.
+
+        A `hurried` draw is for trying smaller cases of what has failed: once all ranks have been silent for `patience`
+        seconds it is presumed to hang (`Draw.presumed`), and does not wait for the deadline.
+        """
+        interrupts.check()
+        if scenario.world > self.size:
+            raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
+        if self._shared.fd < 0:
+            raise UsageError("the world is closed")
+        self._place(scenario.topology.node_of)
+        self._muster()
+        self._crew.announce(scenario.world)
+        slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
+        taking_part = self._crew.ranks[: scenario.world]
+        message = ("run", msgspec.msgpack.encode(scenario), slots)
+        for index, rank in enumerate(taking_part):
+            self._shared.journal(index).clear()
+            rank.forget_output()
+        began = time.monotonic()
+        with self._kill_unless_done():
+            for rank in taking_part:
+                rank.send(message)
+            groups = {slot: group for group, slot in slots.items()}
+            pause = _longest_pause(scenario.steps)
+            patience = self.patience + pause if hurried else math.inf
+            watch = Watch(taking_part, self._shared, groups, self.deadline, patience)
+            fates = watch.wait(scenario.system, self._drop)
+        traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
+        draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline, watch.is_presumed)
+        if draw.clean and not pause:
+            self._silences.append(watch.longest_silence)
+        return draw
+
+    def call(self, function: str, *arguments: Any) -> list[Any]:
+        """What `package.module:function(substrate, slots, *arguments)` returns on each rank, in rank order.
+
+        For measurements on a rank. `slots` has one group, the whole world. Collective over its ranks. Raises
+        `MachineError` if it raises on a rank or takes longer than five minutes.
+        """
+        interrupts.check()
+        if self._shared.fd < 0:
+            raise UsageError("the world is closed")
+        self._muster()
+        self._crew.announce(self.size)
+        slots = self._slots_for([tuple(range(self.size))])
+        with self._kill_unless_done():
+            for rank in self._crew.ranks:
+                rank.send(("call", function, slots, arguments))
+            return self._returned(function)
+
+    def _returned(self, function: str) -> list[Any]:
+        """Every rank's reply to a call, or the first thing that went wrong."""
+        ranks = self._crew.ranks
+        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
+        replies: dict[int, Any] = {}
+        end = time.monotonic() + CALL_DEADLINE
+        while waiting:
+            ready = wait(list(waiting), timeout=max(0.0, end - time.monotonic()))
+            if not ready:
+                raise MachineError(f"rank {min(waiting.values())} did not return from {function}")
+            for connection in ready:
+                assert isinstance(connection, Connection)
+                index = waiting.pop(connection)
+                try:
+                    reply = connection.recv()
+                except (EOFError, ConnectionError):
+                    raise MachineError(f"rank {index} died in {function}: {ranks[index].printed()}") from None
+                if reply[0] != "returned":
+                    raise MachineError(f"{function} failed on rank {index}: {reply[1]}")
+                replies[index] = reply[1]
+        return [replies[index] for index in range(len(ranks))]
+
+    def _place(self, node_of: tuple[int, ...]) -> None:
+        """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start anew."""
+        if not self.platform.node_bound or _same_nodes(self._crew.nodes[: len(node_of)], node_of):
+            return
+        if self._crew.ranks:
+            self._crew.dismiss()
+        self._crew.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
+
+    def _muster(self) -> None:
+        """Have all ranks; new ones find clean counters."""
+        if not self._crew.ranks:
+            self._shared.reset()
+            self._slots.clear()
+        self._crew.muster()
+
+    @contextmanager
+    def _kill_unless_done(self) -> Iterator[None]:
+        """Whatever interrupts a draw (Ctrl-C, a plug-in's error), its ranks must not run on."""
+        try:
+            yield
+        except BaseException:
+            if self._crew.ranks:
+                with suppress(MachineError):  # they are gone already, as after a signal to the whole process group
+                    self._drop()
+            raise
+
+    def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
+        """The row of shared counters of each group. Its registrations and calls count from zero, whatever became of the
+        last ones; only while none of these ranks runs."""
+        if len(self._slots) + len(groups) > SLOTS:
+            self._slots.clear()
+            self._shared.reset()
+        for group in groups:
+            self._slots.setdefault(group, len(self._slots))
+            self._shared.counters[self._slots[group], :, WITHIN] = 0
+        return {group: self._slots[group] for group in groups}
+
+    def _drop(self) -> list[int]:
+        """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
+        self.restarts += 1
+        return self._crew.dismiss()
+
+
+def _longest_pause(steps: Sequence[Step]) -> float:
+    """Seconds for which a program itself has a rank be silent."""
+    return max((step.milliseconds / 1000 for step in steps if isinstance(step, Straggle)), default=0.0)
+
+
+def _same_nodes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two placements put the same ranks together, whatever the nodes are called."""
+    return [one.index(node) for node in one] == [other.index(node) for node in other]

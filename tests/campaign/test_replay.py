@@ -1,0 +1,45 @@
+"""Scenarios on another system than the one they were drawn for."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.campaign.replay import with_system
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, ProgramError, ReduceScatter, View
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+
+PAIR = Topology("pair", "sglang", {"tp": 2})
+SCENARIO = Scenario(
+    PAIR,
+    (
+        Allocate("a", "tp", 8),
+        AllGather("tp", View("a"), 4),
+        AllGather("tp", View("a"), (3, 5)),
+        ReduceScatter("tp", View("a"), 4, op="max"),
+        ReduceScatter("tp", View("a"), 4),
+    ),
+)
+
+
+def test_other_collectives_run_what_kernels_can_and_leave_the_rest_to_the_library() -> None:
+    through = with_system(SCENARIO, collectives="tests.tools.planted:Kernel")
+    assert [step.via for step in through.steps[1:]] == ["kernel", "library", "library", "kernel"]
+    assert through.system == System(collectives="tests.tools.planted:Kernel")
+
+
+def test_the_library_runs_all_of_them() -> None:
+    through = with_system(with_system(SCENARIO, collectives="triton"), collectives="library")
+    assert [step.via for step in through.steps[1:]] == ["library"] * 4
+
+
+def test_another_pool_and_other_sites_leave_the_steps() -> None:
+    changed = with_system(SCENARIO, pool="per-group", sites="implicit")
+    assert (changed.steps, changed.system) == (SCENARIO.steps, System("per-group", sites="implicit"))
+
+
+def test_implicit_sites_need_tp() -> None:
+    alone = Scenario(Topology("cp only", "explicit", families_given={"cp": ((0, 1),)}), (Allocate("a", "cp", 8),))
+    with pytest.raises(ProgramError, match="cp only"):
+        with_system(alone, sites="implicit")

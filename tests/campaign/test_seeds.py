@@ -1,0 +1,326 @@
+"""Seed files: they come back as they were saved, are whole or not there, and are refused by name, untouched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.campaign import seeds
+from harness.errors import UsageError
+from harness.oracle.findings import Record, StackRecord
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Ballast,
+    Deny,
+    Recreate,
+    ReduceScatter,
+    Release,
+    Straggle,
+    Trim,
+    View,
+)
+from harness.scenario.system import System
+from harness.scenario.topology import Placement, Topology
+
+PAIR = Topology("pair", "explicit", placement=Placement(2, 1), families_given={"tp": ((0, 1),), "cp": ((1, 0),)})
+EVERY_STEP = (
+    Allocate("whole", "tp", (64, 65), "bfloat16"),
+    Allocate("part", "tp", 8, "bfloat16", "plain"),
+    AllGather("tp", View("whole", 3), 4, claim=True),
+    ReduceScatter("cp", View("whole"), 5, View("part", 1), "avg", "kernel"),
+    Ballast("extra", "cp", 1, 4096),
+    Recreate("tp"),
+    Trim(),
+    Straggle(0, 10),
+    Deny(1),
+    Release("whole"),
+)
+SCENARIO = Scenario(PAIR, EVERY_STEP, System("mine.pools:Mine", "mine.kernels:Mine"), 77)
+SEED = seeds.Seed(
+    seeds.SCHEMA, SCENARIO, (Record("wrong-owner", "because of step 2", 2, (0, 1)),), {"torch": "2.13.0", "nccl": None}
+)
+
+
+HANG = Record("hang", "rank 1 is late", 2, (0, 1), (StackRecord(1, "SIGUSR1", ("meet (a.py:1)",)),))
+
+
+def test_a_finding_with_stacks_comes_back_as_it_was(tmp_path: Path) -> None:
+    seed = seeds.Seed(seeds.SCHEMA, SCENARIO, (HANG,), {})
+    seeds.save(seed, tmp_path / "seed.json")
+    assert seeds.load(tmp_path / "seed.json") == seed
+
+
+def test_a_finding_without_stacks_is_kept_as_it_was_before_there_were_any(saved: Path) -> None:
+    (finding,) = json.loads(saved.read_text())["findings"]
+    assert finding == {"rule": "wrong-owner", "explanation": "because of step 2", "step": 2, "ranks": [0, 1]}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "seed.json"
+    seeds.save(SEED, path)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(path: Path) -> str:
+    """The sentence with which `load` refuses a file, less the name of the file that must open it."""
+    with pytest.raises(seeds.SeedError) as refused:
+        seeds.load(path)
+    opening = f"seed file {path}: "
+    assert str(refused.value).startswith(opening)
+    return str(refused.value).removeprefix(opening)
+
+
+# whole and back
+
+
+def test_a_seed_comes_back_as_it_was_saved(saved: Path) -> None:
+    assert seeds.load(saved) == SEED
+
+
+def test_a_seed_file_says_its_schema(saved: Path) -> None:
+    assert json.loads(saved.read_bytes())["schema"] == 1
+
+
+def test_a_seed_may_be_given_as_text(saved: Path) -> None:
+    assert seeds.load(str(saved)) == SEED
+
+
+def test_saving_leaves_nothing_beside_the_file(saved: Path) -> None:
+    assert names(saved.parent) == ["seed.json"]
+
+
+def test_saving_makes_the_folder(tmp_path: Path) -> None:
+    seeds.save(SEED, tmp_path / "kept" / "here" / "seed.json")
+    assert names(tmp_path / "kept" / "here") == ["seed.json"]
+
+
+def test_saving_again_replaces_the_seed(saved: Path) -> None:
+    other = seeds.Seed(seeds.SCHEMA, SCENARIO, (), {})
+    seeds.save(other, saved)
+    assert seeds.load(saved) == other
+
+
+# what cannot be read
+
+
+def changed(saved: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Edit a seed file by hand."""
+    data = json.loads(saved.read_bytes())
+    change(data)
+    saved.write_text(json.dumps(data))
+
+
+DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a later schema": (lambda data: data.update(schema=2), "schema 2"),
+    "no schema": (lambda data: data.pop("schema"), "schema None"),
+    "a schema in words": (lambda data: data.update(schema="1"), "schema '1'"),
+    "a schema that is merely true": (lambda data: data.update(schema=True), "schema"),
+    "an unknown key": (lambda data: data.update(extra=1), "`extra`"),
+    "no scenario": (lambda data: data.pop("scenario"), "`scenario`"),
+    "an unknown step": (lambda data: data["scenario"]["steps"][0].update(kind="explode"), "'explode'"),
+    "an unknown key in a step": (lambda data: data["scenario"]["steps"][0].update(colour="red"), "`colour`"),
+    "a program that cannot run": (lambda data: data["scenario"]["steps"].pop(0), "step 1 (all_gather)"),
+    "a topology that does not hold together": (
+        lambda data: data["scenario"]["topology"]["families"].update(tp=[[0, 0]]),
+        "family 'tp'",
+    ),
+    "a data seed that no rank can be sent": (lambda data: data["scenario"].update(seed=1 << 70), "seed"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_seed_is_refused_with_what_is_wrong(saved: Path, damage: str) -> None:
+    change, said = DAMAGED[damage]
+    changed(saved, change)
+    assert said in refusal(saved)
+
+
+UNREADABLE = {
+    "empty": b"",
+    "cut short": b'{"schema": 1, "scenario": {"topo',
+    "no object": b"[1]",
+    "not UTF-8": b'{"schema": 1, "note": "\xff"}',
+    "too deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE)
+def test_a_file_that_is_no_seed_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "seed.json"
+    path.write_bytes(UNREADABLE[content])
+    assert refusal(path)
+
+
+@pytest.mark.parametrize("content", UNREADABLE)
+def test_a_file_that_is_no_seed_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "seed.json"
+    path.write_bytes(UNREADABLE[content])
+    refusal(path)
+    assert path.read_bytes() == UNREADABLE[content]
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "nowhere.json") == "No such file or directory"
+
+
+def test_a_place_that_takes_no_file_is_refused_at_once() -> None:
+    """Even of an administrator, who may write anywhere."""
+    with pytest.raises(UsageError, match=r"seeds directory /proc/kept: /proc is not writable \("):
+        seeds.check_folder(Path("/proc/kept"))
+
+
+def test_an_empty_name_is_shown_as_such() -> None:
+    """As a shell gives it for a variable that is not set."""
+    with pytest.raises(seeds.SeedError, match="seed file '': "):
+        seeds.load("")
+
+
+def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == "Is a directory"
+
+
+# writing whole
+
+
+def fails_with(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def fails_halfway(path: Path, data: bytes) -> int:
+    """What `write_bytes` does on a disk that becomes full."""
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_refused_naming_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_bytes", fails_halfway)
+    with pytest.raises(UsageError, match=r"full\.json: No space left on device"):
+        seeds.write_whole(tmp_path / "full.json", b"whole")
+
+
+def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_bytes", fails_halfway)
+    with pytest.raises(UsageError):
+        seeds.write_whole(tmp_path / "full.json", b"whole")
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_seed_before_it(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_bytes", fails_halfway)
+    with pytest.raises(UsageError):
+        seeds.save(seeds.Seed(seeds.SCHEMA, SCENARIO, (), {}), saved)
+    assert seeds.load(saved) == SEED
+
+
+def test_ctrl_c_while_writing_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "replace", fails_with(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        seeds.write_whole(tmp_path / "seed.json", b"whole")
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_naming_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match=r"cannot write .*file/seed\.json"):
+        seeds.write_whole(tmp_path / "file" / "seed.json", b"whole")
+
+
+# names and folders
+
+
+# a file that shrinks
+
+
+def seed_of(number: int) -> seeds.Seed:
+    return seeds.Seed(seeds.SCHEMA, msgspec.structs.replace(SCENARIO, seed=number), (), {})
+
+
+def kept(folder: Path) -> list[int]:
+    return sorted(seeds.load(path).scenario.seed for path in folder.iterdir())
+
+
+def test_a_smaller_case_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    file = seeds.SeedFile(tmp_path, "hang")
+    paths = [file.save(seed_of(number)) for number in (1, 2, 2, 3)]
+    assert (kept(tmp_path), len({*paths})) == ([3], 3)
+
+
+def test_what_was_kept_before_stays_and_is_not_replaced_by_another_scenario(tmp_path: Path) -> None:
+    seeds.SeedFile(tmp_path, "hang").save(seed_of(1))
+    later = seeds.SeedFile(tmp_path, "hang")
+    for number in (2, 1, 1, 3):
+        later.save(seed_of(number))
+    assert kept(tmp_path) == [1, 3]
+
+
+def test_what_another_run_has_written_since_stays(tmp_path: Path) -> None:
+    file, other = (seeds.SeedFile(tmp_path, "hang") for _ in range(2))
+    file.save(seed_of(1))
+    other.save(seed_of(1))
+    file.save(seed_of(2))
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_what_another_run_has_written_since_stays_also_once_it_is_written_here_again(tmp_path: Path) -> None:
+    file, other = (seeds.SeedFile(tmp_path, "hang") for _ in range(2))
+    for one, number in ((file, 1), (other, 1), (file, 1), (file, 2)):
+        one.save(seed_of(number))
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_a_file_that_somebody_has_removed_is_not_missed(tmp_path: Path) -> None:
+    file = seeds.SeedFile(tmp_path, "hang")
+    Path(file.save(seed_of(1))).unlink()
+    file.save(seed_of(2))
+    assert kept(tmp_path) == [2]
+
+
+def test_a_seed_file_is_named_after_its_rule() -> None:
+    assert seeds.name_for("wrong-owner", SCENARIO).startswith("wrong-owner-")
+
+
+def test_the_same_scenario_has_the_same_file_name() -> None:
+    again = Scenario(PAIR, EVERY_STEP, SCENARIO.system, SCENARIO.seed)
+    assert seeds.name_for("hang", again) == seeds.name_for("hang", SCENARIO)
+
+
+def test_another_scenario_has_another_file_name() -> None:
+    other = Scenario(PAIR, EVERY_STEP[:-1], SCENARIO.system, SCENARIO.seed)
+    assert seeds.name_for("hang", other) != seeds.name_for("hang", SCENARIO)
+
+
+@pytest.mark.parametrize("name", ["", "new", "new/below"])
+def test_a_folder_that_is_there_or_can_be_made_is_accepted(tmp_path: Path, name: str) -> None:
+    seeds.check_folder(tmp_path / name)
+    seeds.save(SEED, tmp_path / name / "seed.json")
+    assert seeds.load(tmp_path / name / "seed.json") == SEED
+
+
+def test_checking_a_folder_makes_nothing(tmp_path: Path) -> None:
+    seeds.check_folder(tmp_path / "new")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("below", [(), ("new",)])
+def test_a_file_in_place_of_the_folder_is_refused_by_name(tmp_path: Path, below: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path.joinpath("file", *below)
+    with pytest.raises(UsageError, match=f"seeds directory {folder}: "):
+        seeds.check_folder(folder)

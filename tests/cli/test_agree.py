@@ -1,0 +1,123 @@
+"""`symm agree`, tried on two simulations: its exit status, what it writes and shows, and what Ctrl-C leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.campaign import seeds
+from harness.studies.agree.facts import FACTS
+from tests.tools.commands import ALONE, Run, symm
+
+COMPARE = ("agree", "--against", "sim", "--world", "2")
+TWO_FACED = """
+import os
+from harness.system.pools.per_group import PerGroup
+
+class TwoFaced(PerGroup):
+    \"\"\"Registers nothing in any world but the first that ran it; ranks of a world are children of one process.\"\"\"
+    def __init__(self, context):
+        super().__init__(context)
+        world = str(os.getppid())
+        try:
+            os.symlink(world, "first")
+        except FileExistsError:
+            pass
+        if os.readlink("first") != world:
+            self.use = lambda group: context.pool("none").use()
+"""
+
+
+@pytest.fixture(scope="module")
+def agreed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return symm(tmp_path_factory.mktemp("agreed"), *COMPARE, "--draws", "8", "--json", "-")
+
+
+@pytest.fixture(scope="module")
+def disagreed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same scenarios on a pool that does not do the same in both worlds."""
+    folder = tmp_path_factory.mktemp("disagreed")
+    (folder / "mine.py").write_text(TWO_FACED)
+    return symm(folder, *COMPARE, "--draws", "6", "--pool", "mine:TwoFaced", "--json", "found.json")
+
+
+def compared(run: Run) -> Any:
+    return msgspec.json.decode((run.folder / "found.json").read_bytes())
+
+
+def test_agreement_exits_with_0(agreed: Run) -> None:
+    assert agreed.status == 0, agreed.err
+
+
+def test_a_comparison_says_what_is_promised(agreed: Run) -> None:
+    promised = {"schema", "draws", "compared", "disagreements", "environment", "accounted"}
+    assert agreed.data.keys() == promised
+    assert (agreed.data["schema"], agreed.data["draws"], agreed.data["disagreements"]) == (1, 8, [])
+
+
+def test_a_comparison_counts_every_fact(agreed: Run) -> None:
+    assert agreed.data["compared"].keys() == FACTS.keys()
+    assert min(agreed.data["compared"].values()) > 0
+
+
+def test_the_same_seed_compares_the_same(agreed: Run, tmp_path: Path) -> None:
+    again = symm(tmp_path, *COMPARE, "--draws", "8", "--json", "-")
+    assert again.data == agreed.data
+
+
+def test_a_disagreement_exits_with_1(disagreed: Run) -> None:
+    assert disagreed.status == 1, disagreed.err
+
+
+def test_a_disagreement_holds_both_sides_and_a_seed_file(disagreed: Run) -> None:
+    found = {each["fact"]: each for each in compared(disagreed)["disagreements"]}
+    assert found["registrations"].keys() == {"fact", "sim", "nccl", "seed_file"}
+    assert set(found["registrations"]["nccl"].values()) == {"nothing"}
+    assert seeds.load(disagreed.folder / found["registrations"]["seed_file"]).scenario.world <= 2
+
+
+def test_a_disagreement_is_shown_with_its_program_and_how_to_replay_it(disagreed: Run) -> None:
+    for each in compared(disagreed)["disagreements"]:
+        assert f"symm replay {each['seed_file']} --substrate sim" in disagreed.out
+    assert "allocate buffer=" in disagreed.out
+
+
+def test_ctrl_c_keeps_what_was_found_and_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TWO_FACED)
+    options = ("--draws", "100000", "--pool", "mine:TwoFaced", "--json", "found.json")
+    running = subprocess.Popen(
+        ["symm", *COMPARE, *options],
+        cwd=tmp_path,
+        env={**os.environ, **ALONE},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not list(tmp_path.glob("symm-seeds/disagree-findings-*.json")):  # the last of the first draw's
+            assert running.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(timeout=60) == 130
+    finally:
+        running.kill()
+    found = msgspec.json.decode((tmp_path / "found.json").read_bytes())["disagreements"]
+    assert {each["seed_file"] for each in found} == {f"symm-seeds/{path.name}" for path in tmp_path.glob("*/*.json")}
+
+
+def test_a_comparison_of_an_unknown_pool_is_refused(tmp_path: Path) -> None:
+    run = symm(tmp_path, *COMPARE, "--pool", "puddle")
+    assert (run.status, "'puddle'" in run.err) == (2, True)
+
+
+def test_a_comparison_with_nccl_needs_a_gpu(tmp_path: Path) -> None:
+    run = symm(tmp_path, "agree", "--draws", "1")
+    assert (run.status, run.err.strip().splitlines()) == (2, ["symm: substrate nccl: no GPU is visible"])

@@ -1,0 +1,201 @@
+"""The commands that run many campaigns: the verdict matrix and the benches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.campaign import seeds
+from harness.errors import UsageError
+from harness.scenario.system import POOLS
+from harness.scenario.topology import Placement, Topology, save
+from harness.strategies.flows import applies
+from harness.studies import matrix
+from harness.world.world import World
+from tests.tools.commands import Run, symm
+
+SIM = ("--substrate", "sim")
+SMALL = ("--topology", "four.json", "--pool", "shared-at-alloc", "--pool", "deferred")
+MEASURED = ("qwen3-32b-tp4", "deepseek-v32-prefill-cp2-dpa2")
+FOUR = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two pools on one topology, eight draws a cell."""
+    folder = tmp_path_factory.mktemp("matrix")
+    save(FOUR, folder / "four.json")
+    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.05", "--json", "found.json")
+
+
+def cells(run: Run) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.json.decode((run.folder / "found.json").read_bytes())["cells"]
+    return found
+
+
+def test_a_matrix_with_broken_cells_exits_with_1(verdicts: Run) -> None:
+    assert verdicts.status == 1, verdicts.err
+
+
+def test_a_matrix_has_a_cell_for_every_combination(verdicts: Run) -> None:
+    shown = {(cell["sites"], cell["tokens"], cell["pool"]) for cell in cells(verdicts)}
+    assert len(shown) == len(cells(verdicts)) == 8
+
+
+def test_a_cell_says_what_is_promised(verdicts: Run) -> None:
+    promised = {"sites", "pool", "tokens", "topology", "draws", "rules", "draws_to_find", "seed_file"}
+    assert all(promised <= cell.keys() for cell in cells(verdicts))
+
+
+def test_explicit_sites_with_deferred_are_clean(verdicts: Run) -> None:
+    good = [cell for cell in cells(verdicts) if cell["sites"] == "explicit" and cell["pool"] == "deferred"]
+    assert [(cell["rules"], cell["seed_file"], cell["draws"]) for cell in good] == [([], None, 8)] * 2
+
+
+def test_implicit_sites_break_ownership_with_every_pool(verdicts: Run) -> None:
+    implicit = [cell for cell in cells(verdicts) if cell["sites"] == "implicit"]
+    assert all("wrong-owner" in cell["rules"] for cell in implicit)
+
+
+def test_a_broken_cell_names_a_seed_file_that_holds_its_system(verdicts: Run) -> None:
+    for cell in cells(verdicts):
+        if cell["rules"]:
+            kept = seeds.load(verdicts.folder / cell["seed_file"])
+            assert (kept.scenario.system.pool, kept.scenario.system.sites) == (cell["pool"], cell["sites"])
+
+
+def test_the_table_shows_every_verdict(verdicts: Run) -> None:
+    table = [line for line in verdicts.out.splitlines() if line.startswith("│")]
+    assert sum("clean in 8 draws" in line for line in table) == sum(not cell["rules"] for cell in cells(verdicts))
+
+
+def test_configurations_are_by_default_those_of_the_report() -> None:
+    found = matrix.configurations()
+    assert all(applies("all", topology) for topology in found)
+    assert {name.split("-")[0] for name in matrix.KEY_CONFIGURATIONS} == {"deepseek", "qwen3"}
+
+
+def test_tokens_differ_only_where_there_are_two_attention_dp_ranks() -> None:
+    every = matrix.cells(matrix.configurations(), POOLS)
+    assert {topology.name for topology, _, _, tokens in every if tokens == "padded"} - {
+        topology.name for topology, _, _, tokens in every if tokens == "uneven"
+    } == {"qwen3-32b-tp4"}
+
+
+def test_one_topology_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="deepseek-r1-tp8-dpa8"):
+        matrix.cells(matrix.configurations()[:1] * 2, POOLS)
+
+
+def test_a_cell_in_which_nothing_was_tested_is_not_called_clean(tmp_path: Path) -> None:
+    apart = Topology("apart", "sglang", {"tp": 2}, Placement(2, 1))
+    with World(2, "sim") as world:
+        (cell,) = matrix.run(world, [(apart, "explicit", "deferred", "padded")], 3, 1.0, tmp_path)
+    assert (cell.verdict, cell.vacuous) == ("nothing tested in 3 draws", 3)
+
+
+def test_cells_can_be_narrowed() -> None:
+    chosen = matrix.cells(matrix.configurations()[:1], POOLS, sites=("explicit",), tokens=("uneven",))
+    assert [each[1:] for each in chosen] == [("explicit", pool, "uneven") for pool in POOLS]
+
+
+def test_narrowing_to_no_cell_names_the_topology() -> None:
+    with pytest.raises(UsageError, match="qwen3-32b-tp4 has one"):
+        matrix.cells(matrix.configurations()[-1:], POOLS, tokens=("uneven",))
+
+
+def test_a_pool_given_twice_is_judged_once() -> None:
+    assert len(matrix.cells(matrix.configurations()[:1], ("deferred", "deferred"))) == 4
+
+
+def test_a_topology_without_communication_is_refused() -> None:
+    with pytest.raises(UsageError, match="'alone'"):
+        matrix.cells([Topology("alone", "sglang", {"tp": 1, "pp": 2})], POOLS)
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    only = [option for name in MEASURED for option in ("--topology", name)]
+    run = symm(tmp_path_factory.mktemp("costs"), "bench", "registration", *SIM, "--repeats", "5", *only, "--json", "-")
+    assert run.status == 0, run.err
+    return run.data
+
+
+def test_every_design_is_left_at_every_number_of_segments(costs: Any) -> None:
+    measured = {(row["pool"], row["segments"]) for row in costs["leaving"]}
+    assert measured == {(pool, segments) for pool in POOLS for segments in (1, 16, 64, 256)}
+
+
+def test_costs_are_ratios_to_deferred(costs: Any) -> None:
+    assert {row["times"] for row in costs["leaving"] if row["pool"] == "deferred"} == {1.0}
+
+
+def test_every_design_holds_memory_on_every_topology_asked_for(costs: Any) -> None:
+    held = {(row["topology"], row["pool"]): row["most"] for row in costs["held"]}
+    assert {*held} == {(name, pool) for name in MEASURED for pool in POOLS}
+    assert min(held.values()) > 0
+
+
+def test_a_pool_for_each_group_holds_no_less_than_a_shared_one(costs: Any) -> None:
+    held = {(row["topology"], row["pool"]): row["most"] for row in costs["held"]}
+    assert all(held[name, "per-group"] >= held[name, "shared-at-exit"] for name in MEASURED)
+
+
+FUZZED: dict[str, tuple[tuple[str, ...], int]] = {
+    "flows with the default system": (("--flow", "all", "--draws", "12", "--world", "4"), 0),
+    "one flow": (("--flow", "moe-scatter", "--draws", "6", "--world", "4"), 0),
+    "flows of uneven tokens": (("--flow", "all", "--tokens", "uneven", "--draws", "12", "--world", "4"), 0),
+    "implicit sites": (
+        ("--flow", "all", "--sites", "implicit", "--draws", "12", "--collectives", "library", "--shrink-seconds", "2"),
+        1,
+    ),
+    "implicit sites in free programs": (
+        ("--sites", "implicit", "--draws", "20", "--world", "4", "--shrink-seconds", "2"),
+        1,
+    ),
+}
+
+
+@pytest.fixture(params=FUZZED)
+def fuzzed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, int]:
+    options, status = FUZZED[request.param]
+    return symm(tmp_path, "fuzz", *options, *SIM, "--json", "-"), status
+
+
+def test_fuzzing_flows_and_sites_finds_what_is_wrong_and_no_more(fuzzed: tuple[Run, int]) -> None:
+    run, status = fuzzed
+    assert run.status == status, run.err
+    assert [finding["rule"] for finding in run.data["findings"]][:1] == ["wrong-owner"] * status
+    assert ("sites implicit" in " ".join(run.err.replace("│", " ").split())) == bool(status)
+
+
+@pytest.fixture(scope="module")
+def seed_of_implicit_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    folder = tmp_path_factory.mktemp("implicit")
+    run = symm(
+        folder,
+        "fuzz",
+        "--sites",
+        "implicit",
+        "--draws",
+        "16",
+        "--world",
+        "2",
+        *SIM,
+        "--shrink-seconds",
+        "2",
+        "--json",
+        "-",
+    )
+    return lambda: folder / run.data["findings"][0]["seed_file"]
+
+
+@pytest.mark.parametrize(("sites", "status"), [("implicit", 1), ("explicit", 0)])
+def test_replay_takes_other_sites(
+    sites: str, status: int, seed_of_implicit_sites: Callable[[], Path], tmp_path: Path
+) -> None:
+    assert symm(tmp_path, "replay", str(seed_of_implicit_sites()), *SIM, "--sites", sites).status == status

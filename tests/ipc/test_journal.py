@@ -1,0 +1,170 @@
+"""The journal: events come back as they were written, whole, and as far as the rank came."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from harness.ipc.journal import Journal
+from harness.trace.events import (
+    Began,
+    Called,
+    CommCreated,
+    Entered,
+    Event,
+    Finished,
+    Mismatch,
+    Operand,
+    Ran,
+    Registered,
+)
+from harness.world.silence import LOOK, Silence
+
+EVENTS: tuple[Event, ...] = (
+    CommCreated(0, (3, 1), 2, True),
+    Began(0),
+    Registered(2, 0, 1, (1 << 63) + 512, 2 << 20, False),
+    Entered("all_gather", 0),
+    Called(0, Operand("source", 4096, 16), Operand("output", 8192, 32)),
+    Ran("symmetric", "look-up"),
+    Mismatch("output", 1, 8, 3, 0, "1.0 (0x3f800000)", "nan (0x7fc00000)"),
+    Finished(),
+)
+
+
+@pytest.fixture
+def memory() -> memoryview:
+    return memoryview(bytearray(4096))
+
+
+def test_a_fresh_journal_is_empty(memory: memoryview) -> None:
+    assert Journal(memory).read() == ()
+
+
+def test_events_are_read_as_they_were_written(memory: memoryview) -> None:
+    journal = Journal(memory)
+    for event in EVENTS:
+        journal.append(event)
+    assert journal.read() == EVENTS
+
+
+def test_another_process_reads_what_was_written_so_far(memory: memoryview) -> None:
+    writer, reader = Journal(memory), Journal(memory)
+    seen = []
+    for event in EVENTS[:3]:
+        writer.append(event)
+        seen.append(len(reader.read()))
+    assert seen == [1, 2, 3]
+
+
+def test_an_event_whose_length_was_not_written_yet_is_not_seen(memory: memoryview) -> None:
+    journal = Journal(memory)
+    journal.append(EVENTS[0])
+    before = bytes(memory[:8])
+    journal.append(EVENTS[1])
+    memory[:8] = before  # as a rank leaves it that dies before the last store
+    assert journal.read() == EVENTS[:1]
+
+
+def test_an_event_written_after_a_torn_one_takes_its_place(memory: memoryview) -> None:
+    journal = Journal(memory)
+    journal.append(EVENTS[0])
+    memory[8 + journal.length : 100 + journal.length] = b"\xff" * 92
+    journal.append(EVENTS[1])
+    assert journal.read() == EVENTS[:2]
+
+
+def test_a_cleared_journal_is_empty(memory: memoryview) -> None:
+    journal = Journal(memory)
+    journal.append(EVENTS[0])
+    journal.clear()
+    assert journal.read() == ()
+
+
+def test_a_cleared_journal_starts_anew(memory: memoryview) -> None:
+    journal = Journal(memory)
+    for event in EVENTS:
+        journal.append(event)
+    journal.clear()
+    journal.append(Began(7))
+    assert journal.read() == (Began(7),)
+
+
+def test_a_full_journal_refuses_the_next_event() -> None:
+    journal = Journal(memoryview(bytearray(64)))
+    for step in range(4):  # 12 bytes each, behind the length of 8
+        journal.append(Began(step))
+    with pytest.raises(MemoryError, match="journal is full"):
+        journal.append(Began(4))
+
+
+def test_a_full_journal_keeps_what_it_holds() -> None:
+    journal = Journal(memoryview(bytearray(64)))
+    journal.append(Began(0))
+    with pytest.raises(MemoryError):
+        journal.append(Entered("x" * 64, 0))
+    assert journal.read() == (Began(0),)
+
+
+def test_an_event_that_just_fits_is_kept() -> None:
+    room = 8 + 4 + len(msgspec.msgpack.encode(Began(0)))
+    journal = Journal(memoryview(bytearray(room)))
+    journal.append(Began(0))
+    assert journal.read() == (Began(0),)
+
+
+# silence
+
+
+def begun(size: int = 4096) -> Journal:
+    journal = Journal(memoryview(bytearray(size)))
+    journal.append(Began(0))
+    return journal
+
+
+def pause(silence: Silence, looks: int = 3) -> float:
+    """Look at it a few times; the silence after that."""
+    for _ in range(looks):
+        time.sleep(0.02)
+        silence.look()
+    return silence.look()
+
+
+def test_silence_lasts_from_the_last_event_of_any_journal() -> None:
+    journals = [begun(), begun()]
+    silence = Silence(journals)
+    silence.look()
+    assert pause(silence) >= 0.06
+    journals[1].append(Began(1))
+    assert silence.look() == 0
+
+
+def test_what_comes_before_every_rank_has_begun_is_no_silence() -> None:
+    journals = [begun(), Journal(memoryview(bytearray(4096)))]
+    silence = Silence(journals)
+    assert (pause(silence), silence.longest) == (0, 0)
+    journals[1].append(CommCreated(0, (0, 1), 0, True))
+    assert (pause(silence), silence.longest) == (0, 0)
+    journals[1].append(Began(0))
+    silence.look()
+    assert pause(silence) > 0
+
+
+def test_the_longest_silence_is_remembered_when_it_is_broken() -> None:
+    journal = begun()
+    silence = Silence([journal])
+    silence.look()
+    longest = pause(silence)
+    journal.append(Began(1))
+    silence.look()
+    assert silence.longest == longest > 0
+
+
+def test_a_pause_of_who_looks_counts_for_one_look() -> None:
+    silence = Silence([begun()])
+    silence.look()
+    silence.look()
+    time.sleep(LOOK + 0.1)
+    assert silence.look() < LOOK + 0.1

@@ -1,0 +1,376 @@
+"""Simulated communicators: windows found, hidden and lost by NCCL's rules, and what a program sees of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.ipc.memory import STAGING_BYTES
+from harness.oracle.judge import judge
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Ballast,
+    Collective,
+    Deny,
+    Recreate,
+    ReduceScatter,
+    Step,
+    Straggle,
+    View,
+)
+from harness.scenario.system import System
+from harness.scenario.topology import Placement, Topology
+from harness.substrate.communicator import eligible
+from harness.substrate.segment import Segment, Window
+from harness.substrate.sim.communicator import SimCommunicator
+from harness.trace.draw import Draw
+from harness.trace.events import CommCreated, Deregistered, Entered, Mismatch, Ran, Registered
+from harness.world.world import World
+from tests.tools.one_rank import Rank
+
+BASE = 1 << 20
+PAIR = Topology(
+    name="pair",
+    convention="explicit",
+    families_given={"ring": ((0, 1),), "back": ((1, 0),), "alone": ((0,), (1,))},
+)
+APART = Topology(
+    name="apart",
+    convention="explicit",
+    families_given={"all": ((0, 1, 2),), "near": ((0, 1), (2,))},
+    placement=Placement(2, 2),
+)
+A, B, P = View("a"), View("b"), View("p")
+
+
+# look-up, on one rank
+
+
+def communicator(rank: Rank, slot: int = 0, windows: bool = True) -> SimCommunicator:
+    return SimCommunicator(rank.substrate, (0,), 0, windows, slot)
+
+
+def window(comm: SimCommunicator, start: int, end: int) -> Window:
+    """A window over [BASE + start, BASE + end)."""
+    made = comm.register(Segment(0, "pool", BASE + start, end - start))
+    assert made is not None
+    return made
+
+
+def found(comm: SimCommunicator, offset: int) -> Window | None:
+    return comm.find_window(BASE + offset)
+
+
+@pytest.mark.parametrize(("offset", "inside"), [(-1, False), (0, True), (4095, True), (4096, False)])
+def test_window_is_found_from_its_base_up_to_its_end(offset: int, inside: bool, rank: Rank) -> None:
+    comm = communicator(rank)
+    whole = window(comm, 0, 4096)
+    assert found(comm, offset) is (whole if inside else None)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["outer first", "inner first"])
+def test_of_two_windows_over_an_address_the_one_with_the_higher_base_is_found(reverse: bool, rank: Rank) -> None:
+    comm = communicator(rank)
+    spans = [(0, 8192), (1024, 2048)]
+    windows = {span: window(comm, *span) for span in (spans[::-1] if reverse else spans)}
+    assert [found(comm, offset) for offset in (1023, 1024, 2047)] == [windows[spans[i]] for i in (0, 1, 1)]
+
+
+def test_inner_window_hides_the_outer_one_behind_its_own_end(rank: Rank) -> None:
+    comm = communicator(rank)
+    window(comm, 0, 8192)
+    window(comm, 1024, 2048)
+    assert found(comm, 2048) is None
+
+
+def test_hidden_window_is_found_again_once_the_inner_one_is_closed(rank: Rank) -> None:
+    comm = communicator(rank)
+    outer, inner = window(comm, 0, 8192), window(comm, 1024, 2048)
+    inner.close()
+    assert (found(comm, 1024), found(comm, 2048)) == (outer, outer)
+
+
+def test_of_two_windows_that_overlap_the_higher_one_is_found_from_its_base_on(rank: Rank) -> None:
+    comm = communicator(rank)
+    low, high = window(comm, 0, 2048), window(comm, 1024, 4096)
+    assert [found(comm, offset) for offset in (1023, 1024, 2048, 4095)] == [low, high, high, high]
+
+
+def test_window_of_another_communicator_is_not_found(rank: Rank) -> None:
+    window(communicator(rank), 0, 4096)
+    assert found(communicator(rank, slot=1), 0) is None
+
+
+def test_closed_window_is_not_found(rank: Rank) -> None:
+    comm = communicator(rank)
+    window(comm, 0, 4096).close()
+    assert found(comm, 0) is None
+
+
+def test_window_dies_with_its_communicator(rank: Rank) -> None:
+    comm = communicator(rank)
+    whole = window(comm, 0, 4096)
+    comm.destroyed()
+    assert (found(comm, 0), whole.is_valid, whole.segment.windows) == (None, False, [])
+
+
+def test_window_of_another_communicator_outlives_it(rank: Rank) -> None:
+    comm, other = communicator(rank), communicator(rank, slot=1)
+    segment = Segment(0, "pool", BASE, 4096)
+    comm.register(segment)
+    theirs = other.register(segment)
+    comm.destroyed()
+    assert segment.windows == [theirs]
+    assert found(other, 0) is theirs
+
+
+def test_registration_without_support_succeeds_with_a_null_window(rank: Rank) -> None:
+    comm = communicator(rank, windows=False)
+    assert comm.register(Segment(7, "pool", BASE, 4096)) is None
+    assert rank.facts[-1] == Registered(1, comm.ident, 7, BASE, 4096, True)
+    assert found(comm, 0) is None
+
+
+def test_life_of_a_window_is_recorded(rank: Rank) -> None:
+    comm = communicator(rank)
+    whole = window(comm, 0, 4096)
+    whole.close()
+    whole.close()
+    assert rank.facts == [
+        CommCreated(0, (0,), 0, True),
+        Entered("register", 0),
+        Registered(1, 0, 0, BASE, 4096, False),
+        Deregistered(1),
+    ]
+
+
+def test_peers_are_addressed_by_the_offset_given_here(rank: Rank) -> None:
+    comm = communicator(rank)
+    segment = Segment(0, "pool", rank.substrate.shared.base + 512, 4096)
+    whole = comm.register(segment)
+    assert whole is not None
+    assert comm.peer_pointers(whole, 24) == [segment.address + 24]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "op", "size", "expected"),
+    [
+        ("all_gather", torch.float32, None, 2, True),
+        ("all_gather", torch.int32, None, 2, True),
+        ("all_gather", torch.float8_e5m2, None, 2, True),
+        ("all_gather", torch.float32, None, 1, False),
+        ("reduce_scatter", torch.bfloat16, "sum", 2, True),
+        ("reduce_scatter", torch.float16, "avg", 2, True),
+        ("reduce_scatter", torch.float8_e4m3fn, "sum", 2, True),
+        ("reduce_scatter", torch.float32, "max", 2, False),
+        ("reduce_scatter", torch.int32, "sum", 2, False),
+        ("reduce_scatter", torch.float32, "sum", 1, False),
+    ],
+)
+def test_eligible_calls_are_those_that_nccl_has_symmetric_kernels_for(
+    kind: str, dtype: torch.dtype, op: str | None, size: int, expected: bool
+) -> None:
+    assert eligible(kind, dtype, op, size) is expected
+
+
+# programs on several ranks
+
+
+def run(ranks: World, *steps: Step, topology: Topology = PAIR, pool: str = "per-group") -> Draw:
+    return ranks.run(Scenario(topology, steps, System(pool)))
+
+
+def paths(draw: Draw) -> list[str]:
+    """The path of each collective, which every rank must have taken alike."""
+    taken = {tuple(event.path for event in trace.events if isinstance(event, Ran)) for trace in draw.traces}
+    assert len(taken) == 1
+    return [*taken.pop()]
+
+
+def rules(draw: Draw) -> set[str]:
+    return {finding.rule for finding in judge(draw)}
+
+
+def wrong_on(draw: Draw) -> list[int]:
+    """Ranks that found wrong bytes in an output."""
+    return [trace.rank for trace in draw.traces if any(isinstance(event, Mismatch) for event in trace.events)]
+
+
+def gather(family: str = "ring", view: View = A, count: int = 32, source: View | None = None) -> AllGather:
+    return AllGather(family, view, count, source)
+
+
+def reduce(op: str = "sum", view: View = A, output: View | None = None) -> ReduceScatter:
+    return ReduceScatter("ring", view, 32, output, op)  # type: ignore[arg-type]
+
+
+WINDOW = Allocate("a", "ring", 64)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "call", "path"),
+    [
+        ("float32", gather(), "symmetric"),
+        ("int32", gather(), "symmetric"),
+        ("float8_e4m3fn", gather(), "symmetric"),
+        ("float32", reduce(), "symmetric"),
+        ("bfloat16", reduce(), "symmetric"),
+        ("float16", reduce("avg"), "symmetric"),
+        ("float32", reduce("max"), "legacy"),
+        ("int32", reduce(), "legacy"),
+        ("float32", gather("alone"), "copy"),
+    ],
+    ids=lambda value: getattr(value, "kind", value),
+)
+def test_owned_buffer_takes_the_symmetric_path_where_the_call_is_eligible(
+    dtype: str, call: Collective, path: str, ranks: World
+) -> None:
+    draw = run(ranks, Allocate("a", "ring", 64, dtype), call)  # type: ignore[arg-type]
+    assert (paths(draw), wrong_on(draw)) == ([path], [])
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (gather(view=A, source=P), "symmetric"),
+        (gather(view=P, source=A), "legacy"),
+        (reduce(view=A, output=P), "symmetric"),
+        (reduce(view=P, output=A), "legacy"),
+    ],
+    ids=["gather into it", "gather from it", "reduce from it", "reduce into it"],
+)
+def test_window_over_the_operand_that_peers_address_decides_the_path(call: Collective, path: str, ranks: World) -> None:
+    draw = run(ranks, WINDOW, Allocate("p", "ring", 64, role="plain"), call)
+    assert (paths(draw), wrong_on(draw)) == ([path], [])
+
+
+def test_window_counts_for_its_own_communicator_alone_though_the_ranks_are_the_same(ranks: World) -> None:
+    draw = run(ranks, WINDOW, gather("ring"), gather("back"))
+    assert (paths(draw), wrong_on(draw)) == (["symmetric", "legacy"], [])
+
+
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+@pytest.mark.parametrize(("owner", "path"), [("back", "symmetric"), ("ring", "legacy")])
+def test_chunks_lie_in_group_order_where_that_is_not_rank_order(kind: str, owner: str, path: str, ranks: World) -> None:
+    call = gather("back") if kind == "all_gather" else ReduceScatter("back", A, 32)
+    draw = run(ranks, Allocate("a", owner, 64), call)
+    assert (paths(draw), wrong_on(draw)) == ([path], [])
+
+
+def test_only_the_start_address_is_looked_up(ranks: World) -> None:
+    draw = run(ranks, Allocate("a", "ring", 4096), gather(count=2048), pool="tests.tools.planted:ShortWindow")
+    assert (paths(draw), rules(draw)) == (["symmetric"], {"partly-registered"})
+
+
+def test_overlapping_window_hides_the_larger_one_from_a_call(ranks: World) -> None:
+    before, filler, behind = Allocate("a", "ring", 64), Allocate("f", "ring", 2048), Allocate("b", "ring", 64)
+    pool = "tests.tools.windows:Overlapping"
+    draw = run(ranks, before, filler, behind, gather(view=A), gather(view=B), pool=pool)
+    assert paths(draw) == ["symmetric", "legacy"]
+
+
+def test_windows_go_when_their_communicator_is_replaced(ranks: World) -> None:
+    draw = run(ranks, WINDOW, gather(), Recreate("ring"), gather())
+    assert (paths(draw), rules(draw)) == (["symmetric", "legacy"], {"stale-window"})
+
+
+def test_windows_stay_when_another_communicator_is_replaced(ranks: World) -> None:
+    draw = run(ranks, WINDOW, gather(), gather("back"), Recreate("back"), gather())
+    assert paths(draw) == ["symmetric", "legacy", "symmetric"]
+
+
+def test_replaced_communicator_takes_new_windows(ranks: World) -> None:
+    draw = run(ranks, WINDOW, Recreate("ring"), Allocate("b", "ring", 64), gather(), gather(view=B))
+    assert (paths(draw), rules(draw)) == (["symmetric", "symmetric"], set())
+
+
+# simulated nodes
+
+
+@pytest.mark.parametrize(("family", "path"), [("all", "legacy"), ("near", "symmetric")])
+def test_group_that_spans_nodes_has_no_windows(family: str, path: str, ranks: World) -> None:
+    draw = run(ranks, Allocate("a", family, 96), gather(family), topology=APART)
+    first = [event.path for event in draw.traces[0].events if isinstance(event, Ran)]
+    assert (first, rules(draw)) == ([path], set())
+
+
+def test_registration_across_nodes_succeeds_on_every_rank_with_a_null_window(ranks: World) -> None:
+    draw = run(ranks, Allocate("a", "all", 96), gather("all"), topology=APART, pool="tests.tools.planted:IgnoresNull")
+    nulls = [[event.null for event in trace.events if isinstance(event, Registered)] for trace in draw.traces]
+    assert (nulls, paths(draw), rules(draw)) == ([[True]] * 3, ["legacy"], {"null-window"})
+
+
+# skew: the local offset is applied to every peer
+
+
+SKEWED = WINDOW, Ballast("x", "ring", 1, 512), Allocate("b", "ring", 64)
+
+
+@pytest.mark.parametrize("call", [gather(view=B), reduce(view=B)], ids=lambda call: call.kind)
+def test_skewed_buffers_give_wrong_bytes_on_both_ranks(call: Collective, ranks: World) -> None:
+    draw = run(ranks, *SKEWED, call)
+    assert (paths(draw), wrong_on(draw)) == (["symmetric"], [0, 1])
+    assert {"offset-mismatch", "wrong-data"} <= rules(draw)
+
+
+@pytest.mark.parametrize("call", [gather(view=B), reduce(view=B)], ids=lambda call: call.kind)
+def test_same_program_without_skew_is_right(call: Collective, ranks: World) -> None:
+    draw = run(ranks, WINDOW, Allocate("x", "ring", 112), Allocate("b", "ring", 64), call)
+    assert (paths(draw), rules(draw)) == (["symmetric"], set())
+
+
+@pytest.mark.parametrize("call", [gather("back", view=B), reduce("max", view=B)], ids=["no window", "no kernel"])
+def test_skew_does_not_show_on_the_legacy_path(call: Collective, ranks: World) -> None:
+    draw = run(ranks, *SKEWED, call)
+    assert (paths(draw), wrong_on(draw)) == (["legacy"], [])
+
+
+# waiting
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("family", ["ring", "back"])
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+def test_late_rank_changes_no_result(kind: str, family: str, late: int, ranks: World) -> None:
+    again = gather(family) if kind == "all_gather" else ReduceScatter(family, A, 32)
+    draw = run(ranks, WINDOW, again, Straggle(late, 30), again, Straggle(1 - late, 30), again)
+    assert (draw.clean, wrong_on(draw)) == (True, [])
+
+
+def test_ranks_that_take_different_paths_wait_for_each_other_for_ever(ranks: World) -> None:
+    draw = run(ranks, WINDOW, gather(), pool="tests.tools.planted:DeregistersAlone")
+    assert [fate.state for fate in draw.fates] == ["hung", "hung"]
+    assert [trace.blocked_in.call for trace in draw.traces if trace.blocked_in] == ["all_gather", "all_gather"]
+
+
+def test_rank_that_registers_alone_waits_for_ever(ranks: World) -> None:
+    draw = run(ranks, Deny(1), WINDOW)
+    assert draw.fates[0].state == "hung"
+    assert [trace.blocked_in.call for trace in draw.traces if trace.blocked_in] == ["register"]
+
+
+def test_draw_after_a_hang_is_clean(ranks: World) -> None:
+    hung, after = run(ranks, Deny(1), WINDOW), run(ranks, WINDOW, gather())
+    assert (hung.clean, after.clean, rules(after)) == (False, True, set())
+
+
+# the legacy path moves data through staging memory, piece by piece
+
+
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+@pytest.mark.parametrize(
+    ("excess", "in_place"), [(0, False), (1, False), (1, True)], ids=["full", "one more", "one more, in place"]
+)
+def test_legacy_path_is_right_on_both_sides_of_its_staging_memory(
+    kind: str, excess: int, in_place: bool, ranks: World
+) -> None:
+    """int32 chunks of the staging memory's size for the all-gather, and of each rank's share of it otherwise."""
+    count = STAGING_BYTES // 4 // (1 if kind == "all_gather" else 2) + excess
+    whole = Allocate("a", "ring", 2 * count, "int32", "plain")
+    part = Allocate("p", "ring", count, "int32", "plain")
+    view = None if in_place else P
+    call = gather(count=count, source=view) if kind == "all_gather" else ReduceScatter("ring", A, count, view)
+    draw = run(ranks, whole, part, call)
+    assert (paths(draw), wrong_on(draw)) == (["legacy"], [])

@@ -1,0 +1,104 @@
+"""The rules of the house: who may import whom.
+
+A room is a folder of `harness/`, or a file beside them. Late imports, imports for types alone and modules named in a
+string count like any other. A module that one side names for the other to load, as text, is no import: ranks get their
+entry points by name.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1] / "harness"
+GROUND = {"errors", "interrupts", "clock", "text"}
+FACES = {"__init__.py", "plugin/__init__.py"}
+"""The two that hold names; every other package's holds its docstring alone."""
+NOT_ROOMS = {"__init__", "__main__", "kernels", "topologies"}
+MOST_MODULES = 14
+
+DATA = GROUND | {"scenario", "trace"}
+MAY: dict[str, set[str]] = {
+    **{room: set() for room in sorted(GROUND)},
+    "scenario": {"errors"},
+    "trace": {"errors", "scenario"},
+    "machine": {"errors", "clock", "text"},
+    "ipc": {"errors", "scenario", "trace"},
+    "substrate": {"errors", "scenario", "trace", "machine", "ipc", "kernels"},
+    "system": {"errors", "scenario", "trace", "substrate", "kernels"},
+    "rank": {"errors", "clock", "scenario", "trace", "machine", "ipc", "substrate", "system"},
+    "strategies": {"errors", "scenario"},
+    "oracle": {"errors", "scenario", "trace"},
+    "world": {*DATA, "machine", "ipc"},
+    "campaign": {*DATA, "strategies", "oracle", "world"},
+}
+MAY["studies"] = MAY["campaign"] | {"campaign"}
+MAY["report"] = MAY["studies"] | {"studies"}
+MAY["cli"] = MAY["plugin"] = MAY["report"] | {"report", "machine", "system"}
+
+
+def files(room: str) -> list[Path]:
+    return [*(HOUSE / room).rglob("*.py"), *HOUSE.glob(f"{room}.py")]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The rooms that a file imports from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.ImportFrom(module="harness", names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module)) if module.startswith("harness."):
+                yield module.split(".")[1]
+            case ast.ImportFrom(level=level) if level:
+                yield "a relative import"
+            case ast.Import(names=names):
+                yield from (f"{name.name}.".split(".")[1] for name in names if name.name.split(".")[0] == "harness")
+            case ast.Call(args=[ast.Constant(value=str(module)), *_]) if "import_module" in ast.unparse(node.func):
+                yield from [module.split(".")[1]] if module.startswith("harness.") else []
+
+
+@pytest.mark.parametrize("room", MAY)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    assert files(room)
+    wrong = {
+        f"{path.relative_to(HOUSE)} imports {name}"
+        for path in files(room)
+        for name in imports(path)
+        if name not in MAY[room] | {room}
+    }
+    assert not wrong
+
+
+def test_every_room_has_a_rule() -> None:
+    rooms = {path.stem for path in HOUSE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - NOT_ROOMS == MAY.keys()
+
+
+def test_no_rule_names_a_room_that_is_gone() -> None:
+    assert set().union(*MAY.values()) - {"kernels"} <= MAY.keys()
+
+
+def test_rooms_build_on_each_other_without_a_circle() -> None:
+    arrows = {room: {name for path in files(room) for name in imports(path)} - {room, "kernels"} for room in MAY}
+    while free := {room for room, names in arrows.items() if not names & arrows.keys()}:
+        arrows = {room: names for room, names in arrows.items() if room not in free}
+    assert not arrows
+
+
+@pytest.mark.parametrize("face", sorted(str(path.relative_to(HOUSE)) for path in HOUSE.rglob("__init__.py")))
+def test_a_package_face_says_what_lives_there_and_holds_nothing(face: str) -> None:
+    tree = ast.parse((HOUSE / face).read_text())
+    assert ast.get_docstring(tree)
+    assert face in FACES or len(tree.body) == 1
+
+
+def test_no_folder_holds_more_modules_than_one_can_oversee() -> None:
+    crowded = {
+        str(folder.relative_to(HOUSE))
+        for folder in {path.parent for path in HOUSE.rglob("*.py")}
+        if sum(path.name != "__init__.py" for path in folder.glob("*.py")) > MOST_MODULES
+    }
+    assert not crowded

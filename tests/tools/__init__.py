@@ -1,0 +1,1 @@
+"""What tests share: systems under test, processes, machines and scenes that several need."""

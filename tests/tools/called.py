@@ -1,0 +1,37 @@
+"""Functions that tests have ranks call."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from pathlib import Path
+
+from harness.scenario.layout import Group
+from harness.substrate.base import Substrate
+
+
+def rank_and_group(substrate: Substrate, slots: dict[Group, int], word: str) -> tuple[int, Group, str]:
+    return substrate.rank, next(iter(slots)), word
+
+
+def dies(substrate: Substrate, slots: dict[Group, int]) -> None:
+    if substrate.rank == 1:
+        os._exit(3)
+    time.sleep(30)
+
+
+def raises(substrate: Substrate, slots: dict[Group, int]) -> None:
+    if substrate.rank == 1:
+        raise ValueError("not today")
+    time.sleep(30)
+
+
+def maps(substrate: Substrate, slots: dict[Group, int], path: Path) -> None:
+    """As NCCL has it: mapped for good, and the descriptor closed."""
+    if substrate.rank == 1:
+        with path.open("r+b") as file:
+            kept.append(mmap.mmap(file.fileno(), 0))
+
+
+kept: list[mmap.mmap] = []

@@ -1,0 +1,82 @@
+"""Systems under test with one planted fault each, named `tests.tools.planted:Name` in a scenario's `System`.
+
+Invariant: a class differs from the sound one it derives from in its fault alone, and its docstring
+names the rule that it must break and the fault of the catalogue that it resembles.
+"""
+
+from harness.system.planted.kernels import (
+    AddsInBfloat16,
+    LosesLastPeer,
+    MissesTail,
+    NoFirstBarrier,
+    Overruns,
+    SoundKernels,
+)
+from harness.system.planted.pools import (
+    AlwaysRegisters,
+    EveryGroup,
+    FirstGroupOnly,
+    ForgetsToDeregister,
+    IgnoresNull,
+    KeepsATensor,
+    OppositeOrder,
+    OutsideThePool,
+    RegistersAlone,
+    RemembersAddresses,
+    RemembersSegments,
+    ShortWindow,
+    Sound,
+)
+from tests.tools.planted.collectives import (
+    CrashesInKernel,
+    Dawdles,
+    LeavesEarly,
+    NoLastBarrier,
+    SkipsACall,
+)
+from tests.tools.planted.ends import Dies, Exits, Sleeps, WritesToNull
+from tests.tools.planted.pools import (
+    CollectsGarbage,
+    DeregistersAlone,
+    KeepsEverything,
+    NeverRegisters,
+    RegistersLate,
+    ReversedOrder,
+)
+
+__all__ = [
+    "AddsInBfloat16",
+    "AlwaysRegisters",
+    "CollectsGarbage",
+    "CrashesInKernel",
+    "Dawdles",
+    "DeregistersAlone",
+    "Dies",
+    "EveryGroup",
+    "Exits",
+    "FirstGroupOnly",
+    "ForgetsToDeregister",
+    "IgnoresNull",
+    "KeepsATensor",
+    "KeepsEverything",
+    "LeavesEarly",
+    "LosesLastPeer",
+    "MissesTail",
+    "NeverRegisters",
+    "NoFirstBarrier",
+    "NoLastBarrier",
+    "OppositeOrder",
+    "OutsideThePool",
+    "Overruns",
+    "RegistersAlone",
+    "RegistersLate",
+    "RemembersAddresses",
+    "RemembersSegments",
+    "ReversedOrder",
+    "ShortWindow",
+    "SkipsACall",
+    "Sleeps",
+    "Sound",
+    "SoundKernels",
+    "WritesToNull",
+]

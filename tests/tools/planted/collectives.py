@@ -1,0 +1,53 @@
+"""Kernel collectives with one planted fault each, beside those of the catalogue in `harness.faults`."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from harness.substrate.bits import bits
+from harness.system.collectives import CollectiveContext
+from harness.system.planted.kernels import BLOCK, SoundKernels, gather_kernel
+
+
+class Dawdles(SoundKernels):
+    """Breaks no rule: the group's last rank sets to work late, and its peers wait for it."""
+
+    def before(self, context: CollectiveContext) -> None:
+        super().before(context)
+        if context.rank == context.size - 1:
+            time.sleep(0.3)
+
+
+class NoLastBarrier(Dawdles):
+    """Breaks wrong-data: the peers of a late rank go on before it has read and written their memory (K03)."""
+
+    def after(self, context: CollectiveContext) -> None:
+        pass
+
+
+class LeavesEarly(SoundKernels):
+    """Breaks hang, and nothing else in a reduce-scatter: the group's last rank skips the last barrier (K04)."""
+
+    def after(self, context: CollectiveContext) -> None:
+        if context.rank != context.size - 1:
+            context.barrier()
+
+
+class SkipsACall(SoundKernels):
+    """Breaks hang, and wrong-data on the rank at fault: the group's last rank returns at once (F08)."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        if context.rank != context.size - 1:
+            super().all_gather(context, output, source)
+
+
+class CrashesInKernel(SoundKernels):
+    """Breaks rank-crash: the group's last rank stores through null pointers (F22)."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        if context.rank == context.size - 1:
+            nowhere, count = torch.zeros(context.size, dtype=torch.int64), source.numel()
+            gather_kernel[(context.size, 1)](nowhere, bits(source), context.rank, count, count, BLOCK=BLOCK)
+        super().all_gather(context, output, source)

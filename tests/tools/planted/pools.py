@@ -1,0 +1,64 @@
+"""Pool policies with one planted fault each, beside those of the catalogue in `harness.faults`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.substrate.segment import Segment
+from harness.system.context import ProcessGroup
+from harness.system.planted.pools import Sound
+
+
+class CollectsGarbage(Sound):
+    """Breaks no rule: odd ranks collect garbage at every use, as any rank may at any time."""
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        if self.context.rank % 2:
+            gc.collect()
+        with super().use(group):
+            yield
+
+
+class NeverRegisters(Sound):
+    """Breaks unregistered: nobody registers the pool's segments (F25: to lie in the pool says nothing)."""
+
+    def register(self, segment: Segment, group: ProcessGroup) -> None:
+        pass
+
+
+class RegistersLate(Sound):
+    """Sound from the second segment on: two segments of a pool are registered together, oldest first."""
+
+    def register_all(self, segments: list[Segment], group: ProcessGroup) -> None:
+        if len(segments) > 1:
+            super().register_all(self.in_order(segments, group), group)
+
+    def in_order(self, segments: list[Segment], group: ProcessGroup) -> list[Segment]:
+        return segments
+
+
+class ReversedOrder(RegistersLate):
+    """Breaks segment-mismatch, or registration-skew where sizes differ: odd ranks register newest first (F04)."""
+
+    def in_order(self, segments: list[Segment], group: ProcessGroup) -> list[Segment]:
+        return segments[::-1] if group.rank % 2 else segments
+
+
+class DeregistersAlone(Sound):
+    """Breaks stale-window on the group's first rank alone, whose window closes at once, so that its peers wait for
+    it on another path: hang (F13)."""
+
+    def register(self, segment: Segment, group: ProcessGroup) -> None:
+        super().register(segment, group)
+        if group.rank == 0:
+            self.windows[-1].close()
+
+
+class KeepsEverything(Sound):
+    """Breaks leak: `close` gives nothing back (F17)."""
+
+    def close(self) -> None:
+        pass

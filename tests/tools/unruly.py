@@ -1,0 +1,91 @@
+"""Pool policies with which a rank ends, stops or speaks, named `tests.tools.unruly:Name` in a scenario's `System`.
+
+Invariant: each misbehaves on rank 1 alone, whenever it allocates, and is sound otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.system.context import ProcessGroup
+from tests.tools.planted import Sound
+
+
+class Unruly(Sound):
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        if self.context.rank == 1:
+            self.misbehave()
+        with super().use(group):
+            yield
+
+    def misbehave(self) -> None:
+        raise NotImplementedError
+
+
+class Killed(Unruly):
+    def misbehave(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Aborts(Unruly):
+    def misbehave(self) -> None:
+        os.abort()
+
+
+class Leaves(Unruly):
+    def misbehave(self) -> None:
+        os._exit(7)
+
+
+class Spins(Unruly):
+    def misbehave(self) -> None:
+        while True:
+            pass
+
+
+class Naps(Unruly):
+    """Waits in C code of the system."""
+
+    def misbehave(self) -> None:
+        time.sleep(3600)
+
+
+class Crashes(Unruly):
+    def misbehave(self) -> None:
+        ctypes.memset(0, 0, 1)
+
+
+class Stops(Unruly):
+    """A stopped process cannot even write down where it stands."""
+
+    def misbehave(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class Dawdles(Unruly):
+    def misbehave(self) -> None:
+        time.sleep(1.5)
+
+
+class Raises(Unruly):
+    def misbehave(self) -> None:
+        raise ValueError("no pool today")
+
+
+class Speaks(Unruly):
+    def misbehave(self) -> None:
+        print("for everyone", flush=True)
+        print("in confidence", file=sys.stderr, flush=True)
+
+
+class SpeaksAndLeaves(Speaks):
+    def misbehave(self) -> None:
+        super().misbehave()
+        os._exit(7)

@@ -1,0 +1,172 @@
+"""Platforms: `auto` says what it chose and why; a substrate asked for by name is given or refused."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import pytest
+
+from harness.errors import MachineError, UsageError
+from harness.machine import gpus, nccl
+from harness.world.platform import Platform, choose
+
+Version = tuple[int, int, int] | None
+
+CUDA, CPU = "2.13.0+cu130", "2.13.0+cpu"
+TOO_FEW = "4 ranks", "2 are visible", "2.29.7", "2.30"
+LACKING = [
+    pytest.param(0, (2, 32, 3), CUDA, 2, ("no GPU",), id="no GPU"),
+    pytest.param(1, (2, 32, 3), CPU, 1, ("2.13.0+cpu",), id="torch without CUDA"),
+    pytest.param(1, None, CUDA, 1, ("NCCL",), id="no NCCL"),
+    pytest.param(1, (2, 26, 5), CUDA, 1, ("2.26.5", "2.27"), id="NCCL before windows"),
+    pytest.param(2, (2, 29, 7), CUDA, 4, TOO_FEW, id="too few GPUs to have one each"),
+]
+
+
+def equip(monkeypatch: pytest.MonkeyPatch, cards: int, version: Version, torch: str = CUDA) -> None:
+    """Make this machine one with so many GPUs, this NCCL and this build of torch."""
+    found = [gpus.Gpu(f"GPU-{index}", "card", 80 << 30, "600.1") for index in range(cards)]
+    monkeypatch.setattr(gpus, "inventory", lambda: found)
+    monkeypatch.setattr(nccl, "version", lambda: version)
+    monkeypatch.setattr(metadata, "version", lambda name: torch)
+
+
+def ranks_on(platform: Platform, ranks: int) -> list[int | None]:
+    """The GPU of each rank."""
+    return [platform.gpu_of(rank) for rank in range(ranks)]
+
+
+def test_an_unknown_substrate_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="'cuda' is not one of auto, sim, nccl"):
+        choose("cuda", 2)
+
+
+# what the machine lacks
+
+
+@pytest.mark.parametrize("kind", ["forced", "check", "stamps", "differential"])
+@pytest.mark.parametrize("substrate", ["auto", "nccl"])
+def test_evidence_that_an_older_nccl_lacks_is_refused_and_nothing_else_is_taken(
+    monkeypatch: pytest.MonkeyPatch, substrate: str, kind: str
+) -> None:
+    equip(monkeypatch, 4, (2, 28, 9))
+    with pytest.raises(MachineError, match=rf"evidence '{kind}' needs NCCL 2\.\d+.*; 2\.28\.9 is there"):
+        choose(substrate, 4, [kind])
+
+
+@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
+def test_auto_falls_back_to_sim(
+    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]
+) -> None:
+    equip(monkeypatch, cards, nccl, torch)
+    assert choose("auto", ranks).name == "sim"
+
+
+@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
+def test_auto_says_why_it_fell_back(
+    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]
+) -> None:
+    equip(monkeypatch, cards, nccl, torch)
+    why = choose("auto", ranks).why
+    assert [words for words in said if words not in why] == []
+
+
+@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
+def test_nccl_asked_for_is_refused_with_what_is_lacking(
+    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]
+) -> None:
+    equip(monkeypatch, cards, nccl, torch)
+    with pytest.raises(MachineError) as refused:
+        choose("nccl", ranks)
+    assert [words for words in said if words not in str(refused.value)] == []
+
+
+# what the machine has
+
+
+@pytest.mark.parametrize("substrate", ["auto", "nccl"])
+@pytest.mark.parametrize(
+    ("cards", "nccl", "ranks"),
+    [
+        pytest.param(1, (2, 27, 3), 1, id="the first NCCL with windows"),
+        pytest.param(4, (2, 29, 7), 4, id="a GPU each, with NCCL that cannot share one"),
+        pytest.param(1, (2, 30, 0), 8, id="one GPU for all, with the first NCCL that can"),
+    ],
+)
+def test_nccl_is_taken_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, substrate: str, cards: int, nccl: Version, ranks: int
+) -> None:
+    equip(monkeypatch, cards, nccl)
+    assert choose(substrate, ranks).name == "nccl"
+
+
+def test_auto_says_on_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 3, (2, 32, 3))
+    assert choose("auto", 3).why == "3 GPU(s) and NCCL 2.32.3"
+
+
+@pytest.mark.parametrize(("torch", "by_address"), [("2.11.0+cu130", True), ("2.13.0+cu130", False)])
+def test_before_torch_2_13_the_allocator_chooses_by_address(
+    monkeypatch: pytest.MonkeyPatch, torch: str, by_address: bool
+) -> None:
+    equip(monkeypatch, 2, (2, 32, 3), torch)
+    assert (choose("nccl", 2).by_address, choose("sim", 2).by_address) == (by_address, False)
+
+
+def test_sim_asked_for_is_given_where_nccl_could_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 8, (2, 32, 3))
+    assert choose("sim", 8).name == "sim"
+
+
+def test_sim_asked_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 0, None)
+    assert choose("sim", 2).why == "asked for"
+
+
+# where ranks go
+
+
+def test_ranks_of_sim_have_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 2, (2, 32, 3))
+    assert ranks_on(choose("sim", 2), 2) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("cards", "ranks", "placed"),
+    [
+        (4, 2, [0, 1]),
+        (4, 4, [0, 1, 2, 3]),
+        (1, 3, [0, 0, 0]),
+        (2, 4, [0, 0, 1, 1]),
+        (2, 5, [0, 0, 0, 1, 1]),
+        (4, 6, [0, 0, 1, 1, 2, 2]),
+    ],
+)
+def test_consecutive_ranks_share_a_gpu_where_there_are_too_few(
+    monkeypatch: pytest.MonkeyPatch, cards: int, ranks: int, placed: list[int]
+) -> None:
+    equip(monkeypatch, cards, (2, 32, 3))
+    assert ranks_on(choose("nccl", ranks), ranks) == placed
+
+
+# what their processes need
+
+
+def test_triton_interprets_on_sim_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 1, (2, 32, 3))
+    environments = [choose(name, 1).environment for name in ("sim", "nccl")]
+    assert [environment.get("TRITON_INTERPRET") for environment in environments] == ["1", None]
+
+
+@pytest.mark.parametrize(("cards", "per_gpu"), [(4, 1), (2, 2), (1, 4)])
+def test_ranks_on_nccl_get_the_environment_for_as_many_as_share_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, cards: int, per_gpu: int
+) -> None:
+    equip(monkeypatch, cards, (2, 32, 3))
+    assert choose("nccl", 4).environment == nccl.environment(per_gpu)
+
+
+def test_ranks_on_nccl_are_given_more_time_than_on_sim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They compile kernels and create communicators, which sim need not."""
+    equip(monkeypatch, 1, (2, 32, 3))
+    assert choose("nccl", 1).deadline > choose("sim", 1).deadline

@@ -1,1 +1,0 @@
-"""Named topologies, one JSON file each; `harness.topology.find` reads them by name."""

@@ -1,1 +1,0 @@
-"""Seed files kept for ever: every one of them replays in the test suite."""
