@@ -13,21 +13,9 @@ import msgspec
 
 from harness.errors import UsageError
 from harness.scenario.layout import DEGREES
+from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import (
-    AllGather,
-    Allocate,
-    Ballast,
-    Capture,
-    Deny,
-    Elements,
-    ReduceScatter,
-    Step,
-    Straggle,
-    View,
-    at,
-    counts_in,
-)
+from harness.scenario.steps import AllGather, Allocate, Ballast, Capture, Deny, ReduceScatter, Step, Straggle, counts_in
 from harness.scenario.topology import Placement, Topology
 
 

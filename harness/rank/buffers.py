@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.rank import values
-from harness.scenario.steps import FENCE
+from harness.scenario.operands import FENCE
 from harness.substrate.bits import bits
 from harness.trace.events import Overwritten
 

@@ -21,9 +21,9 @@ from harness.rank.buffers import Buffer
 from harness.rank.collective import Call
 from harness.rank.graphs import CapturedGraph
 from harness.scenario.layout import Group
+from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
 from harness.scenario.steps import (
-    GUARD,
     STREAMS,
     AllGather,
     Allocate,
@@ -42,7 +42,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    at,
 )
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits

@@ -16,19 +16,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
-from harness.scenario.steps import (
-    AllGather,
-    Allocate,
-    DType,
-    Elements,
-    ReduceScatter,
-    Release,
-    Steady,
-    Step,
-    Via,
-    View,
-    at,
-)
+from harness.scenario.operands import DType, Elements, View, at
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Steady, Step, Via
 from harness.scenario.topology import Topology
 
 FAMILIES = ("tp", "attn_tp", "attn_cp")

@@ -7,45 +7,22 @@ everything else when a scenario is built, naming the step and the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from harness.errors import UsageError
 from harness.scenario.layout import Group
-from harness.scenario.topology import Topology
+from harness.scenario.operands import DType, Elements, View, at
 
-DType = Literal["bfloat16", "float16", "float32", "int32", "float8_e4m3fn", "float8_e5m2"]
 Op = Literal["sum", "avg", "max"]
 Via = Literal["library", "kernel"]
-Elements = int | tuple[int, ...]
-
-ITEMSIZE: dict[str, int] = {
-    "bfloat16": 2,
-    "float16": 2,
-    "float32": 4,
-    "int32": 4,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
-}
-GUARD = 16
-"""Elements the harness adds behind every buffer and fills with a canary."""
-FENCE = 32
-"""Elements on either side of an output view, inside its buffer, that are canaries during a call."""
 STREAMS = 3
 """Streams that steps may choose from; graphs are captured on one more."""
 
 
 class ProgramError(UsageError):
     """A program that cannot be built; the message names the step and the reason."""
-
-
-class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A run of elements in a buffer, from `offset` elements behind its start (one for all, or one for each rank)."""
-
-    buffer: str
-    offset: Elements = 0
 
 
 class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
@@ -203,11 +180,6 @@ Step = Allocate | Release | AllGather | ReduceScatter | Ballast | Trim | Recreat
 Collective = AllGather | ReduceScatter
 
 
-def at(elements: Elements, rank: int) -> int:
-    """The count that applies to a rank: the one for all, or its own."""
-    return elements if isinstance(elements, int) else elements[rank]
-
-
 def counts_in(step: Collective, group: Group) -> tuple[int, ...]:
     """The elements that each rank of a group contributes or receives, in group order."""
     return tuple(at(step.count, rank) for rank in group)
@@ -216,20 +188,3 @@ def counts_in(step: Collective, group: Group) -> tuple[int, ...]:
 def is_uneven(step: Collective, group: Group) -> bool:
     """Whether the ranks of a group differ in count, so that no symmetric kernel runs the call."""
     return len(set(counts_in(step, group))) > 1
-
-
-def hazards(steps: Iterable[Step], topology: Topology) -> frozenset[str]:
-    """What a program does that even a right system may not survive without agreement between ranks.
-
-    `ballast` and `deny` act on one rank alone; `uneven` gives the ranks of one group buffers of
-    different sizes.
-    """
-    found: set[str] = set()
-    for step in steps:
-        if isinstance(step, Ballast | Deny):
-            found.add(step.kind)
-        elif isinstance(step, Allocate) and step.role == "window":
-            groups = topology.families[step.family]
-            if any(len({at(step.elements, rank) for rank in group}) > 1 for group in groups):
-                found.add("uneven")
-    return frozenset(found)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from harness.scenario.layout import Group, Partition
+from harness.scenario.operands import GUARD, ITEMSIZE, Elements, View, at
 from harness.scenario.steps import (
-    GUARD,
-    ITEMSIZE,
     STREAMS,
     AllGather,
     Allocate,
@@ -19,7 +18,6 @@ from harness.scenario.steps import (
     Capture,
     Collective,
     Deny,
-    Elements,
     EndCapture,
     GraphStep,
     Prepare,
@@ -32,8 +30,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    View,
-    at,
     counts_in,
     is_uneven,
 )

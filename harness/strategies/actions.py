@@ -13,15 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.scenario.layout import Group
+from harness.scenario.operands import GUARD, ITEMSIZE, Elements, View, at
 from harness.scenario.steps import (
-    GUARD,
-    ITEMSIZE,
     AllGather,
     Allocate,
     Ballast,
     Capture,
     Deny,
-    Elements,
     EndCapture,
     Prepare,
     Recreate,
@@ -31,8 +29,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    View,
-    at,
 )
 from harness.scenario.topology import Topology
 

@@ -7,8 +7,9 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
+from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import STREAMS, hazards
+from harness.scenario.steps import STREAMS
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import Tokens, flows

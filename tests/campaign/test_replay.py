@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.campaign.replay import with_system
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, ProgramError, ReduceScatter, View
+from harness.scenario.steps import AllGather, Allocate, ProgramError, ReduceScatter
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 

@@ -23,8 +23,9 @@ from harness.errors import UsageError
 from harness.oracle.findings import Finding, Hang, Leak
 from harness.report import terminal
 from harness.scenario.layout import DEGREES
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Release, Step, Straggle, View
+from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Release, Step, Straggle
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology
 from harness.strategies.flows import flows

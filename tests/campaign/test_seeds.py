@@ -13,19 +13,9 @@ import pytest
 from harness.campaign import seeds
 from harness.errors import UsageError
 from harness.oracle.findings import Record, StackRecord
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import (
-    AllGather,
-    Allocate,
-    Ballast,
-    Deny,
-    Recreate,
-    ReduceScatter,
-    Release,
-    Straggle,
-    Trim,
-    View,
-)
+from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Recreate, ReduceScatter, Release, Straggle, Trim
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology
 

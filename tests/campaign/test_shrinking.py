@@ -18,8 +18,9 @@ from harness.campaign import seeds
 from harness.campaign.campaign import Campaign, Limits
 from harness.campaign.tally import Tally
 from harness.errors import MachineError
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Deny, View
+from harness.scenario.steps import AllGather, Allocate, Deny
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.system.context import ProcessGroup

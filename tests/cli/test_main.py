@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness.campaign import seeds
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Deny, Release, View
+from harness.scenario.steps import AllGather, Allocate, Deny, Release
 from harness.scenario.system import System
 from harness.scenario.topology import Topology, find, named, save
 from tests.tools.commands import ALONE, Run, forked, symm

@@ -8,8 +8,9 @@ import pytest
 
 from harness import judge
 from harness.oracle.case import Case
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Ballast, ReduceScatter, View
+from harness.scenario.steps import AllGather, Allocate, Ballast, ReduceScatter
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample

@@ -8,6 +8,7 @@ from harness import judge
 from harness.campaign import seeds
 from harness.campaign.replay import with_system
 from harness.oracle.case import Case
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     STREAMS,
@@ -23,7 +24,6 @@ from harness.scenario.steps import (
     Release,
     Replay,
     Trim,
-    View,
 )
 from harness.scenario.system import POOLS, System
 from harness.scenario.topology import Topology

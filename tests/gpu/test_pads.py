@@ -9,8 +9,9 @@ import pytest
 from harness import judge
 from harness.machine import gpus
 from harness.oracle.case import Case
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, View
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter
 from harness.scenario.topology import Topology
 from harness.world.world import World
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.rank.values import gather_values, key, reduce_result, reduce_values
-from harness.scenario.steps import ITEMSIZE
+from harness.scenario.operands import ITEMSIZE
 from harness.substrate.bits import bits
 from harness.system.collectives import INTERPRETER_BLOCK
 from tests.tools.interpreter import Interpreter

@@ -12,8 +12,9 @@ from harness.machine.evidence import KINDS, NAMES, check_names, on_nccl, on_sim
 from harness.oracle.case import Case
 from harness.oracle.judge import data
 from harness.scenario import topology
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Ballast, ReduceScatter, Step, View
+from harness.scenario.steps import AllGather, Allocate, Ballast, ReduceScatter, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample

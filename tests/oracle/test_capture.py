@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.oracle.findings import Finding
+from harness.scenario.operands import View
 from harness.scenario.steps import (
     AllGather,
     Allocate,
@@ -16,7 +17,6 @@ from harness.scenario.steps import (
     Replay,
     Step,
     Trim,
-    View,
 )
 from harness.world.world import World
 from tests.tools.scenes import CROSSED, findings, first, rules, scenario, unsaid

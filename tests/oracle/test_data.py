@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, Straggle, View
+from harness.scenario.operands import View
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
 from harness.world.world import World
 from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario

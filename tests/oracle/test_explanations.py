@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.oracle.findings import RULES
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
@@ -26,7 +27,6 @@ from harness.scenario.steps import (
     Steady,
     Step,
     Trim,
-    View,
 )
 from harness.world.world import World
 from tests.tools.scenes import APART, CROSSED, SQUARE, findings, first, scenario

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from harness.oracle.judge import judge
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter, View
+from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter
 from harness.trace.draw import Draw, Fate
 from harness.trace.events import Began, CommCreated, Entered, Raised
 from harness.trace.trace import Trace

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.oracle.findings import PRIORITY, RULES, Finding, ordered
-from harness.scenario.steps import AllGather, Allocate, Ballast, Release, Trim, View
+from harness.scenario.operands import View
+from harness.scenario.steps import AllGather, Allocate, Ballast, Release, Trim
 from harness.world.world import World
 from tests.tools.scenes import findings, rules, scenario
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.scenario.steps import AllGather, Allocate, Release, Trim, View
+from harness.scenario.operands import View
+from harness.scenario.steps import AllGather, Allocate, Release, Trim
 from harness.trace.trace import TEARDOWN
 from harness.world.world import World
 from tests.tools.scenes import findings, first, rules, scenario

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from harness.scenario.steps import (
-    GUARD,
-    AllGather,
-    Allocate,
-    Ballast,
-    Recreate,
-    ReduceScatter,
-    Release,
-    Step,
-    Trim,
-    View,
-)
+from harness.scenario.operands import GUARD, View
+from harness.scenario.steps import AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim
 from harness.world.world import World
 from tests.tools.scenes import APART, PAIR, SQUARE, TURNED, findings, first, rules, scenario
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from harness.oracle.judge import judge
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, View
+from harness.scenario.operands import View
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step
 from harness.trace.draw import Draw
 from harness.trace.events import Ran
 from harness.trace.trace import Trace

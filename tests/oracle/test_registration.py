@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from harness.oracle.judge import judge
+from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import (
-    GUARD,
     AllGather,
     Allocate,
     Deny,
@@ -18,7 +18,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    View,
 )
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw, Fate

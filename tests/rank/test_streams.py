@@ -7,6 +7,7 @@ import pytest
 from harness.campaign.search import reduce
 from harness.errors import UsageError
 from harness.oracle.judge import judge
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     STREAMS,
@@ -19,7 +20,6 @@ from harness.scenario.steps import (
     ReduceScatter,
     Release,
     Step,
-    View,
 )
 from harness.scenario.system import System
 from harness.scenario.topology import Topology

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.rank.values import canary, gather_values, key, poison, reduce_result, reduce_values
-from harness.scenario.steps import ITEMSIZE
+from harness.scenario.operands import ITEMSIZE
 from harness.substrate.bits import bits
 
 CPU = torch.device("cpu")

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from harness.scenario.hazards import hazards
+from harness.scenario.operands import View, at
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
@@ -27,9 +29,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    View,
-    at,
-    hazards,
 )
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology

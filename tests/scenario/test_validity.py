@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
-    GUARD,
     AllGather,
     Allocate,
     Ballast,
@@ -20,7 +20,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    View,
 )
 from harness.scenario.topology import Topology
 from harness.scenario.validity import MAX_BYTES, MAX_STRAGGLE_MS

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scenario.layers import FLOWS, KERNEL_COUNT, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Collective, Elements, ReduceScatter, Release, Step, View, at
+from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Release, Step
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample
 from harness.strategies.flows import TOKENS, applies, check_world, flows

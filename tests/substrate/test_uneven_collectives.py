@@ -10,18 +10,9 @@ import pytest
 from harness import is_vacuous
 from harness.ipc.memory import STAGING_BYTES
 from harness.oracle.judge import judge
+from harness.scenario.operands import DType, Elements, View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import (
-    AllGather,
-    Allocate,
-    Collective,
-    DType,
-    Elements,
-    ProgramError,
-    ReduceScatter,
-    Step,
-    View,
-)
+from harness.scenario.steps import AllGather, Allocate, Collective, ProgramError, ReduceScatter, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw

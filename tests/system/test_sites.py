@@ -16,8 +16,9 @@ from harness.errors import PluginError
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
 from harness.scenario.layout import Group
+from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import GUARD, AllGather, Allocate, Ballast, ProgramError, Step, View
+from harness.scenario.steps import AllGather, Allocate, Ballast, ProgramError, Step
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.system.context import ProcessGroup

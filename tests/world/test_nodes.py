@@ -13,8 +13,9 @@ from harness import judge
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.scenario import topology
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, View
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter
 from harness.scenario.topology import Placement, Topology
 from harness.strategies.batches import sample
 from harness.strategies.placements import on_nodes

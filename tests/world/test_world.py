@@ -24,8 +24,9 @@ from harness.errors import MachineError, PluginError, UsageError
 from harness.ipc.memory import REGISTER, SharedMemory
 from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter, Release, Step, Straggle, View
+from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter, Release, Step, Straggle
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from harness.campaign import seeds
 from harness.campaign.campaign import SHRINK_SECONDS, Campaign, Limits
 from harness.campaign.keeper import Found
+from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import STREAMS, hazards
+from harness.scenario.steps import STREAMS
 from harness.scenario.system import System
 from harness.strategies.flows import Tokens, flows
 from harness.strategies.programs import WITH_GRAPHS, scenarios

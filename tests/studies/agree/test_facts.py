@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from harness.oracle.case import Case
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Deny, Step, Straggle, View
+from harness.scenario.steps import AllGather, Allocate, Deny, Step, Straggle
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.studies.agree import facts

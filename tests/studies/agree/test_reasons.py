@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Recreate, Release, Step, Trim, View
+from harness.scenario.steps import AllGather, Allocate, Recreate, Release, Step, Trim
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.studies.agree.comparison import Agreement, Comparison

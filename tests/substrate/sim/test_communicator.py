@@ -7,6 +7,7 @@ import torch
 
 from harness.ipc.memory import STAGING_BYTES
 from harness.oracle.judge import judge
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
@@ -18,7 +19,6 @@ from harness.scenario.steps import (
     ReduceScatter,
     Step,
     Straggle,
-    View,
 )
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology

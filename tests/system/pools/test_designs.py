@@ -13,19 +13,8 @@ from harness.ipc.memory import SharedMemory
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
 from harness.scenario.layout import Group
-from harness.scenario.steps import (
-    GUARD,
-    AllGather,
-    Allocate,
-    Deny,
-    Elements,
-    Recreate,
-    ReduceScatter,
-    Release,
-    Step,
-    Trim,
-    View,
-)
+from harness.scenario.operands import GUARD, Elements, View
+from harness.scenario.steps import AllGather, Allocate, Deny, Recreate, ReduceScatter, Release, Step, Trim
 from harness.scenario.topology import Placement, Topology
 from harness.substrate.segment import Segment
 from harness.substrate.sim.communicator import SimCommunicator

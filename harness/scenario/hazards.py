@@ -1,0 +1,26 @@
+"""Hazards: what a program does that even a right system may not survive without agreement between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.scenario.operands import at
+from harness.scenario.steps import Allocate, Ballast, Deny, Step
+from harness.scenario.topology import Topology
+
+
+def hazards(steps: Iterable[Step], topology: Topology) -> frozenset[str]:
+    """The hazards in a program, by name.
+
+    `ballast` and `deny` act on one rank alone; `uneven` gives the ranks of one group buffers of
+    different sizes.
+    """
+    found: set[str] = set()
+    for step in steps:
+        if isinstance(step, Ballast | Deny):
+            found.add(step.kind)
+        elif isinstance(step, Allocate) and step.role == "window":
+            groups = topology.families[step.family]
+            if any(len({at(step.elements, rank) for rank in group}) > 1 for group in groups):
+                found.add("uneven")
+    return frozenset(found)

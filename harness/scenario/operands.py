@@ -1,0 +1,38 @@
+"""Operands: what steps work on. Views of buffers, counts of elements, and element types.
+
+Invariant: a count or an offset is one number for all ranks, or one for each rank of the world in rank order.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+DType = Literal["bfloat16", "float16", "float32", "int32", "float8_e4m3fn", "float8_e5m2"]
+Elements = int | tuple[int, ...]
+
+ITEMSIZE: dict[str, int] = {
+    "bfloat16": 2,
+    "float16": 2,
+    "float32": 4,
+    "int32": 4,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+GUARD = 16
+"""Elements the harness adds behind every buffer and fills with a canary."""
+FENCE = 32
+"""Elements on either side of an output view, inside its buffer, that are canaries during a call."""
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A run of elements in a buffer, from `offset` elements behind its start (one for all, or one for each rank)."""
+
+    buffer: str
+    offset: Elements = 0
+
+
+def at(elements: Elements, rank: int) -> int:
+    """The count that applies to a rank: the one for all, or its own."""
+    return elements if isinstance(elements, int) else elements[rank]
