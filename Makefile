@@ -1,6 +1,7 @@
 # make fuzz   install what is missing and run the main job
 # make test   install what is missing, lint, type-check and run the tests
 # make lint   ruff and mypy alone
+# make docs   write docs/measurements.md from its data
 # make clean  remove the environment
 
 PYTHON ?= python3
@@ -26,7 +27,7 @@ else
 EXTRAS := test,lint,cu13
 endif
 
-.PHONY: fuzz test tested lint clean
+.PHONY: fuzz test tested lint docs clean
 
 fuzz: $(VENV)/.installed
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
@@ -44,6 +45,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict harness
+
+docs:
+	$(PYTHON) docs/measurements/page.py
 
 clean:
 	rm -rf $(VENV)

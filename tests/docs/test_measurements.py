@@ -1,0 +1,102 @@
+"""The page of measurements is what its data gives, and every record says where it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from docs.measurements import page, record
+
+FUZZ = {
+    "run": {
+        "title": "Main job",
+        "command": "symm fuzz",
+        "machine": "2 cores",
+        "commit": "abc1234",
+        "date": "2026-01-02",
+    },
+    "draws": 300,
+    "draws_per_second": 31.7,
+    "findings": [],
+    "environment": {"torch": "2.13.0", "gpus": []},
+}
+RECORDS = sorted(page.FOLDER.glob("*.json"))
+
+
+def test_the_page_is_what_the_data_gives() -> None:
+    assert page.PAGE.read_text() == page.page(page.records()), "run `make docs`"
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_names_command_machine_commit_date_and_versions(path: Path) -> None:
+    found = json.loads(path.read_text())
+    assert all(found["run"][key] for key in ("title", "command", "machine", "commit", "date"))
+    assert found["environment"]["python"]
+    assert found["environment"]["torch"]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_of_a_command_is_whole_or_says_that_it_was_transcribed(path: Path) -> None:
+    found = json.loads(path.read_text())
+    assert found["run"].get("transcribed") or "figures" in found or {"schema", "environment"} <= found.keys()
+
+
+def test_a_figure_that_changes_changes_the_page() -> None:
+    assert "| 300 | — | 31.7 |" in page.page([FUZZ])
+    assert "| 301 | — | 31.7 |" in page.page([{**FUZZ, "draws": 301}])
+
+
+def test_a_figure_that_is_not_there_is_shown_as_unknown() -> None:
+    assert page.number(None) == page.UNKNOWN
+
+
+def test_a_transcribed_record_is_marked() -> None:
+    transcribed = {**FUZZ, "run": {**FUZZ["run"], "transcribed": True}}
+    assert "*transcribed*" in page.block(transcribed)
+    assert "*transcribed*" not in page.block(FUZZ)
+
+
+def test_a_record_that_no_command_writes_is_refused() -> None:
+    with pytest.raises(ValueError, match="no command writes such a record"):
+        page.figures({"run": {}, "surprise": 1})
+
+
+def test_machines_with_fewer_gpus_come_first() -> None:
+    gpu = {**FUZZ, "run": {**FUZZ["run"], "machine": "a GPU"}, "environment": {"gpus": ["H100"]}}
+    assert page.page([gpu, FUZZ]).index("## 2 cores") < page.page([gpu, FUZZ]).index("## A GPU")
+
+
+def test_what_a_command_wrote_is_kept_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "FOLDER", tmp_path)
+    wrote = {"schema": 1, "draws": 7, "findings": [], "environment": {"torch": "2", "gpus": ["NVIDIA H200"] * 2}}
+    written = tmp_path / "written"
+    written.write_text(json.dumps(wrote))
+    record.main(["fresh", "--from", str(written), "--commit", "abc1234", "--", "symm", "fuzz", "--draws", "7"])
+    kept = json.loads((tmp_path / "fresh.json").read_text())
+    run = kept.pop("run")
+    assert kept == wrote
+    assert (run["command"], run["machine"], run["commit"]) == ("symm fuzz --draws 7", "two H200", "abc1234")
+
+
+def test_a_record_keeps_its_title_and_loses_the_mark_when_it_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "FOLDER", tmp_path)
+    before = {**FUZZ, "run": {**FUZZ["run"], "transcribed": True}}
+    (tmp_path / "again.json").write_text(json.dumps(before))
+    (tmp_path / "written").write_text(json.dumps({**FUZZ, "run": {}}))
+    record.main(["again", "--from", str(tmp_path / "written"), "--commit", "abc1234", "--", "symm", "fuzz"])
+    run = json.loads((tmp_path / "again.json").read_text())["run"]
+    assert run["title"] == "Main job"
+    assert "transcribed" not in run
+
+
+def test_figures_of_a_command_without_json_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "FOLDER", tmp_path)
+    record.main(["tests", "--title", "Tests", "--figure", "passed=7", "--figure", "seconds=3", "--", "make", "test"])
+    kept = json.loads((tmp_path / "tests.json").read_text())
+    assert kept["figures"] == {"passed": "7", "seconds": "3"}
+    assert kept["run"]["commit"]
+    assert kept["environment"]["python"]
