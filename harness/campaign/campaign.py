@@ -185,8 +185,8 @@ class Campaign:
             new = next((finding for finding in findings if finding.rule not in self._settled), None)
             if new is not None:
                 if self._failed_at is None:
-                    self._failed_at, self._is_dear = time.monotonic(), not draw.clean
-                if not draw.clean:
+                    self._failed_at, self._is_dear = time.monotonic(), not draw.is_clean
+                if not draw.is_clean:
                     self._dear.add(new.rule)
                 self._keeper.keep(scenario, new, findings, self.tally.draws)
         except UsageError as error:

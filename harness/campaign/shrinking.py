@@ -100,7 +100,7 @@ class Shrinking:
 
     def _note(self, draw: Draw, broken: Finding, findings: Sequence[Finding]) -> None:
         """Keep a scenario that failed on this world."""
-        if draw.presumed:
+        if draw.is_presumed:
             if draw.scenario != self._keeper.found[broken.rule].scenario:
                 self._presumed.add(draw.scenario)
             return

@@ -45,7 +45,7 @@ class Tally(msgspec.Struct):
         """Add a draw that took so long. `is_expected`: its first finding is one that its strategy had marked."""
         self.draws += 1
         self.seconds += seconds
-        self.vacuous += verdict.vacuous
+        self.vacuous += verdict.is_vacuous
         if is_expected:
             rule = verdict.findings[0].rule
             self.expected[rule] = self.expected.get(rule, 0) + 1

@@ -199,7 +199,7 @@ def _freed(history: History, event: SegmentFreed, step: int) -> None:
 def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:
     """NCCL's look-up by start address, and everything else that lies over that address."""
     over = [window for window in history.windows.values() if window.covers(operand.address)]
-    own = [w for w in history.windows.values() if w.event.comm == comm.comm and w.live and not w.event.null]
+    own = [w for w in history.windows.values() if w.event.comm == comm.comm and w.live and not w.event.is_null]
     below = [window for window in own if window.event.address <= operand.address]
     best = max(below, key=lambda window: window.event.address, default=None)
     window = best if best is not None and best.covers(operand.address) else None
@@ -208,9 +208,9 @@ def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:
         operand,
         next((s for s in segments if s.event.address <= operand.address < s.end), None),
         window,
-        tuple(w for w in over if w.event.comm != comm.comm and w.live and not w.event.null),
-        tuple(w for w in over if w.event.comm == comm.comm and w.live and w.event.null),
-        tuple(w for w in over if w.comm.group == comm.group and not w.live and not w.event.null),
+        tuple(w for w in over if w.event.comm != comm.comm and w.live and not w.event.is_null),
+        tuple(w for w in over if w.event.comm == comm.comm and w.live and w.event.is_null),
+        tuple(w for w in over if w.comm.group == comm.group and not w.live and not w.event.is_null),
         None if window is None else window.orphaned,
     )
 

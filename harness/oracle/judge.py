@@ -19,7 +19,7 @@ class Verdict:
     """What a draw came to: its broken rules, causes before consequences, and whether it tested nothing."""
 
     findings: list[Finding]
-    vacuous: bool
+    is_vacuous: bool
 
 
 def examine(draw: Draw) -> Verdict:

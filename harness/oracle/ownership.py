@@ -63,7 +63,7 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
         rule, why = PartlyRegistered, _past_window(case, use, sight, sight.window)
     elif sight.nulls:
         rule, why = NullWindow, _null(case, sight)
-    elif not use.comm.windows:
+    elif not use.comm.has_windows:
         return  # the communicator supports no windows, and nobody pretended otherwise
     elif sight.former and (sight.former[-1].mislaid or not sight.others):
         rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])

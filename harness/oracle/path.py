@@ -43,7 +43,7 @@ def _ineligible(case: Case, use: Use) -> str:
         return "a group of one rank"
     if is_uneven(step, use.comm.group):
         return "a call of unequal sizes"
-    if not use.comm.windows:
+    if not use.comm.has_windows:
         return "a communicator without window support"
     if isinstance(step, AllGather):
         return ""

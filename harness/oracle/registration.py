@@ -105,7 +105,7 @@ def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> I
 
 def _double(case: Case, history: History) -> Iterator[Finding]:
     """Two windows of one communicator that overlap while both live."""
-    windows = [window for window in history.windows.values() if not window.event.null]
+    windows = [window for window in history.windows.values() if not window.event.is_null]
     live_at = history.live_at
     for index, later in enumerate(windows):
         for earlier in windows[:index]:

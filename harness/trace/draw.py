@@ -33,10 +33,10 @@ class Draw(msgspec.Struct, frozen=True):
     fates: tuple[Fate, ...]
     seconds: float
     deadline: float
-    presumed: bool = False
+    is_presumed: bool = False
     """Whether it was taken for a hang by the silence of its ranks, before the deadline."""
 
     @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether every rank ran to the end."""
         return all(fate.state == "finished" for fate in self.fates)

@@ -45,12 +45,12 @@ class Finished(_Event, frozen=True, tag="finished"):
 
 
 class CommCreated(_Event, frozen=True, tag="comm"):
-    """A communicator came into being. `comm` names it on this rank; `windows` says if it supports any."""
+    """A communicator came into being. `comm` names it on this rank; `has_windows`: it supports windows."""
 
     comm: int
     group: Group
     generation: int
-    windows: bool
+    has_windows: bool
 
 
 class CommDestroyed(_Event, frozen=True, tag="comm-destroyed"):
@@ -79,14 +79,14 @@ class SegmentFreed(_Event, frozen=True, tag="segment-freed"):
 
 
 class Registered(_Event, frozen=True, tag="registered"):
-    """A registration returned. `null`: it succeeded without a window."""
+    """A registration returned. `is_null`: it succeeded without a window."""
 
     window: int
     comm: int
     segment: int
     address: int
     size: int
-    null: bool
+    is_null: bool
 
 
 class Deregistered(_Event, frozen=True, tag="deregistered"):

@@ -32,7 +32,7 @@ class Trace(msgspec.Struct, frozen=True):
         return next((event.step for event in reversed(self.events) if isinstance(event, Began)), -1)
 
     @property
-    def finished(self) -> bool:
+    def has_finished(self) -> bool:
         return bool(self.events) and isinstance(self.events[-1], Finished)
 
     @property

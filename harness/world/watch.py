@@ -84,7 +84,7 @@ class Watch:
     def _fates(self, kill: Callable[[], list[int]], native: bool) -> tuple[Fate, ...]:
         """Every rank's end, where not all of them were well, with native frames if asked for."""
         ranks, broken, everyone = self._ranks, self._broken, range(len(self._ranks))
-        done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).finished}
+        done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).has_finished}
         dead = {index for index in everyone if index not in done and ranks[index].is_dead(broken.get(index) == ENDED)}
         left = {index: ranks[index] for index in everyone if index not in done | dead | broken.keys()}
         stacks = take(left, native)

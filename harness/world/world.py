@@ -119,7 +119,7 @@ class World:
         scenario does not fit the world; everything else a rank can do is in the draw's fates.
 
         A `hurried` draw is for trying smaller cases of what has failed: once all ranks have been silent for `patience`
-        seconds it is presumed to hang (`Draw.presumed`), and does not wait for the deadline.
+        seconds it is presumed to hang (`Draw.is_presumed`), and does not wait for the deadline.
         """
         interrupts.check()
         if scenario.world > self.size:
@@ -146,7 +146,7 @@ class World:
             fates = watch.wait(scenario.system, self._drop)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
         draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline, watch.is_presumed)
-        if draw.clean and not pause:
+        if draw.is_clean and not pause:
             self._silences.append(watch.longest_silence)
         return draw
 

@@ -413,7 +413,7 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(
         return Reduced(whole, "smallest")
 
     monkeypatch.setattr("harness.campaign.shrinking.reduce", tries)
-    world = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, presumed=False))
+    world = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, is_presumed=False))
     campaign = campaign_of(world, tmp_path)  # type: ignore[arg-type]
     campaign._keeper.keep(layers(4), leak, [hang, leak])
     campaign._reduce("leak")

@@ -150,7 +150,7 @@ def impatient() -> Iterator[World]:
 def test_what_is_slow_is_presumed_to_hang_and_not_kept_for_it(impatient: World, tmp_path: Path, system: str) -> None:
     impatient._silences.clear()
     slow = Scenario(TWO, ALLOCATIONS[:1], System(system))
-    assert impatient.run(slow, hurried=True).presumed
+    assert impatient.run(slow, hurried=True).is_presumed
     tally = campaign_of(impatient, tmp_path, Scenario(TWO, ALLOCATIONS, System(system)), seconds=6).run(1)
     kept = [seeds.load(path) for path in tmp_path.iterdir()]
     assert [len(seed.scenario.steps) >= 3 for seed in kept] == [True] * len(tally.found) != []
@@ -202,7 +202,7 @@ class Chancy:
         fails = hurried or self.patient == 1 or self.patient > self._passes + 1
         fates = (Fate(0, "hung" if fails else "finished"), Fate(1, "hung" if fails else "finished"))
         traces = tuple(Trace(rank, (Began(0),)) for rank in range(2))
-        return Draw(scenario, traces, fates, 1.0, self.deadline, presumed=hurried)
+        return Draw(scenario, traces, fates, 1.0, self.deadline, is_presumed=hurried)
 
 
 @pytest.mark.parametrize(("passes", "shrunk", "steps"), [(0, "smallest", 1), (3, "race", 1), (10**9, "race", 5)])

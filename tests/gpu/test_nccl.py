@@ -63,7 +63,7 @@ def rules(draw: Draw) -> list[str]:
 def compare(world: World, drawn: list[Scenario], folder: Path) -> Agreement:
     """What comes of the drawn scenarios that both substrates can run and that do not hang, on both."""
     with World(RANKS, "sim", evidence=("digests",)) as simulated:
-        chosen = [scenario for scenario in drawn if is_common(scenario) and simulated.run(scenario).clean]
+        chosen = [scenario for scenario in drawn if is_common(scenario) and simulated.run(scenario).is_clean]
         return Comparison(simulated, world, folder).run(chosen)
 
 

@@ -45,7 +45,7 @@ def test_check_raises(world):
         world.check(wrong)
 
 def test_check_returns_the_draw(world):
-    assert world.check(right).clean
+    assert world.check(right).is_clean
 
 def test_check_names_the_other_findings(world):
     with pytest.raises(Finding, match="freed-while-registered") as raised:

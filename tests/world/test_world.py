@@ -89,9 +89,9 @@ def press_ctrl_c() -> None:
 
 
 def test_ranks_keep_their_processes_from_draw_to_draw(ranks: World) -> None:
-    assert ranks.run(scenario()).clean
+    assert ranks.run(scenario()).is_clean
     before = ranks.pids
-    assert ranks.run(scenario()).clean
+    assert ranks.run(scenario()).is_clean
     assert ranks.pids == before
 
 
@@ -99,7 +99,7 @@ def test_worlds_of_different_size_share_the_ranks(ranks: World) -> None:
     ranks.run(scenario())
     before = ranks.pids
     draws = [ranks.run(scenario(topology=topology)) for topology in (QUAD, PAIR, THREE, QUAD)]
-    assert [(len(draw.traces), draw.clean) for draw in draws] == [(4, True), (2, True), (3, True), (4, True)]
+    assert [(len(draw.traces), draw.is_clean) for draw in draws] == [(4, True), (2, True), (3, True), (4, True)]
     assert ranks.pids == before
 
 
@@ -113,15 +113,15 @@ def test_draws_stay_clean_when_rows_of_counters_are_given_out_anew(
 ) -> None:
     monkeypatch.setattr(world_module, "SLOTS", 4)
     topologies = (PAIR, QUAD, THREE, QUAD, THREE, PAIR)  # the fourth takes the row that was the first's
-    assert [ranks.run(scenario(topology=topology)).clean for topology in topologies] == [True] * 6
+    assert [ranks.run(scenario(topology=topology)).is_clean for topology in topologies] == [True] * 6
 
 
 def test_a_registration_that_one_rank_made_alone_does_not_outlive_its_draw(ranks: World) -> None:
     """As NCCL leaves it where a registration raised on some ranks only."""
-    assert ranks.run(scenario()).clean
+    assert ranks.run(scenario()).is_clean
     for slot in ranks._slots.values():
         ranks._shared.counters[slot, 0, REGISTER] += 1
-    assert ranks.run(scenario()).clean
+    assert ranks.run(scenario()).is_clean
 
 
 def test_a_scenario_that_is_too_large_is_refused_with_both_sizes(ranks: World) -> None:
@@ -253,7 +253,7 @@ def test_a_crash_tells_stdout_from_stderr(ranks: World) -> None:
 
 
 def test_a_crash_tells_nothing_of_the_draw_before(ranks: World) -> None:
-    assert ranks.run(scenario(pool="Speaks")).clean
+    assert ranks.run(scenario(pool="Speaks")).is_clean
     draw = ranks.run(scenario(pool="Leaves"))
     assert draw.fates[1].how == "exited with status 7"
 
@@ -329,7 +329,7 @@ def test_a_hurried_draw_is_a_hang_once_all_ranks_have_been_silent(
     monkeypatch.setattr(ranks, "_silences", deque())
     draw = ranks.run(scenario(pool="Spins"), hurried=True)
     assert "hang" in [finding.rule for finding in judge(draw)]
-    assert (draw.presumed, ranks.platform.patience <= draw.seconds < ranks.deadline / 2) == (True, True)
+    assert (draw.is_presumed, ranks.platform.patience <= draw.seconds < ranks.deadline / 2) == (True, True)
     assert "py-spy with native frames" not in [fate.witness for fate in draw.fates]
 
 
@@ -338,23 +338,23 @@ def test_a_hurried_draw_waits_ten_times_the_longest_silence_of_those_that_ended_
 ) -> None:
     monkeypatch.setattr(ranks, "_silences", deque())
     assert ranks.patience == ranks.platform.patience
-    assert ranks.run(scenario(pool="Dawdles")).clean
+    assert ranks.run(scenario(pool="Dawdles")).is_clean
     assert ranks.patience > 10
-    assert ranks.run(scenario(pool="Dawdles"), hurried=True).clean
+    assert ranks.run(scenario(pool="Dawdles"), hurried=True).is_clean
 
 
 def test_a_hurried_draw_in_which_a_rank_goes_on_is_no_hang(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "_silences", deque())
     monkeypatch.setattr(ranks, "platform", msgspec.structs.replace(ranks.platform, patience=0.5))
     draw = ranks.run(scenario(*[Straggle(0, 200)] * 5, *SOUND), hurried=True)
-    assert (draw.clean, draw.seconds > 1.0) == (True, True)
+    assert (draw.is_clean, draw.seconds > 1.0) == (True, True)
 
 
 def test_a_pause_that_the_program_asks_for_is_no_hang_and_makes_nobody_patient(
     ranks: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "_silences", deque())
-    assert ranks.run(scenario(Straggle(0, 1500), *SOUND), hurried=True).clean
+    assert ranks.run(scenario(Straggle(0, 1500), *SOUND), hurried=True).is_clean
     assert not ranks._silences
 
 
@@ -362,7 +362,7 @@ def test_one_long_silence_is_forgotten_after_a_hundred_draws(ranks: World, monke
     monkeypatch.setattr(ranks, "_silences", deque([60.0], maxlen=ranks._silences.maxlen))
     before = ranks.patience
     for _ in range(100):
-        assert ranks.run(scenario(SOUND[0])).clean
+        assert ranks.run(scenario(SOUND[0])).is_clean
     assert (before, ranks.patience < 60) == (600, True)
 
 

@@ -80,7 +80,7 @@ def registrations(case: Case) -> Facts:
             ANYWHERE,
             history.rank,
             f"{list(window.comm.group)}#{window.comm.generation} registration {window.ordinal}",
-        ): f"{window.event.size} bytes{' without a window' if window.event.null else ''}"
+        ): f"{window.event.size} bytes{' without a window' if window.event.is_null else ''}"
         for history in case.histories
         for window in history.windows.values()
     }
@@ -154,7 +154,7 @@ def differences(fact: str, first: Case, second: Case) -> tuple[Difference, ...] 
 
     Draws of which one ended early are compared in their broken rules alone.
     """
-    if first.draw.clean and second.draw.clean:
+    if first.draw.is_clean and second.draw.is_clean:
         ours, theirs = FACTS[fact](first), FACTS[fact](second)
     elif fact == "findings":
         ours, theirs = broken_rules(first), broken_rules(second)

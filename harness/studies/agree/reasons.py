@@ -76,7 +76,7 @@ def _follows(disparity: Disparity, difference: Difference, since: int, moved: se
         return False
     if disparity.fact in FRESH:
         return True
-    if step == ANYWHERE or not (disparity.first.clean and disparity.second.clean):
+    if step == ANYWHERE or not (disparity.first.is_clean and disparity.second.is_clean):
         return True  # a draw that ended early has no places to compare
     return step in moved if disparity.fact == "data" else any(elsewhere <= step for elsewhere in moved)
 

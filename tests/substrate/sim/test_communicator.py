@@ -298,7 +298,7 @@ def test_group_that_spans_nodes_has_no_windows(family: str, path: str, ranks: Wo
 
 def test_registration_across_nodes_succeeds_on_every_rank_with_a_null_window(ranks: World) -> None:
     draw = run(ranks, Allocate("a", "all", 96), gather("all"), topology=APART, pool="tests.tools.planted:IgnoresNull")
-    nulls = [[event.null for event in trace.events if isinstance(event, Registered)] for trace in draw.traces]
+    nulls = [[event.is_null for event in trace.events if isinstance(event, Registered)] for trace in draw.traces]
     assert (nulls, paths(draw), rules(draw)) == ([[True]] * 3, ["legacy"], {"null-window"})
 
 
@@ -336,7 +336,7 @@ def test_skew_does_not_show_on_the_legacy_path(call: Collective, ranks: World) -
 def test_late_rank_changes_no_result(kind: str, family: str, late: int, ranks: World) -> None:
     again = gather(family) if kind == "all_gather" else ReduceScatter(family, A, 32)
     draw = run(ranks, WINDOW, again, Straggle(late, 30), again, Straggle(1 - late, 30), again)
-    assert (draw.clean, wrong_on(draw)) == (True, [])
+    assert (draw.is_clean, wrong_on(draw)) == (True, [])
 
 
 def test_ranks_that_take_different_paths_wait_for_each_other_for_ever(ranks: World) -> None:
@@ -353,7 +353,7 @@ def test_rank_that_registers_alone_waits_for_ever(ranks: World) -> None:
 
 def test_draw_after_a_hang_is_clean(ranks: World) -> None:
     hung, after = run(ranks, Deny(1), WINDOW), run(ranks, WINDOW, gather())
-    assert (hung.clean, after.clean, rules(after)) == (False, True, set())
+    assert (hung.is_clean, after.is_clean, rules(after)) == (False, True, set())
 
 
 # the legacy path moves data through staging memory, piece by piece
