@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from difflib import get_close_matches
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -56,6 +58,30 @@ def load(path: Path | str) -> Seed:
 def _schema(data: bytes) -> object:
     found = json.loads(data)
     return found.get("schema") if isinstance(found, dict) else None
+
+
+def named() -> dict[str, Path]:
+    """The seeds that ship with the harness: file stem to path."""
+    # a folder of the package, not a package: `harness.topologies`, imported, would hide the strategy of that name
+    folder = resources.files("harness") / "topologies" / "seeds"
+    files = (Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".json"))
+    return {path.stem: path for path in sorted(files)}
+
+
+def find(name: str) -> Seed:
+    """A seed by file path, or by the name of one that ships with the harness; a file of that name comes first.
+
+    Raises `SeedError` that names the file and its error, or the seeds that ship.
+    """
+    shipped = named()
+    if not os.path.exists(name) and name in shipped:
+        return load(shipped[name])
+    is_path = not name or os.path.exists(name) or Path(name).name != name or Path(name).suffix == ".json"
+    if not is_path:
+        close = get_close_matches(name, shipped, n=1)
+        meant = f"; {close[0]!r} is close" if close else ""
+        raise SeedError(f"seed {name!r} is neither a file nor one of {', '.join(shipped)}{meant}")
+    return load(name)
 
 
 def save(seed: Seed, path: Path) -> None:

@@ -159,7 +159,7 @@ def _run(
 
 @app.command()
 def replay(
-    seed_file: Annotated[str, typer.Argument(metavar="SEED")],
+    seed_file: Annotated[str, typer.Argument(metavar="SEED", help="A file, or the name of one that ships here.")],
     times: Annotated[int, typer.Option(min=1, help="Runs; a race fails in some only.")] = 1,
     substrate: SubstrateOption = "auto",
     pool: PoolOption = None,
@@ -171,7 +171,7 @@ def replay(
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
     data.check_target(json_file)
-    scenario = with_system(seeds.load(seed_file).scenario, pool, collectives, sites)
+    scenario = with_system(seeds.find(seed_file).scenario, pool, collectives, sites)
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
     runs: list[list[Record]] = []

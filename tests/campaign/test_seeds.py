@@ -19,6 +19,7 @@ from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Recreate,
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology
 
+SHIPPED = Path(__file__).parents[2] / "topologies" / "seeds"
 PAIR = Topology("pair", "explicit", placement=Placement(2, 1), families_given={"tp": ((0, 1),), "cp": ((1, 0),)})
 EVERY_STEP = (
     Allocate("whole", "tp", (64, 65), "bfloat16"),
@@ -101,6 +102,41 @@ def test_saving_again_replaces_the_seed(saved: Path) -> None:
     other = seeds.Seed(seeds.SCHEMA, SCENARIO, (), {})
     seeds.save(other, saved)
     assert seeds.load(saved) == other
+
+
+# found by name
+
+
+def test_a_shipped_seed_is_found_by_name() -> None:
+    assert seeds.find("hang-of-uneven-tokens") == seeds.load(SHIPPED / "hang-of-uneven-tokens.json")
+
+
+def test_every_seed_that_ships_has_a_name() -> None:
+    assert seeds.named().keys() == {path.stem for path in SHIPPED.glob("*.json")} != set()
+
+
+def test_a_file_comes_before_a_shipped_seed_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds.save(SEED, tmp_path / "hang-of-uneven-tokens")
+    monkeypatch.chdir(tmp_path)
+    assert seeds.find("hang-of-uneven-tokens") == SEED
+
+
+def test_a_name_that_is_neither_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(seeds.SeedError) as refused:
+        seeds.find("nothing-like-it")
+    assert str(refused.value) == f"seed 'nothing-like-it' is neither a file nor one of {', '.join(seeds.named())}"
+
+
+def test_a_misspelled_name_is_refused_with_the_one_that_is_close() -> None:
+    with pytest.raises(seeds.SeedError, match=r"; 'hang-of-uneven-tokens' is close$"):
+        seeds.find("hang-of-uneven-token")
+
+
+@pytest.mark.parametrize("name", ["nowhere.json", "kept/hang-of-uneven-tokens", ""])
+def test_what_reads_as_a_path_is_refused_as_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(seeds.SeedError, match=f"^seed file {name or repr(name)}: "):
+        seeds.find(name)
 
 
 # what cannot be read

@@ -313,6 +313,11 @@ def test_a_replay_leaves_no_process(replayed: tuple[Run, bytes]) -> None:
     assert replayed[0].processes == []
 
 
+def test_a_shipped_seed_is_replayed_by_name_in_any_folder(tmp_path: Path) -> None:
+    run = symm(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, "--json", "-")
+    assert [finding["rule"] for finding in run.data["runs"][0]] == ["wrong-owner"]
+
+
 # what needs no ranks
 
 
