@@ -36,7 +36,7 @@ class Call:
     ) -> None:
         self._substrate, self._buffers, self._step = substrate, buffers, step
         self._communicator = group.communicator
-        self._exchange = Exchange(step, group.ranks, group.rank, substrate.device)
+        self._exchange = Exchange(step, group.ranks, group.rank, substrate.device.torch_device)
         self._is_uneven = is_uneven(step, group.ranks)
         whole = self._view(step.whole, self._exchange.starts[-1])
         mine = self._exchange.counts[group.rank]
@@ -63,7 +63,7 @@ class Call:
         except NotOwned:  # an engine falls back to the library here, and so does the harness
             expected = self._fill(keys, wide=False)
             path, evidence = self._library()
-        self._substrate.synchronize()
+        self._substrate.device.synchronize()
         digest = _digest(self._output) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest))
         if (mismatch := self._exchange.compare(self._into, self._output, expected)) is not None:
@@ -103,7 +103,7 @@ class Call:
         self._fill(keys, wide=False)
         with self._communicator.on_legacy_path():
             self._library()
-        self._substrate.synchronize()
+        self._substrate.device.synchronize()
         cross_checks.compare(self._communicator, self._into, symmetric, self._output)
 
     def _fences(self, view: View) -> list[Canary]:

@@ -22,22 +22,22 @@ def stamp(communicator: Communicator, buffer: str, operand: torch.Tensor) -> Non
     Runs where the operand lies in a window of the communicator on every rank. Records `Strayed` for each peer
     whose stamp is not found where the local window and offset say.
     """
-    substrate, address = communicator.substrate, operand.data_ptr()
+    device, address = communicator.device, operand.data_ptr()
     window = communicator.find_window(address)
     if communicator.size < 2 or not all(communicator.exchange(int(window is not None))):
         return
     assert window is not None
     size = min(STAMP, operand.numel() * operand.element_size())
-    own = substrate.view(address, size)
+    own = device.view(address, size)
     kept = own.clone()
     communicator.barrier()
-    own.copy_(_stamp_of(communicator.rank, size, substrate.device))
+    own.copy_(_stamp_of(communicator.rank, size, device.torch_device))
     communicator.barrier()
     for index, pointer in enumerate(communicator.peer_pointers(window, address - window.address)):
-        found = substrate.view(pointer, size).clone()
-        if not torch.equal(found, _stamp_of(index, size, substrate.device)):
+        found = device.view(pointer, size).clone()
+        if not torch.equal(found, _stamp_of(index, size, device.torch_device)):
             words = bytes(found.tolist()).hex()
-            substrate.record(trace.Strayed(buffer, communicator.group[index], words))
+            communicator.recorder.record(trace.Strayed(buffer, communicator.group[index], words))
     communicator.barrier()
     own.copy_(kept)
     communicator.barrier()
@@ -62,4 +62,4 @@ def compare(communicator: Communicator, buffer: str, symmetric: torch.Tensor, le
         index = int(wrong[0])
         mask = (1 << 8 * symmetric.element_size()) - 1
         shown = (f"{int(each[index]) & mask:#x}" for each in (one, other))
-        communicator.substrate.record(trace.Differs(buffer, len(wrong), one.numel(), index, *shown))
+        communicator.recorder.record(trace.Differs(buffer, len(wrong), one.numel(), index, *shown))

@@ -115,7 +115,7 @@ class Executor:
             case Steady():
                 pass  # a word for the oracle
             case Deny():
-                self._substrate.denied |= step.rank == self._rank
+                self._substrate.denial.is_due |= step.rank == self._rank
             case Prepare() | Capture() | EndCapture() | Replay():
                 self._on_graph(step)
 
@@ -136,8 +136,8 @@ class Executor:
 
     def _make_sites(self) -> BufferSites:
         if self._scenario.system.sites == "implicit":
-            return ImplicitSites(self._policy, self._substrate.device, self._group(IMPLICIT))
-        return BufferSites(self._policy, self._substrate.device)
+            return ImplicitSites(self._policy, self._substrate.device.torch_device, self._group(IMPLICIT))
+        return BufferSites(self._policy, self._substrate.device.torch_device)
 
     def _allocate(self, step: Allocate) -> None:
         """Allocate through a buffer site, or from ordinary memory."""
@@ -152,7 +152,7 @@ class Executor:
 
         def make() -> torch.Tensor:
             if step.role == "plain":
-                return torch.empty(mine, dtype=dtype, device=self._substrate.device)
+                return torch.empty(mine, dtype=dtype, device=self._substrate.device.torch_device)
             if step.site == "global":
                 return self._sites.get_global_dp_buffer(group, mine, dtype)
             return self._sites.get_local_dp_buffer(group, size_of, dtype)
@@ -162,11 +162,11 @@ class Executor:
         with self._on(step.stream):
             self._place(step.buffer, mine, named, make, step.stream)
         if step.stream:  # its canaries are looked at on stream 0
-            self._substrate.synchronize()
+            self._substrate.device.synchronize()
 
     def _on(self, stream: int) -> AbstractContextManager[None]:
         """Under it, that stream is current; what names none stays on the stream of its graph, if it is for one."""
-        return self._substrate.stream(stream) if stream else nullcontext()
+        return self._substrate.device.stream(stream) if stream else nullcontext()
 
     def _ballast(self, step: Ballast) -> None:
         """Allocate on this rank alone, in the pool of its group."""
@@ -174,7 +174,7 @@ class Executor:
 
         def make() -> torch.Tensor:
             with self._policy.use(group):
-                return torch.empty(size, dtype=torch.uint8, device=self._substrate.device)
+                return torch.empty(size, dtype=torch.uint8, device=self._substrate.device.torch_device)
 
         self._place(step.buffer, size, group.ranks, make)
 
@@ -189,7 +189,7 @@ class Executor:
         ident = -1 if segment is None else segment.ident
         nbytes = whole.numel() * whole.element_size()
         self._record(trace.Placed(name, ident, whole.data_ptr(), nbytes, named))
-        is_guarded = not self._substrate.is_capturing
+        is_guarded = not self._substrate.device.is_capturing
         self._buffers[name] = Buffer(name, whole[:size], size - GUARD, stream=stream, guarded=is_guarded)
 
     def _release(self, name: str) -> None:
@@ -201,8 +201,8 @@ class Executor:
         is_shared = self._buffers[name].is_shared
         del self._buffers[name]
         gc.collect()  # Triton's interpreter holds operands in cycles; the block must return now, on every rank
-        if is_shared and not self._substrate.is_capturing:
-            self._substrate.reclaim()
+        if is_shared and not self._substrate.device.is_capturing:
+            self._substrate.device.reclaim()
         self._record(trace.Dropped(name))
 
     def _check_guards(self) -> None:
@@ -210,7 +210,7 @@ class Executor:
             self._check_guard(buffer)
 
     def _check_guard(self, buffer: Buffer) -> None:
-        if buffer.guard is None or self._substrate.is_capturing:  # when nothing can be looked at
+        if buffer.guard is None or self._substrate.device.is_capturing:  # when nothing can be looked at
             return
         damage = buffer.guard.damage()
         if damage is not None:
@@ -223,7 +223,7 @@ class Executor:
                 return
         group = self._group(step.family)
         call = Call(self._substrate, self._buffers, step, group)
-        if self._substrate.is_capturing:
+        if self._substrate.device.is_capturing:
             graph = self._graphs[self._substrate.graph or ""]
             graph.calls.append(call.capture(self._index))
             graph.buffers |= {view.buffer for view in (step.whole, step.part) if view is not None}
@@ -232,23 +232,23 @@ class Executor:
         with self._on(step.stream):
             for view in filter(None, (step.whole, step.part)):
                 if self._buffers[view.buffer].use_on(step.stream):
-                    self._substrate.record_stream(self._buffers[view.buffer].body)
+                    self._substrate.device.record_stream(self._buffers[view.buffer].body)
             call.run(keys, self._kernel)
         self._check_guards()
 
     def _begin_graph(self, name: str) -> None:
         """From here on, everything is for a graph, on the stream that captures it: blocks stay with their stream."""
         if self._substrate.graph is None:
-            self._substrate.synchronize()
+            self._substrate.device.synchronize()
             self._substrate.graph = name
-            self._graph_stream.enter_context(self._substrate.stream(GRAPH_STREAM))
+            self._graph_stream.enter_context(self._substrate.device.stream(GRAPH_STREAM))
 
     def _end_capture(self) -> None:
         """End the capture under way, if one is."""
         graph = self._graphs.get(self._substrate.graph or "")
         if graph is not None:
             graph.end()
-        self._substrate.synchronize()
+        self._substrate.device.synchronize()
         self._graph_stream.close()
         self._substrate.graph = None
 
@@ -266,11 +266,11 @@ class Executor:
         for number, call in enumerate(graph.calls):
             keys = [values.key(self._scenario.seed, self._index, number, rank) for rank in call.ranks]
             exact.append(call.fill(keys))
-        self._substrate.synchronize()
+        self._substrate.device.synchronize()
         for call in graph.calls[:1]:
             self._record(trace.Entered("replay", self._substrate.communicator(call.ranks).ident))
         graph.replay()
-        self._substrate.synchronize()
+        self._substrate.device.synchronize()
         for call, expected in zip(graph.calls, exact, strict=True):
             self._record(trace.Replayed(call.index))
             if (mismatch := call.compare(expected)) is not None:

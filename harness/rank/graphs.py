@@ -30,13 +30,13 @@ class CapturedCall:
         """Capture what comes before the call: poison for the output, values for the source."""
         self.feed, self.tap = torch.empty_like(source), torch.empty_like(output)
         into, origin, fed = self._raw(output), self._raw(source), self.feed.view(torch.uint8)
-        self._substrate.enqueue(lambda: _poison(into))
-        self._substrate.enqueue(lambda: _copy(origin, fed))
+        self._substrate.device.enqueue(lambda: _poison(into))
+        self._substrate.device.enqueue(lambda: _copy(origin, fed))
 
     def after(self, output: torch.Tensor) -> None:
         """Capture what comes after the call."""
         found, tapped = self._raw(output), self.tap.view(torch.uint8)
-        self._substrate.enqueue(lambda: _copy(tapped, found))
+        self._substrate.device.enqueue(lambda: _copy(tapped, found))
 
     def fill(self, keys: list[int]) -> torch.Tensor:
         """New values for the next replay; returns the exact result."""
@@ -50,7 +50,7 @@ class CapturedCall:
         return self._exchange.compare(self._into, self.tap, expected)
 
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._substrate.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+        return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
 class CapturedGraph:
@@ -61,7 +61,7 @@ class CapturedGraph:
         self.buffers: set[str] = set()
         """Operands, which a replay may change."""
         self._capturing = ExitStack()
-        self._work = self._capturing.enter_context(substrate.capture())
+        self._work = self._capturing.enter_context(substrate.device.capture())
 
     def end(self) -> None:
         """End the capture; a second call does nothing."""

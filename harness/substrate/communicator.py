@@ -5,18 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
 from harness.ipc.memory import AGREE
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layout import Group
+from harness.substrate.device import Device
+from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
-
-if TYPE_CHECKING:
-    from harness.substrate.base import Substrate
 
 Counts = Sequence[int] | None
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -30,17 +28,23 @@ class Communicator(ABC):
     the group's own, the same for a re-created one).
     """
 
-    _rendezvous: Rendezvous
-    """Where the group's ranks meet on the host."""
-
-    def __init__(self, substrate: Substrate, group: Group, generation: int, supports_windows: bool) -> None:
-        self.substrate, self.group, self.generation = substrate, group, generation
-        self.rank, self.size = group.index(substrate.rank), len(group)
+    def __init__(
+        self,
+        recorder: Recorder,
+        device: Device,
+        rendezvous: Rendezvous,
+        group: Group,
+        generation: int,
+        supports_windows: bool,
+    ) -> None:
+        self.recorder, self.device, self._rendezvous = recorder, device, rendezvous
+        self.group, self.generation = group, generation
+        self.rank, self.size = group.index(recorder.rank), len(group)
         self.supports_windows = supports_windows
-        self.ident = next(substrate.idents)
+        self.ident = next(recorder.idents)
         self.windows: list[Window] = []
-        self.legacy_only = False
-        substrate.record(trace.CommCreated(self.ident, group, generation, supports_windows))
+        self._is_legacy_only = False
+        recorder.record(trace.CommCreated(self.ident, group, generation, supports_windows))
 
     def __repr__(self) -> str:
         return f"<Communicator {list(self.group)}#{self.generation}>"
@@ -56,9 +60,9 @@ class Communicator(ABC):
         """
         self.entered("register")
         handle = self._register(segment)
-        window = Window(next(self.substrate.idents), self, segment, handle)
+        window = Window(next(self.recorder.idents), self, segment, handle)
         null = handle is None
-        self.substrate.record(
+        self.recorder.record(
             trace.Registered(window.ident, self.ident, segment.ident, segment.address, segment.size, null)
         )
         if null:
@@ -75,7 +79,7 @@ class Communicator(ABC):
         self._deregister(window)
         self.windows.remove(window)
         window.segment.windows.remove(window)
-        self.substrate.record(trace.Deregistered(window.ident))
+        self.recorder.record(trace.Deregistered(window.ident))
 
     def find_window(self, address: int) -> Window | None:
         """NCCL's look-up: the window with the highest base at or below `address`, if it reaches that far.
@@ -89,7 +93,7 @@ class Communicator(ABC):
 
     def entered(self, call: str) -> None:
         """Record that this rank is about to block in `call`."""
-        self.substrate.record(trace.Entered(call, self.ident))
+        self.recorder.record(trace.Entered(call, self.ident))
 
     @abstractmethod
     def _register(self, segment: Segment) -> object | None: ...
@@ -116,17 +120,17 @@ class Communicator(ABC):
     @contextmanager
     def on_legacy_path(self) -> Iterator[None]:
         """Under it, library calls take no symmetric kernel. Entered by every rank of the group, or by none."""
-        self.legacy_only = True
+        self._is_legacy_only = True
         try:
             yield
         finally:
-            self.legacy_only = False
+            self._is_legacy_only = False
 
     def exchange(self, word: int) -> list[int]:
         """One signed 64-bit word of every rank, in group order, on the host. Collective, no timeout."""
         self.entered("exchange")
-        words = [int(said) for said in self._rendezvous.exchange(AGREE, word)[:, 0]]
-        self.substrate.record(trace.Returned("exchange", self.ident))
+        words = [int(word) for word in self._rendezvous.exchange(AGREE, word)[:, 0]]
+        self.recorder.record(trace.Returned("exchange", self.ident))
         return words
 
     @abstractmethod
@@ -156,7 +160,7 @@ class Communicator(ABC):
             window.is_valid = False
             window.segment.windows.remove(window)
         self.windows.clear()
-        self.substrate.record(trace.CommDestroyed(self.ident))
+        self.recorder.record(trace.CommDestroyed(self.ident))
 
 
 def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:

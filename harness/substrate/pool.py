@@ -9,20 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
+from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment
 from harness.trace import events as trace
-
-if TYPE_CHECKING:
-    from harness.substrate.base import Substrate
 
 
 class Pool(ABC):
     """A caching allocator over segments. Callbacks see each segment come and go, in order."""
 
-    def __init__(self, substrate: Substrate, name: str) -> None:
-        self.substrate, self.name = substrate, name
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self._recorder, self.name = recorder, name
         self.segments: list[Segment] = []
         self.refusals = 0
         """How often this pool was refused a segment."""
@@ -49,9 +46,9 @@ class Pool(ABC):
 
     def allocated(self, address: int, size: int) -> Segment:
         """Note a new segment and tell the subscribers. Called by the allocator, inside an allocation."""
-        segment = Segment(next(self.substrate.idents), self.name, address, size)
+        segment = Segment(next(self._recorder.idents), self.name, address, size)
         self.segments.append(segment)
-        self.substrate.record(trace.SegmentAllocated(segment.ident, self.name, address, size))
+        self._recorder.record(trace.SegmentAllocated(segment.ident, self.name, address, size))
         for callback in self.on_allocated:
             callback(segment)
         return segment
@@ -63,5 +60,5 @@ class Pool(ABC):
             callback(segment)
         self.segments.remove(segment)
         live = tuple(window.ident for window in segment.windows)
-        self.substrate.record(trace.SegmentFreed(segment.ident, live))
+        self._recorder.record(trace.SegmentFreed(segment.ident, live))
         return segment

@@ -1,11 +1,11 @@
-"""Segments and windows: the memory that pools are made of, and its registration with communicators."""
+"""Segments and windows: the memory that pools are made of, and its registration with communicators.
+
+Invariant: `segment.windows` holds the windows that are live over a segment on this rank, and no other.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from harness.substrate.communicator import Communicator
+from typing import Protocol
 
 
 class Segment:
@@ -22,10 +22,17 @@ class Segment:
         return f"<Segment {self.ident}: {self.size} bytes at {self.address:#x} of pool {self.pool!r}>"
 
 
+class Registrar(Protocol):
+    """The communicator that a segment is registered with, as far as a window needs it."""
+
+    def deregister(self, window: Window) -> None:
+        """Deregister a window. Local; a second call does nothing."""
+
+
 class Window:
     """The registration of a segment with one communicator. `close` is local and may be called twice."""
 
-    def __init__(self, ident: int, communicator: Communicator, segment: Segment, handle: object) -> None:
+    def __init__(self, ident: int, communicator: Registrar, segment: Segment, handle: object) -> None:
         self.ident, self.communicator, self.segment, self.handle = ident, communicator, segment, handle
         self.address, self.size = segment.address, segment.size
         self.is_valid = True

@@ -28,7 +28,7 @@ class CollectiveContext:
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
         self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
-        self.device = communicator.substrate.device
+        self.device = communicator.device.torch_device
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
         """int64[size] on the device: where each rank's counterpart of `tensor` is mapped here. Local.
@@ -51,7 +51,7 @@ class CollectiveContext:
 
         On the device where kernels of different ranks run side by side, else on the host.
         """
-        if not self._communicator.substrate.device_barrier:
+        if not self._communicator.device.has_barrier:
             self._communicator.barrier()
             return
         from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)

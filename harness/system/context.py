@@ -58,12 +58,12 @@ class RankContext:
     @property
     def device(self) -> torch.device:
         """Where buffers live: `cpu` on `sim`, this rank's GPU on `nccl`."""
-        return self._substrate.device
+        return self._substrate.device.torch_device
 
     @property
     def is_capturing(self) -> bool:
         """Whether this thread's work is being captured into a graph. Local."""
-        return self._substrate.is_capturing
+        return self._substrate.device.is_capturing
 
     @property
     def graph(self) -> str | None:
@@ -77,7 +77,7 @@ class RankContext:
 
     def stream(self, index: int) -> AbstractContextManager[None]:
         """Make stream `index` this thread's current stream: 0 is what everything runs on but graphs. Local."""
-        return self._substrate.stream(index)
+        return self._substrate.device.stream(index)
 
     def pools(self) -> Iterator[Pool]:
         """Every pool made so far. Local."""

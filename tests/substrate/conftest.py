@@ -23,7 +23,7 @@ def memory() -> Iterator[SharedMemory]:
 def rank(memory: SharedMemory) -> Rank:
     """A rank at the start of a draw: nothing recorded, no pool, an empty arena."""
     memory.reset()
-    rank = Rank(SimSubstrate(0, memory))
+    rank = Rank(SimSubstrate(0, memory), memory)
     rank.substrate.start_recording(rank.facts.append)
     return rank
 

@@ -89,7 +89,7 @@ def grow_in_capture(substrate: Substrate, slots: dict[Group, int]) -> dict[str, 
     told = ""
     with stage(substrate, slots) as on:
         on.calls()
-        with substrate.capture():
+        with substrate.device.capture():
             try:
                 on.empty()
             except GrowthDuringCapture as error:
@@ -97,7 +97,7 @@ def grow_in_capture(substrate: Substrate, slots: dict[Group, int]) -> dict[str, 
         captured = on.calls()
         kept = on.empty()
         eager = on.calls()
-        with substrate.capture():
+        with substrate.device.capture():
             again = on.empty()
         found = {
             "told": told,

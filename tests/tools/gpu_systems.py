@@ -33,11 +33,11 @@ class CapturesAnAllGather(PerGroup):
         window = group.register(pool.segments[0])
         substrate = self._context._substrate
         group.all_gather(output, source)  # once outside, so that nothing is initialised inside the capture
-        with substrate.capture() as graph:
+        with substrate.device.capture() as graph:
             path, _ = group.all_gather(output, source)
         source.fill_(rank + 1)
         graph.replay()
-        substrate.synchronize()
+        substrate.device.synchronize()
         expected = torch.arange(1, size + 1, dtype=torch.float32).repeat_interleave(4)
         found = output.to("cpu", copy=True)
         group.barrier()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.ipc.memory import SharedMemory
+from harness.ipc.rendezvous import Rendezvous
 from harness.substrate.pool import Pool
+from harness.substrate.sim.communicator import SimCommunicator
 from harness.substrate.sim.substrate import SimSubstrate
 from harness.trace.events import Event
 
@@ -14,7 +17,16 @@ class Rank:
     """A rank of a world of one, and the facts it has recorded."""
 
     substrate: SimSubstrate
+    memory: SharedMemory
     facts: list[Event] = field(default_factory=list)
 
     def pool(self, name: str = "pool") -> Pool:
         return self.substrate.pool(name)
+
+    def communicator(
+        self, kind: type[SimCommunicator] = SimCommunicator, slot: int = 0, windows: bool = True
+    ) -> SimCommunicator:
+        """A communicator over this rank alone."""
+        on = self.substrate
+        rendezvous = Rendezvous(self.memory, slot, (0,), 0)
+        return kind(on.recorder, on.device, rendezvous, (0,), 0, windows, slot, self.memory)

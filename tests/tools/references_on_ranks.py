@@ -24,7 +24,7 @@ def list_a_late_pool(substrate: NcclSubstrate, slots: dict[Group, int]) -> dict[
         memory = torch.cuda.MemPool()
     ident = memory.id
     late = max(ident)
-    pool = NcclPool(substrate, "late")
+    pool = NcclPool(substrate.recorder, "late", substrate.allocator)
     pool._pool = SimpleNamespace(id=ident)
     lost = {}
     with kept(late):

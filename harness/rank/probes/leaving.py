@@ -54,7 +54,7 @@ def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, r
     everyone = ProcessGroup(substrate, "tp", group)
     policy = load_pool(name)(context)
     with policy.use(everyone):
-        held = [torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device) for _ in range(2 * count)]
+        held = [torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device.torch_device) for _ in range(2 * count)]
     assert sum(len(pool.segments) for pool in context.pools()) == count
     whole = _median(lambda: policy.use(everyone), repeats)
     for pool in context.pools():
@@ -85,7 +85,7 @@ def _history(substrate: Substrate) -> Iterator[None]:
     torch.cuda.memory._record_memory_history(max_entries=HISTORY)
     try:
         for _ in range(HISTORY // 2):
-            torch.empty(1, device=substrate.device)
+            torch.empty(1, device=substrate.device.torch_device)
         yield
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)

@@ -109,12 +109,12 @@ def latency(substrate: Substrate, slots: dict[Group, int], elements: int, repeat
     substrate.begin([(group,)], [0] * len(group), slots)
     communicator, pool = substrate.communicator(group), substrate.pool("latency")
     with pool.use():
-        output = torch.empty(elements * len(group), dtype=torch.bfloat16, device=substrate.device)
+        output = torch.empty(elements * len(group), dtype=torch.bfloat16, device=substrate.device.torch_device)
     communicator.register(pool.segments[0])
     mine = output[communicator.rank * elements :][:elements]
     gather = functools.partial(communicator.all_gather, output, mine)
     waited = statistics.median(_timed(communicator, gather) for _ in range(repeats))
-    with mock.patch.object(substrate, "synchronize", return_value=None):
+    with mock.patch.object(substrate.device, "synchronize", return_value=None):
         in_a_row = statistics.median(_timed(communicator, gather) for _ in range(repeats))
     del output, mine, gather
     pool.close()
@@ -128,6 +128,6 @@ def _timed(communicator: Communicator, call: Callable[[], object]) -> float:
     began = time.perf_counter()
     for _ in range(CALLS):
         call()
-    if communicator.substrate.device.type == "cuda":
+    if communicator.device.torch_device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - began) / CALLS

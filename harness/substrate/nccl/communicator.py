@@ -7,9 +7,9 @@ no symmetric kernel, and the trace says `legacy` for that reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import nccl.core as nc
 import torch
@@ -19,17 +19,13 @@ from harness.ipc.memory import CALL, HOST, REGISTER
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layout import Group
 from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
-from harness.substrate.nccl.evidence import LEGACY, Asked
+from harness.substrate.device import Device
+from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
+from harness.substrate.nccl.handle import WINDOW_SYMMETRIC, NcclHandle
+from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
 
-if TYPE_CHECKING:
-    from harness.substrate.nccl.substrate import NcclSubstrate
-
-PEER_POINTERS = (2, 29, 2)
-PROPERTIES = (2, 29)
-WINDOW_SYMMETRIC = 1
-PAD_BYTES = 2 << 20
 OPS = {"sum": nc.SUM, "avg": nc.AVG, "max": nc.MAX}
 GATHER, REDUCE = "SYMK_ST", "SYMK_LD"
 """Kernels that address peers through the caller's buffer, so that skewed offsets show at every size."""
@@ -38,12 +34,19 @@ GATHER, REDUCE = "SYMK_ST", "SYMK_LD"
 class NcclCommunicator(Communicator):
     """One rank's end of an NCCL communicator, with a registered signal pad once a kernel asks for it."""
 
-    substrate: NcclSubstrate
-
-    def __init__(self, substrate: NcclSubstrate, group: Group, generation: int, handle: NcclHandle, slot: int) -> None:
-        super().__init__(substrate, group, generation, handle.supports_windows)
-        self.handle = handle
-        self._rendezvous = Rendezvous(substrate.shared, slot, group, substrate.rank)
+    def __init__(
+        self,
+        recorder: Recorder,
+        device: Device,
+        rendezvous: Rendezvous,
+        group: Group,
+        generation: int,
+        handle: NcclHandle,
+        evidence: PathEvidence,
+        expect_error: Callable[[], None],
+    ) -> None:
+        super().__init__(recorder, device, rendezvous, group, generation, handle.supports_windows)
+        self.handle, self._evidence, self._expect_error = handle, evidence, expect_error
 
     @property
     def ptr(self) -> int:
@@ -62,7 +65,7 @@ class NcclCommunicator(Communicator):
         nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
-        if self.substrate.nccl_version < PEER_POINTERS:
+        if not self.handle.has_peer_pointers:
             raise NotOwned  # nothing to give a kernel; the call falls back to the library
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
 
@@ -70,7 +73,7 @@ class NcclCommunicator(Communicator):
         self.entered("signal pads")
         with nullcontext() if self.handle.has_registered_pads else self._registering():
             pads = self.handle.pads()
-        self.substrate.record(trace.Returned("signal pads", self.ident))
+        self.recorder.record(trace.Returned("signal pads", self.ident))
         return pads
 
     def next_epoch(self) -> int:
@@ -81,7 +84,7 @@ class NcclCommunicator(Communicator):
         """Nothing to note: whether a GPU kernel can go on is not seen from the host."""
 
     def barrier(self) -> None:
-        self.substrate.synchronize()
+        self.device.synchronize()
         self._rendezvous.meet(HOST)
 
     def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
@@ -91,7 +94,7 @@ class NcclCommunicator(Communicator):
             with nc.group():
                 for root, chunk in enumerate(torch.split(output, list(counts))):
                     self.handle.comm.broadcast(source, chunk, root, stream=_stream())
-            self.substrate.synchronize()
+            self.device.synchronize()
         return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
 
     def reduce_scatter(
@@ -103,7 +106,7 @@ class NcclCommunicator(Communicator):
             with nc.group():
                 for root, chunk in enumerate(torch.split(source, list(counts))):
                     self.handle.comm.reduce(chunk, output, OPS[op], root, stream=_stream())
-            self.substrate.synchronize()
+            self.device.synchronize()
         return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
 
     def _run(
@@ -112,7 +115,7 @@ class NcclCommunicator(Communicator):
         """Issue the call, forced to the symmetric kernel first; then wait for it, so that a hang is seen here."""
         with self._in_call(kind):
             path, evidence = self._issue(kind, kernel, output, source, op)
-            self.substrate.synchronize()
+            self.device.synchronize()
         return path, evidence
 
     def _in_call(self, kind: str, counts: Counts = None) -> AbstractContextManager[None]:
@@ -120,7 +123,7 @@ class NcclCommunicator(Communicator):
         waits for its peers. A captured call waits for nobody, and one to which a peer adds nothing perhaps not for
         that peer."""
         self.entered(kind)
-        waits = not self.substrate.is_capturing and (counts is None or all(counts))
+        waits = not self.device.is_capturing and (counts is None or all(counts))
         return self._rendezvous.within(CALL) if waits else nullcontext()
 
     def _issue(
@@ -129,13 +132,13 @@ class NcclCommunicator(Communicator):
         if self.size == 1:
             self._call(output, source, op, "")
             return "copy", "one rank"
-        if self.legacy_only:
+        if self._is_legacy_only:
             self._call(output, source, op, LEGACY)
             return "legacy", f"NCCL ran {LEGACY}"
         is_eligible = eligible(kind, source.dtype, op, self.size)
         issue = partial(self._call, output, source, op)
-        asked = Asked(kernel, is_eligible, issue, self.exchange, self.substrate.expect_error)
-        return self.substrate.path_evidence.run(asked)
+        asked = Asked(kernel, is_eligible, issue, self.exchange, self._expect_error)
+        return self._evidence.run(asked)
 
     def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""
@@ -146,45 +149,6 @@ class NcclCommunicator(Communicator):
             comm.reduce_scatter(source, output, OPS[op], stream=stream, config=config)
 
 
-class NcclHandle:
-    """An NCCL communicator that outlives draws, and its signal pad."""
-
-    def __init__(self, comm: nc.Communicator, version: tuple[int, int, int], one_node: bool) -> None:
-        self.comm, self.size = comm, int(comm.nranks)
-        self.supports_windows = one_node and (version < PROPERTIES or _has_windows(comm))
-        self.epoch = 0
-        self._has_pads = self.supports_windows and self.size > 1 and version >= PEER_POINTERS
-        self._pad = 0
-        self._window: object | None = None
-
-    @property
-    def has_registered_pads(self) -> bool:
-        """Whether the pads can be had without the peers."""
-        return self._window is not None
-
-    def pads(self) -> list[int]:
-        """Address of every rank's pad. Collective the first time: then the pad is allocated, cleared and registered.
-
-        Raises `NotOwned` where NCCL has no pointers to peers.
-        """
-        if not self._has_pads:
-            raise NotOwned
-        if not self.has_registered_pads:
-            self._pad = int(nccl.mem_alloc(PAD_BYTES))
-            _clear(self._pad, 4 * self.size)
-            self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
-        return [int(nccl.get_peer_device_pointer(self._window, 0, peer)) for peer in range(self.size)]
-
-    def destroy(self) -> None:
-        """Destroy the communicator. Collective over its ranks."""
-        if self._window is not None:
-            nccl.comm_window_deregister(self.comm._comm, self._window)
-        self.comm.destroy()
-        if self._pad:
-            nccl.mem_free(self._pad)
-        self._window, self._pad = None, 0
-
-
 @cache
 def _forced(selection: str) -> nc.NCCLCollConfig:
     """The configuration of a call that is forced to an algorithm selection; made once, which every call would pay."""
@@ -193,24 +157,3 @@ def _forced(selection: str) -> nc.NCCLCollConfig:
 
 def _stream() -> int:
     return int(torch.cuda.current_stream().cuda_stream)
-
-
-def _has_windows(comm: nc.Communicator) -> bool:
-    """NCCL's own prediction. Before 2.29 it cannot be asked, and one node is taken to have them."""
-    properties = comm.properties
-    return bool(properties.device_api_support and properties.n_lsa_teams == 1)
-
-
-class _Raw:
-    def __init__(self, address: int, size: int) -> None:
-        self.__cuda_array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
-
-
-def tensor_at(address: int, size: int) -> torch.Tensor:
-    """uint8[size] over device memory that this process can reach; whoever asks keeps the memory alive."""
-    return torch.as_tensor(_Raw(address, size), device="cuda")
-
-
-def _clear(address: int, size: int) -> None:
-    tensor_at(address, size).zero_()
-    torch.cuda.synchronize()

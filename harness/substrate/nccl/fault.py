@@ -1,4 +1,4 @@
-"""The words for an error that NCCL or CUDA reported: its own name, and the call that it came from.
+"""The text for an error that NCCL or CUDA reported: its own name, and the call that it came from.
 
 Invariant: one short line that names nothing the exception does not carry. Imports neither NCCL nor CUDA.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Callable
 
 NCCL_ERRORS = (
     "ncclSuccess",
@@ -47,22 +48,37 @@ CUDA_ERRORS = {
 LONGEST = 160
 
 
-def words(error: BaseException, last_error: str = "") -> str:
+class LastError:
+    """NCCL's text on its last error. NCCL keeps it after an error that was expected; then it explains no later one."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask, self._expected = ask, ""
+
+    def expect(self) -> None:
+        """Note that the last error was expected."""
+        self._expected = self._ask()
+
+    def unexpected(self) -> str:
+        """NCCL's text, unless it is on an error that was expected."""
+        text = self._ask()
+        return text if text != self._expected else ""
+
+
+def describe(error: BaseException, last_error: str = "") -> str:
     """Such as `ncclInvalidArgument (size is zero) from comm_window_register (nccl.pyx:12)`.
 
-    `last_error` is what NCCL said last of itself, if it said that of this error.
+    `last_error` is NCCL's own text on this error, if it has one.
     """
-    said = _first_line(str(error))
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return _line(_nccl_name(status), error, _first_line(last_error))
     name = _cuda_name(error)
-    return _line(name or type(error).__name__, error, said.removeprefix("CUDA error: "))
+    return _line(name or type(error).__name__, error, _first_line(str(error)).removeprefix("CUDA error: "))
 
 
-def _line(name: str, error: BaseException, said: str) -> str:
+def _line(name: str, error: BaseException, detail: str) -> str:
     caller = _caller(error)
-    return f"{name}{f' ({said})' if said else ''}{f' from {caller}' if caller else ''}"
+    return f"{name}{f' ({detail})' if detail else ''}{f' from {caller}' if caller else ''}"
 
 
 def _nccl_name(status: int) -> str:

@@ -12,28 +12,32 @@ nothing is in use.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from nccl.bindings import nccl
 
+from harness.substrate.denial import Denial
 from harness.substrate.nccl.references import kept
 from harness.substrate.pool import Pool
+from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment
-
-if TYPE_CHECKING:
-    from harness.substrate.nccl.substrate import NcclSubstrate
 
 _ALLOC = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
 _FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
 
 
 class SegmentAllocator:
-    """The allocator behind every MemPool of this process; knows which pool is growing."""
+    """The allocator behind every MemPool of this process; knows which pool is growing.
 
-    def __init__(self) -> None:
+    `quarantine` takes a segment that is freed under a live window; `expect_error` notes an error that NCCL reports
+    and the allocator handles.
+    """
+
+    def __init__(self, denial: Denial, quarantine: Callable[[Segment], None], expect_error: Callable[[], None]) -> None:
+        self._denial, self._quarantine, self._expect_error = denial, quarantine, expect_error
         self._alloc, self._free = _ALLOC(self._allocate), _FREE(self._release)
         self.handle: Any = torch._C._cuda_customAllocator(_address(self._alloc), _address(self._free))
         self.growing: NcclPool | None = None
@@ -45,13 +49,13 @@ class SegmentAllocator:
         pool = self.growing
         if pool is None:
             return None
-        if pool.substrate.refuses(pool.name, size):
+        if self._denial.refuses(pool.name, size):
             pool.refusals += 1
             return None
         try:
             address = int(nccl.mem_alloc(size))
         except nccl.NCCLError:
-            pool.substrate.expect_error()
+            self._expect_error()
             pool.refusals += 1
             return None  # out of memory: PyTorch frees what it has cached, asks again, and then says so
         self.owners[address] = pool
@@ -65,7 +69,7 @@ class SegmentAllocator:
         try:
             segment = self.owners.pop(address).freed(address)
             if segment.windows:
-                segment.windows[0].communicator.substrate.quarantine(segment)  # type: ignore[attr-defined]
+                self._quarantine(segment)
             else:
                 nccl.mem_free(address)
         except BaseException as error:
@@ -75,11 +79,9 @@ class SegmentAllocator:
 class NcclPool(Pool):
     """A MemPool whose segments come from `ncclMemAlloc`."""
 
-    substrate: NcclSubstrate
-
-    def __init__(self, substrate: NcclSubstrate, name: str) -> None:
-        super().__init__(substrate, name)
-        self._allocator = substrate.allocator
+    def __init__(self, recorder: Recorder, name: str, allocator: SegmentAllocator) -> None:
+        super().__init__(recorder, name)
+        self._allocator = allocator
         self._pool: Any = torch.cuda.MemPool(self._allocator.handle)
 
     @contextmanager

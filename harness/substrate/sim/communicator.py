@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from ctypes import memmove
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 
-from harness.ipc import memory as shared
-from harness.ipc.memory import STAGING_BYTES
+from harness.ipc.memory import HOST, LEGACY, PAD, REGISTER, STAGING_BYTES, SYMMETRIC, SharedMemory
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layout import Group
 from harness.substrate.communicator import Communicator, Counts, eligible
+from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
-from harness.substrate.sim.memory import tensor_at
-
-if TYPE_CHECKING:
-    from harness.substrate.sim.substrate import SimSubstrate
+from harness.substrate.sim.device import SimDevice, tensor_at
 
 EVIDENCE = "simulated look-up"
 
@@ -30,20 +26,26 @@ EVIDENCE = "simulated look-up"
 class SimCommunicator(Communicator):
     """One rank's end of a communicator whose members meet in row `slot` of the shared counters."""
 
-    substrate: SimSubstrate
-
-    def __init__(self, substrate: SimSubstrate, group: Group, generation: int, windows: bool, slot: int) -> None:
-        super().__init__(substrate, group, generation, windows)
-        self._slot, self._shared = slot, substrate.shared
-        self._rendezvous = Rendezvous(self._shared, slot, group, substrate.rank)
-        self._meet, self._exchange = self._rendezvous.meet, self._rendezvous.exchange
+    def __init__(
+        self,
+        recorder: Recorder,
+        device: SimDevice,
+        rendezvous: Rendezvous,
+        group: Group,
+        generation: int,
+        supports_windows: bool,
+        slot: int,
+        shared: SharedMemory,
+    ) -> None:
+        super().__init__(recorder, device, rendezvous, group, generation, supports_windows)
+        self._slot, self._shared = slot, shared
 
     @property
     def ptr(self) -> int:
         return (self._slot << 20) | 1  # a re-created communicator is at the old address, as malloc likes to have it
 
     def _register(self, segment: Segment) -> object | None:
-        offsets = self._exchange(shared.REGISTER, segment.address - self._shared.base)
+        offsets = self._rendezvous.exchange(REGISTER, segment.address - self._shared.base)
         return [self._shared.base + int(offset) for offset in offsets[:, 0]] if self.supports_windows else None
 
     def _deregister(self, window: Window) -> None:
@@ -61,24 +63,24 @@ class SimCommunicator(Communicator):
         return self._rendezvous.next_epoch()
 
     def waits_for_kernel(self, epoch: int) -> None:
-        self._rendezvous.note(shared.PAD, epoch)
+        self._rendezvous.note(PAD, epoch)
 
     def barrier(self) -> None:
-        self._meet(shared.HOST)
+        self._rendezvous.meet(HOST)
 
     def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
         into, origin, nbytes = output.data_ptr(), source.data_ptr(), source.numel() * source.element_size()
         if self.size == 1:
-            self.substrate.enqueue(lambda: _copy(into, origin, nbytes))
+            self.device.enqueue(lambda: _copy(into, origin, nbytes))
             return "copy", EVIDENCE
         self.entered("all_gather")
         window = self.find_window(into)
-        if window is None or counts is not None or self.legacy_only:
+        if window is None or counts is not None or self._is_legacy_only:
             sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
-            self.substrate.enqueue(lambda: self._gather_staged(into, origin, sizes))
+            self.device.enqueue(lambda: self._gather_staged(into, origin, sizes))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, into - window.address + self.rank * nbytes)
-        self.substrate.enqueue(lambda: self._push(peers, origin, nbytes))
+        self.device.enqueue(lambda: self._push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
     def reduce_scatter(
@@ -86,31 +88,31 @@ class SimCommunicator(Communicator):
     ) -> tuple[str, str]:
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
-            self.substrate.enqueue(lambda: _copy(into, origin, count * dtype.itemsize))
+            self.device.enqueue(lambda: _copy(into, origin, count * dtype.itemsize))
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
         window = self.find_window(origin)
         is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
-        if window is None or not is_eligible or self.legacy_only:
+        if window is None or not is_eligible or self._is_legacy_only:
             each = list(counts or [count] * self.size)
-            self.substrate.enqueue(lambda: self._reduce_staged(into, origin, each, dtype, op))
+            self.device.enqueue(lambda: self._reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
-        self.substrate.enqueue(lambda: self._pull(peers, into, count, dtype, op))
+        self.device.enqueue(lambda: self._pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
 
     def _push(self, peers: list[int], source: int, nbytes: int) -> None:
         """The symmetric all-gather: store this rank's shard into every peer's output."""
-        self._meet(shared.SYMMETRIC)
+        self._rendezvous.meet(SYMMETRIC)
         for address in peers:
             memmove(address, source, nbytes)
-        self._meet(shared.SYMMETRIC)
+        self._rendezvous.meet(SYMMETRIC)
 
     def _pull(self, peers: list[int], output: int, count: int, dtype: torch.dtype, op: str) -> None:
         """The symmetric reduce-scatter: load this rank's chunk of every peer's source."""
-        self._meet(shared.SYMMETRIC)
+        self._rendezvous.meet(SYMMETRIC)
         result = reduced([tensor_at(address, count, dtype) for address in peers], op)
-        self._meet(shared.SYMMETRIC)
+        self._rendezvous.meet(SYMMETRIC)
         tensor_at(output, count, dtype).copy_(result)
 
     def _gather_staged(self, output: int, source: int, sizes: list[int]) -> None:
@@ -120,10 +122,10 @@ class SimCommunicator(Communicator):
         for at in range(0, max(sizes), STAGING_BYTES):
             pieces = [min(STAGING_BYTES, max(0, size - at)) for size in sizes]
             memmove(scratch[self.rank], source + at, pieces[self.rank])
-            self._meet(shared.LEGACY)
+            self._rendezvous.meet(LEGACY)
             for theirs, start, piece in zip(scratch, starts, pieces, strict=False):
                 memmove(output + start + at, theirs, piece)
-            self._meet(shared.LEGACY)
+            self._rendezvous.meet(LEGACY)
 
     def _reduce_staged(self, output: int, source: int, counts: list[int], dtype: torch.dtype, op: str) -> None:
         scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
@@ -134,10 +136,10 @@ class SimCommunicator(Communicator):
             pieces = [min(room, max(0, count - at)) for count in counts]
             for index, piece in enumerate(pieces):
                 memmove(scratch[self.rank] + index * room * width, source + (starts[index] + at) * width, piece * width)
-            self._meet(shared.LEGACY)
+            self._rendezvous.meet(LEGACY)
             chunk, mine = self.rank * room * width, pieces[self.rank]
             result = reduced([tensor_at(theirs + chunk, mine, dtype) for theirs in scratch], op) if mine else None
-            self._meet(shared.LEGACY)
+            self._rendezvous.meet(LEGACY)
             if result is not None:
                 tensor_at(output + at * width, mine, dtype).copy_(result)
 

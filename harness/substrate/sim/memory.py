@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map_only
 
 from harness.ipc.memory import SharedMemory
+from harness.substrate.denial import Denial
 from harness.substrate.pool import Pool
+from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment
 from harness.substrate.sim.allocator import STEP, Block, CachingAllocator
-
-if TYPE_CHECKING:
-    from harness.substrate.sim.substrate import SimSubstrate
+from harness.substrate.sim.device import SimDevice
 
 
 class Arena:
@@ -59,10 +59,9 @@ class Arena:
 class SimPool(Pool):
     """A caching allocator over segments from the rank's arena."""
 
-    substrate: SimSubstrate
-
-    def __init__(self, substrate: SimSubstrate, name: str) -> None:
-        super().__init__(substrate, name)
+    def __init__(self, recorder: Recorder, name: str, arena: Arena, device: SimDevice, denial: Denial) -> None:
+        super().__init__(recorder, name)
+        self._arena, self._device, self._denial = arena, device, denial
         self._allocator = CachingAllocator(self._grow, self._shrink)
 
     @contextmanager
@@ -86,14 +85,14 @@ class SimPool(Pool):
         if count == 0:
             return torch.empty(size, dtype=dtype)
         nbytes = count * dtype.itemsize
-        lease = _Lease(self._allocator, self._allocator.allocate(nbytes, self.substrate.current_stream), nbytes)
+        lease = _Lease(self._allocator, self._allocator.allocate(nbytes, self._device.current_stream), nbytes)
         return torch.from_numpy(np.asarray(lease)).view(dtype).view(size)
 
     def _grow(self, size: int) -> int:
         try:
-            if self.substrate.refuses(self.name, size):
+            if self._denial.refuses(self.name, size):
                 raise torch.OutOfMemoryError(f"pool {self.name!r} was refused a segment of {size} bytes")
-            address = self.substrate.arena.take(size)
+            address = self._arena.take(size)
         except torch.OutOfMemoryError:
             self.refusals += 1
             raise
@@ -102,7 +101,7 @@ class SimPool(Pool):
 
     def _shrink(self, address: int) -> None:
         self.freed(address)
-        self.substrate.arena.give_back(address)
+        self._arena.give_back(address)
 
 
 class _Lease:
@@ -153,13 +152,3 @@ def _storages(values: Any) -> set[int]:
     found: set[int] = set()
     tree_map_only(torch.Tensor, lambda tensor: found.add(tensor.untyped_storage().data_ptr()), values)
     return found
-
-
-class _At:
-    def __init__(self, address: int, nbytes: int) -> None:
-        self.__array_interface__ = {"data": (address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
-
-
-def tensor_at(address: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-    """A view of `count` elements at an address of this process; whoever asks keeps the memory alive."""
-    return torch.from_numpy(np.asarray(_At(address, count * dtype.itemsize))).view(dtype)

@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 
-from harness.substrate.nccl.fault import words
+from harness.substrate.nccl.fault import describe
 
 HINTS = """\
 CUDA error: an illegal memory access was encountered
@@ -52,33 +52,33 @@ FROM = r" from comm_window_register \(test_fault\.py:\d+\)"
 
 
 def test_an_nccl_error_is_told_by_its_name_and_call() -> None:
-    assert re.fullmatch("ncclInvalidArgument" + FROM, words(raised(NCCLError(4))))
+    assert re.fullmatch("ncclInvalidArgument" + FROM, describe(raised(NCCLError(4))))
 
 
 def test_an_nccl_error_is_told_with_what_nccl_said_of_it() -> None:
-    said = words(raised(NCCLError(5)), "window of size 0\nand a hint")
+    said = describe(raised(NCCLError(5)), "window of size 0\nand a hint")
     assert re.fullmatch(r"ncclInvalidUsage \(window of size 0\)" + FROM, said)
 
 
 def test_an_nccl_error_of_a_later_version_is_told_by_its_number() -> None:
-    assert words(NCCLError(42)) == "ncclResult_t 42"
+    assert describe(NCCLError(42)) == "ncclResult_t 42"
 
 
 def test_a_cuda_error_is_told_by_its_name_without_the_hints() -> None:
-    said = words(raised(cuda_error(HINTS)))
+    said = describe(raised(cuda_error(HINTS)))
     assert re.fullmatch(r"cudaErrorIllegalAddress \(an illegal memory access was encountered\)" + FROM, said)
 
 
 def test_a_cuda_error_without_a_hint_is_told_by_its_number() -> None:
-    assert words(cuda_error("CUDA error: unspecified launch failure", 719)) == (
+    assert describe(cuda_error("CUDA error: unspecified launch failure", 719)) == (
         "cudaErrorLaunchFailure (unspecified launch failure)"
     )
 
 
 @pytest.mark.parametrize("code", [None, 12345])
-def test_a_cuda_error_that_cannot_be_named_keeps_its_words(code: int | None) -> None:
-    assert words(cuda_error("CUDA error: something new", code)) == "AcceleratorError (something new)"
+def test_a_cuda_error_that_cannot_be_named_keeps_its_describe(code: int | None) -> None:
+    assert describe(cuda_error("CUDA error: something new", code)) == "AcceleratorError (something new)"
 
 
 def test_a_long_text_is_cut() -> None:
-    assert len(words(NCCLError(3), "x" * 5000)) < 200
+    assert len(describe(NCCLError(3), "x" * 5000)) < 200

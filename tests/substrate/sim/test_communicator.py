@@ -49,7 +49,7 @@ A, B, P = View("a"), View("b"), View("p")
 
 
 def communicator(rank: Rank, slot: int = 0, windows: bool = True) -> SimCommunicator:
-    return SimCommunicator(rank.substrate, (0,), 0, windows, slot)
+    return rank.communicator(SimCommunicator, slot, windows)
 
 
 def window(comm: SimCommunicator, start: int, end: int) -> Window:
@@ -148,7 +148,7 @@ def test_life_of_a_window_is_recorded(rank: Rank) -> None:
 
 def test_peers_are_addressed_by_the_offset_given_here(rank: Rank) -> None:
     comm = communicator(rank)
-    segment = Segment(0, "pool", rank.substrate.shared.base + 512, 4096)
+    segment = Segment(0, "pool", rank.memory.base + 512, 4096)
     whole = comm.register(segment)
     assert whole is not None
     assert comm.peer_pointers(whole, 24) == [segment.address + 24]

@@ -10,7 +10,8 @@ import torch
 
 from harness.ipc.memory import ARENA_BYTES
 from harness.substrate.pool import Pool
-from harness.substrate.sim.memory import Arena, tensor_at
+from harness.substrate.sim.device import tensor_at
+from harness.substrate.sim.memory import Arena
 from harness.trace.events import SegmentAllocated, SegmentDenied, SegmentFreed
 from tests.tools.one_rank import Rank
 
@@ -185,7 +186,7 @@ def test_pools_share_no_segment(rank: Rank) -> None:
 
 def test_block_freed_on_one_stream_is_not_given_to_another(rank: Rank) -> None:
     address = made_in(rank.pool(), lambda: torch.empty(5)).data_ptr()
-    with rank.substrate.stream(1):
+    with rank.substrate.device.stream(1):
         other = made_in(rank.pool(), lambda: torch.empty(5))
     same = made_in(rank.pool(), lambda: torch.empty(5))
     assert (other.data_ptr() != address, same.data_ptr()) == (True, address)
@@ -293,7 +294,7 @@ def test_pool_out_of_memory_serves_again_once_something_is_freed(rank: Rank) -> 
 
 
 def test_denied_segment_runs_out_of_memory_and_is_recorded(rank: Rank) -> None:
-    rank.substrate.denied = True
+    rank.substrate.denial.is_due = True
     with pytest.raises(torch.OutOfMemoryError, match="pool 'tp' was refused a segment of 2097152 bytes"):
         made_in(rank.pool("tp"), lambda: torch.empty(5))
     assert rank.facts == [SegmentDenied("tp", 2 * M)]
@@ -301,7 +302,7 @@ def test_denied_segment_runs_out_of_memory_and_is_recorded(rank: Rank) -> None:
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_allocation_after_a_denied_one_works(name: str, rank: Rank) -> None:
-    rank.substrate.denied = True
+    rank.substrate.denial.is_due = True
     with pytest.raises(torch.OutOfMemoryError):
         made_in(rank.pool(), FACTORIES[name])
     assert lies_in(rank.pool(), made_in(rank.pool(), FACTORIES[name]))
@@ -309,7 +310,7 @@ def test_allocation_after_a_denied_one_works(name: str, rank: Rank) -> None:
 
 def test_denial_waits_for_the_next_segment(rank: Rank) -> None:
     first = made_in(rank.pool(), lambda: torch.empty(5))
-    rank.substrate.denied = True
+    rank.substrate.denial.is_due = True
     second = made_in(rank.pool(), lambda: torch.empty(5))
     assert second.data_ptr() == first.data_ptr() + 512
     with pytest.raises(torch.OutOfMemoryError):
@@ -320,21 +321,21 @@ def test_denial_waits_for_the_next_segment(rank: Rank) -> None:
 
 
 def test_arena_gives_a_freed_address_first(rank: Rank) -> None:
-    arena = Arena(rank.substrate.shared, 0)
+    arena = Arena(rank.memory, 0)
     first, second = arena.take(2 * M), arena.take(2 * M)
     arena.give_back(first)
     assert (arena.take(2 * M), arena.take(2 * M)) == (first, second + 2 * M)
 
 
 def test_arena_passes_over_a_gap_that_is_too_small(rank: Rank) -> None:
-    arena = Arena(rank.substrate.shared, 0)
+    arena = Arena(rank.memory, 0)
     first, second = arena.take(2 * M), arena.take(2 * M)
     arena.give_back(first)
     assert (arena.take(4 * M), arena.take(2 * M)) == (second + 2 * M, first)
 
 
 def test_arena_joins_gaps_side_by_side(rank: Rank) -> None:
-    arena = Arena(rank.substrate.shared, 0)
+    arena = Arena(rank.memory, 0)
     first, second, _ = (arena.take(2 * M) for _ in range(3))
     arena.give_back(second)
     arena.give_back(first)
@@ -342,7 +343,7 @@ def test_arena_joins_gaps_side_by_side(rank: Rank) -> None:
 
 
 def test_pages_of_a_freed_segment_read_as_zero(rank: Rank) -> None:
-    arena = Arena(rank.substrate.shared, 0)
+    arena = Arena(rank.memory, 0)
     address = arena.take(2 * M)
     tensor_at(address, 8, torch.int32).fill_(7)
     arena.give_back(address)

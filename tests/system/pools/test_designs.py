@@ -23,9 +23,10 @@ from harness.system.context import ProcessGroup, RankContext
 from harness.system.pools.built_in import BUILT_IN
 from harness.system.pools.deferred import BITS, REFUSED, Deferred, GrowthDuringCapture, _digest, _disagreement
 from harness.trace.draw import Draw
-from harness.trace.events import Entered, Event, Exhausted, Placed, Ran, Registered, SegmentAllocated, Skipped
+from harness.trace.events import Entered, Exhausted, Placed, Ran, Registered, SegmentAllocated, Skipped
 from harness.world.world import World
 from tests.tools.deferred_on_ranks import BLOCK
+from tests.tools.one_rank import Rank
 from tests.tools.scenes import SQUARE, explicit, findings, rules, scenario
 
 SMALL = 256
@@ -536,30 +537,30 @@ class Windowless(SimCommunicator):
 
 
 @pytest.fixture
-def substrate() -> Iterator[SimSubstrate]:
+def alone() -> Iterator[Rank]:
     memory = SharedMemory.create(1)
-    alone = SimSubstrate(0, memory)
-    alone.begin([((0,),)], [0], {(0,): 0})
-    yield alone
+    rank = Rank(SimSubstrate(0, memory), memory)
+    rank.substrate.begin([((0,),)], [0], {(0,): 0})
+    yield rank
     memory.close()
 
 
-def test_deferred_takes_no_null_window_from_a_communicator_that_supports_windows(substrate: SimSubstrate) -> None:
-    substrate.communicators[0,] = Windowless(substrate, (0,), 0, True, 0)
-    policy = Deferred(RankContext(substrate, 1))
-    with pytest.raises(RuntimeError, match="gave a null window"), policy.use(ProcessGroup(substrate, "tp", (0,))):
+def test_deferred_takes_no_null_window_from_a_communicator_that_supports_windows(alone: Rank) -> None:
+    alone.substrate.communicators[0,] = alone.communicator(Windowless)
+    policy = Deferred(RankContext(alone.substrate, 1))
+    with pytest.raises(RuntimeError, match="gave a null window"), policy.use(ProcessGroup(alone.substrate, "tp", (0,))):
         torch.empty(BLOCK)
 
 
-def test_deferred_enters_no_collective_where_it_is_refused_memory_during_capture(substrate: SimSubstrate) -> None:
-    facts: list[Event] = []
-    policy = Deferred(RankContext(substrate, 1))
-    substrate.record, substrate.denied = facts.append, True
-    everyone = ProcessGroup(substrate, "tp", (0,))
+def test_deferred_enters_no_collective_where_it_is_refused_memory_during_capture(alone: Rank) -> None:
+    policy = Deferred(RankContext(alone.substrate, 1))
+    alone.substrate.recorder.start(alone.facts.append)
+    alone.substrate.denial.is_due = True
+    everyone = ProcessGroup(alone.substrate, "tp", (0,))
     with (
-        substrate.capture(),
+        alone.substrate.device.capture(),
         pytest.raises((torch.OutOfMemoryError, GrowthDuringCapture)),
         policy.use(everyone),
     ):
         torch.empty(BLOCK)
-    assert [event.call for event in facts if isinstance(event, Entered)] == []
+    assert [event.call for event in alone.facts if isinstance(event, Entered)] == []

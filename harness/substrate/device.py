@@ -1,0 +1,75 @@
+"""The device that a rank computes on: a GPU, or its simulation.
+
+Invariant: work runs in the order in which this rank enqueues it on a stream. All methods are local.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+
+
+class Graph(Protocol):
+    """Captured work."""
+
+    def replay(self) -> None:
+        """Run the work again, on the same addresses."""
+
+
+class Device(ABC):
+    """One rank's device, the same in every draw."""
+
+    torch_device: torch.device
+    """The device as PyTorch names it."""
+    has_barrier: bool
+    """Whether a kernel may wait for a kernel of another rank: those of different ranks run side by side."""
+
+    @abstractmethod
+    def stream(self, index: int) -> AbstractContextManager[None]:
+        """Make stream `index` this thread's current stream."""
+
+    @abstractmethod
+    def record_stream(self, tensor: torch.Tensor) -> None:
+        """Tell the allocator that the current stream uses a tensor that was allocated on another one.
+
+        The block returns to the stream that it was allocated on. The allocator gives it out again only after the
+        current stream has done what was enqueued on it until then.
+        """
+
+    @abstractmethod
+    def capture(self) -> AbstractContextManager[Graph]:
+        """Record what this thread enqueues, and do not run it. `replay` is collective if the recorded work is.
+
+        Captured work keeps addresses and no tensors, so the allocator may give their blocks away.
+        """
+
+    @property
+    @abstractmethod
+    def is_capturing(self) -> bool:
+        """Whether this thread's work is being captured."""
+
+    @abstractmethod
+    def view(self, address: int, size: int) -> torch.Tensor:
+        """uint8[size] over memory that this process can reach: its own, or a peer's by its pointer."""
+
+    @abstractmethod
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do a piece of device work in its turn: now, or at every replay while a capture is under way.
+
+        `work` may keep addresses, and no tensor of a buffer.
+        """
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the device has done what this rank asked of it."""
+
+    def reclaim(self) -> None:
+        """Return the blocks that other streams used and that no tensor holds, on every rank at the same step.
+
+        An engine leaves that to time, so its ranks may differ in which blocks are free.
+        """
+        self.synchronize()

@@ -1,0 +1,76 @@
+"""The GPU that a rank computes on, through PyTorch.
+
+Invariant: making the device makes this process's CUDA context on that GPU, and on no other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from harness.substrate.device import Device, Graph
+
+
+class NcclDevice(Device):
+    """The GPU number `gpu` of this process."""
+
+    def __init__(self, gpu: int) -> None:
+        torch.cuda.set_device(gpu)
+        torch.empty(1, device="cuda")
+        self.torch_device = torch.device("cuda", gpu)
+        # Ranks that share a GPU need MPS to run side by side, and a kernel that spins then takes 4 to 7 ms.
+        self.has_barrier = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1"
+        self._streams: dict[int, torch.cuda.Stream] = {}
+
+    @contextmanager
+    def stream(self, index: int) -> Iterator[None]:
+        if index not in self._streams:
+            own = torch.cuda.Stream if index else torch.cuda.default_stream
+            self._streams[index] = own()
+        with torch.cuda.stream(self._streams[index]):
+            yield
+
+    def record_stream(self, tensor: torch.Tensor) -> None:
+        tensor.record_stream(torch.cuda.current_stream())
+
+    @contextmanager
+    def capture(self) -> Iterator[Graph]:
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        # CUDA captures no work of the default stream; without a stream PyTorch takes one of its own.
+        stream = None if current == torch.cuda.default_stream() else current
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            yield graph
+
+    @property
+    def is_capturing(self) -> bool:
+        return bool(torch.cuda.is_current_stream_capturing())
+
+    def reclaim(self) -> None:
+        self.synchronize()
+        # PyTorch returns blocks that other streams used at a later allocation, and at none inside `use_mem_pool`.
+        torch.empty(1, device=self.torch_device)
+
+    def view(self, address: int, size: int) -> torch.Tensor:
+        return tensor_at(address, size)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        work()  # on the current stream, which captures or runs
+
+    def synchronize(self) -> None:
+        if not self.is_capturing:  # CUDA allows no synchronization of the device during a capture
+            torch.cuda.synchronize()
+
+
+class _Raw:
+    """Device memory that PyTorch wraps without a copy."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
+def tensor_at(address: int, size: int) -> torch.Tensor:
+    """uint8[size] over device memory that this process can reach. The caller keeps the memory alive."""
+    return torch.as_tensor(_Raw(address, size), device="cuda")
