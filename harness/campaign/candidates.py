@@ -12,10 +12,11 @@ from itertools import product
 import msgspec
 
 from harness.errors import UsageError
+from harness.scenario.bases import counts_in
 from harness.scenario.layout import DEGREES
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Ballast, Capture, Deny, ReduceScatter, Step, Straggle, counts_in
+from harness.scenario.steps import AllGather, Allocate, Ballast, Capture, Deny, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Placement, Topology
 
 
@@ -42,7 +43,7 @@ def fewer_steps(scenario: Scenario) -> Iterator[Scenario]:
     time; the end of the program before its start."""
     everyone = range(len(scenario.steps))
     for name in scenario.families:
-        others = [index for index in everyone if getattr(scenario.steps[index], "family", name) != name]
+        others = [index for index in everyone if scenario.steps[index].family not in (None, name)]
         yield from _valid(scenario, scenario.topology, _without(scenario.steps, others))
     for kind in dict.fromkeys(type(step) for step in scenario.steps):
         alike = [index for index in everyone if type(scenario.steps[index]) is kind]
@@ -56,19 +57,14 @@ def fewer_steps(scenario: Scenario) -> Iterator[Scenario]:
 
 def _without(steps: tuple[Step, ...], dropped: Collection[int]) -> tuple[Step, ...]:
     """The other steps; with an allocation go those that use its buffer, with a capture those on its graph."""
-    lost = [step for index, step in enumerate(steps) if index in dropped]
-    gone = {step.buffer for step in lost if isinstance(step, Allocate | Ballast)}
-    graphs = {step.graph for step in lost if isinstance(step, Capture)}
+    left_out = [step for index, step in enumerate(steps) if index in dropped]
+    gone = {step.allocates for step in left_out}
+    graphs = {step.graph for step in left_out if isinstance(step, Capture)}
     return tuple(
         step
         for index, step in enumerate(steps)
-        if index not in dropped and not gone & _buffers(step) and getattr(step, "graph", None) not in graphs
+        if index not in dropped and not gone & step.buffers and step.graph not in graphs
     )
-
-
-def _buffers(step: Step) -> set[str]:
-    views = (getattr(step, name, None) for name in ("source", "output"))
-    return {getattr(step, "buffer", "")} | {view.buffer for view in views if isinstance(view, View)}
 
 
 def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
@@ -146,18 +142,14 @@ def _layout(like: Topology, widths: Mapping[str, int], world: int, nodes: int) -
 
 def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
     """The step for fewer ranks: sizes given for each are those of the ranks kept, and ranks wrap around."""
-    changes: dict[str, object] = {}
-    for name in ("elements", "count"):
-        value = getattr(step, name, None)
-        if value is not None:
-            changes[name] = _pick(value, kept)
-    for name in ("source", "output"):
-        view = getattr(step, name, None)
-        if isinstance(view, View):
-            changes[name] = View(view.buffer, _pick(view.offset, kept))
-    if hasattr(step, "rank"):
+    fields = msgspec.structs.asdict(step)
+    changes: dict[str, object] = {name: _pick(fields[name], kept) for name in step.per_rank}
+    for name, value in fields.items():
+        if isinstance(value, View):
+            changes[name] = View(value.buffer, _pick(value.offset, kept))
+    if step.rank is not None:
         changes["rank"] = step.rank % len(kept)
-    return msgspec.structs.replace(step, **changes) if changes else step
+    return msgspec.structs.replace(step, **changes)
 
 
 def _pick(value: Elements, kept: Sequence[int]) -> Elements:
@@ -186,7 +178,8 @@ def plainer(scenario: Scenario) -> Iterator[Scenario]:
 
 def _with(step: Step, changes: Mapping[str, object]) -> Step:
     """The step with those of the changes that it has a place for."""
-    return msgspec.structs.replace(step, **{name: value for name, value in changes.items() if hasattr(step, name)})
+    fields = step.__struct_fields__
+    return msgspec.structs.replace(step, **{name: value for name, value in changes.items() if name in fields})
 
 
 def _replaced(scenario: Scenario, index: int, step: Step) -> Iterator[Scenario]:
@@ -226,7 +219,7 @@ def _plain_steps(step: Step) -> Iterator[Step]:
     if step.part is not None and step.part.offset != 0:
         yield msgspec.structs.replace(step, **{part: View(step.part.buffer)})
     for name, value in plain.items():
-        if hasattr(step, name):
+        if name in step.__struct_fields__:
             yield msgspec.structs.replace(step, **{name: value})
     yield from (msgspec.structs.replace(step, count=count) for count in _fewer(step.count))
 

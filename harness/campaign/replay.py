@@ -8,8 +8,9 @@ import msgspec
 
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
+from harness.scenario.bases import Via, is_uneven
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, ReduceScatter, Step, Via, is_uneven
+from harness.scenario.steps import AllGather, ReduceScatter, Step
 from harness.scenario.system import Sites
 from harness.scenario.topology import Topology
 from harness.world.world import World

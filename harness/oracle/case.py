@@ -8,7 +8,7 @@ from functools import cached_property
 
 from harness.oracle.history import History, Sight, Use, WindowLife, group_name, read
 from harness.scenario.layout import Group
-from harness.scenario.steps import AllGather, Collective, ReduceScatter
+from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
 from harness.trace.events import Exhausted
 from harness.trace.trace import TEARDOWN
@@ -35,18 +35,16 @@ class Case:
     def step(self, index: int) -> Collective:
         """The collective at a step."""
         step = self.scenario.steps[index]
-        assert isinstance(step, AllGather | ReduceScatter)
+        assert isinstance(step, Collective)
         return step
 
     def peer_addressed(self, use: Use) -> Sight:
         """The operand through which ranks reach each other: all-gather's output, reduce-scatter's source."""
-        return use.output if isinstance(self.step(use.step), AllGather) else use.source
+        return use.output if self.operand_role(use) == "output" else use.source
 
     def meant_for(self, use: Use) -> bool:
         """Whether the peer-addressed operand was allocated to lie in a window."""
-        name = self.peer_addressed(use).operand.buffer
-        step = next(s for s in self.scenario.steps if getattr(s, "buffer", None) == name and s.kind != "release")
-        return getattr(step, "role", "window") == "window"
+        return self.scenario.allocations[self.peer_addressed(use).operand.buffer].role == "window"
 
     def name(self, group: Group) -> str:
         """Such as `tp[0,1]`: a group by the first family that the program names, of those that have it, or by the
@@ -69,7 +67,8 @@ class Case:
         return f"{self.at_step(use.step)} on {named}{'' if also == named else f' (the same group as {also})'}"
 
     def operand_role(self, use: Use) -> str:
-        return "output" if isinstance(self.step(use.step), AllGather) else "source"
+        """Which operand that is: `output` or `source`."""
+        return self.step(use.step).whole_operand
 
     def window(self, window: WindowLife) -> str:
         """Which registration a window is."""

@@ -22,7 +22,7 @@ from harness.oracle.findings import (
     WrongOwner,
 )
 from harness.oracle.history import Sight, Use, WindowLife
-from harness.scenario.steps import is_uneven
+from harness.scenario.bases import is_uneven
 
 
 def judge(case: Case) -> Iterator[Finding]:

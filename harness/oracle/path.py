@@ -11,7 +11,7 @@ from harness.oracle.case import Case
 from harness.oracle.findings import Finding, SlowPath
 from harness.oracle.history import Use
 from harness.oracle.ownership import owned
-from harness.scenario.steps import AllGather, is_uneven
+from harness.scenario.bases import is_uneven
 
 REDUCIBLE = ("float32", "float16", "bfloat16")
 
@@ -45,10 +45,9 @@ def _ineligible(case: Case, use: Use) -> str:
         return "a call of unequal sizes"
     if not use.comm.has_windows:
         return "a communicator without window support"
-    if isinstance(step, AllGather):
+    if step.op is None:  # it moves bytes, whatever their type
         return ""
-    name = step.source.buffer
-    dtype = next(getattr(s, "dtype", "uint8") for s in case.scenario.steps if getattr(s, "buffer", None) == name)
+    dtype = case.scenario.allocations[step.whole.buffer].dtype
     if step.op not in ("sum", "avg"):
         return f"a reduce-scatter with op {step.op}"
     return "" if dtype in REDUCIBLE else f"a reduce-scatter of {dtype}"

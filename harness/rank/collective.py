@@ -16,8 +16,9 @@ from harness.rank import cross_checks, values
 from harness.rank.buffers import Buffer, Canary
 from harness.rank.exact import Exchange
 from harness.rank.graphs import CapturedCall
+from harness.scenario.bases import is_uneven
 from harness.scenario.operands import View, at
-from harness.scenario.steps import AllGather, Collective, is_uneven
+from harness.scenario.steps import AllGather, Collective
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.substrate.communicator import NotOwned

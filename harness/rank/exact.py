@@ -8,8 +8,9 @@ from itertools import accumulate
 import torch
 
 from harness.rank import values
+from harness.scenario.bases import counts_in
 from harness.scenario.layout import Group
-from harness.scenario.steps import AllGather, Collective, counts_in
+from harness.scenario.steps import AllGather, Collective
 from harness.substrate.bits import bits
 from harness.trace import events as trace
 

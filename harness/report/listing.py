@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Step
 from harness.scenario.system import KERNELS
 from harness.scenario.topology import Topology
 
@@ -33,12 +37,11 @@ def layout(topology: Topology) -> str:
     return f"{topology.convention} {degrees}"
 
 
-def _step(step: object) -> str:
+def _step(step: Step) -> str:
     fields = []
-    for name in step.__struct_fields__:  # type: ignore[attr-defined]
-        value = getattr(step, name)
+    for name, value in msgspec.structs.asdict(step).items():
         if value is None or value is False or (name == "stream" and value == 0):
             continue
-        shown = f"{value.buffer}+{value.offset}" if hasattr(value, "offset") else value
+        shown = f"{value.buffer}+{value.offset}" if isinstance(value, View) else value
         fields.append(f"{name}={shown}")
-    return f"{step.kind} {' '.join(fields)}"  # type: ignore[attr-defined]
+    return f"{step.kind} {' '.join(fields)}"

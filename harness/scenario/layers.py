@@ -16,8 +16,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
+from harness.scenario.bases import Via
 from harness.scenario.operands import DType, Elements, View, at
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Steady, Step, Via
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Steady, Step
 from harness.scenario.topology import Topology
 
 FAMILIES = ("tp", "attn_tp", "attn_cp")

@@ -11,7 +11,7 @@ from functools import cached_property
 import msgspec
 
 from harness.scenario.layout import Group
-from harness.scenario.steps import AllGather, Allocate, Ballast, ProgramError, Recreate, ReduceScatter, Step
+from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 
@@ -47,8 +47,13 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     @cached_property
     def families(self) -> tuple[str, ...]:
         """The families whose communicators a draw needs: those that steps or sites name, in the order of first use."""
-        named = [step.family for step in self.steps if isinstance(step, FAMILY_STEPS)]
+        named = [step.family for step in self.steps if step.family is not None]
         return tuple(dict.fromkeys([*named, IMPLICIT] if self.system.sites == "implicit" else named))
+
+    @cached_property
+    def allocations(self) -> dict[str, Allocation]:
+        """The step that makes each buffer, by the buffer's name."""
+        return {step.buffer: step for step in self.steps if isinstance(step, Allocate | Ballast)}
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -57,7 +62,4 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
 
 IMPLICIT = "tp"
-"""The family that a buffer site names when it is not told one."""
-
-
-FAMILY_STEPS = Allocate | AllGather | ReduceScatter | Ballast | Recreate
+"""The family that implicit buffer sites name, whatever they are asked for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from harness.scenario.bases import counts_in, is_uneven
 from harness.scenario.layout import Group, Partition
 from harness.scenario.operands import GUARD, ITEMSIZE, Elements, View, at
 from harness.scenario.steps import (
@@ -30,8 +31,6 @@ from harness.scenario.steps import (
     Step,
     Straggle,
     Trim,
-    counts_in,
-    is_uneven,
 )
 from harness.scenario.topology import Topology
 
@@ -112,10 +111,9 @@ class _State:
             raise _Refused(str(error)) from None
         if self._capturing is not None and not isinstance(step, CAPTURED):
             raise _Refused(f"graph {self.open!r} is being captured, which allows only {_KINDS}")
-        family = getattr(step, "family", None)
-        if family is not None and family not in self.topology.families:
-            raise _Refused(f"family {family!r} is not one of {', '.join(self.topology.families)}")
-        self._stream(getattr(step, "stream", 0))
+        if step.family is not None and step.family not in self.topology.families:
+            raise _Refused(f"family {step.family!r} is not one of {', '.join(self.topology.families)}")
+        self._stream(step.stream)
         match step:
             case Allocate():
                 self._allocate(step)

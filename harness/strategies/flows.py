@@ -9,10 +9,10 @@ from typing import Literal, get_args
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.scenario.bases import Via as StepVia
 from harness.scenario.layers import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
 from harness.scenario.operands import DType
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Via as StepVia
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.programs import Via

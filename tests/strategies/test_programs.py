@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.scenario.bases import Op
 from harness.scenario.hazards import hazards
 from harness.scenario.operands import GUARD, ITEMSIZE, View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Collective, Op, Recreate, ReduceScatter, Step
+from harness.scenario.steps import AllGather, Allocate, Collective, Recreate, ReduceScatter, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.scenario.validity import check
