@@ -1,17 +1,145 @@
-"""What a rank is told when it is born."""
+"""What parent, zygote and ranks send each other: a class for each message, frozen, matched by its class.
+
+Invariant: a `Request` of the parent is answered with one `Reply`; only `Ready` comes by itself. To a rank messages go
+pickled, as arguments and results of calls may be anything; to a zygote as packets (`harness.ipc.packets`).
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from harness.scenario.layout import Group
 
-class Options(msgspec.Struct, frozen=True):
-    """A rank's place in the world. `parent` is the process whose death it must not survive."""
+
+class RankConfig(msgspec.Struct, frozen=True):
+    """A rank's place in the world, and what it stands on there."""
 
     rank: int
     processes: int
     substrate: str
     gpu: int | None
-    environment: dict[str, str]
-    parent: int
+    environment: dict[str, str] = {}
+    """What differs between ranks; the rest is the zygote's."""
     evidence: tuple[str, ...] = ()
+
+
+# parent to rank
+
+
+class Join(msgspec.Struct, frozen=True):
+    """Come together with all ranks at the meeting place that `token` names."""
+
+    token: bytes
+
+
+class WorldSize(msgspec.Struct, frozen=True):
+    """Prepare for draws of the first `size` ranks."""
+
+    size: int
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Run a draw. The scenario is encoded once for all ranks; `slots` has the row of counters of each of its groups."""
+
+    scenario: bytes
+    slots: dict[Group, int]
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Call `package.module:function(substrate, slots, *arguments)`."""
+
+    function: str
+    slots: dict[Group, int]
+    arguments: tuple[Any, ...] = ()
+
+
+Request = Join | WorldSize | Run | Call
+
+
+# rank to parent
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The rank stands. `description` has versions and features of its substrate."""
+
+    description: dict[str, Any]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The request is carried out."""
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """The result of a call."""
+
+    value: Any
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """The system under test raised: `where` is its part, `pool` or `collectives`."""
+
+    where: str
+    error: str
+    traceback: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The request is wrong."""
+
+    error: str
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """The device or NCCL failed, so that this rank can go on no more."""
+
+    error: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """Anything else went wrong in the rank."""
+
+    error: str
+    traceback: str
+
+
+Reply = Ready | Done | Returned | Raised | Refused | Broken | Failed
+
+
+# parent to zygote, one line for each world
+
+
+class Serve(msgspec.Struct, frozen=True, tag=True):
+    """Serve one more world. Two descriptors: its line, and its memory."""
+
+
+class Fork(msgspec.Struct, frozen=True, tag=True):
+    """Fork a rank. Four descriptors: its connection, its lifeline, stdout, stderr."""
+
+    config: RankConfig
+
+
+class Kill(msgspec.Struct, frozen=True, tag=True):
+    """Kill and reap ranks of this world."""
+
+    pids: tuple[int, ...]
+
+
+# zygote to parent
+
+
+class Serving(msgspec.Struct, frozen=True, tag=True):
+    """Imports are done, and the world is served."""
+
+
+class Forked(msgspec.Struct, frozen=True, tag=True):
+    """A rank's process."""
+
+    pid: int
+
+
+class Killed(msgspec.Struct, frozen=True, tag=True):
+    """Wait status by pid. A rank that was dead already keeps the status it died with."""
+
+    statuses: dict[int, int]

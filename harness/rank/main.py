@@ -16,18 +16,18 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any
 
 from harness.ipc.memory import SharedMemory
-from harness.ipc.messages import Options
+from harness.ipc.messages import RankConfig, Ready, Request
 
 PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent thread dies, and check that it has not already."""
+    # PR_SET_PDEATHSIG fires with the thread that forked, not its process (prctl(2)); a zygote has one thread
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # it died before the call, and the signal will not come
         os._exit(1)
 
 
@@ -42,17 +42,17 @@ def hold_lifeline(fd: int) -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def main(options: Options, connection: Connection, lifeline: int, memory: int) -> None:
-    """Serve draws until the parent closes the connection. Never returns."""
-    die_with_parent(options.parent)
+def main(config: RankConfig, connection: Connection, lifeline: int, memory: int, parent: int) -> None:
+    """Serve draws until the parent closes the connection. `parent` forked this process. Never returns."""
+    die_with_parent(parent)
     hold_lifeline(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=False)
-    os.environ.update(options.environment)
+    os.environ.update(config.environment)
     status = 0
     try:
-        _serve(options, connection, memory)
+        _serve(config, connection, memory)
     except EOFError:
         pass
     except BaseException:
@@ -63,15 +63,16 @@ def main(options: Options, connection: Connection, lifeline: int, memory: int) -
     os._exit(status)
 
 
-def _serve(options: Options, connection: Connection, memory: int) -> None:
+def _serve(config: RankConfig, connection: Connection, memory: int) -> None:
     import torch  # noqa: PLC0415  (already loaded by the zygote)
 
-    from harness.rank.server import Server  # noqa: PLC0415
+    from harness.rank.server import Server, make_substrate  # noqa: PLC0415
 
     torch.set_num_threads(1)
     gc.disable()  # see harness.rank.executor
-    server = Server(options, SharedMemory(memory, options.processes))
-    connection.send(("ready", server.describe()))
+    shared = SharedMemory(memory, config.processes)
+    server = Server(config.rank, shared, make_substrate(config, shared))
+    connection.send(Ready(server.describe()))
     while True:
-        message: tuple[Any, ...] = connection.recv()
-        connection.send(server.answer(message))
+        request: Request = connection.recv()
+        connection.send(server.answer(request))

@@ -1,4 +1,4 @@
-"""A rank's answers to the parent's messages: join the world, run a draw, call a function.
+"""A rank's answers to the parent's requests: join the world, run a draw, call a function.
 
 Invariant: whatever a draw does, the rank answers with a message or its process is gone; what it saw
 is in its journal either way.
@@ -13,7 +13,21 @@ import msgspec
 
 from harness.errors import UsageError
 from harness.ipc.memory import CLOSING, SharedMemory
-from harness.ipc.messages import Options
+from harness.ipc.messages import (
+    Broken,
+    Call,
+    Done,
+    Failed,
+    Join,
+    Raised,
+    RankConfig,
+    Refused,
+    Reply,
+    Request,
+    Returned,
+    Run,
+    WorldSize,
+)
 from harness.ipc.rendezvous import Rendezvous
 from harness.rank.executor import Executor
 from harness.scenario.layout import Group
@@ -30,44 +44,41 @@ from harness.trace.trace import TEARDOWN
 class Server:
     """One rank's substrate and journal, kept from draw to draw."""
 
-    def __init__(self, options: Options, shared: SharedMemory) -> None:
-        self._shared, self._rank = shared, options.rank
-        self._journal = shared.journal(options.rank)
-        self._substrate = make_substrate(options, shared)
+    def __init__(self, rank: int, shared: SharedMemory, substrate: Substrate) -> None:
+        self._shared, self._rank, self._substrate = shared, rank, substrate
+        self._journal = shared.journal(rank)
 
     def describe(self) -> dict[str, Any]:
-        """What the parent should know of this rank: the substrate's versions and its contribution to joining."""
+        """Versions and features of the substrate, and this rank's part in coming together."""
         return self._substrate.describe()
 
-    def answer(self, message: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Carry out one message and say how it went."""
+    def answer(self, request: Request) -> Reply:
+        """Carry out one request, and answer how that ended."""
         try:
-            return self._carry_out(message)
+            return self._carry_out(request)
         except SystemRaised as raised:
             self._journal.append(trace.Raised(raised.where, str(raised)))
             if fault := self._substrate.fault(raised.__cause__):
-                return "broken", f"failed with {fault}"
-            return "raised", raised.where, str(raised), traceback.format_exc()
+                return Broken(f"failed with {fault}")
+            return Raised(raised.where, str(raised), traceback.format_exc())
         except UsageError as error:
-            return "refused", str(error)
+            return Refused(str(error))
         except Exception as error:
             if fault := self._substrate.fault(error):
-                return "broken", f"failed with {fault}"
-            return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+                return Broken(f"failed with {fault}")
+            return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
 
-    def _carry_out(self, message: tuple[Any, ...]) -> tuple[Any, ...]:
-        match message:
-            case ("join", token):
+    def _carry_out(self, request: Request) -> Reply:
+        match request:
+            case Join(token):
                 self._substrate.join(token)
-            case ("world", size):
+            case WorldSize(size):
                 self._substrate.world(size)
-            case ("run", data, slots):
-                self._run(msgspec.msgpack.decode(data, type=Scenario), slots)
-            case ("call", name, slots, arguments):
-                return "returned", load_attribute("function", name, ())(self._substrate, slots, *arguments)
-            case _:
-                raise RuntimeError(f"rank {self._rank} does not know the message {message!r}")
-        return ("done",)
+            case Run(scenario, slots):
+                self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots)
+            case Call(function, slots, arguments):
+                return Returned(load_attribute("function", function, ())(self._substrate, slots, *arguments))
+        return Done()
 
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:
         substrate, topology = self._substrate, scenario.topology
@@ -89,14 +100,14 @@ class Server:
         self._journal.append(trace.Finished())
 
 
-def make_substrate(options: Options, shared: SharedMemory) -> Substrate:
-    """The substrate a rank was told to stand on."""
-    evidence = frozenset(options.evidence)
-    if options.substrate == "sim":
+def make_substrate(config: RankConfig, shared: SharedMemory) -> Substrate:
+    """The substrate that a rank is to stand on."""
+    evidence = frozenset(config.evidence)
+    if config.substrate == "sim":
         from harness.substrate.sim.substrate import SimSubstrate  # noqa: PLC0415
 
-        return SimSubstrate(options.rank, shared, evidence)
+        return SimSubstrate(config.rank, shared, evidence)
     from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: PLC0415
 
-    assert options.gpu is not None
-    return NcclSubstrate(options.rank, options.processes, options.gpu, shared, evidence)
+    assert config.gpu is not None
+    return NcclSubstrate(config.rank, config.processes, config.gpu, shared, evidence)

@@ -4,8 +4,8 @@ Invariant: it is single-threaded when it forks, holds no GPU state, and dies wit
 ranks die with it. Spawning eight ranks as fresh interpreters takes 16 s on 2 cores (torch and triton
 are imported eight times); forking them from one that has imported both takes a fraction of one.
 
-Messages (pickled, over a Unix socket): ("fork", options) with four descriptors in `multiprocessing`
-order (connection, lifeline, stdout, stderr) -> pid; ("kill", pids) -> {pid: wait status}.
+It serves several worlds. Each has a line of its own, which comes through the door together with the world's memory.
+A line that closes ends the ranks of its world and of no other.
 """
 
 from __future__ import annotations
@@ -14,75 +14,130 @@ import gc
 import importlib
 import os
 import signal
+import socket
 import sys
-from multiprocessing import reduction
-from multiprocessing.connection import Connection
+from collections.abc import Collection
+from multiprocessing.connection import Connection, wait
 
 import msgspec
 
-from harness.ipc.messages import Options
+from harness.ipc import packets
+from harness.ipc.messages import Fork, Forked, Kill, Killed, RankConfig, Serve, Serving
 from harness.rank.main import die_with_parent, main
 
 PRELOAD = ("torch", "triton", "triton.language", "harness.rank.server", "harness.substrate.sim.substrate")
+_serve: msgspec.msgpack.Decoder[Serve] = msgspec.msgpack.Decoder(Serve)
+_request: msgspec.msgpack.Decoder[Fork | Kill] = msgspec.msgpack.Decoder(Fork | Kill)
 
 
-def serve(connection: Connection, memory: int) -> None:
-    """Fork and reap until the parent closes the connection."""
-    children: set[int] = set()
-    while True:
+class ServedWorld:
+    """One world as its zygote sees it: its line, its memory, and its ranks."""
+
+    def __init__(self, line: socket.socket, memory: int) -> None:
+        self.line, self.memory = line, memory
+        self.ranks: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        self.line.close()
+        os.close(self.memory)
+
+
+class Zygote:
+    """Forks and reaps for every world whose line is open."""
+
+    def __init__(self, door: socket.socket) -> None:
+        self._door = door
+        self._worlds: dict[socket.socket, ServedWorld] = {}
+
+    def serve(self) -> None:
+        """Serve until the parent closes the door; then every rank is killed."""
+        while self._door.fileno() >= 0:
+            ready = wait([self._door, *self._worlds])
+            for line in self._worlds.keys() & {*ready}:
+                self._answer(self._worlds[line])
+            if self._door in ready:
+                self._open()
+
+    def _open(self) -> None:
+        """Take in one more world, or leave where the parent has gone."""
         try:
-            message = connection.recv()
+            _, (line, memory) = packets.receive(self._door, _serve)
         except EOFError:
-            _kill(children)
+            for world in [*self._worlds.values()]:
+                self._end(world)
+            self._door.close()
             return
-        match message:
-            case ("fork", options):
-                pid = _fork(connection, options, memory)
-                children.add(pid)
-                connection.send(pid)
-            case ("kill", pids):
-                connection.send(_kill({*pids} & children))
-                children -= {*pids}
+        world = ServedWorld(socket.socket(fileno=line), memory)
+        self._worlds[world.line] = world
+        self._reply(world, Serving())
 
+    def _answer(self, world: ServedWorld) -> None:
+        """Carry out the next request of a world, or end it where its line has closed."""
+        try:
+            request, descriptors = packets.receive(world.line, _request)
+        except EOFError:
+            self._end(world)
+            return
+        match request:
+            case Fork(config):
+                self._reply(world, Forked(self._fork(world, config, descriptors)))
+            case Kill(pids):
+                killed = world.ranks & {*pids}
+                world.ranks -= killed
+                self._reply(world, Killed(kill(killed)))
 
-def _fork(connection: Connection, options: Options, memory: int) -> int:
-    descriptors = [reduction.recv_handle(connection) for _ in range(4)]
-    parent = os.getpid()
-    pid = os.fork()
-    if pid:
+    def _reply(self, world: ServedWorld, message: msgspec.Struct) -> None:
+        try:
+            packets.send(world.line, message)
+        except OSError:  # closed while it waited, as after Ctrl-C
+            self._end(world)
+
+    def _end(self, world: ServedWorld) -> None:
+        """Kill the ranks of a world and forget it."""
+        del self._worlds[world.line]
+        kill(world.ranks)
+        world.close()
+
+    def _fork(self, world: ServedWorld, config: RankConfig, descriptors: list[int]) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_rank(world, config, descriptors, parent)
         for fd in descriptors:
             os.close(fd)
+        world.ranks.add(pid)
         return pid
-    end, lifeline, out, err = descriptors
-    connection.close()
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    main(msgspec.structs.replace(options, parent=parent), Connection(end), lifeline, memory)
-    return 0  # not reached: `main` ends the process
+
+    def _become_rank(self, world: ServedWorld, config: RankConfig, descriptors: list[int], parent: int) -> None:
+        """In the child: keep what is this rank's alone, and serve. Never returns."""
+        # a descriptor that a rank keeps holds another world's line open, and its memory with it
+        self._door.close()
+        for other in self._worlds.values():
+            other.line.close()
+            if other is not world:
+                os.close(other.memory)
+        end, lifeline, out, err = descriptors
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        main(config, Connection(end), lifeline, world.memory, parent)
 
 
-def _kill(pids: set[int]) -> dict[int, int]:
-    """Kill and reap; wait status of each (a rank that was dead already keeps the status it died with)."""
-    statuses: dict[int, int] = {}
+def kill(pids: Collection[int]) -> dict[int, int]:
+    """Kill and reap; wait status of each. A rank that was dead already keeps the status it died with."""
     for pid in pids:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if not done:
-            os.kill(pid, signal.SIGKILL)
-            _, status = os.waitpid(pid, 0)
-        statuses[pid] = status
-    return statuses
+        os.kill(pid, signal.SIGKILL)  # a pid is free for others only once it is reaped, and a zombie ignores signals
+    return {pid: os.waitpid(pid, 0)[1] for pid in pids}
 
 
 if __name__ == "__main__":
-    socket_fd, memory_fd, parent_pid = (int(word) for word in sys.argv[1:4])
+    door_fd, parent_pid = (int(word) for word in sys.argv[1:3])
     if parent_pid:
         die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in (*PRELOAD, *sys.argv[4:]):
+    for name in (*PRELOAD, *sys.argv[3:]):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # so that a rank's own collections need not walk through torch, and pages stay shared
-    end = Connection(socket_fd)
-    end.send("ready")
-    serve(end, memory_fd)
+    Zygote(socket.socket(fileno=door_fd)).serve()

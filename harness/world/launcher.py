@@ -1,178 +1,117 @@
-"""Starts and ends rank processes for the parent, through a zygote.
+"""Starts and ends the rank processes of one world, through its line to a zygote.
 
-Invariant: nothing outlives the parent. The zygote ends when its socket closes and, at the latest,
-with the parent's death signal; a rank ends with its lifeline or with the zygote. Output goes to
-anonymous files, so nothing is left on disk.
+Invariant: nothing outlives the parent, and no world touches the ranks of another. A rank ends with its lifeline, with
+the line of its world, or with the zygote. Output goes to anonymous files, so nothing is left on disk.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import psutil
+import msgspec
 
+from harness.clock import CLOCK, Clock
 from harness.errors import MachineError
-from harness.ipc.memory import SharedMemory
-from harness.ipc.messages import Options
+from harness.ipc import packets
+from harness.ipc.messages import Fork, Forked, Kill, Killed, RankConfig, Serving
+from harness.world.rank_process import RankProcess
+from harness.world.zygote import END_DEADLINE, SHARED, Zygote
 
-QUIET = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-}
-"""One thread each: the zygote must be single-threaded when it forks, and ranks share the cores. glibc
-raises its mmap threshold with every large block freed and then keeps such blocks; a fixed one does not."""
-TAIL = 4000
+GONE = "the process that ranks are forked from was ended from outside"
+_serving: msgspec.msgpack.Decoder[Serving] = msgspec.msgpack.Decoder(Serving)
+_forked: msgspec.msgpack.Decoder[Forked] = msgspec.msgpack.Decoder(Forked)
+_killed: msgspec.msgpack.Decoder[Killed] = msgspec.msgpack.Decoder(Killed)
 
 
-class RankProcess:
-    """A rank as the parent sees it: its connection, and what it printed."""
-
-    def __init__(self, pid: int, connection: Connection, lifeline: int, out: int, err: int, launcher: Launcher) -> None:
-        self.pid, self.connection, self.launcher = pid, connection, launcher
-        self._lifeline, self._out, self._err = lifeline, out, err
-
-    def send(self, message: tuple[Any, ...]) -> None:
-        """Send, if it is there. One that died between two draws is found, with its end, by whoever waits for it."""
-        with suppress(ConnectionError):
-            self.connection.send(message)
-
-    def is_dead(self, closed: bool) -> bool:
-        """Whether the process has ended; one whose connection has closed is given a moment to."""
-        for _ in range(20 if closed else 1):
-            try:
-                if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
-                    return True
-            except psutil.NoSuchProcess:
-                return True
-            time.sleep(0.01 if closed else 0)
-        return closed
-
-    def printed(self) -> str:
-        """The end of what the rank wrote to stdout and stderr, each under its name."""
-        parts = []
-        for name, fd in (("stdout", self._out), ("stderr", self._err)):
-            size = os.fstat(fd).st_size
-            text = os.pread(fd, TAIL, max(0, size - TAIL)).decode(errors="replace").strip()
-            if text:
-                parts.append(f"{name}:\n{text}")
-        return "\n".join(parts)
-
-    def ask_for_stack(self) -> int:
-        """Have the main thread write its Python stack to stderr, if it can. Returns where that will begin."""
-        start = os.fstat(self._err).st_size
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGUSR1)
-        return start
-
-    def written_since(self, start: int) -> str:
-        """What the rank wrote to stderr from there on."""
-        return os.pread(self._err, os.fstat(self._err).st_size - start, start).decode(errors="replace")
-
-    def forget_output(self) -> None:
-        """Drop what was printed, so that a talkative system under test does not fill the memory."""
-        for fd in (self._out, self._err):
-            os.ftruncate(fd, 0)
-
-    def close(self) -> None:
-        self.connection.close()
-        for fd in (self._lifeline, self._out, self._err):
-            os.close(fd)
+Answer = TypeVar("Answer")
 
 
 class Launcher:
-    """A zygote process and the ranks forked from it."""
+    """One world's line to a zygote, which `release` gives back. Where a method raises, it can only be closed: an answer
+    may still be on its way."""
 
-    def __init__(self, shared: SharedMemory, environment: dict[str, str], preload: tuple[str, ...] = ()) -> None:
-        mine, theirs = socket.socketpair()
-        death_signal = os.getpid() if threading.current_thread() is threading.main_thread() else 0
-        command = [sys.executable, "-m", "harness.rank.zygote", str(theirs.fileno()), str(shared.fd), str(death_signal)]
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
-            [*command, *preload],
-            pass_fds=(theirs.fileno(), shared.fd),
-            env={**os.environ, **QUIET, **environment, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        theirs.close()
-        self._connection = Connection(mine.detach())
+    def __init__(self, memory: int, zygote: Zygote, release: Callable[[Zygote], None], *, clock: Clock = CLOCK) -> None:
+        self._zygote, self._release, self._clock = zygote, release, clock
+        self._is_served = False
+        try:
+            self._line = zygote.connect(memory)
+        except BaseException:
+            release(zygote)
+            raise
+
+    @classmethod
+    def shared(cls, memory: int, environment: dict[str, str], preload: tuple[str, ...], clock: Clock) -> Launcher:
+        """On the zygote of all worlds of this process that need an equal one."""
+        return cls(memory, SHARED.take(environment, preload), SHARED.give_back, clock=clock)
+
+    @classmethod
+    def alone(cls, memory: int, environment: dict[str, str], preload: tuple[str, ...], clock: Clock) -> Launcher:
+        """On a zygote of its own."""
+        return cls(memory, Zygote(environment, preload), Zygote.close, clock=clock)
 
     def wait_ready(self) -> None:
         """Wait until the imports are done. Raises `MachineError` with the import's own words."""
         try:
-            self._connection.recv()
+            packets.receive(self._line, _serving)
         except EOFError:
-            assert self._process.stderr is not None
-            words = self._process.stderr.read().decode(errors="replace").strip().splitlines() or ["no message"]
-            raise MachineError(f"rank processes cannot start: {words[-1]}") from None
+            raise self._zygote.error() from None
+        self._is_served = True
 
-    def start(self, options: Options) -> RankProcess:
-        """Fork one rank. Where this raises, the launcher can only be closed: its answer is still to come."""
+    def start(self, config: RankConfig) -> RankProcess:
+        """Fork one rank. Raises `MachineError` if the zygote is gone."""
         with ExitStack() as undo:
-            mine, theirs = socket.socketpair()
+            ours, inside = socket.socketpair()
+            undo.callback(ours.close)
             lifeline_read, lifeline = os.pipe()
             undo.callback(os.close, lifeline)
-            with theirs, os.fdopen(lifeline_read):
-                out, err = (_output_file(f"rank{options.rank}-{name}") for name in ("out", "err"))
+            with inside, os.fdopen(lifeline_read):
+                out = _output_file(f"rank{config.rank}-out")
                 undo.callback(os.close, out)
+                err = _output_file(f"rank{config.rank}-err")
                 undo.callback(os.close, err)
-                self._connection.send(("fork", options))
-                for fd in (theirs.fileno(), lifeline_read, out, err):
-                    reduction.send_handle(self._connection, fd, self._process.pid)
-                pid = self._connection.recv()
+                forked = self._ask(Fork(config), _forked, (inside.fileno(), lifeline_read, out, err))
             undo.pop_all()
-        return RankProcess(pid, Connection(mine.detach()), lifeline, out, err, self)
+        return RankProcess(forked.pid, Connection(ours.detach()), lifeline, out, err, self, clock=self._clock)
 
     def kill(self, pids: list[int]) -> dict[int, int]:
         """Kill and reap ranks; wait status by pid. A rank that died by itself keeps its own status.
 
         Raises `MachineError` if the zygote is gone; then its ranks are too.
         """
+        return self._ask(Kill(tuple(pids)), _killed).statuses
+
+    def _ask(
+        self, request: msgspec.Struct, decoder: msgspec.msgpack.Decoder[Answer], descriptors: Sequence[int] = ()
+    ) -> Answer:
+        """What the zygote answers to a request."""
         try:
-            self._connection.send(("kill", pids))
-            statuses: dict[int, int] = self._connection.recv()
+            packets.send(self._line, request, descriptors)
+            return packets.receive(self._line, decoder)[0]
         except (EOFError, OSError) as error:
-            raise MachineError("the process that ranks are forked from was ended from outside") from error
-        return statuses
+            raise MachineError(GONE) from error
 
     def close(self) -> None:
-        """End the zygote and with it every rank that is left."""
-        self._connection.close()
+        """End every rank that is left, and give the zygote back. May be called twice."""
+        if self._line.fileno() < 0:
+            return
         try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
-
-
-def death(status: int) -> str:
-    """How a process ended, from its wait status."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        named = f" ({signal.Signals(number).name})" if number in {*signal.Signals} else ""  # real-time ones have none
-        return f"was killed by signal {number}{named}"
-    return f"exited with status {os.waitstatus_to_exitcode(status)}"
+            with self._line, suppress(OSError):
+                self._line.shutdown(socket.SHUT_WR)
+                self._line.settimeout(END_DEADLINE)
+                while self._is_served and self._line.recv(packets.LARGEST):
+                    pass  # answers that came too late; the zygote closes its end once the ranks are gone
+        finally:
+            self._release(self._zygote)
 
 
 def _output_file(name: str) -> int:
+    # an anonymous file of memory (memfd_create(2)): it goes with its last descriptor, whoever was killed
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # so that it can be cut short while the rank writes
     return fd

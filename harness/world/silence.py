@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from harness.clock import CLOCK, Clock
 from harness.ipc.journal import Journal
 from harness.trace.events import Began
 
@@ -19,10 +19,10 @@ class Silence:
     than `LOOK`: whoever looks may have been stopped, and the ranks with it.
     """
 
-    def __init__(self, journals: Sequence[Journal]) -> None:
-        self._journals = journals
+    def __init__(self, journals: Sequence[Journal], clock: Clock = CLOCK) -> None:
+        self._journals, self._clock = journals, clock
         self._lengths: list[int] = []
-        self._looked = time.monotonic()
+        self._looked = clock.now()
         self._have_begun = False
         self._seconds = 0.0
         self.longest = 0.0
@@ -30,7 +30,7 @@ class Silence:
 
     def look(self) -> float:
         """Seconds of the silence so far. Call it often."""
-        now = time.monotonic()
+        now = self._clock.now()
         since, self._looked = min(now - self._looked, LOOK), now
         lengths = [journal.length for journal in self._journals]
         if not self._have_begun:

@@ -1,4 +1,4 @@
-"""The stacks of ranks that do not come back, from whoever can tell them.
+"""The stacks of ranks that do not come back, from whatever can read them.
 
 A rank writes its Python stack itself on SIGUSR1, whatever C code it is in. py-spy, where it is installed
 and may attach, adds the native frames, and reads a rank that is stopped and cannot write.
@@ -14,44 +14,50 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.world.launcher import RankProcess
+from harness.clock import CLOCK, Clock
+from harness.world.rank_process import RankProcess
 
 WRITING = 0.5
 SPYING = 1.5
+PAUSE = 0.01
+"""Seconds between two looks for a written stack."""
 FRAMES = 25
 """Innermost frames kept, of native ones and of the others."""
 BOTTOM = "_serve"
 """The frame of a rank below which every rank looks the same."""
 
 
+PYTHON, NATIVE = "--nonblocking", "--native"
+"""Options of py-spy: to read a process without stopping it, and to add the frames of libraries."""
+
+
 class Stack(NamedTuple):
-    """A stack as text, and who told it."""
+    """A stack as text, and what read it."""
 
     text: str
     witness: str
 
 
-def take(ranks: Mapping[int, RankProcess], native: bool) -> dict[int, Stack]:
-    """The stacks of ranks, by index; those that nobody can tell are left out.
+def take(ranks: Mapping[int, RankProcess], native: bool, clock: Clock = CLOCK) -> dict[int, Stack]:
+    """The stacks of ranks, by index; those that nothing can read are left out.
 
     `native`: ask for native frames too, which stops a rank for about 0.3 s.
     """
-    written = _written(ranks)
-    dumps = {(index, "--nonblocking"): ranks[index].pid for index in ranks.keys() - written.keys()}
+    written = _written(ranks, clock)
+    dumps = {(index, PYTHON): ranks[index].pid for index in ranks.keys() - written.keys()}
     if native:
-        dumps |= {(index, "--native"): rank.pid for index, rank in ranks.items()}
-    spied = _spied(dumps)
-    told = {index: Stack(text, "SIGUSR1") for index, text in written.items()}
-    told |= {index: Stack(text, "py-spy") for (index, option), text in spied.items() if option == "--nonblocking"}
+        dumps |= {(index, NATIVE): rank.pid for index, rank in ranks.items()}
+    spied = _spied(dumps, clock)
+    found = {index: Stack(text, "SIGUSR1") for index, text in written.items()}
+    found |= {index: Stack(text, "py-spy") for (index, option), text in spied.items() if option == PYTHON}
     with_native = "py-spy with native frames"
-    return told | {index: Stack(text, with_native) for (index, option), text in spied.items() if option == "--native"}
+    return found | {index: Stack(text, with_native) for (index, option), text in spied.items() if option == NATIVE}
 
 
 def py_spy() -> str | None:
@@ -60,13 +66,13 @@ def py_spy() -> str | None:
     return str(own) if own.is_file() else shutil.which("py-spy")
 
 
-def _written(ranks: Mapping[int, RankProcess]) -> dict[int, str]:
-    """What the ranks write of themselves in `WRITING` seconds."""
+def _written(ranks: Mapping[int, RankProcess], clock: Clock) -> dict[int, str]:
+    """The stacks that the ranks write themselves within `WRITING` seconds."""
     starts = {index: rank.ask_for_stack() for index, rank in ranks.items()}
     found: dict[int, str] = {}
-    end = time.monotonic() + WRITING
-    while len(found) < len(ranks) and time.monotonic() < end:
-        time.sleep(0.01)
+    end = clock.now() + WRITING
+    while len(found) < len(ranks) and clock.now() < end:
+        clock.sleep(PAUSE)
         for index in starts.keys() - found.keys():
             text = ranks[index].written_since(starts[index])
             if f"in {BOTTOM}" in text:
@@ -74,27 +80,31 @@ def _written(ranks: Mapping[int, RankProcess]) -> dict[int, str]:
     return found
 
 
-def _spied(dumps: Mapping[tuple[int, str], int]) -> dict[tuple[int, str], str]:
-    """What py-spy tells of processes in `SPYING` seconds, by index and option; nothing where it cannot.
+def _spied(dumps: Mapping[tuple[int, str], int], clock: Clock) -> dict[tuple[int, str], str]:
+    """The stacks that py-spy reads within `SPYING` seconds, by index and option; nothing where it cannot.
 
     As many at a time as there are cores: each reads the symbols of every library, and together none would be done.
     """
-    spy, end = py_spy(), time.monotonic() + SPYING
+    spy, end = py_spy(), clock.now() + SPYING
     if spy is None or not dumps:
         return {}
+
+    def read(dump: tuple[tuple[int, str], int]) -> str:
+        (_, option), pid = dump
+        return _printed([spy, "dump", "--pid", str(pid), option], end - clock.now())
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        told = pool.map(lambda dump: _told([spy, "dump", "--pid", str(dump[1]), dump[0][1]], end), dumps.items())
-        texts = {key: bounded(main_thread(said, dumps[key])) for key, said in zip(dumps, told, strict=True)}
+        printed = pool.map(read, dumps.items())
+        texts = {key: bounded(main_thread(text, dumps[key])) for key, text in zip(dumps, printed, strict=True)}
     return {key: text for key, text in texts.items() if text}
 
 
-def _told(command: list[str], end: float) -> str:
-    """What a command prints until then; empty if that comes to nothing."""
-    left = end - time.monotonic()
-    if left <= 0:
+def _printed(command: list[str], seconds: float) -> str:
+    """The output of a command that ends well within this time; else nothing."""
+    if seconds <= 0:
         return ""
     try:
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=left, check=True)
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return ran.stdout.decode(errors="replace")

@@ -1,38 +1,45 @@
-"""One draw under way, as the parent sees it: who has answered, who can go on, and every rank's end.
+"""One draw under way, as the parent sees it: which ranks have answered, which can go on, and every rank's end.
 
 Invariant: a wait ends within the deadline, and whatever ended it, each rank has a fate. Where not all of them were
-well, they are killed before their fates are told.
+well, they are killed before their fates are reported.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
 
+from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, PluginError
 from harness.ipc.memory import SharedMemory
+from harness.ipc.messages import Broken, Failed, Raised, Refused
 from harness.ipc.rendezvous import deadlocked
 from harness.scenario.layout import Group
 from harness.scenario.system import System
 from harness.trace.draw import Fate, State
 from harness.trace.trace import Trace
-from harness.world.launcher import RankProcess, death
+from harness.world.rank_process import RankProcess, death
 from harness.world.silence import Silence
-from harness.world.stacks import take
+from harness.world.stacks import Stack, take
 
 POLL = 0.05
 LOOKS = 3
 """So many times, one after another, ranks have to be found stuck."""
 ENDED = "ended"
 GRACE = 0.5
-"""Seconds for the other ranks to say what befell them, once one has died or broken."""
+"""Seconds for the other ranks to report their own failures, once one has died or broken."""
+
+Wait = Callable[[Iterable[Any], float], Sequence[Any]]
+"""As `multiprocessing.connection.wait`: those of the connections that can be read, after some seconds at most."""
+Standing = Literal["finished", "dead", "broken", "unfinished"]
+"""How a rank stands when the wait is over."""
 
 
-class Watch:
-    """Waits for `ranks`, which have been told to run a draw of these `groups`, by the slot of each.
+class DrawWatch:
+    """Waits for `ranks`, which are running a draw of these `groups`, by the slot of each.
 
     They have `deadline` seconds from now, and are stuck before that once they have all been silent for `patience`.
     """
@@ -44,14 +51,21 @@ class Watch:
         groups: dict[int, Group],
         deadline: float,
         patience: float = math.inf,
+        *,
+        clock: Clock = CLOCK,
+        wait: Wait = wait,
     ) -> None:
         self._ranks, self._shared, self._groups = ranks, shared, groups
-        self._end, self._patience = time.monotonic() + deadline, patience
-        self._silence = Silence([shared.journal(index) for index in range(len(ranks))])
+        self._clock, self._wait = clock, wait
+        self._end, self._patience = clock.now() + deadline, patience
+        self._silence = Silence([shared.journal(index) for index in range(len(ranks))], clock)
         self.is_presumed = False
         """Whether the ranks are taken for stuck by their silence alone."""
+        self._is_late = False
+        self._times_stuck = 0
+        self._waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
         self._broken: dict[int, str] = {}
-        """Of ranks that have broken or ended, in what words."""
+        """Of ranks that have broken or ended, how."""
 
     @property
     def longest_silence(self) -> float:
@@ -59,49 +73,73 @@ class Watch:
         return self._silence.longest
 
     def wait(self, system: System, kill: Callable[[], list[int]]) -> tuple[Fate, ...]:
-        """Every rank's end. `kill` ends them all and returns their wait statuses. Raises what is wrong with the
-        request, which `system` is part of; then they still run."""
-        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(self._ranks)}
-        stuck, late = 0, False
-        while waiting:
-            ready = wait(list(waiting), timeout=GRACE if self._broken else POLL)
+        """Every rank's end. `kill` ends them all and returns their wait statuses. Raises an error of the request, which
+        `system` is part of; then they still run."""
+        while self._waiting:
+            ready = self._wait([*self._waiting], GRACE if self._broken else POLL)
             for connection in ready:
-                assert isinstance(connection, Connection)
-                index = waiting.pop(connection)
-                self._broken |= _reply(index, connection, system)
-            if self._broken and not ready:
-                break  # what the others had to say about it has been said
-            stuck = stuck + 1 if not ready and deadlocked(self._shared, self._groups, [*waiting.values()]) else 0
-            late = time.monotonic() > self._end
-            self.is_presumed = self._silence.look() > self._patience and not late and not self._broken
-            if stuck >= LOOKS or late or self.is_presumed:
+                self._hear(connection, system)
+            if self._is_over(is_quiet=not ready):
                 break
-        if not waiting and not self._broken:
+        if not self._waiting and not self._broken:
             return tuple(Fate(index, "finished") for index in range(len(self._ranks)))
-        # ranks that are all stuck have said what they wait for, and a presumption is no report: native frames take time
-        return self._fates(kill, native=late and not self._broken)
+        # native frames take time: ranks that are all stuck have written down what they wait for, a presumption is no
+        # report, and of broken ranks the reason is known
+        return self._fates(kill, native=self._is_late and not self._broken)
+
+    def _hear(self, connection: Connection, system: System) -> None:
+        """Take the reply of one rank."""
+        index = self._waiting.pop(connection)
+        if broken := _failure(index, self._ranks[index], system):
+            self._broken[index] = broken
+
+    def _is_over(self, *, is_quiet: bool) -> bool:
+        """Whether no more is to be expected of the ranks that have not answered. `is_quiet`: none has, this time."""
+        if self._broken and is_quiet:
+            return True  # the others have had their time to report what became of them
+        self._look_for_deadlock(is_quiet)
+        self._is_late = self._clock.now() > self._end
+        silent = self._silence.look() > self._patience
+        self.is_presumed = silent and not self._is_late and not self._broken
+        return self._times_stuck >= LOOKS or self._is_late or self.is_presumed
+
+    def _look_for_deadlock(self, is_quiet: bool) -> None:
+        """Count the looks that found all of them stuck, one after another: a single look may fall between two writes
+        of a rank that goes on, as the counters are read without a lock."""
+        is_stuck = is_quiet and deadlocked(self._shared, self._groups, [*self._waiting.values()])
+        self._times_stuck = self._times_stuck + 1 if is_stuck else 0
 
     def _fates(self, kill: Callable[[], list[int]], native: bool) -> tuple[Fate, ...]:
         """Every rank's end, where not all of them were well, with native frames if asked for."""
-        ranks, broken, everyone = self._ranks, self._broken, range(len(self._ranks))
-        done = {index for index in everyone if Trace(index, self._shared.journal(index).read()).has_finished}
-        dead = {index for index in everyone if index not in done and ranks[index].is_dead(broken.get(index) == ENDED)}
-        left = {index: ranks[index] for index in everyone if index not in done | dead | broken.keys()}
-        stacks = take(left, native)
-        printed = [rank.printed() for rank in ranks]
+        standings = [self._standing(index) for index in range(len(self._ranks))]
+        unfinished = {index: self._ranks[index] for index, how in enumerate(standings) if how == "unfinished"}
+        # in this order: a killed rank has no stack, and the output goes with the process
+        stacks = take(unfinished, native, self._clock)
+        printed = [rank.printed() for rank in self._ranks]
         statuses = kill()
-        fates = []
-        for index in everyone:
-            if index in dead:
-                fates.append(Fate(index, "crashed", f"{death(statuses[index])}\n{printed[index]}".strip()))
-            elif index in done:
-                fates.append(Fate(index, "finished"))
-            elif index in broken and not dead:  # next to a death, a broken rank is a consequence
-                fates.append(Fate(index, "crashed", f"{broken[index]}\n{printed[index]}".strip()))
-            else:
-                state: State = "stopped" if dead or broken else "hung"
-                fates.append(Fate(index, state, "", *stacks.get(index, ())))
-        return tuple(fates)
+        return tuple(
+            self._fate(index, standings, stacks.get(index), statuses[index], printed[index])
+            for index in range(len(self._ranks))
+        )
+
+    def _standing(self, index: int) -> Standing:
+        if Trace(index, self._shared.journal(index).read()).has_finished:
+            return "finished"  # even if it died afterwards: the draw was over for it
+        if self._ranks[index].is_dead(has_closed=self._broken.get(index) == ENDED):
+            return "dead"
+        return "broken" if index in self._broken else "unfinished"
+
+    def _fate(self, index: int, standings: Sequence[Standing], stack: Stack | None, status: int, printed: str) -> Fate:
+        """One rank's end, next to how the others stand."""
+        match standings[index]:
+            case "dead":
+                return Fate(index, "crashed", f"{death(status)}\n{printed}".strip())
+            case "finished":
+                return Fate(index, "finished")
+            case "broken" if "dead" not in standings:  # next to a death, a broken rank is a consequence
+                return Fate(index, "crashed", f"{self._broken[index]}\n{printed}".strip())
+        state: State = "stopped" if "dead" in standings or self._broken else "hung"
+        return Fate(index, state, "", *(stack or ()))
 
 
 def _place(text: str) -> str:
@@ -111,20 +149,20 @@ def _place(text: str) -> str:
     return " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
 
 
-def _reply(index: int, connection: Connection, system: System) -> dict[int, str]:
-    """Nothing for a rank that is done, what broke for one that is not. Raises what is wrong with the request."""
+def _failure(index: int, rank: RankProcess, system: System) -> str:
+    """How a rank broke; nothing of one that is done. Raises an error of the request."""
     try:
-        reply = connection.recv()
+        reply = rank.receive()
     except (EOFError, ConnectionError):
-        return {index: ENDED}
+        return ENDED
     match reply:
-        case ("broken", words):
-            return {index: words}
-        case ("raised", where, error, text):
+        case Broken(error):
+            return error
+        case Raised(where, error, text):
             name = system.pool if where == "pool" else system.collectives
             raise PluginError(f"{where} {name!r} raised on rank {index}: {error}{_place(text)}") from RuntimeError(text)
-        case ("refused", error):
+        case Refused(error):
             raise PluginError(error)
-        case ("failed", error, text):
+        case Failed(error, text):
             raise MachineError(f"rank {index} failed: {error}") from RuntimeError(text)
-    return {}
+    return ""

@@ -8,7 +8,6 @@ another's wreckage.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,8 +18,10 @@ from typing import Any
 import msgspec
 
 from harness import interrupts
+from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
 from harness.ipc.memory import SLOTS, WITHIN, SharedMemory
+from harness.ipc.messages import Broken, Call, Failed, Raised, Refused, Returned, Run
 from harness.machine import mps
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
@@ -28,8 +29,9 @@ from harness.scenario.steps import Step, Straggle
 from harness.trace.draw import Draw
 from harness.trace.trace import Trace
 from harness.world.platform import Platform, choose
-from harness.world.ranks import Crew, StartMethod
-from harness.world.watch import Watch
+from harness.world.rank_process import RankProcess
+from harness.world.ranks import Ranks, StartMethod
+from harness.world.watch import DrawWatch
 
 CALL_DEADLINE = 300.0
 TIMES_THE_LONGEST, REMEMBERED = 10, 100
@@ -53,12 +55,14 @@ class World:
         deadline: float | None = None,
         start: StartMethod = "fork",
         evidence: Sequence[str] = (),
+        clock: Clock = CLOCK,
     ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
         platform = choose(substrate, size, evidence)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
+        self._clock = clock
         self._silences: deque[float] = deque(maxlen=REMEMBERED)
         """The longest silence of each of the last draws that ended well."""
         self._slots: dict[Group, int] = {}
@@ -70,10 +74,10 @@ class World:
             self.platform: Platform = platform
             self._shared = SharedMemory.create(size)
             undo.callback(self._shared.close)
-            self._crew = Crew(size, platform, self._shared, start)
-            undo.callback(self._crew.close)
+            self._ranks = Ranks(size, platform, self._shared, start, clock)
+            undo.callback(self._ranks.close)
             try:
-                self._crew.muster()
+                self._ranks.start()
             except OSError as error:
                 raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
             self._held = undo.pop_all()
@@ -87,12 +91,12 @@ class World:
     @property
     def pids(self) -> list[int]:
         """Process ids of the ranks, in rank order."""
-        return [rank.pid for rank in self._crew.ranks]
+        return [rank.pid for rank in self._ranks.processes]
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the first rank says of itself: versions and features of its substrate."""
-        return self._crew.facts
+        return self._ranks.description
 
     @property
     def patience(self) -> float:
@@ -127,25 +131,25 @@ class World:
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
         self._place(scenario.topology.node_of)
-        self._muster()
-        self._crew.announce(scenario.world)
+        self._start()
+        self._ranks.set_world_size(scenario.world)
         slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
-        taking_part = self._crew.ranks[: scenario.world]
-        message = ("run", msgspec.msgpack.encode(scenario), slots)
+        taking_part = self._ranks.processes[: scenario.world]
+        request = Run(msgspec.msgpack.encode(scenario), slots)
         for index, rank in enumerate(taking_part):
             self._shared.journal(index).clear()
             rank.forget_output()
-        began = time.monotonic()
+        began = self._clock.now()
         with self._kill_unless_done():
             for rank in taking_part:
-                rank.send(message)
+                rank.send(request)
             groups = {slot: group for group, slot in slots.items()}
             pause = _longest_pause(scenario.steps)
             patience = self.patience + pause if hurried else math.inf
-            watch = Watch(taking_part, self._shared, groups, self.deadline, patience)
+            watch = DrawWatch(taking_part, self._shared, groups, self.deadline, patience, clock=self._clock)
             fates = watch.wait(scenario.system, self._drop)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
-        draw = Draw(scenario, traces, fates, time.monotonic() - began, self.deadline, watch.is_presumed)
+        draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed)
         if draw.is_clean and not pause:
             self._silences.append(watch.longest_silence)
         return draw
@@ -159,50 +163,44 @@ class World:
         interrupts.check()
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
-        self._muster()
-        self._crew.announce(self.size)
+        self._start()
+        self._ranks.set_world_size(self.size)
         slots = self._slots_for([tuple(range(self.size))])
         with self._kill_unless_done():
-            for rank in self._crew.ranks:
-                rank.send(("call", function, slots, arguments))
+            for rank in self._ranks.processes:
+                rank.send(Call(function, slots, arguments))
             return self._returned(function)
 
     def _returned(self, function: str) -> list[Any]:
         """Every rank's reply to a call, or the first thing that went wrong."""
-        ranks = self._crew.ranks
+        ranks = self._ranks.processes
         waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
-        replies: dict[int, Any] = {}
-        end = time.monotonic() + CALL_DEADLINE
+        values: dict[int, Any] = {}
+        end = self._clock.now() + CALL_DEADLINE
         while waiting:
-            ready = wait(list(waiting), timeout=max(0.0, end - time.monotonic()))
+            ready = wait(list(waiting), timeout=max(0.0, end - self._clock.now()))
             if not ready:
                 raise MachineError(f"rank {min(waiting.values())} did not return from {function}")
             for connection in ready:
                 assert isinstance(connection, Connection)
                 index = waiting.pop(connection)
-                try:
-                    reply = connection.recv()
-                except (EOFError, ConnectionError):
-                    raise MachineError(f"rank {index} died in {function}: {ranks[index].printed()}") from None
-                if reply[0] != "returned":
-                    raise MachineError(f"{function} failed on rank {index}: {reply[1]}")
-                replies[index] = reply[1]
-        return [replies[index] for index in range(len(ranks))]
+                values[index] = _value(index, ranks[index], function)
+        return [values[index] for index in range(len(ranks))]
 
     def _place(self, node_of: tuple[int, ...]) -> None:
         """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start anew."""
-        if not self.platform.node_bound or _same_nodes(self._crew.nodes[: len(node_of)], node_of):
+        if not self.platform.node_bound or _same_nodes(self._ranks.nodes[: len(node_of)], node_of):
             return
-        if self._crew.ranks:
-            self._crew.dismiss()
-        self._crew.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
+        if self._ranks.processes:
+            self._ranks.kill()
+        self._ranks.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
 
-    def _muster(self) -> None:
+    def _start(self) -> None:
         """Have all ranks; new ones find clean counters."""
-        if not self._crew.ranks:
+        if not self._ranks.processes:
             self._shared.reset()
             self._slots.clear()
-        self._crew.muster()
+        self._ranks.start()
 
     @contextmanager
     def _kill_unless_done(self) -> Iterator[None]:
@@ -210,7 +208,7 @@ class World:
         try:
             yield
         except BaseException:
-            if self._crew.ranks:
+            if self._ranks.processes:
                 with suppress(MachineError):  # they are gone already, as after a signal to the whole process group
                     self._drop()
             raise
@@ -229,7 +227,21 @@ class World:
     def _drop(self) -> list[int]:
         """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
         self.restarts += 1
-        return self._crew.dismiss()
+        return self._ranks.kill()
+
+
+def _value(index: int, rank: RankProcess, function: str) -> Any:
+    """What a rank returned from a call. Raises `MachineError` where it did not."""
+    try:
+        reply = rank.receive()
+    except (EOFError, ConnectionError):
+        raise MachineError(f"rank {index} died in {function}: {rank.printed()}") from None
+    match reply:
+        case Returned(value):
+            return value
+        case Raised(_, error) | Failed(error) | Refused(error) | Broken(error):
+            raise MachineError(f"{function} failed on rank {index}: {error}")
+    raise MachineError(f"rank {index} answered a call of {function} with {type(reply).__name__}")
 
 
 def _longest_pause(steps: Sequence[Step]) -> float:

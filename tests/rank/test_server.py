@@ -1,41 +1,60 @@
-"""A rank's answers where a draw breaks: the device's word is a crash, the system's own mistake is not."""
+"""A rank's answers where a draw breaks: an error of the device is a crash, the system's own mistake is not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from harness.errors import UsageError
 from harness.ipc.memory import SharedMemory
-from harness.ipc.messages import Options
-from harness.rank import server
+from harness.ipc.messages import Broken, Call, Done, Failed, Join, Raised, Refused, Reply, Returned, WorldSize
 from harness.rank.server import Server
 from harness.system.boundary import SystemRaised
-from harness.trace.events import Raised
+from harness.trace import events
 
 
 class Faulty:
-    """A substrate on which every `ValueError` is the device's word."""
+    """A substrate on which every `ValueError` is an error of the device."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, object]] = []
 
     def fault(self, error: BaseException | None) -> str:
         return f"deviceError ({error})" if isinstance(error, ValueError) else ""
 
+    def join(self, token: object) -> None:
+        self.calls.append(("join", token))
+
+    def world(self, size: int) -> None:
+        self.calls.append(("world", size))
+
 
 @pytest.fixture
-def rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(server, "make_substrate", lambda options, shared: Faulty())
-    shared = SharedMemory.create(1)
-    yield Server(Options(rank=0, processes=1, substrate="sim", gpu=None, environment={}, parent=0), shared)
-    shared.close()
+def shared() -> Iterator[SharedMemory]:
+    memory = SharedMemory.create(1)
+    yield memory
+    memory.close()
 
 
-def answer(rank: Server, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> tuple[object, ...]:
-    def fail(message: object) -> None:
-        raise error
+@pytest.fixture
+def substrate() -> Any:
+    return Faulty()
 
-    monkeypatch.setattr(rank, "_carry_out", fail)
-    return rank.answer(("run",))
+
+@pytest.fixture
+def rank(shared: SharedMemory, substrate: Any) -> Server:
+    return Server(0, shared, substrate)
+
+
+def fail(_substrate: object, _slots: object, error: BaseException) -> None:
+    raise error
+
+
+def answer(rank: Server, error: BaseException) -> Reply:
+    """The rank's answer to a call that raises this."""
+    return rank.answer(Call("tests.rank.test_server:fail", {}, (error,)))
 
 
 def by_the_system(cause: Exception) -> SystemRaised:
@@ -44,27 +63,48 @@ def by_the_system(cause: Exception) -> SystemRaised:
     return error
 
 
-def test_a_fault_is_answered_in_its_own_words(rank: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answer(rank, monkeypatch, ValueError("lost")) == ("broken", "failed with deviceError (lost)")
+def test_a_fault_is_answered_with_its_own_text(rank: Server) -> None:
+    assert answer(rank, ValueError("gone")) == Broken("failed with deviceError (gone)")
 
 
-def test_a_fault_inside_the_system_is_answered_in_its_own_words(rank: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = answer(rank, monkeypatch, by_the_system(ValueError("lost")))
-    assert said == ("broken", "failed with deviceError (lost)")
+def test_a_fault_inside_the_system_is_answered_with_its_own_text(rank: Server) -> None:
+    assert answer(rank, by_the_system(ValueError("gone"))) == Broken("failed with deviceError (gone)")
 
 
-def test_a_mistake_of_the_system_is_answered_as_its_own(rank: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answer(rank, monkeypatch, by_the_system(TypeError("what?")))[:3] == ("raised", "pool", "TypeError: what?")
+def test_a_mistake_of_the_system_is_answered_as_its_own(rank: Server) -> None:
+    reply = answer(rank, by_the_system(TypeError("what?")))
+    assert isinstance(reply, Raised)
+    assert (reply.where, reply.error) == ("pool", "TypeError: what?")
 
 
-def test_what_the_system_raised_is_a_fact(rank: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(rank, monkeypatch, by_the_system(TypeError("what?")))
-    assert rank._journal.read() == (Raised("pool", "TypeError: what?"),)
+def test_an_exception_of_the_system_is_in_the_journal(rank: Server, shared: SharedMemory) -> None:
+    answer(rank, by_the_system(TypeError("what?")))
+    assert shared.journal(0).read() == (events.Raised("pool", "TypeError: what?"),)
 
 
-def test_a_wrong_request_is_refused(rank: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answer(rank, monkeypatch, UsageError("no such pool")) == ("refused", "no such pool")
+def test_a_wrong_request_is_refused(rank: Server) -> None:
+    assert answer(rank, UsageError("no such pool")) == Refused("no such pool")
 
 
-def test_any_other_failure_is_the_machines(rank: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answer(rank, monkeypatch, KeyError("slot"))[:2] == ("failed", "KeyError: 'slot'")
+def test_any_other_failure_is_the_machines(rank: Server) -> None:
+    reply = answer(rank, KeyError("slot"))
+    assert isinstance(reply, Failed)
+    assert reply.error == "KeyError: 'slot'"
+
+
+def value(_substrate: object, slots: object, word: str) -> tuple[object, str]:
+    return slots, word
+
+
+def test_a_call_returns_the_functions_value(rank: Server) -> None:
+    reply = rank.answer(Call("tests.rank.test_server:value", {(0,): 3}, ("word",)))
+    assert reply == Returned(({(0,): 3}, "word"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "call"), [(Join(b"here"), ("join", b"here")), (WorldSize(3), ("world", 3))], ids=["join", "size"]
+)
+def test_a_request_of_the_substrate_reaches_it(
+    rank: Server, substrate: Any, request_: Join | WorldSize, call: tuple[str, object]
+) -> None:
+    assert (rank.answer(request_), substrate.calls) == (Done(), [call])

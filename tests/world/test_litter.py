@@ -11,6 +11,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from harness.errors import MachineError
 from harness.world import litter
 from harness.world import world as world_module
 from harness.world.platform import choose
@@ -66,6 +67,7 @@ def test_what_ranks_on_gpus_had_mapped_goes_with_them(
     with World(2) as world:
         world.call("tests.tools.called:maps", files[0])
         if end == "killed":
-            world._drop()
+            with pytest.raises(MachineError):
+                world.call("tests.tools.called:raises")  # after which the ranks are killed
             assert not files[0].exists()
     assert [path.exists() for path in files] == [False, True, True]

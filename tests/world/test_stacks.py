@@ -13,7 +13,7 @@ import pytest
 from harness.oracle.findings import PRINTED, Record, StackRecord
 from harness.report.frames import places
 from harness.world import stacks
-from harness.world.launcher import RankProcess
+from harness.world.rank_process import RankProcess
 from harness.world.stacks import Stack, take
 
 DUMP = """\

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,8 +19,10 @@ import psutil
 import pytest
 
 from harness import interrupts
+from harness.clock import Clock
 from harness.errors import MachineError, PluginError, UsageError
 from harness.ipc.memory import REGISTER, SharedMemory
+from harness.ipc.messages import Broken, Done, Reply
 from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
@@ -31,11 +32,12 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.events import Event, Operand
+from harness.world import ranks as ranks_module
 from harness.world import stacks
 from harness.world import world as world_module
-from harness.world.launcher import death
 from harness.world.platform import Platform, choose
-from harness.world.ranks import CUDA_ERROR, Crew, _last_error
+from harness.world.rank_process import RankProcess, death
+from harness.world.ranks import CUDA_ERROR, last_error
 from harness.world.stacks import py_spy
 from harness.world.world import World
 from tests.tools.processes import left, marked, new_mark
@@ -458,7 +460,7 @@ def test_ctrl_c_while_ranks_are_forked_leaves_a_world_that_works(monkeypatch: py
     with World(2, "sim") as world:
         world.run(scenario(pool="Killed"))  # the next draw forks new ranks
         with monkeypatch.context() as patched:
-            patched.setattr("harness.world.launcher.reduction.send_handle", press)
+            patched.setattr("harness.ipc.packets.send", press)
             with pytest.raises(KeyboardInterrupt):
                 world.run(scenario())
         assert judge(world.run(scenario())) == []
@@ -565,19 +567,20 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world_module, "choose", chosen)
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, times: int, words: str) -> list[list[int]]:
-    """Have that many starts fail with these words; the process ids of the ranks of every start."""
-    collect, started = Crew._collect, []
+def failing(monkeypatch: pytest.MonkeyPatch, times: int, text: str) -> list[list[int]]:
+    """Have that many starts fail with this text; the process ids of the ranks of every start."""
+    collect, started = ranks_module.collect, []
 
-    def fails(crew: Crew) -> list[tuple[Any, ...]]:
-        replies = collect(crew)
-        if len(started) <= times and crew.ranks and [rank.pid for rank in crew.ranks] not in started:
-            started.append([rank.pid for rank in crew.ranks])
+    def fails(ranks: list[RankProcess], clock: Clock) -> list[Reply]:
+        replies = collect(ranks, clock)
+        pids = [rank.pid for rank in ranks]
+        if len(started) <= times and pids not in started:
+            started.append(pids)
             if len(started) <= times:
-                raise MachineError(words)
+                raise MachineError(text)
         return replies
 
-    monkeypatch.setattr(Crew, "_collect", fails)
+    monkeypatch.setattr(ranks_module, "collect", fails)
     return started
 
 
@@ -620,18 +623,27 @@ def test_what_cuda_says_is_told_from_what_others_say(words: str, is_cudas: bool)
     assert bool(CUDA_ERROR.search(words)) == is_cudas
 
 
-def test_of_ranks_that_fail_at_once_the_one_that_cuda_refused_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = Crew.__new__(Crew)
-    pipes = [Pipe() for _ in range(3)]
-    said = ("broken", "failed with ncclRemoteError"), None, ("done",)
-    crew.ranks = [SimpleNamespace(connection=ours, printed=lambda: "CUDA error: gone") for ours, _ in pipes]  # type: ignore[misc]
-    for (_, theirs), words in zip(pipes, said, strict=True):
-        if words:
-            theirs.send(words)
-        else:
-            theirs.close()
+class FailingRank:
+    """Has sent one reply, or has died."""
+
+    def __init__(self, reply: Reply | None) -> None:
+        self.connection, inside = Pipe()
+        if reply:
+            inside.send(reply)
+        inside.close()
+
+    def receive(self) -> Reply:
+        reply: Reply = self.connection.recv()
+        return reply
+
+    def printed(self) -> str:
+        return "CUDA error: gone"
+
+
+def test_of_ranks_that_fail_at_once_the_one_that_cuda_refused_is_reported() -> None:
+    ranks: list[Any] = [FailingRank(reply) for reply in (Broken("failed with ncclRemoteError"), None, Done())]
     with pytest.raises(MachineError, match="rank 1 died while starting: CUDA error: gone"):
-        crew._collect()
+        ranks_module.collect(ranks)
 
 
 def test_a_call_after_ctrl_c_is_not_made(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -640,13 +652,13 @@ def test_a_call_after_ctrl_c_is_not_made(ranks: World, monkeypatch: pytest.Monke
         ranks.call("tests.tools.called:rank_and_group", "")
 
 
-def test_the_last_error_of_a_rank_is_its_exceptions_first_line() -> None:
+def test_thelast_error_of_a_rank_is_its_exceptions_first_line() -> None:
     hints = "For debugging consider passing a variable\nCompile with a macro"
     printed = f"stderr:\nTraceback:\n  File\nValueError: a\ntorch.AcceleratorError: CUDA error: not ready\n{hints}"
-    assert _last_error(printed) == "torch.AcceleratorError: CUDA error: not ready"
-    assert _last_error(f"{printed}\nAssertionError\nhint") == "AssertionError"
-    assert _last_error("ValueError: a\nFatal Python error: Aborted\n\nThread 1") == "Fatal Python error: Aborted"
-    assert (_last_error("stderr:\nkilled"), _last_error("")) == ("killed", "no message")
+    assert last_error(printed) == "torch.AcceleratorError: CUDA error: not ready"
+    assert last_error(f"{printed}\nAssertionError\nhint") == "AssertionError"
+    assert last_error("ValueError: a\nFatal Python error: Aborted\n\nThread 1") == "Fatal Python error: Aborted"
+    assert (last_error("stderr:\nkilled"), last_error("")) == ("killed", "no message")
 
 
 USES = {
@@ -701,8 +713,9 @@ def test_a_zygote_that_starts_dies_with_its_parent(request: pytest.FixtureReques
     assert left(mark, seconds=20) == []
 
 
-def test_the_end_of_the_zygote_is_the_machines_fault() -> None:
-    """Where memory runs out the kernel may end any process. The first draw may still tell of the ranks alone."""
+def test_the_end_of_the_zygote_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out the kernel may end any process. The first draw may still report the ranks alone."""
+    monkeypatch.setenv(*next(iter(new_mark().items())))  # so that no other world is on it
     with World(2, "sim") as world:
         psutil.Process(world.pids[0]).parent().kill()
         twice = [scenario(), scenario()]

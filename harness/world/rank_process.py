@@ -1,0 +1,111 @@
+"""One rank as the parent sees it: its process, its connection, and what it printed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+import psutil
+
+from harness.clock import CLOCK, Clock
+from harness.ipc.messages import Reply, Request
+
+TAIL = 4000
+"""Bytes of each kind of output that are shown."""
+LOOKS, PAUSE = 20, 0.01
+"""So often, so many seconds apart, a process whose connection has closed is looked at until it has ended."""
+
+
+class Killer(Protocol):
+    """What ends rank processes: a launcher."""
+
+    def kill(self, pids: list[int]) -> dict[int, int]: ...
+
+
+class RankProcess:
+    """A rank's process; `launcher` ends it."""
+
+    def __init__(
+        self,
+        pid: int,
+        connection: Connection,
+        lifeline: int,
+        out: int,
+        err: int,
+        launcher: Killer,
+        *,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self.pid, self.connection, self.launcher = pid, connection, launcher
+        self._lifeline, self._out, self._err, self._clock = lifeline, out, err, clock
+
+    def send(self, request: Request) -> None:
+        """Send, if it is there. One that died between two draws is found, with its end, by whoever waits for it."""
+        with suppress(ConnectionError):
+            self.connection.send(request)
+
+    def receive(self) -> Reply:
+        """Its next reply. Raises `EOFError` or `ConnectionError` if it has closed its connection."""
+        reply: Reply = self.connection.recv()
+        return reply
+
+    def is_dead(self, *, has_closed: bool) -> bool:
+        """Whether the process has ended. One whose connection has closed is given a moment: Linux closes the files of
+        a process before it becomes a zombie."""
+        for _ in range(LOOKS if has_closed else 1):
+            if _has_ended(self.pid):
+                return True
+            if has_closed:
+                self._clock.sleep(PAUSE)
+        return has_closed
+
+    def printed(self) -> str:
+        """The end of what the rank wrote to stdout and stderr, each under its name."""
+        parts = []
+        for name, fd in (("stdout", self._out), ("stderr", self._err)):
+            size = os.fstat(fd).st_size
+            text = os.pread(fd, TAIL, max(0, size - TAIL)).decode(errors="replace").strip()
+            if text:
+                parts.append(f"{name}:\n{text}")
+        return "\n".join(parts)
+
+    def ask_for_stack(self) -> int:
+        """Have the main thread write its Python stack to stderr, if it can. Returns where that will begin."""
+        start = os.fstat(self._err).st_size
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        return start
+
+    def written_since(self, start: int) -> str:
+        """What the rank wrote to stderr from there on."""
+        return os.pread(self._err, os.fstat(self._err).st_size - start, start).decode(errors="replace")
+
+    def forget_output(self) -> None:
+        """Drop what was printed, so that a talkative system under test does not fill the memory."""
+        for fd in (self._out, self._err):
+            os.ftruncate(fd, 0)
+
+    def close(self) -> None:
+        self.connection.close()
+        for fd in (self._lifeline, self._out, self._err):
+            os.close(fd)
+
+
+def _has_ended(pid: int) -> bool:
+    # a dead rank stays a zombie until its zygote reaps it, so its pid is not free for another process
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def death(status: int) -> str:
+    """How a process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        named = f" ({signal.Signals(number).name})" if number in {*signal.Signals} else ""  # real-time ones have none
+        return f"was killed by signal {number}{named}"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"
