@@ -1,4 +1,4 @@
-"""A test harness for collectives over NCCL symmetric memory. See README.md and docs/decisions.md.
+"""A test harness for collectives over NCCL symmetric memory. See README.md and docs/decisions/.
 
 What is listed here is imported when it is first asked for: pytest loads the plugin of this package in every run of an
 environment that has it, and the process that ranks are forked from needs a part of it alone.

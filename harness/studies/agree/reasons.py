@@ -1,7 +1,7 @@
 """Why two substrates may rightly differ: a table of named reasons, each of which has to show in the draws.
 
 Invariant: a reason explains the facts that it can reach and no others. A new reason needs a cause
-outside the harness (a version, an allocator), and words for it here and in `docs/decisions.md`.
+outside the harness (a version, an allocator), and words for it here and in `docs/decisions/studies.md`.
 """
 
 from __future__ import annotations
