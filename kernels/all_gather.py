@@ -18,6 +18,6 @@ def all_gather_kernel(outputs, source, rank, count, BLOCK: tl.constexpr):
     peer = tl.program_id(0)
     index = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    theirs = tl.load(outputs + peer).to(source.dtype)
+    output = tl.load(outputs + peer).to(source.dtype)
     value = tl.load(source + index, mask=mask)
-    tl.store(theirs + rank * count + index, value, mask=mask)
+    tl.store(output + rank * count + index, value, mask=mask)

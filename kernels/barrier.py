@@ -17,11 +17,11 @@ def barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr):
     """
     lane = tl.arange(0, LANES)
     mask = lane < SIZE
-    theirs = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
-    tl.atomic_xchg(theirs + rank, epoch, mask=mask, sem="release", scope="sys")
-    mine = tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + lane
+    peers = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
+    tl.atomic_xchg(peers + rank, epoch, mask=mask, sem="release", scope="sys")
+    own = tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + lane
     # The loop carries a number: Triton 3.6 fails to compile one that carries the words themselves.
     missing = SIZE
     while missing > 0:
-        seen = tl.atomic_add(mine, 0, mask=mask, sem="acquire", scope="sys")
+        seen = tl.atomic_add(own, 0, mask=mask, sem="acquire", scope="sys")
         missing = tl.sum((mask & (seen < epoch)).to(tl.int32), axis=0)

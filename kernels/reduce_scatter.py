@@ -35,8 +35,8 @@ def reduce_scatter_kernel(
     else:
         total = tl.zeros((BLOCK,), dtype=tl.float32)
     for peer in range(SIZE):
-        theirs = tl.load(sources + peer).to(output.dtype)
-        value = tl.load(theirs + start, mask=mask, other=0)
+        source = tl.load(sources + peer).to(output.dtype)
+        value = tl.load(source + start, mask=mask, other=0)
         if BF16:
             total += (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
         elif INTEGER:

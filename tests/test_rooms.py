@@ -19,6 +19,17 @@ FACES = {"__init__.py", "plugin/__init__.py"}
 """The two that hold names; every other package's holds its docstring alone."""
 NOT_ROOMS = {"__init__", "__main__", "kernels", "topologies"}
 MOST_MODULES = 14
+PLUGINS = [
+    *(
+        path
+        for room in ("pools", "planted")
+        for path in (HOUSE / "system" / room).glob("[a-z]*.py")
+        if path.stem != "built_in"
+    ),
+    *(HOUSE.parent / "examples" / name for name in ("pool.py", "collectives.py")),
+]
+"""Pool policies and collectives, ours and a user's."""
+MAY_SEE = ("harness.system.context", "harness.system.collectives", "harness.system.planted.", "harness.kernels.")
 
 DATA = GROUND | {"scenario", "trace"}
 MAY: dict[str, set[str]] = {
@@ -88,6 +99,12 @@ def test_rooms_build_on_each_other_without_a_circle() -> None:
     assert not arrows
 
 
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.stem)
+def test_a_plug_in_sees_its_context_and_nothing_else(plugin: Path) -> None:
+    outside = {name for name in modules_of(plugin) if name.startswith("harness.") and not name.startswith(MAY_SEE)}
+    assert not outside
+
+
 def test_the_files_of_a_room_build_on_each_other_without_a_circle() -> None:
     modules = {module_name(path): set(modules_of(path)) for path in HOUSE.rglob("*.py") if "kernels/" not in str(path)}
     arrows = {name: {each for each in found if each in modules} - {name} for name, found in modules.items()}
@@ -102,7 +119,7 @@ def module_name(path: Path) -> str:
 
 def modules_of(path: Path) -> Iterator[str]:
     """The modules that a file imports, or imports a name of. The face of the house imports lazily, so it has none."""
-    if module_name(path) == "harness":
+    if path == HOUSE / "__init__.py":
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):

@@ -22,7 +22,7 @@ from harness.scenario.steps import AllGather, Collective
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.substrate.communicator import NotOwned
-from harness.system.boundary import guarded
+from harness.system.boundary import call_system
 from harness.system.collectives import CollectiveContext
 from harness.system.context import ProcessGroup
 from harness.trace import events as trace
@@ -125,10 +125,10 @@ class Call:
         self._communicator.entered(f"{self._step.kind} kernel")
         operands = context, self._output, self._source
         if isinstance(self._step, AllGather):
-            guarded("collectives", lambda: kernel.all_gather(*operands))
+            call_system("collectives", lambda: kernel.all_gather(*operands))
         else:
             op = self._step.op
-            guarded("collectives", lambda: kernel.reduce_scatter(*operands, op))
+            call_system("collectives", lambda: kernel.reduce_scatter(*operands, op))
         return "kernel", "the kernel under test"
 
     def _library(self) -> tuple[str, str]:

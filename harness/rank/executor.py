@@ -45,7 +45,7 @@ from harness.scenario.steps import (
 )
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
-from harness.system.boundary import guarded
+from harness.system.boundary import call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace import events as trace
@@ -68,7 +68,7 @@ class Executor:
         self._graphs: dict[str, CapturedGraph] = {}
         self._graph_stream = ExitStack()
         self._index = 0
-        self._policy = guarded("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
+        self._policy = call_system("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
         self._sites = self._make_sites()
 
     def run(self) -> None:
@@ -90,7 +90,7 @@ class Executor:
 
     def close(self) -> None:
         """Close the policy; after this nothing of the system under test should be left."""
-        guarded("pool", self._policy.close)
+        call_system("pool", self._policy.close)
 
     def _take(self, step: Step) -> None:  # noqa: PLR0912  (one case for each kind)
         match step:
@@ -181,7 +181,7 @@ class Executor:
     def _place(self, name: str, size: int, named: Group, make: Callable[[], torch.Tensor], stream: int = 0) -> None:
         """Keep what the system under test allocated as a buffer of `size` elements, the guard included."""
         try:
-            whole = guarded("pool", make)
+            whole = call_system("pool", make)
         except torch.OutOfMemoryError:
             self._record(trace.Exhausted(name, size - GUARD))
             return

@@ -15,6 +15,11 @@ class Segment:
         self.ident, self.pool, self.address, self.size = ident, pool, address, size
         self.windows: list[Window] = []
 
+    def close_windows(self) -> None:
+        """Deregister every window over the segment, as its memory is about to go. Local."""
+        for window in list(self.windows):
+            window.close()
+
     def __contains__(self, address: int) -> bool:
         return self.address <= address < self.address + self.size
 

@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 class SystemRaised(Exception):
-    """The system under test raised; `where` is pool or collectives."""
+    """The system under test raised. `where` is pool or collectives."""
 
     def __init__(self, where: str, error: BaseException) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
         self.where = where
 
 
-def guarded(where: str, call: Callable[[], T]) -> T:
-    """Run code of the system under test; whatever it raises but for memory or ownership ends the draw."""
+def call_system(where: str, call: Callable[[], T]) -> T:
+    """Run code of the system under test. An exception ends the draw, unless it is part of the draw."""
     try:
         return call()
-    except (torch.OutOfMemoryError, NotOwned):
+    except (torch.OutOfMemoryError, NotOwned):  # an engine handles both: it frees memory, or calls the library
         raise
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         raise SystemRaised(where, error) from error

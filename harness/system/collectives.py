@@ -17,13 +17,15 @@ from harness.substrate.bits import bits
 from harness.substrate.communicator import Communicator, NotOwned
 from harness.system.loading import load_attribute
 
+__all__ = ["CollectiveContext", "Collectives", "NotOwned", "TritonCollectives", "bits", "load_collectives"]
+
 INTERPRETER_BLOCK = 16384
 GPU_BLOCK = 1024
 
 
 class CollectiveContext:
-    """What a kernel collective may know: `rank` in the group, `size`, `group` (global ranks, in communicator order),
-    and where its peers' memory is."""
+    """The view that a collective has of its group: `rank` in it, `size`, `group` (global ranks, in communicator
+    order), and the addresses of its peers' memory."""
 
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
@@ -35,6 +37,7 @@ class CollectiveContext:
 
         As in NCCL, the local offset in the window is applied to every peer. Raises `NotOwned`.
         """
+        # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
         window = self._communicator.find_window(tensor.data_ptr())
         if window is None:
             raise NotOwned
@@ -51,6 +54,7 @@ class CollectiveContext:
 
         On the device where kernels of different ranks run side by side, else on the host.
         """
+        # A kernel that spins would keep the kernel that it waits for off a GPU that the ranks share in turns.
         if not self._communicator.device.has_barrier:
             self._communicator.barrier()
             return
@@ -111,8 +115,8 @@ class TritonCollectives:
 
 
 def _block(context: CollectiveContext, count: int) -> int:
-    """Elements a program handles. The interpreter pays by the program and by the element; a GPU, where every
-    block size is a kernel to compile, takes the same for all."""
+    """Elements that a program handles."""
+    # Triton compiles a kernel for each block size, so a GPU takes one. The interpreter pays for each program instead.
     if context.device.type != "cpu":
         return GPU_BLOCK
     return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))

@@ -1,4 +1,7 @@
-"""What a pool policy is built with: this rank, its groups, and the substrate's pools."""
+"""The names that a pool policy needs: this rank, its groups, their communicators, pools, segments and windows.
+
+Invariant: a policy imports from here and from nowhere else in the harness.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,20 @@ from harness.scenario.layout import Group
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment, Window
+from harness.trace.events import SMALL_SEGMENT
+
+__all__ = [
+    "SMALL_SEGMENT",
+    "Communicator",
+    "Group",
+    "Pool",
+    "PoolPolicy",
+    "ProcessGroup",
+    "RankContext",
+    "Segment",
+    "Window",
+]
 
 
 class ProcessGroup:
@@ -29,7 +46,7 @@ class ProcessGroup:
 
     @property
     def communicator(self) -> Communicator:
-        """The communicator now; `recreate` replaces it."""
+        """The group's present communicator. A `recreate` step replaces it, so ask at every use."""
         return self._substrate.communicator(self.ranks)
 
     @property
@@ -38,7 +55,7 @@ class ProcessGroup:
         return self.communicator.ptr
 
     def exchange(self, word: int) -> list[int]:
-        """One word of every rank, in group order: what engines do on the Gloo group beside each NCCL group.
+        """One word of every rank, in group order, as engines exchange on the Gloo group beside each NCCL group.
 
         `word` is a signed 64-bit integer. Collective over the group, on the host.
         """
@@ -67,8 +84,10 @@ class RankContext:
 
     @property
     def graph(self) -> str | None:
-        """The graph that allocations are for now, from its warm-up to the end of its capture. What it allocates it
-        writes at every replay, whether the buffer is still there or not."""
+        """The graph that allocations are for now, from its warm-up to the end of its capture.
+
+        A graph writes its buffers at every replay, released or not.
+        """
         return self._substrate.graph
 
     def pool(self, name: str) -> Pool:
@@ -76,7 +95,7 @@ class RankContext:
         return self._substrate.pool(name)
 
     def stream(self, index: int) -> AbstractContextManager[None]:
-        """Make stream `index` this thread's current stream: 0 is what everything runs on but graphs. Local."""
+        """Make stream `index` this thread's current stream. Everything but graphs runs on stream 0. Local."""
         return self._substrate.device.stream(index)
 
     def pools(self) -> Iterator[Pool]:

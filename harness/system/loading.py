@@ -1,4 +1,7 @@
-"""Systems under test by name: `package.module:attribute`, checked before anything runs with them."""
+"""Systems under test by name: `package.module:attribute`.
+
+Invariant: a name that does not load raises one sentence that says why.
+"""
 
 from __future__ import annotations
 

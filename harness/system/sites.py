@@ -1,7 +1,7 @@
 """Buffer sites: where an engine's layers ask for the buffers of their collectives, over a pool policy.
 
 Invariant: a site names exactly one group to the policy. The explicit sites take it as a required
-argument; the implicit ones name `tp` whatever they are asked for, as the engine of the bug report did.
+argument. The implicit ones name `tp` for every group, as the engine of the bug report did.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class BufferSites:
         self._policy, self._device = policy, device
 
     def named(self, group: ProcessGroup) -> ProcessGroup:
-        """The group that the policy hears of. Local."""
+        """The group that the policy is asked for. Local."""
         return group
 
     def get_local_dp_buffer(self, group: ProcessGroup, size_of: SizeOf, dtype: torch.dtype) -> torch.Tensor:
         """A buffer for this rank's tokens, at least `size_of(rank)` elements. Collective over `group`.
 
-        Sizes may differ between ranks; every rank knows all of them, as engines do from the token counts
-        of the batch. A policy that has `agreed(sizes)` chooses what to allocate, others get their own size.
+        Sizes may differ between ranks. Every rank has all of them, as engines have from the token counts of the
+        batch. A policy that has `agreed(sizes)` chooses one for all; under any other each rank gets its own.
         """
         named = self.named(group)
         sizes = [size_of(rank) for rank in named.ranks]
@@ -49,14 +49,14 @@ class BufferSites:
 
 
 def _checked(size: object, sizes: list[int]) -> int:
-    """What a policy's `agreed` gave, if it is a number that all ranks' needs fit in."""
+    """The result of a policy's `agreed`, if every rank's size fits into it. Raises `ValueError`."""
     if not isinstance(size, int) or not max(sizes) <= size <= LARGEST:
         raise ValueError(f"agreed({sizes}) gave {size!r}, not an int from {max(sizes)} to {LARGEST}")
     return size
 
 
 class ImplicitSites(BufferSites):
-    """The historic sites: `tp` whatever group the collective runs on."""
+    """The historic sites: `tp` for a collective of any group."""
 
     def __init__(self, policy: PoolPolicy, device: torch.device, tp: ProcessGroup) -> None:
         super().__init__(policy, device)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from harness.substrate.segment import Segment
-from harness.system.context import ProcessGroup
-from tests.tools.planted.pools import Sound
+from harness.system.context import ProcessGroup, Segment
+from harness.system.planted.sound import Sound
 
 INNER = range(4096, 8192)
 """Offsets of the small window inside the large one."""

@@ -56,8 +56,7 @@ class SimSubstrate(Substrate):
         self.recorder.stop()
         for pool in self.pools.values():
             for segment in list(pool.segments):
-                for window in list(segment.windows):
-                    window.close()
+                segment.close_windows()
                 pool.freed(segment.address)
                 self.arena.give_back(segment.address)
 

@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 
 from harness.kernels.rounding import to_bfloat16_bits
-from harness.substrate.bits import bits
-from harness.system.collectives import CollectiveContext
+from harness.system.collectives import CollectiveContext, bits
 
 BLOCK = 128
 
@@ -23,8 +22,8 @@ def gather_kernel(outputs, source, rank, count, reach, BLOCK: tl.constexpr):
     """Program (p, b) stores block b of `source`, up to element `reach`, to chunk `rank` of `outputs[p]`."""
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = index < reach
-    theirs = tl.load(outputs + tl.program_id(0)).to(source.dtype)
-    tl.store(theirs + rank * count + index, tl.load(source + index, mask=mask), mask=mask)
+    output = tl.load(outputs + tl.program_id(0)).to(source.dtype)
+    tl.store(output + rank * count + index, tl.load(source + index, mask=mask), mask=mask)
 
 
 @triton.jit(do_not_specialize=("rank", "count", "reach"), do_not_specialize_on_alignment=("output",))
@@ -52,8 +51,8 @@ def scatter_kernel(
     else:
         total = tl.zeros((BLOCK,), dtype=tl.float32)
     for peer in range(SIZE):
-        theirs = tl.load(sources + peer).to(output.dtype)
-        value = tl.load(theirs + rank * count + index, mask=mask, other=0)
+        source = tl.load(sources + peer).to(output.dtype)
+        value = tl.load(source + rank * count + index, mask=mask, other=0)
         if BF16:
             total += (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
         elif INTEGER:
@@ -74,8 +73,8 @@ def scatter_kernel(
 def slot_barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr):
     """Every rank counts into one word of every pad, and waits for its own word to be exactly SIZE·epoch."""
     for peer in range(SIZE):
-        theirs = tl.load(pads + peer).to(tl.pointer_type(tl.int32))
-        tl.atomic_add(theirs, 1, sem="release", scope="sys")
+        pad = tl.load(pads + peer).to(tl.pointer_type(tl.int32))
+        tl.atomic_add(pad, 1, sem="release", scope="sys")
     mine = tl.load(pads + rank).to(tl.pointer_type(tl.int32))
     missing = 1
     while missing != 0:
@@ -83,7 +82,7 @@ def slot_barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr):
 
 
 class SoundKernels:
-    """All-gather of any dtype, reduce-scatter with sum or avg of what is reduced exactly. Breaks no rule."""
+    """All-gather of any dtype, reduce-scatter with sum or avg of dtypes that are reduced exactly. Breaks no rule."""
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         outputs, count = context.peer_addresses(output), source.numel()
@@ -173,7 +172,7 @@ class AddsInBfloat16(SoundKernels):
 
 
 class OrdersByGlobalRank(SoundKernels):
-    """A rank's chunk lies where its rank in the world says, and not its rank in the group (K06)."""
+    """A rank's chunk lies at the place of its rank in the world, and not of its rank in the group (K06)."""
 
     def place(self, context: CollectiveContext) -> int:
         return context.group[context.rank] % context.size

@@ -1,6 +1,7 @@
-"""Pool policies with one planted fault each, and the sound one they are planted in.
+"""Pool policies with one planted fault each.
 
-Invariant: a class differs from `Sound` in its fault alone. Its docstring names the fault of the catalogue.
+Invariant: a class differs from the sound one that it derives from in its fault alone. Its docstring names the fault
+of the catalogue.
 """
 
 from __future__ import annotations
@@ -10,89 +11,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from harness.substrate.pool import Pool
-from harness.substrate.segment import Segment, Window
-from harness.system.context import ProcessGroup, RankContext
-
-
-class Sound:
-    """One pool a group, and one for it in each graph; leaving `use` registers every segment that its communicator has
-    no window over.
-
-    Breaks no rule. Windows close before their segment is freed; null windows are never asked for.
-    """
-
-    def __init__(self, context: RankContext) -> None:
-        self.context = context
-        self.windows: list[Window] = []
-
-    @contextmanager
-    def use(self, group: ProcessGroup) -> Iterator[None]:
-        pool = self.pool(group)
-        with pool.use():
-            yield
-        if self.may_register(group):
-            self.register_all(pool.segments, group)
-
-    def pool(self, group: ProcessGroup) -> Pool:
-        place = self.place()
-        pool = self.pool_named("-".join(map(str, group.ranks)) + place)
-        pool.is_reserved = bool(place)
-        return pool
-
-    def place(self) -> str:
-        """What has pools of its own beside the groups: each graph."""
-        return f" of {self.context.graph}" if self.context.graph else ""
-
-    def pool_named(self, name: str) -> Pool:
-        pool = self.context.pool(name)
-        if not pool.on_freed:
-            pool.on_freed.append(self.freed)
-        return pool
-
-    def may_register(self, group: ProcessGroup) -> bool:
-        return group.communicator.supports_windows
-
-    def register_all(self, segments: list[Segment], group: ProcessGroup) -> None:
-        for segment in segments:
-            if not self.is_registered(segment, group):
-                self.register(segment, group)
-
-    def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
-        return any(w.segment.ident == segment.ident and w.communicator is group.communicator for w in self.windows)
-
-    def register(self, segment: Segment, group: ProcessGroup) -> None:
-        window = group.communicator.register(segment)
-        if window is not None:
-            self.windows.append(window)
-
-    def freed(self, segment: Segment) -> None:
-        """Called when a segment is about to go."""
-        for window in self.windows:
-            if window.segment.ident == segment.ident:
-                window.close()
-
-    def close(self) -> None:
-        for pool in self.context.pools():
-            pool.close()
-
-
-class EveryGroup(Sound):
-    """Breaks no rule: registers a new segment with every group seen so far, in the order in which they came."""
-
-    def __init__(self, context: RankContext) -> None:
-        super().__init__(context)
-        self.groups: dict[str, ProcessGroup] = {}
-
-    def register_all(self, segments: list[Segment], group: ProcessGroup) -> None:
-        self.groups.setdefault(group.name, group)
-        for known in self.in_order(list(self.groups.values())):
-            if super().may_register(known):
-                super().register_all(segments, known)
-
-    def in_order(self, groups: list[ProcessGroup]) -> list[ProcessGroup]:
-        return groups
-
+from harness.system.context import Pool, ProcessGroup, RankContext, Segment
+from harness.system.planted.sound import EveryGroup, Sound
 
 # ownership
 
@@ -140,7 +60,7 @@ class IgnoresNull(Sound):
 
 
 class WaitsForTheCommunicator(Sound):
-    """The first registration with a group fails, since its communicator does not exist yet, and nobody looks (F19)."""
+    """The first registration with a group fails, as its communicator does not exist yet, and no error shows (F19)."""
 
     def __init__(self, context: RankContext) -> None:
         super().__init__(context)
@@ -160,7 +80,7 @@ class RemembersSegments(Sound):
 
 
 class RemembersAddresses(Sound):
-    """An address once registered counts as registered, whatever lies there now (F13)."""
+    """An address once registered counts as registered, whichever segment lies there now (F13)."""
 
     def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
         return any(window.address == segment.address for window in self.windows)
@@ -206,14 +126,14 @@ class PicksByAddress(Sound):
 
 
 class SharesWithGraphs(Sound):
-    """Graphs take their buffers from the pools that everybody uses (F12)."""
+    """Graphs take their buffers from the pools of everything else (F12)."""
 
     def place(self) -> str:
         return ""
 
 
 class OnePoolForGraphs(Sound):
-    """All graphs of a group share a pool, so that what one lets go the next one takes (F11)."""
+    """All graphs of a group share a pool, so that one takes the blocks that another has released (F11)."""
 
     def place(self) -> str:
         return " of graphs" if self.context.graph else ""
@@ -275,8 +195,8 @@ class AlwaysRegisters(Sound):
 
 
 class ForgetsToDeregister(Sound):
-    """Segments go without their windows (F14). The windows leak (F17), and hide what is registered at the same
-    address later."""
+    """Segments go without their windows (F14). The windows leak (F17), and hide later ones at the same
+    address."""
 
     def freed(self, segment: Segment) -> None:
         pass

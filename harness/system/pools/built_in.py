@@ -1,4 +1,4 @@
-"""The pool policies of the bug report's history, one file each, and how a user's own is found."""
+"""Pool policies by name: the designs of the bug report's history, one file each, or a user's own."""
 
 from __future__ import annotations
 
@@ -39,5 +39,6 @@ def load_pool(name: str) -> PoolFactory:
 
 
 def _is_plain(found: object) -> bool:
-    """Whether it is a class whose instances are its own, so that it can be asked for methods before it is built."""
+    """Whether a class makes its own instances, so that its methods are known before it is built."""
+    # A class with `__new__` may return an object of another class.
     return isinstance(found, type) and not any("__new__" in vars(cls) for cls in found.__mro__[:-1])

@@ -1,23 +1,23 @@
-"""`deferred`: one pool for each group; growth is only noted, and agreed upon before anything is registered.
+"""`deferred`: one pool for each group. Growth is noted, and registered once the ranks have agreed on it.
 
 Invariants:
-- The segment allocator's callbacks note what came and went, and do nothing collective. Leaving an
-  unchanged pool is one comparison: no snapshot, no communication.
-- After a change the ranks of the group compare what is new to them (how many segments, of which sizes,
-  and that nobody was refused memory). Either all register the same list in the same order, or all
-  raise `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step. Buffers of
-  a pool that was given up keep their windows, and get none of a communicator that is made later.
-- PyTorch up to 2.12 reuses, of free blocks of one size and kind, the one at the lowest address, and addresses may
-  lie in another order on another rank (pytorch 178138). A pool of which the ranks see that takes no further
-  allocation: its buffers keep their windows, and the next allocation starts a fresh pool, in step.
+- The segment allocator's callbacks note segments, and do nothing collective. Leaving an unchanged pool is one
+  comparison: no snapshot, no communication.
+- After a change the ranks of the group compare their new segments: the number, the sizes, and that no rank was
+  refused memory. Either all register the same list in the same order, or all raise `torch.OutOfMemoryError`, give
+  the pool up, and go on with a fresh one, again in step. Buffers of a pool that was given up keep their windows.
+  They get no window of a communicator that is made later.
+- PyTorch up to 2.12 reuses, of free blocks of one size and kind, the one at the lowest address. Addresses may
+  lie in another order on another rank (pytorch 178138). A pool in which they do takes no further allocation: its
+  buffers keep their windows, and the next allocation starts a fresh pool, in step.
 - Windows are known by (segment, communicator), never by address. A null window where the communicator
   supports windows is an error. A segment's windows close before it is freed.
 - A graph has pools of its own, which are kept until the end: it writes them at every replay. A pool that has
   grown during its capture raises before any collective.
 
-What it needs of its callers: `use` is entered by every rank of the group, in one order (SPMD), and the
-ranks allocate the same sizes; where theirs differ and are known, `agreed` gives one for all. Inside one `use`
-nothing is freed that came in it: what is freed there may be given out again before the ranks have compared.
+Callers keep three rules. Every rank of the group enters `use`, in one order (SPMD). The ranks allocate the same
+sizes; `agreed` gives one size for ranks that need different ones. No buffer is freed inside the `use` that
+allocated it, as the allocator may give its block out again before the ranks have compared.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from hashlib import blake2b
 
 import torch
 
-from harness.scenario.layout import Group
-from harness.substrate.communicator import Communicator
-from harness.substrate.pool import Pool
-from harness.substrate.segment import Segment, Window
-from harness.system.context import ProcessGroup, RankContext
-from harness.system.pools.per_group import close_windows
-from harness.trace.events import SMALL_SEGMENT
+from harness.system.context import (
+    SMALL_SEGMENT,
+    Communicator,
+    Group,
+    Pool,
+    ProcessGroup,
+    RankContext,
+    Segment,
+    Window,
+)
 
 REFUSED = -1
-"""What a rank says to its group when it was refused memory."""
-
-
+"""The word that a rank exchanges when it was refused memory."""
 BITS = 31
-"""What a rank says otherwise: a digest of the new segments' sizes, and below it one of this many bits of the
-order of all addresses. Together they stay within a signed word."""
-
+"""Bits of a digest. Any other word is a digest of the new segments' sizes, and below it one of the order of all
+addresses. Together they stay within a signed word."""
 
 Place = tuple[Group, str | None]
-"""What has a pool of its own: a group, outside graphs and in each of them."""
+"""A group outside graphs, or in one graph. Each has a pool of its own."""
 
 
 class GrowthDuringCapture(RuntimeError):
@@ -69,13 +69,14 @@ class Deferred:
             with pool.memory.use():
                 yield
         except torch.OutOfMemoryError:
-            if pool.memory.refusals > refusals:  # and not for want of memory elsewhere
+            # Memory may have run out outside of this pool, on this rank alone: then the peers come to no agreement.
+            if pool.memory.refusals > refusals:
                 self._leave(pool, group, refused=True)
             raise
         self._leave(pool, group, refused=False)
 
     def agreed(self, sizes: Sequence[int]) -> int:
-        """What every rank of a group allocates where they need `sizes`, so that their pools stay in step."""
+        """The size that every rank of a group allocates if they need `sizes`, so that their pools stay in step."""
         return max(sizes)
 
     def _place(self, group: ProcessGroup) -> Place:
@@ -113,7 +114,7 @@ class Deferred:
         if not communicator.supports_windows:
             return
         pool.register(new, communicator)
-        if len(set(words)) > 1:  # not in their sizes, so in the order of their addresses
+        if len(set(words)) > 1:  # the sizes agree, so the order of the addresses differs
             self._retire(group)
 
     def _retire(self, group: ProcessGroup) -> None:
@@ -141,8 +142,11 @@ class _GroupPool:
         return [s for s in self.memory.segments if (s.ident, communicator.ident) not in self._windows]
 
     def order_of_addresses(self) -> list[int]:
-        """Places of the segments, counted as they came, from the lowest address to the highest: first those for large
-        blocks, then those for small ones, since blocks of one kind compete among themselves only."""
+        """Places of the segments, counted as they came, from the lowest address to the highest.
+
+        Those for large blocks come first, then those for small ones.
+        """
+        # PyTorch never takes a small block for a large request, so only blocks of one kind compete by address.
         segments = self.memory.segments
         every = range(len(segments))
         return sorted(every, key=lambda place: (segments[place].size == SMALL_SEGMENT, segments[place].address))
@@ -160,12 +164,12 @@ class _GroupPool:
 
     def _freed(self, segment: Segment) -> None:
         self.epoch += 1
-        close_windows(segment)
+        segment.close_windows()
         self._windows = {key: window for key, window in self._windows.items() if key[0] != segment.ident}
 
 
 def _digest(numbers: Iterable[int]) -> int:
-    """A number of `BITS` bits that is the same for equal lists."""
+    """A number of `BITS` bits, the same for equal lists."""
     return int.from_bytes(blake2b(",".join(map(str, numbers)).encode(), digest_size=4).digest(), "little") >> 1
 
 

@@ -1,9 +1,9 @@
 """`per-group`: one pool for each group, registered with that group's communicator.
 
 Invariant: a block of a group's pool never reaches another group, so the windows over it are the
-group's own; what a graph allocates lies in pools of the graph's own. Leaving the context registers what has
-grown, in the order in which it grew; a group without window support registers nothing. Known trouble: memory
-cost, and ranks do not agree before they register, so a rank that alone fails to grow leaves its peers waiting.
+group's own. A graph allocates from pools of its own. Leaving the context registers new segments, in the order in which
+they came; a group without window support registers nothing. Known trouble: memory cost, and ranks do not agree
+before they register, so a rank that alone fails to grow leaves its peers waiting.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.substrate.communicator import Communicator
-from harness.substrate.pool import Pool
-from harness.substrate.segment import Segment
-from harness.system.context import ProcessGroup, RankContext
+from harness.system.context import Communicator, Pool, ProcessGroup, RankContext, Segment
 
 
 class PerGroup:
@@ -34,7 +31,7 @@ class PerGroup:
         pool = self._context.pool("-".join(map(str, group.ranks)) + (f" of {graph}" if graph else ""))
         pool.is_reserved = graph is not None
         if not pool.on_freed:
-            pool.on_freed.append(close_windows)
+            pool.on_freed.append(Segment.close_windows)
         return pool
 
     def close(self) -> None:
@@ -47,9 +44,3 @@ def _register_all(pool: Pool, communicator: Communicator) -> None:
     for segment in pool.segments:
         if all(window.communicator is not communicator for window in segment.windows):
             communicator.register(segment)
-
-
-def close_windows(segment: Segment) -> None:
-    """Deregister every window over a segment that is about to be freed."""
-    for window in list(segment.windows):
-        window.close()

@@ -1,4 +1,4 @@
-"""`shared-at-alloc`: one pool for every group; a new segment is registered with whoever makes it grow.
+"""`shared-at-alloc`: one pool for every group; a new segment is registered with the group that makes it grow.
 
 Invariant (of the design, and its fault): a segment has exactly one window, with the communicator that
 was current when the segment was allocated. A cached block is handed to any group that asks. The
@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.substrate.segment import Segment
-from harness.system.context import ProcessGroup, RankContext
-from harness.system.pools.per_group import close_windows
+from harness.system.context import ProcessGroup, RankContext, Segment
 
 
 class SharedAtAlloc:
     def __init__(self, context: RankContext) -> None:
         self._pool = context.pool("shared")
         self._pool.on_allocated.append(self._allocated)
-        self._pool.on_freed.append(close_windows)
+        self._pool.on_freed.append(Segment.close_windows)
         self._current: ProcessGroup | None = None
 
     @contextmanager

@@ -1,12 +1,11 @@
-"""`shared-at-exit`: one pool for every group; leaving the context registers what this group has not seen.
+"""`shared-at-exit`: one pool for every group. Leaving the context registers each segment that is new to the group.
 
-Invariant (of the design, and its faults): every segment gets a window of every group that leaves the
-context after it came. What a group registers thus depends on what other groups made the pool grow by,
-and where its buffers lie on what they took and gave back: ranks of one group whose other groups differ
-register different segments, or hold a buffer at different offsets. The index goes by the
-communicator's address, so a new communicator at an old address inherits it; any free clears it all. (Registering
-again what is registered, which that leads to, is not reached here: a pool frees segments only when nothing in it
-is in use, and then all of them.)
+Invariant (of the design, and its faults): every segment gets a window of every group that leaves the context after
+it came. So other groups decide which segments a group registers, by their growth, and at which offsets its buffers
+lie, by their blocks. Ranks of one group whose other groups differ register different segments, or hold a buffer at
+different offsets. The index goes by the communicator's address, so a new communicator at an old address inherits it.
+Any free clears the whole index. (That could register a segment twice, and does not here: a pool frees its segments
+all at once, when none of them is in use.)
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.substrate.segment import Segment
-from harness.system.context import ProcessGroup, RankContext
-from harness.system.pools.per_group import close_windows
+from harness.system.context import ProcessGroup, RankContext, Segment
 
 
 class SharedAtExit:
@@ -44,7 +41,7 @@ class SharedAtExit:
         self._recorded.append(segment)
 
     def _freed(self, segment: Segment) -> None:
-        close_windows(segment)
+        segment.close_windows()
         self._recorded.remove(segment)
         self._seen.clear()
 

@@ -1,4 +1,4 @@
-"""`snapshot-once`: one pool for every group; leaving the context registers what a snapshot shows for the first time.
+"""`snapshot-once`: one pool for every group. Leaving the context registers each segment that is new in a snapshot.
 
 Invariant (of the design, and its fault): an address is registered once, with the group that was first
 to leave the context after it appeared. The set of addresses belongs to no communicator and is never
@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.system.context import ProcessGroup, RankContext
-from harness.system.pools.per_group import close_windows
+from harness.system.context import ProcessGroup, RankContext, Segment
 
 
 class SnapshotOnce:
     def __init__(self, context: RankContext) -> None:
         self._pool = context.pool("shared")
-        self._pool.on_freed.append(close_windows)
+        self._pool.on_freed.append(Segment.close_windows)
         self._registered: set[int] = set()
 
     @contextmanager

@@ -14,7 +14,6 @@ from harness.system.planted.kernels import (
 )
 from harness.system.planted.pools import (
     AlwaysRegisters,
-    EveryGroup,
     FirstGroupOnly,
     ForgetsToDeregister,
     IgnoresNull,
@@ -25,8 +24,8 @@ from harness.system.planted.pools import (
     RemembersAddresses,
     RemembersSegments,
     ShortWindow,
-    Sound,
 )
+from harness.system.planted.sound import EveryGroup, Sound
 from tests.tools.planted.collectives import (
     CrashesInKernel,
     Dawdles,

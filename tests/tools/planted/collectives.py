@@ -1,4 +1,4 @@
-"""Kernel collectives with one planted fault each, beside those of the catalogue in `harness.faults`."""
+"""Kernel collectives with one planted fault each, beside those of the catalogue in `harness.studies.faults`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import time
 
 import torch
 
-from harness.substrate.bits import bits
-from harness.system.collectives import CollectiveContext
+from harness.system.collectives import CollectiveContext, bits
 from harness.system.planted.kernels import BLOCK, SoundKernels, gather_kernel
 
 

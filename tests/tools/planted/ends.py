@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.system.context import ProcessGroup
-from tests.tools.planted.pools import Sound
+from harness.system.planted.sound import Sound
 
 
 class Dies(Sound):

@@ -1,4 +1,4 @@
-"""Pool policies with one planted fault each, beside those of the catalogue in `harness.faults`."""
+"""Pool policies with one planted fault each, beside those of the catalogue in `harness.studies.faults`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.substrate.segment import Segment
-from harness.system.context import ProcessGroup
-from harness.system.planted.pools import Sound
+from harness.system.context import ProcessGroup, Segment
+from harness.system.planted.sound import Sound
 
 
 class CollectsGarbage(Sound):
@@ -23,7 +22,7 @@ class CollectsGarbage(Sound):
 
 
 class NeverRegisters(Sound):
-    """Breaks unregistered: nobody registers the pool's segments (F25: to lie in the pool says nothing)."""
+    """Breaks unregistered: no rank registers the pool's segments (F25: a place in the pool is no registration)."""
 
     def register(self, segment: Segment, group: ProcessGroup) -> None:
         pass

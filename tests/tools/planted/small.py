@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.tools.planted.pools import Sound
+from harness.system.planted.sound import Sound
 
 
 class TooSmall(Sound):
