@@ -1,10 +1,10 @@
 """A pool policy of your own: `symm fuzz --pool examples.pool:PoolPerFamily`.
 
 A policy is built once a draw with this rank's context, wraps plain `torch.empty`, and gives
-everything back at the end. This one keeps a pool for each family of groups, and has mistakes that
-the harness finds within some tens of draws: after a communicator was destroyed and created anew, the
-segments it knows are not registered with the new one (`stale-window`), and a window is not closed before
-its segment is freed (`freed-while-registered`). `harness/system/pools/per_group.py` is right.
+everything back at the end. This one keeps a pool for each family of groups. It has two mistakes, which
+the harness finds within some tens of draws. It does not register its segments with a re-created
+communicator (`stale-window`), and it does not close a window before its segment is freed
+(`freed-while-registered`). `harness/system/pools/per_group.py` is right.
 """
 
 from collections.abc import Iterator

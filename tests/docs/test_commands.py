@@ -55,3 +55,22 @@ def test_a_command_that_is_gone_is_seen(text: str) -> None:
 
 def test_commands_that_exist_are_taken() -> None:
     assert not wrong("`symm bench draws --draws 60`, `symm fuzz --pool NAME --json -`\n```\nsymm doctor\n```\n")
+
+
+@pytest.mark.parametrize("path", prose.pages(), ids=lambda path: str(path.relative_to(prose.ROOT)))
+def test_every_seed_that_a_page_replays_by_name_ships(path: Path) -> None:
+    named = re.findall(r"The seed is `([^`]+)`|symm replay ([a-z0-9-]{6,})\b(?![./])", path.read_text())
+    shipped = {seed.stem for seed in (prose.ROOT / "topologies" / "seeds").glob("*.json")}
+    assert {first or second for first, second in named} - {"symm-seeds", "topologies"} <= shipped
+
+
+ELSEWHERE = {"--native", "--nonblocking", "--no-deps", "--dist"}
+"""Options of py-spy, pip and pytest that pages name."""
+
+
+@pytest.mark.parametrize("path", prose.pages(), ids=lambda path: str(path.relative_to(prose.ROOT)))
+def test_every_option_that_is_named_alone_exists(path: Path) -> None:
+    plugin = set(re.findall(r'"(--symm-[a-z-]+)"', (prose.HOUSE / "plugin" / "hooks.py").read_text()))
+    known = set().union(*COMMANDS.values()) | plugin | ELSEWHERE
+    code = prose.CODE.findall(prose.FENCE.sub("", path.read_text()))
+    assert {option for each in code if each.startswith("--") for option in re.findall(r"--[a-z-]+", each)} <= known
