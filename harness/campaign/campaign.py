@@ -7,9 +7,7 @@ ends the campaign at once; it is never taken for a finding and shrunk.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from harness.campaign.keeper import Keeper
+from harness.campaign.limits import Limits
+from harness.campaign.search import Smallest, smallest_failing
 from harness.campaign.shrinking import Shrinking
 from harness.campaign.tally import Tally
+from harness.clock import CLOCK, Clock
 from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding
 from harness.oracle.judge import Verdict, examine
@@ -27,37 +28,8 @@ from harness.strategies.batches import PATIENCE, batch
 from harness.trace.draw import Draw
 from harness.world.world import World
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a campaign spends once it has found something."""
-
-    more: int = 48
-    """Draws after the first finding, in which other rules may be found."""
-    shrinks: int = 80
-    """Runs that Hypothesis may spend on a batch's failures, before `harness.campaign.search` takes over. Where a
-    failure costs the ranks there are none: few tries fit, and `harness.campaign.search` needs fewer."""
-    shrink_seconds: float = 30.0
-    """Time that it may spend on them; what it leaves is `harness.campaign.search`'s."""
-    known_seconds: float = 60.0
-    """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
-    reduce_seconds: float = 30.0
-    """Time that `harness.campaign.search` has for each finding in any case."""
-
-    @property
-    def seconds(self) -> float:
-        """Time for making a finding smaller, in both ways."""
-        return self.shrink_seconds + self.reduce_seconds
-
-    def within(self, seconds: float) -> Limits:
-        """The same with so much time for making a finding smaller, half of it for either way."""
-        return replace(self, shrink_seconds=seconds / 2, reduce_seconds=seconds / 2)
-
-
 LONG = 2.0
 """Seconds after which a draw that Ctrl-C ends may have been a hang."""
-SHRINK_SECONDS = Limits().seconds
-"""Time for making a finding smaller, unless the user says another."""
 
 
 class _Stop(BaseException):
@@ -78,6 +50,7 @@ class Campaign:
 
     `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
     first is counted, and no finding. `environment` goes into the seed files; `progress` is called after every draw.
+    `draw_batch` draws, and `search` finds the smallest case where Hypothesis stops.
     """
 
     def __init__(
@@ -91,18 +64,22 @@ class Campaign:
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
         expected: Callable[[Scenario], Collection[str]] = lambda scenario: (),
+        draw_batch: Callable[..., None] = batch,
+        search: Callable[..., Smallest] = smallest_failing,
+        clock: Clock = CLOCK,
     ) -> None:
         self.world, self.progress = world, progress
         self._strategy, self._seed, self._expected = strategy, seed, expected
+        self._draw_batch, self._clock = draw_batch, clock
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
-        self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried)
+        self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried, search, clock)
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
-        self._is_dear = False
+        self._costs_ranks = False
         """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
-        self._dear: set[str] = set()
+        self._rules_that_cost_ranks: set[str] = set()
         """Rules of failures like that."""
         self._under_way: tuple[Scenario, float] | None = None
         """The draw that runs, and since when."""
@@ -115,7 +92,7 @@ class Campaign:
 
     def run(self, draws: int | None, minutes: float | None = None) -> Tally:
         """At most `draws` draws (None: no limit) in at most `minutes`. Raises `UsageError` for a wrong request."""
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._end = None if minutes is None else self._clock.now() + 60 * minutes
         self._limit = draws
         number, idle = 0, 0
         try:
@@ -124,7 +101,7 @@ class Campaign:
                 self._settled, self._failed_at, self._shrinks = frozenset(self.tally.found), None, 0
                 self._batch(number)
                 for rule in [rule for rule in self.tally.found if rule not in self._settled]:
-                    self._reduce(rule)
+                    self._shrink(rule)
                 number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
@@ -136,10 +113,9 @@ class Campaign:
         return self.tally
 
     def keep_under_way(self) -> str:
-        """What to say of the draw that something has ended, after it had run for a while, and which is kept; or
-        nothing."""
+        """Keep the draw that a signal ended after it had run for a while. Returns the lines about it, or nothing."""
         scenario, began = self._under_way or (None, 0.0)
-        seconds = time.monotonic() - began
+        seconds = self._clock.now() - began
         if scenario is None or seconds < LONG:
             return ""
         what = f"Draw {self.tally.draws + 1}" if self._failed_at is None else "A smaller case"
@@ -151,7 +127,7 @@ class Campaign:
 
     def _batch(self, number: int) -> None:
         try:
-            batch(self._strategy, self._one, self._seed, number, shrink=True)
+            self._draw_batch(self._strategy, self._one, self._seed, number, shrink=True)
         except _Enough:
             pass
         except (Finding, Flaky, BaseExceptionGroup) as raised:
@@ -160,7 +136,7 @@ class Campaign:
     @property
     def is_cut_short(self) -> bool:
         """Whether time was up before the draws were, so that findings may be larger than they need to be."""
-        return self._end is not None and time.monotonic() > self._end
+        return self._end is not None and self._clock.now() >= self._end
 
     def _one(self, scenario: Scenario) -> None:
         if self._spent():
@@ -169,13 +145,13 @@ class Campaign:
             raise _Enough
         if hash(scenario) in self._clean:
             return  # every batch starts from the same simplest example
-        began = time.monotonic()
+        began = self._clock.now()
         self._under_way = scenario, began
         try:
             draw = self.world.run(scenario)
             self._under_way = None
             verdict = examine(draw)
-            seconds = time.monotonic() - began
+            seconds = self._clock.now() - began
             findings = self._unexpected(scenario, verdict)
             if self._failed_at is None:
                 self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
@@ -185,14 +161,14 @@ class Campaign:
             new = next((finding for finding in findings if finding.rule not in self._settled), None)
             if new is not None:
                 if self._failed_at is None:
-                    self._failed_at, self._is_dear = time.monotonic(), not draw.is_clean
+                    self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
                 if not draw.is_clean:
-                    self._dear.add(new.rule)
+                    self._rules_that_cost_ranks.add(new.rule)
                 self._keeper.keep(scenario, new, findings, self.tally.draws)
         except UsageError as error:
             self._under_way = None
             if self._failed_at is not None and isinstance(error, PluginError):
-                return  # while a finding is made smaller, a scenario that the system refuses is none
+                return  # while a finding is shrunk, a scenario that the system refuses is no smaller case
             raise _Stop(self._kept(error, scenario)) from error
         self.progress(self.tally)
         if new is not None:
@@ -214,17 +190,17 @@ class Campaign:
             return False
         limits = self._limits
         return (
-            self._is_dear
+            self._costs_ranks
             or self._shrinks >= limits.shrinks
-            or time.monotonic() > self._failed_at + limits.shrink_seconds
+            or self._clock.now() >= self._failed_at + limits.shrink_seconds
         )
 
-    def _reduce(self, rule: str) -> None:
-        """Make what Hypothesis left of a rule's scenario smaller still, with the time that it left too."""
-        now, limits = time.monotonic(), self._limits
+    def _shrink(self, rule: str) -> None:
+        """Search for a smaller case than Hypothesis left of a rule, with the time that it left too."""
+        now, limits = self._clock.now(), self._limits
         left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
-        end = min(now + left + limits.reduce_seconds, self._end or math.inf)
-        self._shrinking.run(rule, end, rule in self._dear)
+        end = min(now + left + limits.search_seconds, self._end or math.inf)
+        self._shrinking.run(rule, end, rule in self._rules_that_cost_ranks)
 
     def _tried(self) -> None:
         self.tally.shrinking += 1
@@ -259,10 +235,11 @@ class Campaign:
 
 
 def _only_findings(raised: BaseException) -> None:
-    """Findings are in the tally already; anything else that Hypothesis raised goes on. It runs each of several
-    failures a last time and raises them together, among them what was meant to leave it."""
+    """Findings are in the tally already; anything else that Hypothesis raised goes on."""
+    # Hypothesis runs each of several distinct failures a last time and raises them together in a group
+    # (`report_multiple_bugs`), among them a `_Stop` or `_Enough` that came in that last run.
     if isinstance(raised, Flaky):
-        return  # it failed once and not again: the seed file of the failure is kept
+        return  # Hypothesis raises it for a failure that does not come again: its seed file is kept
     for error in raised.exceptions if isinstance(raised, BaseExceptionGroup) else (raised,):
         if isinstance(error, BaseExceptionGroup):
             _only_findings(error)

@@ -16,10 +16,11 @@ from harness.campaign.seeds import SCHEMA, Seed, SeedFile
 from harness.errors import PluginError
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
+from harness.text import counted
 
 Shrunk = Literal["smallest", "race", "time", "unfinished"]
-"""How making a case smaller ended: nothing smaller fails; nobody knows, since the case itself fails in some runs only;
-time was up; or something ended it before."""
+"""How shrinking ended: nothing smaller fails; unknown, since the case itself fails in some runs only; time was up; or
+something ended it before."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -54,18 +55,15 @@ class Found(msgspec.Struct, frozen=True):
             "time": "; the time for making it smaller was up",
             "unfinished": "; making it smaller was not finished",
         }
-        size, (world, steps) = _size(self.scenario), self.found_at
-        shrunk = "" if size == self.found_at else f", shrunk to {_of(size[0], 'rank')} and {_of(size[1], 'step')}"
-        after = _of(self.draws_to_find, "draw")
-        return f"found after {after} on {_of(world, 'rank')} in {_of(steps, 'step')}{shrunk}{ends[self.shrunk]}"
+        (ranks, length), (world, steps) = _size(self.scenario), self.found_at
+        has_shrunk = (ranks, length) != self.found_at
+        shrunk = f", shrunk to {counted(ranks, 'rank')} and {counted(length, 'step')}" if has_shrunk else ""
+        after = counted(self.draws_to_find, "draw")
+        return f"found after {after} on {counted(world, 'rank')} in {counted(steps, 'step')}{shrunk}{ends[self.shrunk]}"
 
 
 def _size(scenario: Scenario) -> tuple[int, int]:
     return scenario.world, len(scenario.steps)
-
-
-def _of(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 class Keeper:
@@ -99,22 +97,22 @@ class Keeper:
     def keep_raised(self, scenario: Scenario, error: PluginError) -> str:
         """Save a scenario in which the system under test raised, unless the same error is kept with a smaller one;
         returns the file."""
-        words = re.sub(r"\d+", "", str(error))  # ranks, sizes and addresses
-        size, known = len(msgspec.json.encode(scenario)), self._raised.get(words)
+        message = re.sub(r"\d+", "", str(error))  # without ranks, sizes and addresses
+        size, known = len(msgspec.json.encode(scenario)), self._raised.get(message)
         if known is None or size <= known[0]:
-            self._raised[words] = size, self._save("raised", scenario, (), words)
-        return self._raised[words][1]
+            self._raised[message] = size, self._save("raised", scenario, (), message)
+        return self._raised[message][1]
 
     def keep_interrupted(self, scenario: Scenario) -> str:
         """Save a scenario whose draw was ended from outside; returns its file."""
         return self._save("interrupted", scenario, ())
 
     def settle(self, rule: str, how: Shrunk) -> None:
-        """Note how making a rule's scenario smaller ended."""
+        """Note how shrinking a rule's scenario ended."""
         self.found[rule] = msgspec.structs.replace(self.found[rule], shrunk=how)
 
-    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], words: str = "") -> str:
-        """Save in the file of what failed, with these words where it can fail in several ways."""
+    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], message: str = "") -> str:
+        """Save in the file of what failed; `message` keeps apart the ways in which it can fail."""
         records = tuple(finding.record() for finding in findings)
-        file = self._files.setdefault(what + words, SeedFile(self._folder, what))
+        file = self._files.setdefault(what + message, SeedFile(self._folder, what))
         return file.save(Seed(SCHEMA, scenario, records, self._environment))

@@ -1,4 +1,4 @@
-"""Makes a failing scenario smaller where Hypothesis stops: fewer ranks, fewer steps, plainer numbers.
+"""The search for a smaller case where Hypothesis stops: fewer ranks, fewer steps, plainer numbers.
 
 Hypothesis shrinks the choices behind a scenario; a layout is several choices that must change
 together, which it rarely manages. Here the scenario itself is changed: every smaller layout of the
@@ -10,12 +10,12 @@ Invariant: what comes back breaks the same rule, was executed, and is no larger 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from itertools import chain, takewhile
 from typing import Literal, NamedTuple
 
 from harness.campaign.candidates import fewer_ranks, fewer_steps, plainer, until
+from harness.clock import CLOCK, Clock
 from harness.scenario.scenario import Scenario
 
 Fails = Callable[[Scenario], int | None]
@@ -28,7 +28,7 @@ SURE = 2
 """How often the smallest scenario has to fail once more, to be one that always does."""
 
 
-class Reduced(NamedTuple):
+class Smallest(NamedTuple):
     """The smallest scenario found that still fails, and how far that is known: nothing smaller does (`smallest`), this
     one passed in some runs, so that others may have done by chance (`race`), or the time was up (`time`)."""
 
@@ -36,36 +36,38 @@ class Reduced(NamedTuple):
     how: Literal["smallest", "race", "time"]
 
 
-def reduce(scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = RUNS) -> Reduced:
-    """Look for smaller scenarios that fail, until `end` (by `time.monotonic`) and in at most `runs` calls of `fails`;
+def smallest_failing(
+    scenario: Scenario, fails: Fails, step: int, end: float = math.inf, runs: int = RUNS, clock: Clock = CLOCK
+) -> Smallest:
+    """Look for smaller scenarios that fail, until `end` (by `clock`) and in at most `runs` calls of `fails`;
     this one does, at `step`.
 
-    A failure can be dear, such as a hang, so what leaves out most is tried first. Where the smallest does not fail
-    whenever it is run, a smaller one that passed may fail as well: everything is tried again until the end.
+    A failure can cost all ranks, as a hang does, so the candidate that leaves out most is tried first. Where the
+    smallest does not fail in every run, a smaller one that passed may fail too: all are tried again until the end.
     """
-    search = _Search(scenario, fails, step, end, runs)
+    search = _Search(scenario, fails, step, end, runs, clock)
     while not search.is_over:
-        smaller = [search.goes_on(candidates) for candidates in (fewer_ranks, fewer_steps, plainer)]
-        if not any(smaller) and search.is_sure():
-            return Reduced(search.scenario, "race" if search.is_race else "smallest")
-    return Reduced(search.scenario, "race" if search.is_race else "time")
+        has_shrunk = [search.has_taken(candidates) for candidates in (fewer_ranks, fewer_steps, plainer)]
+        if not any(has_shrunk) and search.is_sure():
+            return Smallest(search.scenario, "race" if search.is_race else "smallest")
+    return Smallest(search.scenario, "race" if search.is_race else "time")
 
 
 class _Search:
     """The smallest scenario so far, the step at which it failed, and what is left to find a smaller one."""
 
-    def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int) -> None:
+    def __init__(self, scenario: Scenario, fails: Fails, step: int, end: float, runs: int, clock: Clock) -> None:
         self.scenario = scenario
         self.is_race = False
         """Whether the smallest has passed, too."""
-        self._fails, self._step, self._end, self._left = fails, step, end, runs
+        self._fails, self._step, self._end, self._left, self._clock = fails, step, end, runs, clock
 
     @property
     def is_over(self) -> bool:
         """Whether time is up, or the runs are used up."""
-        return self._left == 0 or time.monotonic() > self._end
+        return self._left == 0 or self._clock.now() >= self._end
 
-    def goes_on(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> bool:
+    def has_taken(self, candidates: Callable[[Scenario], Iterator[Scenario]]) -> bool:
         """Take the first candidate that fails, then the first one of that, and so on. Whether there was any."""
         found = False
         while any(map(self._takes, self._tried(candidates))):

@@ -1,16 +1,16 @@
-"""Makes the scenario of a finding smaller by running smaller ones: in a hurry, and beside GPUs on a simulation first.
+"""Shrinks the scenario of a finding by running smaller ones: hurried, and beside GPUs on a simulation first.
 
 Invariant: what is kept has failed on the world that it was found on, and not by a presumption.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from harness.campaign.keeper import Keeper
-from harness.campaign.search import Fails, Reduced, reduce
+from harness.campaign.search import Fails, Smallest, smallest_failing
+from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, PluginError
 from harness.oracle.findings import Finding
 from harness.scenario.scenario import Scenario
@@ -18,52 +18,60 @@ from harness.trace.draw import Draw
 from harness.world.world import World
 
 WORTH_A_SIMULATION = 5.0
-"""Least seconds for making a finding smaller for which a simulation beside GPUs is started."""
+"""Least seconds for shrinking a finding for which a simulation beside GPUs is started."""
 CONFIRMATIONS = 10
 """Runs in which a scenario that was presumed to hang has to hang once."""
 
 
 class Shrinking:
     """Runs smaller scenarios on `world` and keeps those that fail. `judge` gives the findings of a draw that count;
-    `tried` is called after each."""
+    `tried` is called after each. `search` finds the smallest."""
 
     def __init__(
-        self, world: World, keeper: Keeper, judge: Callable[[Draw], Sequence[Finding]], tried: Callable[[], None]
+        self,
+        world: World,
+        keeper: Keeper,
+        judge: Callable[[Draw], Sequence[Finding]],
+        tried: Callable[[], None],
+        search: Callable[..., Smallest] = smallest_failing,
+        clock: Clock = CLOCK,
     ) -> None:
         self._world, self._keeper, self._judge, self._tried = world, keeper, judge, tried
+        self._search, self._clock = search, clock
         self._presumed: set[Scenario] = set()
 
-    def run(self, rule: str, end: float, is_dear: bool) -> None:
-        """Make what is kept of a rule smaller, until `end` by `time.monotonic`. Where a scenario was but presumed to
-        hang, that it does is shown after that. `is_dear`: a run that fails leaves no rank alive."""
-        now = time.monotonic()
-        if is_dear and end - now >= WORTH_A_SIMULATION:
+    def run(self, rule: str, end: float, costs_ranks: bool) -> None:
+        """Shrink the scenario that is kept of a rule, until `end` by the clock. A scenario that was only presumed to
+        hang is run without the shortcut after that. `costs_ranks`: a run that fails leaves no rank alive."""
+        now = self._clock.now()
+        if costs_ranks and end - now >= WORTH_A_SIMULATION:
             self._rehearse(rule, (now + end) / 2)
-        reduced = self._search(rule, end, hurried=True)
-        if reduced.scenario in self._presumed:
-            passes = self._passes_before_it_fails(rule, reduced.scenario, end)
+        smallest = self._smallest(rule, end, hurried=True)
+        if smallest.scenario in self._presumed:
+            passes = self._passes_before_it_fails(rule, smallest.scenario, end)
             if passes is None:
-                reduced = self._search(rule, end, hurried=False)
+                smallest = self._smallest(rule, end, hurried=False)
             elif passes:
-                reduced = Reduced(reduced.scenario, "race")
-        self._keeper.settle(rule, reduced.how)
+                smallest = Smallest(smallest.scenario, "race")
+        self._keeper.settle(rule, smallest.how)
 
-    def _search(self, rule: str, end: float, hurried: bool) -> Reduced:
+    def _smallest(self, rule: str, end: float, hurried: bool) -> Smallest:
         found = self._keeper.found[rule]
-        return reduce(found.scenario, self._fails(rule, self._world, hurried), found.finding.step, end)
+        fails = self._fails(rule, self._world, hurried)
+        return self._search(found.scenario, fails, found.finding.step, end, clock=self._clock)
 
     def _rehearse(self, rule: str, end: float) -> None:
-        """Where ranks on GPUs hung or died, which costs seconds a try, make the scenario smaller on a simulation first;
-        what comes of that counts if it fails on the GPUs too."""
+        """Where ranks on GPUs hung or died, which costs seconds a try, shrink the scenario on a simulation first. The
+        result counts if it fails on the GPUs too."""
         simulation = self._world.simulation
         if simulation is None:
             return
         scenario, fails = self._keeper.found[rule].scenario, self._fails(rule, simulation, hurried=True)
         smaller = scenario
-        with suppress(MachineError):  # of the simulation, which nobody has asked for
+        with suppress(MachineError):  # of the simulation, which the user did not ask for
             step = fails(scenario)
             if step is not None:
-                smaller = reduce(scenario, fails, step, end).scenario
+                smaller = self._search(scenario, fails, step, end, clock=self._clock).scenario
         if smaller != scenario:
             self._fails(rule, self._world, hurried=False)(smaller)
 
@@ -71,16 +79,16 @@ class Shrinking:
         """How often a scenario that was presumed to hang passes before it fails when it has all the time there is, as a
         race may; None if it never does, in as many runs as there is time for: until `end`, or for a deadline more."""
         fails = self._fails(rule, self._world, hurried=False)
-        end = max(end, time.monotonic() + self._world.deadline)
+        end = max(end, self._clock.now() + self._world.deadline)
         for passes in range(CONFIRMATIONS):
             if fails(scenario) is not None:
                 return passes
-            if time.monotonic() > end:
+            if self._clock.now() >= end:
                 break
         return None
 
     def _fails(self, rule: str, world: World, hurried: bool) -> Fails:
-        """Whether a scenario still breaks a rule on a world, here or elsewhere."""
+        """Whether a scenario still breaks a rule on a world, this one or a simulation beside it."""
 
         def fails(scenario: Scenario) -> int | None:
             try:

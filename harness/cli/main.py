@@ -19,7 +19,8 @@ from rich.console import Console
 
 from harness import interrupts
 from harness.campaign import seeds
-from harness.campaign.campaign import SHRINK_SECONDS, Campaign, Limits
+from harness.campaign.campaign import Campaign
+from harness.campaign.limits import SHRINK_SECONDS, Limits
 from harness.campaign.replay import replay as run_again
 from harness.campaign.replay import with_system
 from harness.campaign.tally import Tally

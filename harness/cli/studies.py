@@ -11,7 +11,8 @@ from rich.console import Console
 
 from harness import interrupts
 from harness.campaign import seeds
-from harness.campaign.campaign import SHRINK_SECONDS, Campaign
+from harness.campaign.campaign import Campaign
+from harness.campaign.limits import SHRINK_SECONDS
 from harness.campaign.tally import Tally
 from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.errors import UsageError

@@ -12,8 +12,9 @@ from typing import Any, get_args
 
 import msgspec
 
-from harness.campaign.campaign import Campaign, Limits
+from harness.campaign.campaign import Campaign
 from harness.campaign.keeper import Found
+from harness.campaign.limits import Limits
 from harness.errors import UsageError
 from harness.scenario import topology as topologies_module
 from harness.scenario.layers import Layer
@@ -33,7 +34,7 @@ KEY_CONFIGURATIONS = (
 )
 SITES: tuple[Sites, ...] = get_args(Sites)
 TOKENS: tuple[Tokens, ...] = ("padded", "uneven")
-LIMITS = Limits(more=8, shrinks=8, known_seconds=10.0, shrink_seconds=4.0, reduce_seconds=12.0)
+LIMITS = Limits(more=8, shrinks=8, known_seconds=10.0, shrink_seconds=4.0, search_seconds=12.0)
 
 
 class Cell(msgspec.Struct, frozen=True):

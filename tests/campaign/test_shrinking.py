@@ -1,43 +1,46 @@
-"""Making a finding smaller by running: in a hurry, beside GPUs on a simulation first, and never by a presumption."""
+"""Shrinking by running: hurried, beside GPUs on a simulation first, and never by a presumption."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import strategies as st
 
 from harness.campaign import seeds
-from harness.campaign.campaign import Campaign, Limits
+from harness.campaign.campaign import Campaign
+from harness.campaign.keeper import Found, Keeper
+from harness.campaign.limits import Limits
+from harness.campaign.search import Smallest
+from harness.campaign.shrinking import Shrinking
 from harness.campaign.tally import Tally
+from harness.clock import CLOCK, Clock
 from harness.errors import MachineError
+from harness.oracle.findings import Hang, Leak
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Deny
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
-from harness.system.context import ProcessGroup
 from harness.trace.draw import Draw, Fate
 from harness.trace.events import Began
 from harness.trace.trace import Trace
 from harness.world.world import World
-from tests.tools.planted import Sound
+from tests.tools.clock import FakeClock
 
 TWO = Topology("two", "sglang", {"tp": 2})
 STUCK = Scenario(TWO, (Deny(1), Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)), System("per-group"))
 """Costs the ranks: one is refused memory, and the other waits for it."""
 
 
-def campaign_of(world: Any, folder: Path, scenario: Scenario, seconds: float = 5.0) -> Campaign:
-    limits = Limits(more=1, shrink_seconds=0, reduce_seconds=seconds)
-    return Campaign(world, st.just(scenario), folder, limits=limits)
+def campaign_of(world: Any, folder: Path, scenario: Scenario, seconds: float = 5.0, clock: Clock = CLOCK) -> Campaign:
+    """A campaign that draws nothing but this scenario, and leaves all shrinking to the search."""
+    limits = Limits(more=1, shrink_seconds=0, search_seconds=seconds)
+    return Campaign(world, st.just(scenario), folder, limits=limits, clock=clock)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +49,16 @@ def beside() -> Iterator[World]:
         yield world
 
 
-def rehearsed(world: World, beside: World, folder: Path, scenario: Scenario) -> tuple[Tally, list[Scenario]]:
-    """What becomes of a dear failure on `world` with a simulation beside it, and the scenarios that ran on `world`."""
+def rehearsed(world: Any, beside: Any, folder: Path, scenario: Scenario) -> tuple[Tally, list[Scenario]]:
+    """What becomes of a failure that costs ranks on `world` with a simulation beside it, and what ran on `world`."""
     tried: list[Scenario] = []
 
     def watched(scenario: Scenario, *, hurried: bool = False) -> Draw:
         tried.append(scenario)
         return world.run(scenario, hurried=hurried)
 
-    dear: Any = SimpleNamespace(run=watched, simulation=beside)
-    return campaign_of(dear, folder, scenario, seconds=30).run(1), tried
+    costly: Any = SimpleNamespace(run=watched, simulation=beside, deadline=world.deadline)
+    return campaign_of(costly, folder, scenario, seconds=30).run(1), tried
 
 
 GATHERS = (AllGather("tp", View("a"), 1),) * 6
@@ -65,7 +68,7 @@ LARGE = Scenario(
 """One rank is refused memory for good, and the others wait for it."""
 
 
-def test_what_is_dear_is_made_smaller_on_a_simulation_first(simulation: World, beside: World, tmp_path: Path) -> None:
+def test_what_costs_ranks_is_shrunk_on_a_simulation_first(simulation: World, beside: World, tmp_path: Path) -> None:
     tally, tried = rehearsed(simulation, beside, tmp_path, LARGE)
     found = next(iter(tally.found.values()))
     assert (found.scenario.world, found.shrunk) == (2, "smallest")
@@ -73,36 +76,37 @@ def test_what_is_dear_is_made_smaller_on_a_simulation_first(simulation: World, b
     assert (tried[0], tried[1]) == (LARGE, found.scenario), "the second run was not the simulation's smallest"
 
 
-def test_what_a_simulation_does_not_show_is_made_smaller_where_it_was_found(
-    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Instead:
+    """A world that runs what `replace` makes of a scenario."""
+
+    simulation = None
+
+    def __init__(self, world: World, replace: Callable[[Scenario], Scenario]) -> None:
+        self._world, self._replace, self.deadline = world, replace, world.deadline
+
+    def run(self, scenario: Scenario, **how: Any) -> Draw:
+        return self._world.run(self._replace(scenario), **how)
+
+
+def test_what_a_simulation_does_not_show_is_shrunk_where_it_was_found(
+    simulation: World, beside: World, tmp_path: Path
 ) -> None:
-    run = beside.run
-    clean = clean_as(STUCK)
-    monkeypatch.setattr(beside, "run", lambda scenario, **how: run(clean))
-    tally, tried = rehearsed(simulation, beside, tmp_path, LARGE)
+    tally, tried = rehearsed(simulation, Instead(beside, clean_as), tmp_path, LARGE)
     found = next(iter(tally.found.values()))
     assert (found.scenario.world, found.shrunk, len(tried) > 10) == (2, "smallest", True)
 
 
-def test_what_fails_on_the_simulation_alone_is_not_kept(
-    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = simulation.run
-    monkeypatch.setattr(
-        simulation, "run", lambda scenario, **how: run(LARGE if scenario == LARGE else clean_as(scenario), **how)
-    )
-    tally, _ = rehearsed(simulation, beside, tmp_path, LARGE)
+def test_what_fails_on_the_simulation_alone_is_not_kept(simulation: World, beside: World, tmp_path: Path) -> None:
+    world = Instead(simulation, lambda scenario: LARGE if scenario == LARGE else clean_as(scenario))
+    tally, _ = rehearsed(world, beside, tmp_path, LARGE)
     assert [found.scenario for found in tally.found.values()] == [LARGE]
 
 
-def test_a_simulation_that_fails_costs_no_finding(
-    simulation: World, beside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_simulation_that_fails_costs_no_finding(simulation: World, tmp_path: Path) -> None:
     def fails(scenario: Scenario, **how: Any) -> Draw:
         raise MachineError("rank 0 failed")
 
-    monkeypatch.setattr(beside, "run", fails)
-    tally, _ = rehearsed(simulation, beside, tmp_path, LARGE)
+    tally, _ = rehearsed(simulation, SimpleNamespace(run=fails), tmp_path, LARGE)
     assert [(found.scenario.world, found.shrunk) for found in tally.found.values()] == [(2, "smallest")]
 
 
@@ -119,97 +123,95 @@ def clean_as(scenario: Scenario) -> Scenario:
 
 # a presumption is no finding
 
-
-class SlowThenStuck(Sound):
-    """The group's last rank takes its time in its first allocation, and never returns from its third."""
-
-    uses = 0
-
-    @contextmanager
-    def use(self, group: ProcessGroup) -> Iterator[None]:
-        self.uses += 1
-        if group.rank == len(group.ranks) - 1:
-            time.sleep({1: SLOW, 3: 3600.0}.get(self.uses, 0.0))
-        with super().use(group):
-            yield
-
-
-SLOW, DEADLINE, PATIENCE = 0.8, 2.0, 0.3
+DEADLINE, PATIENCE = 2.0, 0.3
 ALLOCATIONS = tuple(Allocate(f"b{number}", "tp", 8) for number in range(5))
+Hangs = Callable[[Scenario, bool], bool]
+"""Whether a scenario hangs, hurried or not."""
 
 
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[World]:
-    """It presumes that ranks are stuck after less than the slow allocation takes, until it has seen one."""
-    with World(2, "sim", deadline=DEADLINE) as world:
-        world.platform = msgspec.structs.replace(world.platform, patience=PATIENCE)
-        yield world
+class Scripted:
+    """A world without ranks, in which a hurried run presumes a hang before the deadline. A run takes as long on `time`
+    as its ranks would."""
+
+    deadline, simulation = DEADLINE, None
+
+    def __init__(self, hangs: Hangs) -> None:
+        self.time = FakeClock()
+        self._hangs = hangs
+
+    def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
+        is_hung = self._hangs(scenario, hurried)
+        seconds = (PATIENCE if hurried else DEADLINE) if is_hung else 0.01
+        self.time.advance(seconds)
+        fates = tuple(Fate(rank, "hung" if is_hung else "finished") for rank in range(2))
+        traces = tuple(Trace(rank, (Began(0),)) for rank in range(2))
+        return Draw(scenario, traces, fates, seconds, DEADLINE, is_presumed=hurried and is_hung)
 
 
-@pytest.mark.parametrize("system", ["tests.campaign.test_shrinking:SlowThenStuck"])
-def test_what_is_slow_is_presumed_to_hang_and_not_kept_for_it(impatient: World, tmp_path: Path, system: str) -> None:
-    impatient._silences.clear()
-    slow = Scenario(TWO, ALLOCATIONS[:1], System(system))
-    assert impatient.run(slow, hurried=True).is_presumed
-    tally = campaign_of(impatient, tmp_path, Scenario(TWO, ALLOCATIONS, System(system)), seconds=6).run(1)
-    kept = [seeds.load(path) for path in tmp_path.iterdir()]
-    assert [len(seed.scenario.steps) >= 3 for seed in kept] == [True] * len(tally.found) != []
+def shrunk(folder: Path, hangs: Hangs, seconds: float = 60) -> Found:
+    """What is kept of a hang."""
+    world = Scripted(hangs)
+    campaign = campaign_of(world, folder, Scenario(TWO, ALLOCATIONS), seconds, world.time.clock)
+    return campaign.run(1).found["hang"]
 
 
-def test_what_was_presumed_to_hang_is_kept_as_it_hung_until_the_deadline(impatient: World, tmp_path: Path) -> None:
-    impatient._silences.clear()
-    stuck = Scenario(TWO, ALLOCATIONS, System("tests.tools.unruly:Spins"))
-    tally = campaign_of(impatient, tmp_path, stuck).run(1)
-    found = next(iter(tally.found.values()))
-    assert len(found.scenario.steps) == 1
-    hang = next(record for record in seeds.load(found.seed_file).findings if record.rule == "hang")
-    said = re.search(r"fter (\d+\.\d) s ranks 0, 1 made no progress", hang.explanation)
-    assert said
-    assert float(said[1]) >= DEADLINE
+def test_what_is_slow_is_presumed_to_hang_and_not_kept_for_it(tmp_path: Path) -> None:
+    """Fewer than three steps are slow."""
+    kept = shrunk(tmp_path, lambda scenario, hurried: hurried or len(scenario.steps) >= 3)
+    assert (len(kept.scenario.steps), seeds.load(kept.seed_file).scenario) == (3, kept.scenario)
 
 
-def test_draws_are_never_hurried(simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_presumed_to_hang_is_kept_as_it_hung_until_the_deadline(tmp_path: Path) -> None:
+    kept = shrunk(tmp_path, lambda scenario, hurried: True)
+    assert (len(kept.scenario.steps), kept.shrunk) == (1, "smallest")
+    (hang,) = (record for record in seeds.load(kept.seed_file).findings if record.rule == "hang")
+    assert f"{DEADLINE:.1f} s" in hang.explanation
+
+
+def test_draws_are_never_hurried(simulation: World, tmp_path: Path) -> None:
     """Not what is drawn, nor what Hypothesis tries: what hangs by a presumption would be another finding."""
-    run, seen = simulation.run, []
+    seen: list[tuple[Scenario, bool]] = []
 
     def watched(scenario: Scenario, *, hurried: bool = False) -> Draw:
         seen.append((scenario, hurried))
-        return run(scenario, hurried=hurried)
+        return simulation.run(scenario, hurried=hurried)
 
-    monkeypatch.setattr(simulation, "run", watched)
+    world: Any = SimpleNamespace(run=watched, deadline=simulation.deadline, simulation=None)
     right, wrong = (
         Scenario(TWO, STUCK.steps[1:], System(f"tests.tools.planted:{n}")) for n in ("Sound", "KeepsATensor")
     )
-    limits = Limits(more=3, shrinks=3, shrink_seconds=2, reduce_seconds=2)
-    tally = Campaign(simulation, st.sampled_from([right, wrong]), tmp_path, limits=limits).run(10)
+    limits = Limits(more=3, shrinks=3, shrink_seconds=60, search_seconds=2)
+    tally = Campaign(world, st.sampled_from([right, wrong]), tmp_path, limits=limits).run(10)
     hurried = [index for index, (_, is_hurried) in enumerate(seen) if is_hurried]
     assert "leak" in tally.found
-    assert wrong in [scenario for scenario, _ in seen[: hurried[0]]], "it was hurried before it had found anything"
     first = next(index for index, (scenario, _) in enumerate(seen) if scenario == wrong)
     assert hurried[0] > first + 1, "what Hypothesis tried was hurried"
 
 
-class Chancy:
-    """A world in which the same scenario, presumed to hang, passes a few times before it really does."""
+@pytest.mark.parametrize(("passes", "how", "steps"), [(0, "smallest", 1), (3, "race", 1), (10**9, "race", 5)])
+def test_a_hang_that_was_presumed_and_passes_first_is_a_race(tmp_path: Path, passes: int, how: str, steps: int) -> None:
+    patient = count()
 
-    deadline, simulation = 5.0, None
+    def hangs(scenario: Scenario, hurried: bool) -> bool:
+        return hurried or not 1 <= next(patient) <= passes
 
-    def __init__(self, passes: int) -> None:
-        self.patient, self._passes = 0, passes
-
-    def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
-        self.patient += not hurried
-        fails = hurried or self.patient == 1 or self.patient > self._passes + 1
-        fates = (Fate(0, "hung" if fails else "finished"), Fate(1, "hung" if fails else "finished"))
-        traces = tuple(Trace(rank, (Began(0),)) for rank in range(2))
-        return Draw(scenario, traces, fates, 1.0, self.deadline, is_presumed=hurried)
+    found = shrunk(tmp_path, hangs, seconds=3)
+    assert (found.shrunk, len(found.scenario.steps)) == (how, steps)
 
 
-@pytest.mark.parametrize(("passes", "shrunk", "steps"), [(0, "smallest", 1), (3, "race", 1), (10**9, "race", 5)])
-def test_a_hang_that_was_presumed_and_passes_first_is_a_race(
-    tmp_path: Path, passes: int, shrunk: str, steps: int
-) -> None:
-    world: Any = Chancy(passes)
-    tally = campaign_of(world, tmp_path, Scenario(TWO, ALLOCATIONS), seconds=3).run(1)
-    found = tally.found["hang"]
-    assert (found.shrunk, len(found.scenario.steps)) == (shrunk, steps)
+def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(tmp_path: Path) -> None:
+    leak, hang = Leak("shown", step=0, ranks=(0,)), Hang("shown", step=0, ranks=(0,))
+    large, *smaller = (Scenario(TWO, ALLOCATIONS[:size]) for size in (4, 3, 2, 1))
+    broken = dict(zip((large, *smaller), ([hang, leak], [leak], [hang, leak], [leak]), strict=True))
+    steps: list[int | None] = []
+
+    def tries(whole: Scenario, fails: Callable[[Scenario], int | None], *_: object, **how: object) -> Smallest:
+        steps.extend(map(fails, broken))
+        return Smallest(whole, "smallest")
+
+    world: Any = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, is_presumed=False))
+    keeper = Keeper(tmp_path, {})
+    keeper.keep(large, leak, [hang, leak])
+    shrinking = Shrinking(world, keeper, lambda draw: broken[draw.scenario], lambda: None, tries)
+    shrinking.run("leak", end=0, costs_ranks=False)
+    assert steps == [0, 0, None, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.campaign.search import reduce
+from harness.campaign.search import smallest_failing
 from harness.errors import UsageError
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
@@ -144,5 +144,5 @@ def test_streams_that_do_not_matter_are_made_plain_and_one_that_does_is_kept() -
         kept.extend([tried] * is_kept)
         return len(tried.steps) if is_kept else None
 
-    reduce(scenario, fails, len(scenario.steps))
+    smallest_failing(scenario, fails, len(scenario.steps))
     assert {step.kind: stream_of(step) for step in kept[-1].steps} == {"allocate": 0, "reduce_scatter": 2}

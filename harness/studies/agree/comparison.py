@@ -1,13 +1,12 @@
 """Runs the same scenarios on two worlds and compares every fact that both define.
 
 Invariant: a fact that differs is explained by a named reason, which is counted, or it is a disagreement,
-whose seed file is on disk before it is made smaller. A fact that was found to disagree is settled: its
+whose seed file is on disk before it is shrunk. A fact that was found to disagree is settled: its
 smallest scenario is kept, and the draws that follow look for other facts.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import msgspec
 
 from harness.campaign import seeds
-from harness.campaign.search import reduce
+from harness.campaign.search import Smallest, smallest_failing
+from harness.clock import CLOCK, Clock
 from harness.oracle.case import Case
 from harness.oracle.judge import judge
 from harness.scenario.scenario import Scenario
@@ -25,8 +25,8 @@ from harness.studies.agree.reasons import REASONS, Disparity, explain
 from harness.trace.draw import Draw
 from harness.world.world import World
 
-REDUCE_SECONDS = 30.0
-"""Time for making one disagreement smaller."""
+SHRINK_SECONDS = 30.0
+"""Time for shrinking one disagreement."""
 
 
 class Disagreement(msgspec.Struct, frozen=True):
@@ -84,10 +84,13 @@ class Comparison:
         *,
         environment: dict[str, Any] | None = None,
         facts: Collection[str] = tuple(FACTS),
+        search: Callable[..., Smallest] = smallest_failing,
+        clock: Clock = CLOCK,
     ) -> None:
         self._first, self._second = first, second
         self._files = {fact: seeds.SeedFile(seeds_dir, f"disagree-{fact}") for fact in FACTS}
         self._environment, self._facts = environment or {}, facts
+        self._search, self._clock = search, clock
         self._progress: Callable[[Agreement], None] = lambda agreement: None
         self.agreement = Agreement()
 
@@ -103,12 +106,12 @@ class Comparison:
         Raises `UsageError` for a wrong request.
         """
         self._progress = progress
-        end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+        end = float("inf") if minutes is None else self._clock.now() + 60 * minutes
         for scenario in islice(scenarios, draws):
-            if time.monotonic() > end:
+            if self._clock.now() >= end:
                 break
             for fact in self._compare(scenario):
-                self._reduce(fact, min(end, time.monotonic() + REDUCE_SECONDS))
+                self._shrink(fact, min(end, self._clock.now() + SHRINK_SECONDS))
         return self.agreement
 
     def _pair(self, scenario: Scenario) -> Pair:
@@ -116,7 +119,7 @@ class Comparison:
 
     def _compare(self, scenario: Scenario) -> list[str]:
         """Compare one scenario; returns the facts that disagree for the first time."""
-        agreement, began = self.agreement, time.monotonic()
+        agreement, began = self.agreement, self._clock.now()
         pair = self._pair(scenario)
         agreement.draws += 1
         reasons: set[str] = set()
@@ -134,12 +137,12 @@ class Comparison:
                     new.append(fact)
         for reason in reasons:
             agreement.accounted[reason] += 1
-        agreement.seconds += time.monotonic() - began
+        agreement.seconds += self._clock.now() - began
         self._progress(agreement)
         return new
 
-    def _reduce(self, fact: str, end: float) -> None:
-        """Make the scenario of a disagreement smaller while this fact disagrees without a reason, until `end`."""
+    def _shrink(self, fact: str, end: float) -> None:
+        """Search, until `end`, for a smaller scenario in which this fact disagrees without a reason."""
 
         def fails(scenario: Scenario) -> int | None:
             disparity = self._pair(scenario).disparity(fact)
@@ -151,7 +154,7 @@ class Comparison:
             return len(scenario.steps)  # a difference may show at the end only
 
         scenario = self.agreement.found[fact].scenario
-        reduce(scenario, fails, len(scenario.steps), end)
+        self._search(scenario, fails, len(scenario.steps), end, clock=self._clock)
 
     def _keep(self, disparity: Disparity) -> None:
         """Save the scenario in place of the one before, and note it."""

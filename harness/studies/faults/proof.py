@@ -7,7 +7,6 @@ must break.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +14,10 @@ import msgspec
 from hypothesis import strategies as st
 
 from harness.campaign import seeds
-from harness.campaign.campaign import SHRINK_SECONDS, Campaign, Limits
+from harness.campaign.campaign import Campaign
 from harness.campaign.keeper import Found
+from harness.campaign.limits import SHRINK_SECONDS, Limits
+from harness.clock import CLOCK, Clock
 from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import STREAMS
@@ -99,28 +100,38 @@ def prove(
     size: int,
     seeds_dir: Path,
     shrink_seconds: float = SHRINK_SECONDS,
+    clock: Clock = CLOCK,
 ) -> Iterator[Outcome]:
     """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each."""
     limits = LIMITS.within(shrink_seconds)
     for fault in faults:
         folders = [seeds_dir / fault.id / str(seed) for seed in range(tries)]
-        hunts = [hunt(world, fault, seed, draws, size, folder, limits) for seed, folder in enumerate(folders)]
+        hunts = [hunt(world, fault, seed, draws, size, folder, limits, clock) for seed, folder in enumerate(folders)]
         yield Outcome(fault, tuple(hunts))
 
 
-def hunt(world: World, fault: Fault, seed: int, draws: int, size: int, folder: Path, limits: Limits) -> Hunt:
-    """Look for a fault with one seed, and make the first case of it small."""
-    began = time.monotonic()
+def hunt(
+    world: World,
+    fault: Fault,
+    seed: int,
+    draws: int,
+    size: int,
+    folder: Path,
+    limits: Limits,
+    clock: Clock = CLOCK,
+) -> Hunt:
+    """Look for a fault with one seed, and shrink the first case of it."""
+    began = clock.now()
     first: list[float] = []
 
     def noticed(tally: object) -> None:
         if campaign.tally.found and not first:
-            first.append(time.monotonic() - began)
+            first.append(clock.now() - began)
 
-    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=limits)
+    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=limits, clock=clock)
     tally = campaign.run(draws)
     if not tally.found:
-        return Hunt("", (), tally.draws, time.monotonic() - began, 0, 0, "")
+        return Hunt("", (), tally.draws, clock.now() - began, 0, 0, "")
     found = min(tally.found.values(), key=_order)
     return Hunt(
         found.finding.rule,

@@ -168,15 +168,12 @@ def test_only_what_is_planted_disagrees(ranks: World, tmp_path: Path) -> None:
     assert Comparison(ranks, second, tmp_path).run(drawn("deferred")).found.keys() == {"data"}
 
 
-def test_what_disagrees_is_on_disk_before_it_is_made_smaller(
-    ranks: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def press_ctrl_c(*_: object) -> None:
+def test_what_disagrees_is_on_disk_before_it_is_shrunk(ranks: World, tmp_path: Path) -> None:
+    def press_ctrl_c(*_: object, **how: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.studies.agree.comparison.reduce", press_ctrl_c)
     second: Any = Elsewhere(ranks, other_bytes)
-    comparison = Comparison(ranks, second, tmp_path)
+    comparison = Comparison(ranks, second, tmp_path, search=press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         comparison.run(drawn("deferred"))
     assert [str(path) for path in tmp_path.iterdir()] == [comparison.agreement.found["data"].seed_file]
@@ -186,7 +183,7 @@ def test_comparing_ends_with_its_time(ranks: World, tmp_path: Path) -> None:
     assert Comparison(ranks, ranks, tmp_path).run(drawn("deferred"), minutes=0).draws == 0
 
 
-def test_progress_is_told_after_every_draw(ranks: World, tmp_path: Path) -> None:
-    told: list[int] = []
-    Comparison(ranks, ranks, tmp_path).run(drawn("deferred"), 3, progress=lambda so_far: told.append(so_far.draws))
-    assert told == [1, 2, 3]
+def test_progress_follows_every_draw(ranks: World, tmp_path: Path) -> None:
+    draws: list[int] = []
+    Comparison(ranks, ranks, tmp_path).run(drawn("deferred"), 3, progress=lambda so_far: draws.append(so_far.draws))
+    assert draws == [1, 2, 3]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.campaign.campaign import Campaign, Limits
+from harness.campaign.campaign import Campaign
+from harness.campaign.limits import Limits
 from harness.errors import UsageError
 from harness.oracle.findings import RULES
 from harness.scenario.steps import Steady

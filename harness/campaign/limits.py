@@ -1,0 +1,35 @@
+"""What a campaign may spend once it has found something: draws, runs and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a campaign spends once it has found something."""
+
+    more: int = 48
+    """Draws after the first finding, in which other rules may be found."""
+    shrinks: int = 80
+    """Runs that Hypothesis may spend on a batch's failures, before `harness.campaign.search` takes over. Where a
+    failure costs the ranks there are none: few tries fit, and the search needs fewer."""
+    shrink_seconds: float = 30.0
+    """Time that Hypothesis may spend on them. The search gets what is left of it."""
+    known_seconds: float = 60.0
+    """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
+    search_seconds: float = 30.0
+    """Time that `harness.campaign.search` has for each finding in any case."""
+
+    @property
+    def seconds(self) -> float:
+        """Time for shrinking a finding, in both ways."""
+        return self.shrink_seconds + self.search_seconds
+
+    def within(self, seconds: float) -> Limits:
+        """The same with so much time for shrinking a finding, half of it for either way."""
+        return replace(self, shrink_seconds=seconds / 2, search_seconds=seconds / 2)
+
+
+SHRINK_SECONDS = Limits().seconds
+"""Time for shrinking a finding, unless the user gives another."""

@@ -1,0 +1,187 @@
+"""The fuzz loop: how long Hypothesis shrinks, what the search gets after it, and how a campaign ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from harness.campaign.campaign import LONG, Campaign
+from harness.campaign.limits import Limits
+from harness.campaign.search import Smallest
+from harness.errors import UsageError
+from harness.oracle.findings import Finding, Leak
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+from harness.strategies.flows import flows
+from harness.strategies.topologies import topologies
+from harness.world.world import World
+from tests.tools.campaigns import LEAKING, RIGHT, STUCK, TWO, campaign_of
+from tests.tools.clock import FakeClock
+
+Run = Callable[[Scenario], None]
+
+
+def test_what_costs_new_ranks_is_searched_without_hypothesis(simulation: World, tmp_path: Path) -> None:
+    handed: list[tuple[Scenario, int]] = []
+
+    def taken(scenario: Scenario, *_: object, **how: object) -> Smallest:
+        handed.append((scenario, simulation.restarts))
+        return Smallest(scenario, "time")
+
+    before = simulation.restarts
+    campaign_of(simulation, tmp_path, STUCK, search=taken).run(1)
+    assert handed == [(STUCK, before + 1)]
+
+
+def test_hypothesis_goes_on_where_only_a_later_failure_costs_the_ranks(simulation: World, tmp_path: Path) -> None:
+    ran: list[Scenario] = []
+
+    def three(strategy: object, run: Run, *_: object, **how: object) -> None:
+        for scenario in (LEAKING, STUCK, LEAKING):
+            with suppress(Finding):
+                run(scenario)
+            ran.append(scenario)
+
+    def unchanged(scenario: Scenario, *_: object, **how: object) -> Smallest:
+        return Smallest(scenario, "time")
+
+    restarts = simulation.restarts
+    campaign_of(simulation, tmp_path, draw_batch=three, search=unchanged, shrink_seconds=60).run(1)
+    assert (ran, simulation.restarts) == ([LEAKING, STUCK, LEAKING], restarts + 1)
+
+
+A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
+TWO_RULES = st.sampled_from(
+    [
+        Scenario(TWO, (A,), System("tests.tools.planted:KeepsATensor")),
+        Scenario(TWO, (A, GATHERED), System("tests.tools.planted:NeverRegisters")),
+    ]
+)
+
+
+@pytest.mark.parametrize("runs", range(8))
+def test_hypothesis_may_be_left_while_it_shows_several_failures(simulation: World, tmp_path: Path, runs: int) -> None:
+    limits = Limits(more=5, shrinks=runs).within(5)
+    tally = Campaign(simulation, TWO_RULES, tmp_path, limits=limits).run(20)
+    assert tally.found.keys() == {"leak", "unregistered"}
+
+
+def among_others(act: Callable[[], object]) -> None:
+    """What leaves Hypothesis, raised as it raises several failures."""
+    try:
+        act()
+    except BaseException as raised:
+        raise BaseExceptionGroup("2 distinct failures", [Leak("shown", step=0, ranks=(0,)), raised]) from raised
+
+
+def test_time_that_is_up_while_hypothesis_shows_several_failures_ends_the_campaign(tmp_path: Path) -> None:
+    time, batches = FakeClock(), list[int]()
+
+    def late(strategy: object, run: Run, seed: int, number: int, **how: object) -> None:
+        batches.append(number)
+        time.advance(60)
+        among_others(lambda: run(RIGHT))
+
+    campaign = campaign_of(SimpleNamespace(), tmp_path, draw_batch=late, clock=time.clock)
+    assert (campaign.run(20, minutes=1).draws, batches, campaign.is_cut_short) == (0, [0], True)
+
+
+def test_a_wrong_request_is_raised_from_among_several_failures(tmp_path: Path) -> None:
+    def refuses(scenario: Scenario) -> None:
+        raise UsageError("no such pool")
+
+    def wrong(strategy: object, run: Run, *_: object, **how: object) -> None:
+        among_others(lambda: run(RIGHT))
+
+    with pytest.raises(UsageError, match="no such pool"):
+        campaign_of(SimpleNamespace(run=refuses), tmp_path, draw_batch=wrong).run(20)
+
+
+def test_another_error_among_several_failures_goes_on(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    def wrong(*_: object, **how: object) -> None:
+        among_others(fails)
+
+    with pytest.raises(BaseExceptionGroup, match="2 distinct failures"):
+        campaign_of(SimpleNamespace(), tmp_path, draw_batch=wrong).run(20)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "shrinking", "minutes", "left"),
+    [(STUCK, 50, None, 57), (LEAKING, 0, None, 7), (LEAKING, 50, 0.1, 6)],
+    ids=["what-is-left", "its-own", "of-the-campaign"],
+)
+def test_the_search_has_its_own_time_and_what_hypothesis_left(
+    simulation: World, tmp_path: Path, scenario: Scenario, shrinking: int, minutes: float | None, left: float
+) -> None:
+    time, ends = FakeClock(100), list[float]()
+
+    def timed(scenario: Scenario, fails: object, step: int, end: float, **how: object) -> Smallest:
+        ends.append(end - time.seconds)
+        return Smallest(scenario, "time")
+
+    limits: Any = {"shrink_seconds": shrinking, "search_seconds": 7}
+    campaign_of(simulation, tmp_path, scenario, search=timed, clock=time.clock, **limits).run(1, minutes)
+    assert ends == [left]
+
+
+class NeedsFour:
+    """A faulty pool (one window for all groups) that takes no world of fewer than four ranks."""
+
+    def __new__(cls, context):
+        from harness.system.pools.shared_at_alloc import SharedAtAlloc
+
+        if context.world < 4:
+            raise RuntimeError("needs 4 ranks")
+        return SharedAtAlloc(context)
+
+
+def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(simulation: World, tmp_path: Path) -> None:
+    four = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
+    strategy = flows(
+        4, tokens="padded", topologies=topologies(4, [four]), system=System("tests.campaign.test_campaign:NeedsFour")
+    )
+    tally = Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(3)).run(10)
+    assert {found.scenario.world for found in tally.found.values()} == {4}
+
+
+def test_a_finding_that_nothing_made_smaller_does_not_say_so(simulation: World, tmp_path: Path) -> None:
+    tally = campaign_of(simulation, tmp_path, shrink_seconds=0, search_seconds=0).run(1)
+    story = f"found after 1 draw on 2 ranks in {len(LEAKING.steps)} steps; the time for making it smaller was up"
+    assert tally.found["leak"].story == story
+
+
+@pytest.mark.parametrize(("scenario", "settled"), [(LEAKING, 1), (RIGHT, None)], ids=["a finding", "nothing"])
+def test_a_campaign_knows_whether_a_finding_ended_it(
+    simulation: World, tmp_path: Path, scenario: Scenario, settled: int | None
+) -> None:
+    assert campaign_of(simulation, tmp_path, scenario).run(20).settled == settled
+
+
+@pytest.mark.parametrize(("seconds", "is_kept"), [(LONG, True), (LONG / 2, False)])
+def test_a_draw_that_is_ended_is_kept_if_it_ran_for_long(tmp_path: Path, seconds: float, is_kept: bool) -> None:
+    time = FakeClock()
+
+    def ends(scenario: Scenario) -> None:
+        time.advance(seconds)
+        raise KeyboardInterrupt
+
+    campaign = campaign_of(SimpleNamespace(run=ends), tmp_path, clock=time.clock)
+    with nullcontext(), pytest.raises(KeyboardInterrupt):
+        campaign.run(1)
+    lines = campaign.keep_under_way()
+    assert (lines.startswith(f"Draw 1 had run for {seconds:.1f} s."), len(list(tmp_path.iterdir()))) == (
+        is_kept,
+        int(is_kept),
+    )

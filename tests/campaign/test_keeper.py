@@ -1,0 +1,87 @@
+"""Keeping failing scenarios: the smallest of a rule stays, and its story says how it was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import seeds
+from harness.campaign.keeper import Found, Keeper, Shrunk
+from harness.errors import PluginError
+from harness.oracle.findings import Finding, Hang, Leak
+from harness.scenario.scenario import Scenario
+from tests.tools.campaigns import TWO, layers
+
+LEAK, HANG = Leak("shown", step=0, ranks=(0,)), Hang("shown", step=0, ranks=(0,))
+FROM = (8, 20)
+"""Ranks and steps of the draw in which a rule was found."""
+
+
+def sized(count: int) -> Scenario:
+    return Scenario(TWO, layers(count))
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    return Keeper(tmp_path, {"torch": "2.13.0"})
+
+
+def test_what_is_kept_is_on_disk_with_its_findings_and_environment(keeper: Keeper) -> None:
+    kept = keeper.keep(sized(1), LEAK, [LEAK])
+    assert seeds.load(kept.seed_file) == seeds.Seed(1, sized(1), (LEAK.record(),), {"torch": "2.13.0"})
+
+
+def test_a_smaller_scenario_replaces_a_larger_one(keeper: Keeper, tmp_path: Path) -> None:
+    for count in (2, 1):
+        keeper.keep(sized(count), LEAK, [LEAK])
+    assert [seeds.load(path).scenario for path in tmp_path.iterdir()] == [sized(1)]
+
+
+def test_a_larger_scenario_replaces_nothing(keeper: Keeper) -> None:
+    for count in (1, 2):
+        keeper.keep(sized(count), LEAK, [LEAK])
+    assert keeper.found["leak"].scenario == sized(1)
+
+
+@pytest.mark.parametrize(
+    ("findings", "kept"), [([HANG, LEAK], 3), ([LEAK, HANG], 2)], ids=["it follows from another", "it leads"]
+)
+def test_a_rule_that_led_is_replaced_only_by_a_scenario_in_which_it_leads(
+    keeper: Keeper, findings: list[Finding], kept: int
+) -> None:
+    keeper.keep(sized(3), LEAK, [LEAK])
+    keeper.keep(sized(2), LEAK, findings)
+    assert keeper.found["leak"].scenario == sized(kept)
+
+
+def test_a_rule_that_leads_replaces_a_smaller_scenario_in_which_it_does_not(keeper: Keeper) -> None:
+    keeper.keep(sized(1), LEAK, [HANG, LEAK])
+    keeper.keep(sized(3), LEAK, [LEAK])
+    assert keeper.found["leak"].scenario == sized(3)
+
+
+def test_the_same_error_is_kept_once_with_its_smallest_scenario(keeper: Keeper, tmp_path: Path) -> None:
+    files = {keeper.keep_raised(sized(count), PluginError(f"rank {count} raised")) for count in (2, 1, 3)}
+    assert [seeds.load(path).scenario for path in tmp_path.iterdir()] == [sized(1)]
+    assert len(files) == 2
+
+
+def test_another_error_has_a_file_of_its_own(keeper: Keeper, tmp_path: Path) -> None:
+    for count, message in enumerate(("it raised", "it does not import"), 1):
+        keeper.keep_raised(sized(count), PluginError(message))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("shrunk", "end"),
+    [
+        ("smallest", ""),
+        ("race", "; it fails in some runs only, so a smaller case may have been missed"),
+        ("time", "; the time for making it smaller was up"),
+        ("unfinished", "; making it smaller was not finished"),
+    ],
+)
+def test_a_story_says_how_shrinking_ended(shrunk: Shrunk, end: str) -> None:
+    found = Found(LEAK.record(), sized(1), "seed.json", 5, FROM, shrunk=shrunk)
+    assert found.story == f"found after 5 draws on 8 ranks in 20 steps, shrunk to 2 ranks and 3 steps{end}"

@@ -1,0 +1,59 @@
+"""What a campaign did, counted: draws, what their traces show, and never what is run to shrink."""
+
+from __future__ import annotations
+
+from harness.campaign.tally import Tally
+from harness.oracle.findings import Leak
+from harness.oracle.judge import Verdict
+from harness.trace.draw import Draw
+from harness.trace.events import Ran, Registered, SegmentAllocated
+from harness.trace.trace import Trace
+from tests.tools.campaigns import RIGHT
+
+EVENTS = (SegmentAllocated(0, "tp", 4096, 512), Registered(0, 0, 0, 4096, 512, False), Ran("symmetric", "sim"))
+CLEAN = Verdict([], is_vacuous=False)
+
+
+def drawn(*traces: tuple[Ran | Registered | SegmentAllocated, ...]) -> Draw:
+    return Draw(RIGHT, tuple(Trace(rank, events) for rank, events in enumerate(traces)), (), 1.0, 20.0)
+
+
+def test_what_every_rank_did_is_counted() -> None:
+    tally = Tally()
+    tally.count(drawn(EVENTS, EVENTS), CLEAN, 0.5, is_expected=False)
+    assert (tally.draws, tally.collectives, tally.windows) == (1, 2, 2)
+
+
+def test_a_collective_whose_path_nothing_shows_is_unseen() -> None:
+    tally = Tally()
+    tally.count(drawn((Ran("unknown", "none"), Ran("legacy", "sim"))), CLEAN, 0.5, is_expected=False)
+    assert (tally.collectives, tally.unseen) == (2, 1)
+
+
+def test_the_most_that_one_rank_held_stays() -> None:
+    tally = Tally()
+    for size in (64, 512, 128):
+        tally.count(drawn((SegmentAllocated(0, "tp", 4096, size),)), CLEAN, 0.5, is_expected=False)
+    assert tally.held == 512
+
+
+def test_the_same_layout_counts_once() -> None:
+    tally = Tally()
+    for _ in range(2):
+        tally.count(drawn(EVENTS), CLEAN, 0.5, is_expected=False)
+    assert (tally.draws, len(tally.layouts), len(tally.groups)) == (2, 1, 1)
+
+
+def test_an_expected_finding_is_counted_by_its_rule() -> None:
+    tally = Tally()
+    for is_expected in (True, False):
+        verdict = Verdict([Leak("shown", step=0, ranks=(0,))], is_vacuous=False)
+        tally.count(drawn(EVENTS), verdict, 0.5, is_expected=is_expected)
+    assert tally.expected == {"leak": 1}
+
+
+def test_the_rate_is_that_of_drawing() -> None:
+    tally = Tally(shrinking=100)
+    assert tally.draws_per_second == 0
+    tally.count(drawn(EVENTS), CLEAN, 0.5, is_expected=False)
+    assert tally.draws_per_second == 2
