@@ -1,7 +1,7 @@
-"""The protocol a rank runs on.
+"""What one rank stands on: its recorder, device, pools and communicators.
 
-Invariant: one draw never sees what another left: facts are numbered from zero, pools are new, and
-`end` takes back whatever the system under test did not.
+Invariant: no draw sees another one: events are numbered from zero, pools are new, and `end` takes back all that the
+system under test has left.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Substrate(ABC):
         self._slots: dict[Group, int] = {}
 
     def describe(self) -> dict[str, Any]:
-        """What the parent should know once: versions, features, and a token for `join` from rank 0. Local."""
+        """Versions and features for the parent, and from rank 0 a token for `join`. Local."""
         return {}
 
     def join(self, token: object) -> None:  # noqa: B027  (only where a rendezvous outside the heap is needed)
@@ -54,7 +54,7 @@ class Substrate(ABC):
         """Prepare for draws of the first `size` ranks. Collective over all processes, at each new size."""
 
     def start_recording(self, record: Callable[[Event], None]) -> None:
-        """Begin a draw's facts; the draw has no pool yet. Local."""
+        """Begin a draw's events; the draw has no pool yet. Local."""
         self.recorder.start(record)
         self.denial.is_due, self.graph = False, None
         self.pools.clear()
@@ -97,7 +97,7 @@ class Substrate(ABC):
         return ""
 
     def record(self, event: Event) -> None:
-        """Record a fact of this rank. Local."""
+        """Record an event of this rank. Local."""
         self.recorder.record(event)
 
     def pool(self, name: str) -> Pool:

@@ -1,4 +1,7 @@
-"""One rank's end of a communicator: windows, collectives, and the bookkeeping both substrates share."""
+"""One rank's end of a communicator: windows, collectives, and the bookkeeping that both substrates share.
+
+Invariant: every registration, deregistration and collective is recorded here, whoever asks for it.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class Communicator(ABC):
     """This rank's end of a communicator. Registration and collectives are collective over `group`.
 
     `supports_windows` predicts whether a registration yields a window (NCCL: device API support and
-    one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number of
-    the group's own, the same for a re-created one).
+    one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number of the group's own, the same for a
+    re-created one).
     """
 
     def __init__(
@@ -139,8 +142,11 @@ class Communicator(ABC):
 
     @abstractmethod
     def signal_pads(self) -> list[int]:
-        """Address of every rank's signal pad: int32[size], zero at first, one word for each sender. Collective the
-        first time, when it may have to be registered. Raises `NotOwned` where kernels cannot reach their peers."""
+        """Address of every rank's signal pad: int32[size], zero at first, one word for each sender.
+
+        Collective the first time, when it may have to be registered. Raises `NotOwned` if kernels cannot reach
+        their peers.
+        """
 
     @abstractmethod
     def next_epoch(self) -> int:
@@ -164,12 +170,12 @@ class Communicator(ABC):
 
 
 def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:
-    """Whether NCCL has a symmetric kernel for the call: any dtype for all-gather; sum and avg of floats
-    for reduce-scatter; more than one rank (NCCL 2.32, `symmetric kernels`)."""
-    if size < 2:
+    """Whether NCCL has a symmetric kernel for the call: any dtype for all-gather, sum and avg of floats
+    for reduce-scatter (NCCL 2.32)."""
+    if size < 2:  # NCCL copies
         return False
     return kind == "all_gather" or (op in ("sum", "avg") and dtype in FLOATS)
 
 
 class NotOwned(Exception):
-    """A tensor whose peers were asked for lies in no window of the group's communicator."""
+    """A tensor lies in no window of the group's communicator, so its counterparts on the peers have no address."""

@@ -1,7 +1,7 @@
-"""Segments, windows and the pools over them, with the bookkeeping both substrates share.
+"""Pools over segments, with the bookkeeping that both substrates share.
 
-Invariant: a segment is recorded when it comes, and with its live windows when it goes, by the
-substrate and not by the system under test, so a system cannot mislead the oracle about what it owns.
+Invariant: the pool records a segment when it comes, and with its live windows when it goes. The system under test
+records nothing, so it cannot mislead the oracle about what it owns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Pool(ABC):
         self.refusals = 0
         """How often this pool was refused a segment."""
         self.is_reserved = False
-        """Set by a policy for what a graph may still write: `trim` then returns nothing."""
+        """Set by a policy for memory that a graph may still write. `trim` then frees nothing."""
         self.on_allocated: list[Callable[[Segment], None]] = []
         self.on_freed: list[Callable[[Segment], None]] = []
 
@@ -42,10 +42,10 @@ class Pool(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free every segment that holds no live block; blocks still in use keep theirs. Local."""
+        """Free every segment that holds no live block. Local."""
 
     def allocated(self, address: int, size: int) -> Segment:
-        """Note a new segment and tell the subscribers. Called by the allocator, inside an allocation."""
+        """Note a new segment, then call the subscribers. Called by the allocator, inside an allocation."""
         segment = Segment(next(self._recorder.idents), self.name, address, size)
         self.segments.append(segment)
         self._recorder.record(trace.SegmentAllocated(segment.ident, self.name, address, size))
@@ -54,7 +54,7 @@ class Pool(ABC):
         return segment
 
     def freed(self, address: int) -> Segment:
-        """Note that a segment is about to go: first the subscribers, then the fact of what is still live."""
+        """Note that a segment is about to go: call the subscribers, then record the windows that are still live."""
         segment = next(segment for segment in self.segments if segment.address == address)
         for callback in self.on_freed:
             callback(segment)

@@ -1,6 +1,6 @@
-"""What one rank records during a draw: its facts, and the numbers that they name things by.
+"""The events that one rank records during a draw, and the numbers by which they name things.
 
-Invariant: each draw starts its facts and its numbers again from zero, so that a replay gives the same trace.
+Invariant: each draw numbers again from zero, so that a replay gives the same trace.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from harness.trace.events import Event
 
 
 class Recorder:
-    """The facts of the rank that has number `rank` in the world. Communicators and pools share one."""
+    """Records for the rank with number `rank` in the world. Its communicators and pools share one recorder."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.start(_ignore)
 
     def start(self, record: Callable[[Event], None]) -> None:
-        """Begin a draw whose facts go to `record`."""
+        """Begin a draw whose events go to `record`."""
         self.record = record
         self.idents = count()
         """Numbers of communicators, segments and windows, in one series."""
 
     def stop(self) -> None:
-        """Ignore facts until the next draw."""
+        """Ignore events until the next draw."""
         self.record = _ignore
 
 

@@ -1,8 +1,8 @@
 """NCCL communicators through `nccl4py`, with NCCL's own evidence of the path each call takes.
 
-Invariant: the path in the trace is what `harness.substrate.nccl.evidence` was shown; without evidence the trace
-claims nothing. Calls of unequal sizes are the exception: they are broadcasts and reductions, for which NCCL has
-no symmetric kernel, and the trace says `legacy` for that reason.
+Invariant: the path in the trace comes from `harness.substrate.nccl.evidence`; without evidence the trace claims no
+path. Calls of unequal sizes are the exception: they are broadcasts and reductions. NCCL has no symmetric kernel for
+these, so the trace has `legacy`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class NcclCommunicator(Communicator):
         return window if window else None
 
     def _registering(self) -> AbstractContextManager[None]:
-        """Let the parent see that this rank waits for its peers in a registration; without windows there is no wait."""
+        """Let the parent see that this rank waits for its peers in a registration."""
+        # Without windows NCCL returns at once, with ncclSuccess and a null window.
         return self._rendezvous.within(REGISTER) if self.supports_windows else nullcontext()
 
     def _deregister(self, window: Window) -> None:
@@ -66,7 +67,7 @@ class NcclCommunicator(Communicator):
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         if not self.handle.has_peer_pointers:
-            raise NotOwned  # nothing to give a kernel; the call falls back to the library
+            raise NotOwned  # a kernel cannot reach its peers, so the call falls back to the library
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
 
     def signal_pads(self) -> list[int]:
@@ -81,7 +82,7 @@ class NcclCommunicator(Communicator):
         return self.handle.epoch
 
     def waits_for_kernel(self, epoch: int) -> None:
-        """Nothing to note: whether a GPU kernel can go on is not seen from the host."""
+        """Note nothing: the host does not see whether a GPU kernel can go on."""
 
     def barrier(self) -> None:
         self.device.synchronize()
@@ -112,7 +113,7 @@ class NcclCommunicator(Communicator):
     def _run(
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
-        """Issue the call, forced to the symmetric kernel first; then wait for it, so that a hang is seen here."""
+        """Issue the call, then wait for it, so that a hang shows at this step."""
         with self._in_call(kind):
             path, evidence = self._issue(kind, kernel, output, source, op)
             self.device.synchronize()
@@ -120,16 +121,16 @@ class NcclCommunicator(Communicator):
 
     def _in_call(self, kind: str, counts: Counts = None) -> AbstractContextManager[None]:
         """Around a collective and the wait for it: record that this rank enters it, and let the parent see that it
-        waits for its peers. A captured call waits for nobody, and one to which a peer adds nothing perhaps not for
-        that peer."""
+        waits for its peers."""
         self.entered(kind)
-        waits = not self.device.is_capturing and (counts is None or all(counts))
-        return self._rendezvous.within(CALL) if waits else nullcontext()
+        # A captured call runs at replays. A call of unequal sizes may not wait for a peer that adds nothing.
+        has_to_wait = not self.device.is_capturing and (counts is None or all(counts))
+        return self._rendezvous.within(CALL) if has_to_wait else nullcontext()
 
     def _issue(
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
-        if self.size == 1:
+        if self.size == 1:  # NCCL has no symmetric kernel for one rank: it copies
             self._call(output, source, op, "")
             return "copy", "one rank"
         if self._is_legacy_only:
@@ -151,7 +152,7 @@ class NcclCommunicator(Communicator):
 
 @cache
 def _forced(selection: str) -> nc.NCCLCollConfig:
-    """The configuration of a call that is forced to an algorithm selection; made once, which every call would pay."""
+    """The configuration of a call that is forced to an algorithm selection. Kept, as each call would pay for it."""
     return nc.NCCLCollConfig(alg_selection=selection, force_alg_selection=True)
 
 

@@ -1,7 +1,7 @@
-"""What NCCL itself shows of the path that a call took.
+"""Ways to learn from NCCL itself which path a call took.
 
-Invariant: what is said is NCCL's or the driver's word, never a prediction. Each kind issues the call exactly
-once to its end and waits for the device where it has to look at what ran.
+Invariant: a path is what NCCL or the driver shows, never a prediction. Each way issues the call to its end exactly
+once, and waits for the device if it reads what ran there.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import torch
 from nccl.bindings import nccl
 
 INVALID_ARGUMENT = 4
+"""`ncclInvalidArgument`."""
 LEGACY = "^symk"
+"""Any algorithm but the symmetric kernels."""
 SYMMETRIC_KERNEL, LEGACY_KERNEL = "ncclSymkDevKernel", "ncclDevKernel"
 LOGGED = re.compile(r"(?:AllGather|ReduceScatter)( \[Symmetric\])?: \d+ Bytes -> (.+)")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A library call that is to be made.
+    """A library call to make.
 
     `issue(selection)` makes it, restricted to an algorithm selection (empty: unrestricted). `kernel` is the
-    symmetric kernel that reaches peers through the caller's buffer. `exchange` compares a word in the group.
-    `refused` is told of a refusal that is an answer and no fault.
+    symmetric kernel that reaches peers through the caller's buffer. `exchange` gives one word of every rank.
+    `refused` notes an error of NCCL that is an answer and no fault.
     """
 
     kernel: str
@@ -41,17 +43,18 @@ class PathEvidence(Protocol):
     """A way to make a call and to learn its path."""
 
     def run(self, asked: Asked) -> tuple[str, str]:
-        """Make the call. Returns (path, who says so). Collective over the group."""
+        """Make the call. Returns (path, evidence). Collective over the group."""
 
 
 class ForcedPath:
-    """NCCL is forced to a symmetric kernel, and refuses where a peer-addressed buffer is not owned (2.31)."""
+    """NCCL is forced to a symmetric kernel, and refuses if it does not own the peer-addressed buffer (2.31)."""
 
     def run(self, asked: Asked) -> tuple[str, str]:
         try:
             asked.issue(asked.kernel)
             return "symmetric", f"NCCL ran forced {asked.kernel}"
         except nccl.NCCLError as error:
+            # NCCL does not fall back from a forced selection: it returns ncclInvalidArgument and runs nothing.
             if error.status != INVALID_ARGUMENT:
                 raise
         asked.refused()
@@ -76,9 +79,9 @@ class KernelNames:
 
 
 class DebugLog:
-    """NCCL's log, which has a line for each call on rank 0 of a communicator; its peers are told by rank 0.
+    """NCCL's log, which has a line for each call. It goes to memory of this process.
 
-    The log goes to memory of this process. Made before NCCL writes its first line.
+    Made before NCCL writes its first line.
     """
 
     def __init__(self) -> None:
@@ -87,19 +90,19 @@ class DebugLog:
         os.environ["NCCL_DEBUG_FILE"] = f"/proc/self/fd/{self._fd}"
 
     def run(self, asked: Asked) -> tuple[str, str]:
-        self._news()
+        self._new_text()
         asked.issue("")
         torch.cuda.synchronize()
-        found = LOGGED.findall(self._news())
-        mine = -1 if not found else int(bool(found[-1][0]))
-        said = asked.exchange(mine)[0]
-        if said < 0:
+        found = LOGGED.findall(self._new_text())
+        # NCCL writes the line on rank 0 of the communicator alone.
+        word = asked.exchange(-1 if not found else int(bool(found[-1][0])))[0]
+        if word < 0:
             return "unknown", ""
-        path = "symmetric" if said else "legacy"
+        path = "symmetric" if word else "legacy"
         return path, f"NCCL logged {found[-1][1].strip()}" if found else "NCCL logged it on the group's first rank"
 
-    def _news(self) -> str:
-        """What was logged since the last look."""
+    def _new_text(self) -> str:
+        """The log since the last look."""
         size = os.fstat(self._fd).st_size
         text = os.pread(self._fd, size - self._read, self._read).decode(errors="replace")
         self._read = size
@@ -107,7 +110,7 @@ class DebugLog:
 
 
 class Checked:
-    """NCCL's debug check under another kind: it refuses calls whose registrations or offsets differ (2.29.7)."""
+    """Another way under NCCL's debug check, which refuses calls whose registrations or offsets differ (2.29.7)."""
 
     def __init__(self, inner: PathEvidence) -> None:
         self._inner = inner
@@ -123,7 +126,7 @@ class Checked:
 
 
 def gather(names: frozenset[str]) -> PathEvidence:
-    """The evidence of the path that a process is to gather."""
+    """The way that this process learns paths, by the names of its world's kinds of evidence."""
     kinds: dict[str, Callable[[], PathEvidence]] = {"forced": ForcedPath, "profiler": KernelNames, "log": DebugLog}
     path = next(make for name, make in kinds.items() if name in names)()
     return Checked(path) if "check" in names else path

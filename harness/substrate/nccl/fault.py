@@ -20,7 +20,7 @@ NCCL_ERRORS = (
     "ncclInProgress",
     "ncclTimeout",
 )
-"""By `ncclResult_t`; the last one is of NCCL 2.29 (nccl4py 0.6, `nccl.bindings.Result`)."""
+"""By `ncclResult_t`. The last one came with NCCL 2.29 (nccl4py 0.6, `nccl.bindings.Result`)."""
 CUDA_ERRORS = {
     2: "cudaErrorMemoryAllocation",
     46: "cudaErrorDevicesUnavailable",
@@ -98,6 +98,6 @@ def _caller(error: BaseException) -> str:
 
 
 def _first_line(text: str) -> str:
-    """Without the hints that follow, and cut where it is long."""
+    """The first line that is not empty, cut at `LONGEST`. PyTorch's errors have hints below it."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

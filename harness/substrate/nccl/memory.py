@@ -1,8 +1,8 @@
 """`torch.cuda.MemPool` over `ncclMemAlloc`, with every segment seen from Python.
 
-Invariant: a segment is announced when the allocator gets it and before the allocator loses it.
-The callbacks run inside an allocation and under the allocator's lock; what a pool policy does in
-them (`shared-at-alloc` registers a window there) is the policy's own risk.
+Invariant: the pool sees a segment when the allocator gets it, and before the allocator loses it.
+The callbacks run inside an allocation and under the allocator's lock. A pool policy that does more than
+noting in them (`shared-at-alloc` registers a window) does so at its own risk.
 
 Measured with PyTorch 2.11 on one H100: a live MemPool returns nothing to `empty_cache`, inside or
 outside `use_mem_pool`; it frees its segments when it is destroyed. So `trim` replaces a pool in which
@@ -43,7 +43,7 @@ class SegmentAllocator:
         self.growing: NcclPool | None = None
         self.owners: dict[int, NcclPool] = {}
         self.error: BaseException | None = None
-        """What a callback raised; `Pool.use` raises it again outside the allocator."""
+        """An exception of a callback, which C code cannot pass on. `Pool.use` raises it outside the allocator."""
 
     def _allocate(self, size: int, device: int, stream: int) -> int | None:
         pool = self.growing
@@ -57,12 +57,12 @@ class SegmentAllocator:
         except nccl.NCCLError:
             self._expect_error()
             pool.refusals += 1
-            return None  # out of memory: PyTorch frees what it has cached, asks again, and then says so
+            return None  # PyTorch then frees its cache, asks again, and raises OutOfMemoryError
         self.owners[address] = pool
         try:
             pool.allocated(address, size)
         except BaseException as error:
-            self.error = error  # the segment stays known, and goes when the draw ends
+            self.error = error  # the segment is in the pool by now, and goes when the draw ends
         return address
 
     def _release(self, address: int, size: int, device: int, stream: int) -> None:
@@ -120,7 +120,7 @@ class NcclPool(Pool):
 
     def close(self) -> None:
         torch.cuda.synchronize()
-        self._pool = None  # the MemPool's destructor frees what no block holds
+        self._pool = None  # a MemPool frees the segments that hold no live block in its destructor, and not before
         self._raise_pending()
 
     def _raise_pending(self) -> None:
@@ -130,10 +130,10 @@ class NcclPool(Pool):
 
 
 def _address(callback: Any) -> int:
-    """Where C finds a callback."""
+    """The address of a callback, for C code."""
     return ctypes.cast(callback, ctypes.c_void_p).value or 0
 
 
 def free_quarantined(segment: Segment) -> None:
-    """Free a segment that was given back while windows lay over it, now that they are gone."""
+    """Free a segment that was freed under live windows, now that these are gone."""
     nccl.mem_free(segment.address)

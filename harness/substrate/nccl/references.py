@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def kept(*objects: object) -> Iterator[None]:
-    """Take back what a C function called under this gives up of `objects`, to which the caller holds references.
+    """Take back the references to `objects` that a C function called under this gives up. The caller holds some.
 
-    Without it an object is freed while its owner still has it: the interpreter's heap is damaged, and the
+    Without it an object is freed while its owner still has it. That damages the interpreter's heap, and the
     process dies at some later time, elsewhere.
     """
     before = _counts(objects)

@@ -1,8 +1,8 @@
 """Communicators of the simulation: rendezvous, windows and collectives by NCCL's published rules.
 
-Invariant: what NCCL leaves to the caller is left to the caller here. Registration is collective and
-waits for ever; each rank chooses its path alone, so ranks that differ really hang; peers are
-addressed by the local offset, so skewed ranks really read and write the wrong bytes.
+Invariant: the caller has the duties that it has with NCCL. Registration is collective and waits for ever. Each rank
+chooses its path alone, so ranks that differ really hang. Peers are addressed by the local offset, so skewed ranks
+really read and write the wrong bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SimCommunicator(Communicator):
 
     @property
     def ptr(self) -> int:
-        return (self._slot << 20) | 1  # a re-created communicator is at the old address, as malloc likes to have it
+        return (self._slot << 20) | 1  # the same for a re-created one, as malloc often reuses an address
 
     def _register(self, segment: Segment) -> object | None:
         offsets = self._rendezvous.exchange(REGISTER, segment.address - self._shared.base)
@@ -74,6 +74,7 @@ class SimCommunicator(Communicator):
             self.device.enqueue(lambda: _copy(into, origin, nbytes))
             return "copy", EVIDENCE
         self.entered("all_gather")
+        # The output is what peers write, so its window decides, as with NCCL's SYMK_ST.
         window = self.find_window(into)
         if window is None or counts is not None or self._is_legacy_only:
             sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
@@ -92,6 +93,7 @@ class SimCommunicator(Communicator):
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
         window = self.find_window(origin)
+        # The source is what peers read, so its window decides, as with NCCL's SYMK_LD.
         is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
         if window is None or not is_eligible or self._is_legacy_only:
             each = list(counts or [count] * self.size)
@@ -123,8 +125,8 @@ class SimCommunicator(Communicator):
             pieces = [min(STAGING_BYTES, max(0, size - at)) for size in sizes]
             memmove(scratch[self.rank], source + at, pieces[self.rank])
             self._rendezvous.meet(LEGACY)
-            for theirs, start, piece in zip(scratch, starts, pieces, strict=False):
-                memmove(output + start + at, theirs, piece)
+            for origin, start, piece in zip(scratch, starts, pieces, strict=False):
+                memmove(output + start + at, origin, piece)
             self._rendezvous.meet(LEGACY)
 
     def _reduce_staged(self, output: int, source: int, counts: list[int], dtype: torch.dtype, op: str) -> None:
@@ -137,11 +139,11 @@ class SimCommunicator(Communicator):
             for index, piece in enumerate(pieces):
                 memmove(scratch[self.rank] + index * room * width, source + (starts[index] + at) * width, piece * width)
             self._rendezvous.meet(LEGACY)
-            chunk, mine = self.rank * room * width, pieces[self.rank]
-            result = reduced([tensor_at(theirs + chunk, mine, dtype) for theirs in scratch], op) if mine else None
+            chunk, own = self.rank * room * width, pieces[self.rank]
+            result = reduced([tensor_at(origin + chunk, own, dtype) for origin in scratch], op) if own else None
             self._rendezvous.meet(LEGACY)
             if result is not None:
-                tensor_at(output + at * width, mine, dtype).copy_(result)
+                tensor_at(output + at * width, own, dtype).copy_(result)
 
 
 def _copy(output: int, source: int, nbytes: int) -> None:

@@ -118,7 +118,7 @@ class _Lease:
 class _Routing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves every tensor that an operator creates into a pool, as `torch.cuda.use_mem_pool` does.
 
-    Plain allocations go there at once; what another factory made is copied there.
+    Plain allocations go there at once. The results of other factories are copied there.
     """
 
     def __init__(self, pool: SimPool) -> None:
@@ -135,7 +135,7 @@ class _Routing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with _disable_current_modes():  # the innermost pool has the allocation to itself
             if func is torch.ops.aten.empty.memory_format and kwargs.get("memory_format") is None:
                 return self._pool.empty(tuple(args[0]), kwargs.get("dtype") or torch.get_default_dtype())
-            # what is lifted was made beneath the dispatcher a moment ago, so it is new and not an argument
+            # `torch.tensor` makes its tensor beneath the dispatcher and passes it to `lift_fresh`, so it is new.
             known = set() if func is torch.ops.aten.lift_fresh.default else _storages((args, kwargs))
             return tree_map_only(torch.Tensor, lambda made: self._moved(made, known), func(*args, **kwargs))
 
