@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from harness.errors import MachineError
-from harness.machine import gpus, mps, nccl
+from harness.machine import daemon, gpus, mps, nccl
 from harness.machine.evidence import KINDS, dotted
 from harness.world import environment, stacks
 from harness.world.platform import NCCL_FOR_SHARED_GPUS, NCCL_FOR_WINDOWS, choose
@@ -76,7 +76,7 @@ def _mps() -> Row:
     means = "ranks on one GPU run side by side; without it they take turns, some 300 times slower"
     if mps.serves_already():
         return Row("MPS", "runs already", f"{means}; it is used and left alone")
-    found = "can be started" if mps.installed() else f"no, {mps.CONTROL} is not on the PATH"
+    found = "can be started" if daemon.is_installed() else f"no, {daemon.CONTROL} is not on the PATH"
     return Row("MPS", found, means)
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness.machine import mps
+from harness.machine import daemon, mps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
 HOLD = "from harness.machine import mps; print(mps.start().how, flush=True); import time; time.sleep(60)"
@@ -16,7 +16,7 @@ HOLD = "from harness.machine import mps; print(mps.start().how, flush=True); imp
 
 @pytest.fixture
 def alone(monkeypatch) -> None:
-    if not mps.installed():
+    if not daemon.is_installed():
         pytest.skip(f"{mps.CONTROL} is not on the PATH")
     monkeypatch.delenv(mps.PIPES, raising=False)
     if mps.serves_already():
@@ -24,21 +24,21 @@ def alone(monkeypatch) -> None:
 
 
 def test_a_private_daemon_answers_and_ends(alone):
-    before = mps._daemons()
+    before = daemon.running()
     served = mps.start()
-    started = mps._daemons() - before
+    started = daemon.running() - before
     served.close()
-    assert (served.how, len(started) > 0, mps._daemons() - before) == ("a private MPS daemon", True, set())
+    assert (served.how, len(started) > 0, daemon.running() - before) == ("a private MPS daemon", True, set())
 
 
 def test_a_private_daemon_ends_with_a_killed_process(alone):
-    before = mps._daemons()
+    before = daemon.running()
     holder = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline().strip() == "a private MPS daemon"
-    assert mps._daemons() - before
+    assert daemon.running() - before
     holder.kill()
     holder.wait()
     end = time.monotonic() + 30
-    while mps._daemons() - before and time.monotonic() < end:
+    while daemon.running() - before and time.monotonic() < end:
         time.sleep(0.2)
-    assert mps._daemons() - before == set()
+    assert daemon.running() - before == set()
