@@ -179,7 +179,11 @@ def draws(record: Record) -> str:
         "memory of eight ranks": f"{record['eight_memory'] >> 20} MiB" if record.get("eight_memory") else UNKNOWN,
         "all-gather of 1024 bf16 a rank, each waited for": seconds(record.get("latency")),
         "all-gather of 1024 bf16 a rank, fifty in a row": seconds(record.get("latency_in_a_row")),
-        **{f"share of a draw: {part}": f"{100 * share:.0f} %" for part, share in record.get("parts", ())},
+        **{
+            f"share of a draw: {part}": f"{100 * share:.0f} %"
+            for part, share in record.get("parts", ())
+            if share >= 0.005
+        },
     }
     return table(("measure", "value"), rows.items())
 

@@ -53,6 +53,14 @@ def test_every_module_that_is_named_exists(path: Path) -> None:
     assert not {name for name in prose.dotted(path.read_text()) if not prose.is_there(name)}
 
 
+def test_the_tree_of_rooms_is_the_house() -> None:
+    (tree,) = re.findall(
+        r"^harness/\n(.*?)^kernels/", (prose.ROOT / "docs" / "how-it-works.md").read_text(), re.M | re.S
+    )
+    rooms = {path.name for path in prose.HOUSE.iterdir() if (path / "__init__.py").exists() and not path.is_symlink()}
+    assert set(re.findall(r"^  (\w+)/", tree, re.M)) == rooms
+
+
 def test_a_long_sentence_is_seen_wherever_it_stands() -> None:
     long = "word " * 40 + "end."
     for text in (long, f"Short. {long} Short.", f"- {long}", f"A list:\n- one\n  {long}", f"# Head\n{long}"):
