@@ -1,1 +1,1 @@
-"""The rules, one file a kind: from the facts of a draw to its findings. No I/O."""
+"""The oracle: from the events of a draw to its findings. No I/O."""

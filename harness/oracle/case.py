@@ -1,4 +1,7 @@
-"""One executed draw as the rules see it, and the words they share."""
+"""One executed draw as the rules see it, and the phrases that their explanations share.
+
+Invariant: a case follows from its draw alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from harness.oracle.history import History, Sight, Use, WindowLife, group_name, read
+from harness.oracle.history import History, Use, read
+from harness.oracle.lives import WindowLife
+from harness.oracle.nccl import NcclRules, rules_of
+from harness.oracle.sight import Sight
 from harness.scenario.layout import Group
 from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
@@ -15,7 +21,7 @@ from harness.trace.trace import TEARDOWN
 
 
 class Case:
-    """A draw with its histories. Local and pure: built from the draw alone."""
+    """A draw with the histories of its ranks."""
 
     def __init__(self, draw: Draw) -> None:
         self.draw, self.scenario = draw, draw.scenario
@@ -42,7 +48,12 @@ class Case:
         """The operand through which ranks reach each other: all-gather's output, reduce-scatter's source."""
         return use.output if self.operand_role(use) == "output" else use.source
 
-    def meant_for(self, use: Use) -> bool:
+    @cached_property
+    def nccl(self) -> NcclRules:
+        """The rules of the NCCL that ran the draw."""
+        return rules_of(self.draw.nccl)
+
+    def is_meant_for_window(self, use: Use) -> bool:
         """Whether the peer-addressed operand was allocated to lie in a window."""
         return self.scenario.allocations[self.peer_addressed(use).operand.buffer].role == "window"
 
@@ -75,7 +86,7 @@ class Case:
         return f"registered with {self.name(window.comm.group)} at {self.at_step(window.born)}"
 
     def path(self, use: Use) -> str:
-        """What ran, and who says so."""
+        """Which path the call took, and by which evidence."""
         if use.ran is None:
             return "the call did not return"
         if not use.ran.evidence:
@@ -84,22 +95,22 @@ class Case:
 
     def refusals(self, ranks: Iterable[int]) -> str:
         """Which of the ranks could not allocate what, as sentences; empty if all could."""
-        said = [
+        sentences = [
             f" Rank {rank} could not allocate {event.buffer!r} at {self.at_step(step)}."
             for rank in ranks
             for step, event in self.histories[rank].trace.steps()
             if isinstance(event, Exhausted)
         ]
-        return "".join(said)
+        return "".join(sentences)
 
     def refused(self, rank: int, until: int) -> str:
         """The last allocation that failed on a rank, no later than step `until`, as a verb; empty if none did."""
-        said = [
+        refusals = [
             f"could not allocate {event.buffer!r} at {self.at_step(step)}"
             for step, event in self.histories[rank].trace.steps()
             if isinstance(event, Exhausted) and step <= until
         ]
-        return said[-1] if said else ""
+        return refusals[-1] if refusals else ""
 
     def asked_for(self, use: Use, sight: Sight) -> str:
         """For which other group the buffer's site asked the pool, as a sentence; empty if for the call's own."""
@@ -109,18 +120,24 @@ class Case:
         return f" Its site asked the pool for {self.name(placed.event.named)} at {self.at_step(placed.born)}."
 
     def earlier_holders(self, use: Use, sight: Sight) -> str:
-        """Who held this memory before, as a sentence; empty if nobody did."""
+        """Which buffers held this memory before, as a sentence; empty if none did."""
         history = self.histories[use.rank]
-        mine = history.buffers[sight.operand.buffer].event
-        said = [
+        own = history.buffers[sight.operand.buffer].event
+        holders = [
             f"{name!r} held this memory from {self.at_step(life.born)} to {self.at_step(life.died)}"
             for name, life in history.buffers.items()
             if life.died is not None
             and life.died < use.step
-            and life.event.address < mine.address + mine.size
-            and mine.address < life.event.address + life.event.size
+            and life.event.address < own.address + own.size
+            and own.address < life.event.address + life.event.size
         ]
-        return f" {'; '.join(said)}." if said else ""
+        return f" {'; '.join(holders)}." if holders else ""
+
+
+def group_name(families: dict[str, tuple[Group, ...]], group: Group) -> str:
+    """Such as `tp[0,1,2,3]`, under the first family that has the group."""
+    family = next((name for name, partition in families.items() if group in partition), "group")
+    return f"{family}[{','.join(map(str, group))}]"
 
 
 def ranks_text(ranks: tuple[int, ...]) -> str:

@@ -1,9 +1,9 @@
-"""The words for a hang: its smallest explanation, then who else waits for whom.
+"""The text of a hang: its smallest explanation, then who else waits for whom.
 
 Such as "rank 3 registers for attn_cp[1,3] while ranks 0–2 wait in register of tp[0,1,2,3]." The first
-part is the root, what the ranks do that others wait for. Ranks in one situation are told together.
+part is the root, what the ranks do that others wait for. Ranks in one situation share a clause.
 
-Invariant: where ranks stood is all that is said, and what memory they were refused before.
+Invariant: the text holds only where ranks stood, and which memory they were refused before.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from harness.trace.trace import TEARDOWN
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is said of a hang. `words` is empty where the traces show nobody waiting for anyone."""
+    """The explanation of a hang. `text` is empty where the traces show no rank that waits for another."""
 
-    words: str = ""
+    text: str = ""
     refused: Ranks = ()
-    """The ranks of which it says that memory was refused to them."""
+    """The ranks that it names as refused memory."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def explain(case: Case) -> Explanation:
     root = min(roots, key=lambda root: _weight(case, waits, root))
     first = _doing(case, waits, root) + _while(case, waits, root)
     others = "; ".join(_others(case, waits, root))
-    words = f"{first}. {_capital(others)}." if others else f"{first}."
-    return Explanation(words, root.ranks if root.refusal else ())
+    text = f"{first}. {_capital(others)}." if others else f"{first}."
+    return Explanation(text, root.ranks if root.refusal else ())
 
 
 def _root(case: Case, waits: Waits, situations: tuple[Situation, ...]) -> _Root:
@@ -70,9 +70,9 @@ def _step(case: Case, waits: Waits, situation: Situation) -> int:
 
 
 def _weight(case: Case, waits: Waits, root: _Root) -> tuple[bool, int, int, int]:
-    """What is told first: refused memory, then few ranks, then early steps, then low ranks."""
-    told = [*root.ranks, *(rank for situation in root.waiting for rank in waits.ranks(situation))]
-    return not root.refusal, len(told), min(case.histories[rank].trace.last_step for rank in told), min(told)
+    """Which root comes first: refused memory, then few ranks, then early steps, then low ranks."""
+    named = [*root.ranks, *(rank for situation in root.waiting for rank in waits.ranks(situation))]
+    return not root.refusal, len(named), min(case.histories[rank].trace.last_step for rank in named), min(named)
 
 
 def _doing(case: Case, waits: Waits, root: _Root) -> str:
@@ -112,7 +112,7 @@ def _waiting(case: Case, ranks: Ranks, situation: Situation, awaited: Ranks = ()
 
 
 def _others(case: Case, waits: Waits, root: _Root) -> Iterator[str]:
-    """The calls that were not told, and for whom their ranks wait."""
+    """The calls that are no part of the root, with the ranks they wait for."""
     for situation in waits.situations:
         awaited = waits.awaited(situation)
         if situation not in (root.doing, *root.waiting) and awaited:

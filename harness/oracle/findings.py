@@ -1,4 +1,4 @@
-"""Findings: one exception class for each rule, and what they say.
+"""Findings: one exception class for each rule, with its explanation.
 
 Invariant: an explanation is an argument. It names the steps, ranks and groups it rests on, and no
 cause that the trace does not show. One class a rule lets Hypothesis shrink each rule's case apart.
@@ -12,8 +12,8 @@ import msgspec
 
 
 class Finding(AssertionError):
-    """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where ranks were that hung, or
-    what one printed that died."""
+    """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where hung ranks
+    were, or the lines that a dead one printed."""
 
     rule: ClassVar[str]
 
@@ -32,11 +32,11 @@ class Finding(AssertionError):
 
 
 PRINTED = "printed"
-"""In place of a witness: the lines are what the rank printed before it died."""
+"""In place of a witness: the rank printed these lines before it died."""
 
 
 class StackRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a rank was, innermost frame first, and who told it (see `harness.trace.draw.Fate`); or what it printed."""
+    """Where a rank was, innermost frame first, with its witness (see `trace.draw.Fate`); or the lines it printed."""
 
     rank: int
     witness: str
@@ -90,7 +90,7 @@ class RegisteredInCapture(Finding):
 
 
 class CapturedReuse(Finding):
-    """Memory that a graph writes at every replay was freed, or is somebody else's."""
+    """Memory that a graph writes at every replay was freed, or holds another buffer now."""
 
     rule = "captured-reuse"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.oracle import capture, data, fate, lifetime, ownership, path, registration
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
+from harness.oracle.rules import capture, data, fate, lifetime, ownership, path, registration
 from harness.scenario.steps import Allocate
 from harness.trace.draw import Draw
 
@@ -49,4 +49,4 @@ def _is_vacuous(case: Case) -> bool:
     if any(isinstance(elements, tuple) and len(set(elements)) == 1 for elements in sizes):
         return True
     calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
-    return not any(ownership.owned(case, uses) and all(use.ran for use in uses) for uses in calls)
+    return not any(ownership.is_owned(case, uses) and all(use.ran for use in uses) for uses in calls)

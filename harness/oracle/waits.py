@@ -2,9 +2,9 @@
 
 A rank in a collective call waits for the members of the communicator that have not entered this call
 as often as it has. From such a wait one comes to where those members are, and so on to the root: ranks
-that are in no call, a call that everyone entered and nobody left, or a cycle.
+that are in no call, a call that every member entered and none left, or a cycle.
 
-Invariant: every word follows from recorded entries; where traces show nobody waiting, nothing is said.
+Invariant: every edge follows from recorded entries. Where traces show no rank waiting, there is none.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Waits:
     def __init__(self, case: Case) -> None:
         self._entries = [_entries(history) for history in case.histories]
         self._where = [self._situation(history) for history in case.histories]
-        self._calls = any(isinstance(situation, InCall) for situation in self._where)
+        self._has_calls = any(isinstance(situation, InCall) for situation in self._where)
 
     @property
     def situations(self) -> list[Situation]:
@@ -72,9 +72,10 @@ class Waits:
         match situation:
             case InCall(call, group, generation, entry):
                 key = call, group, generation
+                # NCCL's registrations and collectives wait for every member, with no timeout.
                 late = tuple(sorted(rank for rank in group if self._entries[rank][key] < entry))
                 return late or (self._behind(situation) if call == WORLD_WIDE else ())
-            case AtEnd(meeting) if not self._calls:
+            case AtEnd(meeting) if not self._has_calls:
                 return tuple(
                     rank for rank, at in enumerate(self._where) if not isinstance(at, AtEnd) or at.meeting < meeting
                 )
@@ -96,8 +97,8 @@ class Waits:
         return list(dict.fromkeys(self._where[rank] for rank in self.awaited(situation)))
 
     def roots(self) -> Iterator[tuple[Situation, ...]]:
-        """The ends of all chains: a situation that waits for nobody, with one that waits for it; a call that
-        nobody comes out of, alone; or the situations of a cycle, none of which waits for anyone outside."""
+        """The ends of all chains: a situation that waits for no other, with one that waits for it; a call that every
+        member entered and none left, alone; or the situations of a cycle that waits for none outside it."""
         for situation in self.situations:
             waiting = [other for other in self.situations if situation in self.next(other)]
             if not self.next(situation):

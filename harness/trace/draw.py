@@ -1,4 +1,7 @@
-"""One executed scenario as plain data: what every rank saw, and how it ended."""
+"""One executed scenario as plain data: what every rank saw, and how it ended.
+
+Invariant: a draw holds what was seen and on what, and no judgement.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from harness.scenario.scenario import Scenario
 from harness.trace.trace import Trace
 
 State = Literal["finished", "crashed", "hung", "stopped"]
+Version = tuple[int, ...]
+"""Such as (2, 32, 3)."""
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -18,11 +23,11 @@ class Fate(msgspec.Struct, frozen=True):
     rank: int
     state: State
     how: str = ""
-    """Of a crash, in its own words; the first line is the whole of it, what the rank printed follows."""
+    """Of a crash, its cause in one line; the lines that the rank printed follow."""
     stack: str = ""
     """Where the rank was, one frame a line, innermost first."""
     witness: str = ""
-    """Who told the stack: SIGUSR1 (Python frames, by the rank itself), py-spy, or py-spy with native frames."""
+    """Where the stack comes from: SIGUSR1 (Python frames, by the rank itself), py-spy, or py-spy with native frames."""
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -35,6 +40,8 @@ class Draw(msgspec.Struct, frozen=True):
     deadline: float
     is_presumed: bool = False
     """Whether it was taken for a hang by the silence of its ranks, before the deadline."""
+    nccl: Version | None = None
+    """The NCCL that ran it; None on the simulation."""
 
     @property
     def is_clean(self) -> bool:

@@ -26,7 +26,7 @@ from harness.machine import mps
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step, Straggle
-from harness.trace.draw import Draw
+from harness.trace.draw import Draw, Version
 from harness.trace.trace import Trace
 from harness.world.platform import Platform, choose
 from harness.world.rank_process import RankProcess
@@ -99,6 +99,12 @@ class World:
         return self._ranks.description
 
     @property
+    def nccl(self) -> Version | None:
+        """The NCCL that its ranks have loaded; None on the simulation."""
+        loaded = self.facts.get("nccl_loaded")
+        return tuple(map(int, loaded.split("."))) if loaded else None
+
+    @property
     def patience(self) -> float:
         """Seconds without a word of any rank, once all have begun, after which a hurried draw is presumed to hang: ten
         times the longest silence in the last draws that ended well, and no less than the substrate's least. A pause
@@ -149,7 +155,7 @@ class World:
             watch = DrawWatch(taking_part, self._shared, groups, self.deadline, patience, clock=self._clock)
             fates = watch.wait(scenario.system, self._drop)
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
-        draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed)
+        draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed, self.nccl)
         if draw.is_clean and not pause:
             self._silences.append(watch.longest_silence)
         return draw

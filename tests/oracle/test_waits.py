@@ -50,7 +50,7 @@ def inside(family: int, call: str = "register", step: int = 0) -> tuple[Event, .
 
 
 def words(topology: Topology, *ranks: tuple[Event, ...]) -> str:
-    return explain(case(topology, *ranks)).words
+    return explain(case(topology, *ranks)).text
 
 
 TP, CP, DP = range(3)
@@ -113,7 +113,7 @@ def test_a_chain_is_told_from_its_end() -> None:
 def test_a_rank_out_of_memory_is_told_with_what_it_was_refused() -> None:
     refused = (Began(0), Exhausted("b0", 8), *THROUGH)
     said = explain(case(SQUARE, inside(TP), inside(TP), refused, inside(TP)))
-    assert said.words == (
+    assert said.text == (
         "rank 2 could not allocate 'b0' at step 0 (allocate) and has run every step "
         "while ranks 0, 1, 3 wait in register of tp[0,1,2,3]."
     )

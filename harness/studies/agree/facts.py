@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from harness.oracle.case import Case, ranks_text
-from harness.oracle.history import Sight, Use
+from harness.oracle.history import Use
 from harness.oracle.judge import every
+from harness.oracle.sight import Sight
 from harness.trace.events import Exhausted, Mismatch
 from harness.trace.trace import TEARDOWN
 

@@ -17,7 +17,7 @@ from harness.trace.draw import Fate
 LINES = 12
 """Of what a rank printed."""
 PYTHONS = ("Fatal Python error", "Current thread 0x", "Thread 0x", '  File "', "Extension modules:")
-"""How the lines begin that Python writes when it dies."""
+"""How the lines begin that Python's faulthandler writes when a signal kills the process."""
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -38,11 +38,11 @@ def judge(case: Case) -> Iterator[Finding]:
 def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
     """The smallest explanation first, then who waits for whom, then where every rank stood."""
     found = explain(case)
-    said = f"{ranks_text(hung)} made no progress: {_everyone(case)}."
+    stood = f"{ranks_text(hung)} made no progress: {_everyone(case)}."
     seconds = f"after {case.draw.seconds:.1f} s"
-    untold = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
+    refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
     return Hang(
-        f"{found.words} {seconds.capitalize()} {said}{untold}" if found.words else f"{seconds} {said}{untold}",
+        f"{found.text} {seconds.capitalize()} {stood}{refusals}" if found.text else f"{seconds} {stood}{refusals}",
         step=min(_step(case, rank) for rank in hung),
         ranks=hung,
         stacks=tuple(

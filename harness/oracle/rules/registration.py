@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from harness.oracle.case import Case
 from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, RegistrationSkew
-from harness.oracle.history import History, WindowLife
+from harness.oracle.history import History
+from harness.oracle.lives import WindowLife
 from harness.scenario.layout import Group
 from harness.scenario.steps import Steady
 from harness.trace.events import Began, Entered
@@ -17,9 +18,11 @@ from harness.trace.events import Began, Entered
 
 def judge(case: Case) -> Iterator[Finding]:
     yield from _skew(case)
+    has_steady_state = any(isinstance(step, Steady) for step in case.scenario.steps)
     for history in case.histories:
         yield from _double(case, history)
-        yield from _late(case, history)
+        if has_steady_state:
+            yield from _late(case, history)
 
 
 def _late(case: Case, history: History) -> Iterator[Finding]:
@@ -79,9 +82,9 @@ def _count_skew(
             break
     else:
         return
-    said = ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
+    counts = ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
     yield RegistrationSkew(
-        f"the ranks of {case.name(group)} entered different numbers of registrations: {said}. "
+        f"the ranks of {case.name(group)} entered different numbers of registrations: {counts}. "
         f"Rank {most} entered its registration {ordinal} at {case.at_step(step)}; rank {least} never did."
         f"{case.refusals(group)}",
         step=step,
@@ -93,10 +96,11 @@ def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> I
     """The first registration, of those that every rank has made, in which sizes differ."""
     for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
         if len({window.event.size for window in windows}) > 1:
-            sizes = zip(made, windows, strict=True)
-            said = ", ".join(f"rank {rank} {window.event.size} bytes" for rank, window in sizes)
+            sizes = ", ".join(
+                f"rank {rank} {window.event.size} bytes" for rank, window in zip(made, windows, strict=True)
+            )
             yield RegistrationSkew(
-                f"registration {ordinal} of {case.name(group)} differs in size: {said}.",
+                f"registration {ordinal} of {case.name(group)} differs in size: {sizes}.",
                 step=windows[0].born,
                 ranks=tuple(made),
             )

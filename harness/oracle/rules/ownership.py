@@ -21,7 +21,9 @@ from harness.oracle.findings import (
     Unregistered,
     WrongOwner,
 )
-from harness.oracle.history import Sight, Use, WindowLife
+from harness.oracle.history import Use
+from harness.oracle.lives import WindowLife
+from harness.oracle.sight import Sight
 from harness.scenario.bases import is_uneven
 
 
@@ -31,10 +33,10 @@ def judge(case: Case) -> Iterator[Finding]:
     Calls of unequal sizes are left out: no rank reaches another through a window there.
     """
     for uses in case.calls.values():
-        use = uses[0]
-        if len(use.comm.group) < 2 or not case.meant_for(use) or is_uneven(case.step(use.step), use.comm.group):
+        use, group = uses[0], uses[0].comm.group
+        if len(group) < 2 or not case.is_meant_for_window(use) or is_uneven(case.step(use.step), group):
             continue
-        broken = [use for use in uses if not _owned(case.peer_addressed(use))]
+        broken = [use for use in uses if not _is_owned(case.peer_addressed(use))]
         if broken:
             for use in broken:
                 yield from _not_owned(case, use, case.peer_addressed(use), tuple(u.rank for u in broken))
@@ -42,30 +44,34 @@ def judge(case: Case) -> Iterator[Finding]:
             yield from _places(case, uses)
 
 
-def owned(case: Case, uses: list[Use]) -> bool:
+def is_owned(case: Case, uses: list[Use]) -> bool:
     """Whether every rank's buffer is owned at the same place and sizes agree: the condition of the symmetric path."""
     if is_uneven(case.step(uses[0].step), uses[0].comm.group):
         return False
     sights = [case.peer_addressed(use) for use in uses]
-    return all(_owned(sight) for sight in sights) and len({sight.place for sight in sights}) == 1
+    return all(_is_owned(sight) for sight in sights) and len({sight.place for sight in sights}) == 1
 
 
-def _owned(sight: Sight) -> bool:
-    return sight.window is not None and sight.whole and sight.orphaned is None
+def _is_owned(sight: Sight) -> bool:
+    return sight.window is not None and sight.is_whole and sight.segment_freed_at is None
 
 
 def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> Iterator[Finding]:
     """The one rule that says why this rank's buffer is not owned."""
     rule: type[Finding]
-    if sight.window is not None and sight.orphaned is not None:
-        rule, why = StaleWindow, _freed_below_window(case, sight.window, sight.orphaned)
+    if sight.window is not None and sight.segment_freed_at is not None:
+        # NCCL knows nothing of the free: its look-up goes on finding the window (2.32, ncclDevrFindWindow).
+        rule, why = StaleWindow, _freed_below_window(case, sight.window, sight.segment_freed_at)
     elif sight.window is not None:
+        # NCCL tests the start address alone, so an operand that reaches past the window's end passes.
         rule, why = PartlyRegistered, _past_window(case, use, sight, sight.window)
     elif sight.nulls:
+        # A registration without symmetric support returns ncclSuccess, so a policy may not notice.
         rule, why = NullWindow, _null(case, sight)
     elif not use.comm.has_windows:
-        return  # the communicator supports no windows, and nobody pretended otherwise
-    elif sight.former and (sight.former[-1].mislaid or not sight.others):
+        return  # NCCL gives no windows to a group that spans nodes, so not registering there breaks no rule
+    # A window that was deregistered properly, where another group has one now, is the other group's by right.
+    elif sight.former and (sight.former[-1].is_never_deregistered or not sight.others):
         rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])
     elif sight.others:
         rule, why = WrongOwner, _owned_by_others(case, use, sight)
@@ -122,19 +128,19 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
     name = case.peer_addressed(use).operand.buffer
     ranks = tuple(sorted(places))
     if len({place[0] for place in places.values() if place}) > 1:
-        said = ", ".join(f"rank {rank} in window {place[0]}" for rank, place in places.items() if place)
+        listed = ", ".join(f"rank {rank} in window {place[0]}" for rank, place in places.items() if place)
         yield SegmentMismatch(
-            f"{case.call(use)}: {name!r} lies in different windows of {case.name(use.comm.group)}: {said} "
+            f"{case.call(use)}: {name!r} lies in different windows of {case.name(use.comm.group)}: {listed} "
             f"(counted in order of registration). Peers are addressed through the local window, so {ranks_text(ranks)} "
             f"reach other memory than they mean; {case.path(use)}.",
             step=use.step,
             ranks=ranks,
         )
     else:
-        said = ", ".join(f"rank {rank} at byte {place[1]}" for rank, place in places.items() if place)
+        listed = ", ".join(f"rank {rank} at byte {place[1]}" for rank, place in places.items() if place)
         yield OffsetMismatch(
             f"{case.call(use)}: {name!r} lies at different offsets of the same window of "
-            f"{case.name(use.comm.group)}: {said}. The local offset is applied to every peer, so {ranks_text(ranks)} "
+            f"{case.name(use.comm.group)}: {listed}. The local offset is applied to every peer, so {ranks_text(ranks)} "
             f"reach other memory than they mean; {case.path(use)}.",
             step=use.step,
             ranks=ranks,

@@ -19,9 +19,9 @@ def judge(case: Case) -> Iterator[Finding]:
         yield from _freed(case, history)
         leaked = [event for event in history.trace.events if isinstance(event, Leaked)]
         if leaked:
-            said = ", ".join(f"{event.what} {event.ident} of {event.size} bytes" for event in leaked)
+            left = ", ".join(f"{event.what} {event.ident} of {event.size} bytes" for event in leaked)
             yield Leak(
-                f"rank {history.rank}: after the last buffer was released and the pool closed, there is still {said}.",
+                f"rank {history.rank}: after the last buffer was released and the pool closed, there is still {left}.",
                 step=TEARDOWN,
                 ranks=(history.rank,),
             )

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 
 from harness.oracle.case import Case
 from harness.oracle.findings import CapturedReuse, Finding, RegisteredInCapture
-from harness.oracle.history import History, Sight, Use
+from harness.oracle.history import History, Use
+from harness.oracle.sight import Sight
 from harness.scenario.steps import Capture, EndCapture, Replay
 from harness.trace.events import Entered, Overwritten
 
 
 def judge(case: Case) -> Iterator[Finding]:
     captures = _captures(case)
+    if not captures:
+        return
     for history in case.histories:
         yield from _registered(case, history, captures)
         for index, step in enumerate(case.scenario.steps[: history.trace.last_step + 1]):
@@ -77,7 +80,7 @@ def _freed(case: Case, sight: Sight, replay: int) -> str:
 
 
 def _held(case: Case, history: History, sight: Sight, captured: range, replay: int) -> str:
-    """Who has the memory at the replay, if that is somebody outside the capture."""
+    """Which buffer of outside the capture has the memory at the replay; empty if none has."""
     start, end = sight.operand.address, sight.operand.address + sight.operand.size
     for name, life in history.buffers.items():
         lives = life.born < replay and (life.died is None or life.died > replay)

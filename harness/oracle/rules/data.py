@@ -9,36 +9,58 @@ from collections.abc import Iterator
 
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
+from harness.oracle.history import History
 from harness.scenario.steps import AllGather
-from harness.trace.events import Differs, Mismatch, Overwritten, Replayed, Strayed
+from harness.trace.events import Differs, Event, Mismatch, Overwritten, Replayed, Strayed
+
+Events = list[tuple[int, Event]]
+"""With the step of each."""
+ON_DATA = (Differs, Mismatch, Overwritten, Replayed, Strayed)
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    for history in case.histories:
-        captured: dict[int, int] = {}
-        for step, event in history.trace.steps():
-            if isinstance(event, Replayed):
+    seen = [(history, _on_data(history)) for history in case.histories]
+    for history, events in seen:
+        yield from _exact(case, history.rank, events)
+    for history, events in seen:  # after the exact data, which says more about the same call
+        yield from _cross_checked(case, history.rank, events)
+
+
+def _on_data(history: History) -> Events:
+    return [(step, event) for step, event in history.trace.steps() if isinstance(event, ON_DATA)]
+
+
+def _exact(case: Case, rank: int, events: Events) -> Iterator[Finding]:
+    """Outputs that are not the exact result, and canaries that changed."""
+    captured: dict[int, int] = {}
+    for step, event in events:
+        match event:
+            case Replayed():
                 captured[step] = event.captured
-            elif isinstance(event, Mismatch):
-                yield _wrong(case, history.rank, step, event, captured.get(step, step))
-            elif isinstance(event, Overwritten):
-                yield _overwritten(case, history.rank, step, event)
-    for history in case.histories:  # after the exact data, which says more about the same call
-        for step, event in history.trace.steps():
-            if isinstance(event, Strayed):
-                yield _strayed(case, history.rank, step, event)
-            elif isinstance(event, Differs):
-                yield _differs(case, history.rank, step, event)
+            case Mismatch():
+                yield _wrong(case, rank, step, event, captured.get(step, step))
+            case Overwritten():
+                yield _overwritten(case, rank, step, event)
+
+
+def _cross_checked(case: Case, rank: int, events: Events) -> Iterator[Finding]:
+    """Stamps that were not found, and paths that left different bits."""
+    for step, event in events:
+        match event:
+            case Strayed():
+                yield _strayed(case, rank, step, event)
+            case Differs():
+                yield _differs(case, rank, step, event)
 
 
 def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Finding:
     """`called` is the step of the call, which a replay runs again."""
     use = next(u for u in case.histories[rank].uses if u.step == called)
     sender = use.comm.group[event.chunk]
-    whose = f"in rank {sender}'s chunk" if isinstance(case.step(called), AllGather) else "in its own chunk"
+    chunk = f"in rank {sender}'s chunk" if isinstance(case.step(called), AllGather) else "in its own chunk"
     where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
     return WrongData(
-        f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {whose}: expected "
+        f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
         f"{event.expected}, found {event.found}; {case.path(use)}.",
         step=step,
         ranks=(rank,),

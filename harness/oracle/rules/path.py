@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, SlowPath
 from harness.oracle.history import Use
-from harness.oracle.ownership import owned
+from harness.oracle.rules.ownership import is_owned
 from harness.scenario.bases import is_uneven
 
 REDUCIBLE = ("float32", "float16", "bfloat16")
@@ -19,6 +19,7 @@ REDUCIBLE = ("float32", "float16", "bfloat16")
 def judge(case: Case) -> Iterator[Finding]:
     for uses in case.calls.values():
         use = uses[0]
+        # A kernel under test is a path of its own, which NCCL's conditions do not bind.
         reason = "" if use.ran is not None and use.ran.path == "kernel" else _ineligible(case, use)
         if case.step(use.step).claim and reason:
             yield SlowPath(
@@ -27,7 +28,7 @@ def judge(case: Case) -> Iterator[Finding]:
                 ranks=use.comm.group,
             )
         slow = [u for u in uses if u.ran is not None and u.ran.path == "legacy" and u.ran.evidence]
-        if slow and not reason and len(uses) == len(use.comm.group) and owned(case, uses):
+        if slow and not reason and len(uses) == len(use.comm.group) and is_owned(case, uses):
             yield SlowPath(
                 f"{case.call(use)} owns its {case.operand_role(use)} on every rank and is eligible, yet on rank "
                 f"{slow[0].rank} {case.path(slow[0])}.",
@@ -42,10 +43,12 @@ def _ineligible(case: Case, use: Use) -> str:
     if len(use.comm.group) < 2:
         return "a group of one rank"
     if is_uneven(step, use.comm.group):
+        # NCCL has no call for it: the harness makes one broadcast or reduction a rank, which no symmetric kernel runs.
         return "a call of unequal sizes"
     if not use.comm.has_windows:
         return "a communicator without window support"
-    if step.op is None:  # it moves bytes, whatever their type
+    # NCCL's symmetric kernels move bytes of any type, and reduce these alone (2.32.3, forced path).
+    if step.op is None:
         return ""
     dtype = case.scenario.allocations[step.whole.buffer].dtype
     if step.op not in ("sum", "avg"):
