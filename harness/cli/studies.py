@@ -195,7 +195,7 @@ def draws(
     data.check_target(json_file)
     measured = bench_draws(substrate, world, steps, draws, spawns, seed)
     if json_file != "-":
-        terminal.table(Console(), ("measure", "value"), measured.rows())
+        terminal.table(Console(), ("measure", "value", "goal"), measured.rows())
     data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from harness.rank import cross_checks, values
 from harness.rank.buffers import Buffer, Canary
-from harness.rank.exact import Exchange
+from harness.rank.exact import ExactData
 from harness.rank.graphs import CapturedCall
 from harness.scenario.bases import is_uneven
 from harness.scenario.operands import View, at
@@ -37,11 +37,11 @@ class Call:
     ) -> None:
         self._substrate, self._buffers, self._step = substrate, buffers, step
         self._communicator = group.communicator
-        self._exchange = Exchange(step, group.ranks, group.rank, substrate.device.torch_device)
+        self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device)
         self._is_uneven = is_uneven(step, group.ranks)
-        whole = self._view(step.whole, self._exchange.starts[-1])
-        mine = self._exchange.counts[group.rank]
-        part = self._exchange.chunk(whole) if step.part is None else self._view(step.part, mine)
+        whole = self._view(step.whole, self._exact.starts[-1])
+        mine = self._exact.counts[group.rank]
+        part = self._exact.chunk(whole) if step.part is None else self._view(step.part, mine)
         names = step.whole.buffer, (step.part or step.whole).buffer
         if isinstance(step, AllGather):
             (self._output, self._source), (self._into, self._from) = (whole, part), names
@@ -67,7 +67,7 @@ class Call:
         self._substrate.device.synchronize()
         digest = _digest(self._output) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest))
-        if (mismatch := self._exchange.compare(self._into, self._output, expected)) is not None:
+        if (mismatch := self._exact.compare(self._into, self._output, expected)) is not None:
             self._substrate.record(mismatch)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
@@ -76,7 +76,7 @@ class Call:
 
     def capture(self, index: int) -> CapturedCall:
         """Capture the library's call, made at step `index`. Local; what is captured is collective."""
-        captured = CapturedCall(self._substrate, self._exchange, index, self._into)
+        captured = CapturedCall(self._substrate, self._exact, index, self._into)
         captured.before(self._output, self._source)
         self._record_operands()
         self._substrate.record(trace.Ran(*self._library()))
@@ -114,7 +114,7 @@ class Call:
     def _fill(self, keys: list[int], wide: bool) -> torch.Tensor:
         """Poison the output, fill this rank's source, and return the exact result."""
         values.poison(self._output)
-        mine, expected = self._exchange.inputs(keys, self._source.dtype, wide)
+        mine, expected = self._exact.inputs(keys, self._source.dtype, wide)
         bits(self._source).copy_(bits(mine))
         return expected
 
@@ -132,7 +132,7 @@ class Call:
         return "kernel", "the kernel under test"
 
     def _library(self) -> tuple[str, str]:
-        counts = self._exchange.counts if self._is_uneven else None
+        counts = self._exact.counts if self._is_uneven else None
         if isinstance(self._step, AllGather):
             return self._communicator.all_gather(self._output, self._source, counts)
         return self._communicator.reduce_scatter(self._output, self._source, self._step.op, counts)

@@ -15,7 +15,7 @@ from harness.substrate.bits import bits
 from harness.trace import events as trace
 
 
-class Exchange:
+class ExactData:
     """The values of one collective, for rank `mine` of `group` (its index)."""
 
     def __init__(self, step: Collective, group: Group, mine: int, device: torch.device) -> None:

@@ -6,23 +6,30 @@ them go. What feeds a captured collective and what takes its result away is the 
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
 
 import torch
 
 from harness.rank import values
-from harness.rank.exact import Exchange
+from harness.rank.buffers import LiveBuffers
+from harness.rank.exact import ExactData
+from harness.scenario.layout import Group
+from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.trace import events as trace
+
+GRAPH_STREAM = STREAMS
+"""The stream on which graphs are warmed up and captured: one more than programs may use."""
 
 
 class CapturedCall:
     """A collective in a graph, captured at step `index`: `feed` fills its source, and its output goes to `tap`."""
 
-    def __init__(self, substrate: Substrate, exchange: Exchange, index: int, into: str) -> None:
-        self._substrate, self._exchange, self.index, self._into = substrate, exchange, index, into
-        self.ranks: tuple[int, ...] = exchange.group
+    def __init__(self, substrate: Substrate, exact: ExactData, index: int, into: str) -> None:
+        self._substrate, self._exact, self.index, self._into = substrate, exact, index, into
+        self.ranks: tuple[int, ...] = exact.group
         self.feed = torch.empty(0)
         self.tap = torch.empty(0)
 
@@ -40,14 +47,14 @@ class CapturedCall:
 
     def fill(self, keys: list[int]) -> torch.Tensor:
         """New values for the next replay; returns the exact result."""
-        mine, expected = self._exchange.inputs(keys, self.feed.dtype, wide=False)
+        mine, expected = self._exact.inputs(keys, self.feed.dtype, wide=False)
         bits(self.feed).copy_(bits(mine))
         values.poison(self.tap)
         return expected
 
     def compare(self, expected: torch.Tensor) -> trace.Mismatch | None:
         """Where the last replay's output differs from the exact result."""
-        return self._exchange.compare(self._into, self.tap, expected)
+        return self._exact.compare(self._into, self.tap, expected)
 
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
@@ -69,6 +76,86 @@ class CapturedGraph:
 
     def replay(self) -> None:
         self._work.replay()
+
+
+class Graphs:
+    """The graphs of a draw on this rank, and the one that is being prepared or captured."""
+
+    def __init__(self, substrate: Substrate, buffers: LiveBuffers, seed: int) -> None:
+        self._substrate, self._buffers, self._seed = substrate, buffers, seed
+        self._by_name: dict[str, CapturedGraph] = {}
+        self._stream = ExitStack()
+
+    def begin(self, name: str) -> None:
+        """From here on, everything is for a graph, on the stream that captures it: blocks stay with their stream."""
+        if self._substrate.graph is None:
+            self._substrate.device.synchronize()
+            self._substrate.graph = name
+            self._stream.enter_context(self._substrate.device.stream(GRAPH_STREAM))
+
+    def capture(self, name: str) -> None:
+        """Begin the capture of a graph."""
+        self.begin(name)
+        self._by_name[name] = CapturedGraph(self._substrate)
+
+    def add(self, call: CapturedCall, operands: list[str]) -> None:
+        """Note a call that was captured for the graph under way."""
+        graph = self._by_name[self._substrate.graph or ""]
+        graph.calls.append(call)
+        graph.buffers.update(operands)
+
+    def end(self) -> None:
+        """End the capture under way, if one is."""
+        graph = self._by_name.get(self._substrate.graph or "")
+        if graph is not None:
+            graph.end()
+        self._substrate.device.synchronize()
+        self._stream.close()
+        self._substrate.graph = None
+
+    def forget(self, group: Group) -> None:
+        """Drop the graphs that hold calls of a group."""
+        # NCCL does not destroy a communicator while a graph holds a call of it.
+        self._by_name = {
+            name: graph for name, graph in self._by_name.items() if all(call.ranks != group for call in graph.calls)
+        }
+        gc.collect()
+
+    def clear(self) -> None:
+        """Drop every graph."""
+        self._by_name.clear()
+
+    def replay(self, name: str, index: int) -> None:
+        """Run a graph at step `index` on new values, and look at its results and at all other buffers."""
+        graph = self._by_name[name]
+        before = {
+            name: bits(buffer.body).clone() for name, buffer in self._buffers.items() if name not in graph.buffers
+        }
+        exact = [
+            call.fill([values.key(self._seed, index, number, rank) for rank in call.ranks])
+            for number, call in enumerate(graph.calls)
+        ]
+        self._substrate.device.synchronize()
+        for call in graph.calls[:1]:
+            self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.ranks).ident))
+        graph.replay()
+        self._substrate.device.synchronize()
+        self._compare(graph, exact)
+        self._look_at_others(before)
+
+    def _compare(self, graph: CapturedGraph, exact: list[torch.Tensor]) -> None:
+        for call, expected in zip(graph.calls, exact, strict=True):
+            self._substrate.record(trace.Replayed(call.index))
+            if (mismatch := call.compare(expected)) is not None:
+                self._substrate.record(mismatch)
+
+    def _look_at_others(self, before: dict[str, torch.Tensor]) -> None:
+        """Record which buffers of no operand of the graph have changed."""
+        for name, was in before.items():
+            changed = (bits(self._buffers[name].body) != was).nonzero().flatten()
+            if changed.numel():
+                self._substrate.record(trace.Overwritten(name, "replay", int(changed[0]), changed.numel()))
+        self._buffers.check()
 
 
 def _poison(raw: torch.Tensor) -> None:

@@ -1,12 +1,11 @@
 """On a rank: what leaving a pool policy's context costs when nothing has changed.
 
-Runs inside rank processes (`World.call`); every rank of the world does the same, and rank 0 is read.
+Runs inside rank processes (`World.call`). Invariant: every rank of the world does the same; the bench reads rank 0.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from harness.clock import CLOCK, Clock
 from harness.scenario.layout import Group
 from harness.substrate.base import Substrate
 from harness.system.context import ProcessGroup, RankContext
@@ -29,18 +29,26 @@ HISTORY = 100_000
 
 
 def measure(
-    substrate: Substrate, slots: dict[Group, int], pools: list[str], counts: list[int], repeats: int, history: bool
+    substrate: Substrate,
+    slots: dict[Group, int],
+    pools: list[str],
+    counts: list[int],
+    repeats: int,
+    history: bool,
+    clock: Clock = CLOCK,
 ) -> list[dict[str, Any]]:
     """Median seconds to leave each design's context, at each number of segments. Collective over the world."""
     figures = []
     with _history(substrate) if history else nullcontext():
         for count, name in product(counts, pools):
-            whole, own = _one(substrate, slots, name, count, repeats)
+            whole, own = _one(substrate, slots, name, count, repeats, clock)
             figures.append({"pool": name, "segments": count, "history": history, "seconds": whole, "own": own})
     return figures
 
 
-def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, repeats: int) -> tuple[float, float]:
+def _one(
+    substrate: Substrate, slots: dict[Group, int], name: str, count: int, repeats: int, clock: Clock
+) -> tuple[float, float]:
     """Seconds to leave a design's context, and of that its own part: with no allocator's context inside."""
 
     def ignore(event: Event) -> None:
@@ -56,26 +64,26 @@ def _one(substrate: Substrate, slots: dict[Group, int], name: str, count: int, r
     with policy.use(everyone):
         held = [torch.empty(BLOCK, dtype=torch.uint8, device=substrate.device.torch_device) for _ in range(2 * count)]
     assert sum(len(pool.segments) for pool in context.pools()) == count
-    whole = _median(lambda: policy.use(everyone), repeats)
+    whole = median_of_leaving(lambda: policy.use(everyone), repeats, clock)
     for pool in context.pools():
         pool.use = nullcontext  # type: ignore[method-assign]
-    own = _median(lambda: policy.use(everyone), repeats)
+    own = median_of_leaving(lambda: policy.use(everyone), repeats, clock)
     held.clear()
     policy.close()
     substrate.end()
     return whole, own
 
 
-def _median(enter: Callable[[], AbstractContextManager[None]], repeats: int) -> float:
+def median_of_leaving(enter: Callable[[], AbstractContextManager[None]], repeats: int, clock: Clock) -> float:
     """Median seconds of leaving, over as many repeats as fit in the time, and at least five."""
     times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(times) < repeats and (len(times) < 5 or time.perf_counter() < end):
+    end = clock.now() + SECONDS
+    while len(times) < repeats and (len(times) < 5 or clock.now() < end):
         context = enter()
         context.__enter__()
-        began = time.perf_counter()
+        began = clock.now()
         context.__exit__(None, None, None)
-        times.append(time.perf_counter() - began)
+        times.append(clock.now() - began)
     return statistics.median(times)
 
 

@@ -1,4 +1,7 @@
-"""What the pool designs cost: leaving their context when nothing changed, and the memory they hold."""
+"""What the pool designs cost: leaving their context when nothing changed, and the memory they hold.
+
+Invariant: every design is measured in one run, over the same flows.
+"""
 
 from __future__ import annotations
 
@@ -73,12 +76,12 @@ class Measured(msgspec.Struct, frozen=True):
 def bench_registration(substrate: str, named: Sequence[Topology], repeats: int) -> Measured:
     """Measure every design in one run: leaving on two ranks, memory over the same flows of each topology."""
     with World(2, substrate) as world:
-        facts = environment.describe(world)
+        versions = environment.describe(world)
         histories = (False, True) if world.platform.name == "nccl" else (False,)
         rows = [row for history in histories for row in _leaving(world, repeats, history)]
     with World(max(topology.world for topology in named), substrate) as world:
         held = [Held(topology.name, pool, _held(world, topology, pool)) for topology in named for pool in POOLS]
-    return Measured(tuple(rows), tuple(held), facts)
+    return Measured(tuple(rows), tuple(held), versions)
 
 
 def _leaving(world: World, repeats: int, history: bool) -> list[Leaving]:
