@@ -218,7 +218,7 @@ def registration(
     measured = bench_registration(substrate, named, repeats)
     if json_file != "-":
         console = Console()
-        leaving = ("pool", "segments", "allocator", "leaving, µs", "of that its own", "times deferred")
+        leaving = ("pool", "segments", "allocator", "leaving, µs", "of that its own", "times deferred", "goal")
         terminal.table(console, leaving, measured.leaving_rows(), title="leaving, nothing changed")
         held = ("topology", "pool", "most held by a rank, MiB")
         terminal.table(console, held, measured.held_rows(), title="memory over flows")

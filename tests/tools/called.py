@@ -35,3 +35,9 @@ def maps(substrate: Substrate, slots: dict[Group, int], path: Path) -> None:
 
 
 kept: list[mmap.mmap] = []
+
+
+def what_is_open(substrate: Substrate, slots: dict[Group, int]) -> int:
+    """Segments and windows that a rank holds."""
+    windows = sum(len(communicator.windows) for communicator in substrate.communicators.values())
+    return windows + sum(len(pool.segments) for pool in substrate.pools.values())

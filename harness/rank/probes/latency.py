@@ -37,20 +37,23 @@ def measure(
     communicator, pool = substrate.communicator(group), substrate.pool("latency")
     with pool.use():
         output = torch.empty(elements * len(group), dtype=torch.bfloat16, device=substrate.device.torch_device)
-    communicator.register(pool.segments[0])
+    window = communicator.register(pool.segments[0])
     mine = output[communicator.rank * elements :][:elements]
     gather = functools.partial(communicator.all_gather, output, mine)
     path, _ = gather()
-    waited = statistics.median(_timed(communicator, gather, clock) for _ in range(repeats))
+    waited = statistics.median(seconds_a_call(communicator, gather, clock) for _ in range(repeats))
     with mock.patch.object(substrate.device, "synchronize", return_value=None):
-        in_a_row = statistics.median(_timed(communicator, gather, clock) for _ in range(repeats))
+        in_a_row = statistics.median(seconds_a_call(communicator, gather, clock) for _ in range(repeats))
+    communicator.barrier()  # deregistering while another collective runs can deadlock (nccl 2184)
+    if window is not None:
+        communicator.deregister(window)
     del output, mine, gather
     pool.close()
     substrate.end()
     return {"waited": waited, "in_a_row": in_a_row, "path": path}
 
 
-def _timed(communicator: Communicator, call: Callable[[], object], clock: Clock) -> float:
+def seconds_a_call(communicator: Communicator, call: Callable[[], object], clock: Clock) -> float:
     """Seconds of a call, of `CALLS` that all ranks start together."""
     communicator.barrier()
     began = clock.now()

@@ -120,7 +120,7 @@ def bench_draws(
     spawned = [_spawned(substrate, _decode(encoded), clock) for encoded in fresh]
     eight_start, eight_memory = _eight(substrate, clock)
     tenth = max(1, len(memory) // 10)
-    early, late = _typical(memory[tenth : 2 * tenth] or memory), _typical(memory[-tenth:])
+    early, late = typical(memory[tenth : 2 * tenth] or memory), typical(memory[-tenth:])
     return Measured(
         draws=len(drawn),
         spawns=len(spawned),
@@ -171,10 +171,10 @@ def _watched(world: World, drawn: list[bytes]) -> tuple[tuple[str, float], ...]:
     world.call("harness.rank.probes.stopwatch:start")
     for encoded in drawn:
         world.run(_decode(encoded))
-    return tuple(_shares(world.call("harness.rank.probes.stopwatch:stop")))
+    return tuple(share_of_each(world.call("harness.rank.probes.stopwatch:stop")))
 
 
-def _shares(parts: list[dict[str, float]]) -> list[tuple[str, float]]:
+def share_of_each(parts: list[dict[str, float]]) -> list[tuple[str, float]]:
     """Each part's share of the time of all ranks, the largest first."""
     total = sum(sum(each.values()) for each in parts)
     names = dict.fromkeys(name for each in parts for name in each)
@@ -182,7 +182,7 @@ def _shares(parts: list[dict[str, float]]) -> list[tuple[str, float]]:
     return sorted(shares, key=lambda item: -item[1])
 
 
-def _typical(memory: list[tuple[int, int]]) -> tuple[int, int]:
+def typical(memory: list[tuple[int, int]]) -> tuple[int, int]:
     """Median private memory of parent and ranks over several looks."""
     return int(statistics.median(look[0] for look in memory)), int(statistics.median(look[1] for look in memory))
 

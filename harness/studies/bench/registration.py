@@ -19,6 +19,8 @@ from harness.world.world import World
 
 SEGMENTS = (1, 16, 64, 256)
 REFERENCE = "deferred"
+REFERENCE_OWN, SNAPSHOT_TIMES = 3e-6, 50
+"""Goals on a GPU: what the reference takes itself, and how many times that a snapshot of 64 segments takes."""
 HIDDEN = 7168
 """Elements of one token, as in DeepSeek-R1: one is moved, and buffers are as large as all of them."""
 DECODE, PREFILL = 64, 512
@@ -56,11 +58,11 @@ class Measured(msgspec.Struct, frozen=True):
         return row.own / next(same).own
 
     def leaving_rows(self) -> Iterator[tuple[str, ...]]:
-        """The first table for a person, microseconds."""
+        """The first table for a person, microseconds, with goals."""
         for row in self.leaving:
             history = "with history" if row.history else ""
             figures = (f"{1e6 * row.seconds:.1f}", f"{1e6 * row.own:.1f}", f"{self.times_slower(row):.1f}")
-            yield (row.pool, str(row.segments), history, *figures)
+            yield (row.pool, str(row.segments), history, *figures, _goal(row))
 
     def held_rows(self) -> Iterator[tuple[str, ...]]:
         """The second, MiB."""
@@ -71,6 +73,14 @@ class Measured(msgspec.Struct, frozen=True):
         """The same as plain data."""
         leaving = [{**msgspec.structs.asdict(row), "times": self.times_slower(row)} for row in self.leaving]
         return {"leaving": leaving, "held": list(self.held), "environment": self.environment}
+
+
+def _goal(row: Leaving) -> str:
+    if row.pool == REFERENCE:
+        return f"on a GPU under {1e6 * REFERENCE_OWN:.0f} µs"
+    if (row.pool, row.segments) == ("snapshot-once", 64):
+        return f"on a GPU at least {SNAPSHOT_TIMES} times"
+    return ""
 
 
 def bench_registration(substrate: str, named: Sequence[Topology], repeats: int) -> Measured:
