@@ -66,8 +66,7 @@ def test_an_installed_harness_runs_its_own_kernels(environment: Environment) -> 
     assert "5 draws" in fuzzed.stdout
 
 
-def test_an_installed_harness_replays_a_shipped_seed(environment: Environment) -> None:
-    seed = environment.packages() / "harness" / "topologies" / "seeds" / f"{SEED}.json"
-    replayed = environment.run("symm", "replay", str(seed), "--substrate", "sim")
+def test_an_installed_harness_replays_a_shipped_seed_by_name(environment: Environment) -> None:
+    replayed = environment.run("symm", "replay", SEED, "--substrate", "sim")
     assert replayed.returncode == 1, replayed.stdout + replayed.stderr
     assert "wrong-owner" in replayed.stdout
