@@ -24,7 +24,7 @@ def rank(memory: SharedMemory) -> Rank:
     """A rank at the start of a draw: nothing recorded, no pool, an empty arena."""
     memory.reset()
     rank = Rank(SimSubstrate(0, memory), memory)
-    rank.substrate.start_recording(rank.facts.append)
+    rank.substrate.start_recording(rank.events.append)
     return rank
 
 

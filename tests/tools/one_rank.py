@@ -14,17 +14,17 @@ from harness.trace.events import Event
 
 @dataclass
 class Rank:
-    """A rank of a world of one, and the facts it has recorded."""
+    """A rank of a world of one, and the events that it has recorded."""
 
     substrate: SimSubstrate
     memory: SharedMemory
-    facts: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def pool(self, name: str = "pool") -> Pool:
         return self.substrate.pool(name)
 
     def communicator(
-        self, kind: type[SimCommunicator] = SimCommunicator, slot: int = 0, windows: bool = True
+        self, slot: int = 0, windows: bool = True, kind: type[SimCommunicator] = SimCommunicator
     ) -> SimCommunicator:
         """A communicator over this rank alone."""
         on = self.substrate

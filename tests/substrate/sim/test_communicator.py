@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from harness.ipc.memory import STAGING_BYTES
 from harness.oracle.judge import judge
@@ -22,11 +21,9 @@ from harness.scenario.steps import (
 )
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology
-from harness.substrate.communicator import eligible
-from harness.substrate.segment import Segment, Window
-from harness.substrate.sim.communicator import SimCommunicator
+from harness.substrate.segment import Segment
 from harness.trace.draw import Draw
-from harness.trace.events import CommCreated, Deregistered, Entered, Mismatch, Ran, Registered
+from harness.trace.events import Mismatch, Ran, Registered
 from harness.world.world import World
 from tests.tools.one_rank import Rank
 
@@ -45,134 +42,15 @@ APART = Topology(
 A, B, P = View("a"), View("b"), View("p")
 
 
-# look-up, on one rank
-
-
-def communicator(rank: Rank, slot: int = 0, windows: bool = True) -> SimCommunicator:
-    return rank.communicator(SimCommunicator, slot, windows)
-
-
-def window(comm: SimCommunicator, start: int, end: int) -> Window:
-    """A window over [BASE + start, BASE + end)."""
-    made = comm.register(Segment(0, "pool", BASE + start, end - start))
-    assert made is not None
-    return made
-
-
-def found(comm: SimCommunicator, offset: int) -> Window | None:
-    return comm.find_window(BASE + offset)
-
-
-@pytest.mark.parametrize(("offset", "inside"), [(-1, False), (0, True), (4095, True), (4096, False)])
-def test_window_is_found_from_its_base_up_to_its_end(offset: int, inside: bool, rank: Rank) -> None:
-    comm = communicator(rank)
-    whole = window(comm, 0, 4096)
-    assert found(comm, offset) is (whole if inside else None)
-
-
-@pytest.mark.parametrize("reverse", [False, True], ids=["outer first", "inner first"])
-def test_of_two_windows_over_an_address_the_one_with_the_higher_base_is_found(reverse: bool, rank: Rank) -> None:
-    comm = communicator(rank)
-    spans = [(0, 8192), (1024, 2048)]
-    windows = {span: window(comm, *span) for span in (spans[::-1] if reverse else spans)}
-    assert [found(comm, offset) for offset in (1023, 1024, 2047)] == [windows[spans[i]] for i in (0, 1, 1)]
-
-
-def test_inner_window_hides_the_outer_one_behind_its_own_end(rank: Rank) -> None:
-    comm = communicator(rank)
-    window(comm, 0, 8192)
-    window(comm, 1024, 2048)
-    assert found(comm, 2048) is None
-
-
-def test_hidden_window_is_found_again_once_the_inner_one_is_closed(rank: Rank) -> None:
-    comm = communicator(rank)
-    outer, inner = window(comm, 0, 8192), window(comm, 1024, 2048)
-    inner.close()
-    assert (found(comm, 1024), found(comm, 2048)) == (outer, outer)
-
-
-def test_of_two_windows_that_overlap_the_higher_one_is_found_from_its_base_on(rank: Rank) -> None:
-    comm = communicator(rank)
-    low, high = window(comm, 0, 2048), window(comm, 1024, 4096)
-    assert [found(comm, offset) for offset in (1023, 1024, 2048, 4095)] == [low, high, high, high]
-
-
-def test_window_of_another_communicator_is_not_found(rank: Rank) -> None:
-    window(communicator(rank), 0, 4096)
-    assert found(communicator(rank, slot=1), 0) is None
-
-
-def test_closed_window_is_not_found(rank: Rank) -> None:
-    comm = communicator(rank)
-    window(comm, 0, 4096).close()
-    assert found(comm, 0) is None
-
-
-def test_window_dies_with_its_communicator(rank: Rank) -> None:
-    comm = communicator(rank)
-    whole = window(comm, 0, 4096)
-    comm.destroyed()
-    assert (found(comm, 0), whole.is_valid, whole.segment.windows) == (None, False, [])
-
-
-def test_window_of_another_communicator_outlives_it(rank: Rank) -> None:
-    comm, other = communicator(rank), communicator(rank, slot=1)
-    segment = Segment(0, "pool", BASE, 4096)
-    comm.register(segment)
-    theirs = other.register(segment)
-    comm.destroyed()
-    assert segment.windows == [theirs]
-    assert found(other, 0) is theirs
-
-
-def test_registration_without_support_succeeds_with_a_null_window(rank: Rank) -> None:
-    comm = communicator(rank, windows=False)
-    assert comm.register(Segment(7, "pool", BASE, 4096)) is None
-    assert rank.facts[-1] == Registered(1, comm.ident, 7, BASE, 4096, True)
-    assert found(comm, 0) is None
-
-
-def test_life_of_a_window_is_recorded(rank: Rank) -> None:
-    comm = communicator(rank)
-    whole = window(comm, 0, 4096)
-    whole.close()
-    whole.close()
-    assert rank.facts == [
-        CommCreated(0, (0,), 0, True),
-        Entered("register", 0),
-        Registered(1, 0, 0, BASE, 4096, False),
-        Deregistered(1),
-    ]
+# on one rank
 
 
 def test_peers_are_addressed_by_the_offset_given_here(rank: Rank) -> None:
-    comm = communicator(rank)
+    comm = rank.communicator()
     segment = Segment(0, "pool", rank.memory.base + 512, 4096)
     whole = comm.register(segment)
     assert whole is not None
     assert comm.peer_pointers(whole, 24) == [segment.address + 24]
-
-
-@pytest.mark.parametrize(
-    ("kind", "dtype", "op", "size", "expected"),
-    [
-        ("all_gather", torch.float32, None, 2, True),
-        ("all_gather", torch.int32, None, 2, True),
-        ("all_gather", torch.float8_e5m2, None, 2, True),
-        ("all_gather", torch.float32, None, 1, False),
-        ("reduce_scatter", torch.bfloat16, "sum", 2, True),
-        ("reduce_scatter", torch.float16, "avg", 2, True),
-        ("reduce_scatter", torch.float8_e4m3fn, "sum", 2, True),
-        ("reduce_scatter", torch.float32, "max", 2, False),
-        ("reduce_scatter", torch.int32, "sum", 2, False),
-        ("reduce_scatter", torch.float32, "sum", 1, False),
-    ],
-)
-def test_eligible_calls_are_those_that_nccl_has_symmetric_kernels_for(
-    kind: str, dtype: torch.dtype, op: str | None, size: int, expected: bool
-) -> None:
-    assert eligible(kind, dtype, op, size) is expected
 
 
 # programs on several ranks

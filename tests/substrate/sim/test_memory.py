@@ -12,7 +12,7 @@ from harness.ipc.memory import ARENA_BYTES
 from harness.substrate.pool import Pool
 from harness.substrate.sim.device import tensor_at
 from harness.substrate.sim.memory import Arena
-from harness.trace.events import SegmentAllocated, SegmentDenied, SegmentFreed
+from harness.trace.events import SegmentDenied
 from tests.tools.one_rank import Rank
 
 K, M = 1 << 10, 1 << 20
@@ -88,7 +88,7 @@ def test_tensor_of_every_dtype_lies_in_the_pool_in_use(dtype: torch.dtype, rank:
 @pytest.mark.parametrize("size", [(0,), (3, 0)])
 def test_tensor_without_elements_takes_no_memory(size: tuple[int, ...], rank: Rank) -> None:
     assert made_in(rank.pool(), lambda: torch.empty(size)).shape == size
-    assert rank.facts == []
+    assert rank.events == []
 
 
 @pytest.mark.parametrize(
@@ -238,38 +238,6 @@ def test_close_frees_every_segment_but_those_in_use(rank: Rank) -> None:
     assert lies_in(rank.pool(), small)
 
 
-# what is recorded, and who is told
-
-
-def test_coming_and_going_of_a_segment_are_recorded_with_its_place(rank: Rank) -> None:
-    address = made_in(rank.pool("tp"), lambda: torch.empty(5)).data_ptr()
-    rank.pool("tp").trim()
-    assert rank.facts == [SegmentAllocated(0, "tp", address, 2 * M), SegmentFreed(0, ())]
-
-
-def test_subscribers_see_a_segment_before_the_tensor_and_while_it_is_still_there(rank: Rank) -> None:
-    pool, seen = rank.pool(), []
-    pool.on_allocated.append(lambda segment: seen.append(("allocated", segment.size, segment in pool.segments)))
-    pool.on_freed.append(lambda segment: seen.append(("freed", segment.size, segment in pool.segments)))
-    made_in(pool, lambda: torch.empty(5))
-    pool.trim()
-    assert seen == [("allocated", 2 * M, True), ("freed", 2 * M, True)]
-
-
-def test_segment_of_an_address_is_found_while_it_lives(rank: Rank) -> None:
-    tensor = made_in(rank.pool(), lambda: torch.empty(5))
-    address = tensor.data_ptr()
-    found = rank.substrate.locate(address)
-    del tensor
-    rank.pool().trim()
-    assert (found is not None and address in found, rank.substrate.locate(address)) == (True, None)
-
-
-def test_ordinary_memory_lies_in_no_segment(rank: Rank) -> None:
-    made_in(rank.pool(), lambda: torch.empty(5))
-    assert rank.substrate.locate(torch.empty(5).data_ptr()) is None
-
-
 # when memory runs out
 
 
@@ -297,7 +265,7 @@ def test_denied_segment_runs_out_of_memory_and_is_recorded(rank: Rank) -> None:
     rank.substrate.denial.is_due = True
     with pytest.raises(torch.OutOfMemoryError, match="pool 'tp' was refused a segment of 2097152 bytes"):
         made_in(rank.pool("tp"), lambda: torch.empty(5))
-    assert rank.facts == [SegmentDenied("tp", 2 * M)]
+    assert rank.events == [SegmentDenied("tp", 2 * M)]
 
 
 @pytest.mark.parametrize("name", FACTORIES)

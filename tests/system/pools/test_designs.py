@@ -546,7 +546,7 @@ def alone() -> Iterator[Rank]:
 
 
 def test_deferred_takes_no_null_window_from_a_communicator_that_supports_windows(alone: Rank) -> None:
-    alone.substrate.communicators[0,] = alone.communicator(Windowless)
+    alone.substrate.communicators[0,] = alone.communicator(kind=Windowless)
     policy = Deferred(RankContext(alone.substrate, 1))
     with pytest.raises(RuntimeError, match="gave a null window"), policy.use(ProcessGroup(alone.substrate, "tp", (0,))):
         torch.empty(BLOCK)
@@ -554,7 +554,7 @@ def test_deferred_takes_no_null_window_from_a_communicator_that_supports_windows
 
 def test_deferred_enters_no_collective_where_it_is_refused_memory_during_capture(alone: Rank) -> None:
     policy = Deferred(RankContext(alone.substrate, 1))
-    alone.substrate.recorder.start(alone.facts.append)
+    alone.substrate.recorder.start(alone.events.append)
     alone.substrate.denial.is_due = True
     everyone = ProcessGroup(alone.substrate, "tp", (0,))
     with (
@@ -563,4 +563,4 @@ def test_deferred_enters_no_collective_where_it_is_refused_memory_during_capture
         policy.use(everyone),
     ):
         torch.empty(BLOCK)
-    assert [event.call for event in alone.facts if isinstance(event, Entered)] == []
+    assert [event.call for event in alone.events if isinstance(event, Entered)] == []

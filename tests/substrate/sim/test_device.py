@@ -1,0 +1,74 @@
+"""The simulated device: streams by number, and captured work that runs at replays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.substrate.sim.device import SimDevice, tensor_at
+
+
+def test_work_is_done_at_once() -> None:
+    done: list[int] = []
+    SimDevice().enqueue(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_captured_work_is_not_done_before_a_replay() -> None:
+    device, done = SimDevice(), list[int]()
+    with device.capture():
+        device.enqueue(lambda: done.append(1))
+    assert done == []
+
+
+def test_captured_work_is_done_at_every_replay_in_its_order() -> None:
+    device, done = SimDevice(), list[int]()
+    with device.capture() as graph:
+        for number in (1, 2):
+            device.enqueue(lambda number=number: done.append(number))  # type: ignore[misc]
+    graph.replay()
+    graph.replay()
+    assert done == [1, 2, 1, 2]
+
+
+def test_work_after_a_capture_is_not_captured() -> None:
+    device, done = SimDevice(), list[int]()
+    with device.capture() as graph:
+        pass
+    device.enqueue(lambda: done.append(1))
+    graph.replay()
+    assert done == [1]
+
+
+def test_a_device_captures_inside_a_capture_alone() -> None:
+    device = SimDevice()
+    with device.capture():
+        inside = device.is_capturing
+    assert (inside, device.is_capturing) == (True, False)
+
+
+def test_a_capture_ends_with_an_exception() -> None:
+    device = SimDevice()
+    with pytest.raises(RuntimeError, match="inside"), device.capture():
+        raise RuntimeError("raised inside")
+    assert not device.is_capturing
+
+
+def test_the_stream_before_is_current_again_after_a_nested_one() -> None:
+    device, seen = SimDevice(), list[int]()
+    with device.stream(2):
+        with device.stream(1):
+            seen.append(device.current_stream)
+        seen.append(device.current_stream)
+    assert [*seen, device.current_stream] == [1, 2, 0]
+
+
+def test_a_view_reads_and_writes_the_memory_at_its_address() -> None:
+    memory = torch.zeros(4, dtype=torch.uint8)
+    SimDevice().view(memory.data_ptr() + 1, 2).fill_(7)
+    assert memory.tolist() == [0, 7, 7, 0]
+
+
+def test_a_tensor_at_an_address_has_the_elements_of_its_dtype() -> None:
+    memory = torch.tensor([1.5, -2.0])
+    assert tensor_at(memory.data_ptr(), 2, torch.float32).tolist() == [1.5, -2.0]
