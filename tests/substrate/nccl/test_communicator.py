@@ -1,0 +1,167 @@
+"""Which calls of NCCL a collective becomes, and when evidence is asked; NCCL is a log of calls."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
+
+from harness.ipc.rendezvous import Rendezvous
+from harness.substrate.communicator import NotOwned
+from harness.substrate.nccl import communicator as module
+from harness.substrate.nccl.communicator import NcclCommunicator
+from harness.substrate.nccl.evidence import Asked
+from harness.substrate.nccl.handle import WINDOW_SYMMETRIC, NcclHandle, Version
+from harness.substrate.segment import Segment
+from harness.trace.events import Entered, Registered
+from tests.tools.fake_nccl import Calls, FakeComm, fake_calls
+from tests.tools.one_rank import Rank
+
+SEGMENT = Segment(0, "pool", 4096, 2 << 20)
+SIX, THREE = torch.zeros(6), torch.zeros(3)
+
+
+class Answers:
+    """Evidence that makes no call and notes what is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        self.asked.append(asked)
+        return "symmetric", "the answer"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls: Calls = []
+    fake_calls(monkeypatch, calls, window=0x40)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(module.nc, "group", nullcontext)
+    return calls
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+def made(
+    rank: Rank, calls: Calls, answers: Answers, size: int = 2, version: Version = (2, 32, 3), has_windows: bool = True
+) -> NcclCommunicator:
+    """This rank's end of a group of `size` ranks, whose others make the same calls."""
+    group = tuple(range(size))
+    handle = NcclHandle(FakeComm(calls, nranks=size, has_windows=has_windows), version, is_on_one_node=True)
+    rendezvous = Rendezvous(rank.memory, 0, (0,), 0)
+    on = rank.substrate
+    return NcclCommunicator(on.recorder, on.device, rendezvous, group, 0, handle, answers, lambda: None)
+
+
+def test_a_call_of_one_rank_is_not_forced_and_is_a_copy(rank: Rank, calls: Calls, answers: Answers) -> None:
+    alone = made(rank, calls, answers, size=1)
+    assert alone.all_gather(THREE, THREE) == ("copy", "one rank")
+    assert (calls, answers.asked) == ([("allgather", "")], [])
+
+
+def test_a_call_on_the_legacy_path_is_forced_off_the_symmetric_kernels(
+    rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    pair = made(rank, calls, answers)
+    with pair.on_legacy_path():
+        assert pair.all_gather(SIX, THREE)[0] == "legacy"
+    assert (calls, answers.asked) == ([("allgather", "^symk")], [])
+
+
+@pytest.mark.parametrize(("op", "is_eligible"), [("sum", True), ("avg", True), ("max", False)])
+def test_evidence_is_asked_with_the_kernel_that_reads_peers_sources(
+    op: str, is_eligible: bool, rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    assert made(rank, calls, answers).reduce_scatter(THREE, SIX, op) == ("symmetric", "the answer")
+    assert [(each.kernel, each.is_eligible) for each in answers.asked] == [("SYMK_LD", is_eligible)]
+
+
+def test_evidence_is_asked_with_the_kernel_that_writes_peers_outputs(
+    rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    made(rank, calls, answers).all_gather(SIX, THREE)
+    assert [(each.kernel, each.is_eligible) for each in answers.asked] == [("SYMK_ST", True)]
+
+
+@pytest.mark.parametrize("selection", ["", "SYMK_ST"])
+def test_evidence_issues_the_call_under_the_selection_that_it_names(
+    selection: str, rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    made(rank, calls, answers).all_gather(SIX, THREE)
+    answers.asked[0].issue(selection)
+    assert calls == [("allgather", selection)]
+
+
+def test_an_all_gather_of_unequal_sizes_is_a_broadcast_from_each_rank(
+    rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    path, _ = made(rank, calls, answers).all_gather(SIX, torch.zeros(2), [2, 4])
+    assert (path, calls) == ("legacy", [("broadcast", 0, 2), ("broadcast", 1, 4)])
+
+
+def test_a_reduce_scatter_of_unequal_sizes_is_a_reduction_to_each_rank(
+    rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    path, _ = made(rank, calls, answers).reduce_scatter(torch.zeros(2), SIX, "sum", [2, 4])
+    assert (path, calls) == ("legacy", [("reduce", 0, 2), ("reduce", 1, 4)])
+
+
+def test_a_call_is_recorded_before_nccl_is_called(rank: Rank, calls: Calls, answers: Answers) -> None:
+    alone = made(rank, calls, answers, size=1)
+    alone.handle.comm.allgather = lambda *_, **__: calls.append(tuple(rank.events))
+    alone.all_gather(THREE, THREE)
+    assert calls[0][-1] == Entered("all_gather", alone.ident)
+
+
+def test_a_segment_is_registered_for_symmetric_kernels(rank: Rank, calls: Calls, answers: Answers) -> None:
+    window = made(rank, calls, answers).register(SEGMENT)
+    assert calls == [("comm_window_register", "base", 4096, 2 << 20, WINDOW_SYMMETRIC)]
+    assert (window is not None and window.handle) == 0x40
+
+
+def test_a_null_window_of_nccl_is_no_window_and_is_recorded_as_null(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_calls(monkeypatch, calls, window=0)
+    assert made(rank, calls, answers, has_windows=False).register(SEGMENT) is None
+    assert rank.events[-1] == Registered(1, 0, 0, 4096, 2 << 20, True)
+
+
+def test_a_window_is_deregistered_once(rank: Rank, calls: Calls, answers: Answers) -> None:
+    window = made(rank, calls, answers).register(SEGMENT)
+    assert window is not None
+    window.close()
+    window.close()
+    assert calls[1:] == [("comm_window_deregister", "base", 0x40)]
+
+
+def test_peers_are_addressed_through_the_window_at_the_offset(rank: Rank, calls: Calls, answers: Answers) -> None:
+    pair = made(rank, calls, answers)
+    window = pair.register(SEGMENT)
+    assert window is not None
+    assert pair.peer_pointers(window, 24) == [4096 + 24, 8192 + 24]
+
+
+def test_before_2_29_2_no_peer_has_a_pointer(rank: Rank, calls: Calls, answers: Answers) -> None:
+    pair = made(rank, calls, answers, version=(2, 28, 9))
+    window = pair.register(SEGMENT)
+    assert window is not None
+    with pytest.raises(NotOwned):
+        pair.peer_pointers(window)
+
+
+def test_epochs_outlive_a_draw_with_their_communicator(rank: Rank, calls: Calls, answers: Answers) -> None:
+    """The pad keeps the last epoch that was written into it."""
+    pair = made(rank, calls, answers)
+    again = NcclCommunicator(
+        pair.recorder, pair.device, pair._rendezvous, (0, 1), 0, pair.handle, answers, lambda: None
+    )
+    assert (pair.next_epoch(), again.next_epoch()) == (1, 2)
