@@ -1,0 +1,70 @@
+"""Exact data of a collective: every rank's part in it, and where an output differs from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.rank.exact import ExactData
+from harness.scenario.operands import View
+from harness.scenario.steps import AllGather, Collective, ReduceScatter
+from harness.trace.events import Mismatch
+
+CPU = torch.device("cpu")
+GROUP = (4, 2, 7)
+KEYS = [11, 12, 13]
+GATHER = AllGather("tp", View("a"), 5)
+SCATTER = ReduceScatter("tp", View("a"), 5)
+
+
+def everyone(step: Collective) -> list[ExactData]:
+    return [ExactData(step, GROUP, index, CPU) for index in range(len(GROUP))]
+
+
+def test_every_rank_gathers_the_inputs_of_all_in_group_order() -> None:
+    inputs = [each.inputs(KEYS, torch.int32, wide=False) for each in everyone(GATHER)]
+    gathered = torch.cat([mine for mine, _ in inputs])
+    assert [torch.equal(expected, gathered) for _, expected in inputs] == [True] * 3
+
+
+def test_every_rank_scatters_its_chunk_of_the_sum() -> None:
+    inputs = [each.inputs(KEYS, torch.int32, wide=False) for each in everyone(SCATTER)]
+    total = sum(mine for mine, _ in inputs)
+    assert torch.equal(torch.cat([expected for _, expected in inputs]), total)
+
+
+def test_chunks_of_unequal_counts_follow_each_other() -> None:
+    counts = tuple({4: 3, 2: 0, 7: 2}.get(rank, 9) for rank in range(8))
+    gather = [ExactData(AllGather("tp", View("a"), counts), GROUP, index, CPU) for index in range(3)]
+    assert [each.chunk(torch.arange(5)).tolist() for each in gather] == [[0, 1, 2], [], [3, 4]]
+    assert [len(each.inputs(KEYS, torch.int32, wide=False)[0]) for each in gather] == [3, 0, 2]
+
+
+def test_an_exact_output_has_no_mismatch() -> None:
+    expected = torch.arange(15, dtype=torch.int32)
+    assert everyone(GATHER)[0].compare("a", expected.clone(), expected) is None
+
+
+@pytest.mark.parametrize(("index", "chunk"), [(0, 0), (4, 0), (5, 1), (14, 2)])
+def test_a_mismatch_of_a_gather_names_the_chunk_of_the_first_wrong_element(index: int, chunk: int) -> None:
+    expected = torch.zeros(15, dtype=torch.int32)
+    output = expected.clone()
+    output[index] = 3
+    found = everyone(GATHER)[1].compare("a", output, expected)
+    assert found == Mismatch("a", 1, 15, index, chunk, "0 (0x00000000)", "3 (0x00000003)")
+
+
+def test_a_mismatch_of_a_scatter_is_in_the_ranks_own_chunk() -> None:
+    found = everyone(SCATTER)[2].compare("a", torch.ones(5), torch.zeros(5))
+    assert found is not None
+    assert (found.elements, found.index, found.chunk) == (5, 0, 2)
+
+
+def test_floats_are_compared_by_their_bits() -> None:
+    """Minus zero equals zero, and NaN equals nothing."""
+    gather = everyone(GATHER)[0]
+    found = gather.compare("a", torch.tensor([-0.0]), torch.tensor([0.0]))
+    assert found is not None
+    assert (found.expected, found.found) == ("0.0 (0x00000000)", "-0.0 (0x80000000)")
+    nan = torch.tensor([float("nan")])
+    assert gather.compare("a", nan, nan.clone()) is None

@@ -1,0 +1,110 @@
+"""The executor: each kind of step does its part on the ranks it names, and everything is given back."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.rank.executor import Executor
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Release, Step, Straggle, Trim
+from harness.scenario.topology import Topology
+from harness.system.boundary import SystemRaised
+from harness.system.pools.built_in import load_pool
+from harness.trace.events import (
+    Began,
+    Dropped,
+    Event,
+    Exhausted,
+    Placed,
+    Ran,
+    SegmentAllocated,
+    SegmentFreed,
+    Skipped,
+)
+from harness.trace.trace import TEARDOWN, Trace
+from tests.tools.clock import FakeClock
+from tests.tools.one_rank import Rank
+
+ONE = Topology("one", "explicit", families_given={"tp": ((0,),)})
+TWO = Topology("two", "explicit", families_given={"tp": ((0,), (1,))})
+A = Allocate("a", "tp", 64)
+GATHER = AllGather("tp", View("a"), 32)
+
+
+def played(
+    alone: Rank, *steps: Step, topology: Topology = ONE, time: FakeClock | None = None
+) -> list[tuple[int, Event]]:
+    """What the first rank records, by step; it is alone in its group."""
+    executor = Executor(
+        alone.substrate,
+        Scenario(topology, steps),
+        load_pool("deferred"),
+        kernel=None,
+        clock=(time or FakeClock()).clock,
+    )
+    alone.facts.clear()
+    executor.run()
+    return [*Trace(0, tuple(alone.facts)).steps()]
+
+
+def kinds(events: list[tuple[int, Event]], *wanted: type) -> list[tuple[int, str]]:
+    return [(step, type(event).__name__) for step, event in events if isinstance(event, wanted)]
+
+
+def test_every_step_begins_and_then_everything_is_given_back(alone: Rank) -> None:
+    events = played(alone, A, GATHER, Trim())
+    assert [event for _, event in events if isinstance(event, Began)] == [Began(0), Began(1), Began(2), Began(TEARDOWN)]
+    assert kinds(events, Dropped) == [(TEARDOWN, "Dropped")]
+
+
+def test_buffers_come_and_go_at_their_steps(alone: Rank) -> None:
+    events = played(alone, A, Release("a"), Trim())
+    assert kinds(events, Placed, Dropped, SegmentFreed) == [(0, "Placed"), (1, "Dropped"), (2, "SegmentFreed")]
+
+
+def test_a_collective_runs_at_its_step(alone: Rank) -> None:
+    events = played(alone, A, GATHER)
+    assert [(step, event.path) for step, event in events if isinstance(event, Ran)] == [(1, "copy")]
+
+
+def test_a_straggler_pauses_by_the_clock_for_as_long_as_its_step_says(alone: Rank) -> None:
+    time = FakeClock()
+    played(alone, Straggle(0, 400), time=time)
+    assert time.slept == [0.4]
+
+
+def test_the_others_do_not_pause(alone: Rank) -> None:
+    time = FakeClock()
+    played(alone, Straggle(1, 400), topology=TWO, time=time)
+    assert time.slept == []
+
+
+@pytest.mark.parametrize(("rank", "placed"), [(0, [(0, "Placed")]), (1, [])])
+def test_ballast_lies_on_its_rank_alone(alone: Rank, rank: int, placed: list[tuple[int, str]]) -> None:
+    assert kinds(played(alone, Ballast("shift", "tp", rank, 1000), topology=TWO), Placed) == placed
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_next_segment_is_denied_to_the_named_rank_alone(alone: Rank, rank: int) -> None:
+    events = played(alone, Deny(rank), A, topology=TWO)
+    assert kinds(events, Exhausted, SegmentAllocated) == [(1, "Exhausted" if rank == 0 else "SegmentAllocated")]
+
+
+def test_a_collective_on_a_buffer_that_was_denied_is_skipped(alone: Rank) -> None:
+    events = played(alone, Deny(0), A, GATHER)
+    assert kinds(events, Skipped, Ran) == [(2, "Skipped")]
+
+
+def test_a_plain_buffer_lies_in_no_segment(alone: Rank) -> None:
+    events = played(alone, Allocate("a", "tp", 64, role="plain"))
+    assert [(event.segment, event.named) for _, event in events if isinstance(event, Placed)] == [(-1, ())]
+
+
+def test_a_pool_that_cannot_be_built_is_the_systems_mistake(alone: Rank) -> None:
+    class Broken:
+        def __init__(self, context: object) -> None:
+            raise ValueError("no pool today")
+
+    with pytest.raises(SystemRaised, match="no pool today"):
+        Executor(alone.substrate, Scenario(ONE, (A,)), Broken, kernel=None)  # type: ignore[arg-type]

@@ -1,0 +1,135 @@
+"""Graphs on a rank: replays run on new values, and what changes beside them is seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.rank.buffers import LiveBuffers
+from harness.rank.exact import ExactData
+from harness.rank.graphs import GRAPH_STREAM, CapturedCall, Graphs
+from harness.scenario.operands import GUARD, View
+from harness.scenario.steps import STREAMS, AllGather
+from harness.substrate.sim.device import SimDevice
+from harness.trace.events import Entered, Mismatch, Overwritten, Replayed
+from tests.tools.one_rank import Rank
+
+COUNT = 8
+SEED = 5
+
+
+@pytest.fixture
+def buffers(alone: Rank) -> LiveBuffers:
+    live = LiveBuffers(alone.substrate)
+    for name in ("output", "other"):
+        live.place(name, COUNT + GUARD, (), lambda: torch.zeros(COUNT + GUARD, dtype=torch.int32))
+    return live
+
+
+@pytest.fixture
+def graphs(alone: Rank, buffers: LiveBuffers) -> Graphs:
+    return Graphs(alone.substrate, buffers, SEED)
+
+
+def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1) -> CapturedCall:
+    """A call of a group of one, captured at step 3, whose output is `factor` times its source."""
+    exact = ExactData(AllGather("tp", View("output"), COUNT), (0,), 0, torch.device("cpu"))
+    call = CapturedCall(alone.substrate, exact, 3, "output")
+    output, source = buffers["output"].body, torch.zeros(COUNT, dtype=torch.int32)
+    call.before(output, source)
+
+    def gather() -> None:
+        output.copy_(source * factor)
+
+    alone.substrate.device.enqueue(gather)
+    call.after(output)
+    return call
+
+
+def capture(alone: Rank, graphs: Graphs, buffers: LiveBuffers, factor: int = 1) -> None:
+    graphs.capture("g")
+    graphs.add(captured(alone, buffers, factor), ["output"])
+    graphs.end()
+    alone.facts.clear()
+
+
+def test_the_stream_of_graphs_is_none_that_programs_may_use() -> None:
+    assert GRAPH_STREAM not in range(STREAMS)
+
+
+def test_a_graph_is_prepared_and_captured_on_its_stream(alone: Rank, graphs: Graphs) -> None:
+    device = alone.substrate.device
+    assert isinstance(device, SimDevice)
+    streams = [device.current_stream]
+    for step in (lambda: graphs.begin("g"), lambda: graphs.capture("g"), graphs.end):
+        step()
+        streams.append(device.current_stream)
+    assert streams == [0, GRAPH_STREAM, GRAPH_STREAM, 0]
+
+
+def test_nothing_is_captured_once_a_graph_ends(alone: Rank, graphs: Graphs) -> None:
+    graphs.capture("g")
+    assert (alone.substrate.device.is_capturing, alone.substrate.graph) == (True, "g")
+    graphs.end()
+    assert (alone.substrate.device.is_capturing, alone.substrate.graph) == (False, None)
+
+
+def test_to_end_where_no_graph_is_under_way_does_nothing(graphs: Graphs) -> None:
+    graphs.end()
+    graphs.end()
+
+
+def test_a_replay_is_entered_and_shows_the_step_of_the_call(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
+    capture(alone, graphs, buffers)
+    graphs.replay("g", 6)
+    assert alone.facts == [Entered("replay", 0), Replayed(3)]
+
+
+def test_every_replay_runs_on_new_values(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
+    capture(alone, graphs, buffers)
+    found = []
+    for index in (6, 7):
+        graphs.replay("g", index)
+        found.append(buffers["output"].body.tolist())
+    assert found[0] != found[1]
+
+
+def test_a_replay_that_leaves_wrong_data_is_a_mismatch(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
+    capture(alone, graphs, buffers, factor=3)
+    graphs.replay("g", 6)
+    assert [type(event) for event in alone.facts] == [Entered, Replayed, Mismatch]
+
+
+def test_a_buffer_that_a_replay_changes_and_is_no_operand_is_seen(
+    alone: Rank, graphs: Graphs, buffers: LiveBuffers
+) -> None:
+    other = buffers["other"].body
+    graphs.capture("g")
+    graphs.add(captured(alone, buffers), ["output"])
+
+    def stray() -> None:
+        other[2:5] = 9
+
+    alone.substrate.device.enqueue(stray)
+    graphs.end()
+    graphs.replay("g", 6)
+    assert alone.facts[-1] == Overwritten("other", "replay", 2, 3)
+
+
+def test_operands_may_change_at_a_replay(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
+    capture(alone, graphs, buffers)
+    graphs.replay("g", 6)
+    assert not any(isinstance(event, Overwritten) for event in alone.facts)
+
+
+@pytest.mark.parametrize(("group", "is_kept"), [((0,), False), ((0, 1), True)])
+def test_graphs_with_calls_of_a_group_are_forgotten(
+    alone: Rank, graphs: Graphs, buffers: LiveBuffers, group: tuple[int, ...], is_kept: bool
+) -> None:
+    capture(alone, graphs, buffers)
+    graphs.forget(group)
+    if is_kept:
+        graphs.replay("g", 6)
+    else:
+        with pytest.raises(KeyError, match="g"):
+            graphs.replay("g", 6)
