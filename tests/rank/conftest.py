@@ -23,6 +23,6 @@ def alone(shared: SharedMemory) -> Rank:
     """Its one communicator has number 0 and group (0,)."""
     shared.reset()
     rank = Rank(SimSubstrate(0, shared), shared)
-    rank.substrate.start_recording(rank.facts.append)
+    rank.substrate.start_recording(rank.events.append)
     rank.substrate.begin([((0,),)], [0], {(0,): 0})
     return rank

@@ -99,7 +99,7 @@ def allocation(alone: Rank) -> Callable[[], torch.Tensor]:
 
 
 def seen(alone: Rank, kind: type) -> list[object]:
-    return [event for event in alone.facts if isinstance(event, kind)]
+    return [event for event in alone.events if isinstance(event, kind)]
 
 
 def test_a_buffer_is_recorded_with_its_segment_and_the_group_it_is_for(alone: Rank) -> None:
@@ -112,7 +112,7 @@ def test_a_buffer_is_recorded_with_its_segment_and_the_group_it_is_for(alone: Ra
 def test_memory_outside_every_pool_has_no_segment(alone: Rank) -> None:
     buffers = LiveBuffers(alone.substrate)
     buffers.place("a", ROOM + GUARD, (), lambda: torch.empty(ROOM + GUARD))
-    assert [event.segment for event in alone.facts if isinstance(event, Placed)] == [-1]
+    assert [event.segment for event in alone.events if isinstance(event, Placed)] == [-1]
 
 
 def test_memory_that_was_refused_is_recorded_and_no_buffer(alone: Rank) -> None:
@@ -121,14 +121,14 @@ def test_memory_that_was_refused_is_recorded_and_no_buffer(alone: Rank) -> None:
 
     buffers = LiveBuffers(alone.substrate)
     buffers.place("a", ROOM + GUARD, (0,), refuse)
-    assert (alone.facts[-1], [*buffers]) == (Exhausted("a", ROOM), [])
+    assert (alone.events[-1], [*buffers]) == (Exhausted("a", ROOM), [])
 
 
 def test_a_release_shows_damage_before_the_buffer_goes(alone: Rank) -> None:
     buffers = placed(alone, "a")
     bits(torch.as_strided(buffers["a"].body, (ROOM + 1,), (1,)))[ROOM] += 1
     buffers.release("a")
-    assert alone.facts[-2:] == [Overwritten("a", "guard", 0, 1), Dropped("a")]
+    assert alone.events[-2:] == [Overwritten("a", "guard", 0, 1), Dropped("a")]
 
 
 def test_the_block_of_a_released_buffer_serves_the_next(alone: Rank) -> None:

@@ -30,7 +30,7 @@ def buffers(alone: Rank) -> LiveBuffers:
     live = LiveBuffers(alone.substrate)
     for name in "ab":
         live.place(name, ROOM + GUARD, (), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
-    alone.facts.clear()
+    alone.events.clear()
     return live
 
 
@@ -55,14 +55,14 @@ def test_operands_are_recorded_before_the_call_and_its_path_after_it(alone: Rank
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
     source = Operand("b", buffers["b"].body.data_ptr(), 4 * COUNT)
     output = Operand("a", buffers["a"].body.data_ptr() + 40, 4 * COUNT)
-    assert alone.facts[0] == Called(0, source, output)
-    assert [type(event) for event in alone.facts] == [Called, Ran]
+    assert alone.events[0] == Called(0, source, output)
+    assert [type(event) for event in alone.events] == [Called, Ran]
 
 
 @pytest.mark.parametrize("step", [GATHER, SCATTER], ids=lambda step: step.kind)
 def test_the_result_is_exact(alone: Rank, buffers: LiveBuffers, step: Collective) -> None:
     call(alone, buffers, step).run(KEYS, kernel=None)
-    assert not any(isinstance(event, Mismatch) for event in alone.facts)
+    assert not any(isinstance(event, Mismatch) for event in alone.events)
     assert torch.equal(
         buffers["a"].body[10:50], buffers["b"].body[20:60] if step is SCATTER else buffers["b"].body[:40]
     )
@@ -74,7 +74,7 @@ def test_an_element_that_the_call_did_not_write_is_poison_and_a_mismatch(
     communicator = alone.substrate.communicator((0,))
     monkeypatch.setattr(communicator, "all_gather", lambda *operands: ("copy", "nothing ran"))
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
-    found = alone.facts[-1]
+    found = alone.events[-1]
     assert isinstance(found, Mismatch)
     assert (found.elements, found.found) == (COUNT, "-1 (0xffffffff)")
 
@@ -82,7 +82,7 @@ def test_an_element_that_the_call_did_not_write_is_poison_and_a_mismatch(
 def test_one_wrong_element_is_a_mismatch(alone: Rank, buffers: LiveBuffers, monkeypatch: pytest.MonkeyPatch) -> None:
     spoiled(alone, monkeypatch, lambda output: bits(output)[7].add_(1))
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
-    found = alone.facts[-1]
+    found = alone.events[-1]
     assert isinstance(found, Mismatch)
     assert (found.elements, found.index) == (1, 7)
 
@@ -94,14 +94,14 @@ def test_a_store_beside_the_output_view_is_seen(
     body = buffers["a"].body
     spoiled(alone, monkeypatch, lambda output: body[10 + past].add_(1))
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
-    assert alone.facts[-1] == Overwritten("a", "fence", index, 1)
+    assert alone.events[-1] == Overwritten("a", "fence", index, 1)
 
 
 def test_a_group_of_one_makes_a_kernel_call_by_the_library(alone: Rank, buffers: LiveBuffers) -> None:
     """A kernel has no peer there."""
     step = AllGather("tp", View("a"), COUNT, View("b"), via="kernel")
     call(alone, buffers, step).run(KEYS, kernel=None)
-    assert [event.path for event in alone.facts if isinstance(event, Ran)] == ["copy"]
+    assert [event.path for event in alone.events if isinstance(event, Ran)] == ["copy"]
 
 
 @pytest.mark.parametrize("evidence", [frozenset(), frozenset({"digests"})])
@@ -110,14 +110,14 @@ def test_the_digest_of_the_output_is_recorded_if_the_world_has_digests(
 ) -> None:
     shared.reset()
     rank = Rank(SimSubstrate(0, shared, evidence), shared)
-    rank.substrate.start_recording(rank.facts.append)
+    rank.substrate.start_recording(rank.events.append)
     rank.substrate.begin([((0,),)], [0], {(0,): 0})
     live = LiveBuffers(rank.substrate)
     for name in "ab":
         live.place(name, ROOM + GUARD, (), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
     call(rank, live, GATHER).run(KEYS, kernel=None)
     written = zlib.crc32(live["a"].body[10:50].numpy().tobytes())
-    assert [event.digest for event in rank.facts if isinstance(event, Ran)] == [written if evidence else None]
+    assert [event.digest for event in rank.events if isinstance(event, Ran)] == [written if evidence else None]
 
 
 def test_a_captured_call_runs_at_no_time_but_a_replay(alone: Rank, buffers: LiveBuffers) -> None:

@@ -28,7 +28,7 @@ class Pair:
     peer_shift: int = 0
     is_owned: bool = True
     words: tuple[int, ...] = (1, 1)
-    facts: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     size: int = 2
     rank: int = 0
     group: tuple[int, ...] = (4, 6)
@@ -36,7 +36,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         self.device, self.recorder = SimDevice(), Recorder(4)
-        self.recorder.start(self.facts.append)
+        self.recorder.start(self.events.append)
 
     def find_window(self, address: int) -> Window | None:
         base = self.ours.data_ptr()
@@ -63,7 +63,7 @@ def pair(**how: object) -> Pair:
 
 def stamped(communicator: Pair) -> list[Event]:
     stamp(communicator, "a", communicator.ours)  # type: ignore[arg-type]
-    return communicator.facts
+    return communicator.events
 
 
 def test_stamps_that_are_where_they_should_be_record_nothing() -> None:
@@ -99,10 +99,10 @@ def test_ranks_agree_if_all_took_the_symmetric_path(path: str, peers: int, agree
 def test_equal_bits_record_nothing() -> None:
     communicator = pair()
     compare(communicator, "a", torch.tensor([1.0]), torch.tensor([1.0]))  # type: ignore[arg-type]
-    assert communicator.facts == []
+    assert communicator.events == []
 
 
 def test_bits_that_differ_are_recorded_with_the_first_place() -> None:
     communicator = pair()
     compare(communicator, "a", torch.tensor([1, 0.0, 2]), torch.tensor([1, -0.0, 3]))  # type: ignore[arg-type]
-    assert communicator.facts == [Differs("a", 2, 3, 1, "0x0", "0x80000000")]
+    assert communicator.events == [Differs("a", 2, 3, 1, "0x0", "0x80000000")]

@@ -43,9 +43,9 @@ def played(
         kernel=None,
         clock=(time or FakeClock()).clock,
     )
-    alone.facts.clear()
+    alone.events.clear()
     executor.run()
-    return [*Trace(0, tuple(alone.facts)).steps()]
+    return [*Trace(0, tuple(alone.events)).steps()]
 
 
 def kinds(events: list[tuple[int, Event]], *wanted: type) -> list[tuple[int, str]]:

@@ -50,7 +50,7 @@ def capture(alone: Rank, graphs: Graphs, buffers: LiveBuffers, factor: int = 1) 
     graphs.capture("g")
     graphs.add(captured(alone, buffers, factor), ["output"])
     graphs.end()
-    alone.facts.clear()
+    alone.events.clear()
 
 
 def test_the_stream_of_graphs_is_none_that_programs_may_use() -> None:
@@ -82,7 +82,7 @@ def test_to_end_where_no_graph_is_under_way_does_nothing(graphs: Graphs) -> None
 def test_a_replay_is_entered_and_shows_the_step_of_the_call(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
     capture(alone, graphs, buffers)
     graphs.replay("g", 6)
-    assert alone.facts == [Entered("replay", 0), Replayed(3)]
+    assert alone.events == [Entered("replay", 0), Replayed(3)]
 
 
 def test_every_replay_runs_on_new_values(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
@@ -97,7 +97,7 @@ def test_every_replay_runs_on_new_values(alone: Rank, graphs: Graphs, buffers: L
 def test_a_replay_that_leaves_wrong_data_is_a_mismatch(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
     capture(alone, graphs, buffers, factor=3)
     graphs.replay("g", 6)
-    assert [type(event) for event in alone.facts] == [Entered, Replayed, Mismatch]
+    assert [type(event) for event in alone.events] == [Entered, Replayed, Mismatch]
 
 
 def test_a_buffer_that_a_replay_changes_and_is_no_operand_is_seen(
@@ -113,13 +113,13 @@ def test_a_buffer_that_a_replay_changes_and_is_no_operand_is_seen(
     alone.substrate.device.enqueue(stray)
     graphs.end()
     graphs.replay("g", 6)
-    assert alone.facts[-1] == Overwritten("other", "replay", 2, 3)
+    assert alone.events[-1] == Overwritten("other", "replay", 2, 3)
 
 
 def test_operands_may_change_at_a_replay(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
     capture(alone, graphs, buffers)
     graphs.replay("g", 6)
-    assert not any(isinstance(event, Overwritten) for event in alone.facts)
+    assert not any(isinstance(event, Overwritten) for event in alone.events)
 
 
 @pytest.mark.parametrize(("group", "is_kept"), [((0,), False), ((0, 1), True)])
