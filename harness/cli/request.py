@@ -15,13 +15,14 @@ from hypothesis.strategies import SearchStrategy
 
 from harness.errors import MachineError, UsageError
 from harness.scenario import topology
-from harness.scenario.layers import check_flow
+from harness.scenario.flows import check_flow
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
+from harness.strategies.actions import Via
 from harness.strategies.flows import Tokens, applies, check_world, flows
 from harness.strategies.placements import check_nodes, on_nodes
-from harness.strategies.programs import HAZARDS, WITH_GRAPHS, Via, scenarios
+from harness.strategies.programs import HAZARDS, WITH_GRAPHS, scenarios
 from harness.strategies.topologies import topologies
 from harness.system.check import check_system
 from harness.world.world import World

@@ -18,10 +18,10 @@ from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, Substr
 from harness.errors import UsageError
 from harness.report import data, terminal
 from harness.scenario.system import POOLS, Sites
+from harness.strategies.actions import Via
 from harness.strategies.batches import distinct
 from harness.strategies.common import common
 from harness.strategies.flows import Tokens
-from harness.strategies.programs import Via
 from harness.studies import matrix as verdicts
 from harness.studies.agree.comparison import Comparison
 from harness.studies.bench.draws import bench_draws

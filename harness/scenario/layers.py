@@ -1,29 +1,21 @@
-"""Layer flows: what the layers of an engine with DP attention ask buffers for, compiled to programs.
+"""Layers of an engine with DP attention: the batches they run, the sizes of their buffers, and their steps so far.
 
-A flow is one line of communication around a layer: which buffer is asked for under which group, and
-which collectives run on it. Every site names the group of the collective that reaches peers through
-the buffer; what the implicit sites make of that is theirs. Source: the released SGLang 0.5.12,
-`layers/dp_attention.py`, `layers/communicator.py` and the standard MoE dispatcher.
-
-Invariant: a flow compiles for every topology that has the families `tp`, `attn_tp` and `attn_cp`, each of groups
-of one width, with attention groups that divide TP. A line that has nothing to communicate there (TP, or its
-attention TP or CP, of width 1) takes no step.
+Invariant: a `Layer` that exists has a topology with the families `tp`, `attn_tp` and `attn_cp`, each of groups of one
+width, with attention groups that divide TP. Source: the released SGLang 0.5.12, `layers/dp_attention.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
 from harness.scenario.bases import Via
 from harness.scenario.operands import DType, Elements, View, at
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Steady, Step
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Step
 from harness.scenario.topology import Topology
 
 FAMILIES = ("tp", "attn_tp", "attn_cp")
-SETTLED = 2
-"""Equal layers after which pools have met all that a batch asks for."""
 KERNEL_COUNT = 513
 """Largest count that goes through a kernel: Triton's interpreter pays by the element."""
 
@@ -51,7 +43,7 @@ def engine_batch(tokens: Sequence[int], extending: bool) -> Batch:
 
 @dataclass
 class Layer:
-    """The steps of layers in the making.
+    """Layers in the making: their steps so far, and what the next one asks for.
 
     `hidden`: elements of one token. `stretch`: how many times larger buffers are than what moves through them,
     so that pools meet large sizes at the price of small collectives.
@@ -69,27 +61,14 @@ class Layer:
     _held: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        missing = [name for name in FAMILIES if name not in self.topology.families]
-        if missing:
-            raise UsageError(
-                f"topology {self.topology.name!r} ({self.topology.convention}) has no {missing[0]}; flows run on the "
-                "families of the convention sglang"
-            )
-        widths = {name: {len(group) for group in self.topology.families[name]} for name in FAMILIES}
-        for name, found in widths.items():
-            if len(found) > 1:
-                raise UsageError(
-                    f"topology {self.topology.name!r}: groups of {name} have {' and '.join(map(str, sorted(found)))} "
-                    "ranks; flows run where all have as many"
-                )
-        self.tp, self.attn_tp, self.attn_cp = (widths[name].pop() for name in FAMILIES)
+        self.tp, self.attn_tp, self.attn_cp = _widths(self.topology)
         self.width = self.attn_tp * self.attn_cp
+        """Ranks that share a DP rank's tokens."""
         if self.tp % self.width:
             raise UsageError(
                 f"topology {self.topology.name!r}: attention TP {self.attn_tp} · CP {self.attn_cp} does not divide "
                 f"TP {self.tp}"
             )
-        """Ranks that share a DP rank's tokens."""
         self.attn_dp = self.tp // self.width
 
     def shard(self, rank: int) -> int:
@@ -99,7 +78,7 @@ class Layer:
         return -(-mine // self.width) * self.hidden
 
     def shards(self, times: int = 1) -> Elements:
-        """So many shards, on each rank."""
+        """Elements of `times` shards, on each rank."""
         return _merged([times * self.shard(rank) for rank in range(self.topology.world)])
 
     def all_shards(self) -> int:
@@ -134,12 +113,12 @@ class Layer:
         self.steps.append(ReduceScatter(family, View(source), count, output, "sum", self._via(family, count)))
 
     def line_ends(self) -> None:
-        """What a line was given can go; what it made is the next line's input."""
+        """Release what the line read. What it made is the next line's input."""
         self._release(self._held)
         self._held, self._fresh = self._fresh, []
 
     def ends(self) -> None:
-        """Nothing outlives the layer."""
+        """Release all that the layer still holds."""
         self._release(self._held + self._fresh)
         self._held, self._fresh = [], []
 
@@ -168,113 +147,23 @@ class Layer:
         return self.topology.group(family, rank).index(rank)
 
 
+def _widths(topology: Topology) -> tuple[int, ...]:
+    """Ranks of a group, for each of `FAMILIES`. Raises `UsageError` where flows cannot run."""
+    missing = [name for name in FAMILIES if name not in topology.families]
+    if missing:
+        raise UsageError(
+            f"topology {topology.name!r} ({topology.convention}) has no {missing[0]}; flows run on the "
+            "families of the convention sglang"
+        )
+    widths = {name: {len(group) for group in topology.families[name]} for name in FAMILIES}
+    for name, found in widths.items():
+        if len(found) > 1:
+            raise UsageError(
+                f"topology {topology.name!r}: groups of {name} have {' and '.join(map(str, sorted(found)))} "
+                "ranks; flows run where all have as many"
+            )
+    return tuple(widths[name].pop() for name in FAMILIES)
+
+
 def _merged(values: list[int]) -> Elements:
     return values[0] if len(set(values)) == 1 else tuple(values)
-
-
-def attn_tp_gather(layer: Layer) -> None:
-    """Scattered tokens to all of attention TP: a local buffer of `attn_tp` is the output of its all-gather."""
-    if layer.attn_tp == 1:
-        return
-    scattered = layer.plain(layer.shards())
-    full = layer.get_local("attn_tp", layer.shards(layer.attn_tp))
-    layer.all_gather("attn_tp", full, layer.shards(), View(scattered))
-
-
-def cp_prefill(layer: Layer) -> None:
-    """Prefill with context parallelism: gathered over `attn_cp` before the MLP, reduce-scattered over it after."""
-    if layer.attn_cp == 1:
-        return
-    mine = layer.plain(layer.shards(layer.attn_tp))
-    full = layer.get_local("attn_cp", layer.shards(layer.width))
-    layer.all_gather("attn_cp", full, layer.shards(layer.attn_tp), View(mine))
-    layer.reduce_scatter("attn_cp", full, layer.shards(layer.attn_tp), View(mine))
-
-
-def moe_gather(layer: Layer) -> None:
-    """Before the MoE: a global buffer of `tp` is the output of its all-gather.
-
-    Where attention TP is wider than 1, a reduce-scatter over `attn_tp` runs in place into this rank's chunk of
-    the local buffer first, and the all-gather takes that chunk.
-    """
-    if layer.tp == 1:
-        return
-    if layer.attn_tp == 1:
-        mine = View(layer.plain(layer.shards()))
-    else:
-        local = layer.get_local("attn_tp", layer.shards(layer.attn_tp))
-        layer.reduce_scatter("attn_tp", local, layer.shards(), None)
-        mine = layer.chunk(local, "attn_tp")
-    layer.all_gather("tp", layer.get_global(), layer.shards(), mine)
-
-
-def moe_scatter(layer: Layer) -> None:
-    """After the MoE, back to this rank's tokens: a reduce-scatter over `tp` of the global buffer.
-
-    Where attention TP (or CP) is wider than 1, it writes this rank's chunk of its own input, and an all-gather
-    over `attn_tp` (or `attn_cp`) fills the local buffer from there: the global buffer is used under two groups.
-    Where both are, the local buffer is used under three: it receives the reduce-scatter over `tp` in one chunk,
-    is gathered in place over `attn_tp`, and is the source of an all-gather over `attn_cp`.
-    """
-    if layer.tp == 1:
-        return
-    whole = layer.get_global()
-    if layer.attn_tp == layer.attn_cp == 1:
-        layer.reduce_scatter("tp", whole, layer.shards(), View(layer.get_local("tp", layer.shards())))
-    elif 1 in (layer.attn_tp, layer.attn_cp):
-        family = "attn_cp" if layer.attn_tp == 1 else "attn_tp"
-        layer.reduce_scatter("tp", whole, layer.shards(), None)
-        full = layer.get_local(family, layer.shards(layer.width))
-        layer.all_gather(family, full, layer.shards(), layer.chunk(whole, "tp"))
-    else:
-        part = layer.get_local("attn_tp", layer.shards(layer.attn_tp))
-        layer.reduce_scatter("tp", whole, layer.shards(), layer.chunk(part, "attn_tp"))
-        layer.all_gather("attn_tp", part, layer.shards(), None)
-        full = layer.get_local("attn_cp", layer.shards(layer.width))
-        layer.all_gather("attn_cp", full, layer.shards(layer.attn_tp), View(part))
-
-
-def combine(layer: Layer) -> None:
-    """Combine of the standard MoE dispatcher: a local buffer of `tp` receives a reduce-scatter with per-rank sizes."""
-    if layer.tp == 1:
-        return
-    whole = layer.get_global()
-    layer.reduce_scatter("tp", whole, layer.shards(), View(layer.get_local("tp", layer.shards())))
-
-
-FLOWS: dict[str, Callable[[Layer], None]] = {
-    "attn-tp-gather": attn_tp_gather,
-    "cp-prefill": cp_prefill,
-    "moe-gather": moe_gather,
-    "moe-scatter": moe_scatter,
-    "combine": combine,
-}
-
-
-def check_flow(name: str) -> None:
-    """Raise `UsageError` for a flow that is neither `all` nor one of `FLOWS`."""
-    if name not in (*FLOWS, "all"):
-        raise UsageError(f"flow {name!r} is not one of all, {', '.join(FLOWS)}")
-
-
-def compile_flows(
-    names: Collection[str], layer: Layer, batches: Sequence[Batch], layers: int, steady: bool = False
-) -> tuple[Step, ...]:
-    """The program of `layers` equal layers for each batch in turn, with the flows `names` in a layer's order.
-
-    `steady`: from the third layer of a batch on, the program says that pools need not grow.
-    Raises `UsageError` where the topology lacks a family that flows run on.
-    """
-    for batch in batches:
-        layer.batch = batch
-        for number in range(layers):
-            if steady and number == SETTLED:
-                layer.steps.append(Steady())
-            for name, flow in FLOWS.items():
-                if name in names:
-                    flow(layer)
-                    layer.line_ends()
-            layer.ends()
-        if steady and layers > SETTLED:
-            layer.steps.append(Steady(begins=False))
-    return tuple(layer.steps)

@@ -67,6 +67,11 @@ def check_partition(name: str, partition: Partition, world: int | None = None) -
     return size
 
 
+def divisors(number: int) -> list[int]:
+    """The widths that divide a number of ranks, smallest first."""
+    return [width for width in range(1, number + 1) if number % width == 0]
+
+
 def group_of(partition: Partition, rank: int) -> Group:
     """The group that a rank is in."""
     return next(group for group in partition if rank in group)

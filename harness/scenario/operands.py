@@ -36,3 +36,17 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 def at(elements: Elements, rank: int) -> int:
     """The count that applies to a rank: the one for all, or its own."""
     return elements if isinstance(elements, int) else elements[rank]
+
+
+def is_summed_exactly(dtype: str) -> bool:
+    """Whether sums of the harness's inputs are the same bits in whatever order ranks are added.
+
+    Only such results can be compared for equality, so that no tolerance hides a wrong element.
+    """
+    return not dtype.startswith("float8")
+
+
+def divides_exactly(dtype: str, size: int) -> bool:
+    """Whether an average over `size` ranks needs no rounding."""
+    # NCCL multiplies each input by 1/size first, which a float represents exactly for powers of two alone
+    return dtype != "int32" and size & (size - 1) == 0

@@ -12,8 +12,9 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import STREAMS
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
+from harness.strategies.actions import Via
 from harness.strategies.flows import Tokens, flows
-from harness.strategies.programs import Via, scenarios
+from harness.strategies.programs import scenarios
 from harness.strategies.topologies import topologies as all_topologies
 
 SITES: tuple[Sites, ...] = get_args(Sites)

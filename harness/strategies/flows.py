@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scenario.bases import Via as StepVia
-from harness.scenario.layers import FLOWS, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.scenario.flows import FLOWS, check_flow, compile_flows
+from harness.scenario.layers import Batch, Layer, engine_batch
 from harness.scenario.operands import DType
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
-from harness.strategies.programs import Via
+from harness.strategies.actions import Via
 from harness.strategies.topologies import topologies as all_topologies
 
 Tokens = Literal["engine", "padded", "uneven"]

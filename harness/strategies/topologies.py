@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scenario import topology as topologies_module
+from harness.scenario.layout import divisors
 from harness.scenario.topology import Topology
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
 
 
 def _sizes(world: int) -> st.SearchStrategy[int]:
@@ -27,8 +24,8 @@ def _sizes(world: int) -> st.SearchStrategy[int]:
 
 def _pick(number: int, pick: int) -> int:
     """The divisor of `number` that a drawn `pick` stands for; 1 for 0."""
-    divisors = _divisors(number)
-    return divisors[pick % len(divisors)]
+    widths = divisors(number)
+    return widths[pick % len(widths)]
 
 
 def _sglang(world: int, picks: Sequence[int]) -> dict[str, object]:

@@ -246,7 +246,7 @@ NOT_A_GRAPH = {
     "trim in the capture": (captured(Trim()), "step 2 (trim): graph 'g' is being captured"),
     "a kernel": (captured(ALLOCATE, AllGather("tp", View("a"), 4, via="kernel")), "kernels are not captured"),
     "a buffer that is gone": ((*OUTSIDE, Release("a"), Replay("g")), "did not allocate, was released"),
-    "communicators that are gone": ((*OUTSIDE, Recreate("attn_tp"), Recreate("tp"), Replay("g")), "created anew"),
+    "communicators that are gone": ((*OUTSIDE, Recreate("attn_tp"), Recreate("tp"), Replay("g")), "were replaced"),
 }
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.scenario.layers import FLOWS, KERNEL_COUNT, Batch, Layer, check_flow, compile_flows, engine_batch
+from harness.scenario.flows import FLOWS, check_flow, compile_flows
+from harness.scenario.layers import KERNEL_COUNT, Batch, Layer, engine_batch
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Release, Step

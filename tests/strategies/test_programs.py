@@ -21,8 +21,9 @@ from harness.scenario.steps import AllGather, Allocate, Collective, Recreate, Re
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.scenario.validity import check
-from harness.strategies.actions import Action, Builder
-from harness.strategies.programs import HAZARDS, LARGE_COUNTS, programs, scenarios
+from harness.strategies.actions import LARGE_COUNTS, Action
+from harness.strategies.builder import Builder
+from harness.strategies.programs import HAZARDS, programs, scenarios
 from harness.strategies.topologies import layouts, topologies
 
 WORLD, MANY = 8, 300

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from harness.scenario.layers import FLOWS, Batch, Layer, compile_flows
+from harness.scenario.flows import FLOWS, compile_flows
+from harness.scenario.layers import Batch, Layer
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import POOLS, System
 from harness.scenario.topology import Topology

@@ -1,0 +1,136 @@
+"""What is alive while a program runs: its buffers, its graphs, and the communicators that they rest on.
+
+Invariant: the account follows from the steps alone, so it is the same on every rank. It refuses nothing; which step may
+follow is for `harness.scenario.validity`, which looks at the account before the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.scenario.bases import CollectiveStep
+from harness.scenario.layout import Group
+from harness.scenario.steps import (
+    Allocate,
+    Allocation,
+    Ballast,
+    Capture,
+    EndCapture,
+    GraphStep,
+    Prepare,
+    Recreate,
+    Release,
+    Step,
+)
+from harness.scenario.topology import Topology
+
+
+@dataclass
+class LiveBuffer:
+    """A buffer that was allocated and not released."""
+
+    allocation: Allocation
+    graph: str | None = None
+    """The graph in whose preparation or capture it was allocated."""
+    is_stale: bool = False
+    """Whether communicators of its family were replaced since: no window of it holds any more."""
+
+
+@dataclass
+class Graph:
+    """A graph that was prepared or captured."""
+
+    name: str
+    state: Literal["prepared", "capturing", "captured"] = "prepared"
+    own: set[str] = field(default_factory=set)
+    """Buffers allocated in its capture. Their memory stays with the graph when they are released."""
+    used: set[str] = field(default_factory=set)
+    """Buffers from outside that its collectives use."""
+    groups: set[Group] = field(default_factory=set)
+    """Groups whose communicators its collectives run on."""
+    ended_by: Release | Recreate | None = None
+    """The last step that took away what it needs, so that it cannot be replayed; None while it can."""
+
+
+class Alive:
+    """The account of one program on one topology. Give it each step that has run, in order."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.buffers: dict[str, LiveBuffer] = {}
+        """In the order of their allocation."""
+        self.names: set[str] = set()
+        """Every buffer so far, alive or released."""
+        self.graphs: dict[str, Graph] = {}
+        self.open: Graph | None = None
+        """The graph that is being prepared or captured."""
+
+    @property
+    def capturing(self) -> Graph | None:
+        """The graph that is being captured."""
+        return self.open if self.open is not None and self.open.state == "capturing" else None
+
+    def take(self, step: Step) -> None:
+        """Account for a step that has run."""
+        if isinstance(step, Allocate | Ballast):
+            self._allocated(step)
+        elif isinstance(step, Release):
+            self._released(step)
+        elif isinstance(step, CollectiveStep):
+            self._called(step)
+        elif isinstance(step, Recreate):
+            self._replaced(step)
+        elif isinstance(step, GraphStep):
+            self._on_graph(step)
+
+    def _allocated(self, step: Allocation) -> None:
+        self.names.add(step.buffer)
+        self.buffers[step.buffer] = LiveBuffer(step, None if self.open is None else self.open.name)
+        if self.capturing is not None:
+            self.capturing.own.add(step.buffer)
+
+    def _released(self, step: Release) -> None:
+        del self.buffers[step.buffer]
+        for graph in self.graphs.values():
+            # a captured kernel keeps its addresses, and this memory may go to another buffer
+            if step.buffer in graph.used:
+                graph.ended_by = step
+
+    def _called(self, step: CollectiveStep) -> None:
+        if (graph := self.capturing) is not None:
+            graph.used |= step.buffers - graph.own
+            graph.groups |= {*self.topology.families[step.family]}
+
+    def _replaced(self, step: Recreate) -> None:
+        """Families with equal groups share communicators, so that what another family named may be concerned too."""
+        families = self.topology.families
+        replaced = {*families[step.family]}
+        for buffer in self.buffers.values():
+            buffer.is_stale |= not replaced.isdisjoint(families[buffer.allocation.family])
+        for graph in self.graphs.values():
+            if not replaced.isdisjoint(graph.groups):
+                graph.ended_by = step
+
+    def _on_graph(self, step: GraphStep) -> None:
+        if isinstance(step, Prepare | Capture):
+            self.open = self.graphs.setdefault(step.graph, Graph(step.graph))
+            self.open.state = "prepared" if isinstance(step, Prepare) else "capturing"
+        elif isinstance(step, EndCapture):
+            self.graphs[step.graph].state, self.open = "captured", None
+
+
+def without(steps: tuple[Step, ...], dropped: Collection[int]) -> tuple[Step, ...]:
+    """The steps that are left when those at `dropped` go, with all that cannot be without them.
+
+    With an allocation go the steps on its buffer, with a capture those on its graph.
+    """
+    left_out = [steps[index] for index in dropped if index < len(steps)]
+    buffers = {step.allocates for step in left_out}
+    graphs = {step.graph for step in left_out if isinstance(step, Capture)}
+    return tuple(
+        step
+        for index, step in enumerate(steps)
+        if index not in dropped and buffers.isdisjoint(step.buffers) and step.graph not in graphs
+    )

@@ -1,0 +1,185 @@
+"""Compiles drawn actions into the steps of a valid program.
+
+Invariant: any list of actions compiles for any topology. Numbers choose among what is there (modulo
+its count), and what an action cannot have, it makes. Without hazards the result is correct by
+construction (`harness.strategies.operands`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from harness.scenario.alive import Alive
+from harness.scenario.operands import View, divides_exactly, is_summed_exactly
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Ballast,
+    Capture,
+    Collective,
+    Deny,
+    EndCapture,
+    Prepare,
+    Recreate,
+    ReduceScatter,
+    Release,
+    Replay,
+    Step,
+    Straggle,
+    Trim,
+)
+from harness.scenario.topology import Topology
+from harness.strategies.actions import Action
+from harness.strategies.operands import KERNEL_COUNT, Operands
+
+LARGEST_ACTION = 3
+"""Steps an action may take: two buffers and a collective."""
+
+
+class Builder:
+    """Steps in the making for one topology."""
+
+    def __init__(self, topology: Topology, max_steps: int) -> None:
+        self._topology, self._max_steps = topology, max_steps
+        wide_first = sorted(topology.families, key=lambda name: -len(topology.families[name][0]))
+        self._families = [name for name in wide_first if len(topology.families[name][0]) > 1] or wide_first
+        self._steps: list[Step] = []
+        self._alive = Alive(topology)
+        self._operands = Operands(topology, self._alive)
+        self._compilers: dict[str, Callable[[Action], Iterator[Step]]] = {
+            "all_gather": self._all_gather,
+            "reduce_scatter": self._reduce_scatter,
+            "allocate": self._allocate,
+            "release": self._release,
+            "ballast": self._ballast,
+            "trim": self._trim,
+            "recreate": self._recreate,
+            "straggle": self._straggle,
+            "deny": self._deny,
+            "graph": self._graph,
+            "replay": self._replay,
+        }
+
+    def build(self, actions: Sequence[Action], last: Action) -> tuple[Step, ...]:
+        """Compile as many actions as fit in `max_steps`, and `last` whatever else fits."""
+        for action in actions:
+            if not self._take(action, self._max_steps - LARGEST_ACTION):
+                break
+        if self._max_steps < LARGEST_ACTION:
+            last = replace(last, part="in-place")  # one buffer and one collective
+        self._take(last, max(self._max_steps, 2))
+        return tuple(self._steps)
+
+    def _take(self, action: Action, limit: int) -> bool:
+        """Add the steps of one action, unless they would pass the limit."""
+        steps = [*self._compilers[action.kind](action)]
+        fits = len(self._steps) + len(steps) <= limit
+        for step in steps:
+            if fits:
+                self._steps.append(step)
+            # `last` avoids communicators whose replacement was drawn and did not fit, so that a seed goes on to draw
+            # the programs that it always drew
+            if fits or isinstance(step, Recreate):
+                self._alive.take(step)
+        return fits
+
+    def _family(self, action: Action) -> str:
+        return self._families[action.family % len(self._families)]
+
+    def _rank(self, action: Action) -> int:
+        return action.buffer % self._topology.world
+
+    def _all_gather(self, action: Action) -> Iterator[Step]:
+        family = self._family(action)
+        whole, count = self._operands.whole(action, family)
+        yield from self._made(whole)
+        source = None
+        if action.part != "in-place":
+            part, source = self._operands.part(action, family, whole, count)
+            yield from self._made(part)
+        view = View(whole.buffer, action.offset)
+        yield AllGather(family, view, count, source, action.via, stream=action.stream)  # type: ignore[arg-type]
+
+    def _reduce_scatter(self, action: Action) -> Iterator[Step]:
+        family = self._family(action)
+        whole, count = self._operands.whole(action, family, is_reduced=True)
+        yield from self._made(whole)
+        output = None
+        if action.part != "in-place":
+            part, output = self._operands.part(action, family, whole, count)
+            yield from self._made(part)
+        op = self._op(action, family, whole.dtype)
+        via = "library" if op == "max" else action.via
+        view = View(whole.buffer, action.offset)
+        yield ReduceScatter(family, view, count, output, op, via, stream=action.stream)  # type: ignore[arg-type]
+
+    def _made(self, buffer: Allocate) -> Iterator[Step]:
+        """The step that makes an operand, unless it is alive."""
+        if buffer.buffer not in self._alive.buffers:
+            yield buffer
+
+    def _op(self, action: Action, family: str, dtype: str) -> str:
+        """The drawn reduction where it is exact and kernels have it, else a sum."""
+        widths = {len(group) for group in self._topology.families[family]}
+        if action.op == "avg" and not all(divides_exactly(dtype, width) for width in widths):
+            return "sum"
+        return "sum" if action.op == "max" and action.via == "kernel" else action.op
+
+    def _allocate(self, action: Action) -> Iterator[Step]:
+        family = self._family(action)
+        count = self._operands.drawn_count(action, family)
+        needs = [count] * self._topology.world if isinstance(count, int) else count
+        yield self._operands.new(action, family, needs, action.dtype)
+
+    def _release(self, action: Action) -> Iterator[Step]:
+        if buffers := self._operands.buffers():
+            yield Release(buffers[action.buffer % len(buffers)].buffer)
+
+    def _ballast(self, action: Action) -> Iterator[Step]:
+        name = self._operands.name()
+        yield Ballast(name, self._family(action), self._rank(action), max(1, action.room + action.count))
+
+    def _trim(self, action: Action) -> Iterator[Step]:
+        yield Trim()
+
+    def _recreate(self, action: Action) -> Iterator[Step]:
+        yield Recreate(self._family(action))
+
+    def _straggle(self, action: Action) -> Iterator[Step]:
+        yield Straggle(self._rank(action), action.offset)
+
+    def _deny(self, action: Action) -> Iterator[Step]:
+        yield Deny(self._rank(action))
+
+    def _graph(self, action: Action) -> Iterator[Step]:
+        """A graph over one collective in place: a warm-up, and the same again in the capture."""
+        graph = f"g{len(self._alive.graphs)}"
+        yield Prepare(graph)
+        yield from self._captured(action, is_released=True)
+        yield Capture(graph)
+        yield from self._captured(action, is_released=action.fresh)
+        yield EndCapture(graph)
+
+    def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
+        """One collective in place on a buffer of its own, as graphs hold it: no kernel, and on the graph's stream."""
+        action = replace(action, via="library", stream=0)
+        family, count, is_gather = self._family(action), min(action.count, KERNEL_COUNT), action.part != "plain"
+        dtype = action.dtype if is_gather or is_summed_exactly(action.dtype) else "float32"
+        needs = [count * self._operands.size(family, rank) for rank in range(self._topology.world)]
+        whole = self._operands.new(action, family, needs, dtype, is_roomy=False)
+        yield whole
+        yield self._in_place(action, family, whole, count, is_gather)
+        if is_released:
+            yield Release(whole.buffer)
+
+    def _in_place(self, action: Action, family: str, whole: Allocate, count: int, is_gather: bool) -> Collective:
+        view = View(whole.buffer)
+        if is_gather:
+            return AllGather(family, view, count)
+        return ReduceScatter(family, view, count, op=self._op(action, family, whole.dtype))  # type: ignore[arg-type]
+
+    def _replay(self, action: Action) -> Iterator[Step]:
+        usable = [name for name, graph in self._alive.graphs.items() if graph.ended_by is None]
+        if usable:
+            yield Replay(usable[action.buffer % len(usable)])
