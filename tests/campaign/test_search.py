@@ -7,7 +7,7 @@ from itertools import count, pairwise, product
 
 import pytest
 
-from harness.campaign.candidates import widths_of
+from harness.campaign.layouts import widths_of
 from harness.campaign.search import smallest_failing
 from harness.errors import UsageError
 from harness.scenario.layout import DEGREES

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from hypothesis import strategies as st
 
 from harness.scenario import topology
 from harness.scenario.scenario import Scenario
@@ -57,12 +56,3 @@ def test_library_and_kernel_are_mixed(drawn: list[Scenario]) -> None:
 )
 def test_what_one_substrate_cannot_run_or_a_right_system_survive_is_not_common(scenario: Scenario) -> None:
     assert not is_common(scenario)
-
-
-def test_values_come_once_and_end_with_the_strategy() -> None:
-    assert sorted(distinct(st.integers(0, 5))) == [0, 1, 2, 3, 4, 5]
-
-
-def test_another_seed_draws_others() -> None:
-    first, second = (list(islice(distinct(st.integers(), seed), 20)) for seed in (0, 1))
-    assert first != second

@@ -1,0 +1,168 @@
+"""Collectives that cannot run are refused with the reason, and their valid neighbours are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Ballast,
+    ProgramError,
+    ReduceScatter,
+    Step,
+)
+from harness.scenario.topology import Topology
+from tests.tools.refusals import QUAD, accepted, refusal
+
+TRIPLE = Topology(name="triple", convention="sglang", degrees={"tp": 3})
+MIXED = Topology(
+    name="mixed", convention="explicit", families_given={"odd": ((0, 1, 2), (3,)), "even": ((0, 1), (2, 3))}
+)
+A = View("a")
+WINDOW = Allocate("a", "tp", 64)
+
+
+def reduce(**fields: object) -> ReduceScatter:
+    return ReduceScatter(**{"family": "tp", "source": A, "count": 4, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "rank"), [(0, 0), (-1, 0), ((4, 0, 4, 4), 1)])
+def test_collective_over_nothing_is_refused_with_the_rank(count: int | tuple[int, ...], rank: int) -> None:
+    offered = count[rank] if isinstance(count, tuple) else count
+    assert refusal(WINDOW, reduce(count=count)) == f"count {offered} on rank {rank} is not positive"
+
+
+def test_a_peer_addressed_view_at_different_offsets_in_a_group_is_refused() -> None:
+    said = refusal(WINDOW, AllGather("attn_tp", View("a", (0, 0, 8, 9)), 4))
+    assert said == "ranks of attn_tp[2, 3] reach peers at different offsets of their buffers"
+
+
+def test_offsets_may_differ_between_groups_and_where_counts_do() -> None:
+    Scenario(QUAD, (WINDOW, AllGather("attn_tp", View("a", (0, 0, 8, 8)), 4)))
+    Scenario(QUAD, (WINDOW, AllGather("attn_tp", View("a", (0, 1, 8, 9)), (4, 5, 4, 5))))
+
+
+@pytest.mark.parametrize(
+    ("family", "count", "group"),
+    [("tp", (4, 4, 4, 3), "tp[0, 1, 2, 3]"), ("attn_tp", (4, 4, 4, 3), "attn_tp[2, 3]")],
+)
+def test_counts_that_differ_in_a_group_are_refused_for_kernels(family: str, count: tuple[int, ...], group: str) -> None:
+    said = refusal(WINDOW, AllGather(family, A, count, via="kernel"))
+    assert said == f"ranks of {group} differ in count, which kernels do not take"
+
+
+def test_counts_that_differ_between_groups_are_accepted() -> None:
+    assert accepted(Allocate("a", "attn_tp", (8, 8, 6, 6)), AllGather("attn_tp", A, (4, 4, 3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("elements", "collective", "reason"),
+    [
+        ((16, 16, 15, 16), AllGather("tp", A, 4), "'a' holds 15 elements behind offset 0 on rank 2, needs 16"),
+        ((16, 16, 16, 15), reduce(), "'a' holds 15 elements behind offset 0 on rank 3, needs 16"),
+        (16, AllGather("tp", View("a", 1), 4), "'a' holds 15 elements behind offset 1 on rank 0, needs 16"),
+        (16, AllGather("tp", View("a", -1), 4), "'a' holds 17 elements behind offset -1 on rank 0, needs 16"),
+        (16, reduce(source=View("a", 99)), "'a' holds 0 elements behind offset 99 on rank 0, needs 16"),
+        (16, reduce(count=5), "'a' holds 16 elements behind offset 0 on rank 0, needs 20"),
+    ],
+    ids=["one rank", "last rank", "offset", "offset before the start", "offset past the end", "count"],
+)
+def test_chunks_that_do_not_fit_are_refused_with_the_rank_and_the_arithmetic(
+    elements: int | tuple[int, ...], collective: Step, reason: str
+) -> None:
+    assert refusal(Allocate("a", "tp", elements), collective) == reason
+
+
+@pytest.mark.parametrize(
+    "collective",
+    [AllGather("tp", A, 4, View("p", 1)), reduce(output=View("p", 1))],
+    ids=lambda step: step.kind,
+)
+def test_chunk_that_does_not_fit_is_refused_with_the_rank_and_the_arithmetic(collective: Step) -> None:
+    narrow = Allocate("p", "tp", (5, 4, 5, 5), role="plain")
+    assert refusal(WINDOW, narrow, collective) == "'p' holds 3 elements behind offset 1 on rank 1, needs 4"
+
+
+def test_operands_that_just_fit_are_accepted() -> None:
+    whole, part = Allocate("a", "tp", 17), Allocate("p", "tp", 5, role="plain")
+    assert accepted(whole, part, AllGather("tp", View("a", 1), 4, View("p", 1)))
+
+
+@pytest.mark.parametrize(
+    "collective",
+    [AllGather("tp", A, 4, View("a", 32)), reduce(output=View("a", 32))],
+    ids=lambda step: step.kind,
+)
+def test_two_operands_in_one_buffer_are_refused(collective: Step) -> None:
+    assert refusal(WINDOW, collective) == "both operands lie in 'a'; leave one out to run in place"
+
+
+@pytest.mark.parametrize(
+    "collective", [AllGather("tp", A, 4, View("p")), reduce(output=View("p"))], ids=lambda step: step.kind
+)
+def test_operands_of_two_dtypes_are_refused_with_both(collective: Step) -> None:
+    half = Allocate("p", "tp", 64, "float16", "plain")
+    assert refusal(WINDOW, half, collective) == "'a' is float32 and 'p' is float16"
+
+
+def test_a_collective_over_memory_that_one_rank_holds_alone_is_refused() -> None:
+    with pytest.raises(ProgramError, match=r"^step 1 \(all_gather\): "):
+        Scenario(QUAD, (Ballast("b", "tp", 0, 512), AllGather("tp", View("b"), 4)))
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("op", ["sum", "avg", "max"])
+def test_reduction_of_eight_bit_floats_is_refused(dtype: str, op: str) -> None:
+    sentence = f"{dtype} is not reduced exactly in every order; use it in all_gather"
+    assert refusal(Allocate("a", "tp", 64, dtype), reduce(op=op)) == sentence  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "int32"])
+def test_dtype_with_limits_on_its_reductions_is_gathered(dtype: str) -> None:
+    assert accepted(Allocate("a", "tp", 64, dtype), AllGather("tp", A, 4))  # type: ignore[arg-type]
+
+
+def test_average_of_integers_is_refused() -> None:
+    assert refusal(Allocate("a", "tp", 64, "int32"), reduce(op="avg")) == "avg of int32 is not exact"
+
+
+@pytest.mark.parametrize("op", ["sum", "max"])
+def test_integers_are_summed_and_compared(op: str) -> None:
+    assert accepted(Allocate("a", "tp", 64, "int32"), reduce(op=op))
+
+
+@pytest.mark.parametrize(("topology", "family"), [(TRIPLE, "tp"), (MIXED, "odd")], ids=["three", "three and one"])
+def test_average_over_a_group_of_no_power_of_two_is_refused_with_its_size(topology: Topology, family: str) -> None:
+    steps = Allocate("a", family, 64), reduce(family=family, op="avg")
+    assert refusal(*steps, topology=topology) == "avg over a group of 3 is not exact; the size must be a power of two"
+
+
+@pytest.mark.parametrize("family", ["tp", "attn_tp", "pp"])
+def test_average_over_groups_of_four_two_and_one_is_accepted(family: str) -> None:
+    assert accepted(WINDOW, reduce(family=family, op="avg"))
+
+
+def test_maximum_through_a_kernel_is_refused() -> None:
+    assert refusal(WINDOW, reduce(op="max", via="kernel")) == "kernels reduce with sum or avg, not max"
+
+
+def test_maximum_through_the_library_is_accepted() -> None:
+    assert accepted(WINDOW, reduce(op="max"))
+
+
+def test_each_rank_needs_a_chunk_for_every_rank_of_its_own_group() -> None:
+    assert accepted(Allocate("a", "odd", (12, 12, 12, 4)), AllGather("odd", A, 4), topology=MIXED)
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ((12, 12, 11, 4), "'a' holds 11 elements behind offset 0 on rank 2, needs 12"),
+        ((12, 12, 12, 3), "'a' holds 3 elements behind offset 0 on rank 3, needs 4"),
+    ],
+)
+def test_room_for_a_narrower_group_is_refused_in_a_wider_one(elements: tuple[int, ...], reason: str) -> None:
+    assert refusal(Allocate("a", "odd", elements), AllGather("odd", A, 4), topology=MIXED) == reason

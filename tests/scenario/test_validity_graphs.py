@@ -1,0 +1,73 @@
+"""Graphs in programs: when one may be captured and replayed, and every program that no graph can run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Capture,
+    EndCapture,
+    Prepare,
+    ProgramError,
+    Recreate,
+    Release,
+    Replay,
+    Step,
+    Trim,
+)
+from harness.scenario.topology import Topology
+
+QUAD = Topology(name="quad", convention="sglang", degrees={"tp": 4, "attn_dp": 2})
+ALLOCATE, GATHER = Allocate("a", "tp", 64), AllGather("tp", View("a"), 4)
+
+
+def scenario(*steps: Step, topology: Topology = QUAD, seed: int = 0) -> Scenario:
+    return Scenario(topology, steps, seed=seed)
+
+
+def captured(*body: Step, before: tuple[Step, ...] = ()) -> tuple[Step, ...]:
+    """A program in which graph g is captured over `body`."""
+    return (*before, Prepare("g"), Capture("g"), *body, EndCapture("g"))
+
+
+OUTSIDE = captured(GATHER, before=(ALLOCATE,))
+
+
+@pytest.mark.parametrize("steps", [captured(ALLOCATE, GATHER), OUTSIDE, (*OUTSIDE, Replay("g"), Replay("g"))])
+def test_a_graph_can_be_captured_and_replayed(steps: tuple[Step, ...]) -> None:
+    assert scenario(*steps).steps == steps
+
+
+NOT_A_GRAPH = {
+    "a replay of nothing": ((ALLOCATE, Replay("g")), "step 1 (replay): graph 'g' was not captured"),
+    "a replay in the capture": (captured(Replay("g")), "only allocate, release, all_gather, reduce_scatter"),
+    "a capture that never ends": (captured()[:2], "graph 'g' is prepared or captured, and its capture never ends"),
+    "an end without a capture": ((Prepare("g"), EndCapture("g")), "graph 'g' is not being captured"),
+    "two at a time": ((Prepare("g"), Prepare("h")), "one graph at a time"),
+    "a second capture": ((*captured(), *captured()), "graph 'g' was prepared before"),
+    "trim in the capture": (captured(Trim()), "step 2 (trim): graph 'g' is being captured"),
+    "a kernel": (captured(ALLOCATE, AllGather("tp", View("a"), 4, via="kernel")), "kernels are not captured"),
+    "a buffer that is gone": ((*OUTSIDE, Release("a"), Replay("g")), "did not allocate, was released"),
+    "communicators that are gone": ((*OUTSIDE, Recreate("attn_tp"), Recreate("tp"), Replay("g")), "were replaced"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_A_GRAPH)
+def test_a_program_that_no_graph_can_run_is_refused(name: str) -> None:
+    steps, said = NOT_A_GRAPH[name]
+    with pytest.raises(ProgramError, match=re.escape(said)):
+        scenario(*steps)
+
+
+def test_what_a_graph_allocated_may_be_released_before_its_replay() -> None:
+    scenario(*captured(ALLOCATE, GATHER), Release("a"), Replay("g"))
+
+
+def test_a_graph_outlives_communicators_that_it_does_not_use() -> None:
+    scenario(*OUTSIDE, Recreate("attn_tp"), Replay("g"))
