@@ -7,8 +7,19 @@ import pytest
 from harness.text import counted
 
 
-@pytest.mark.parametrize(("number", "shown"), [(0, "0 draws"), (1, "1 draw"), (2, "2 draws"), (1000, "1000 draws")])
-def test_one_is_singular_and_every_other_number_plural(number: int, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0 draws"),
+        (1, "1 draw"),
+        (2, "2 draws"),
+        (1000, "1000 draws"),
+        (1.0, "1 draw"),
+        (2.0, "2 draws"),
+        (2.5, "2.5 draws"),
+    ],
+)
+def test_one_is_singular_and_every_other_number_plural(number: float, shown: str) -> None:
     assert counted(number, "draw") == shown
 
 

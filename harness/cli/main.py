@@ -1,4 +1,4 @@
-"""The command line: `symm fuzz`, `replay`, `show`, `topologies`, `doctor`; `harness.cli.studies` has the longer ones.
+"""The command line: its commands, and the exit status that each way to end becomes.
 
 Invariant: exit status 0 when nothing was found, 1 with findings, 2 with one clear sentence when the
 request or the machine is wrong, 130 on Ctrl-C. Nothing is decided here; every command calls a room.
@@ -18,46 +18,22 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from rich.console import Console
 
 from harness import interrupts
-from harness.campaign import seeds
-from harness.campaign.campaign import Campaign
-from harness.campaign.limits import SHRINK_SECONDS, Limits
-from harness.campaign.replay import replay as run_again
-from harness.campaign.replay import with_system
-from harness.campaign.tally import Tally
 from harness.cli import studies
 from harness.cli.doctor import examine
-from harness.cli.options import (
-    CollectivesOption,
-    DeadlineOption,
-    EvidenceOption,
-    JsonOption,
-    PoolOption,
-    ShrinkOption,
-    SitesOption,
-    SubstrateOption,
-)
-from harness.cli.request import Request
+from harness.cli.fuzz import fuzz
+from harness.cli.options import JsonOption
+from harness.cli.replay import replay
 from harness.errors import UsageError
-from harness.oracle.findings import Record
 from harness.report import data, terminal
 from harness.scenario import topology
-from harness.scenario.scenario import Scenario
-from harness.scenario.steps import STREAMS
-from harness.scenario.system import Sites
-from harness.strategies.flows import Tokens
-from harness.strategies.programs import HAZARDS
-from harness.system.check import check_system
-from harness.world import environment
-from harness.world.world import World
-
-DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
-HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 app = typer.Typer(
     name="symm",
     pretty_exceptions_enable=False,
     help="Property tests for collectives over NCCL symmetric memory.",
 )
+app.command()(fuzz)
+app.command()(replay)
 app.command()(studies.matrix)
 app.command()(studies.agree)
 app.command()(studies.faults)
@@ -65,140 +41,6 @@ app.add_typer(studies.bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]
 """click's `ClickException`, which typer carries inside itself from 0.26 on and takes from click before."""
-
-
-@app.command()
-def fuzz(
-    draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
-    substrate: SubstrateOption = "auto",
-    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
-    topology_file: Annotated[
-        list[str] | None,
-        typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable."),
-    ] = None,
-    pool: PoolOption = None,
-    collectives: CollectivesOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
-    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
-    flow: Annotated[
-        str | None, typer.Option(metavar="NAME|all", help="Draw the flows around a layer instead of free programs.")
-    ] = None,
-    tokens: Annotated[
-        Tokens,
-        typer.Option(help="Whether flows pad: as the engine would, always, or only the last batch."),
-    ] = "engine",
-    sites: SitesOption = "explicit",
-    hazards: Annotated[list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help=HAZARDOUS)] = None,
-    graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs, captured and replayed.")] = False,
-    streams: Annotated[
-        int, typer.Option(min=1, max=STREAMS, metavar="N", help="Allocate and run on up to N streams, chosen by step.")
-    ] = 1,
-    nodes: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
-        ),
-    ] = None,
-    shrink_seconds: ShrinkOption = SHRINK_SECONDS,
-    evidence: EvidenceOption = None,
-    deadline: DeadlineOption = None,
-    json_file: JsonOption = None,
-) -> None:
-    """Draw layouts and programs, run them, and shrink what fails."""
-    data.check_target(json_file)
-    asked = Request(
-        world=world,
-        topology=topology_file or (),
-        pool=pool,
-        collectives=collectives,
-        sites=sites,
-        flow=flow,
-        tokens=tokens,
-        hazard=hazards or (),
-        graphs=graphs,
-        streams=streams,
-        nodes=nodes,
-    )
-    seeds.check_folder(seeds_dir)
-    console = Console(stderr=json_file == "-")
-    limit = draws if draws is not None or minutes is not None else 300
-    with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
-        facts = environment.describe(ranks)
-        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
-        limits = Limits().within(shrink_seconds)
-        campaign = Campaign(ranks, asked.strategy(ranks), seeds_dir, seed=seed, environment=facts, limits=limits)
-        tally = _run(campaign, limit, minutes, console, json_file, facts)
-    if tally.draws and tally.vacuous == tally.draws and not tally.found:
-        raise UsageError(f"nothing was tested: all {tally.draws} draws were vacuous")
-    raise typer.Exit(1 if tally.found else 0)
-
-
-def _run(
-    campaign: Campaign,
-    draws: int | None,
-    minutes: float | None,
-    console: Console,
-    json_file: str | None,
-    facts: dict[str, Any],
-) -> Tally:
-    """Run a campaign and tell what came of it; with Ctrl-C, or where a plug-in raises, what was found until then."""
-    try:
-        with terminal.progress(console, draws) as campaign.progress:
-            campaign.run(draws, minutes)
-    finally:
-        if campaign.tally.found or interrupts.has_come() or not isinstance(sys.exception(), UsageError):
-            with interrupts.held():
-                data.write(data.fuzz(campaign.tally, campaign.world, facts), json_file)
-                terminal.summary(console, campaign.tally)
-                if interrupts.has_come() and (said := campaign.keep_under_way()):
-                    console.print(said, highlight=False, soft_wrap=True)
-    return campaign.tally
-
-
-@app.command()
-def replay(
-    seed_file: Annotated[str, typer.Argument(metavar="SEED", help="A file, or the name of one that ships here.")],
-    times: Annotated[int, typer.Option(min=1, help="Runs; a race fails in some only.")] = 1,
-    substrate: SubstrateOption = "auto",
-    pool: PoolOption = None,
-    collectives: CollectivesOption = None,
-    sites: Annotated[Sites | None, typer.Option(help="Buffer sites in place of the seed's.")] = None,
-    evidence: EvidenceOption = None,
-    deadline: DeadlineOption = None,
-    json_file: JsonOption = None,
-) -> None:
-    """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
-    data.check_target(json_file)
-    scenario = with_system(seeds.find(seed_file).scenario, pool, collectives, sites)
-    check_system(scenario.system.pool, scenario.system.collectives)
-    console = Console(stderr=json_file == "-")
-    runs: list[list[Record]] = []
-    with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
-        facts = environment.describe(world)
-        console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
-        try:
-            for findings in run_again(world, scenario, times):
-                runs.append([finding.record() for finding in findings])
-        finally:
-            failed = [records for records in runs if records]
-            if runs:
-                with interrupts.held():
-                    _tell_runs(console, runs, failed, scenario, times)
-                    told = {"schema": data.SCHEMA, "runs": runs, "failed": len(failed), "environment": facts}
-                    data.write(told, json_file)
-    raise typer.Exit(1 if failed else 0)
-
-
-def _tell_runs(
-    console: Console, runs: list[list[Record]], failed: list[list[Record]], scenario: Scenario, times: int
-) -> None:
-    for record in failed[0] if failed else ():
-        terminal.finding(console, record, scenario)
-    of = f"{times}" if len(runs) == times else f"{len(runs)} ({times} were asked for)"
-    console.print(f"{len(failed)} of {of} runs failed", highlight=False)
 
 
 @app.command()
@@ -258,10 +100,10 @@ def main() -> None:
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = interrupts.STATUS
-    except (SystemExit, OSError) as error:  # typer makes the former of a closed pipe
+    except (SystemExit, OSError) as error:  # typer exits with the former where a pipe is closed
         if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise
-        why = error.strerror if isinstance(error, OSError) else "nobody reads it any more"
+        why = error.strerror if isinstance(error, OSError) else "its reader is gone"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         sys.stderr.write(f"symm: cannot write to stdout: {why}\n")
         status = 2
@@ -269,7 +111,7 @@ def main() -> None:
         traceback.print_exc()
         sys.stderr.write("symm: this is a mistake in the harness; please report it with the lines above\n")
         status = 2
-    if status == interrupts.STATUS:  # typer makes it of Ctrl-C by itself, from some version on
+    if status == interrupts.STATUS:  # which typer gives for Ctrl-C by itself, from 0.26 on
         sys.stderr.write(interrupts.WORDS)
         status = interrupts.status()
     sys.exit(status if isinstance(status, int) else 0)

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from harness import interrupts
 from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
 from harness.campaign.limits import SHRINK_SECONDS
 from harness.campaign.tally import Tally
+from harness.cli.ending import at_the_end
 from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.errors import UsageError
 from harness.report import data, terminal
@@ -74,19 +74,19 @@ def matrix(
     )
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
-    found = []
+    found: list[verdicts.Cell] = []
     with World(max(each.world for each in named), substrate, deadline=deadline) as world:
-        facts = environment.describe(world)
+        found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
-        try:
-            with terminal.counting(console, "cells", len(chosen)) as advance:
-                for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, facts):
-                    found.append(cell)
-                    advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
-        finally:  # Ctrl-C included: what was found is not lost
-            with interrupts.held():
-                data.write(data.matrix(found, facts), json_file)
-                terminal.matrix(console, found)
+
+        def show() -> None:
+            data.write(data.matrix(found, found_here), json_file)
+            terminal.matrix(console, found)
+
+        with at_the_end(show), terminal.counting(console, "cells", len(chosen)) as advance:
+            for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, found_here):
+                found.append(cell)
+                advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
     raise typer.Exit(1 if any(cell.found for cell in found) else 0)
 
 
@@ -115,19 +115,19 @@ def agree(
     limit = draws if draws is not None or minutes is not None else 200
     ranks = partial(World, world, deadline=deadline, evidence=("digests",))
     with ranks(against) as other, ranks("sim") as simulation:
-        facts = environment.describe(other)
+        found_here = environment.describe(other)
         console.print(f"sim against {against}: {other.platform.why}", highlight=False)
         via: Via = "mixed" if other.facts.get("kernels", True) else "library"
         strategy = common(world, pools=tuple(pool or POOLS), via=via)
-        comparison = Comparison(simulation, other, seeds_dir, environment=facts)
+        comparison = Comparison(simulation, other, seeds_dir, environment=found_here)
         compared = comparison.agreement
-        try:
-            with terminal.progress(console, limit, "no disagreement") as update:
-                comparison.run(distinct(strategy, seed), limit, minutes, update)
-        finally:  # Ctrl-C included: what was found is not lost
-            with interrupts.held():
-                data.write(data.agreement(compared, facts), json_file)
-                terminal.agreement(console, compared, ("sim", against))
+
+        def show() -> None:
+            data.write(data.agreement(compared, found_here), json_file)
+            terminal.agreement(console, compared, ("sim", against))
+
+        with at_the_end(show), terminal.progress(console, limit, "no disagreement") as update:
+            comparison.run(distinct(strategy, seed), limit, minutes, update)
     if not compared.draws:
         raise UsageError("nothing was compared: the time was up before the first draw")
     raise typer.Exit(1 if compared.found else 0)
@@ -155,13 +155,18 @@ def faults(
     outcomes: list[Outcome] = []
     tally = Tally()
     with World(world, substrate, deadline=deadline) as ranks:
-        facts = environment.describe(ranks)
+        found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         shown = [fault for fault in chosen if ranks.platform.name not in fault.not_on]
         for fault in chosen:
             if fault not in shown:
                 console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
-        try:
+
+        def show() -> None:
+            data.write(data.faults(outcomes, tally, found_here), json_file)
+            terminal.faults(console, outcomes, tally)
+
+        with at_the_end(show):
             with terminal.counting(console, "faults", len(shown)) as advance:
                 for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir, shrink_seconds):
                     outcomes.append(outcome)
@@ -171,13 +176,9 @@ def faults(
             with terminal.progress(console, clean, "clean") as update:
                 strategy = sound(world, ranks.platform.by_address)
                 folder = seeds_dir / "clean"
-                campaign = Campaign(ranks, strategy, folder, environment=facts, progress=update, expected=expected)
+                campaign = Campaign(ranks, strategy, folder, environment=found_here, progress=update, expected=expected)
                 tally = campaign.tally
                 campaign.run(clean)
-        finally:  # Ctrl-C included: what was found is not lost
-            with interrupts.held():
-                data.write(data.faults(outcomes, tally, facts), json_file)
-                terminal.faults(console, outcomes, tally)
     raise typer.Exit(0 if all(outcome.is_found for outcome in outcomes) and not tally.found else 1)
 
 

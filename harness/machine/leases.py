@@ -6,15 +6,16 @@ granted is refused at once, with the arithmetic.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
 import msgspec
 
+from harness.clock import CLOCK, Clock
 from harness.errors import MachineError
 from harness.machine.seats import RANKS_PER_GPU, Seats, described, turn
+from harness.text import counted
 
 Got = TypeVar("Got")
 
@@ -29,21 +30,22 @@ class Share(msgspec.Struct, frozen=True):
     seats: int = RANKS_PER_GPU
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether the GPUs are the worker's alone."""
         return self.seats == RANKS_PER_GPU
 
     def __str__(self) -> str:
-        if self.whole:
-            return f"{self.gpus} whole GPU{'s' * (self.gpus > 1)}"
+        if self.is_whole:
+            return counted(self.gpus, "whole GPU")
         return f"{self.seats} of {RANKS_PER_GPU} seats of one GPU"
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How long to wait for a lease, and whom to tell, once, that one waits."""
+    """How long to wait for a lease. `show` gets one line when the wait begins."""
 
     seconds: float
-    say: Callable[[str], None]
+    show: Callable[[str], None]
+    clock: Clock = CLOCK
 
 
 class Lease:
@@ -67,15 +69,17 @@ def share(world: int, workers: int, visible: int) -> Share:
         each = min(world, visible // workers)
         if world > each * RANKS_PER_GPU:
             raise MachineError(
-                f"a world of {world} ranks needs {world} seats; {workers} worker(s) on {visible} GPU(s) get "
-                f"{each} GPU(s) each, and {each} × {RANKS_PER_GPU} = {each * RANKS_PER_GPU} seats"
+                f"a world of {world} ranks needs {world} seats; with {counted(workers, 'worker')} on "
+                f"{counted(visible, 'GPU')} each gets {counted(each, 'GPU')}, "
+                f"and {each} × {RANKS_PER_GPU} = {each * RANKS_PER_GPU} seats"
             )
         return Share(each)
     room = RANKS_PER_GPU // world
     if workers > room * visible:
         raise MachineError(
-            f"{workers} workers do not fit: {visible} GPU(s) of {RANKS_PER_GPU} seats hold "
-            f"{visible} × {room} = {visible * room} worlds of {world} ranks; start fewer workers (-n)"
+            f"{workers} workers do not fit on {counted(visible, 'GPU')} of {RANKS_PER_GPU} seats: the limit is "
+            f"{visible} × {room} = {counted(visible * room, 'world')} of {counted(world, 'rank')}; "
+            "start fewer workers (-n)"
         )
     return Share(1, world)
 
@@ -103,7 +107,7 @@ def lease(wanted: Share, gpus: Sequence[str], number: int, patience: Patience) -
     Workers that share GPUs spread over them, sorted by UUID; one with room is taken where the first choice has none.
     """
     order = sorted(gpus)
-    if not wanted.whole:
+    if not wanted.is_whole:
         first = number % len(order)
         order = order[first:] + order[:first]
     seats = Seats()
@@ -132,20 +136,21 @@ def take_turn(gpus: Sequence[str], patience: Patience) -> ExitStack:
 
 def _wait(attempt: Callable[[], Got | None], seats: Seats, what: str, gpus: Sequence[str], patience: Patience) -> Got:
     """What an attempt gives, once it gives something."""
-    end = time.monotonic() + patience.seconds
-    told = False
+    clock = patience.clock
+    end = clock.now() + patience.seconds
+    is_shown = False
     while True:
         with seats.alone() as alone:
             got = attempt() if alone else None
         if got is not None:
             return got
-        left = end - time.monotonic()
+        left = end - clock.now()
         if left <= 0:
             raise MachineError(f"waited {patience.seconds:g} s in vain for {what}{_held_by(seats, gpus)}")
-        if not told:
-            patience.say(f"waiting up to {patience.seconds:g} s for {what}{_held_by(seats, gpus)}")
-            told = True
-        time.sleep(min(POLL, left))
+        if not is_shown:
+            patience.show(f"waiting up to {patience.seconds:g} s for {what}{_held_by(seats, gpus)}")
+            is_shown = True
+        clock.sleep(min(POLL, left))  # flock cannot wait with a limit, and seats are many files
 
 
 def _held_by(seats: Seats, gpus: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ import pytest
 from harness.errors import MachineError, UsageError
 from harness.machine import gpus, leases, nccl
 from harness.machine.seats import RANKS_PER_GPU
+from harness.text import counted
 from harness.world.platform import NCCL_FOR_SHARED_GPUS, choose
 
 ASKS = ("help", "version", "markers", "collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
@@ -36,10 +37,10 @@ class Role(msgspec.Struct, frozen=True):
     number: int | None
     """None for the controller of `pytest -n`, which runs none."""
 
-    def say(self, words: str) -> None:
-        """A line to whoever watches the run; xdist hands on what its workers write here."""
+    def show(self, line: str) -> None:
+        """Print a line for the person who watches the run. xdist passes on the stderr of its workers."""
         name = "" if self.number is None or self.workers == 1 else f" gw{self.number}"
-        print(f"symm{name}: {words}", file=sys.stderr, flush=True)
+        print(f"symm{name}: {line}", file=sys.stderr, flush=True)
 
 
 class Controlled:
@@ -58,8 +59,8 @@ class Controlled:
         if worker in self._ready:
             return
         self._arrived()
-        if said := re.search(r"\bUsageError: (.*)\Z", str(error).strip()):
-            raise UsageError(f"{worker}: {said[1]}")
+        if message := re.search(r"\bUsageError: (.*)\Z", str(error).strip()):
+            raise UsageError(f"{worker}: {message[1]}")
 
     def _arrived(self) -> None:
         self._missing -= 1
@@ -83,7 +84,7 @@ def settle(config: pytest.Config) -> None:
     visible = [gpu.uuid for gpu in gpus.inventory()]
     share = leases.share(world, role.workers, len(visible))
     _check_nccl(world, share)
-    patience = leases.Patience(config.getoption("--symm-lease-timeout"), role.say)
+    patience = leases.Patience(config.getoption("--symm-lease-timeout"), role.show)
     held = config.stash[HELD] = ExitStack()
     patch = held.enter_context(pytest.MonkeyPatch.context())
     if role.number is not None:
@@ -91,19 +92,19 @@ def settle(config: pytest.Config) -> None:
         held.callback(leased.close)
         patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(leased.gpus))
         patch.setenv(VARIABLE, str(os.getpid()))
-        for name, value in nccl.cta_environment(RANKS_PER_GPU).items() if not share.whole else ():
+        for name, value in nccl.cta_environment(RANKS_PER_GPU).items() if not share.is_whole else ():
             patch.setenv(name, value)  # ranks of other workers spin on that GPU too
         config.stash[HEADER] = f"leased {leased}"
         return
     turn = held.enter_context(leases.take_turn(visible, patience))
     config.stash[CONTROLLED] = Controlled(role.workers, turn)
-    config.stash[HEADER] = f"{role.workers} workers, each leases {share} among {', '.join(visible)}"
-    if not share.whole:
+    config.stash[HEADER] = f"{counted(role.workers, 'worker')}, each leases {share} among {', '.join(visible)}"
+    if not share.is_whole:
         config.stash[HEADER] += f"; {_start_mps(held, patch)}"
 
 
 def _start_mps(held: ExitStack, patch: pytest.MonkeyPatch) -> str:
-    """Let workers that share a GPU run side by side. Returns how, in words."""
+    """Let workers that share a GPU run side by side. Returns how, for the header."""
     mps = import_module("harness.machine.mps").start()
     held.callback(mps.close)
     for name, value in mps.environment.items():
@@ -130,13 +131,13 @@ def role_of(config: pytest.Config) -> Role:
 
 
 def auto_workers(config: pytest.Config) -> int | None:
-    """Workers of `pytest -n auto`, or None where xdist decides: without GPUs, or told by its own variable."""
+    """Workers of `pytest -n auto`, or None where xdist decides: without GPUs, or by its own variable."""
     world = config.getoption("--symm-world")
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or world < 1:
         return None
     try:
         platform = choose(config.getoption("--symm-substrate"), world)
-    except UsageError:  # which is said when the process is configured
+    except UsageError:  # `pytest_configure` of this process raises it too, and pytest shows that
         return None
     if platform.name != "nccl":
         return None

@@ -1,4 +1,4 @@
-"""Where a hung rank is, in a line: the frames of its stack that say most. And what a dead one printed."""
+"""Where a hung rank is, in a line: the frames of its stack that say most. And the last lines of a dead one."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def places(record: Record) -> Iterator[str]:
             yield f"rank {stack.rank} printed, at the last:"
             yield from (f"  {line}" for line in stack.frames)
             continue
-        found.setdefault(" < ".join(map(_short, _telling(stack.frames))), []).append(stack.rank)
+        found.setdefault(" < ".join(map(_short, _informative(stack.frames))), []).append(stack.rank)
     for place, ranks in found.items():
         yield f"{ranks_text(tuple(ranks))}: in {place}"
 
 
-def _telling(frames: tuple[str, ...]) -> list[str]:
+def _informative(frames: tuple[str, ...]) -> list[str]:
     """What Python called, if that was a library, the lines from which, and the innermost of the system under test."""
     asleep = [index for index, frame in enumerate(frames) if ASLEEP.search(frame)]
     frames = frames[asleep[-1] + 1 :] if asleep else frames
@@ -50,8 +50,8 @@ def _telling(frames: tuple[str, ...]) -> list[str]:
     candidates = [frame for frame in native if WRAPPERS.search(frame) is None]
     called = ([frame for frame in candidates if CALLS.match(frame)] or candidates)[-1:]
     python = frames[len(native) :]
-    theirs = next((index for index, frame in enumerate(python) if OTHERS.search(frame) is None), 0)
-    return [*called, *python[:PYTHON], *python[max(PYTHON, theirs) : theirs + 1]] or native[:1]
+    tested = next((index for index, frame in enumerate(python) if OTHERS.search(frame) is None), 0)
+    return [*called, *python[:PYTHON], *python[max(PYTHON, tested) : tested + 1]] or native[:1]
 
 
 def _short(frame: str) -> str:

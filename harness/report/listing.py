@@ -14,13 +14,14 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step
 from harness.scenario.system import KERNELS
 from harness.scenario.topology import Topology
+from harness.text import counted
 
 
 def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
     """The lines; an arrow marks step `marked`, if one is given."""
     topology = scenario.topology
     nodes = len(set(topology.node_of))
-    where = f"{scenario.world} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
+    where = counted(scenario.world, "rank") + (f" on {nodes} nodes" if nodes > 1 else "")
     system = f"pool {scenario.system.pool}"
     if scenario.system.collectives not in KERNELS:
         system += f" · collectives {scenario.system.collectives}"

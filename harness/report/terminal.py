@@ -23,6 +23,7 @@ from harness.studies.agree.comparison import Agreement, Disagreement
 from harness.studies.agree.facts import ANYWHERE
 from harness.studies.faults.proof import Outcome
 from harness.studies.matrix import Cell
+from harness.text import counted
 
 LONGEST = 10
 """Lines of a disagreement that are shown."""
@@ -55,17 +56,17 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
         TextColumn("{task.fields[rate]:.1f} draws/s"),
         TextColumn("{task.fields[found]}"),
     )
-    told: set[str] = set()
+    shown: set[str] = set()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("drawing", total=draws, rate=0.0, found=nothing)
 
         def update(tally: Drawing) -> None:
-            for new in [name for name in tally.found if name not in told]:
-                told.add(new)
+            for new in [name for name in tally.found if name not in shown]:
+                shown.add(new)
                 if not console.is_terminal:
-                    console.print(f"{new} after {tally.draws} draws", highlight=False)
+                    console.print(f"{new} after {counted(tally.draws, 'draw')}", highlight=False)
             names = ", ".join(tally.found) or nothing
-            what = f"drawing; {tally.shrinking} runs to shrink" if tally.found else "drawing"
+            what = f"drawing; {counted(tally.shrinking, 'run')} to shrink" if tally.found else "drawing"
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
 
         yield update
@@ -75,16 +76,17 @@ def summary(console: Console, tally: Tally) -> None:
     """One paragraph on what a campaign covered, then its findings."""
     share = 100 * tally.vacuous / tally.draws if tally.draws else 0.0
     nothing = "no finding" if tally.vacuous < tally.draws else "nothing was tested"
+    unseen = f"path unknown in {counted(tally.unseen, 'collective')}; " if tally.unseen else ""
+    broken = f"{counted(len(tally.found), 'rule')} broken" if tally.found else nothing
     console.print(
-        f"{tally.draws} draws in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): {len(tally.layouts)} layouts, "
-        f"{len(tally.groups)} groups, {tally.collectives} collectives, {tally.windows} windows; "
-        f"{tally.vacuous} vacuous ({share:.0f} %); "
-        f"{f'path unknown in {tally.unseen} collectives; ' if tally.unseen else ''}"
-        f"{f'{len(tally.found)} rule(s) broken' if tally.found else nothing}.",
+        f"{counted(tally.draws, 'draw')} in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): "
+        f"{counted(len(tally.layouts), 'layout')}, {counted(len(tally.groups), 'group')}, "
+        f"{counted(tally.collectives, 'collective')}, {counted(tally.windows, 'window')}; "
+        f"{tally.vacuous} vacuous ({share:.0f} %); {unseen}{broken}.",
         highlight=False,
     )
     if tally.settled is not None:
-        console.print(f"It ended {tally.settled} draws after the first finding.", highlight=False)
+        console.print(f"It ended {counted(tally.settled, 'draw')} after the first finding.", highlight=False)
     for found in tally.found.values():
         _found(console, found)
 
@@ -114,14 +116,14 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str]
     Where no terminal shows the bar, each becomes a line.
     """
     counts = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    said_so_far = TextColumn("{task.description}")
-    with Progress(*counts, said_so_far, console=console, transient=True, disable=not console.is_terminal) as bar:
+    latest = TextColumn("{task.description}")
+    with Progress(*counts, latest, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
 
-        def advance(said: str) -> None:
-            bar.update(task, advance=1, description=escape(said))
+        def advance(line: str) -> None:
+            bar.update(task, advance=1, description=escape(line))
             if not console.is_terminal:
-                console.print(said, highlight=False, markup=False, soft_wrap=True)
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
 
         yield advance
 
@@ -137,32 +139,35 @@ def faults(console: Console, outcomes: Sequence[Outcome], clean: Tally) -> None:
     """The planted faults, and the draws without any."""
     rows = []
     for outcome in outcomes:
-        said = outcome.as_data()
-        size = f"{said['world']}, {said['steps']}" if outcome.found else ""
-        found = f"{said['found']} of {said['of']}"
+        row = outcome.as_data()
+        size = f"{row['world']}, {row['steps']}" if outcome.found else ""
+        found = f"{row['found']} of {row['of']}"
         rules = "\n".join(map(str, outcome.rules))
-        rows.append((said["id"], outcome.fault.name, found, rules, said["median_draws"], said["median_seconds"], size))
+        rows.append((row["id"], outcome.fault.name, found, rules, row["median_draws"], row["median_seconds"], size))
     columns = "fault", "name", "found", "rules", "draws", "seconds", "ranks, steps"
     if rows:
         table(console, columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
     found = ", ".join(clean.found) or "no finding"
     if clean.draws:
-        console.print(f"Without a fault: {clean.draws} draws, {found}.", highlight=False)
+        console.print(f"Without a fault: {counted(clean.draws, 'draw')}, {found}.", highlight=False)
     for rule, draws in clean.expected.items():
-        console.print(f"  expected in {draws} draw(s), of unequal sizes without agreement: {rule}", highlight=False)
+        console.print(
+            f"  expected in {counted(draws, 'draw')}, of unequal sizes without agreement: {rule}", highlight=False
+        )
 
 
 def agreement(console: Console, compared: Agreement, names: tuple[str, str]) -> None:
     """What a comparison of two worlds covered, why draws differed that may, and the disagreements."""
     counts = ", ".join(f"{fact} {count}" for fact, count in compared.compared.items())
+    disagreements = counted(len(compared.found), "disagreement") if compared.found else "no disagreement"
     console.print(
-        f"{compared.draws} draws in {compared.seconds:.1f} s ({compared.draws_per_second:.1f}/s); compared: {counts}; "
-        f"{f'{len(compared.found)} fact(s) disagree' if compared.found else 'no disagreement'}.",
+        f"{counted(compared.draws, 'draw')} in {compared.seconds:.1f} s ({compared.draws_per_second:.1f}/s); "
+        f"compared: {counts}; {disagreements}.",
         highlight=False,
     )
     for reason, count in compared.accounted.items():
         if count:
-            console.print(f"  accounted for in {count} draw(s): {reason}", highlight=False)
+            console.print(f"  accounted for in {counted(count, 'draw')}: {reason}", highlight=False)
     for found in compared.found.values():
         _disagreement(console, found, names)
 
@@ -178,8 +183,8 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
     program = "\n".join(map(escape, [*lines, *listing(found.scenario, marked)]))
     console.print(Panel(Group(sides, program), title=escape(found.fact), title_align="left", highlight=False))
     console.print(
-        f"  found after {found.draws_to_find} draws, shrunk to {found.scenario.world} ranks and "
-        f"{len(found.scenario.steps)} steps\n"
+        f"  found after {counted(found.draws_to_find, 'draw')}, shrunk to {counted(found.scenario.world, 'rank')} and "
+        f"{counted(len(found.scenario.steps), 'step')}\n"
         + "".join(f"  replay: symm replay {found.seed_file} --substrate {name}\n" for name in dict.fromkeys(names)),
         highlight=False,
         soft_wrap=True,
@@ -188,7 +193,7 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
 
 def topology(console: Console, shown: Topology) -> None:
     """A topology's families as a table."""
-    title = escape(f"{shown.name}: {shown.world} ranks ({shown.convention})")
+    title = escape(f"{shown.name}: {counted(shown.world, 'rank')} ({shown.convention})")
     table = Table(title=title, title_justify="left")
     for column in ("family", "width", "groups"):
         table.add_column(column)
@@ -201,10 +206,10 @@ def topology(console: Console, shown: Topology) -> None:
 
 
 def topologies(console: Console, listed: Sequence[Topology]) -> None:
-    """Topologies by name. What each stands for is told by `topology`."""
+    """Topologies by name; `topology` shows one with its note and its groups."""
     rows = [(each.name, str(each.world), str(len(set(each.node_of))), layout(each)) for each in listed]
     table(console, ("name", "ranks", "nodes", "layout"), rows)
-    console.print("symm show NAME tells what one stands for, and its groups", highlight=False)
+    console.print("symm show NAME prints the note and the groups of one", highlight=False)
 
 
 def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]], title: str = "") -> None:

@@ -22,6 +22,7 @@ from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import Tokens, applies, flows
 from harness.strategies.topologies import topologies
+from harness.text import counted
 from harness.world.world import World
 
 KEY_CONFIGURATIONS = (
@@ -58,14 +59,16 @@ class Cell(msgspec.Struct, frozen=True):
         """What a person reads."""
         if not self.found:
             tested = self.draws - self.vacuous
-            return f"clean in {tested} draws" if tested else f"nothing tested in {self.draws} draws"
+            return (
+                f"clean in {counted(tested, 'draw')}" if tested else f"nothing tested in {counted(self.draws, 'draw')}"
+            )
         cut = "" if self.complete else " (time was up)"
-        said = [
-            f"{found.finding.rule} after {found.draws_to_find} draws: {found.scenario.world} ranks, "
-            f"{len(found.scenario.steps)} steps{cut}\n  {Path(found.seed_file).name}"
+        return "\n".join(
+            f"{found.finding.rule} after {counted(found.draws_to_find, 'draw')}: "
+            f"{counted(found.scenario.world, 'rank')}, {counted(len(found.scenario.steps), 'step')}{cut}\n"
+            f"  {Path(found.seed_file).name}"
             for found in self.found
-        ]
-        return "\n".join(said)
+        )
 
     def as_data(self) -> dict[str, Any]:
         """The same for a program. `draws_to_find` and `seed_file` are those of the first rule."""

@@ -66,11 +66,11 @@ def test_workers_get_whole_gpus_or_share_one(world: int, workers: int, visible: 
 @pytest.mark.parametrize(
     ("world", "workers", "visible", "sum_"),
     [
-        (17, 1, 1, "17 ranks needs 17 seats; 1 worker(s) on 1 GPU(s) get 1 GPU(s) each, and 1 × 16 = 16 seats"),
-        (40, 2, 4, "40 ranks needs 40 seats; 2 worker(s) on 4 GPU(s) get 2 GPU(s) each, and 2 × 16 = 32 seats"),
-        (4, 5, 1, "5 workers do not fit: 1 GPU(s) of 16 seats hold 1 × 4 = 4 worlds of 4 ranks"),
-        (9, 3, 2, "3 workers do not fit: 2 GPU(s) of 16 seats hold 2 × 1 = 2 worlds of 9 ranks"),
-        (17, 2, 1, "2 workers do not fit: 1 GPU(s) of 16 seats hold 1 × 0 = 0 worlds of 17 ranks"),
+        (17, 1, 1, "17 ranks needs 17 seats; with 1 worker on 1 GPU each gets 1 GPU, and 1 × 16 = 16 seats"),
+        (40, 2, 4, "40 ranks needs 40 seats; with 2 workers on 4 GPUs each gets 2 GPUs, and 2 × 16 = 32 seats"),
+        (4, 5, 1, "5 workers do not fit on 1 GPU of 16 seats: the limit is 1 × 4 = 4 worlds of 4 ranks"),
+        (9, 3, 2, "3 workers do not fit on 2 GPUs of 16 seats: the limit is 2 × 1 = 2 worlds of 9 ranks"),
+        (17, 2, 1, "2 workers do not fit on 1 GPU of 16 seats: the limit is 1 × 0 = 0 worlds of 17 ranks"),
     ],
 )
 def test_what_can_never_be_had_is_refused_with_the_arithmetic(
@@ -87,7 +87,7 @@ def test_the_shares_of_all_workers_fit_the_machine(world: int, workers: int, vis
         each = share(world, workers, visible)
     except MachineError:
         return
-    per_gpu = 1 if each.whole else RANKS_PER_GPU // each.seats
+    per_gpu = 1 if each.is_whole else RANKS_PER_GPU // each.seats
     assert workers * each.gpus <= per_gpu * visible
 
 

@@ -326,9 +326,9 @@ def test_ctrl_c_ends_waiting(tmp_path: Path) -> None:
 # what can never be had
 
 NEVER = [
-    pytest.param(("--symm-world=17",), "17 seats; 1 worker(s) on 1 GPU(s) get 1 GPU(s) each, and 1 × 16 =", id="world"),
+    pytest.param(("--symm-world=17",), "17 seats; with 1 worker on 1 GPU each gets 1 GPU, and 1 × 16 =", id="world"),
     pytest.param(
-        ("-n", "3", "--symm-world=6"), "3 workers do not fit: 1 GPU(s) of 16 seats hold 1 × 2 =", id="workers"
+        ("-n", "3", "--symm-world=6"), "3 workers do not fit on 1 GPU of 16 seats: the limit is 1 × 2 =", id="workers"
     ),
     pytest.param(("--symm-lease-timeout=-1",), "--symm-lease-timeout=-1.0 is no time to wait", id="time"),
     pytest.param(("--symm-lease-timeout=nan",), "--symm-lease-timeout=nan is no time to wait", id="no number"),

@@ -102,7 +102,7 @@ def test_nccl_is_taken_where_it_can_run(
 
 def test_auto_says_on_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     equip(monkeypatch, 3, (2, 32, 3))
-    assert choose("auto", 3).why == "3 GPU(s) and NCCL 2.32.3"
+    assert choose("auto", 3).why == "3 GPUs and NCCL 2.32.3"
 
 
 @pytest.mark.parametrize(("torch", "by_address"), [("2.11.0+cu130", True), ("2.13.0+cu130", False)])

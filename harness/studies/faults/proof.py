@@ -25,6 +25,7 @@ from harness.scenario.system import System
 from harness.strategies.flows import Tokens, flows
 from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.studies.faults.catalogue import Fault, select
+from harness.text import counted
 from harness.world.world import World
 
 LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
@@ -71,9 +72,9 @@ class Outcome(msgspec.Struct, frozen=True):
         """What a person reads."""
         found = self.found
         if not found:
-            return f"missed with {len(self.hunts)} seeds"
-        draws = statistics.median(hunt.draws for hunt in found)
-        return f"found with {len(found)} of {len(self.hunts)} seeds, after {draws:g} draws in the median"
+            return f"missed with {counted(len(self.hunts), 'seed')}"
+        after = counted(statistics.median(hunt.draws for hunt in found), "draw")
+        return f"found with {len(found)} of {counted(len(self.hunts), 'seed')}, after {after} in the median"
 
     def as_data(self) -> dict[str, object]:
         """Plain data: medians over the hunts that found it, and the largest of the small cases."""

@@ -175,5 +175,6 @@ def _digest(numbers: Iterable[int]) -> int:
 
 def _disagreement(group: ProcessGroup, words: Sequence[int]) -> str:
     refused = [rank for rank, word in zip(group.ranks, words, strict=True) if word == REFUSED]
-    why = f"rank(s) {refused} were refused memory" if refused else "its ranks grew by different segments"
+    ranks = " and ".join(f"rank {rank}" for rank in refused)
+    why = f"memory was refused to {ranks}" if refused else "its ranks grew by different segments"
     return f"the pool of {group.name} is given up: {why}"

@@ -493,7 +493,7 @@ def group(rank: int = 0, ranks: Group = (0, 4, 2)) -> ProcessGroup:
 
 def test_a_disagreement_names_the_ranks_that_were_refused_memory() -> None:
     said = _disagreement(group(), [7, REFUSED, REFUSED])
-    assert said == "the pool of tp[0,4,2] is given up: rank(s) [4, 2] were refused memory"
+    assert said == "the pool of tp[0,4,2] is given up: memory was refused to rank 4 and rank 2"
 
 
 def test_a_disagreement_without_a_refusal_is_one_on_segments() -> None:

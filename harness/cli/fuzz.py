@@ -1,0 +1,130 @@
+"""`symm fuzz`: draw, run, judge and shrink, and show what was found however the command ends."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from harness import interrupts
+from harness.campaign import seeds
+from harness.campaign.campaign import Campaign
+from harness.campaign.limits import SHRINK_SECONDS, Limits
+from harness.campaign.tally import Tally
+from harness.cli.ending import at_the_end
+from harness.cli.options import (
+    CollectivesOption,
+    DeadlineOption,
+    EvidenceOption,
+    JsonOption,
+    PoolOption,
+    ShrinkOption,
+    SitesOption,
+    SubstrateOption,
+)
+from harness.cli.request import Request
+from harness.errors import UsageError
+from harness.report import data, terminal
+from harness.scenario.steps import STREAMS
+from harness.strategies.flows import Tokens
+from harness.strategies.programs import HAZARDS
+from harness.text import counted
+from harness.world import environment
+from harness.world.world import World
+
+DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
+HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
+
+
+def fuzz(
+    draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
+    substrate: SubstrateOption = "auto",
+    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    topology_file: Annotated[
+        list[str] | None,
+        typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable."),
+    ] = None,
+    pool: PoolOption = None,
+    collectives: CollectivesOption = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    flow: Annotated[
+        str | None, typer.Option(metavar="NAME|all", help="Draw the flows around a layer instead of free programs.")
+    ] = None,
+    tokens: Annotated[
+        Tokens,
+        typer.Option(help="Whether flows pad: as the engine would, always, or only the last batch."),
+    ] = "engine",
+    sites: SitesOption = "explicit",
+    hazards: Annotated[list[str] | None, typer.Option("--hazard", metavar="|".join(HAZARDS), help=HAZARDOUS)] = None,
+    graphs: Annotated[bool, typer.Option("--graphs", help="Also draw graphs, captured and replayed.")] = False,
+    streams: Annotated[
+        int, typer.Option(min=1, max=STREAMS, metavar="N", help="Allocate and run on up to N streams, chosen by step.")
+    ] = 1,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
+        ),
+    ] = None,
+    shrink_seconds: ShrinkOption = SHRINK_SECONDS,
+    evidence: EvidenceOption = None,
+    deadline: DeadlineOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Draw layouts and programs, run them, and shrink what fails."""
+    data.check_target(json_file)
+    request = Request(
+        world=world,
+        topology=topology_file or (),
+        pool=pool,
+        collectives=collectives,
+        sites=sites,
+        flow=flow,
+        tokens=tokens,
+        hazard=hazards or (),
+        graphs=graphs,
+        streams=streams,
+        nodes=nodes,
+    )
+    seeds.check_folder(seeds_dir)
+    console = Console(stderr=json_file == "-")
+    limit = draws if draws is not None or minutes is not None else 300
+    with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
+        found_here = environment.describe(ranks)
+        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        limits = Limits().within(shrink_seconds)
+        campaign = Campaign(ranks, request.strategy(ranks), seeds_dir, seed=seed, environment=found_here, limits=limits)
+        tally = _run(campaign, limit, minutes, console, json_file, found_here)
+    if tally.draws and tally.vacuous == tally.draws and not tally.found:
+        raise UsageError(f"nothing was tested: {counted(tally.draws, 'draw')}, and every one was vacuous")
+    raise typer.Exit(1 if tally.found else 0)
+
+
+def _run(
+    campaign: Campaign,
+    draws: int | None,
+    minutes: float | None,
+    console: Console,
+    json_file: str | None,
+    environment: dict[str, Any],
+) -> Tally:
+    """Run a campaign, then write and show what it found, also after Ctrl-C or where a plug-in raised."""
+
+    def show() -> None:
+        if isinstance(sys.exception(), UsageError) and not campaign.tally.found and not interrupts.has_come():
+            return  # its sentence says all there is
+        data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
+        terminal.summary(console, campaign.tally)
+        if interrupts.has_come() and (lines := campaign.keep_under_way()):
+            console.print(lines, highlight=False, soft_wrap=True)
+
+    with at_the_end(show), terminal.progress(console, draws) as campaign.progress:
+        campaign.run(draws, minutes)
+    return campaign.tally

@@ -1,0 +1,73 @@
+"""`symm replay`: run a seed's scenario again, and show in how many runs it still fails."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.campaign import seeds
+from harness.campaign.replay import replay as run_again
+from harness.campaign.replay import with_system
+from harness.cli.ending import at_the_end
+from harness.cli.options import (
+    CollectivesOption,
+    DeadlineOption,
+    EvidenceOption,
+    JsonOption,
+    PoolOption,
+    SubstrateOption,
+)
+from harness.oracle.findings import Record
+from harness.report import data, terminal
+from harness.scenario.scenario import Scenario
+from harness.scenario.system import Sites
+from harness.system.check import check_system
+from harness.text import counted
+from harness.world import environment
+from harness.world.world import World
+
+
+def replay(
+    seed_file: Annotated[str, typer.Argument(metavar="SEED", help="A file, or the name of one that ships here.")],
+    times: Annotated[int, typer.Option(min=1, help="Runs; a race fails in some only.")] = 1,
+    substrate: SubstrateOption = "auto",
+    pool: PoolOption = None,
+    collectives: CollectivesOption = None,
+    sites: Annotated[Sites | None, typer.Option(help="Buffer sites in place of the seed's.")] = None,
+    evidence: EvidenceOption = None,
+    deadline: DeadlineOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
+    data.check_target(json_file)
+    scenario = with_system(seeds.find(seed_file).scenario, pool, collectives, sites)
+    check_system(scenario.system.pool, scenario.system.collectives)
+    console = Console(stderr=json_file == "-")
+    runs: list[list[Record]] = []
+    with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
+        found_here = environment.describe(world)
+        console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+
+        def show() -> None:
+            if runs:
+                _show(console, runs, scenario, times)
+                failed = sum(map(bool, runs))
+                data.write(
+                    {"schema": data.SCHEMA, "runs": runs, "failed": failed, "environment": found_here}, json_file
+                )
+
+        with at_the_end(show):
+            for findings in run_again(world, scenario, times):
+                runs.append([finding.record() for finding in findings])
+    raise typer.Exit(1 if any(runs) else 0)
+
+
+def _show(console: Console, runs: list[list[Record]], scenario: Scenario, times: int) -> None:
+    """The findings of the first run that failed, and how many did."""
+    failed = [records for records in runs if records]
+    for record in failed[0] if failed else ():
+        terminal.finding(console, record, scenario)
+    asked = "" if len(runs) == times else f" ({times} were asked for)"
+    console.print(f"{len(failed)} of {counted(len(runs), 'run')}{asked} failed", highlight=False)
