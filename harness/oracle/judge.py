@@ -1,4 +1,7 @@
-"""The oracle: rules over traces, one file a kind. Pure: no I/O, and only the parent calls it."""
+"""Judging a draw: every rule is asked, and the findings come with causes before consequences.
+
+Invariant: a verdict follows from the draw alone; there is no I/O, and only the parent judges.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ JUDGES = (fate.judge, lifetime.judge, registration.judge, capture.judge, ownersh
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a draw came to: its broken rules, causes before consequences, and whether it tested nothing."""
+    """The outcome of a draw: its broken rules, causes before consequences, and whether it tested nothing."""
 
     findings: list[Finding]
     is_vacuous: bool

@@ -1,7 +1,7 @@
 """One collective on one rank: fill the source, poison and fence the output, run, compare.
 
-Invariant: a call that another rank of the group makes too can only differ in what it reads and
-writes, never in what is asked; inputs and exact results follow from (seed, step, rank, index).
+Invariant: the ranks of a group make the same call and differ only in what they read and write. Inputs and exact results
+follow from (seed, step, rank, index).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the ranks of a group put into a collective, and what must come out on this rank."""
+"""Exact data of a collective: the inputs of every rank of the group, and the result that this rank must have.
+
+Invariant: it follows from the step, the group and the keys alone.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from harness.trace import events as trace
 
 
 class ExactData:
-    """The values of one collective, for rank `mine` of `group` (its index)."""
+    """The exact data of one collective, for the rank with index `mine` in `group`."""
 
     def __init__(self, step: Collective, group: Group, mine: int, device: torch.device) -> None:
         self.step, self.group, self.mine, self._device = step, group, mine, device

@@ -1,9 +1,8 @@
 """Runs one scenario on one rank, step by step, and records what it saw.
 
-Invariant: a rank is a deterministic function of the scenario. Garbage is collected when a buffer is
-dropped and at no other time, so that blocks return to their pools at the same step on every rank. A
-rank records facts and judges nothing; it compares an output with the exact result only to say where
-the two differ.
+Invariant: a rank is a deterministic function of the scenario. Garbage is collected when a buffer is dropped or a graph
+is forgotten, and at no other time, so that blocks return to their pools at the same step on every rank. A rank records
+events and judges nothing: it compares an output with the exact result only to record where the two differ.
 """
 
 from __future__ import annotations

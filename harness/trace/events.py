@@ -1,4 +1,4 @@
-"""Traces: what each rank observed, facts only.
+"""Events: what happened on one rank, a class for each kind.
 
 Invariant: an event states what happened on one rank and never judges it. Events are appended to the
 rank's journal in shared memory as they happen, so the parent can read how far a rank came even after
@@ -30,7 +30,7 @@ class Entered(_Event, frozen=True, tag="entered"):
 
 
 class Returned(_Event, frozen=True, tag="returned"):
-    """The rank came out of a collective call that leaves no other fact."""
+    """The rank came out of a collective call that leaves no other event."""
 
     call: str
     comm: int
@@ -54,10 +54,14 @@ class CommCreated(_Event, frozen=True, tag="comm"):
 
 
 class CommDestroyed(_Event, frozen=True, tag="comm-destroyed"):
+    """A communicator is gone, and its windows with it."""
+
     comm: int
 
 
 class SegmentAllocated(_Event, frozen=True, tag="segment"):
+    """A pool took a segment from the window-capable allocator. `segment` names it on this rank."""
+
     segment: int
     pool: str
     address: int
@@ -90,6 +94,8 @@ class Registered(_Event, frozen=True, tag="registered"):
 
 
 class Deregistered(_Event, frozen=True, tag="deregistered"):
+    """A window was deregistered by itself, before its communicator went."""
+
     window: int
 
 
@@ -105,6 +111,8 @@ class Placed(_Event, frozen=True, tag="placed"):
 
 
 class Dropped(_Event, frozen=True, tag="dropped"):
+    """A buffer was released, and its block is back in the pool."""
+
     buffer: str
 
 
@@ -138,7 +146,7 @@ class Called(_Event, frozen=True, tag="called"):
 
 
 class Ran(_Event, frozen=True, tag="ran"):
-    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: who says so.
+    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: how it is known.
     `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`."""
 
     path: str

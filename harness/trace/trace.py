@@ -1,4 +1,7 @@
-"""What one rank saw during one draw: its events, step by step."""
+"""A trace: what one rank saw during one draw, as events, step by step.
+
+Invariant: a trace that breaks off is as good as one that does not, up to its last event.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,18 @@
-"""The order of a draw's findings: the first one is the cause, and each rule speaks once a step."""
+"""Judging a draw: every rule is asked, the first finding is the cause, and a draw that tested nothing says so."""
 
 from __future__ import annotations
 
-import pytest
+import msgspec
 
-from harness.oracle.findings import PRIORITY, RULES, Finding, ordered
+from harness.oracle.case import Case
+from harness.oracle.judge import every, examine, is_vacuous
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Ballast, Release, Trim
+from harness.trace.events import Ran
 from harness.world.world import World
-from tests.tools.scenes import findings, rules, scenario
+from tests.tools.scenes import explicit, findings, rules, scenario
 
+GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
 SHIFTED = (
     Allocate("a", "tp", 256),
     Ballast("shift", "tp", rank=1, size=1000),
@@ -25,10 +28,6 @@ OUTLIVED = (
 )
 
 
-def said(rule: str, step: int, explanation: str = "") -> Finding:
-    return RULES[rule](explanation, step=step, ranks=(0,))
-
-
 def test_an_offset_that_differs_comes_before_the_data_that_it_made_wrong(ranks: World) -> None:
     found = findings(ranks, scenario(*SHIFTED))
     assert found[0].rule == "offset-mismatch"
@@ -40,31 +39,41 @@ def test_a_segment_freed_too_early_comes_before_the_stale_window_and_the_leak(ra
     assert rules(found) == ["freed-while-registered", "stale-window", "leak"]
 
 
-@pytest.mark.parametrize(
-    ("cause", "consequence"),
-    [
-        ("freed-while-registered", "stale-window"),
-        ("registration-skew", "hang"),
-        ("registration-skew", "segment-mismatch"),
-        ("wrong-owner", "slow-path"),
-        ("segment-mismatch", "wrong-data"),
-        ("offset-mismatch", "wrong-data"),
-        ("offset-mismatch", "out-of-bounds"),
-        ("out-of-bounds", "wrong-data"),
-        ("rank-crash", "hang"),
-    ],
-)
-def test_a_cause_found_late_comes_before_its_consequence(cause: str, consequence: str) -> None:
-    assert [finding.rule for finding in ordered([said(consequence, 1), said(cause, 2)])] == [cause, consequence]
+def test_every_rank_that_breaks_a_rule_is_found_and_one_finding_is_kept(ranks: World) -> None:
+    draw = ranks.run(scenario(*GATHER, pool="NeverRegisters"))
+    assert [finding.rule for finding in every(Case(draw))] == ["unregistered", "unregistered"]
+    assert [finding.rule for finding in examine(draw).findings] == ["unregistered"]
 
 
-def test_of_one_rule_the_earliest_step_comes_first() -> None:
-    assert [finding.step for finding in ordered([said("leak", 7), said("leak", 3)])] == [3, 7]
+# draws that tested nothing
 
 
-def test_a_rule_speaks_once_a_step_in_the_words_of_the_first() -> None:
-    assert [str(finding) for finding in ordered([said("leak", 3, "this"), said("leak", 3, "that")])] == ["leak: this"]
+def test_a_draw_with_a_collective_on_an_owned_buffer_tested_something(ranks: World) -> None:
+    draw = ranks.run(scenario(*GATHER))
+    assert (is_vacuous(draw), examine(draw).is_vacuous) == (False, False)
 
 
-def test_every_rule_has_a_place_in_the_order() -> None:
-    assert sorted(PRIORITY) == sorted(RULES)
+def test_a_draw_without_a_collective_is_vacuous(ranks: World) -> None:
+    draw = ranks.run(scenario(GATHER[0]))
+    assert (is_vacuous(draw), examine(draw).is_vacuous) == (True, True)
+
+
+def test_a_draw_whose_groups_have_one_rank_is_vacuous(ranks: World) -> None:
+    assert is_vacuous(ranks.run(scenario(*GATHER, topology=explicit(tp=((0,), (1,))))))
+
+
+def test_a_draw_in_which_no_buffer_is_owned_is_vacuous(ranks: World) -> None:
+    assert is_vacuous(ranks.run(scenario(*GATHER, pool="NeverRegisters")))
+
+
+def test_a_draw_whose_sizes_were_meant_to_differ_and_did_not_is_vacuous(ranks: World) -> None:
+    meant = Allocate("u", "tp", (64, 64))
+    assert is_vacuous(ranks.run(scenario(*GATHER, meant)))
+    assert not is_vacuous(ranks.run(scenario(*GATHER, msgspec.structs.replace(meant, elements=(64, 65)))))
+
+
+def test_a_call_that_did_not_return_on_every_rank_tested_nothing(ranks: World) -> None:
+    draw = ranks.run(scenario(*GATHER))
+    events = tuple(event for event in draw.traces[1].events if not isinstance(event, Ran))
+    traces = draw.traces[0], msgspec.structs.replace(draw.traces[1], events=events)
+    assert is_vacuous(msgspec.structs.replace(draw, traces=traces))

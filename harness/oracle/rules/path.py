@@ -1,6 +1,6 @@
 """Rule on the path: a call that owns its buffers and is eligible takes the symmetric path.
 
-Rule: slow-path. Off where the substrate has no evidence of the path (`Ran.evidence` is empty).
+Rule: slow-path. It is off where the substrate has no evidence of the path (`Ran.evidence` is empty).
 """
 
 from __future__ import annotations

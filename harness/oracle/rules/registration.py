@@ -20,7 +20,7 @@ def judge(case: Case) -> Iterator[Finding]:
     yield from _skew(case)
     has_steady_state = any(isinstance(step, Steady) for step in case.scenario.steps)
     for history in case.histories:
-        yield from _double(case, history)
+        yield from double(case, history)
         if has_steady_state:
             yield from _late(case, history)
 
@@ -107,7 +107,7 @@ def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> I
             return
 
 
-def _double(case: Case, history: History) -> Iterator[Finding]:
+def double(case: Case, history: History) -> Iterator[Finding]:
     """Two windows of one communicator that overlap while both live."""
     windows = [window for window in history.windows.values() if not window.event.is_null]
     live_at = history.live_at

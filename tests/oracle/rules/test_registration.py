@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from harness.oracle.case import Case
 from harness.oracle.judge import judge
+from harness.oracle.rules.registration import double
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import (
     AllGather,
@@ -21,7 +23,7 @@ from harness.scenario.steps import (
 )
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw, Fate
-from harness.trace.events import Entered
+from harness.trace.events import Began, CommCreated, Entered, Registered
 from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
@@ -196,6 +198,14 @@ def test_a_segment_registered_once_is_silent(ranks: World) -> None:
 def test_a_segment_registered_with_two_communicators_is_silent(ranks: World) -> None:
     steps = (*TWO_GROUPS, Release("b"), Allocate("c", "cp", 256))
     assert findings(ranks, scenario(*steps, topology=TURNED, pool="EveryGroup")) == []
+
+
+@pytest.mark.parametrize(("start", "found"), [(4096, []), (4095, ["double-registration"])], ids=["beside", "over"])
+def test_two_windows_are_one_memory_twice_if_they_share_a_byte(start: int, found: list[str]) -> None:
+    registered = Registered(2, 0, 1, 0, 4096, False), Registered(4, 0, 3, start, 4096, False)
+    trace = Trace(0, (CommCreated(0, (0, 1), 0, True), Began(0), *registered))
+    case = Case(Draw(scenario(*GATHER), (trace,), (), 1.0, 1.0))
+    assert [finding.rule for finding in double(case, case.histories[0])] == found
 
 
 # hot-path-growth

@@ -1,6 +1,7 @@
-"""The approved words of every rule: for each a scene that breaks it, and in `approved/` what is said of it.
+"""Findings: each rule explains itself with its approved text, and causes come before consequences.
 
-An explanation that changes fails here; read it as its reader would, and put it into the file if it is better.
+For every rule a scene breaks it, and `approved/` holds the text. An explanation that changes fails here; read it as its
+reader would, and put it into the file if it is better.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from harness.oracle.findings import RULES
+from harness.oracle.findings import PRINTED, PRIORITY, RULES, Finding, Record, StackRecord, ordered
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
@@ -111,5 +113,63 @@ def test_there_is_a_scene_for_every_rule() -> None:
 
 @pytest.mark.parametrize("rule", SCENES)
 def test_an_explanation_is_the_approved_one(ranks: World, rule: str) -> None:
-    said = VARIES.sub("…", first(findings(ranks, SCENES[rule]), rule).explanation)
-    assert said == (APPROVED / f"{rule}.txt").read_text().replace("\n", " ").strip()
+    shown = VARIES.sub("…", first(findings(ranks, SCENES[rule]), rule).explanation)
+    assert shown == (APPROVED / f"{rule}.txt").read_text().replace("\n", " ").strip()
+
+
+# their order
+
+
+def broken(rule: str, step: int, explanation: str = "") -> Finding:
+    return RULES[rule](explanation, step=step, ranks=(0,))
+
+
+@pytest.mark.parametrize(
+    ("cause", "consequence"),
+    [
+        ("freed-while-registered", "stale-window"),
+        ("registration-skew", "hang"),
+        ("registration-skew", "segment-mismatch"),
+        ("wrong-owner", "slow-path"),
+        ("segment-mismatch", "wrong-data"),
+        ("offset-mismatch", "wrong-data"),
+        ("offset-mismatch", "out-of-bounds"),
+        ("out-of-bounds", "wrong-data"),
+        ("rank-crash", "hang"),
+    ],
+)
+def test_a_cause_found_late_comes_before_its_consequence(cause: str, consequence: str) -> None:
+    assert [finding.rule for finding in ordered([broken(consequence, 1), broken(cause, 2)])] == [cause, consequence]
+
+
+def test_of_one_rule_the_earliest_step_comes_first() -> None:
+    assert [finding.step for finding in ordered([broken("leak", 7), broken("leak", 3)])] == [3, 7]
+
+
+def test_a_rule_has_one_finding_a_step_and_it_is_the_first() -> None:
+    assert [str(finding) for finding in ordered([broken("leak", 3, "this"), broken("leak", 3, "that")])] == [
+        "leak: this"
+    ]
+
+
+def test_every_rule_has_a_place_in_the_order() -> None:
+    assert sorted(PRIORITY) == sorted(RULES)
+
+
+# as data
+
+
+def test_a_record_comes_back_as_it_was() -> None:
+    stack = StackRecord(0, PRINTED, ("stderr:", "no"))
+    record = RULES["rank-crash"]("rank 0 ended", step=3, ranks=(0, 2), stacks=(stack,)).record()
+    assert record == Record("rank-crash", "rank 0 ended", 3, (0, 2), (stack,))
+    assert msgspec.json.decode(msgspec.json.encode(record), type=Record) == record
+
+
+def test_a_record_without_stacks_has_no_key_for_them() -> None:
+    """As seed files have it."""
+    assert msgspec.to_builtins(broken("leak", 3, "this").record()).keys() == {"rule", "explanation", "step", "ranks"}
+
+
+def test_a_finding_reads_as_its_rule_and_explanation() -> None:
+    assert str(broken("leak", 3, "this")) == "leak: this"

@@ -1,0 +1,164 @@
+"""A case: the phrases that explanations share, and what each call is about."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.oracle.case import Case, group_name, ranks_text
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step
+from harness.scenario.topology import Topology
+from harness.trace.draw import Draw
+from harness.trace.events import (
+    Began,
+    Called,
+    CommCreated,
+    Dropped,
+    Event,
+    Exhausted,
+    Operand,
+    Placed,
+    Ran,
+    Registered,
+    SegmentAllocated,
+)
+from harness.trace.trace import TEARDOWN, Trace
+from tests.tools.scenes import PAIR, explicit
+
+STEPS = (Allocate("a", "tp", 8), Allocate("p", "tp", 8, role="plain"), AllGather("tp", View("a"), 4, View("p")))
+COMM = CommCreated(0, (0, 1), 0, True)
+WINDOWED = (COMM, Began(0), SegmentAllocated(1, "p", 0, 4096), Registered(2, 0, 1, 0, 4096, False))
+CALLED = (Began(2), Called(0, Operand("p", 9000, 16), Operand("a", 64, 32)))
+BUFFER = Placed("a", 1, 64, 96, (0, 1))
+
+
+def case(*ranks: tuple[Event, ...], steps: tuple[Step, ...] = STEPS, topology: Topology = PAIR) -> Case:
+    traces = tuple(Trace(rank, events) for rank, events in enumerate(ranks))
+    return Case(Draw(Scenario(topology, steps), traces, (), 1.0, 1.0))
+
+
+# names
+
+
+def test_a_group_goes_by_the_first_family_that_has_it() -> None:
+    families = {"dp": ((0,), (1,)), "tp": ((0, 1),), "ep": ((0, 1),)}
+    assert [group_name(families, group) for group in ((1,), (0, 1), (1, 0))] == ["dp[1]", "tp[0,1]", "group[1,0]"]
+
+
+def test_a_family_that_the_program_names_comes_before_the_layouts_first() -> None:
+    topology = explicit(ep=((0, 1),), tp=((0, 1),))
+    assert case(topology=topology).name((0, 1)) == "tp[0,1]"
+
+
+def test_a_step_goes_by_its_number_and_kind() -> None:
+    assert [case().at_step(step) for step in (-1, 0, 2, TEARDOWN)] == [
+        "the start",
+        "step 0 (allocate)",
+        "step 2 (all_gather)",
+        "the end",
+    ]
+
+
+def test_a_call_names_the_family_of_its_step_and_the_other_name_of_its_group() -> None:
+    topology = explicit(ep=((0, 1),), tp=((0, 1),))
+    steps = (Allocate("a", "ep", 8), AllGather("tp", View("a"), 4))
+    called = Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))
+    (use, _), *_ = case((COMM, *called), (COMM, *called), steps=steps, topology=topology).calls.values()
+    assert (
+        case(steps=steps, topology=topology).call(use) == "step 1 (all_gather) on tp[0,1] (the same group as ep[0,1])"
+    )
+
+
+# calls
+
+
+def test_a_call_has_its_ranks_in_the_order_of_their_group() -> None:
+    turned = CommCreated(0, (1, 0), 0, True)
+    steps = (Allocate("a", "cp", 8), AllGather("cp", View("a"), 4))
+    called = Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))
+    ranks = [(turned, *called)] * 2
+    calls = case(*ranks, steps=steps, topology=explicit(cp=((1, 0),))).calls
+    assert {key: [use.rank for use in uses] for key, uses in calls.items()} == {(1, (1, 0)): [1, 0]}
+
+
+def test_ranks_reach_each_other_through_a_gathers_output_and_a_scatters_source() -> None:
+    scatter = (*STEPS[:2], ReduceScatter("tp", View("a"), 4, View("p")))
+    called = (
+        Called(0, Operand("p", 9000, 16), Operand("a", 64, 32)),
+        Called(0, Operand("a", 64, 32), Operand("p", 0, 16)),
+    )
+    for steps, event, role in ((STEPS, called[0], "output"), (scatter, called[1], "source")):
+        found = case((COMM, Began(2), event), steps=steps)
+        (use,) = found.histories[0].uses
+        assert (found.operand_role(use), found.peer_addressed(use).operand.buffer) == (role, "a")
+
+
+@pytest.mark.parametrize(("role", "is_meant"), [("window", True), ("plain", False)])
+def test_a_buffer_is_meant_for_a_window_as_its_step_says(role: str, is_meant: bool) -> None:
+    steps = (Allocate("a", "tp", 8, role=role), AllGather("tp", View("a"), 4))  # type: ignore[arg-type]
+    found = case((COMM, Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))), steps=steps)
+    assert found.is_meant_for_window(found.histories[0].uses[0]) is is_meant
+
+
+@pytest.mark.parametrize(
+    ("ran", "text"),
+    [
+        ((), "the call did not return"),
+        ((Ran("legacy", ""),), "which path the call took is not known"),
+        ((Ran("legacy", "the log"),), "the call took the legacy path (the log)"),
+    ],
+)
+def test_a_path_is_given_with_its_evidence(ran: tuple[Event, ...], text: str) -> None:
+    found = case((COMM, *CALLED, *ran))
+    assert found.path(found.histories[0].uses[0]) == text
+
+
+# memory
+
+
+def test_a_rank_that_was_refused_memory_is_shown_with_the_buffer() -> None:
+    found = case((Began(0), Exhausted("a", 8), Began(1), Exhausted("p", 8)), (Began(0),))
+    assert found.refusals((0, 1)) == (
+        " Rank 0 could not allocate 'a' at step 0 (allocate). Rank 0 could not allocate 'p' at step 1 (allocate)."
+    )
+    assert [found.refused(0, until) for until in (0, 1)] == [
+        "could not allocate 'a' at step 0 (allocate)",
+        "could not allocate 'p' at step 1 (allocate)",
+    ]
+    assert (found.refusals((1,)), found.refused(1, TEARDOWN)) == ("", "")
+
+
+def test_who_held_the_memory_before_is_shown_if_it_was_the_same_memory() -> None:
+    before = Placed("old", 1, 64, 8), Placed("beside", 1, 56, 8)
+    gone = Dropped("old"), Dropped("beside")
+    events = (*WINDOWED, *before, Began(1), *gone, BUFFER, *CALLED)
+    found = case(events)
+    (use,) = found.histories[0].uses
+    shown = found.earlier_holders(use, use.output)
+    assert shown == " 'old' held this memory from step 0 (allocate) to step 1 (allocate)."
+
+
+def test_a_site_that_asked_for_another_group_is_shown() -> None:
+    for named, text in (((0, 1), ""), ((), ""), ((0,), " Its site asked the pool for dp[0] at step 0 (allocate).")):
+        placed = Placed("a", 1, 64, 96, named)
+        found = case((*WINDOWED, placed, *CALLED), topology=explicit(tp=((0, 1),), dp=((0,), (1,))))
+        (use,) = found.histories[0].uses
+        assert found.asked_for(use, use.output) == text
+
+
+# ranks
+
+
+@pytest.mark.parametrize(
+    ("ranks", "text"),
+    [
+        ((3,), "rank 3"),
+        ((0, 1), "ranks 0, 1"),
+        ((0, 1, 2), "ranks 0–2"),
+        ((0, 2, 3, 4, 7), "ranks 0, 2–4, 7"),
+        ((0, 1, 3, 4), "ranks 0, 1, 3, 4"),
+    ],
+)
+def test_three_ranks_in_a_row_are_written_as_a_run(ranks: tuple[int, ...], text: str) -> None:
+    assert ranks_text(ranks) == text
