@@ -166,6 +166,8 @@ def draws(record: Record) -> str:
     """`symm bench draws`."""
     memory = {key: value for key, value in record.items() if key.endswith(("_early", "_late"))}
     mib = {key: f"{number(value / (1 << 20))} MiB" for key, value in memory.items()}
+    path = f", {record['latency_path']} path" if record.get("latency_path") else ""
+    gather = f"all-gather of 1024 bf16 a rank{path}"
     rows = {
         "draws, draws with fresh ranks": f"{number(record['draws'])}, {record['spawns']}",
         "start of the world": seconds(record.get("start")),
@@ -177,8 +179,8 @@ def draws(record: Record) -> str:
         "ranks' memory, second tenth and last": _both(mib, "ranks"),
         "start of eight ranks": seconds(record.get("eight_start")),
         "memory of eight ranks": f"{record['eight_memory'] >> 20} MiB" if record.get("eight_memory") else UNKNOWN,
-        "all-gather of 1024 bf16 a rank, each waited for": seconds(record.get("latency")),
-        "all-gather of 1024 bf16 a rank, fifty in a row": seconds(record.get("latency_in_a_row")),
+        f"{gather}, each waited for": seconds(record.get("latency")),
+        f"{gather}, fifty in a row": seconds(record.get("latency_in_a_row")),
         **{
             f"share of a draw: {part}": f"{100 * share:.0f} %"
             for part, share in record.get("parts", ())
