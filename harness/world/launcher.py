@@ -56,7 +56,7 @@ class Launcher:
         return cls(memory, Zygote(environment, preload), Zygote.close, clock=clock)
 
     def wait_ready(self) -> None:
-        """Wait until the imports are done. Raises `MachineError` with the import's own words."""
+        """Wait until the imports are done. Raises `MachineError` with the import's own error."""
         try:
             packets.receive(self._line, _serving)
         except EOFError:

@@ -41,7 +41,7 @@ class Platform(msgspec.Struct, frozen=True):
     evidence: tuple[str, ...] = ()
     """Names of the kinds of evidence that its ranks gather (`harness.machine.evidence`)."""
     node_bound: bool = False
-    """Whether a process stays on the node that it was started on; otherwise every draw places it anew."""
+    """Whether a process stays on the node that it was started on; otherwise every draw places it."""
     by_address: bool = False
     """Whether the allocator takes, of equal free blocks, the one at the lowest address, which need not be the same one
     on every rank (pytorch 178138)."""
@@ -122,7 +122,7 @@ def _check_nccl(ranks: int) -> tuple[int, int, int]:
 
 
 def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) -> Platform:
-    """Raises `MachineError` for evidence that this NCCL does not have: nobody who asks for it wants the simulation."""
+    """Raises `MachineError` for evidence that this NCCL does not have: who asks for it does not want the simulation."""
     found = gpus.inventory()
     shared = -(-ranks // len(found))
     kinds = on_nccl(evidence, version)

@@ -1,7 +1,8 @@
-"""How long the ranks of a draw have written nothing."""
+"""How long the ranks of a draw have written nothing, and how long that may last before they are presumed to hang."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from harness.clock import CLOCK, Clock
@@ -10,6 +11,8 @@ from harness.trace.events import Began
 
 LOOK = 0.2
 """Most seconds that one interval between two looks at a silence counts for."""
+TIMES_THE_LONGEST, REMEMBERED = 10, 100
+"""Ranks are presumed to hang when they have been silent so many times longer than in any of the last draws."""
 
 
 class Silence:
@@ -41,3 +44,18 @@ class Silence:
         if lengths != self._lengths:
             self._lengths, self._seconds = lengths, 0.0
         return self._seconds
+
+
+class Patience:
+    """Learns from draws that ended well how long ranks may be silent."""
+
+    def __init__(self) -> None:
+        self._silences: deque[float] = deque(maxlen=REMEMBERED)
+
+    def learn(self, longest: float) -> None:
+        """One more draw has ended well, with this longest silence."""
+        self._silences.append(longest)
+
+    def seconds(self, least: float) -> float:
+        """Ten times the longest silence in the last draws, and no less than `least`."""
+        return max(least, TIMES_THE_LONGEST * max(self._silences, default=0.0))

@@ -91,7 +91,7 @@ def _spied(dumps: Mapping[tuple[int, str], int], clock: Clock) -> dict[tuple[int
 
     def read(dump: tuple[tuple[int, str], int]) -> str:
         (_, option), pid = dump
-        return _printed([spy, "dump", "--pid", str(pid), option], end - clock.now())
+        return output_of([spy, "dump", "--pid", str(pid), option], end - clock.now())
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         printed = pool.map(read, dumps.items())
@@ -99,7 +99,7 @@ def _spied(dumps: Mapping[tuple[int, str], int], clock: Clock) -> dict[tuple[int
     return {key: text for key, text in texts.items() if text}
 
 
-def _printed(command: list[str], seconds: float) -> str:
+def output_of(command: list[str], seconds: float) -> str:
     """The output of a command that ends well within this time; else nothing."""
     if seconds <= 0:
         return ""

@@ -8,7 +8,6 @@ another's wreckage.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -31,11 +30,10 @@ from harness.trace.trace import Trace
 from harness.world.platform import Platform, choose
 from harness.world.rank_process import RankProcess
 from harness.world.ranks import Ranks, StartMethod
+from harness.world.silence import Patience
 from harness.world.watch import DrawWatch
 
 CALL_DEADLINE = 300.0
-TIMES_THE_LONGEST, REMEMBERED = 10, 100
-"""A hurried draw is presumed to hang when ranks have been silent so many times longer than in any of the last draws."""
 
 
 class World:
@@ -63,8 +61,7 @@ class World:
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
         self._clock = clock
-        self._silences: deque[float] = deque(maxlen=REMEMBERED)
-        """The longest silence of each of the last draws that ended well."""
+        self._patience = Patience()
         self._slots: dict[Group, int] = {}
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
@@ -95,7 +92,7 @@ class World:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the first rank says of itself: versions and features of its substrate."""
+        """Versions and features of the substrate, as the first rank reports them."""
         return self._ranks.description
 
     @property
@@ -106,14 +103,13 @@ class World:
 
     @property
     def patience(self) -> float:
-        """Seconds without a word of any rank, once all have begun, after which a hurried draw is presumed to hang: ten
-        times the longest silence in the last draws that ended well, and no less than the substrate's least. A pause
+        """Seconds of silence of all ranks, once all have begun, after which a hurried draw is presumed to hang. A pause
         that the program asks for is not counted."""
-        return max(self.platform.patience, TIMES_THE_LONGEST * max(self._silences, default=0.0))
+        return self._patience.seconds(self.platform.patience)
 
     @cached_property
     def simulation(self) -> World | None:
-        """A simulation beside ranks on GPUs, for trying what is dear there: started when first asked for, and closed
+        """A simulation beside ranks on GPUs, for tries that cost much there: started when first asked for, and closed
         with this world. None where this world is one, or the machine has no room for it."""
         if self.platform.gpus:
             with suppress(MachineError):
@@ -157,7 +153,7 @@ class World:
         traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
         draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed, self.nccl)
         if draw.is_clean and not pause:
-            self._silences.append(watch.longest_silence)
+            self._patience.learn(watch.longest_silence)
         return draw
 
     def call(self, function: str, *arguments: Any) -> list[Any]:
@@ -194,7 +190,7 @@ class World:
         return [values[index] for index in range(len(ranks))]
 
     def _place(self, node_of: tuple[int, ...]) -> None:
-        """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start anew."""
+        """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start again."""
         if not self.platform.node_bound or _same_nodes(self._ranks.nodes[: len(node_of)], node_of):
             return
         if self._ranks.processes:
@@ -221,7 +217,7 @@ class World:
 
     def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
         """The row of shared counters of each group. Its registrations and calls count from zero, whatever became of the
-        last ones; only while none of these ranks runs."""
+        last ones. Only while none of these ranks runs."""
         if len(self._slots) + len(groups) > SLOTS:
             self._slots.clear()
             self._shared.reset()

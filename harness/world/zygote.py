@@ -29,7 +29,7 @@ QUIET = {
 """One thread each: the zygote must be single-threaded when it forks, and ranks share the cores. glibc
 raises its mmap threshold with every large block freed and then keeps such blocks; a fixed one does not."""
 RUNNING_TEST = "PYTEST_CURRENT_TEST"
-"""Pytest sets it anew for every test; no rank reads it."""
+"""Pytest changes it with every test; no rank reads it."""
 END_DEADLINE = 5.0
 """Seconds for a zygote to kill its ranks and end."""
 

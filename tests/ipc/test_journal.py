@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import pytest
 
@@ -20,7 +18,6 @@ from harness.trace.events import (
     Ran,
     Registered,
 )
-from harness.world.silence import LOOK, Silence
 
 EVENTS: tuple[Event, ...] = (
     CommCreated(0, (3, 1), 2, True),
@@ -113,58 +110,3 @@ def test_an_event_that_just_fits_is_kept() -> None:
     journal = Journal(memoryview(bytearray(room)))
     journal.append(Began(0))
     assert journal.read() == (Began(0),)
-
-
-# silence
-
-
-def begun(size: int = 4096) -> Journal:
-    journal = Journal(memoryview(bytearray(size)))
-    journal.append(Began(0))
-    return journal
-
-
-def pause(silence: Silence, looks: int = 3) -> float:
-    """Look at it a few times; the silence after that."""
-    for _ in range(looks):
-        time.sleep(0.02)
-        silence.look()
-    return silence.look()
-
-
-def test_silence_lasts_from_the_last_event_of_any_journal() -> None:
-    journals = [begun(), begun()]
-    silence = Silence(journals)
-    silence.look()
-    assert pause(silence) >= 0.06
-    journals[1].append(Began(1))
-    assert silence.look() == 0
-
-
-def test_what_comes_before_every_rank_has_begun_is_no_silence() -> None:
-    journals = [begun(), Journal(memoryview(bytearray(4096)))]
-    silence = Silence(journals)
-    assert (pause(silence), silence.longest) == (0, 0)
-    journals[1].append(CommCreated(0, (0, 1), 0, True))
-    assert (pause(silence), silence.longest) == (0, 0)
-    journals[1].append(Began(0))
-    silence.look()
-    assert pause(silence) > 0
-
-
-def test_the_longest_silence_is_remembered_when_it_is_broken() -> None:
-    journal = begun()
-    silence = Silence([journal])
-    silence.look()
-    longest = pause(silence)
-    journal.append(Began(1))
-    silence.look()
-    assert silence.longest == longest > 0
-
-
-def test_a_pause_of_who_looks_counts_for_one_look() -> None:
-    silence = Silence([begun()])
-    silence.look()
-    silence.look()
-    time.sleep(LOOK + 0.1)
-    assert silence.look() < LOOK + 0.1

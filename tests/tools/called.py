@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from harness.ipc.memory import REGISTER, SharedMemory
 from harness.scenario.layout import Group
 from harness.substrate.base import Substrate
 
@@ -18,13 +19,13 @@ def rank_and_group(substrate: Substrate, slots: dict[Group, int], word: str) -> 
 def dies(substrate: Substrate, slots: dict[Group, int]) -> None:
     if substrate.rank == 1:
         os._exit(3)
-    time.sleep(30)
+    time.sleep(3600)
 
 
 def raises(substrate: Substrate, slots: dict[Group, int]) -> None:
     if substrate.rank == 1:
         raise ValueError("not today")
-    time.sleep(30)
+    time.sleep(3600)
 
 
 def maps(substrate: Substrate, slots: dict[Group, int], path: Path) -> None:
@@ -41,3 +42,12 @@ def what_is_open(substrate: Substrate, slots: dict[Group, int]) -> int:
     """Segments and windows that a rank holds."""
     windows = sum(len(communicator.windows) for communicator in substrate.communicators.values())
     return windows + sum(len(pool.segments) for pool in substrate.pools.values())
+
+
+def registers_alone(substrate: Substrate, slots: dict[Group, int]) -> None:
+    """Leave the count that a registration leaves which raised on all ranks but one."""
+    if substrate.rank == 0:
+        ((group, slot),) = slots.items()
+        fds = map(int, os.listdir("/proc/self/fd"))
+        memory = next(fd for fd in fds if os.path.realpath(f"/proc/self/fd/{fd}").startswith("/memfd:symm-harness"))
+        SharedMemory(memory, len(group)).counters[slot, 0, REGISTER] += 1

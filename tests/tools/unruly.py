@@ -13,8 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from harness.system.context import ProcessGroup
 from tests.tools.planted import Sound
+
+DAWDLING = 0.5
+"""Seconds for which `Dawdles` is silent at each allocation."""
 
 
 class Unruly(Sound):
@@ -32,6 +37,11 @@ class Unruly(Sound):
 class Killed(Unruly):
     def misbehave(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Terminated(Unruly):
+    def misbehave(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Aborts(Unruly):
@@ -71,7 +81,16 @@ class Stops(Unruly):
 
 class Dawdles(Unruly):
     def misbehave(self) -> None:
-        time.sleep(1.5)
+        time.sleep(DAWDLING)
+
+
+class Interrupts(Unruly):
+    """Presses Ctrl-C in the process that started the world, and does not come back."""
+
+    def misbehave(self) -> None:
+        zygote = psutil.Process(os.getppid())
+        os.kill(zygote.ppid(), signal.SIGINT)
+        time.sleep(3600)
 
 
 class Raises(Unruly):

@@ -146,10 +146,10 @@ def test_a_world_keeps_no_memory_of_another_open(simulation: World, second: Worl
     assert (len(one), len(other), one & other) == (1, 1, set())
 
 
-def test_a_zygote_that_cannot_import_says_why() -> None:
-    zygote = Zygote({}, ("no_such_module",))
+def test_a_zygote_that_cannot_start_shows_the_last_line_that_it_printed() -> None:
+    zygote = Zygote({"PYTHONHOME": "/nowhere"})
     with zygote.connect(0) as line:
         assert line.recv(1) == b""
-    error = zygote.error()
+    errors = {str(zygote.error()), str(zygote.error())}
     zygote.close()
-    assert str(error) == "rank processes cannot start: ModuleNotFoundError: No module named 'no_such_module'"
+    assert errors == {"rank processes cannot start: <no Python frame>"}

@@ -1,0 +1,109 @@
+"""Rank processes outlive neither parent nor zygote, whichever thread starts them and wherever Ctrl-C comes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from harness.errors import MachineError
+from harness.oracle.judge import judge
+from harness.world.world import World
+from tests.tools.draws import scenario
+from tests.tools.processes import left, marked, new_mark
+
+USES = {
+    "in a draw": "world = World(2, 'sim', deadline=60)\nready()\nworld.run(spinning)",
+    "made on another thread": """
+def use():
+    global world
+    world = World(2, 'sim', deadline=60)
+    ready()
+    world.run(spinning)
+threading.Thread(target=use).start()
+""",
+}
+PREAMBLE = """
+import threading, time
+from harness import World
+from tests.tools.draws import scenario
+def ready():
+    threading.Timer(0.3, print, ["ready"], {"flush": True}).start()
+spinning = scenario(pool="Spins")
+"""
+
+
+@pytest.mark.parametrize("use", USES)
+def test_ranks_die_with_their_parent(use: str, request: pytest.FixtureRequest) -> None:
+    mark = new_mark()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + USES[use]],
+        env={**os.environ, **mark},
+        cwd=request.config.rootpath,
+        stdout=subprocess.PIPE,
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        alive = marked(mark)
+        parent.kill()
+        parent.wait()
+        assert (len(alive), left(mark, seconds=20)) == (4, [])  # parent, zygote and two ranks
+
+
+def test_a_zygote_that_starts_dies_with_its_parent(request: pytest.FixtureRequest) -> None:
+    mark = new_mark()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + "World(2, 'sim')"], env={**os.environ, **mark}, cwd=request.config.rootpath
+    )
+    while len(marked(mark)) < 2:
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    assert left(mark, seconds=20) == []
+
+
+def test_the_end_of_the_zygote_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out the kernel may end any process. The first draw may still report the ranks alone."""
+    monkeypatch.setenv(*next(iter(new_mark().items())))  # so that no other world is on it
+    with World(2, "sim") as world:
+        psutil.Process(world.pids[0]).parent().kill()
+        twice = [scenario(), scenario()]
+        with pytest.raises(MachineError):
+            [world.run(drawn) for drawn in twice]
+
+
+def test_a_world_made_on_a_thread_works_after_the_thread_has_ended() -> None:
+    worlds: list[World] = []
+    thread = threading.Thread(target=lambda: worlds.append(World(2, "sim")))
+    thread.start()
+    thread.join()
+    with worlds[0] as world:
+        assert judge(world.run(scenario())) == []
+
+
+def test_a_world_works_on_another_thread(simulation: World) -> None:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(judge(simulation.run(scenario()))))
+    thread.start()
+    thread.join()
+    assert found == [[]]
+
+
+def test_ctrl_c_while_ranks_are_forked_leaves_a_world_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with World(2, "sim") as world:
+        world.run(scenario(pool="Killed"))  # the next draw forks new ranks
+        with monkeypatch.context() as patched:
+            patched.setattr("harness.ipc.packets.send", press)
+            with pytest.raises(KeyboardInterrupt):
+                world.run(scenario())
+        assert judge(world.run(scenario())) == []

@@ -1,0 +1,266 @@
+"""The watch over one draw: when a wait ends, and every rank's fate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from typing import Any
+
+import pytest
+
+from harness.errors import MachineError, PluginError
+from harness.ipc.memory import REGISTER, SharedMemory
+from harness.ipc.messages import Broken, Done, Failed, Raised, Refused, Reply
+from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.system import System
+from harness.trace.draw import Fate
+from harness.trace.events import Began, Finished
+from harness.world import stacks
+from harness.world.watch import LOOKS, POLL, DrawWatch
+from tests.tools.clock import FakeClock
+
+SYSTEM = System("my:Pool", "my:Kernels")
+GROUP = (0, 1)
+KILLED = 9
+
+
+class PlayedRank:
+    """A rank that answers with one reply, closes its connection, or does nothing; without a process."""
+
+    pid = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.connection, self._inside = Pipe()
+        self.has_ended = False
+
+    def answer(self, reply: Reply) -> None:
+        self._inside.send(reply)
+
+    def die(self) -> None:
+        self._inside.close()
+        self.has_ended = True
+
+    def close(self) -> None:
+        """As a rank does whose connection breaks while its process lives."""
+        self._inside.close()
+
+    def receive(self) -> Reply:
+        reply: Reply = self.connection.recv()
+        return reply
+
+    def is_dead(self, *, has_closed: bool) -> bool:
+        return self.has_ended
+
+    def printed(self) -> str:
+        return f"printed by {self.number}"
+
+    def ask_for_stack(self) -> int:
+        return 0
+
+    def written_since(self, start: int) -> str:
+        return f'Current thread:\n  File "pool.py", line {self.number} in use\n  File "main.py", line 9 in _serve\n'
+
+
+class Scene:
+    """Two ranks under a watch, by a clock that moves when the watch waits."""
+
+    def __init__(self, shared: SharedMemory) -> None:
+        self.shared, self.fake = shared, FakeClock()
+        self.ranks = [PlayedRank(0), PlayedRank(1)]
+        self.is_killed = False
+        self.at_each_wait: list[Any] = []
+
+    def watch(self, deadline: float = 20.0, patience: float = 1e9) -> DrawWatch:
+        ranks: list[Any] = self.ranks
+        clock = self.fake.clock
+        return DrawWatch(ranks, self.shared, {0: GROUP}, deadline, patience, clock=clock, wait=self.wait)
+
+    def wait(self, connections: Iterable[Any], seconds: float) -> Sequence[Any]:
+        for act in self.at_each_wait:
+            act()
+        ready = wait([*connections], 0)
+        if not ready:
+            self.fake.advance(seconds)
+        return ready
+
+    def kill(self) -> list[int]:
+        self.is_killed = True
+        return [KILLED, KILLED]
+
+    def fates(self, **limits: float) -> tuple[Fate, ...]:
+        return self.watch(**limits).wait(SYSTEM, self.kill)
+
+    def begin(self) -> None:
+        """Both ranks write their first step."""
+        for rank in (0, 1):
+            self.shared.journal(rank).append(Began(0))
+
+    def finish(self, rank: int) -> None:
+        self.shared.journal(rank).append(Finished())
+        self.ranks[rank].answer(Done())
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(stacks, "py_spy", lambda: None)
+    shared = SharedMemory.create(2)
+    yield Scene(shared)
+    shared.close()
+
+
+def states(fates: Iterable[Fate]) -> list[str]:
+    return [fate.state for fate in fates]
+
+
+# the end of a wait
+
+
+def test_ranks_that_are_done_have_finished_and_are_not_killed(scene: Scene) -> None:
+    for rank in (0, 1):
+        scene.finish(rank)
+    assert (states(scene.fates()), scene.is_killed) == (["finished"] * 2, False)
+
+
+def test_ranks_that_do_not_answer_hang_at_the_deadline_and_not_before(scene: Scene) -> None:
+    fates = scene.fates(deadline=7)
+    assert states(fates) == ["hung", "hung"]
+    assert 7 < scene.fake.seconds - sum(scene.fake.slept) < 7 + 3 * POLL
+
+
+def test_ranks_that_wait_for_each_other_hang_after_a_few_looks(scene: Scene) -> None:
+    for rank in (0, 1):
+        Rendezvous(scene.shared, 0, GROUP, rank).note(REGISTER, 1)
+    assert states(scene.fates()) == ["hung", "hung"]
+    assert scene.fake.seconds - sum(scene.fake.slept) == pytest.approx(LOOKS * POLL)
+
+
+def test_ranks_that_look_stuck_once_and_go_on_do_not_hang(scene: Scene) -> None:
+    meetings = [Rendezvous(scene.shared, 0, GROUP, rank) for rank in (0, 1)]
+    waits = 0
+
+    def act() -> None:
+        nonlocal waits
+        waits += 1
+        for meeting in meetings:
+            meeting.note(REGISTER, waits % LOOKS)  # now and then neither waits
+        if waits == 5 * LOOKS:
+            scene.finish(0)
+            scene.finish(1)
+
+    scene.at_each_wait = [act]
+    assert states(scene.fates()) == ["finished", "finished"]
+
+
+def test_silent_ranks_are_presumed_to_hang_after_the_patience(scene: Scene) -> None:
+    scene.begin()
+    watch = scene.watch(patience=2)
+    assert (states(watch.wait(SYSTEM, scene.kill)), watch.is_presumed) == (["hung", "hung"], True)
+    assert 2 < scene.fake.seconds < 3
+
+
+def test_ranks_that_go_on_are_not_presumed_to_hang(scene: Scene) -> None:
+    scene.begin()
+    waits = 0
+
+    def act() -> None:
+        nonlocal waits
+        waits += 1
+        scene.shared.journal(0).append(Began(waits))
+        if waits == 200:
+            scene.finish(0)
+            scene.finish(1)
+
+    scene.at_each_wait = [act]
+    watch = scene.watch(patience=2)
+    assert (states(watch.wait(SYSTEM, scene.kill)), watch.is_presumed) == (["finished", "finished"], False)
+    assert scene.fake.seconds > 2
+
+
+def test_a_hang_at_the_deadline_is_not_a_presumed_one(scene: Scene) -> None:
+    scene.begin()
+    watch = scene.watch(deadline=1, patience=1)
+    watch.wait(SYSTEM, scene.kill)
+    assert not watch.is_presumed
+
+
+# fates
+
+
+def test_a_dead_rank_has_crashed_and_the_other_was_stopped(scene: Scene) -> None:
+    scene.ranks[1].die()
+    assert states(scene.fates()) == ["stopped", "crashed"]
+
+
+def test_a_crash_shows_the_death_and_then_the_output(scene: Scene) -> None:
+    scene.ranks[1].die()
+    assert scene.fates()[1].how == "was killed by signal 9 (SIGKILL)\nprinted by 1"
+
+
+def test_a_broken_rank_has_crashed_with_its_own_error(scene: Scene) -> None:
+    scene.ranks[0].answer(Broken("failed with ncclSystemError"))
+    fates = scene.fates()
+    assert (states(fates), fates[0].how.splitlines()[0]) == (["crashed", "stopped"], "failed with ncclSystemError")
+
+
+def test_next_to_a_death_a_broken_rank_is_a_consequence(scene: Scene) -> None:
+    scene.ranks[0].answer(Broken("failed with ncclRemoteError"))
+    scene.ranks[1].die()
+    assert states(scene.fates()) == ["stopped", "crashed"]
+
+
+def test_of_ranks_that_break_each_shows_its_own_error(scene: Scene) -> None:
+    for rank in scene.ranks:
+        rank.answer(Broken(f"failed with {rank.number}"))
+    assert [fate.how.splitlines()[0] for fate in scene.fates()] == ["failed with 0", "failed with 1"]
+
+
+def test_a_rank_that_had_finished_before_it_died_has_finished(scene: Scene) -> None:
+    scene.shared.journal(0).append(Finished())
+    for rank in scene.ranks:
+        rank.die()
+    assert states(scene.fates()) == ["finished", "crashed"]
+
+
+def test_a_rank_that_closed_its_connection_and_lives_has_crashed(scene: Scene) -> None:
+    scene.finish(1)
+    scene.ranks[0].close()
+    assert states(scene.fates()) == ["crashed", "finished"]
+
+
+def test_ranks_that_hang_show_their_stacks(scene: Scene) -> None:
+    assert [fate.stack for fate in scene.fates(deadline=1)] == ["use (pool.py:0)", "use (pool.py:1)"]
+
+
+def test_ranks_are_killed_before_a_hang_is_reported(scene: Scene) -> None:
+    scene.fates(deadline=1)
+    assert scene.is_killed
+
+
+# errors of the request
+
+
+def test_what_the_pool_raised_is_an_error_of_the_pool(scene: Scene) -> None:
+    text = 'Traceback:\n  File "/x/pools.py", line 7, in use\nValueError: no'
+    scene.ranks[1].answer(Raised("pool", "ValueError: no", text))
+    with pytest.raises(PluginError, match=r"^pool 'my:Pool' raised on rank 1: ValueError: no \(in use, pools.py:7\)$"):
+        scene.fates()
+
+
+def test_what_a_kernel_raised_is_an_error_of_the_collectives(scene: Scene) -> None:
+    scene.ranks[0].answer(Raised("collectives", "ValueError: no", ""))
+    with pytest.raises(PluginError, match=r"^collectives 'my:Kernels' raised on rank 0: ValueError: no$"):
+        scene.fates()
+
+
+def test_a_refusal_is_an_error_of_the_plug_in(scene: Scene) -> None:
+    scene.ranks[0].answer(Refused("no such pool"))
+    with pytest.raises(PluginError, match=r"^no such pool$"):
+        scene.fates()
+
+
+def test_any_other_failure_is_the_machines(scene: Scene) -> None:
+    scene.ranks[1].answer(Failed("KeyError: 3", ""))
+    with pytest.raises(MachineError, match=r"^rank 1 failed: KeyError: 3$"):
+        scene.fates()
