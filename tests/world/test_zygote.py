@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,9 +148,9 @@ def test_a_world_keeps_no_memory_of_another_open(simulation: World, second: Worl
 
 
 def test_a_zygote_that_cannot_start_shows_the_last_line_that_it_printed() -> None:
-    zygote = Zygote({"PYTHONHOME": "/nowhere"})
+    zygote = Zygote({"PYTHONHOME": "/nowhere"})  # where Python finds no library of its own
     with zygote.connect(0) as line:
         assert line.recv(1) == b""
-    errors = {str(zygote.error()), str(zygote.error())}
+    error = str(zygote.error())
     zygote.close()
-    assert errors == {"rank processes cannot start: <no Python frame>"}
+    assert re.fullmatch("rank processes cannot start: .*<no Python frame>", error)
