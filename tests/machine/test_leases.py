@@ -1,10 +1,9 @@
-"""Leases: what each worker gets of a machine's GPUs, who gets it, and what is said to those who get nothing."""
+"""Leases: what each worker gets of a machine's GPUs, who gets it, and what those who get nothing are shown."""
 
 from __future__ import annotations
 
 import subprocess
-import threading
-import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.clock import Clock
 from harness.errors import MachineError
 from harness.machine import seats as seats_module
 from harness.machine.leases import Lease, Patience, Share, lease, most_workers, share, take_turn
 from harness.machine.seats import RANKS_PER_GPU, Seats, seat
+from tests.tools.clock import FakeClock
 from tests.tools.lessee import first_line, lessee, started
 
 A, B, C = "GPU-a", "GPU-b", "GPU-c"
@@ -146,7 +147,7 @@ def test_a_gpu_that_is_not_listed_is_not_touched(folder: Path) -> None:
     assert {path.name[:5] for path in folder.iterdir()} == {A, "gate."}
 
 
-def test_a_lease_says_its_gpus_and_seats() -> None:
+def test_a_lease_shows_its_gpus_and_seats() -> None:
     assert str(now(Share(2), A, B)) == "GPU-a (16 of 16 seats), GPU-b (16 of 16 seats)"
 
 
@@ -197,21 +198,35 @@ def test_seats_that_are_given_back_are_leased_again() -> None:
 # waiting
 
 
+def waiting(seconds: float, sleep: Callable[[float], object], show: Callable[[str], object] = str) -> Patience:
+    """Patience by a clock that moves only while somebody waits; `sleep` is what happens meanwhile."""
+    time = FakeClock()
+
+    def pass_by(pause: float) -> None:
+        time.clock.sleep(pause)
+        sleep(pause)
+
+    return Patience(seconds, show, Clock(time.clock.now, pass_by))  # type: ignore[arg-type]
+
+
 def test_a_lease_is_had_when_its_holder_is_killed() -> None:
     with lessee(A) as holder:
         first_line(holder)
-        timer = threading.Timer(0.3, holder.kill)
-        timer.start()
-        assert lease(Share(1), [A], 0, Patience(30, lambda words: None)).gpus == (A,)
+
+        def kill(_: float) -> None:
+            holder.kill()
+            holder.wait()
+
+        assert lease(Share(1), [A], 0, waiting(30, kill)).gpus == (A,)
 
 
-def test_who_waits_says_so_once_and_for_whom() -> None:
-    said: list[str] = []
+def test_who_waits_shows_once_for_whom() -> None:
+    lines: list[str] = []
     with lessee(A) as holder:
         first_line(holder)
         with pytest.raises(MachineError):
-            lease(Share(1), [A], 0, Patience(0.4, said.append))
-    assert [words.partition(" (")[0] for words in said] == [
+            lease(Share(1), [A], 0, waiting(0.4, lambda _: None, lines.append))
+    assert [line.partition(" (")[0] for line in lines] == [
         f"waiting up to 0.4 s for 1 whole GPU among GPU-a, held by pid {holder.pid}"
     ]
 
@@ -226,18 +241,17 @@ def test_when_time_is_up_the_gpus_and_their_holder_are_named() -> None:
 
 
 def test_time_is_up_when_it_was_said_to_be() -> None:
-    held = now(Share(1), A)
-    began = time.monotonic()
+    held, pauses = now(Share(1), A), list[float]()
     with pytest.raises(MachineError):
-        lease(Share(1), [A], 0, Patience(0.35, lambda words: None))
-    assert (held.gpus, 0.35 <= time.monotonic() - began < 3) == ((A,), True)
+        lease(Share(1), [A], 0, waiting(0.35, pauses.append))
+    assert (held.gpus, sum(pauses)) == ((A,), pytest.approx(0.35))
 
 
 def test_who_waits_holds_nothing() -> None:
-    held = now(Share(1), B)
-    with lessee(A, B, share=Share(2), seconds=30) as waiting:
-        assert first_line(waiting).startswith("waiting")
-        assert (held.gpus, now(Share(1), A).gpus) == ((B,), (A,))
+    held, free = now(Share(1), B), list[list[str]]()
+    with pytest.raises(MachineError):
+        lease(Share(2), [A, B], 0, waiting(0.2, lambda _: free.append(taken(A, B))))
+    assert (held.gpus, free) == ((B,), [[B], [B]])
 
 
 def test_contenders_for_the_same_gpus_all_get_them_and_never_meet(tmp_path: Path) -> None:
@@ -251,8 +265,8 @@ def test_contenders_for_the_same_gpus_all_get_them_and_never_meet(tmp_path: Path
 
 
 def communicated(process: subprocess.Popen[str]) -> tuple[str, int]:
-    said, _ = process.communicate(timeout=60)
-    return said, process.returncode
+    out, _ = process.communicate(timeout=60)
+    return out, process.returncode
 
 
 # the turn of a run
