@@ -53,7 +53,7 @@ def has_come() -> bool:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Under it, a signal is remembered and raises nothing: for telling what was found, which takes a moment. Runners
+    """Under it, a signal is remembered and raises nothing: for showing what was found, which takes a moment. Runners
     that cancel a job send several."""
     global _is_held  # noqa: PLW0603
     _is_held = True
@@ -83,6 +83,6 @@ def _press(number: int, _frame: FrameType | None) -> None:
 
 
 def _report(dropped: sys.UnraisableHookArgs) -> None:
-    """What Python could raise nowhere; of Ctrl-C, which `check` raises later, nothing is said."""
+    """What Python could raise nowhere. Ctrl-C is left out, since `check` raises it later."""
     if dropped.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(dropped)

@@ -1,1 +1,1 @@
-"""The hunt: draw, run, judge, make smaller, keep as a seed file, replay."""
+"""The hunt: draw, run, judge, shrink, keep as a seed file, replay."""

@@ -48,7 +48,7 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def story(self) -> str:
-        """How it was found and made smaller, as a person reads it."""
+        """How it was found and shrunk, as a person reads it."""
         ends = {
             "smallest": "",
             "race": "; it fails in some runs only, so a smaller case may have been missed",

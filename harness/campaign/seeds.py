@@ -111,9 +111,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 class SeedFile:
-    """The file of a failure that is being made smaller, in `folder`. It is named after what failed and after its
+    """The file of a failure that is being shrunk, in `folder`. It is named after what failed and after its
     scenario; once a smaller one is saved, the file before goes, unless others may count on it: it was there already,
-    or has been written by somebody else since."""
+    or another process has written it since."""
 
     def __init__(self, folder: Path, what: str) -> None:
         self._folder, self._what = folder, what
@@ -132,7 +132,7 @@ class SeedFile:
         return str(path)
 
     def _former(self) -> Path | None:
-        """The file that was made here before, if nobody else has written it since."""
+        """The file that was made here before, if no other process has written it since."""
         if self._own is None:
             return None
         path, writing = self._own
@@ -140,7 +140,7 @@ class SeedFile:
 
 
 def _writing(path: Path) -> Writing:
-    """What tells one writing of a file from the next, which replaces it."""
+    """What differs between one writing of a file and the next, which replaces it."""
     with suppress(FileNotFoundError):
         found = path.stat()
         return found.st_ino, found.st_mtime_ns

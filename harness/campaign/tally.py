@@ -1,6 +1,6 @@
 """What a campaign did and found, counted.
 
-Invariant: only draws count; what is run to make a finding smaller is a number of its own.
+Invariant: only draws count; runs that shrink a finding have a number of their own.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from harness.trace.events import Ran, Registered
 
 
 class Tally(msgspec.Struct):
-    """What a campaign did. `draws` counts those drawn, `shrinking` those run to make a failure smaller."""
+    """What a campaign did. `draws` counts those drawn, `shrinking` the runs that shrank a failure."""
 
     draws: int = 0
     shrinking: int = 0
     vacuous: int = 0
     collectives: int = 0
     unseen: int = 0
-    """Collectives of which nothing said which path they took."""
+    """Collectives of which nothing showed the path."""
     windows: int = 0
     held: int = 0
     """Most bytes of segments that one rank held at one time, in any draw that was counted."""

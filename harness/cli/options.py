@@ -38,9 +38,7 @@ EvidenceOption = Annotated[
 ]
 ShrinkOption = Annotated[
     float,
-    typer.Option(
-        min=0, metavar="SECONDS", help="About how long each finding is made smaller; a run under way is finished."
-    ),
+    typer.Option(min=0, metavar="SECONDS", help="About how long each finding is shrunk; a run under way is finished."),
 ]
 DeadlineOption = Annotated[
     float | None,

@@ -1,7 +1,7 @@
 """Kinds of evidence for what NCCL did with a call: which there are, from which version on, and what each shows.
 
-Invariant: a kind that is asked for and cannot be had is refused with the reason; what nobody asked for is
-chosen by version, the sharpest first. Nothing here needs NCCL to be installed.
+Invariant: a kind that is asked for and cannot be had is refused with the reason; otherwise the sharpest of this
+version is chosen. Nothing here needs NCCL to be installed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Kind(msgspec.Struct, frozen=True):
     name: str
     since: Version
     shows: str
-    of_path: bool = False
-    """Whether it says which path a call took; a world has one such kind."""
-    simulated: bool = False
+    is_of_path: bool = False
+    """Whether it shows which path a call took; a world has one such kind."""
+    is_simulated: bool = False
     """Whether the simulation has it too."""
     environment: dict[str, str] = {}
 
@@ -35,13 +35,13 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 KINDS = (
-    Kind("forced", (2, 31), "path and ownership: NCCL runs a forced symmetric kernel, or refuses it", of_path=True),
-    Kind("profiler", (2, 27), "path: the names of the kernels that ran, from CUPTI", of_path=True),
+    Kind("forced", (2, 31), "path and ownership: NCCL runs a forced symmetric kernel, or refuses it", is_of_path=True),
+    Kind("profiler", (2, 27), "path: the names of the kernels that ran, from CUPTI", is_of_path=True),
     Kind(
         "log",
         (2, 27),
         "path: what NCCL's log says of each call, on rank 0 of a communicator",
-        of_path=True,
+        is_of_path=True,
         environment={"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,TUNING,REG"},
     ),
     Kind(
@@ -50,9 +50,11 @@ KINDS = (
         "ownership: NCCL compares registrations and offsets between ranks on every call",
         environment={"NCCL_CHECK_MODE": "DEBUG_GLOBAL"},
     ),
-    Kind("stamps", (2, 29, 2), "mapping: stamps of all ranks, read through peer pointers without NCCL", simulated=True),
-    Kind("digests", (2, 27), "data: a digest of every output, for comparing worlds", simulated=True),
-    Kind("differential", (2, 31), "bits: the same call again, forced to the legacy path", simulated=True),
+    Kind(
+        "stamps", (2, 29, 2), "mapping: stamps of all ranks, read through peer pointers without NCCL", is_simulated=True
+    ),
+    Kind("digests", (2, 27), "data: a digest of every output, for comparing worlds", is_simulated=True),
+    Kind("differential", (2, 31), "bits: the same call again, forced to the legacy path", is_simulated=True),
 )
 NAMES = tuple(kind.name for kind in KINDS)
 
@@ -63,11 +65,11 @@ def dotted(version: Version) -> str:
 
 
 def check_names(asked: Sequence[str]) -> None:
-    """Raise `UsageError` for a kind that does not exist, and for two that say which path a call took."""
+    """Raise `UsageError` for a kind that does not exist, and for two that show which path a call took."""
     for name in asked:
         if name not in NAMES:
             raise UsageError(f"evidence {name!r} is not one of {', '.join(NAMES)}")
-    paths = [kind.name for kind in KINDS if kind.of_path and kind.name in asked]
+    paths = [kind.name for kind in KINDS if kind.is_of_path and kind.name in asked]
     if len(paths) > 1:
         raise UsageError(f"evidence {' and '.join(map(repr, paths))} both say which path a call took; name one")
 
@@ -81,8 +83,8 @@ def on_nccl(asked: Sequence[str], version: Version) -> tuple[Kind, ...]:
     for kind in chosen:
         if kind.missing(version):
             raise MachineError(kind.missing(version))
-    if not any(kind.of_path for kind in chosen):
-        chosen.insert(0, next(kind for kind in KINDS if kind.of_path and not kind.missing(version)))
+    if not any(kind.is_of_path for kind in chosen):
+        chosen.insert(0, next(kind for kind in KINDS if kind.is_of_path and not kind.missing(version)))
     return tuple(chosen)
 
 
@@ -90,6 +92,6 @@ def on_sim(asked: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds for the simulation, which knows its paths. Raises `MachineError` for one that only NCCL has."""
     chosen = tuple(kind for kind in KINDS if kind.name in asked)
     for kind in chosen:
-        if not kind.simulated:
+        if not kind.is_simulated:
             raise MachineError(f"evidence {kind.name!r} comes from NCCL; the simulation has none of it")
     return chosen

@@ -1,4 +1,4 @@
-"""The GPUs and the NCCL of this machine, looked at without touching a device.
+"""The GPUs of this machine, looked at without touching a device.
 
 Invariant: nothing here creates a CUDA context or changes a setting.
 """

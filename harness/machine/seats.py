@@ -77,18 +77,19 @@ class Seats:
         return None
 
     def holders(self, gpus: Iterable[str]) -> list[int]:
-        """Processes that hold seats of these GPUs or the turn on them, as far as the kernel tells this one."""
+        """Processes that hold seats of these GPUs or the turn on them, as far as the kernel shows them to this one."""
         names = [name for gpu in gpus for name in (turn(gpu), *(seat(gpu, number) for number in range(RANKS_PER_GPU)))]
         files = {_kernel_name(self.folder / name) for name in names}
         try:
             locks = [line.split() for line in LOCKS.read_text().splitlines()]
         except OSError:
             return []
-        pids = {int(words[4]) for words in locks if words[1] == "FLOCK" and words[5] in files}
+        # /proc/locks: number, kind, mode, access, pid, major:minor:inode; pid 0 or -1: of another pid namespace
+        pids = {int(fields[4]) for fields in locks if fields[1] == "FLOCK" and fields[5] in files}
         return sorted(pid for pid in pids if pid > 0 and pid != os.getpid())
 
     def _take(self, name: str, taken: ExitStack, seconds: float = 0) -> bool:
-        """Lock one file and leave it to `taken`, or say that it is held."""
+        """Whether one file could be locked; then `taken` gives it back."""
         path = self.folder / name
         # Without flock filelock would fall back to files that outlive a killed process.
         lock = FileLock(path, mode=0o666, thread_local=False, fallback_to_soft=False)
@@ -119,10 +120,10 @@ def _open_to_all() -> Iterator[None]:
 def _kernel_name(path: Path) -> str:
     """A file as `/proc/locks` names it, or nothing."""
     try:
-        facts = path.stat()
+        found = path.stat()
     except OSError:
         return ""
-    return f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
 
 
 def _owner(path: Path) -> str:
@@ -133,7 +134,7 @@ def _owner(path: Path) -> str:
 
 
 def described(pid: int) -> str:
-    """A process in words: whose it is and what it runs."""
+    """A process as a person reads it: whose it is and what it runs."""
     try:
         process = psutil.Process(pid)
         command = " ".join(" ".join(process.cmdline()).split())  # `python -c` may hold line ends

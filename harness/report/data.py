@@ -36,7 +36,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "windows": tally.windows,
         "vacuous": tally.vacuous,
         "paths_unknown": tally.unseen,
-        "oracles": oracles_on(world, path_seen=tally.unseen < max(1, tally.collectives)),
+        "oracles": oracles_on(world, is_path_seen=tally.unseen < max(1, tally.collectives)),
         "environment": environment,
         "findings": [
             {
@@ -131,9 +131,9 @@ def write(data: dict[str, Any], target: str | None) -> None:
 ORACLES = ("ownership", "registration", "capture", "lifetime", "path", "data", "fate")
 
 
-def oracles_on(world: World, path_seen: bool = True) -> list[str]:
+def oracles_on(world: World, is_path_seen: bool = True) -> list[str]:
     """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any, and
     where that never showed a path."""
     evidence = world.facts.get("path_evidence")
-    path_oracle = [f"path ({evidence})"] if evidence and path_seen else []
+    path_oracle = [f"path ({evidence})"] if evidence and is_path_seen else []
     return [*(name for name in ORACLES if name != "path"), *path_oracle]

@@ -48,7 +48,7 @@ class Cell(msgspec.Struct, frozen=True):
     draws: int
     vacuous: int
     """Draws that tested nothing."""
-    complete: bool
+    is_complete: bool
     """Whether it ended before its time was up; otherwise findings may be larger than they need to be."""
     found: tuple[Found, ...]
     held: int
@@ -62,7 +62,7 @@ class Cell(msgspec.Struct, frozen=True):
             return (
                 f"clean in {counted(tested, 'draw')}" if tested else f"nothing tested in {counted(self.draws, 'draw')}"
             )
-        cut = "" if self.complete else " (time was up)"
+        cut = "" if self.is_complete else " (time was up)"
         return "\n".join(
             f"{found.finding.rule} after {counted(found.draws_to_find, 'draw')}: "
             f"{counted(found.scenario.world, 'rank')}, {counted(len(found.scenario.steps), 'step')}{cut}\n"
@@ -80,7 +80,7 @@ class Cell(msgspec.Struct, frozen=True):
             "topology": self.topology,
             "draws": self.draws,
             "vacuous": self.vacuous,
-            "complete": self.complete,
+            "complete": self.is_complete,
             "rules": [found.finding.rule for found in self.found],
             "draws_to_find": first.draws_to_find if first else None,
             "seed_file": first.seed_file if first else None,
@@ -155,5 +155,5 @@ def run(
         campaign = Campaign(world, strategy, seeds_dir, seed=seed, environment=environment, limits=LIMITS)
         tally = campaign.run(draws, minutes)
         found = tuple(sorted(tally.found.values(), key=lambda found: found.draws_to_find))
-        complete = not campaign.is_cut_short
-        yield Cell(topology.name, sites, pool, tokens, tally.draws, tally.vacuous, complete, found, tally.held)
+        is_complete = not campaign.is_cut_short
+        yield Cell(topology.name, sites, pool, tokens, tally.draws, tally.vacuous, is_complete, found, tally.held)

@@ -74,7 +74,7 @@ def test_two_kinds_of_the_path_are_refused() -> None:
         check_names(["log", "forced"])
 
 
-@pytest.mark.parametrize("name", [kind.name for kind in KINDS if not kind.simulated])
+@pytest.mark.parametrize("name", [kind.name for kind in KINDS if not kind.is_simulated])
 def test_the_simulation_refuses_what_only_nccl_has(name: str) -> None:
     with pytest.raises(MachineError, match=f"'{name}' comes from NCCL"):
         on_sim([name])
@@ -125,13 +125,13 @@ def test_the_other_path_shows_what_reaching_a_wrong_place_does_to_the_data(skewe
     assert facts(skewed, Differs) > 0
 
 
-def test_both_are_told_in_words(skewed: Draw) -> None:
+def test_both_are_explained(skewed: Draw) -> None:
     texts = [str(finding) for finding in data.judge(Case(skewed))]
     assert any("rank 0 reached other memory than 'a' of rank 1 through its peer pointer" in text for text in texts)
     assert any("the symmetric and the legacy path left different bits in" in text for text in texts)
 
 
-def test_data_that_is_wrong_in_itself_is_told_first(skewed: Draw) -> None:
+def test_data_that_is_wrong_in_itself_comes_first(skewed: Draw) -> None:
     first = next(finding for finding in judge(skewed) if finding.rule == "wrong-data")
     assert "is wrong in 32 of 64 elements" in str(first)
 

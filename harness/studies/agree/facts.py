@@ -1,6 +1,6 @@
 """What both substrates define alike, as plain data: one function a fact, and how two draws differ in one.
 
-Invariant: a fact follows from a draw alone and holds no address, no time and no words of evidence, so
+Invariant: a fact follows from a draw alone and holds no address, no time and no text of evidence, so
 that equal behaviour gives equal data. Where a side cannot know a value it says None, and nothing is
 compared there.
 """
@@ -60,8 +60,8 @@ def _owners(use: Use, sight: Sight) -> str:
     end = sight.operand.address + sight.operand.size
     whole = {window.comm.group for window in windows if window.end >= end}
     groups = sorted({window.comm.group for window in windows})
-    said = [f"{list(group)} {'whole' if group in whole else 'in part'}" for group in groups]
-    return " and ".join(said) or "nobody"
+    owners = [f"{list(group)} {'whole' if group in whole else 'in part'}" for group in groups]
+    return " and ".join(owners) or "no group"
 
 
 def place(case: Case) -> Facts:
@@ -69,8 +69,8 @@ def place(case: Case) -> Facts:
     facts: Facts = {}
     for use in _uses(case):
         found = case.peer_addressed(use).place
-        said = "no window" if found is None else f"window {found[0]} + {found[1]} bytes"
-        facts[Where(use.step, use.rank, case.operand_role(use))] = said
+        shown = "no window" if found is None else f"window {found[0]} + {found[1]} bytes"
+        facts[Where(use.step, use.rank, case.operand_role(use))] = shown
     return facts
 
 
@@ -88,7 +88,7 @@ def registrations(case: Case) -> Facts:
 
 
 def path(case: Case) -> Facts:
-    """Which way each collective went; None where nobody can say."""
+    """Which way each collective went; None where nothing shows it."""
     return {
         Where(use.step, use.rank, "path"): None if use.ran is None or use.ran.path == "unknown" else use.ran.path
         for use in _uses(case)
@@ -96,8 +96,8 @@ def path(case: Case) -> Facts:
 
 
 def data(case: Case) -> Facts:
-    """What each output held; None in a world without digests. Bytes of a wrong one may be anybody's, so that it is
-    wrong is all that is said of it."""
+    """What each output held; None in a world without digests. The bytes of a wrong one may differ from run to run, so
+    it is only `wrong`."""
     facts: Facts = {
         Where(use.step, use.rank, "output"): None if use.ran.digest is None else f"crc32 {use.ran.digest:08x}"
         for use in _uses(case)
@@ -156,11 +156,11 @@ def differences(fact: str, first: Case, second: Case) -> tuple[Difference, ...] 
     Draws of which one ended early are compared in their broken rules alone.
     """
     if first.draw.is_clean and second.draw.is_clean:
-        ours, theirs = FACTS[fact](first), FACTS[fact](second)
+        here, there = FACTS[fact](first), FACTS[fact](second)
     elif fact == "findings":
-        ours, theirs = broken_rules(first), broken_rules(second)
+        here, there = broken_rules(first), broken_rules(second)
     else:
         return None
-    pairs = {where: (ours.get(where, NOTHING), theirs.get(where, NOTHING)) for where in ours | theirs}
+    pairs = {where: (here.get(where, NOTHING), there.get(where, NOTHING)) for where in here | there}
     known = [Difference(where, a, b) for where, (a, b) in sorted(pairs.items()) if a is not None and b is not None]
     return None if pairs and not known else tuple(each for each in known if each.first != each.second)

@@ -1,7 +1,7 @@
 """Why two substrates may rightly differ: a table of named reasons, each of which has to show in the draws.
 
 Invariant: a reason explains the facts that it can reach and no others. A new reason needs a cause
-outside the harness (a version, an allocator), and words for it here and in `docs/decisions/studies.md`.
+outside the harness (a version, an allocator), and a text for it here and in `docs/decisions/studies.md`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _segments(disparity: Disparity) -> bool:
     if disparity.pool != "snapshot-once" or disparity.fact not in PLACED:
         return False
     traces = zip(disparity.first.traces, disparity.second.traces, strict=True)
-    return any(_used_again(ours) != _used_again(theirs) for ours, theirs in traces)
+    return any(_used_again(here) != _used_again(there) for here, there in traces)
 
 
 def _used_again(trace: Trace) -> list[int | None]:

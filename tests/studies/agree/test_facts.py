@@ -56,9 +56,9 @@ def test_ownership_says_where_a_window_ends_too_early(ranks: World) -> None:
     assert at(said, 1, 0, "output") == "[0, 1] in part"
 
 
-def test_memory_without_a_window_is_owned_by_nobody(ranks: World) -> None:
+def test_memory_without_a_window_has_no_owner(ranks: World) -> None:
     said = facts.ownership(Case(run(ranks, *GATHER, pool="tests.tools.planted:NeverRegisters")))
-    assert set(said.values()) == {"nobody"}
+    assert set(said.values()) == {"no group"}
 
 
 def test_a_place_is_a_window_and_an_offset(ranks: World) -> None:

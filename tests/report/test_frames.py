@@ -1,0 +1,45 @@
+"""Where a hung rank is, in a line, and the last lines of a dead one."""
+
+from __future__ import annotations
+
+from harness.oracle.findings import PRINTED, Record, StackRecord
+from harness.report.frames import places
+
+POOL = "use (/home/user/mine/pools.py:7)"
+SLEEP = "_sleep (/work/harness/ipc/rendezvous.py:30)"
+MEET = "meet (/work/harness/ipc/rendezvous.py:99)"
+DEEP = tuple(f"step{number} (/work/harness/rank/executor.py:{number})" for number in range(4))
+
+
+def lines(*stacks: StackRecord) -> list[str]:
+    return [*places(Record("hang", "rank 1 is late", 2, (0, 1), stacks))]
+
+
+def stack(rank: int, *frames: str, witness: str = "SIGUSR1") -> StackRecord:
+    return StackRecord(rank, witness, frames)
+
+
+def test_ranks_at_the_same_place_share_a_line() -> None:
+    assert lines(stack(0, MEET), stack(1, MEET)) == ["ranks 0, 1: in meet (rendezvous.py:99)"]
+
+
+def test_how_a_rank_sleeps_is_left_out() -> None:
+    assert lines(stack(0, SLEEP, MEET)) == ["rank 0: in meet (rendezvous.py:99)"]
+
+
+def test_the_frame_of_the_system_under_test_is_shown_however_deep_it_lies() -> None:
+    assert lines(stack(0, *DEEP, POOL))[0].endswith(" < use (pools.py:7)")
+
+
+def test_a_call_of_nccl_comes_before_the_python_that_made_it() -> None:
+    native = "syscall (libc.so.6:1)", "ncclCommWindowRegister (/src/dev_runtime.cc:1862)"
+    (line,) = lines(stack(0, *native, MEET, witness="py-spy with native frames"))
+    assert line == "rank 0: in ncclCommWindowRegister (dev_runtime.cc:1862) < meet (rendezvous.py:99)"
+
+
+def test_the_last_lines_of_a_dead_rank_are_shown_as_it_printed_them() -> None:
+    assert lines(stack(1, "out of", "sorts", witness=PRINTED)) == [
+        "rank 1 printed, at the last:",
+        "  out of",
+        "  sorts",
+    ]

@@ -1,0 +1,156 @@
+"""What a person sees: sums with their nouns, findings with their program, and every row of a table."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from harness.campaign.keeper import Found
+from harness.campaign.tally import Tally
+from harness.oracle.findings import Record
+from harness.report import terminal
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate
+from harness.scenario.topology import Topology
+from harness.studies.agree.comparison import Agreement, Disagreement
+from harness.studies.agree.facts import Difference, Where
+from harness.studies.faults.catalogue import select
+from harness.studies.faults.proof import Hunt, Outcome
+from harness.studies.matrix import Cell
+
+SCENARIO = Scenario(Topology("two", "sglang", {"tp": 2}), (Allocate("a", "tp", 8),))
+LEAK = Found(Record("leak", "b[/b] is kept", 0, (0,)), SCENARIO, "kept/leak.json", 1, (4, 9), shrunk="smallest")
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=StringIO(), width=200)
+
+
+def text(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def rows(console: Console) -> list[list[str]]:
+    lines = [line for line in text(console).splitlines() if line.startswith("│")]
+    return [[field.strip() for field in line.strip("│").split("│")] for line in lines]
+
+
+def test_a_summary_of_one_of_each_is_singular(console: Console) -> None:
+    tally = Tally(draws=1, collectives=1, windows=1, seconds=0.5, layouts={1}, groups={1}, found={"leak": LEAK})
+    terminal.summary(console, tally)
+    assert text(console).startswith(
+        "1 draw in 0.5 s (2.0/s): 1 layout, 1 group, 1 collective, 1 window; 0 vacuous (0 %); 1 rule broken."
+    )
+
+
+def test_a_summary_of_several_is_plural(console: Console) -> None:
+    terminal.summary(console, Tally(draws=4, collectives=3, seconds=2.0, unseen=2, vacuous=1))
+    assert " ".join(text(console).split()) == (
+        "4 draws in 2.0 s (2.0/s): 0 layouts, 0 groups, 3 collectives, 0 windows; 1 vacuous (25 %); "
+        "path unknown in 2 collectives; no finding."
+    )
+
+
+def test_draws_that_tested_nothing_are_not_called_clean(console: Console) -> None:
+    terminal.summary(console, Tally(draws=2, vacuous=2))
+    assert text(console).rstrip().endswith("nothing was tested.")
+
+
+@pytest.mark.parametrize(("settled", "shown"), [(1, "It ended 1 draw after"), (48, "It ended 48 draws after")])
+def test_a_summary_says_that_a_finding_ended_the_campaign(console: Console, settled: int, shown: str) -> None:
+    terminal.summary(console, Tally(draws=50, settled=settled))
+    assert shown in text(console)
+
+
+def test_a_finding_shows_its_explanation_program_and_replay(console: Console) -> None:
+    terminal.summary(console, Tally(draws=1, found={"leak": LEAK}))
+    shown = text(console)
+    assert ["b[/b] is kept" in shown, "→  0 allocate buffer=a" in shown] == [True, True]
+    assert "  found after 1 draw on 4 ranks in 9 steps, shrunk to 2 ranks and 1 step\n" in shown
+    assert "  replay: symm replay kept/leak.json\n" in shown
+
+
+def cell(pool: str, *found: Found) -> Cell:
+    return Cell("two", "explicit", pool, "padded", 8, 1, True, found, 0)
+
+
+def test_the_matrix_has_a_row_for_every_cell(console: Console) -> None:
+    terminal.matrix(console, [cell("deferred"), cell("shared-at-exit", LEAK)])
+    assert rows(console) == [
+        ["explicit", "padded", "deferred", "clean in 7 draws"],
+        ["explicit", "padded", "shared-at-exit", "leak after 1 draw: 2 ranks, 1 step"],
+        ["", "", "", "leak.json"],
+    ]
+
+
+def test_the_table_of_faults_has_a_row_for_every_outcome(console: Console) -> None:
+    first, second = select(["F17", "F02"])
+    hunts = Hunt("leak", ("leak",), 3, 0.5, 2, 1, "kept/leak.json"), Hunt("", (), 9, 1.0, 0, 0, "")
+    terminal.faults(console, [Outcome(first, hunts), Outcome(second, hunts[1:])], Tally(draws=1))
+    assert rows(console) == [
+        ["F17", "leak", "1 of 2", "leak", "3", "0.5", "2, 1"],
+        ["F02", "cross-group-reuse", "0 of 1", "", "", "", ""],
+    ]
+    assert "Without a fault: 1 draw, no finding." in text(console)
+
+
+def test_expected_findings_are_counted(console: Console) -> None:
+    terminal.faults(console, [], Tally(draws=3, expected={"registration-skew": 1}))
+    assert "  expected in 1 draw, of unequal sizes without agreement: registration-skew" in text(console)
+
+
+def disagreement(count: int) -> Disagreement:
+    differences = tuple(Difference(Where(0, rank, "path"), "symmetric", "legacy") for rank in range(count))
+    return Disagreement("path", differences, SCENARIO, "kept/path.json", 1)
+
+
+def test_a_disagreement_shows_both_sides_and_how_to_replay_each(console: Console) -> None:
+    terminal.agreement(console, Agreement(draws=1, found={"path": disagreement(1)}), ("sim", "nccl"))
+    shown = text(console)
+    assert "1 disagreement." in shown
+    assert [f"symm replay kept/path.json --substrate {name}\n" in shown for name in ("sim", "nccl")] == [True, True]
+    assert "step 0, rank 0, path" in shown
+    assert "found after 1 draw, shrunk to 2 ranks and 1 step" in shown
+
+
+def test_what_is_left_out_of_a_long_disagreement_is_counted(console: Console) -> None:
+    terminal.agreement(console, Agreement(found={"path": disagreement(terminal.LONGEST + 2)}), ("sim", "nccl"))
+    assert "and 2 more" in text(console)
+
+
+def test_reasons_that_held_in_no_draw_are_left_out(console: Console) -> None:
+    terminal.agreement(console, Agreement(accounted={"one": 1, "none": 0}), ("sim", "nccl"))
+    assert ("accounted for in 1 draw: one" in text(console), "none" in text(console)) == (True, False)
+
+
+def test_without_a_terminal_each_finding_becomes_a_line_once(console: Console) -> None:
+    with terminal.progress(console, 10) as update:
+        for tally in (Tally(draws=1), Tally(draws=2, found={"leak": LEAK}), Tally(draws=3, found={"leak": LEAK})):
+            update(tally)
+    assert text(console) == "leak after 2 draws\n"
+
+
+def test_without_a_terminal_each_thing_done_becomes_a_line_as_it_is(console: Console) -> None:
+    with terminal.counting(console, "cells", 2) as advance:
+        advance("a[/b]: clean")
+        advance("c: leak")
+    assert text(console) == "a[/b]: clean\nc: leak\n"
+
+
+def test_a_topology_shows_its_groups_and_note(console: Console) -> None:
+    note = "see [/x]"
+    terminal.topology(console, Topology("p[/b]", "explicit", note=note, families_given={"tp": ((1, 0),)}))
+    assert ["p[/b]: 2 ranks (explicit)" in text(console), rows(console), note in text(console)] == [
+        True,
+        [["tp", "2", "[1, 0]"]],
+        True,
+    ]
+
+
+def test_the_list_of_topologies_has_a_row_for_each(console: Console) -> None:
+    terminal.topologies(console, [Topology("one", "sglang", {"tp": 2}), Topology("two", "sglang", {"tp": 4})])
+    assert rows(console) == [["one", "2", "1", "sglang tp=2"], ["two", "4", "1", "sglang tp=4"]]
