@@ -10,7 +10,7 @@ from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
 from harness.scenario.bases import Via, is_uneven
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, ReduceScatter, Step
+from harness.scenario.steps import Collective, ReduceScatter, Step
 from harness.scenario.system import Sites
 from harness.scenario.topology import Topology
 from harness.world.world import World
@@ -40,7 +40,7 @@ def with_system(
 
 def _through(step: Step, via: Via, topology: Topology) -> Step:
     """A step that goes that way, if it is a collective that can."""
-    if not isinstance(step, AllGather | ReduceScatter):
+    if not isinstance(step, Collective):
         return step
     uneven = any(is_uneven(step, group) for group in topology.families[step.family])
     library = uneven or (isinstance(step, ReduceScatter) and step.op == "max")

@@ -136,8 +136,10 @@ def load(path: Path | str) -> Topology:
     """Read one topology file. Raises `UsageError` naming the file and what is wrong in it."""
     try:
         text = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise TopologyError(f"topology file {path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise TopologyError(f"topology file {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a path with a null byte
+        raise TopologyError(f"topology file {path}: {error}") from error
     try:
         data = json.loads(text, object_pairs_hook=_no_repeats)
         if not isinstance(data, dict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Literal, get_args
 
@@ -89,38 +89,62 @@ def flows(
     check_flow(flow)
     if topologies is None:
         check_world(flow, tokens, world)
-        topology = draw(_layouts(world, flow, tokens))
+        topologies = _layouts(world, flow, tokens)
     else:
-        topology = draw(topologies.filter(lambda topology: applies(flow, topology, tokens)))
+        topologies = topologies.filter(lambda topology: applies(flow, topology, tokens))
+    topology = draw(topologies)
     step_via: StepVia = draw(st.sampled_from(("library",) * 5 + ("kernel",))) if via == "mixed" else via
     layer = Layer(topology, draw(st.sampled_from(DTYPES)), step_via)
     batches = _batches(draw, layer, tokens)
-    widest = max(max(batch.tokens) + layer.width for batch in batches) * layer.attn_dp
-    layer.hidden = draw(st.sampled_from([hidden for hidden in HIDDEN if hidden * widest <= MOVED] or [1]))
-    widest *= layer.hidden
-    stretches = [stretch for stretch in STRETCH if stretch * widest <= ASKED]
-    layer.stretch = draw(st.sampled_from(stretches + 2 * stretches[-2:]))  # mostly large: there pools differ
-    names = [name for name in FLOWS if draw(st.booleans())] if flow == "all" else [flow]
-    if not any(applies(name, topology) for name in names):
-        names = [name for name in FLOWS if applies(name, topology)][-1:]
+    _draw_sizes(draw, layer, batches)
+    names = _names(draw, flow, topology)
     layers = 3 if steady else draw(st.integers(1, 3))
     steps = compile_flows(names, layer, batches, layers, steady)
     return Scenario(topology, steps, system or System(), draw(st.integers(0, 255)))
 
 
+def _draw_sizes(draw: st.DrawFn, layer: Layer, batches: Sequence[Batch]) -> None:
+    """Elements of a token, and how far buffers are stretched, within what is moved and asked for at most."""
+    widest = max(max(batch.tokens) + layer.width for batch in batches) * layer.attn_dp
+    layer.hidden = draw(st.sampled_from([hidden for hidden in HIDDEN if hidden * widest <= MOVED] or [1]))
+    stretches = [stretch for stretch in STRETCH if stretch * widest * layer.hidden <= ASKED]
+    layer.stretch = draw(st.sampled_from(stretches + 2 * stretches[-2:]))  # mostly large: there pools differ
+
+
+def _names(draw: st.DrawFn, flow: str, topology: Topology) -> list[str]:
+    """The lines of a layer, at least one of which communicates."""
+    names = [name for name in FLOWS if draw(st.booleans())] if flow == "all" else [flow]
+    if any(applies(name, topology) for name in names):
+        return names
+    return [name for name in FLOWS if applies(name, topology)][-1:]
+
+
 def _batches(draw: st.DrawFn, layer: Layer, tokens: Tokens) -> list[Batch]:
-    """Batches that follow one another. With `uneven`, those before the last differ between ranks, and the last meets
-    the pools that they left."""
+    """Batches that follow one another."""
     counts = st.lists(st.sampled_from(COUNTS), min_size=layer.attn_dp, max_size=layer.attn_dp)
     drawn = draw(st.lists(counts, min_size=1 + (tokens == "uneven"), max_size=3))
-    if tokens == "engine":
-        batches = [engine_batch(each, extending=draw(st.booleans())) for each in drawn]
-        if not any(batch.symmetric for batch in batches):
-            batches[-1] = Batch(tuple(drawn[-1]), padded=True)  # or no site would be asked for anything
-        return batches
-    if tokens == "padded":
-        return [Batch(tuple(each), padded=True) for each in drawn]
-    for each in drawn[:-1]:
-        if len({-(-count // layer.width) for count in each}) == 1:
-            each[-1] += layer.width
-    return [*(Batch(tuple(each), padded=False) for each in drawn[:-1]), Batch(tuple(drawn[-1]), padded=True)]
+    match tokens:
+        case "engine":
+            return _engine_batches(draw, drawn)
+        case "padded":
+            return [Batch(tuple(each), padded=True) for each in drawn]
+        case "uneven":
+            return _uneven_batches(drawn, layer.width)
+
+
+def _engine_batches(draw: st.DrawFn, drawn: Sequence[Sequence[int]]) -> list[Batch]:
+    """Batches as an engine runs them, at least one with symmetric memory."""
+    batches = [engine_batch(each, extending=draw(st.booleans())) for each in drawn]
+    if not any(batch.symmetric for batch in batches):
+        batches[-1] = Batch(tuple(drawn[-1]), padded=True)  # or no site would be asked for anything
+    return batches
+
+
+def _uneven_batches(drawn: Sequence[list[int]], width: int) -> list[Batch]:
+    """Batches that differ between ranks, and an even one last, which meets the pools that they left."""
+    *uneven, last = drawn
+    for each in uneven:
+        # tokens that round up to the same shard would be even all the same
+        if len({-(-count // width) for count in each}) == 1:
+            each[-1] += width
+    return [*(Batch(tuple(each), padded=False) for each in uneven), Batch(tuple(last), padded=True)]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count, pairwise, product
+from itertools import count
 
 import pytest
 
-from harness.campaign.layouts import widths_of
 from harness.campaign.search import smallest_failing
-from harness.errors import UsageError
-from harness.scenario.layout import DEGREES
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Release, Step, Straggle
@@ -78,22 +75,6 @@ def test_what_is_left_is_plain(what: str) -> None:
     assert (left.steps, left.seed) == ((plain,), 0)
 
 
-def test_layouts_are_enumerated_in_full_and_in_order() -> None:
-    def layout(convention: str, widths: dict[str, int]) -> Topology | None:
-        try:
-            return Topology("any", convention, {name: width for name, width in widths.items() if width > 1})
-        except UsageError:
-            return None
-
-    for convention, names in DEGREES.items():
-        for world in (2, 4, 6):
-            everything = product([width for width in range(1, world + 1) if world % width == 0], repeat=len(names))
-            laid = [(values, layout(convention, dict(zip(names, values, strict=True)))) for values in everything]
-            expected = [values for values, topology in laid if topology is not None and topology.world == world]
-            ours = [widths for widths in widths_of(convention, world) if layout(convention, widths) is not None]
-            assert [tuple(widths[name] for name in names) for widths in ours] == expected
-
-
 MATTERS = {
     "nothing": (lambda scenario: True, (2, 1)),
     "nodes": (spans_nodes, (2, 2)),
@@ -116,28 +97,6 @@ def test_nodes_and_ranks_are_kept_where_they_matter(what: str) -> None:
 def fails_alone(whole: Scenario, tried: Callable[[Scenario], None]) -> Callable[[Scenario], int | None]:
     """Nothing smaller than the whole fails."""
     return lambda scenario: 0 if scenario == whole else tried(scenario)  # type: ignore[func-returns-value]
-
-
-def test_nodes_change_rarely_between_candidates() -> None:
-    """Ranks on nccl are started again wherever they do."""
-    placed: list[tuple[int, ...]] = []
-    wide = Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}, Placement(2, 4))
-    steps = Allocate("a", "tp", 8), Allocate("b", "attn_tp", tuple(range(1, 9)))
-    smallest_failing(
-        Scenario(wide, steps),
-        fails_alone(Scenario(wide, steps), lambda tried: placed.append(tried.topology.node_of)),
-        1,
-    )
-    assert len(placed) > 100
-    assert sum(one != other for one, other in pairwise(placed)) < 8
-
-
-def test_layouts_that_are_the_same_to_the_program_are_tried_once() -> None:
-    tried: list[Scenario] = []
-    wide = Scenario(Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}), (Allocate("a", "attn_tp", 8),))
-    smallest_failing(wide, fails_alone(wide, tried.append), 0)
-    smaller = [(scenario.world, scenario.topology.families["attn_tp"]) for scenario in tried if scenario.world < 8]
-    assert len(smaller) == len(set(smaller)) > 5
 
 
 def layers(count: int) -> Scenario:
@@ -193,14 +152,6 @@ def test_one_family_alone_is_tried_before_halves() -> None:
     alone = next(index for index, scenario in enumerate(tried) if scenario.families == ("attn_tp",))
     assert alone < next(index for index, scenario in enumerate(tried) if len(scenario.steps) == len(mixed) // 2)
     assert {step.buffer for step in left.steps if isinstance(step, Allocate)} == {"a", "b", "c", "d"}
-
-
-def test_steps_of_one_kind_are_left_out_before_halves() -> None:
-    tried: list[Scenario] = []
-    whole = layers(4)
-    smallest_failing(whole, fails_alone(whole, tried.append), len(whole.steps))
-    kept = tuple(step for step in whole.steps if not isinstance(step, Release))
-    assert [len(scenario.steps) for scenario in tried].index(6) > [scenario.steps for scenario in tried].index(kept)
 
 
 def test_each_failure_says_after_which_step_nothing_matters() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Recreate, ReduceScatter, Step, Trim
+from harness.scenario.steps import Collective, Recreate, Step, Trim
 from harness.scenario.system import System
 from harness.strategies.flows import flows
 from harness.strategies.placements import on_nodes
@@ -90,7 +90,7 @@ def _claiming(world: int) -> Strategy:
 
 
 def _claimed(step: Step) -> Step:
-    return msgspec.structs.replace(step, claim=True) if isinstance(step, AllGather | ReduceScatter) else step
+    return msgspec.structs.replace(step, claim=True) if isinstance(step, Collective) else step
 
 
 FAULTS = (

@@ -1,0 +1,208 @@
+"""Candidates: valid, no larger, and in an order that leaves out most first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+
+from harness.campaign.candidates import fewer_ranks, fewer_steps, plainer, until
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Ballast,
+    Capture,
+    Deny,
+    EndCapture,
+    Prepare,
+    ReduceScatter,
+    Release,
+    Replay,
+    Step,
+    Straggle,
+    Trim,
+)
+from harness.scenario.system import System
+from harness.scenario.topology import Placement, Topology
+from harness.strategies.batches import sample
+from harness.strategies.programs import HAZARDS, scenarios
+
+PAIR = Topology("pair", "sglang", {"tp": 2})
+QUAD = Topology("quad", "sglang", {"tp": 4, "attn_dp": 2})
+EIGHT = Topology("eight", "sglang", {"tp": 8, "attn_dp": 2})
+A, GATHER = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
+
+
+def programs(candidates: Iterator[Scenario]) -> list[tuple[Step, ...]]:
+    return [scenario.steps for scenario in candidates]
+
+
+def plain(step: Step, *before: Step, topology: Topology = PAIR) -> list[Step]:
+    """What the last step of a program is made, where it is the one that changes."""
+    candidates = plainer(Scenario(topology, (*before, step)))
+    return [scenario.steps[-1] for scenario in candidates if scenario.steps[:-1] == before]
+
+
+@pytest.mark.parametrize("candidates", [fewer_steps, fewer_ranks, plainer], ids=lambda each: each.__name__)
+def test_no_candidate_is_larger_than_what_it_stands_for(candidates: Callable[[Scenario], Iterator[Scenario]]) -> None:
+    drawn = sample(scenarios(4, hazards=HAZARDS, graphs=True, max_steps=24), 24)
+    sizes = [((scenario.world, len(scenario.steps)), found) for scenario in drawn for found in candidates(scenario)]
+    assert len(sizes) > 100
+    assert all(found.world <= world and len(found.steps) <= steps for (world, steps), found in sizes)
+
+
+@pytest.mark.parametrize("candidates", [fewer_steps, fewer_ranks, plainer], ids=lambda each: each.__name__)
+def test_a_candidate_differs_and_keeps_the_system(candidates: Callable[[Scenario], Iterator[Scenario]]) -> None:
+    system = System("per-group", sites="implicit")
+    for scenario in sample(scenarios(4, system=system), 24):
+        for found in candidates(scenario):
+            assert (found != scenario, found.system) == (True, system)
+
+
+# until
+
+
+def test_nothing_stays_after_the_step_that_fails() -> None:
+    assert programs(until(Scenario(PAIR, (A, GATHER, Trim())), 1)) == [(A, GATHER)]
+
+
+def test_a_program_that_fails_at_its_last_step_stays() -> None:
+    assert programs(until(Scenario(PAIR, (A, GATHER)), 1)) == []
+
+
+# fewer steps
+
+
+def test_steps_of_one_family_come_first() -> None:
+    other = Allocate("b", "attn_tp", 8)
+    assert programs(fewer_steps(Scenario(QUAD, (A, other, Trim()))))[:2] == [(A, Trim()), (other, Trim())]
+
+
+def test_steps_of_one_kind_come_before_halves() -> None:
+    steps = A, GATHER, Release("a"), Trim(), Allocate("b", "tp", 8), Trim()
+    found = programs(fewer_steps(Scenario(PAIR, steps)))
+    assert found.index(tuple(step for step in steps if step != Trim())) < found.index(steps[:3])
+
+
+def test_the_end_of_a_program_goes_before_its_start() -> None:
+    steps = tuple(Allocate(name, "tp", 8) for name in "abcd")
+    found = programs(fewer_steps(Scenario(PAIR, steps)))
+    assert found == [steps[:2], steps[2:], steps[:3], (*steps[:2], steps[3]), (steps[0], *steps[2:]), steps[1:]]
+
+
+def test_what_cannot_be_without_a_step_goes_with_it() -> None:
+    steps = A, GATHER, Prepare("g"), Capture("g"), EndCapture("g"), Replay("g"), Trim()
+    assert (Trim(),) in programs(fewer_steps(Scenario(PAIR, (A, GATHER, Trim()))))
+    assert (A, GATHER, Trim()) in programs(fewer_steps(Scenario(PAIR, steps)))
+
+
+# fewer ranks
+
+
+def test_ranks_come_onto_fewer_nodes_first() -> None:
+    spread = Topology("spread", "sglang", {"tp": 4}, Placement(4, 1))
+    nodes = [len(set(found.topology.node_of)) for found in fewer_ranks(Scenario(spread, (A,))) if found.world == 4]
+    assert nodes == [1, 2]
+
+
+def test_the_fewest_ranks_come_first() -> None:
+    worlds = [found.world for found in fewer_ranks(Scenario(EIGHT, (A,)))]
+    assert worlds == sorted(worlds)
+    assert {*worlds} == {2, 3, 4, 5, 6, 7}
+
+
+def test_nodes_change_rarely_from_one_candidate_to_the_next() -> None:
+    wide = Topology("wide", "sglang", {"tp": 8, "attn_dp": 2}, Placement(2, 4))
+    steps = A, Allocate("b", "attn_tp", tuple(range(1, 9)))
+    placed = [found.topology.node_of for found in fewer_ranks(Scenario(wide, steps))]
+    assert len(placed) > 100
+    assert sum(one != other for one, other in pairwise(placed)) < 8
+
+
+def test_layouts_that_are_the_same_to_the_program_come_once() -> None:
+    found = [
+        (scenario.world, scenario.topology.families["attn_tp"])
+        for scenario in fewer_ranks(Scenario(EIGHT, (Allocate("a", "attn_tp", 8),)))
+    ]
+    assert len(found) == len(set(found)) > 5
+
+
+def test_each_choice_of_ranks_keeps_their_sizes() -> None:
+    sizes = Scenario(Topology("three", "sglang", {"tp": 3}), (Allocate("a", "tp", (5, 6, 7)),))
+    kept = [found.steps[0] for found in fewer_ranks(sizes)]
+    assert kept[:3] == [Allocate("a", "tp", elements) for elements in ((5, 6), (6, 7), (5, 7))]
+
+
+def test_offsets_and_counts_are_those_of_the_ranks_kept() -> None:
+    three = Topology("three", "sglang", {"tp": 3})
+    parts = AllGather("tp", View("a"), (1, 1, 2), View("b", (3, 3, 4)))
+    steps = Allocate("a", "tp", 8), Allocate("b", "tp", 8), parts
+    last = [found.steps[-1] for found in fewer_ranks(Scenario(three, steps))]
+    assert last[:2] == [
+        AllGather("tp", View("a"), 1, View("b", 3)),
+        AllGather("tp", View("a"), (1, 2), View("b", (3, 4))),
+    ]
+
+
+def test_a_rank_that_acts_alone_wraps_around() -> None:
+    three = Topology("three", "sglang", {"tp": 3})
+    assert programs(fewer_ranks(Scenario(three, (Deny(2),)))) == [(Deny(0),)]
+
+
+# plainer
+
+
+@pytest.mark.parametrize(
+    ("step", "made"),
+    [
+        (Deny(1), [Deny(0)]),
+        (Straggle(0, 64), [Straggle(0, 32)]),
+        (Ballast("b", "tp", 1, 8), [Ballast("b", "tp", 0, 8), Ballast("b", "tp", 1, 4)]),
+        (Allocate("a", "tp", 8), [Allocate("a", "tp", 1), Allocate("a", "tp", 4)]),
+        (Allocate("a", "tp", (8, 3)), [Allocate("a", "tp", n) for n in (1, (4, 3), (8, 1))]),
+        (Allocate("a", "tp", 1, stream=2), [Allocate("a", "tp", 1), Allocate("a", "tp", 1)]),
+    ],
+    ids=["deny", "straggle", "ballast", "allocate", "sizes that differ", "stream"],
+)
+def test_one_thing_of_a_step_is_made_plain(step: Step, made: list[Step]) -> None:
+    assert plain(step) == made
+
+
+def test_everything_of_a_call_is_made_plain_in_turn() -> None:
+    part = Allocate("p", "tp", 8, role="plain")
+    call = ReduceScatter("tp", View("a", 2), 2, View("p", 1), "avg", "kernel", claim=True)
+    changed = [
+        {"output": View("p")},
+        {"count": 1},
+        {"via": "library"},
+        {"output": None},
+        {"source": View("a")},
+        {"op": "sum"},
+        {"claim": False},
+        {"count": 1},
+    ]
+    fields = {"family": "tp", "source": View("a", 2), "count": 2, "output": View("p", 1), "op": "avg", "via": "kernel"}
+    expected = [ReduceScatter(**{**fields, "claim": True, **change}) for change in changed]  # type: ignore[arg-type]
+    assert plain(call, A, part) == expected
+
+
+def test_a_buffer_becomes_no_smaller_than_its_calls_reach() -> None:
+    steps = Allocate("a", "tp", 64), AllGather("tp", View("a", 3), 2)
+    sizes = [found.steps[0] for found in plainer(Scenario(PAIR, steps)) if found.steps[1] == steps[1]]
+    assert sizes == [Allocate("a", "tp", 7), Allocate("a", "tp", 32)]
+
+
+def test_the_seed_of_values_goes_first() -> None:
+    assert next(plainer(Scenario(PAIR, (A,), seed=7))).seed == 0
+
+
+def test_all_steps_are_tried_in_float32_together() -> None:
+    halves = (
+        Allocate("a", "tp", 8, "float16"),
+        Allocate("b", "tp", 8, "float16"),
+        AllGather("tp", View("a"), 1, View("b")),
+    )
+    assert programs(plainer(Scenario(PAIR, halves)))[0] == (A, Allocate("b", "tp", 8), halves[2])

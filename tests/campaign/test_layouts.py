@@ -1,0 +1,57 @@
+"""Layouts of fewer ranks: every one that there is, in one order, and which ranks stand for all."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from harness.campaign.layouts import layouts_like, on_nodes, stand_ins, widths_of
+from harness.errors import UsageError
+from harness.scenario.layout import DEGREES
+from harness.scenario.topology import Placement, Topology
+
+
+def test_layouts_are_enumerated_in_full_and_in_order() -> None:
+    def layout(convention: str, widths: dict[str, int]) -> Topology | None:
+        try:
+            return Topology("any", convention, {name: width for name, width in widths.items() if width > 1})
+        except UsageError:
+            return None
+
+    for convention, names in DEGREES.items():
+        for world in (2, 4, 6):
+            everything = product([width for width in range(1, world + 1) if world % width == 0], repeat=len(names))
+            laid = [(values, layout(convention, dict(zip(names, values, strict=True)))) for values in everything]
+            expected = [values for values, topology in laid if topology is not None and topology.world == world]
+            ours = [widths for widths in widths_of(convention, world) if layout(convention, widths) is not None]
+            assert [tuple(widths[name] for name in names) for widths in ours] == expected
+
+
+def test_a_layout_like_another_keeps_its_convention_and_order() -> None:
+    like = Topology("cyclic", "megatron", {"tp": 2, "dp": 2, "order": "dp-tp-cp-ep-pp"})
+    found = [*layouts_like(like, 2, 1)]
+    assert {(topology.convention, topology.degrees["order"]) for topology in found} == {("megatron", "dp-tp-cp-ep-pp")}
+
+
+def test_every_layout_like_another_has_the_ranks_and_nodes_asked_for() -> None:
+    found = [*layouts_like(Topology("eight", "sglang", {"tp": 8}), 4, 2)]
+    assert {(topology.world, topology.node_of) for topology in found} == {(4, (0, 0, 1, 1))}
+
+
+def test_explicit_families_have_no_layout_of_fewer_ranks() -> None:
+    ring = Topology("ring", "explicit", families_given={"tp": ((0, 1, 2),)})
+    assert [*layouts_like(ring, 2, 1)] == []
+
+
+@pytest.mark.parametrize(("nodes", "placement"), [(1, None), (2, Placement(2, 3))])
+def test_ranks_are_placed_in_order_and_on_one_node_not_at_all(nodes: int, placement: Placement | None) -> None:
+    assert on_nodes(nodes, 5) == placement
+
+
+def test_the_first_the_last_and_ranks_between_may_stand_for_all() -> None:
+    assert stand_ins(8, 3) == [(0, 1, 2), (0, 2, 5), (5, 6, 7), (0, 1, 7)]
+
+
+def test_the_same_choice_of_ranks_comes_once() -> None:
+    assert stand_ins(3, 2) == [(0, 1), (1, 2), (0, 2)]
