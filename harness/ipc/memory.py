@@ -20,7 +20,7 @@ from harness.errors import MachineError
 from harness.ipc.journal import Journal
 
 SLOTS = 1024
-"""Communicators that can be told apart at one time."""
+"""Communicators that have a row of their own at one time."""
 FIELDS = 16
 JOURNAL_BYTES = 1 << 20
 STAGING_BYTES = 4 << 20
@@ -68,7 +68,7 @@ class SharedMemory:
         except OSError as error:
             raise _refused(size, error) from error
         try:
-            os.ftruncate(fd, size)
+            os.ftruncate(fd, size)  # pages come with their first use, so that most of it costs nothing
             return cls(fd, ranks)
         except BaseException as error:
             os.close(fd)
@@ -97,6 +97,7 @@ class SharedMemory:
 
     def punch(self, offset: int, size: int) -> None:
         """Give the pages under a freed piece back to the system; they read as zero afterwards."""
+        # MADV_DONTNEED would drop this process's view alone; of shared memory only a hole frees the pages (madvise(2))
         self._map.madvise(mmap.MADV_REMOVE, offset, size)
 
     def reset(self) -> None:

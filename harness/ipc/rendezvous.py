@@ -1,7 +1,7 @@
 """Meeting points of a group's ranks on the host, through counters in shared memory.
 
-Invariant: a rank that waits has first written down what it waits for, so the parent can tell a
-deadlock (nobody who waits can ever go on) from slowness.
+Invariant: a rank that waits has first written down what it waits for, so the parent can distinguish a
+deadlock (no rank that waits can ever go on) from slowness.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ YIELDS = 2
 class Rendezvous:
     """One rank's place in row `slot`, which the members of `group` share."""
 
-    def __init__(self, shared: SharedMemory, slot: int, group: Group, rank: int) -> None:
+    def __init__(
+        self, shared: SharedMemory, slot: int, group: Group, rank: int, patience: float = futex.PATIENCE
+    ) -> None:
         self._rows = shared.counters[slot, : len(group)]
         self._start = self._rows.ctypes.data
         self._me = group.index(rank)
         self._waiting = shared.waiting[rank]
-        self._slot = slot
+        self._slot, self._patience = slot, patience
 
     def meet(self, field: int) -> None:
         """Wait until every member has come to this point of `field`'s sequence. Collective, no timeout."""
@@ -49,7 +51,7 @@ class Rendezvous:
             os.sched_yield()
         for member in range(len(column)):
             while (seen := int(column[member])) < target:
-                futex.wait(self._address(field, member), seen)
+                futex.wait(self._address(field, member), seen, self._patience)
 
     def _address(self, field: int, member: int) -> int:
         """Where a member's word of a field is."""

@@ -1,4 +1,4 @@
-"""Sleeping on a word: a change that came before is not slept through, and whoever changes a word wakes its sleepers."""
+"""Sleeping on a word: a change that came before is not slept through, and a writer of a word wakes its sleepers."""
 
 from __future__ import annotations
 
@@ -20,23 +20,16 @@ LONG = 20.0
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks again by himself."""
-    monkeypatch.setattr(futex, "_patience", futex._Time(int(LONG), 0))
-
-
-@pytest.fixture
 def shared() -> Iterator[SharedMemory]:
     memory = SharedMemory.create(2)
     yield memory
     memory.close()
 
 
-@pytest.mark.usefixtures("patient")
 def test_a_word_that_has_changed_already_is_not_slept_on() -> None:
     word = np.array([7], dtype=np.int64)
     began = time.monotonic()
-    futex.wait(word.ctypes.data, 6)
+    futex.wait(word.ctypes.data, 6, LONG)
     assert time.monotonic() - began < LONG / 2
 
 
@@ -49,7 +42,7 @@ def test_only_the_lowest_32_bits_are_compared() -> None:
 
 def test_where_the_call_is_not_allowed_a_wait_is_a_yield(monkeypatch: pytest.MonkeyPatch) -> None:
     yields: list[str] = []
-    monkeypatch.setattr(futex, "_NUMBER", 100_000)
+    monkeypatch.setattr(futex, "NUMBER", 100_000)
     monkeypatch.setattr(futex.os, "sched_yield", lambda: yields.append("yields"))
     word = np.array([6], dtype=np.int64)
     futex.wait(word.ctypes.data, 6)
@@ -64,9 +57,8 @@ def test_a_word_that_stays_is_slept_on_for_a_while() -> None:
     assert time.thread_time() - worked < futex.PATIENCE / 5
 
 
-@pytest.mark.usefixtures("patient")
 def test_the_last_to_come_wakes_who_sleeps(shared: SharedMemory) -> None:
-    first, last = Rendezvous(shared, 3, (0, 1), 0), Rendezvous(shared, 3, (0, 1), 1)
+    first, last = (Rendezvous(shared, 3, (0, 1), rank, patience=LONG) for rank in (0, 1))
     sleeper = threading.Thread(target=first.meet, args=(HOST,), daemon=True)
     sleeper.start()
     while not shared.waiting[0, 0]:
