@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.oracle.findings import Finding
+from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.steps import (
     AllGather,
@@ -18,6 +19,7 @@ from harness.scenario.steps import (
     Step,
     Trim,
 )
+from harness.trace.events import Placed
 from harness.world.world import World
 from tests.tools.scenes import CROSSED, findings, first, rules, scenario, unsaid
 
@@ -56,6 +58,16 @@ def test_a_block_that_a_graph_writes_is_given_to_somebody_else(ranks: World, poo
     claims = "graph 'g' writes at step 14 (replay)", "step 6 (all_gather) on tp[0,1]", "output 't' of rank 0"
     after = "released at step 7 (release)", "'u' has held this memory since step 10 (allocate)", "its contents changed"
     assert unsaid(found[0], *claims, *after) == []
+
+
+def test_a_graph_that_uses_its_own_memory_again_is_silent(ranks: World) -> None:
+    """Its second buffer holds the memory of its first when it is replayed, as it did when it was captured."""
+    again = (*BODY, Allocate("again", "tp", 256), AllGather("tp", View("again"), 64))
+    graph = (Prepare("g"), *WARM, Capture("g"), *again, EndCapture("g"))
+    draw = ranks.run(scenario(*graph, Replay("g"), topology=CROSSED, pool="deferred"))
+    first, second = (e for e in draw.traces[0].events if isinstance(e, Placed) and e.buffer in ("t", "again"))
+    assert first.address == second.address
+    assert judge(draw) == []
 
 
 @pytest.mark.parametrize("pool", UNAWARE)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from harness.oracle.case import Case
+from harness.oracle.rules.ownership import judge
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim
+from harness.trace.draw import Draw
+from harness.trace.events import (
+    Began,
+    Called,
+    CommCreated,
+    CommDestroyed,
+    Operand,
+    Placed,
+    Ran,
+    Registered,
+    SegmentAllocated,
+)
+from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.scenes import APART, PAIR, SQUARE, TURNED, findings, first, rules, scenario
 
@@ -184,6 +199,20 @@ def test_a_buffer_used_before_the_new_communicator_registered_it_is_stale(ranks:
     found = findings(ranks, scenario(*GATHER, Recreate("tp"), AllGather("tp", View("a"), 100)))
     assert rules(found) == ["stale-window"]
     assert "that window went at step 2 (recreate)" in str(found[0])
+
+
+def test_a_window_gone_with_its_communicator_is_stale_whoever_else_has_one() -> None:
+    """As long as the segment is there, as in a draw that ended early: the group lost its window and did not give it
+    back, so that the other group has not taken its place."""
+    comms = CommCreated(0, (0, 1), 0, True), CommCreated(1, (1, 0), 0, True)
+    allocated = Began(0), SegmentAllocated(2, "p", 0, 4096), Placed("a", 2, 0, 1088, (0, 1))
+    windows = Registered(3, 1, 2, 0, 4096, False), Registered(4, 0, 2, 0, 4096, False)
+    replaced = Began(1), CommDestroyed(0), CommCreated(5, (0, 1), 1, True)
+    called = Began(2), Called(5, Operand("a", 0, 400), Operand("a", 0, 800)), Ran("legacy", "the log")
+    events = (*comms, *allocated, *windows, *replaced, *called)
+    steps = scenario(GATHER[0], Recreate("tp"), GATHER[1], topology=TURNED)
+    case = Case(Draw(steps, (Trace(0, events), Trace(1, events)), (), 1.0, 1.0))
+    assert [finding.rule for finding in judge(case)] == ["stale-window"] * 2
 
 
 def test_registering_with_the_new_communicator_owns_the_buffer_again(ranks: World) -> None:
