@@ -218,3 +218,8 @@ def test_replay_takes_other_sites(
     sites: str, status: int, seed_of_implicit_sites: Callable[[], Path], tmp_path: Path
 ) -> None:
     assert symm(tmp_path, "replay", str(seed_of_implicit_sites()), *SIM, "--sites", sites).status == status
+
+
+def test_bench_compares_persistent_with_fresh_ranks(tmp_path: Path) -> None:
+    run = symm(tmp_path, "bench", "draws", "--draws", "10", "--spawns", "1", "--world", "2", *SIM, "--json", "-")
+    assert run.data["ratio"] == run.data["spawned"] / run.data["draw"] > 0

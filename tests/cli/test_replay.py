@@ -1,0 +1,96 @@
+"""`symm replay`: a seed that still fails, on its own system or on another, and what is shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.campaign import seeds
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate, Deny
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+from tests.tools.commands import Run, symm
+from tests.tools.folders import PLUG_INS, SIM, facts, seed_file
+
+WRONG_POOL = "harness.system.planted.pools:KeepsATensor"
+
+
+@pytest.fixture(scope="module")
+def found(place: Callable[[str], Path]) -> Run:
+    wrong = "--pool", WRONG_POOL, "--world", "2", "--draws", "8", "--shrink-seconds", "2"
+    return symm(place("found"), "fuzz", *wrong, *SIM, "--json", "found.json")
+
+
+@pytest.fixture(scope="module")
+def kept(found: Run) -> Path:
+    """The seed file of the first finding."""
+    return found.folder / facts(found)["findings"][0]["seed_file"]
+
+
+def test_plug_ins_from_the_working_directory_are_used(tmp_path: Path) -> None:
+    """The pool mends the seed's own finding, and the kernel brings another."""
+    (tmp_path / "mine.py").write_text(PLUG_INS)
+    seed_file(tmp_path)
+    options = "--pool", "mine:Right", "--collectives", "mine:Idle"
+    run = symm(tmp_path, "replay", "seed.json", *SIM, *options, "--json", "-")
+    assert {finding["rule"] for finding in run.data["runs"][0]} == {"wrong-data"}
+
+
+@pytest.fixture(scope="module")
+def replayed(found: Run, kept: Path) -> tuple[Run, bytes]:
+    """A found seed run again, and what was in its file before."""
+    before = kept.read_bytes()
+    return symm(found.folder, "replay", str(kept), *SIM, "--times", "3", "--json", "-"), before
+
+
+def test_a_seed_that_still_fails_exits_with_1(replayed: tuple[Run, bytes]) -> None:
+    assert replayed[0].status == 1
+
+
+def test_a_replay_runs_as_often_as_asked(replayed: tuple[Run, bytes]) -> None:
+    data = replayed[0].data
+    assert (len(data["runs"]), data["failed"]) == (3, 3)
+
+
+def test_a_replay_finds_what_the_seed_holds_every_time(replayed: tuple[Run, bytes], kept: Path) -> None:
+    rules = [record.rule for record in seeds.load(kept).findings]
+    assert [[finding["rule"] for finding in run] for run in replayed[0].data["runs"]] == [rules] * 3
+
+
+def test_a_replay_shows_what_it_found(replayed: tuple[Run, bytes], kept: Path) -> None:
+    assert seeds.load(kept).findings[0].rule in replayed[0].err
+
+
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A seed of a hang, run again."""
+    folder = tmp_path_factory.mktemp("hung")
+    denied = Scenario(Topology("pair", "sglang", {"tp": 2}), (Deny(1), Allocate("a", "tp", 8)), System("per-group"))
+    seeds.save(seeds.Seed(seeds.SCHEMA, denied, (), {}), folder / "seed.json")
+    return symm(folder, "replay", "seed.json", *SIM, "--json", "-")
+
+
+def test_a_replayed_hang_shows_where_each_rank_is(hung: Run) -> None:
+    shown = [line.strip("│ ") for line in hung.err.splitlines() if line.startswith("│ rank ")]
+    assert ["rendezvous.py:" in line for line in shown if ": in " in line] == [True, True]
+
+
+def test_a_replayed_hang_has_its_stacks_in_the_json(hung: Run) -> None:
+    hang = next(finding for finding in hung.data["runs"][0] if finding["rule"] == "hang")
+    assert [(stack["rank"], bool(stack["frames"])) for stack in hang["stacks"]] == [(0, True), (1, True)]
+
+
+def test_a_replay_leaves_the_seed_as_it_was(replayed: tuple[Run, bytes], kept: Path) -> None:
+    assert kept.read_bytes() == replayed[1]
+
+
+def test_a_replay_leaves_no_process(replayed: tuple[Run, bytes]) -> None:
+    assert replayed[0].processes == []
+
+
+def test_a_shipped_seed_is_replayed_by_name_in_any_folder(tmp_path: Path) -> None:
+    run = symm(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, "--json", "-")
+    assert [finding["rule"] for finding in run.data["runs"][0]] == ["wrong-owner"]
