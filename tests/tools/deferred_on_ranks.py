@@ -56,14 +56,14 @@ def stage(substrate: Substrate, slots: dict[Group, int]) -> Iterator[Stage]:
 
 def grow(substrate: Substrate, slots: dict[Group, int], sizes: list[list[int]]) -> dict[str, Any]:
     """Each rank allocates blocks of its own `sizes` in one go; then all allocate the same."""
-    told = ""
+    error_text = ""
     with stage(substrate, slots) as on:
         mine: list[torch.Tensor] = []
         try:
             with on.policy.use(on.group):
                 mine.extend(torch.empty(size, dtype=torch.uint8) for size in sizes[substrate.rank])
         except torch.OutOfMemoryError as error:
-            told = str(error)
+            error_text = str(error)
         first, owned_first = on.calls(), [on.owns(tensor) for tensor in mine]
         after = on.empty()
         segment = substrate.locate(after.data_ptr())
@@ -74,7 +74,7 @@ def grow(substrate: Substrate, slots: dict[Group, int], sizes: list[list[int]]) 
         del after
     left = sum(isinstance(event, Leaked) for event in on.facts)
     return {
-        "told": told,
+        "error": error_text,
         "first": first,
         "owned first": owned_first,
         "then": then,
@@ -86,21 +86,21 @@ def grow(substrate: Substrate, slots: dict[Group, int], sizes: list[list[int]]) 
 
 def grow_in_capture(substrate: Substrate, slots: dict[Group, int]) -> dict[str, Any]:
     """A pool grows while a graph is captured, then outside, and is used in a capture again."""
-    told = ""
+    error_text = ""
     with stage(substrate, slots) as on:
         on.calls()
         with substrate.device.capture():
             try:
                 on.empty()
             except GrowthDuringCapture as error:
-                told = str(error)
+                error_text = str(error)
         captured = on.calls()
         kept = on.empty()
         eager = on.calls()
         with substrate.device.capture():
             again = on.empty()
         found = {
-            "told": told,
+            "error": error_text,
             "captured": captured,
             "eager": eager,
             "again": on.calls(),

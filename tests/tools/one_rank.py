@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import pytest
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
@@ -30,3 +33,19 @@ class Rank:
         on = self.substrate
         rendezvous = Rendezvous(self.memory, slot, (0,), 0)
         return kind(on.recorder, on.device, rendezvous, (0,), 0, windows, slot, self.memory)
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[SharedMemory]:
+    shared = SharedMemory.create(1)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def rank(memory: SharedMemory) -> Rank:
+    """A rank at the start of a draw: nothing recorded, no pool, an empty arena."""
+    memory.reset()
+    rank = Rank(SimSubstrate(0, memory), memory)
+    rank.substrate.start_recording(rank.events.append)
+    return rank

@@ -1,4 +1,4 @@
-"""The barrier: nobody leaves an epoch before everybody has entered it, and nobody is locked out."""
+"""The barrier: no rank leaves an epoch before the last has entered it, and none is locked out."""
 
 from __future__ import annotations
 

@@ -1,0 +1,104 @@
+"""What a collective sees of its group, and how a user's own is found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.errors import PluginError
+from harness.substrate.sim.communicator import SimCommunicator
+from harness.system.collectives import CollectiveContext, NotOwned, TritonCollectives, load_collectives
+from tests.tools.one_rank import Rank
+
+
+class Counts(SimCommunicator):
+    """Counts its barriers on the host."""
+
+    barriers = 0
+
+    def barrier(self) -> None:
+        self.barriers += 1
+
+
+def context(rank: Rank) -> CollectiveContext:
+    return CollectiveContext(rank.communicator())
+
+
+def buffer(rank: Rank) -> torch.Tensor:
+    with rank.pool().use():
+        return torch.zeros(64)
+
+
+def test_a_context_has_the_groups_ranks_and_the_device(rank: Rank) -> None:
+    alone = context(rank)
+    assert (alone.rank, alone.size, alone.group, alone.device) == (0, 1, (0,), torch.device("cpu"))
+
+
+def test_peers_are_addressed_by_the_local_offset_in_the_window(rank: Rank) -> None:
+    communicator, whole = rank.communicator(), buffer(rank)
+    communicator.register(rank.pool().segments[0])
+    part = whole[3:]
+    assert CollectiveContext(communicator).peer_addresses(part).tolist() == [part.data_ptr()]
+
+
+@pytest.mark.parametrize("is_registered_elsewhere", [False, True])
+def test_a_tensor_in_no_window_of_the_communicator_is_not_owned(is_registered_elsewhere: bool, rank: Rank) -> None:
+    tensor = buffer(rank)
+    if is_registered_elsewhere:
+        rank.communicator(slot=1).register(rank.pool().segments[0])
+    with pytest.raises(NotOwned):
+        context(rank).peer_addresses(tensor)
+
+
+def test_signal_pads_are_asked_for_once(rank: Rank) -> None:
+    alone = context(rank)
+    assert alone.signal_pads is alone.signal_pads
+    assert alone.signal_pads.tolist() == [rank.memory.pads[0][0].ctypes.data]
+
+
+def test_ranks_that_share_a_gpu_meet_on_the_host(rank: Rank) -> None:
+    rank.substrate.device.has_barrier = False
+    communicator = rank.communicator(kind=Counts)
+    CollectiveContext(communicator).barrier()
+    assert isinstance(communicator, Counts)
+    assert (communicator.barriers, communicator.next_epoch()) == (1, 1)
+
+
+# by name
+
+
+class Whole:
+    def all_gather(self, context: object, output: object, source: object) -> None: ...
+
+    def reduce_scatter(self, context: object, output: object, source: object, op: str) -> None: ...
+
+
+class Half:
+    def all_gather(self, context: object, output: object, source: object) -> None: ...
+
+
+class Raises(Whole):
+    def __init__(self) -> None:
+        raise ValueError("no such chip")
+
+
+whole = Whole()
+
+
+def test_the_kernels_of_the_harness_are_built_in() -> None:
+    assert isinstance(load_collectives("triton"), TritonCollectives)
+
+
+def test_a_class_is_built_and_an_object_is_taken_as_it_is() -> None:
+    assert isinstance(load_collectives(f"{__name__}:Whole"), Whole)
+    assert load_collectives(f"{__name__}:whole") is whole
+
+
+def test_collectives_without_a_method_are_refused_with_its_name() -> None:
+    with pytest.raises(PluginError, match="has no method 'reduce_scatter'"):
+        load_collectives(f"{__name__}:Half")
+
+
+def test_collectives_that_raise_when_built_are_refused_with_what_they_raised() -> None:
+    with pytest.raises(PluginError, match=r"raised when built: ValueError\('no such chip'\)"):
+        load_collectives(f"{__name__}:Raises")

@@ -1,0 +1,53 @@
+"""Names of systems under test: what does not load is one sentence that says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import PluginError
+from harness.system.loading import load_attribute
+
+KNOWN = ("per-group", "deferred")
+
+
+def test_an_attribute_is_found_by_module_and_name() -> None:
+    assert load_attribute("pool", "pathlib:Path", KNOWN) is Path
+
+
+def test_a_name_without_a_module_is_refused_with_the_names_that_are_built_in() -> None:
+    with pytest.raises(PluginError, match=r"^pool 'puddle' is neither per-group, deferred nor of the form package"):
+        load_attribute("pool", "puddle", KNOWN)
+
+
+def test_a_name_that_is_almost_built_in_gets_a_suggestion() -> None:
+    with pytest.raises(PluginError, match=r"; did you mean per-group\?$"):
+        load_attribute("pool", "pergroup", KNOWN)
+
+
+def test_a_module_that_lacks_the_attribute_is_refused_with_both() -> None:
+    with pytest.raises(PluginError, match=r"^pool 'pathlib:Pool': module 'pathlib' has no 'Pool'$"):
+        load_attribute("pool", "pathlib:Pool", KNOWN)
+
+
+def test_a_module_that_is_not_there_is_refused_with_the_places_searched() -> None:
+    with pytest.raises(PluginError, match=f"does not import: ModuleNotFoundError: .* in {Path.cwd()} or PYTHONPATH$"):
+        load_attribute("pool", "no_such_module:Pool", KNOWN)
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('broken')", "raise SystemExit(3)"])
+def test_a_module_that_raises_is_refused_with_what_it_raised(
+    body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"does not import: (ValueError: broken|SystemExit: 3)$"):
+        load_attribute("pool", "broken_plugin:Pool", KNOWN)
+
+
+def test_a_module_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_the_directory.py").write_text("pool = 7")
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.chdir(tmp_path)
+    assert load_attribute("pool", "plugin_of_the_directory:pool", KNOWN) == 7
