@@ -10,7 +10,7 @@ import pytest
 from harness.campaign.search import smallest_failing
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Release, Step, Straggle
+from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, ReduceScatter, Release, Step, Straggle
 from harness.scenario.topology import Placement, Topology
 from tests.tools.clock import FakeClock
 
@@ -232,3 +232,23 @@ def test_nothing_is_tried_after_the_end() -> None:
 
     smallest_failing(layers(4), fails, 12, end=3, clock=time.clock)
     assert tried == [0, 1, 2]
+
+
+def test_streams_that_do_not_matter_are_made_plain_and_one_that_does_is_kept() -> None:
+    """A buffer of one stream is used on another and released; the next one is allocated on the first again."""
+    steps = (
+        Allocate("a", "tp", 64, stream=1),
+        AllGather("tp", View("a"), 32, stream=2),
+        Release("a"),
+        Allocate("b", "tp", 64, stream=1),
+        ReduceScatter("tp", View("b"), 32, stream=2),
+    )
+    kept = []
+
+    def fails(tried: Scenario) -> int | None:
+        is_kept = any(isinstance(step, ReduceScatter) and step.stream == 2 for step in tried.steps)
+        kept.extend([tried] * is_kept)
+        return len(tried.steps) if is_kept else None
+
+    smallest_failing(Scenario(Topology("pair", "sglang", {"tp": 2}), steps), fails, len(steps))
+    assert {step.kind: step.stream for step in kept[-1].steps} == {"allocate": 0, "reduce_scatter": 2}

@@ -1,16 +1,32 @@
-"""The executor: each kind of step does its part on the ranks it names, and everything is given back."""
+"""The executor: each kind of step does its part on the ranks and the stream it names, and everything is given back."""
 
 from __future__ import annotations
 
 import pytest
 
+from harness.oracle.judge import judge
 from harness.rank.executor import Executor
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Release, Step, Straggle, Trim
+from harness.scenario.steps import (
+    STREAMS,
+    AllGather,
+    Allocate,
+    Ballast,
+    Deny,
+    ReduceScatter,
+    Release,
+    Step,
+    Straggle,
+    Trim,
+)
+from harness.scenario.system import System
 from harness.scenario.topology import Topology
+from harness.strategies.batches import sample
+from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.system.boundary import SystemRaised
 from harness.system.pools.built_in import load_pool
+from harness.trace.draw import Draw
 from harness.trace.events import (
     Began,
     Dropped,
@@ -23,10 +39,12 @@ from harness.trace.events import (
     Skipped,
 )
 from harness.trace.trace import TEARDOWN, Trace
+from harness.world.world import World
 from tests.tools.clock import FakeClock
 from tests.tools.one_rank import Rank
 
 ONE = Topology("one", "explicit", families_given={"tp": ((0,),)})
+PAIR = Topology("pair", "sglang", {"tp": 2})
 TWO = Topology("two", "explicit", families_given={"tp": ((0,), (1,))})
 A = Allocate("a", "tp", 64)
 GATHER = AllGather("tp", View("a"), 32)
@@ -108,3 +126,48 @@ def test_a_pool_that_cannot_be_built_is_the_systems_mistake(alone: Rank) -> None
 
     with pytest.raises(SystemRaised, match="no pool today"):
         Executor(alone.substrate, Scenario(ONE, (A,)), Broken, kernel=None)  # type: ignore[arg-type]
+
+
+# streams, on ranks
+
+
+def segments(draw: Draw) -> list[int]:
+    """How many segments each rank took."""
+    return [sum(isinstance(event, SegmentAllocated) for event in trace.events) for trace in draw.traces]
+
+
+def places(draw: Draw) -> list[int]:
+    """Where the buffers of the first rank lie, in the order of their allocation."""
+    return [event.address for event in draw.traces[0].events if isinstance(event, Placed)]
+
+
+def reuse(first: int, used: int, second: int, pool: str) -> Scenario:
+    """A buffer of one stream is used on another and released; the next one is allocated on a third."""
+    steps = (
+        Allocate("a", "tp", 64, stream=first),
+        AllGather("tp", View("a"), 32, stream=used),
+        Release("a"),
+        Allocate("b", "tp", 64, stream=second),
+        ReduceScatter("tp", View("b"), 32, stream=used),
+    )
+    return Scenario(PAIR, steps, System(pool))
+
+
+@pytest.mark.parametrize("pool", ["deferred", "per-group"])
+@pytest.mark.parametrize("used", range(STREAMS))
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 1), (0, 1), (2, 1)])
+def test_a_block_returns_to_its_own_stream_whoever_used_it(
+    simulation: World, pool: str, first: int, used: int, second: int
+) -> None:
+    draw = simulation.run(reuse(first, used, second, pool))
+    one, other = places(draw)
+    assert (one == other, segments(draw)) == ((True, [1, 1]) if first == second else (False, [2, 2]))
+    assert judge(draw) == []
+
+
+def test_what_is_right_is_right_on_three_streams(simulation: World) -> None:
+    drawn = [
+        *sample(scenarios(4, streams=STREAMS), 40, seed=1),
+        *sample(scenarios(4, streams=STREAMS, graphs=True, max_steps=WITH_GRAPHS), 10, seed=1),
+    ]
+    assert [judge(simulation.run(scenario)) for scenario in drawn] == [[]] * len(drawn)
