@@ -9,8 +9,6 @@ import pytest
 
 from harness.campaign.campaign import Campaign
 from harness.campaign.limits import Limits
-from harness.errors import UsageError
-from harness.oracle.findings import RULES
 from harness.scenario.steps import Steady
 from harness.scenario.system import System
 from harness.strategies.batches import sample
@@ -95,15 +93,6 @@ def test_two_faults_at_once_are_found_apart(
     strategy = scenarios(4, system=both, via="kernel")
     tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=5).within(2)).run(20)
     assert tally.found.keys() == rules
-
-
-def test_rules_of_the_catalogue_exist() -> None:
-    assert {rule for fault in FAULTS for rule in fault.rules} <= RULES.keys()
-
-
-def test_an_unknown_fault_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="fault 'F99' is not one of F01, "):
-        select(["F01", "F99"])
 
 
 def test_a_fault_that_broke_another_rule_first_is_not_found() -> None:

@@ -1,0 +1,83 @@
+"""What `symm fuzz` was asked to draw: what goes together, and what is refused by the name of its option."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.cli.request import Request
+from harness.errors import MachineError, UsageError
+from harness.scenario.system import System
+from harness.strategies.batches import sample
+
+
+def ranks(has_kernels: bool = True, node_bound: bool = False) -> Any:
+    facts = {"kernels": has_kernels, "nccl_loaded": "2.28.9"}
+    return SimpleNamespace(facts=facts, platform=SimpleNamespace(node_bound=node_bound))
+
+
+def test_nothing_asked_for_is_the_default_system() -> None:
+    assert Request(world=4).system == System()
+
+
+def test_a_pool_and_sites_are_put_into_the_system() -> None:
+    assert Request(world=4, pool="per-group", sites="implicit").system == System("per-group", sites="implicit")
+
+
+def test_the_library_is_no_kernel_of_the_system() -> None:
+    assert Request(world=4, collectives="library").system == System()
+
+
+@pytest.mark.parametrize(
+    ("collectives", "has_kernels", "via"),
+    [(None, True, "mixed"), (None, False, "library"), ("triton", True, "kernel"), ("library", False, "library")],
+)
+def test_collectives_go_as_asked_or_as_the_ranks_can(collectives: str | None, has_kernels: bool, via: str) -> None:
+    assert Request(world=4, collectives=collectives).via(ranks(has_kernels)) == via
+
+
+def test_a_kernel_on_ranks_without_peer_pointers_is_refused_with_the_version() -> None:
+    with pytest.raises(MachineError, match=r"NCCL 2\.28\.9 gives kernels no peer pointers"):
+        Request(world=4, collectives="triton").via(ranks(has_kernels=False))
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "tokens of free programs": ({"tokens": "uneven"}, "--tokens goes with --flow"),
+    "an unknown hazard": ({"hazard": ("luck",)}, "'luck'"),
+    "graphs with a hazard": ({"graphs": True, "hazard": ("deny",)}, "--graphs does not go with --hazard"),
+    "a flow of one rank": ({"world": 1, "flow": "all"}, "at least 2 ranks"),
+    "graphs of a flow": ({"flow": "all", "graphs": True}, "--graphs goes with free programs"),
+    "streams of a flow": ({"flow": "all", "streams": 2}, "--streams goes with free programs"),
+    "a hazard of a flow": ({"flow": "all", "hazard": ("deny",)}, "--hazard goes with free programs"),
+    "more nodes than ranks": ({"nodes": 5}, "5 nodes"),
+    "a topology that does not fit": ({"world": 2, "topology": ("qwen3-32b-tp4",)}, "'qwen3-32b-tp4'"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_go_together_is_refused_by_its_option(what: str) -> None:
+    options, named = REFUSED[what]
+    with pytest.raises(UsageError, match=named):
+        Request(**{"world": 4, **options})
+
+
+def test_topologies_asked_for_are_the_only_ones_drawn() -> None:
+    drawn = sample(Request(world=4, topology=("qwen3-32b-tp4",)).strategy(ranks()), 10)
+    assert {scenario.topology.name for scenario in drawn} == {"qwen3-32b-tp4"}
+
+
+def test_layouts_are_placed_on_the_nodes_asked_for() -> None:
+    drawn = sample(Request(world=4, nodes=4, topology=("qwen3-32b-tp4",)).strategy(ranks()), 5)
+    assert {len(set(scenario.topology.node_of)) for scenario in drawn} == {4}
+
+
+def test_ranks_that_are_bound_to_their_node_get_layouts_of_one() -> None:
+    drawn = sample(Request(world=4).strategy(ranks(node_bound=True)), 10)
+    assert {len(set(scenario.topology.node_of)) for scenario in drawn} == {1}
+
+
+def test_a_flow_draws_flows() -> None:
+    drawn = sample(Request(world=4, flow="all", sites="implicit").strategy(ranks()), 5)
+    assert {scenario.system.sites for scenario in drawn} == {"implicit"}
