@@ -105,16 +105,16 @@ class Request:
         raises `MachineError` where one is asked for."""
         if self.collectives == "library":
             return "library"
-        if ranks.facts.get("kernels", True):
+        if ranks.description.get("kernels", True):
             return "mixed" if self.collectives is None else "kernel"
         if self.collectives is not None:
-            raise MachineError(f"NCCL {ranks.facts['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
+            raise MachineError(f"NCCL {ranks.description['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
         return "library"
 
     def strategy(self, ranks: World) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""
         strategy = self._programs(self.via(ranks))
-        if self.nodes is None and not ranks.platform.node_bound:
+        if self.nodes is None and not ranks.platform.is_node_bound:
             return strategy
         return on_nodes(strategy, self.world, self.nodes or 1)
 

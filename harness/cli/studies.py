@@ -117,7 +117,7 @@ def agree(
     with ranks(against) as other, ranks("sim") as simulation:
         found_here = environment.describe(other)
         console.print(f"sim against {against}: {other.platform.why}", highlight=False)
-        via: Via = "mixed" if other.facts.get("kernels", True) else "library"
+        via: Via = "mixed" if other.description.get("kernels", True) else "library"
         strategy = common(world, pools=tuple(pool or POOLS), via=via)
         comparison = Comparison(simulation, other, seeds_dir, environment=found_here)
         compared = comparison.agreement
@@ -171,10 +171,10 @@ def faults(
                 for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir, shrink_seconds):
                     outcomes.append(outcome)
                     advance(f"{outcome.fault.id} {outcome.fault.name}: {outcome.verdict}")
-            if clean and ranks.platform.by_address:
+            if clean and ranks.platform.is_by_address:
                 console.print(BY_ADDRESS, highlight=False)
             with terminal.progress(console, clean, "clean") as update:
-                strategy = sound(world, ranks.platform.by_address)
+                strategy = sound(world, ranks.platform.is_by_address)
                 folder = seeds_dir / "clean"
                 campaign = Campaign(ranks, strategy, folder, environment=found_here, progress=update, expected=expected)
                 tally = campaign.tally

@@ -32,7 +32,7 @@ class Mps:
         self.users = 1
 
     @property
-    def serves(self) -> bool:
+    def has_daemon(self) -> bool:
         """Whether ranks on one GPU run side by side."""
         return bool(self.environment)
 

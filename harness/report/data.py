@@ -134,6 +134,6 @@ ORACLES = ("ownership", "registration", "capture", "lifetime", "path", "data", "
 def oracles_on(world: World, is_path_seen: bool = True) -> list[str]:
     """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any, and
     where that never showed a path."""
-    evidence = world.facts.get("path_evidence")
+    evidence = world.description.get("path_evidence")
     path_oracle = [f"path ({evidence})"] if evidence and is_path_seen else []
     return [*(name for name in ORACLES if name != "path"), *path_oracle]

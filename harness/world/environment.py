@@ -25,7 +25,7 @@ def describe(world: World | None = None) -> dict[str, Any]:
     if world is not None:
         found["substrate"] = world.platform.name
         found["why"] = world.platform.why
-        found |= world.facts
+        found |= world.description
     return found
 
 

@@ -40,9 +40,9 @@ class Platform(msgspec.Struct, frozen=True):
     ranks_per_gpu: int = 1
     evidence: tuple[str, ...] = ()
     """Names of the kinds of evidence that its ranks gather (`harness.machine.evidence`)."""
-    node_bound: bool = False
+    is_node_bound: bool = False
     """Whether a process stays on the node that it was started on; otherwise every draw places it."""
-    by_address: bool = False
+    is_by_address: bool = False
     """Whether the allocator takes, of equal free blocks, the one at the lowest address, which need not be the same one
     on every rank (pytorch 178138)."""
     recovery: float = 0.0
@@ -55,14 +55,14 @@ class Platform(msgspec.Struct, frozen=True):
     def on(self, served: Mps) -> Platform:
         """The same, with ranks that share GPUs as `served` lets them."""
         why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"
-        times = {} if served.serves else {"deadline": TURNS_DEADLINE, "patience": TURNS_PATIENCE}
+        times = {} if served.has_daemon else {"deadline": TURNS_DEADLINE, "patience": TURNS_PATIENCE}
         environment = {**self.environment, **served.environment}
-        recovery = RECOVERY if served.serves else 0.0
+        recovery = RECOVERY if served.has_daemon else 0.0
         return msgspec.structs.replace(self, why=why, environment=environment, recovery=recovery, **times)
 
     def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
         """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""
-        return nccl.node_environment(nodes[rank]) if self.node_bound and len(set(nodes)) > 1 else {}
+        return nccl.node_environment(nodes[rank]) if self.is_node_bound and len(set(nodes)) > 1 else {}
 
 
 def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
@@ -139,6 +139,6 @@ def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) ->
         gpus=len(found),
         ranks_per_gpu=shared,
         evidence=tuple(kind.name for kind in kinds),
-        node_bound=True,
-        by_address=tuple(map(int, _torch_version().split(".")[:2])) < TORCH_OF_ONE_CHOICE,
+        is_node_bound=True,
+        is_by_address=tuple(map(int, _torch_version().split(".")[:2])) < TORCH_OF_ONE_CHOICE,
     )

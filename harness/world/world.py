@@ -91,14 +91,14 @@ class World:
         return [rank.pid for rank in self._ranks.processes]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """Versions and features of the substrate, as the first rank reports them."""
         return self._ranks.description
 
     @property
     def nccl(self) -> Version | None:
         """The NCCL that its ranks have loaded; None on the simulation."""
-        loaded = self.facts.get("nccl_loaded")
+        loaded = self.description.get("nccl_loaded")
         return tuple(map(int, loaded.split("."))) if loaded else None
 
     @property
@@ -191,7 +191,7 @@ class World:
 
     def _place(self, node_of: tuple[int, ...]) -> None:
         """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start again."""
-        if not self.platform.node_bound or _same_nodes(self._ranks.nodes[: len(node_of)], node_of):
+        if not self.platform.is_node_bound or _same_nodes(self._ranks.nodes[: len(node_of)], node_of):
             return
         if self._ranks.processes:
             self._ranks.kill()

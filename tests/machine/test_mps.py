@@ -22,7 +22,7 @@ def test_a_private_daemon_serves_in_a_folder_of_its_own(machine: Path) -> None:
     served = mps.start()
     pipes = served.environment[mps.PIPES]
     try:
-        assert (served.how, served.serves) == ("a private MPS daemon", True)
+        assert (served.how, served.has_daemon) == ("a private MPS daemon", True)
         assert runs(pid_of(pipes))
         assert Path(pipes).is_relative_to(machine / "tmp")
         assert Path(served.environment[mps.LOGS]).is_dir()
@@ -91,7 +91,7 @@ def test_without_the_program_ranks_take_turns_and_the_reason_is_shown(machine: P
     (machine / "bin" / mps.CONTROL).unlink()
     served = mps.start()
     served.close()
-    assert (served.environment, served.serves) == ({}, False)
+    assert (served.environment, served.has_daemon) == ({}, False)
     assert served.how == "taking turns, which is slow: nvidia-cuda-mps-control is not on the PATH"
 
 

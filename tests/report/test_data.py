@@ -16,7 +16,7 @@ from harness.scenario.topology import Topology
 
 
 def world(evidence: str | None = None) -> Any:
-    return SimpleNamespace(facts={"path_evidence": evidence})
+    return SimpleNamespace(description={"path_evidence": evidence})
 
 
 def test_the_oracle_of_the_path_names_its_evidence() -> None:

@@ -19,7 +19,7 @@ from tests.tools.processes import marked, new_mark
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["harness.cli.main"])
 ONE_AT_A_TIME = threading.Lock()
-"""Starting a process asks after all others, and of two threads that ask at once one is told wrong."""
+"""Starting a process asks after all others, and of two threads that ask at once one gets a wrong answer."""
 
 ALONE = {
     "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],
@@ -32,7 +32,7 @@ those the command writes."""
 
 
 class Run(NamedTuple):
-    """A command that has ended: what it said, and what it left."""
+    """A command that has ended: its output, and what it left."""
 
     status: int
     out: str
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
     @property
     def data(self) -> Any:
-        """The facts it wrote to stdout."""
+        """The data that it wrote to stdout."""
         return json.loads(self.out)
 
 

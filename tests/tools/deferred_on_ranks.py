@@ -25,7 +25,7 @@ class Stage:
 
     policy: Deferred
     group: ProcessGroup
-    facts: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def empty(self, size: int = BLOCK) -> torch.Tensor:
         with self.policy.use(self.group):
@@ -33,8 +33,8 @@ class Stage:
 
     def calls(self) -> list[str]:
         """What was entered on the communicator since this was asked before."""
-        entered = [event.call for event in self.facts if isinstance(event, Entered)]
-        self.facts.clear()
+        entered = [event.call for event in self.events if isinstance(event, Entered)]
+        self.events.clear()
         return entered
 
     def owns(self, tensor: torch.Tensor) -> bool:
@@ -44,12 +44,12 @@ class Stage:
 @contextmanager
 def stage(substrate: Substrate, slots: dict[Group, int]) -> Iterator[Stage]:
     (ranks,) = slots
-    facts: list[Event] = []
-    substrate.start_recording(facts.append)
+    events: list[Event] = []
+    substrate.start_recording(events.append)
     substrate.world(len(ranks))
     substrate.begin([(ranks,)], [0] * len(ranks), slots)
     policy = Deferred(RankContext(substrate, len(ranks)))
-    yield Stage(policy, ProcessGroup(substrate, "tp", ranks), facts)
+    yield Stage(policy, ProcessGroup(substrate, "tp", ranks), events)
     policy.close()
     substrate.end()
 
@@ -72,7 +72,7 @@ def grow(substrate: Substrate, slots: dict[Group, int], sizes: list[list[int]]) 
         then, owned_then = on.calls(), on.owns(after)
         mine.clear()
         del after
-    left = sum(isinstance(event, Leaked) for event in on.facts)
+    left = sum(isinstance(event, Leaked) for event in on.events)
     return {
         "error": error_text,
         "first": first,

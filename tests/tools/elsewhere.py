@@ -37,5 +37,5 @@ class Elsewhere:
 def retold(draw: Draw, retell: Retelling) -> Draw:
     """The draw as it would be, had rank 0 recorded other events."""
     first, *others = draw.traces
-    events = tuple(told for event in first.events for told in retell(event))
+    events = tuple(moved for event in first.events for moved in retell(event))
     return msgspec.structs.replace(draw, traces=(msgspec.structs.replace(first, events=events), *others))

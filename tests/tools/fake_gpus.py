@@ -30,7 +30,9 @@ def equip(patch: pytest.MonkeyPatch, count: int, version: tuple[int, int, int] =
 def _start() -> SimpleNamespace:
     _log("start")
     environment = {MPS_VARIABLE: "pipes of the test"}
-    return SimpleNamespace(environment=environment, serves=True, how="a pretended daemon", close=lambda: _log("close"))
+    return SimpleNamespace(
+        environment=environment, has_daemon=True, how="a pretended daemon", close=lambda: _log("close")
+    )
 
 
 def _log(event: str) -> None:

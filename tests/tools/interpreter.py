@@ -43,11 +43,11 @@ class Interpreter:
         return result
 
     def _start(self) -> None:
-        self._connection, theirs = Pipe()
+        self._connection, inside = Pipe()
         environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.tools.interpreted", str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
-        theirs.close()
+        command = [sys.executable, "-m", "tests.tools.interpreted", str(inside.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[inside.fileno()], env=environment, cwd=ROOT)
+        inside.close()
 
     def close(self) -> None:
         if self._process is not None:

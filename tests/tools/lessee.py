@@ -18,15 +18,15 @@ WHOLE = Share(1)
 @contextmanager
 def lessee(*gpus: str, share: Share = WHOLE, number: int = 0, seconds: float = 0) -> Iterator[subprocess.Popen[str]]:
     """A process that holds a lease; what it leased is the first line that it prints."""
-    words = ["hold", ",".join(gpus), str(share.gpus), str(share.seats), str(number), str(seconds)]
-    with started(*words) as process:
+    arguments = ["hold", ",".join(gpus), str(share.gpus), str(share.seats), str(number), str(seconds)]
+    with started(*arguments) as process:
         yield process
         process.kill()
 
 
 @contextmanager
-def started(*words: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.tools.lessee", *words]
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.tools.lessee", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         try:
@@ -54,7 +54,7 @@ def contend(gpus: str, each: str, times: str, marks: str) -> None:
     """Lease and give back, again and again. Another process on the same GPU is found by its mark there."""
     names = gpus.split(",")
     for _ in range(int(times)):
-        held = lease(Share(int(each)), names, 0, Patience(60, lambda words: None))
+        held = lease(Share(int(each)), names, 0, Patience(60, lambda text: None))
         for gpu in held.gpus:
             (Path(marks) / gpu).touch(exist_ok=False)
         time.sleep(0.002)

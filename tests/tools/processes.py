@@ -1,4 +1,4 @@
-"""Processes of one run, told apart from all others by a mark in the environment that they inherit."""
+"""Processes of one run, known from all others by a mark in the environment that they inherit."""
 
 from __future__ import annotations
 

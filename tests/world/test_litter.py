@@ -62,7 +62,7 @@ def test_what_ranks_on_gpus_had_mapped_goes_with_them(
     end: str, files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        world_module, "choose", lambda *_: msgspec.structs.replace(choose("sim", 2), gpus=2, node_bound=False)
+        world_module, "choose", lambda *_: msgspec.structs.replace(choose("sim", 2), gpus=2, is_node_bound=False)
     )
     with World(2) as world:
         world.call("tests.tools.called:maps", files[0])

@@ -52,7 +52,7 @@ def bound() -> Iterator[World]:
     """Four ranks of the simulation, bound to nodes as processes on NCCL are."""
 
     def chosen(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:
-        return msgspec.structs.replace(choose(substrate, ranks), node_bound=True)
+        return msgspec.structs.replace(choose(substrate, ranks), is_node_bound=True)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world_module, "choose", chosen)

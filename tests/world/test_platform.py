@@ -54,31 +54,31 @@ def test_evidence_that_an_older_nccl_lacks_is_refused_and_nothing_else_is_taken(
         choose(substrate, 4, [kind])
 
 
-@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
+@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "reasons"), LACKING)
 def test_auto_falls_back_to_sim(
-    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, reasons: tuple[str, ...]
 ) -> None:
     equip(monkeypatch, cards, nccl, torch)
     assert choose("auto", ranks).name == "sim"
 
 
-@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
+@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "reasons"), LACKING)
 def test_auto_says_why_it_fell_back(
-    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, reasons: tuple[str, ...]
 ) -> None:
     equip(monkeypatch, cards, nccl, torch)
     why = choose("auto", ranks).why
-    assert [words for words in said if words not in why] == []
+    assert [reason for reason in reasons if reason not in why] == []
 
 
-@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "said"), LACKING)
+@pytest.mark.parametrize(("cards", "nccl", "torch", "ranks", "reasons"), LACKING)
 def test_nccl_asked_for_is_refused_with_what_is_lacking(
-    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, said: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, cards: int, nccl: Version, torch: str, ranks: int, reasons: tuple[str, ...]
 ) -> None:
     equip(monkeypatch, cards, nccl, torch)
     with pytest.raises(MachineError) as refused:
         choose("nccl", ranks)
-    assert [words for words in said if words not in str(refused.value)] == []
+    assert [reason for reason in reasons if reason not in str(refused.value)] == []
 
 
 # what the machine has
@@ -110,7 +110,7 @@ def test_before_torch_2_13_the_allocator_chooses_by_address(
     monkeypatch: pytest.MonkeyPatch, torch: str, by_address: bool
 ) -> None:
     equip(monkeypatch, 2, (2, 32, 3), torch)
-    assert (choose("nccl", 2).by_address, choose("sim", 2).by_address) == (by_address, False)
+    assert (choose("nccl", 2).is_by_address, choose("sim", 2).is_by_address) == (by_address, False)
 
 
 def test_sim_asked_for_is_given_where_nccl_could_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,15 +177,15 @@ def test_a_line_names_the_call_into_a_library_and_the_line_of_source() -> None:
 def test_a_library_that_knows_its_lines_of_source_is_still_a_library() -> None:
     inside = "socketProgress (src/misc/socket.cc:82)", "ncclCommWindowRegister (src/dev_runtime.cc:1171)"
     bound = "comm_window_register (nccl/bindings/nccl.pyx:900)", "__pyx_pw (nccl/nccl.cpython-312-x86_64-linux-gnu.so)"
-    told = line(*inside, *bound, "register (substrate/communicator.py:53)", "_run_code (<frozen runpy>:88)")
+    shown = line(*inside, *bound, "register (substrate/communicator.py:53)", "_run_code (<frozen runpy>:88)")
     ends = "< register (communicator.py:53) < _run_code (<frozen runpy>:88)"
-    assert told == f"rank 1: in ncclCommWindowRegister (dev_runtime.cc:1171) {ends}"
+    assert shown == f"rank 1: in ncclCommWindowRegister (dev_runtime.cc:1171) {ends}"
 
 
 def test_a_line_names_a_call_of_nccl_before_its_binding() -> None:
     frames = "poll (libc.so.6)", "ncclCommWindowRegister (dev_runtime.cc:11)", "comm_window_register (nccl.cpp:117006)"
-    told = line(*frames, "register (substrate/communicator.py:53)")
-    assert told == "rank 1: in ncclCommWindowRegister (dev_runtime.cc:11) < register (communicator.py:53)"
+    shown = line(*frames, "register (substrate/communicator.py:53)")
+    assert shown == "rank 1: in ncclCommWindowRegister (dev_runtime.cc:11) < register (communicator.py:53)"
 
 
 def test_a_line_leaves_out_what_has_no_name_and_what_only_wraps() -> None:

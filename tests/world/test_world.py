@@ -90,7 +90,7 @@ def test_a_world_without_ranks_is_refused() -> None:
         World(0, "sim")
 
 
-# the same scenario, the same facts
+# the same scenario, the same events
 
 
 def without_addresses(value: Any) -> Any:
@@ -101,21 +101,21 @@ def without_addresses(value: Any) -> Any:
     return type(value)(**{**fields, **({"address": 0} if "address" in fields else {})})
 
 
-def facts(draw: Draw) -> list[list[Event]]:
+def events(draw: Draw) -> list[list[Event]]:
     return [[without_addresses(event) for event in trace.events] for trace in draw.traces]
 
 
 @pytest.mark.parametrize("topology", [PAIR, QUAD], ids=lambda topology: topology.name)
 def test_a_scenario_run_twice_gives_the_same_trace(ranks: World, topology: Topology) -> None:
-    first = facts(ranks.run(scenario(topology=topology)))
+    first = events(ranks.run(scenario(topology=topology)))
     ranks.run(scenario(Allocate("large", "tp", 1 << 22), topology=QUAD))  # so that there is something to inherit
-    assert facts(ranks.run(scenario(topology=topology))) == first
+    assert events(ranks.run(scenario(topology=topology))) == first
 
 
 def test_a_scenario_run_on_fresh_ranks_gives_the_same_trace(ranks: World) -> None:
-    first = facts(ranks.run(scenario()))
+    first = events(ranks.run(scenario()))
     ranks.run(scenario(pool="Killed"))
-    assert facts(ranks.run(scenario())) == first
+    assert events(ranks.run(scenario())) == first
 
 
 # a rank dies
