@@ -13,9 +13,9 @@ from harness.scenario.system import System
 from harness.strategies.batches import sample
 
 
-def ranks(has_kernels: bool = True, node_bound: bool = False) -> Any:
-    facts = {"kernels": has_kernels, "nccl_loaded": "2.28.9"}
-    return SimpleNamespace(facts=facts, platform=SimpleNamespace(node_bound=node_bound))
+def ranks(has_kernels: bool = True, is_node_bound: bool = False) -> Any:
+    description = {"kernels": has_kernels, "nccl_loaded": "2.28.9"}
+    return SimpleNamespace(description=description, platform=SimpleNamespace(is_node_bound=is_node_bound))
 
 
 def test_nothing_asked_for_is_the_default_system() -> None:
@@ -74,7 +74,7 @@ def test_layouts_are_placed_on_the_nodes_asked_for() -> None:
 
 
 def test_ranks_that_are_bound_to_their_node_get_layouts_of_one() -> None:
-    drawn = sample(Request(world=4).strategy(ranks(node_bound=True)), 10)
+    drawn = sample(Request(world=4).strategy(ranks(is_node_bound=True)), 10)
     assert {len(set(scenario.topology.node_of)) for scenario in drawn} == {1}
 
 
