@@ -24,21 +24,21 @@ KERNEL_COUNT = 513
 class Batch:
     """Tokens of one forward pass.
 
-    `tokens`: of each attention-DP rank. `padded`: every DP rank pads to the longest (`MAX_LEN`), or sizes
-    differ between ranks (`SUM_LEN`). `symmetric`: whether sites allocate from the pool policy at all; engines
+    `tokens`: of each attention-DP rank. `is_padded`: every DP rank pads to the longest (`MAX_LEN`), or sizes
+    differ between ranks (`SUM_LEN`). `is_symmetric`: whether sites allocate from the pool policy at all; engines
     switch it off for a batch that is not padded.
     """
 
     tokens: tuple[int, ...]
-    padded: bool
-    symmetric: bool = True
+    is_padded: bool
+    is_symmetric: bool = True
 
 
-def engine_batch(tokens: Sequence[int], extending: bool) -> Batch:
+def engine_batch(tokens: Sequence[int], is_extending: bool) -> Batch:
     """The batch as the engine runs it: unpadded when extending or where padding costs too much, and then without
     symmetric memory (SGLang 0.5.12: `SUM_LEN` if extending, else `MAX_LEN` if 2·sum > max·dp)."""
-    padded = not extending and 2 * sum(tokens) > max(tokens) * len(tokens)
-    return Batch(tuple(tokens), padded, symmetric=padded)
+    padded = not is_extending and 2 * sum(tokens) > max(tokens) * len(tokens)
+    return Batch(tuple(tokens), padded, is_symmetric=padded)
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Layer:
     def shard(self, rank: int) -> int:
         """Elements of this rank's part of its DP rank's tokens, spread over attention TP and CP."""
         tokens = self.batch.tokens
-        mine = max(tokens) if self.batch.padded else tokens[self._index("tp", rank) // self.width]
+        mine = max(tokens) if self.batch.is_padded else tokens[self._index("tp", rank) // self.width]
         return -(-mine // self.width) * self.hidden
 
     def shards(self, times: int = 1) -> Elements:
@@ -126,7 +126,7 @@ class Layer:
         self.steps.extend(Release(name) for name in names)
 
     def _allocate(self, family: str, elements: Elements, site: str) -> str:
-        role = "window" if self.batch.symmetric else "plain"
+        role = "window" if self.batch.is_symmetric else "plain"
         name = self._name()
         asked = elements * self.stretch if isinstance(elements, int) else tuple(e * self.stretch for e in elements)
         self.steps.append(Allocate(name, family, asked, self.dtype, role, site))  # type: ignore[arg-type]

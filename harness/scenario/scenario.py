@@ -46,7 +46,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
     @cached_property
     def families(self) -> tuple[str, ...]:
-        """The families whose communicators a draw needs: those that steps or sites name, in the order of first use."""
+        """The families that steps or sites name, in the order of first use: a draw needs their communicators."""
         named = [step.family for step in self.steps if step.family is not None]
         return tuple(dict.fromkeys([*named, IMPLICIT] if self.system.sites == "implicit" else named))
 

@@ -33,7 +33,7 @@ class Action:
     kind: str
     family: int
     buffer: int
-    fresh: bool
+    is_fresh: bool
     count: int
     spread: int
     room: int
@@ -43,7 +43,7 @@ class Action:
     op: str
     part: str
     via: str
-    uneven: bool
+    is_uneven: bool
     stream: int
 
 
@@ -64,7 +64,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         kind=st.sampled_from(kinds),
         family=_small(),
         buffer=_small(),
-        fresh=st.booleans(),
+        is_fresh=st.booleans(),
         count=_counts(),
         spread=st.sampled_from((0, 0, 1, 3, 100)),
         room=st.sampled_from(ROOMS),
@@ -74,7 +74,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         op=st.sampled_from(("sum", "sum", "avg", "max")),
         part=st.sampled_from(("in-place", "plain", "window")),
         via=st.sampled_from(paths),
-        uneven=st.booleans() if "uneven" in hazards else st.just(False),
+        is_uneven=st.booleans() if "uneven" in hazards else st.just(False),
         stream=st.integers(0, streams - 1) if streams > 1 else st.just(0),
     )
 

@@ -158,7 +158,7 @@ class Builder:
         yield Prepare(graph)
         yield from self._captured(action, is_released=True)
         yield Capture(graph)
-        yield from self._captured(action, is_released=action.fresh)
+        yield from self._captured(action, is_released=action.is_fresh)
         yield EndCapture(graph)
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:

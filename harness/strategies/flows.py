@@ -38,7 +38,7 @@ def applies(name: str, topology: Topology, tokens: Tokens = "engine") -> bool:
     names = FLOWS if name == "all" else (name,)
     if tokens == "uneven" and probe.attn_dp < 2:
         return False
-    return bool(compile_flows(names, probe, [Batch((1,) * probe.attn_dp, padded=True)], 1))
+    return bool(compile_flows(names, probe, [Batch((1,) * probe.attn_dp, is_padded=True)], 1))
 
 
 def check_world(flow: str, tokens: Tokens, world: int) -> None:
@@ -127,16 +127,16 @@ def _batches(draw: st.DrawFn, layer: Layer, tokens: Tokens) -> list[Batch]:
         case "engine":
             return _engine_batches(draw, drawn)
         case "padded":
-            return [Batch(tuple(each), padded=True) for each in drawn]
+            return [Batch(tuple(each), is_padded=True) for each in drawn]
         case "uneven":
             return _uneven_batches(drawn, layer.width)
 
 
 def _engine_batches(draw: st.DrawFn, drawn: Sequence[Sequence[int]]) -> list[Batch]:
     """Batches as an engine runs them, at least one with symmetric memory."""
-    batches = [engine_batch(each, extending=draw(st.booleans())) for each in drawn]
-    if not any(batch.symmetric for batch in batches):
-        batches[-1] = Batch(tuple(drawn[-1]), padded=True)  # or no site would be asked for anything
+    batches = [engine_batch(each, is_extending=draw(st.booleans())) for each in drawn]
+    if not any(batch.is_symmetric for batch in batches):
+        batches[-1] = Batch(tuple(drawn[-1]), is_padded=True)  # or no site would be asked for anything
     return batches
 
 
@@ -147,4 +147,4 @@ def _uneven_batches(drawn: Sequence[list[int]], width: int) -> list[Batch]:
         # tokens that round up to the same shard would be even all the same
         if len({-(-count // width) for count in each}) == 1:
             each[-1] += width
-    return [*(Batch(tuple(each), padded=False) for each in uneven), Batch(tuple(last), padded=True)]
+    return [*(Batch(tuple(each), is_padded=False) for each in uneven), Batch(tuple(last), is_padded=True)]

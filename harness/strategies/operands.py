@@ -40,7 +40,7 @@ class Operands:
     def whole(self, action: Action, family: str, is_reduced: bool = False) -> tuple[Allocate, Elements]:
         """The buffer that holds every rank's chunk, and how much each rank contributes."""
         own = [buffer for buffer in self._usable() if self._serves(buffer, family, is_reduced)]
-        if own and not action.fresh:
+        if own and not action.is_fresh:
             chosen = own[action.buffer % len(own)]
             count = self._fitting(action, family, chosen)
             if count is not None:
@@ -91,7 +91,7 @@ class Operands:
             # one element below, on, or above the boundary, the guard included
             filled = action.room // ITEMSIZE[dtype] - GUARD + action.buffer % 3 - 1
             needs = [max(need, filled) for need in needs]
-        if action.uneven and role == "window":
+        if action.is_uneven and role == "window":
             needs = [need + rank * (1 + action.spread) for rank, need in enumerate(needs)]
         elements = needs[0] if len(set(needs)) == 1 else tuple(needs)
         return Allocate(self.name(), family, elements, dtype, role, stream=action.stream)  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def _shipped() -> tuple[Topology, ...]:
 def topologies(
     world: int = 8, named: Sequence[Topology] | None = None, conventions: Collection[str] = tuple(_CONVENTIONS)
 ) -> st.SearchStrategy[Topology]:
-    """Random layouts of some conventions mixed with the named topologies of theirs that fit `world` ranks.
+    """Random layouts of some conventions, mixed with the named topologies of them that fit `world` ranks.
 
     `named` replaces both: then exactly those are drawn. Raises `UsageError` if one of them does not fit.
     """
@@ -102,9 +102,9 @@ def topologies(
 def _mixed(world: int, conventions: tuple[str, ...]) -> st.SearchStrategy[Topology]:
     """Named topologies and layouts, always from the same number of choices, so that each shrinks by itself."""
 
-    def build(size: int, from_file: bool, convention: str, picks: tuple[int, ...]) -> Topology:
+    def build(size: int, is_shipped: bool, convention: str, picks: tuple[int, ...]) -> Topology:
         fitting = [t for t in _shipped() if t.world == size and t.convention in conventions]
-        if from_file and fitting:
+        if is_shipped and fitting:
             return fitting[picks[0] % len(fitting)]
         return _layout(convention, size, picks)
 

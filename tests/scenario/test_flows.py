@@ -83,7 +83,7 @@ def test_batches_follow_one_another_with_their_own_sizes() -> None:
 
 def test_stretch_makes_buffers_of_sites_larger_than_what_moves_through_them() -> None:
     layer = Layer(QUADS, "float32", "library", stretch=16)
-    program = compile_flows(["attn-tp-gather"], layer, [Batch((6, 4, 1, 9), padded=False)], 1)
+    program = compile_flows(["attn-tp-gather"], layer, [Batch((6, 4, 1, 9), is_padded=False)], 1)
     assert [*program[:3]] == [
         plain("b0", ODD_QUADS),
         local("b1", "attn_tp", tuple(32 * each for each in ODD_QUADS)),
@@ -114,7 +114,7 @@ def test_the_library_takes_counts_that_are_too_large_for_kernels(tokens: int, vi
 
 
 def test_sites_take_ordinary_memory_without_symmetric_memory() -> None:
-    batch = engine_batch(ODD_LONE, extending=True)
+    batch = engine_batch(ODD_LONE, is_extending=True)
     program = compile_flows(["combine"], Layer(LONE, "float32", "library"), [batch], 1)
     allocated = [step for step in program if isinstance(step, Allocate)]
     assert allocated == [
@@ -124,7 +124,7 @@ def test_sites_take_ordinary_memory_without_symmetric_memory() -> None:
 
 
 def test_no_line_takes_a_window_without_symmetric_memory() -> None:
-    program = compile_flows(FLOWS, Layer(SPLIT, "float32", "library"), [engine_batch((6, 4), extending=True)], 2)
+    program = compile_flows(FLOWS, Layer(SPLIT, "float32", "library"), [engine_batch((6, 4), is_extending=True)], 2)
     assert {step.role for step in program if isinstance(step, Allocate)} == {"plain"}
 
 

@@ -36,8 +36,8 @@ def test_collective_over_nothing_is_refused_with_the_rank(count: int | tuple[int
 
 
 def test_a_peer_addressed_view_at_different_offsets_in_a_group_is_refused() -> None:
-    said = refusal(WINDOW, AllGather("attn_tp", View("a", (0, 0, 8, 9)), 4))
-    assert said == "ranks of attn_tp[2, 3] reach peers at different offsets of their buffers"
+    reason = refusal(WINDOW, AllGather("attn_tp", View("a", (0, 0, 8, 9)), 4))
+    assert reason == "ranks of attn_tp[2, 3] reach peers at different offsets of their buffers"
 
 
 def test_offsets_may_differ_between_groups_and_where_counts_do() -> None:
@@ -50,8 +50,8 @@ def test_offsets_may_differ_between_groups_and_where_counts_do() -> None:
     [("tp", (4, 4, 4, 3), "tp[0, 1, 2, 3]"), ("attn_tp", (4, 4, 4, 3), "attn_tp[2, 3]")],
 )
 def test_counts_that_differ_in_a_group_are_refused_for_kernels(family: str, count: tuple[int, ...], group: str) -> None:
-    said = refusal(WINDOW, AllGather(family, A, count, via="kernel"))
-    assert said == f"ranks of {group} differ in count, which kernels do not take"
+    reason = refusal(WINDOW, AllGather(family, A, count, via="kernel"))
+    assert reason == f"ranks of {group} differ in count, which kernels do not take"
 
 
 def test_counts_that_differ_between_groups_are_accepted() -> None:

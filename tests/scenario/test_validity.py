@@ -136,8 +136,8 @@ def test_counts_for_another_number_of_ranks_are_refused(length: int) -> None:
 
 
 def test_a_global_buffer_of_different_sizes_in_a_group_is_refused() -> None:
-    said = refusal(Allocate("a", "attn_tp", (4, 4, 4, 5), site="global"))
-    assert said == "ranks of attn_tp[2, 3] differ in elements of a global buffer"
+    reason = refusal(Allocate("a", "attn_tp", (4, 4, 4, 5), site="global"))
+    assert reason == "ranks of attn_tp[2, 3] differ in elements of a global buffer"
 
 
 def test_first_of_several_offenders_is_named() -> None:
@@ -167,11 +167,13 @@ def test_program_without_one_of_its_allocations_is_refused_where_it_is_first_mis
     drawn: Scenario, data: st.DataObject
 ) -> None:
     allocations = [step for step in drawn.steps if isinstance(step, Allocate)]
-    lost = data.draw(st.sampled_from(allocations))
-    rest = tuple(step for step in drawn.steps if step is not lost)
-    users = [index for index, step in enumerate(rest) if lost.buffer in buffers(step)]
+    missing = data.draw(st.sampled_from(allocations))
+    rest = tuple(step for step in drawn.steps if step is not missing)
+    users = [index for index, step in enumerate(rest) if missing.buffer in buffers(step)]
     assume(users)
-    with pytest.raises(ProgramError, match=rf"^step {users[0]} \(\w+\): buffer '{lost.buffer}' was never allocated$"):
+    with pytest.raises(
+        ProgramError, match=rf"^step {users[0]} \(\w+\): buffer '{missing.buffer}' was never allocated$"
+    ):
         Scenario(drawn.topology, rest)
 
 

@@ -60,8 +60,8 @@ NOT_A_GRAPH = {
 
 @pytest.mark.parametrize("name", NOT_A_GRAPH)
 def test_a_program_that_no_graph_can_run_is_refused(name: str) -> None:
-    steps, said = NOT_A_GRAPH[name]
-    with pytest.raises(ProgramError, match=re.escape(said)):
+    steps, reason = NOT_A_GRAPH[name]
+    with pytest.raises(ProgramError, match=re.escape(reason)):
         scenario(*steps)
 
 

@@ -35,7 +35,7 @@ def kinds(program: tuple[Step, ...]) -> list[str]:
 
 
 def test_an_action_that_does_not_fit_is_left_out_with_all_its_steps() -> None:
-    three = act("all_gather", part="plain", fresh=True)
+    three = act("all_gather", part="plain", is_fresh=True)
     program = Builder(PAIR, 7).build([three, three], act("all_gather"))
     assert kinds(program) == ["allocate", "allocate", "all_gather", "all_gather"]
 
@@ -66,7 +66,7 @@ def test_what_a_graph_holds_is_neither_used_nor_released() -> None:
 
 
 def test_a_graph_is_warmed_up_captured_and_replayed() -> None:
-    program = Builder(PAIR, 48).build([act("graph", fresh=True), act("replay")], act("all_gather"))
+    program = Builder(PAIR, 48).build([act("graph", is_fresh=True), act("replay")], act("all_gather"))
     once = ["allocate", "all_gather", "release"]
     assert kinds(program)[:10] == ["prepare", *once, "capture", *once, "end_capture", "replay"]
 

@@ -59,5 +59,5 @@ def test_window_buffer_is_not_used_after_its_communicator_was_replaced() -> None
 
 def test_window_buffer_is_no_part_of_a_call_after_its_communicator_was_replaced() -> None:
     allocate, recreate = act("allocate", count=8), act("recreate")
-    gather = act("all_gather", fresh=True, count=8, part="window")
+    gather = act("all_gather", is_fresh=True, count=8, part="window")
     assert not stale_uses(PAIR, Builder(PAIR, 16).build([allocate, recreate], gather))

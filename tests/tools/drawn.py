@@ -51,8 +51,8 @@ def hazardous() -> list[Scenario]:
 def act(kind: str, **fields: object) -> Action:
     """An action with the simplest value in every field that is not given."""
     simple: dict[str, object] = dict.fromkeys(("family", "buffer", "spread", "room", "slack", "offset"), 0)
-    simple |= {"fresh": False, "count": 1, "dtype": "float32", "op": "sum", "part": "in-place", "via": "library"}
-    return Action(kind=kind, **{**simple, "uneven": False, "stream": 0, **fields})  # type: ignore[arg-type]
+    simple |= {"is_fresh": False, "count": 1, "dtype": "float32", "op": "sum", "part": "in-place", "via": "library"}
+    return Action(kind=kind, **{**simple, "is_uneven": False, "stream": 0, **fields})  # type: ignore[arg-type]
 
 
 def stale_uses(topology: Topology, program: Iterable[Step]) -> list[View]:

@@ -103,6 +103,6 @@ def _leaving(world: World, repeats: int, history: bool) -> list[Leaving]:
 def _held(world: World, topology: Topology, pool: str) -> int:
     """Bytes that one rank held at most over two layers of decoding, two of a prefill, and two of decoding again."""
     layer = Layer(topology, "bfloat16", "library", stretch=HIDDEN)
-    batches = [Batch((tokens,) * layer.attn_dp, padded=True) for tokens in (DECODE, PREFILL, DECODE)]
+    batches = [Batch((tokens,) * layer.attn_dp, is_padded=True) for tokens in (DECODE, PREFILL, DECODE)]
     draw = world.run(Scenario(topology, compile_flows(FLOWS, layer, batches, 2), System(pool)))
     return max(trace.most_held for trace in draw.traces)
