@@ -76,6 +76,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def _press(number: int, _frame: FrameType | None) -> None:
+    # Python runs a handler between two bytecodes of the main thread, so an exception may come up anywhere
     global _signal  # noqa: PLW0603  (a process is interrupted once)
     _signal = _signal or number
     if not _is_held:

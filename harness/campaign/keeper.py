@@ -32,7 +32,7 @@ class Found(msgspec.Struct, frozen=True):
     draws_to_find: int
     found_at: tuple[int, int]
     """Ranks and steps of the scenario in which it was first seen."""
-    leads: bool = True
+    is_leading: bool = True
     """Whether it is the first of the scenario's findings, and so not the consequence of another."""
     shrunk: Shrunk = "unfinished"
 
@@ -43,7 +43,7 @@ class Found(msgspec.Struct, frozen=True):
 
     def again(self, findings: Sequence[Finding]) -> Finding | None:
         """Of another run's findings the one that is this again; one that led has to be the first there."""
-        candidates = findings[:1] if self.leads else findings
+        candidates = findings[:1] if self.is_leading else findings
         return next((finding for finding in candidates if finding.rule == self.finding.rule), None)
 
     @property
@@ -86,9 +86,9 @@ class Keeper:
             known.seed_file if known else "",
             known.draws_to_find if known else draws,
             known.found_at if known else _size(scenario),
-            leads=rule == findings[0].rule,
+            is_leading=rule == findings[0].rule,
         )
-        if known is not None and (not known.leads, known.size) < (not found.leads, found.size):
+        if known is not None and (not known.is_leading, known.size) < (not found.is_leading, found.size):
             return known
         path = self._save(rule, scenario, findings)
         self.found[rule] = msgspec.structs.replace(found, seed_file=path)

@@ -59,6 +59,7 @@ class Controlled:
         if worker in self._ready:
             return
         self._arrived()
+        # what a worker raised while it was configured reaches the controller as text alone
         if message := re.search(r"\bUsageError: (.*)\Z", str(error).strip()):
             raise UsageError(f"{worker}: {message[1]}")
 
@@ -120,10 +121,11 @@ def leave(config: pytest.Config) -> None:
 
 def role_of(config: pytest.Config) -> Role:
     """Which process of its run this is, with xdist or without."""
+    # xdist gives `workerinput` to the config of its workers alone
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
     if given is not None:
         return Role(given["workercount"], int(given["workerid"].removeprefix("gw")))
-    specs = config.getoption("tx", None) or []
+    specs = config.getoption("tx", None) or []  # xdist turns `-n 2` into two of them before it configures
     if config.getoption("dist", "no") == "no" or not specs:
         return Role(1, 0)
     times = [spec.partition("*")[0] for spec in specs]  # `3*popen` is three workers
