@@ -120,8 +120,6 @@ PROGRAMS = {
     "uneven growth": UNEVEN_GROWTH,
 }
 UNEVEN = {
-    "uneven segments": "registration 0 of tp[0,1,2,3] differs in size: rank 0 2097152 bytes, rank 1 2097152 bytes, "
-    "rank 2 20971520 bytes",
     "uneven growth": "entered different numbers of registrations: rank 0: 1, rank 1: 2, rank 2: 1, rank 3: 1",
     "uneven offsets": "'b' lies at different offsets of the same window of tp[0,1,2,3]: "
     "rank 0 at byte 1536, rank 1 at byte 2560",
@@ -129,7 +127,6 @@ UNEVEN = {
 }
 """What uneven sizes do to pools whose ranks agree on nothing."""
 UNEVEN_RULES = {
-    "uneven segments": ["registration-skew"],
     "uneven growth": ["registration-skew", "hang"],
     "uneven offsets": ["offset-mismatch"],
     "uneven fit": ["segment-mismatch"],

@@ -1,4 +1,4 @@
-"""Rules on registration: every rank of a group registers the same sizes in the same order, each memory once.
+"""Rules on registration: the ranks of a group register equally often and in the same order, each memory once.
 
 Rules: registration-skew, double-registration, hot-path-growth.
 """
@@ -56,7 +56,7 @@ def _skew(case: Case) -> Iterator[Finding]:
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
         if len(set(entered.values())) > 1:
             yield from _count_skew(case, key[0], made, entered, crashed)
-        else:
+        elif not case.nccl.has_uneven_windows:
             yield from _size_skew(case, key[0], made)
 
 
@@ -93,18 +93,28 @@ def _count_skew(
 
 
 def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Iterator[Finding]:
-    """The first registration, of those that every rank has made, in which sizes differ."""
+    """The first registration, of those that every rank has made, whose segments differ in size.
+
+    From NCCL 2.30.7 on that is no fault: the window is real on every rank, and symmetric kernels give the right data
+    wherever the ranks hold their buffers at one offset, which the rules of ownership see to (H100, 2.30.7 and 2.32.3).
+    """
     for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
-        if len({window.event.size for window in windows}) > 1:
-            sizes = ", ".join(
-                f"rank {rank} {window.event.size} bytes" for rank, window in zip(made, windows, strict=True)
-            )
+        held = {rank: _size(window) for rank, window in zip(made, windows, strict=True)}
+        # Peers map a whole segment: a window over a part of equal segments may differ in size (2.28.9 and 2.29.7).
+        if len(set(held.values())) > 1:
+            sizes = ", ".join(f"rank {rank} {size} bytes" for rank, size in held.items())
             yield RegistrationSkew(
-                f"registration {ordinal} of {case.name(group)} differs in size: {sizes}.",
+                f"registration {ordinal} of {case.name(group)} differs in size: {sizes}. NCCL before 2.30.7 refuses it "
+                f"on some rank.",
                 step=windows[0].born,
                 ranks=tuple(made),
             )
             return
+
+
+def _size(window: WindowLife) -> int:
+    """Bytes of the segment under a window."""
+    return window.event.size if window.segment is None else window.segment.event.size
 
 
 def double(case: Case, history: History) -> Iterator[Finding]:

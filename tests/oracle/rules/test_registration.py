@@ -22,7 +22,7 @@ from harness.scenario.steps import (
     Trim,
 )
 from harness.scenario.topology import Topology
-from harness.trace.draw import Draw, Fate
+from harness.trace.draw import Draw, Fate, Version
 from harness.trace.events import Began, CommCreated, Entered, Registered
 from harness.trace.trace import Trace
 from harness.world.world import World
@@ -31,6 +31,23 @@ from tests.tools.scenes import CROSSED, TURNED, findings, first, rules, scenario
 GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
 MEBIBYTE = (1 << 20) // 4 - GUARD
 """Elements of a float32 buffer that fills half of a segment for small blocks."""
+
+
+def on_nccl(draw: Draw, version: Version | None) -> Draw:
+    """The draw as one of that NCCL; None for the simulation."""
+    return msgspec.structs.replace(draw, nccl=version)
+
+
+def with_window(draw: Draw, rank: int, size: int) -> Draw:
+    """The draw as it would be, had a rank registered so many bytes of each segment."""
+    events = (
+        msgspec.structs.replace(event, size=size) if isinstance(event, Registered) else event
+        for event in draw.traces[rank].events
+    )
+    traces = [*draw.traces]
+    traces[rank] = msgspec.structs.replace(traces[rank], events=tuple(events))
+    return msgspec.structs.replace(draw, traces=tuple(traces))
+
 
 # registration-skew: the number of registrations
 
@@ -89,12 +106,16 @@ def test_two_communicators_registered_in_one_order_are_silent(ranks: World) -> N
 SMALL_AND_LARGE = (Allocate("a", "tp", 256), Allocate("b", "tp", MEBIBYTE + 1), AllGather("tp", View("a"), 100))
 
 
-def test_segments_of_other_sizes_in_another_order_are_registration_skew(ranks: World) -> None:
+def test_segments_of_other_sizes_in_another_order_are_registration_skew_before_nccl_2_30_7(ranks: World) -> None:
     """Mismatched segments and wrong data come with it."""
-    found = findings(ranks, scenario(*SMALL_AND_LARGE, pool="ReversedOrder"))
+    found = judge(on_nccl(ranks.run(scenario(*SMALL_AND_LARGE, pool="ReversedOrder")), (2, 29, 7)))
     assert found[0].rule == "registration-skew"
     assert found[0].step == 1
     assert "registration 0 of tp[0,1] differs in size: rank 0 2097152 bytes, rank 1 20971520 bytes" in str(found[0])
+
+
+def test_segments_in_another_order_hold_mismatched_buffers_whatever_the_nccl(ranks: World) -> None:
+    assert rules(findings(ranks, scenario(*SMALL_AND_LARGE, pool="ReversedOrder")))[0] == "segment-mismatch"
 
 
 def test_segments_of_other_sizes_in_one_order_are_silent(ranks: World) -> None:
@@ -104,10 +125,27 @@ def test_segments_of_other_sizes_in_one_order_are_silent(ranks: World) -> None:
 # registration-skew: their sizes
 
 
-def test_uneven_buffers_in_segments_of_different_sizes_are_registration_skew(ranks: World) -> None:
-    found = findings(ranks, scenario(Allocate("a", "tp", (256, MEBIBYTE + 1)), AllGather("tp", View("a"), 100)))
+UNEVEN = scenario(Allocate("a", "tp", (256, MEBIBYTE + 1)), AllGather("tp", View("a"), 100))
+
+
+@pytest.mark.parametrize("version", [(2, 28, 9), (2, 29, 7), (2, 30, 6)])
+def test_segments_of_different_sizes_are_registration_skew_before_nccl_2_30_7(ranks: World, version: Version) -> None:
+    found = judge(on_nccl(ranks.run(UNEVEN), version))
     assert rules(found) == ["registration-skew"]
     assert "registration 0 of tp[0,1] differs in size: rank 0 2097152 bytes, rank 1 20971520 bytes" in str(found[0])
+
+
+@pytest.mark.parametrize("version", [(2, 30, 7), (2, 32, 3), None])
+def test_segments_of_different_sizes_are_silent_from_nccl_2_30_7_on(ranks: World, version: Version | None) -> None:
+    draw = ranks.run(UNEVEN)
+    assert len({window.size for trace in draw.traces for window in trace.events if isinstance(window, Registered)}) == 2
+    assert judge(on_nccl(draw, version)) == []
+
+
+def test_windows_of_different_sizes_over_equal_segments_are_silent(ranks: World) -> None:
+    """Peers map the segment; the length of the window is a matter of the rank's own (2.28.9 and 2.29.7)."""
+    draw = on_nccl(ranks.run(scenario(*GATHER)), (2, 28, 9))
+    assert judge(draw) == judge(with_window(draw, rank=1, size=1 << 20)) == []
 
 
 def test_uneven_buffers_in_segments_of_one_size_are_silent(ranks: World) -> None:

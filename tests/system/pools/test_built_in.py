@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.errors import PluginError
+from harness.oracle.judge import judge
 from harness.scenario.system import POOLS
 from harness.system.pools.built_in import BUILT_IN, load_pool
 from harness.world.world import World
@@ -17,12 +19,23 @@ from tests.tools.designs import (
     UNEVEN_RULES,
     causes,
     found,
+    run,
 )
 
 
 @pytest.mark.parametrize("pool", BUILT_IN)
 def test_one_group_with_equal_sizes_is_owned_under_every_design(ranks: World, pool: str) -> None:
     assert found(ranks, pool, (*TWO_GROUPS[:2], TWO_GROUPS[4])) == []
+
+
+@pytest.mark.parametrize("pool", ["snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group"])
+def test_segments_of_different_sizes_are_right_where_nccl_allows_them(ranks: World, pool: str) -> None:
+    """From 2.30.7 on, and so on the simulation; before, a registration fails on some rank."""
+    draw = run(ranks, *PROGRAMS["uneven segments"], pool=pool)
+    (before,) = judge(msgspec.structs.replace(draw, nccl=(2, 29, 7)))
+    sizes = "rank 0 2097152 bytes, rank 1 2097152 bytes, rank 2 20971520 bytes"
+    assert (judge(draw), before.rule) == ([], "registration-skew")
+    assert f"registration 0 of tp[0,1,2,3] differs in size: {sizes}" in str(before)
 
 
 @pytest.mark.parametrize("name", UNEVEN)
