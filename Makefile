@@ -2,13 +2,17 @@
 # make test   install what is missing, lint, type-check and run the tests
 # make lint   ruff and mypy alone
 # make docs   write docs/measurements.md from its data
-# make clean  remove the environment
+# make oldest check the oldest versions that pyproject.toml allows, in an environment of their own
+# make clean  remove the environments
 
 PYTHON ?= python3
 VENV ?= .venv
 DRAWS ?= 300
 FUZZ ?=
 TESTS ?=
+OLDEST ?= .venv-oldest
+OLDEST_TORCH ?= 2.10.0
+OLDEST_TESTS ?= tests/package/test_wheel.py tests/substrate/sim tests/ipc tests/kernels
 
 IMPORTED := harness.cli.main, harness.plugin, harness.plugin.tested_world, harness.rank.server, \
   harness.substrate.sim.substrate, rich.progress, triton.language, triton.runtime.interpreter, pytest, pytest_timeout, \
@@ -49,8 +53,11 @@ lint: $(VENV)/.installed
 docs:
 	$(PYTHON) docs/measurements/page.py
 
+oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile $(OLDEST_TESTS)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; say which with make PYTHON=python3.x")'
@@ -69,4 +76,12 @@ endif
 ifdef PYTHONDONTWRITEBYTECODE  # or every process would compile what it imports
 	env -u PYTHONDONTWRITEBYTECODE TRITON_INTERPRET=1 $(BIN)/python -c 'import $(IMPORTED)'
 endif
+	touch $@
+
+# The CPU build from torch's own index is small; where that cannot be reached, PyPI's build does, at some gigabytes.
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt Makefile
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install -q -c constraints-oldest.txt 'torch==$(OLDEST_TORCH)+cpu' --extra-index-url $(TORCH_CPU_INDEX) \
+	  || $(OLDEST)/bin/pip install -q -c constraints-oldest.txt 'torch==$(OLDEST_TORCH)'
+	$(OLDEST)/bin/pip install -q -c constraints-oldest.txt -e '.[test]'
 	touch $@
