@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.scenario.layout import DEGREES, Group, LayoutError, Partition, build_families, check_partition
+from harness.scenario.layout import DEGREES, Group, LayoutError, Partition, build_families, check_partition, divisors
 
 Widths = dict[str, int]
 
@@ -178,8 +178,8 @@ def test_layout_without_degrees_is_one_rank_alone_in_every_family(convention: st
     assert set(build_families(convention, {}).values()) == {((0,),)}
 
 
-def divisors(number: int) -> st.SearchStrategy[int]:
-    return st.sampled_from([width for width in range(1, number + 1) if number % width == 0])
+def a_divisor(number: int) -> st.SearchStrategy[int]:
+    return st.sampled_from(divisors(number))
 
 
 @st.composite
@@ -195,15 +195,15 @@ def axes(draw: st.DrawFn, names: tuple[str, ...], limit: int = 1024) -> Widths:
 def sglang_degrees(draw: st.DrawFn) -> Widths:
     degrees = draw(axes(("tp", "pp")))
     tp = degrees["tp"]
-    attn_dp, moe_dp = draw(divisors(tp)), draw(divisors(tp))
-    attn_cp, ep = draw(divisors(tp // attn_dp)), draw(divisors(tp // moe_dp))
-    return {**degrees, "attn_dp": attn_dp, "attn_cp": attn_cp, "moe_dp": moe_dp, "ep": ep, "dcp": draw(divisors(tp))}
+    attn_dp, moe_dp = draw(a_divisor(tp)), draw(a_divisor(tp))
+    attn_cp, ep = draw(a_divisor(tp // attn_dp)), draw(a_divisor(tp // moe_dp))
+    return {**degrees, "attn_dp": attn_dp, "attn_cp": attn_cp, "moe_dp": moe_dp, "ep": ep, "dcp": draw(a_divisor(tp))}
 
 
 @st.composite
 def vllm_degrees(draw: st.DrawFn) -> Widths:
     degrees = draw(axes(("dp", "pp", "pcp", "tp")))
-    return {**degrees, "dcp": draw(divisors(degrees["pcp"] * degrees["tp"]))}
+    return {**degrees, "dcp": draw(a_divisor(degrees["pcp"] * degrees["tp"]))}
 
 
 megatron_degrees = st.builds(
@@ -332,3 +332,11 @@ def test_partition_answers_with_the_size_of_its_world() -> None:
 def test_family_that_is_no_partition_is_refused_with_its_rank(groups: list[Group], offence: str) -> None:
     with pytest.raises(LayoutError, match=f"^{offence}$"):
         check_partition("ring", groups, world=3)
+
+
+# divisors
+
+
+@pytest.mark.parametrize(("number", "widths"), [(1, [1]), (7, [1, 7]), (12, [1, 2, 3, 4, 6, 12])])
+def test_divisors_come_smallest_first(number: int, widths: list[int]) -> None:
+    assert divisors(number) == widths
