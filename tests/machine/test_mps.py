@@ -139,6 +139,8 @@ def test_a_world_that_cannot_start_leaves_no_daemon(
     assert leftovers(machine) == []
 
 
-def test_ranks_with_a_gpu_each_start_no_daemon(machine: Path) -> None:
+def test_ranks_with_a_gpu_each_start_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(mps, "start", lambda: started.append("started"))
     with World(2, "sim"):
-        assert leftovers(machine) == []
+        assert started == []
