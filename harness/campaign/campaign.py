@@ -150,21 +150,7 @@ class Campaign:
         try:
             draw = self.world.run(scenario)
             self._under_way = None
-            verdict = examine(draw)
-            seconds = self._clock.now() - began
-            findings = self._unexpected(scenario, verdict)
-            if self._failed_at is None:
-                self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
-            else:
-                self.tally.shrinking += 1
-                self._shrinks += 1
-            new = next((finding for finding in findings if finding.rule not in self._settled), None)
-            if new is not None:
-                if self._failed_at is None:
-                    self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
-                if not draw.is_clean:
-                    self._rules_that_cost_ranks.add(new.rule)
-                self._keeper.keep(scenario, new, findings, self.tally.draws)
+            new = self._noted(draw, began)
         except UsageError as error:
             self._under_way = None
             if self._failed_at is not None and isinstance(error, PluginError):
@@ -174,7 +160,27 @@ class Campaign:
         if new is not None:
             raise new
         self._clean.add(hash(scenario))
-        self._known += seconds if findings else 0.0
+
+    def _noted(self, draw: Draw, began: float) -> Finding | None:
+        """Count a draw and keep what is new of it: its first finding of a rule that is not settled."""
+        verdict = examine(draw)
+        seconds = self._clock.now() - began
+        findings = self._unexpected(draw.scenario, verdict)
+        if self._failed_at is None:
+            self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
+        else:
+            self.tally.shrinking += 1
+            self._shrinks += 1
+        new = next((finding for finding in findings if finding.rule not in self._settled), None)
+        if new is None:
+            self._known += seconds if findings else 0.0
+            return None
+        if self._failed_at is None:
+            self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
+        if not draw.is_clean:
+            self._rules_that_cost_ranks.add(new.rule)
+        self._keeper.keep(draw.scenario, new, findings, self.tally.draws)
+        return new
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:
         return self._unexpected(draw.scenario, examine(draw))
