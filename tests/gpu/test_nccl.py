@@ -201,7 +201,7 @@ def test_a_captured_all_gather_replays_on_new_input(world):
 
 def test_listing_the_257th_pool_costs_no_reference_to_its_id(world):
     replies = world.call("tests.tools.references_on_ranks:list_a_late_pool")
-    assert [lost["harness"] for lost in replies] == [0] * RANKS
+    assert [missing["harness"] for missing in replies] == [0] * RANKS
 
 
 def test_a_killed_rank_is_reported_and_the_next_draw_works(world):

@@ -83,10 +83,10 @@ def test_window_of_another_communicator_outlives_it(rank: Rank) -> None:
     comm, other = rank.communicator(), rank.communicator(slot=1)
     segment = Segment(0, "pool", BASE, 4096)
     comm.register(segment)
-    theirs = other.register(segment)
+    second = other.register(segment)
     comm.destroyed()
-    assert segment.windows == [theirs]
-    assert found(other, 0) is theirs
+    assert segment.windows == [second]
+    assert found(other, 0) is second
 
 
 def test_registration_without_support_succeeds_with_a_null_window(rank: Rank) -> None:

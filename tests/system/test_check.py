@@ -23,8 +23,8 @@ def test_built_in_names_are_those_that_can_be_loaded() -> None:
 
 def test_checking_what_is_built_in_does_not_import_torch() -> None:
     check = "import sys; from harness.system.check import check_system; check_system('deferred', 'triton')"
-    told = subprocess.check_output([sys.executable, "-c", f"{check}; print('torch' in sys.modules)"], text=True)
-    assert told == "False\n"
+    shown = subprocess.check_output([sys.executable, "-c", f"{check}; print('torch' in sys.modules)"], text=True)
+    assert shown == "False\n"
 
 
 @pytest.mark.parametrize("names", [("puddle", None), (None, "kettle"), ("deferred", "kettle")])

@@ -158,8 +158,8 @@ def named(draw: Draw) -> list[Group]:
 
 def test_a_policy_that_gives_too_little_is_an_error_of_the_policy_with_both_sizes(ranks: World) -> None:
     steps = Allocate("a", "tp", (30, 30, 30, 100)), AllGather("tp", View("a"), 4)
-    said = r"small:TooSmall' raised on rank \d: ValueError: agreed\(\[46, 46, 46, 116\]\) gave 46"
-    with pytest.raises(PluginError, match=said):
+    text = r"small:TooSmall' raised on rank \d: ValueError: agreed\(\[46, 46, 46, 116\]\) gave 46"
+    with pytest.raises(PluginError, match=text):
         ranks.run(scenario(*steps, pool="tests.tools.planted.small:TooSmall"))
 
 

@@ -26,10 +26,10 @@ def list_a_late_pool(substrate: NcclSubstrate, slots: dict[Group, int]) -> dict[
     late = max(ident)
     pool = NcclPool(substrate.recorder, "late", substrate.allocator)
     pool._pool = SimpleNamespace(id=ident)
-    lost = {}
+    missing = {}
     with kept(late):
         for way, listing in (("harness", pool._listed), ("torch", lambda: torch.cuda.memory_snapshot(ident))):
             before = sys.getrefcount(late)
             listing()
-            lost[way] = before - sys.getrefcount(late)
-    return lost
+            missing[way] = before - sys.getrefcount(late)
+    return missing

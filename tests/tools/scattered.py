@@ -6,7 +6,7 @@ from harness.system.pools import deferred, per_group
 
 def scatter(context: RankContext) -> None:
     """Addresses fall on odd ranks, and rise on even ones."""
-    context._substrate.arena.falling = context.rank % 2 == 1
+    context._substrate.arena.is_falling = context.rank % 2 == 1
 
 
 class PerGroup(per_group.PerGroup):

@@ -26,9 +26,9 @@ Key = tuple[int, int, int]
 class Block:
     """A slice of a segment; `prev` and `next` are its neighbours in the same segment."""
 
-    def __init__(self, address: int, size: int, stream: int, small: bool, order: int) -> None:
-        self.address, self.size, self.stream, self.small, self.order = address, size, stream, small, order
-        self.free = False
+    def __init__(self, address: int, size: int, stream: int, is_small: bool, order: int) -> None:
+        self.address, self.size, self.stream, self.is_small, self.order = address, size, stream, is_small, order
+        self.is_free = False
         self.prev: Block | None = None
         self.next: Block | None = None
 
@@ -45,7 +45,7 @@ class CachingAllocator:
     """
 
     def __init__(self, grow: Callable[[int], int], shrink: Callable[[int], None], order: str = "address") -> None:
-        self._grow, self._shrink, self._by_address = grow, shrink, order == "address"
+        self._grow, self._shrink, self._is_by_address = grow, shrink, order == "address"
         self._free: dict[bool, list[tuple[Key, Block]]] = {True: [], False: []}
         self._counter = count()
         self.in_use = 0
@@ -53,10 +53,11 @@ class CachingAllocator:
     def allocate(self, size: int, stream: int = 0) -> Block:
         """A block of at least `size` bytes; grows by a segment where no free block fits."""
         size = max(ROUND, -(-size // ROUND) * ROUND)
-        small = size <= SMALL
-        block = self._best_fit(size, stream, small) or self._segment(size, stream, small)
+        is_small = size <= SMALL
+        block = self._best_fit(size, stream, is_small) or self._segment(size, stream, is_small)
         remaining = block.size - size
-        if remaining >= ROUND if small else remaining > SMALL:
+        # PyTorch splits a small block wherever a block remains, and a large one only if more than 1 MiB remains.
+        if remaining >= ROUND if is_small else remaining > SMALL:
             self._split(block, size)
         self.in_use += 1
         return block
@@ -65,7 +66,7 @@ class CachingAllocator:
         """Return a block to the free list, merged with free neighbours."""
         self.in_use -= 1
         for neighbour in (block.prev, block.next):
-            if neighbour is not None and neighbour.free:
+            if neighbour is not None and neighbour.is_free:
                 self._forget(neighbour)
                 _merge(block, neighbour)
         self._offer(block)
@@ -75,35 +76,35 @@ class CachingAllocator:
         for free in self._free.values():
             for entry in list(free):
                 block = entry[1]
-                if block.prev is None and block.next is None:
+                if block.prev is None and block.next is None:  # `cudaFree` takes whole segments alone
                     free.remove(entry)
                     self._shrink(block.address)
 
-    def _best_fit(self, size: int, stream: int, small: bool) -> Block | None:
-        free = self._free[small]
+    def _best_fit(self, size: int, stream: int, is_small: bool) -> Block | None:
+        free = self._free[is_small]
         at = bisect_left(free, (stream, size, -1), key=lambda entry: entry[0])
         if at == len(free) or free[at][1].stream != stream:
             return None
         block = free.pop(at)[1]
-        block.free = False
+        block.is_free = False
         return block
 
-    def _segment(self, size: int, stream: int, small: bool) -> Block:
-        if small:
+    def _segment(self, size: int, stream: int, is_small: bool) -> Block:
+        if is_small:
             whole = SMALL_SEGMENT
         elif size < OWN_SEGMENT:
             whole = LARGE_SEGMENT
         else:
             whole = -(-size // STEP) * STEP
         address = self._grow(whole)
-        return Block(address, whole, stream, small, self._order(address))
+        return Block(address, whole, stream, is_small, self._order(address))
 
     def _order(self, address: int) -> int:
-        return address if self._by_address else next(self._counter)
+        return address if self._is_by_address else next(self._counter)
 
     def _split(self, block: Block, size: int) -> None:
         order = self._order(block.address + size)
-        rest = Block(block.address + size, block.size - size, block.stream, block.small, order)
+        rest = Block(block.address + size, block.size - size, block.stream, block.is_small, order)
         rest.prev, rest.next = block, block.next
         if rest.next is not None:
             rest.next.prev = rest
@@ -111,11 +112,11 @@ class CachingAllocator:
         self._offer(rest)
 
     def _offer(self, block: Block) -> None:
-        block.free = True
-        insort(self._free[block.small], (block.key, block), key=lambda entry: entry[0])
+        block.is_free = True
+        insort(self._free[block.is_small], (block.key, block), key=lambda entry: entry[0])
 
     def _forget(self, block: Block) -> None:
-        self._free[block.small].remove((block.key, block))
+        self._free[block.is_small].remove((block.key, block))
 
 
 def _merge(block: Block, other: Block) -> None:

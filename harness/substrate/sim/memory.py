@@ -28,12 +28,12 @@ class Arena:
     """A rank's piece of the shared memory, handed out as segments by first fit.
 
     A freed address is the first to be used again, as with virtual addresses on a GPU. Addresses rise from
-    segment to segment; where `falling` is set they fall, so that segments lie in another order than on a
+    segment to segment; where `is_falling` is set they fall, so that segments lie in another order than on a
     peer, as they may on GPUs (pytorch 178138).
     """
 
     def __init__(self, shared: SharedMemory, rank: int) -> None:
-        self.falling = False
+        self.is_falling = False
         self._shared = shared
         self._start, self._size = shared.arena(rank)
         self._taken: dict[int, int] = {}
@@ -46,7 +46,7 @@ class Arena:
         gaps = [(end, begin) for end, begin in zip(ends, begins, strict=True) if begin - end >= whole]
         if not gaps:
             raise torch.OutOfMemoryError(f"arena of {self._size} bytes has no room for a segment of {size}")
-        at = gaps[-1][1] - whole if self.falling else gaps[0][0]
+        at = gaps[-1][1] - whole if self.is_falling else gaps[0][0]
         self._taken[at] = whole
         return self._shared.base + at
 

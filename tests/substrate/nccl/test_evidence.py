@@ -52,8 +52,8 @@ def test_a_forced_call_that_is_refused_runs_on_the_legacy_path() -> None:
 
 
 def test_a_refusal_of_a_call_that_is_not_eligible_says_so() -> None:
-    said = ForcedPath().run(Nccl(("SYMK_ST",)).asked(eligible=False))[1]
-    assert said.endswith(", for which the call is not eligible")
+    text = ForcedPath().run(Nccl(("SYMK_ST",)).asked(eligible=False))[1]
+    assert text.endswith(", for which the call is not eligible")
 
 
 def test_another_error_than_a_refusal_is_not_taken_for_one() -> None:
@@ -62,8 +62,8 @@ def test_another_error_than_a_refusal_is_not_taken_for_one() -> None:
 
 
 def test_the_debug_check_is_what_refuses_both_paths() -> None:
-    path, said = Checked(ForcedPath()).run(Nccl(("SYMK_ST", "^symk")).asked())
-    assert (path, said.split(" found")[0]) == ("refused", "NCCL's debug check")
+    path, text = Checked(ForcedPath()).run(Nccl(("SYMK_ST", "^symk")).asked())
+    assert (path, text.split(" found")[0]) == ("refused", "NCCL's debug check")
 
 
 def test_the_debug_check_leaves_a_refused_kernel_to_the_forced_path() -> None:
@@ -130,8 +130,8 @@ def logged(monkeypatch: pytest.MonkeyPatch, before: str, during: str, first: int
 
 
 def test_the_log_says_that_a_call_was_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
-    path, said = logged(monkeypatch, LEGACY, SYMMETRIC)
-    assert (path, said) == ("symmetric", "NCCL logged Kernel AllGather_LL nchannels 4 nthreads 512 nWorks 1")
+    path, text = logged(monkeypatch, LEGACY, SYMMETRIC)
+    assert (path, text) == ("symmetric", "NCCL logged Kernel AllGather_LL nchannels 4 nthreads 512 nWorks 1")
 
 
 def test_the_log_says_that_a_call_was_not(monkeypatch: pytest.MonkeyPatch) -> None:

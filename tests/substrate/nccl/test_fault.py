@@ -56,8 +56,8 @@ def test_an_nccl_error_has_its_name_and_call() -> None:
 
 
 def test_an_nccl_error_has_nccls_own_text() -> None:
-    said = describe(raised(NCCLError(5)), "window of size 0\nand a hint")
-    assert re.fullmatch(r"ncclInvalidUsage \(window of size 0\)" + FROM, said)
+    text = describe(raised(NCCLError(5)), "window of size 0\nand a hint")
+    assert re.fullmatch(r"ncclInvalidUsage \(window of size 0\)" + FROM, text)
 
 
 def test_an_nccl_error_of_a_later_version_has_its_number() -> None:
@@ -65,8 +65,8 @@ def test_an_nccl_error_of_a_later_version_has_its_number() -> None:
 
 
 def test_a_cuda_error_has_its_name_without_the_hints() -> None:
-    said = describe(raised(cuda_error(HINTS)))
-    assert re.fullmatch(r"cudaErrorIllegalAddress \(an illegal memory access was encountered\)" + FROM, said)
+    text = describe(raised(cuda_error(HINTS)))
+    assert re.fullmatch(r"cudaErrorIllegalAddress \(an illegal memory access was encountered\)" + FROM, text)
 
 
 def test_a_cuda_error_without_a_hint_is_named_by_its_number() -> None:

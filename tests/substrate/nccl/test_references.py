@@ -34,9 +34,9 @@ def test_what_was_given_up_without_it_stays_lost():
     held = [value] * 4
     before = sys.getrefcount(value)
     give_up(value)
-    lost = before - sys.getrefcount(value)
+    missing = before - sys.getrefcount(value)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
-    assert (lost, held) == (1, [fresh()] * 4)
+    assert (missing, held) == (1, [fresh()] * 4)
 
 
 def test_each_of_several_objects_gets_its_own_back():

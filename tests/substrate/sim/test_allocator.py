@@ -409,7 +409,7 @@ class Requests(RuleBasedStateMachine):
     def no_two_free_blocks_are_neighbours(self) -> None:
         for block in self.live:
             parts = list(chain(block))
-            assert not any(one.free and other.free for one, other in pairwise(parts))
+            assert not any(one.is_free and other.is_free for one, other in pairwise(parts))
 
     def teardown(self) -> None:
         for block in self.live:

@@ -1,4 +1,4 @@
-"""Simulated communicators: windows found, hidden and lost by NCCL's rules, and what a program sees of it."""
+"""Simulated communicators: windows are found, hidden and gone by NCCL's rules, on one rank and in programs."""
 
 from __future__ import annotations
 
