@@ -16,7 +16,6 @@ from harness.campaign.seeds import SCHEMA, Seed, SeedFile
 from harness.errors import PluginError
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
-from harness.text import counted
 
 Shrunk = Literal["smallest", "race", "time", "unfinished"]
 """How shrinking ended: nothing smaller fails; unknown, since the case itself fails in some runs only; time was up; or
@@ -45,21 +44,6 @@ class Found(msgspec.Struct, frozen=True):
         """Of another run's findings the one that is this again; one that led has to be the first there."""
         candidates = findings[:1] if self.is_leading else findings
         return next((finding for finding in candidates if finding.rule == self.finding.rule), None)
-
-    @property
-    def story(self) -> str:
-        """How it was found and shrunk, as a person reads it."""
-        ends = {
-            "smallest": "",
-            "race": "; it fails in some runs only, so a smaller case may have been missed",
-            "time": "; the time for making it smaller was up",
-            "unfinished": "; making it smaller was not finished",
-        }
-        (ranks, length), (world, steps) = _size(self.scenario), self.found_at
-        has_shrunk = (ranks, length) != self.found_at
-        shrunk = f", shrunk to {counted(ranks, 'rank')} and {counted(length, 'step')}" if has_shrunk else ""
-        after = counted(self.draws_to_find, "draw")
-        return f"found after {after} on {counted(world, 'rank')} in {counted(steps, 'step')}{shrunk}{ends[self.shrunk]}"
 
 
 def _size(scenario: Scenario) -> tuple[int, int]:

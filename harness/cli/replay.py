@@ -21,10 +21,8 @@ from harness.cli.options import (
 )
 from harness.oracle.findings import Record
 from harness.report import data, terminal
-from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system
-from harness.text import counted
 from harness.world import environment
 from harness.world.world import World
 
@@ -52,7 +50,7 @@ def replay(
 
         def show() -> None:
             if runs:
-                _show(console, runs, scenario, times)
+                terminal.runs(console, runs, scenario, times)
                 failed = sum(map(bool, runs))
                 data.write(
                     {"schema": data.SCHEMA, "runs": runs, "failed": failed, "environment": found_here}, json_file
@@ -62,12 +60,3 @@ def replay(
             for findings in run_again(world, scenario, times):
                 runs.append([finding.record() for finding in findings])
     raise typer.Exit(1 if any(runs) else 0)
-
-
-def _show(console: Console, runs: list[list[Record]], scenario: Scenario, times: int) -> None:
-    """The findings of the first run that failed, and how many did."""
-    failed = [records for records in runs if records]
-    for record in failed[0] if failed else ():
-        terminal.finding(console, record, scenario)
-    asked = "" if len(runs) == times else f" ({times} were asked for)"
-    console.print(f"{len(failed)} of {counted(len(runs), 'run')}{asked} failed", highlight=False)

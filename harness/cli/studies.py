@@ -16,13 +16,13 @@ from harness.campaign.tally import Tally
 from harness.cli.ending import at_the_end
 from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.errors import UsageError
-from harness.report import data, terminal
+from harness.report import data, terminal, verdicts
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.actions import Via
 from harness.strategies.batches import distinct
 from harness.strategies.common import common
 from harness.strategies.flows import Tokens
-from harness.studies import matrix as verdicts
+from harness.studies import matrix as verdict_matrix
 from harness.studies.agree.comparison import Comparison
 from harness.studies.bench.draws import bench_draws
 from harness.studies.bench.registration import bench_registration
@@ -65,16 +65,16 @@ def matrix(
     data.check_target(json_file)
     for name in pool or ():
         check_system(name, None)
-    named = verdicts.configurations(topology_file)
-    chosen = verdicts.cells(
+    named = verdict_matrix.configurations(topology_file)
+    chosen = verdict_matrix.cells(
         named,
         pool or POOLS,
-        (sites,) if sites else verdicts.SITES,
-        (tokens,) if tokens else verdicts.TOKENS,
+        (sites,) if sites else verdict_matrix.SITES,
+        (tokens,) if tokens else verdict_matrix.TOKENS,
     )
     seeds.check_folder(seeds_dir)
     console = Console(stderr=json_file == "-")
-    found: list[verdicts.Cell] = []
+    found: list[verdict_matrix.Cell] = []
     with World(max(each.world for each in named), substrate, deadline=deadline) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
@@ -84,9 +84,10 @@ def matrix(
             terminal.matrix(console, found)
 
         with at_the_end(show), terminal.counting(console, "cells", len(chosen)) as advance:
-            for cell in verdicts.run(world, chosen, draws, minutes, seeds_dir, seed, found_here):
+            for cell in verdict_matrix.run(world, chosen, draws, minutes, seeds_dir, seed, found_here):
                 found.append(cell)
-                advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {cell.verdict.splitlines()[0]}")
+                verdict = verdicts.of_cell(cell).splitlines()[0]
+                advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {verdict}")
     raise typer.Exit(1 if any(cell.found for cell in found) else 0)
 
 
@@ -135,7 +136,7 @@ def agree(
 
 def faults(
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Only these faults; repeatable. Default: all.")
+        list[str] | None, typer.Option(metavar="ID,…", help="Only these faults; repeatable. Default: all.")
     ] = None,
     seeds_each: Annotated[int, typer.Option("--seeds", min=1, help="Seeds with which each fault is looked for.")] = 5,
     draws: Annotated[int, typer.Option(min=1, help="Most draws with one seed.")] = 1000,
@@ -170,7 +171,7 @@ def faults(
             with terminal.counting(console, "faults", len(shown)) as advance:
                 for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir, shrink_seconds):
                     outcomes.append(outcome)
-                    advance(f"{outcome.fault.id} {outcome.fault.name}: {outcome.verdict}")
+                    advance(f"{outcome.fault.id} {outcome.fault.name}: {verdicts.of_fault(outcome)}")
             if clean and ranks.platform.is_by_address:
                 console.print(BY_ADDRESS, highlight=False)
             with terminal.progress(console, clean, "clean") as update:
@@ -214,8 +215,8 @@ def registration(
 ) -> None:
     """What each pool design costs: leaving its context when nothing changed, and the memory it holds."""
     data.check_target(json_file)
-    named = verdicts.configurations(topology_file)
-    verdicts.check_topologies(named)
+    named = verdict_matrix.configurations(topology_file)
+    verdict_matrix.check_topologies(named)
     measured = bench_registration(substrate, named, repeats)
     if json_file != "-":
         console = Console()

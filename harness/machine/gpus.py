@@ -6,8 +6,11 @@ Invariant: nothing here creates a CUDA context or changes a setting.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import msgspec
+
+from harness.text import counted
 
 CONTROL_DEVICE = "/dev/nvidiactl"
 
@@ -19,6 +22,11 @@ class Gpu(msgspec.Struct, frozen=True):
     name: str
     memory: int
     driver: str
+
+
+def number(found: Sequence[Gpu]) -> str:
+    """How many GPUs, as a person reads it."""
+    return counted(len(found), "GPU")
 
 
 def inventory() -> list[Gpu]:

@@ -84,6 +84,11 @@ def share(world: int, workers: int, visible: int) -> Share:
     return Share(1, world)
 
 
+def announcement(workers: int, each: Share, visible: Sequence[str]) -> str:
+    """What a controller says before its workers lease."""
+    return f"{counted(workers, 'worker')}, each leases {each} among {', '.join(visible)}"
+
+
 def most_workers(world: int, visible: int, cores: int) -> int:
     """Workers of `-n auto`: as many as have GPUs for every rank; where GPUs are shared, as many as have seats and
     cores. At least 1, which `share` refuses if even that is too many."""

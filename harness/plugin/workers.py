@@ -21,7 +21,6 @@ import pytest
 from harness.errors import MachineError, UsageError
 from harness.machine import gpus, leases, nccl
 from harness.machine.seats import RANKS_PER_GPU
-from harness.text import counted
 from harness.world.platform import NCCL_FOR_SHARED_GPUS, choose
 
 ASKS = ("help", "version", "markers", "collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
@@ -99,7 +98,7 @@ def settle(config: pytest.Config) -> None:
         return
     turn = held.enter_context(leases.take_turn(visible, patience))
     config.stash[CONTROLLED] = Controlled(role.workers, turn)
-    config.stash[HEADER] = f"{counted(role.workers, 'worker')}, each leases {share} among {', '.join(visible)}"
+    config.stash[HEADER] = leases.announcement(role.workers, share, visible)
     if not share.is_whole:
         config.stash[HEADER] += f"; {_start_mps(held, patch)}"
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.campaign.keeper import Found
 from harness.campaign.tally import Tally
 from harness.oracle.findings import Record
+from harness.report import verdicts
 from harness.report.frames import places
 from harness.report.listing import layout, listing
 from harness.scenario.scenario import Scenario
@@ -94,7 +95,7 @@ def summary(console: Console, tally: Tally) -> None:
 def _found(console: Console, found: Found) -> None:
     finding(console, found.finding, found.scenario)
     console.print(
-        f"  {found.story}\n  replay: symm replay {found.seed_file}\n",
+        f"  {verdicts.story(found)}\n  replay: symm replay {found.seed_file}\n",
         highlight=False,
         soft_wrap=True,
     )
@@ -107,6 +108,15 @@ def finding(console: Console, record: Record, scenario: Scenario) -> None:
     if stacks:
         lines += ["", *stacks]
     console.print(Panel(escape("\n".join(lines)), title=escape(record.rule), title_align="left", highlight=False))
+
+
+def runs(console: Console, made: Sequence[Sequence[Record]], scenario: Scenario, times: int) -> None:
+    """The findings of the first of `made` runs that failed, and how many did; `times` runs were asked for."""
+    failed = [records for records in made if records]
+    for record in failed[0] if failed else ():
+        finding(console, record, scenario)
+    asked = "" if len(made) == times else f" ({times} were asked for)"
+    console.print(f"{len(failed)} of {counted(len(made), 'run')}{asked} failed", highlight=False)
 
 
 @contextmanager
@@ -131,7 +141,7 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str]
 def matrix(console: Console, cells: Sequence[Cell]) -> None:
     """The verdict matrix: a table for each topology."""
     for name in dict.fromkeys(cell.topology for cell in cells):
-        rows = [(c.sites, c.tokens, c.pool, c.verdict) for c in cells if c.topology == name]
+        rows = [(c.sites, c.tokens, c.pool, verdicts.of_cell(c)) for c in cells if c.topology == name]
         table(console, ("sites", "tokens", "pool", "verdict"), rows, title=name)
 
 

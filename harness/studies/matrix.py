@@ -22,7 +22,6 @@ from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import Tokens, applies, flows
 from harness.strategies.topologies import topologies
-from harness.text import counted
 from harness.world.world import World
 
 KEY_CONFIGURATIONS = (
@@ -55,20 +54,9 @@ class Cell(msgspec.Struct, frozen=True):
     """Most bytes of segments that one rank held at one time, in any draw."""
 
     @property
-    def verdict(self) -> str:
-        """What a person reads."""
-        if not self.found:
-            tested = self.draws - self.vacuous
-            return (
-                f"clean in {counted(tested, 'draw')}" if tested else f"nothing tested in {counted(self.draws, 'draw')}"
-            )
-        cut = "" if self.is_complete else " (time was up)"
-        return "\n".join(
-            f"{found.finding.rule} after {counted(found.draws_to_find, 'draw')}: "
-            f"{counted(found.scenario.world, 'rank')}, {counted(len(found.scenario.steps), 'step')}{cut}\n"
-            f"  {Path(found.seed_file).name}"
-            for found in self.found
-        )
+    def tested(self) -> int:
+        """Draws that tested something."""
+        return self.draws - self.vacuous
 
     def as_data(self) -> dict[str, Any]:
         """The same for a program. `draws_to_find` and `seed_file` are those of the first rule."""

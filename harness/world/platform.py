@@ -15,7 +15,6 @@ from harness.errors import MachineError, UsageError
 from harness.machine import gpus, nccl
 from harness.machine.evidence import check_names, on_nccl, on_sim
 from harness.machine.mps import RECOVERY, Mps
-from harness.text import counted
 
 NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
@@ -131,7 +130,7 @@ def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) ->
         environment |= kind.environment
     return Platform(
         "nccl",
-        f"{counted(len(found), 'GPU')} and NCCL {'.'.join(map(str, version))}",
+        f"{gpus.number(found)} and NCCL {'.'.join(map(str, version))}",
         deadline=30.0,
         patience=4.0,
         environment=environment,

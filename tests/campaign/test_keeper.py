@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness.campaign import seeds
-from harness.campaign.keeper import Found, Keeper, Shrunk
+from harness.campaign.keeper import Keeper
 from harness.errors import PluginError
 from harness.oracle.findings import Finding, Hang, Leak
 from harness.scenario.scenario import Scenario
 from tests.tools.campaigns import TWO, layers
 
 LEAK, HANG = Leak("shown", step=0, ranks=(0,)), Hang("shown", step=0, ranks=(0,))
-FROM = (8, 20)
-"""Ranks and steps of the draw in which a rule was found."""
 
 
 def sized(count: int) -> Scenario:
@@ -71,17 +69,3 @@ def test_another_error_has_a_file_of_its_own(keeper: Keeper, tmp_path: Path) -> 
     for count, message in enumerate(("it raised", "it does not import"), 1):
         keeper.keep_raised(sized(count), PluginError(message))
     assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    ("shrunk", "end"),
-    [
-        ("smallest", ""),
-        ("race", "; it fails in some runs only, so a smaller case may have been missed"),
-        ("time", "; the time for making it smaller was up"),
-        ("unfinished", "; making it smaller was not finished"),
-    ],
-)
-def test_a_story_says_how_shrinking_ended(shrunk: Shrunk, end: str) -> None:
-    found = Found(LEAK.record(), sized(1), "seed.json", 5, FROM, shrunk=shrunk)
-    assert found.story == f"found after 5 draws on 8 ranks in 20 steps, shrunk to 2 ranks and 3 steps{end}"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.machine.gpus import Gpu, inventory, visible
+from harness.machine.gpus import Gpu, inventory, number, visible
 
 FOUND = [Gpu(f"GPU-{letter * 4}-{index}", f"card {index}", 80 << 30, "600.1") for index, letter in enumerate("abc")]
 
@@ -103,3 +103,8 @@ def test_the_inventory_is_empty_without_a_driver(driver: SimpleNamespace) -> Non
 
     driver.nvmlInit = refuse
     assert inventory() == []
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, "1 GPU"), (2, "2 GPUs")])
+def test_gpus_are_counted_in_words(count: int, shown: str) -> None:
+    assert number([Gpu("GPU-0", "card", 80 << 30, "600.1")] * count) == shown

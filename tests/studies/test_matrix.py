@@ -36,7 +36,7 @@ def test_a_cell_in_which_nothing_was_tested_is_not_called_clean(tmp_path: Path) 
     apart = Topology("apart", "sglang", {"tp": 2}, Placement(2, 1))
     with World(2, "sim") as world:
         (cell,) = matrix.run(world, [(apart, "explicit", "deferred", "padded")], 3, 1.0, tmp_path)
-    assert (cell.verdict, cell.vacuous) == ("nothing tested in 3 draws", 3)
+    assert (cell.draws, cell.tested, cell.found) == (3, 0, ())
 
 
 def test_cells_can_be_narrowed() -> None:

@@ -131,9 +131,9 @@ FAULTS = (
 
 
 def select(ids: Iterable[str]) -> list[Fault]:
-    """The faults of those ids, or all. Raises `UsageError` for an id that is none."""
+    """The faults of those ids, one or several with commas between, or all. Raises `UsageError` for an unknown id."""
     known = {fault.id: fault for fault in FAULTS}
-    for ident in (wanted := list(ids)):
+    for ident in (wanted := [ident for listed in ids for ident in listed.split(",")]):
         if ident not in known:
             raise UsageError(f"fault {ident!r} is not one of {', '.join(known)}")
     return [known[ident] for ident in dict.fromkeys(wanted)] if wanted else list(FAULTS)

@@ -25,7 +25,6 @@ from harness.scenario.system import System
 from harness.strategies.flows import Tokens, flows
 from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.studies.faults.catalogue import Fault, select
-from harness.text import counted
 from harness.world.world import World
 
 LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
@@ -66,15 +65,6 @@ class Outcome(msgspec.Struct, frozen=True):
     def rules(self) -> list[str]:
         """Those that were broken, by any seed."""
         return list(dict.fromkeys(rule for hunt in self.hunts for rule in hunt.rules))
-
-    @property
-    def verdict(self) -> str:
-        """What a person reads."""
-        found = self.found
-        if not found:
-            return f"missed with {counted(len(self.hunts), 'seed')}"
-        after = counted(statistics.median(hunt.draws for hunt in found), "draw")
-        return f"found with {len(found)} of {counted(len(self.hunts), 'seed')}, after {after} in the median"
 
     def as_data(self) -> dict[str, object]:
         """Plain data: medians over the hunts that found it, and the largest of the small cases."""

@@ -31,6 +31,10 @@ def test_faults_are_chosen_once_in_the_order_of_their_ids() -> None:
     assert [fault.id for fault in select(["F03", "F01", "F03"])] == ["F03", "F01"]
 
 
+def test_several_faults_may_be_named_at_once() -> None:
+    assert [fault.id for fault in select(["F02,F13", "K01,F02"])] == ["F02", "F13", "K01"]
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 def test_a_fault_is_a_change_to_what_is_tested(fault: Fault) -> None:
     """Its system is planted or a design that ships, or its calls claim what they may not."""

@@ -1,0 +1,58 @@
+"""What came of a hunt, a planted fault or a cell of the matrix, in a sentence."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from harness.campaign.keeper import Found
+from harness.studies.faults.proof import Outcome
+from harness.studies.matrix import Cell
+from harness.text import counted
+
+ENDS = {
+    "smallest": "",
+    "race": "; it fails in some runs only, so a smaller case may have been missed",
+    "time": "; the time for making it smaller was up",
+    "unfinished": "; making it smaller was not finished",
+}
+"""What is added to a finding, by how its shrinking ended."""
+
+
+def story(found: Found) -> str:
+    """How a finding was found and shrunk."""
+    smallest = found.scenario.world, len(found.scenario.steps)
+    world, steps = found.found_at
+    shrunk = f", shrunk to {_size(*smallest)}" if smallest != found.found_at else ""
+    after = counted(found.draws_to_find, "draw")
+    return f"found after {after} on {counted(world, 'rank')} in {counted(steps, 'step')}{shrunk}{ENDS[found.shrunk]}"
+
+
+def of_fault(outcome: Outcome) -> str:
+    """With how many seeds a planted fault was found, and how soon."""
+    found, seeds = outcome.found, counted(len(outcome.hunts), "seed")
+    if not found:
+        return f"missed with {seeds}"
+    after = counted(statistics.median(hunt.draws for hunt in found), "draw")
+    return f"found with {len(found)} of {seeds}, after {after} in the median"
+
+
+def of_cell(cell: Cell) -> str:
+    """Clean, or each rule that was broken, with the smallest case and its seed file."""
+    if not cell.found:
+        return f"clean in {counted(cell.tested, 'draw')}" if cell.tested else f"nothing tested in {_draws(cell)}"
+    cut = "" if cell.is_complete else " (time was up)"
+    return "\n".join(
+        f"{found.finding.rule} after {counted(found.draws_to_find, 'draw')}: "
+        f"{counted(found.scenario.world, 'rank')}, {counted(len(found.scenario.steps), 'step')}{cut}\n"
+        f"  {Path(found.seed_file).name}"
+        for found in cell.found
+    )
+
+
+def _draws(cell: Cell) -> str:
+    return counted(cell.draws, "draw")
+
+
+def _size(ranks: int, steps: int) -> str:
+    return f"{counted(ranks, 'rank')} and {counted(steps, 'step')}"

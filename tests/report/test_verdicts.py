@@ -1,0 +1,79 @@
+"""What came of a hunt, a fault or a cell, in a sentence: nothing tested is not clean, and one is singular."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.campaign.keeper import Found, Shrunk
+from harness.oracle.findings import Leak
+from harness.report.verdicts import of_cell, of_fault, story
+from harness.scenario.scenario import Scenario
+from harness.studies.faults.catalogue import select
+from harness.studies.faults.proof import Hunt, Outcome
+from harness.studies.matrix import Cell
+from tests.tools.campaigns import TWO, layers
+
+LEAK = Leak("shown", step=0, ranks=(0,))
+SMALL = Scenario(TWO, layers(1))
+(FAULT,) = select(["F17"])
+
+
+def found(at: tuple[int, int] = (8, 20), draws: int = 5, shrunk: Shrunk = "smallest") -> Found:
+    return Found(LEAK.record(), SMALL, "kept/leak.json", draws, at, shrunk=shrunk)
+
+
+def cell(*rules: Found, draws: int = 4, vacuous: int = 1, is_complete: bool = True) -> Cell:
+    return Cell("apart", "explicit", "deferred", "padded", draws, vacuous, is_complete, rules, 0)
+
+
+def hunt(draws: int, rule: str = "leak") -> Hunt:
+    return Hunt(rule, (rule,), draws, 0.5, 2, 3, "kept/leak.json")
+
+
+@pytest.mark.parametrize(
+    ("shrunk", "end"),
+    [
+        ("smallest", ""),
+        ("race", "; it fails in some runs only, so a smaller case may have been missed"),
+        ("time", "; the time for making it smaller was up"),
+        ("unfinished", "; making it smaller was not finished"),
+    ],
+)
+def test_a_story_says_how_shrinking_ended(shrunk: Shrunk, end: str) -> None:
+    assert story(found(shrunk=shrunk)) == (
+        f"found after 5 draws on 8 ranks in 20 steps, shrunk to 2 ranks and {len(SMALL.steps)} steps{end}"
+    )
+
+
+def test_a_story_of_what_nothing_made_smaller_does_not_say_so() -> None:
+    as_found = 2, len(SMALL.steps)
+    assert story(found(as_found, draws=1)) == f"found after 1 draw on 2 ranks in {len(SMALL.steps)} steps"
+
+
+def test_a_fault_is_found_after_the_median_of_the_draws_of_its_seeds() -> None:
+    assert of_fault(Outcome(FAULT, (hunt(2), hunt(9), hunt(4)))) == (
+        "found with 3 of 3 seeds, after 4 draws in the median"
+    )
+
+
+def test_a_hunt_that_named_another_rule_first_does_not_count() -> None:
+    assert of_fault(Outcome(FAULT, (hunt(1), hunt(7, "hang")))) == "found with 1 of 2 seeds, after 1 draw in the median"
+
+
+def test_a_fault_that_no_seed_found_is_missed() -> None:
+    assert of_fault(Outcome(FAULT, (hunt(7, "hang"),))) == "missed with 1 seed"
+
+
+def test_a_clean_cell_counts_the_draws_that_tested_something() -> None:
+    assert of_cell(cell()) == "clean in 3 draws"
+
+
+def test_a_cell_in_which_nothing_was_tested_is_not_called_clean() -> None:
+    assert of_cell(cell(draws=3, vacuous=3)) == "nothing tested in 3 draws"
+
+
+@pytest.mark.parametrize(("is_complete", "cut"), [(True, ""), (False, " (time was up)")])
+def test_a_broken_cell_names_the_rule_its_size_and_its_seed_file(is_complete: bool, cut: str) -> None:
+    assert of_cell(cell(found(), is_complete=is_complete)) == (
+        f"leak after 5 draws: 2 ranks, {len(SMALL.steps)} steps{cut}\n  leak.json"
+    )
