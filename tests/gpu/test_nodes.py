@@ -33,5 +33,5 @@ def test_exactly_the_groups_inside_a_node_take_the_symmetric_path(world, on):
 
 def test_groups_across_nodes_have_no_windows(world):
     draw = world.run(program(BLOCKS))
-    comms = {comm.group: comm.windows for trace in draw.traces for comm in trace.comms().values()}
+    comms = {comm.group: comm.has_windows for trace in draw.traces for comm in trace.comms().values()}
     assert comms == {group: not BLOCKS.spans_nodes(group) for group in comms}
