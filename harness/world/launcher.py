@@ -39,6 +39,7 @@ class Launcher:
     def __init__(self, memory: int, zygote: Zygote, release: Callable[[Zygote], None], *, clock: Clock = CLOCK) -> None:
         self._zygote, self._release, self._clock = zygote, release, clock
         self._is_served = False
+        self._process = os.getpid()
         try:
             self._line = zygote.connect(memory)
         except BaseException:
@@ -99,6 +100,10 @@ class Launcher:
     def close(self) -> None:
         """End every rank that is left, and give the zygote back. May be called twice."""
         if self._line.fileno() < 0:
+            return
+        if os.getpid() != self._process:
+            # forked from the world's process: the line is one, and to shut it down here would end the parent's ranks
+            self._line.close()
             return
         try:
             with self._line, suppress(OSError):

@@ -1,7 +1,8 @@
 """Zygotes as the parent sees them: started, shared by worlds that would start equal ones, ended.
 
 Invariant: nothing outlives the parent. A zygote ends when its door closes and, at the latest, with the parent's death
-signal. Worlds share one only where their ranks would inherit the same from a zygote of their own.
+signal. Worlds share one only where their ranks would have the same folder,
+environment and imports from a zygote of their own.
 """
 
 from __future__ import annotations

@@ -107,3 +107,14 @@ def test_ctrl_c_while_ranks_are_forked_leaves_a_world_that_works(monkeypatch: py
             with pytest.raises(KeyboardInterrupt):
                 world.run(scenario())
         assert judge(world.run(scenario())) == []
+
+
+def test_a_forked_child_that_closes_its_copy_of_a_world_leaves_the_parents_ranks_alone() -> None:
+    with World(2, "sim") as world:
+        before = world.call("tests.tools.called:rank_and_group", "before")
+        if (child := os.fork()) == 0:
+            world.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert [word for _, _, word in before] == ["before"] * 2
+        assert [word for _, _, word in world.call("tests.tools.called:rank_and_group", "after")] == ["after"] * 2
