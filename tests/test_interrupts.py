@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from harness import interrupts
 from harness.campaign import seeds
 from harness.campaign.campaign import LONG
-from tests.tools.commands import ALONE
+from tests.tools.commands import ALONE, forked_code
 from tests.tools.processes import left, new_mark
 
 DROPPED = """
@@ -62,18 +61,8 @@ cli.main()
 
 @pytest.mark.parametrize("way", [DROPPED, COVERED], ids=["in a finalizer", "under another error"])
 def test_ctrl_c_that_python_loses_ends_the_command(tmp_path: Path, way: str) -> None:
-    mark = new_mark()
-    root = Path(__file__).parents[1]
-    run = subprocess.run(
-        [sys.executable, "-c", way],
-        cwd=tmp_path,
-        env={**os.environ, **ALONE, **mark, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (run.returncode, run.stderr, left(mark, seconds=2)) == (130, "symm: interrupted\n", [])
+    run = forked_code(tmp_path, way)
+    assert (run.status, run.err, run.processes) == (130, "symm: interrupted\n", [])
 
 
 def test_ctrl_c_while_the_command_line_is_imported_ends_as_elsewhere(tmp_path: Path) -> None:

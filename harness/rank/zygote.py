@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from multiprocessing.connection import Connection, wait
 
 import msgspec
@@ -131,13 +131,17 @@ def kill(pids: Collection[int]) -> dict[int, int]:
     return {pid: os.waitpid(pid, 0)[1] for pid in pids}
 
 
-if __name__ == "__main__":
-    door_fd, parent_pid = (int(word) for word in sys.argv[1:3])
-    if parent_pid:
-        die_with_parent(parent_pid)
+def be_zygote(door: int, parent: int, preload: Sequence[str]) -> None:
+    """Import what ranks need, and serve until the parent has gone. `parent` is 0 where the door alone says so."""
+    if parent:
+        die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in (*PRELOAD, *sys.argv[3:]):
+    for name in (*PRELOAD, *preload):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # so that a rank's own collections need not walk through torch, and pages stay shared
-    Zygote(socket.socket(fileno=door_fd)).serve()
+    Zygote(socket.socket(fileno=door)).serve()
+
+
+if __name__ == "__main__":
+    be_zygote(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

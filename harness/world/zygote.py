@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 from harness.errors import MachineError
 from harness.ipc import packets
@@ -35,26 +35,49 @@ END_DEADLINE = 5.0
 """Seconds for a zygote to kill its ranks and end."""
 
 
+class Process(Protocol):
+    """What a zygote runs in, as `subprocess.Popen` has it."""
+
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+def spawn(door: socket.socket, environment: dict[str, str], preload: tuple[str, ...]) -> Process:
+    """A zygote's process, in all of this environment, behind this end of its door."""
+    # PR_SET_PDEATHSIG fires when the thread that forked ends, not its process (prctl(2)); started from another
+    # thread than the main one, a zygote has the door alone to tell it of the parent's end
+    parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.rank.zygote", str(door.fileno()), str(parent), *preload],
+        pass_fds=(door.fileno(),),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
 class Zygote:
     """A process that ranks are forked from, for any number of worlds. `users` counts those that hold it."""
 
-    def __init__(self, environment: dict[str, str], preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        preload: tuple[str, ...] = (),
+        spawn: Callable[[socket.socket, dict[str, str], tuple[str, ...]], Process] = spawn,
+    ) -> None:
         self.users = 0
         self._printed: str | None = None
         self._reading = threading.Lock()
-        # PR_SET_PDEATHSIG fires when the thread that forked ends, not its process (prctl(2)); started from another
-        # thread than the main one, a zygote has the door alone to tell it of the parent's end
-        parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         self._door, inside = packets.pair()
         with inside:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.rank.zygote", str(inside.fileno()), str(parent), *preload],
-                pass_fds=(inside.fileno(),),
-                env=_environment(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
+            self._process = spawn(inside, _environment(environment), preload)
 
     @property
     def has_ended(self) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from harness.campaign import seeds
 from harness.studies.agree.facts import FACTS
-from tests.tools.commands import ALONE, Run, symm
+from tests.tools.commands import ALONE, Run, forked
 
 COMPARE = ("agree", "--against", "sim", "--world", "2")
 TWO_FACED = """
@@ -22,10 +22,11 @@ import os
 from harness.system.pools.per_group import PerGroup
 
 class TwoFaced(PerGroup):
-    \"\"\"Registers nothing in any world but the first that ran it; ranks of a world are children of one process.\"\"\"
+    \"\"\"Registers nothing in any world but the first that ran it; ranks of a world map one file of memory.\"\"\"
     def __init__(self, context):
         super().__init__(context)
-        world = str(os.getppid())
+        with open("/proc/self/maps") as maps:  # address, rights, offset, device, inode, name (proc(5))
+            world = next(line.split()[4] for line in maps if "/memfd:symm-harness" in line)
         try:
             os.symlink(world, "first")
         except FileExistsError:
@@ -37,7 +38,7 @@ class TwoFaced(PerGroup):
 
 @pytest.fixture(scope="module")
 def agreed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return symm(tmp_path_factory.mktemp("agreed"), *COMPARE, "--draws", "8", "--json", "-")
+    return forked(tmp_path_factory.mktemp("agreed"), *COMPARE, "--draws", "8", "--json", "-")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def disagreed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same scenarios on a pool that does not do the same in both worlds."""
     folder = tmp_path_factory.mktemp("disagreed")
     (folder / "mine.py").write_text(TWO_FACED)
-    return symm(folder, *COMPARE, "--draws", "6", "--pool", "mine:TwoFaced", "--json", "found.json")
+    return forked(folder, *COMPARE, "--draws", "6", "--pool", "mine:TwoFaced", "--json", "found.json")
 
 
 def compared(run: Run) -> Any:
@@ -68,7 +69,7 @@ def test_a_comparison_counts_every_fact(agreed: Run) -> None:
 
 
 def test_the_same_seed_compares_the_same(agreed: Run, tmp_path: Path) -> None:
-    again = symm(tmp_path, *COMPARE, "--draws", "8", "--json", "-")
+    again = forked(tmp_path, *COMPARE, "--draws", "8", "--json", "-")
     assert again.data == agreed.data
 
 
@@ -114,10 +115,10 @@ def test_ctrl_c_keeps_what_was_found_and_writes_it(tmp_path: Path) -> None:
 
 
 def test_a_comparison_of_an_unknown_pool_is_refused(tmp_path: Path) -> None:
-    run = symm(tmp_path, *COMPARE, "--pool", "puddle")
+    run = forked(tmp_path, *COMPARE, "--pool", "puddle")
     assert (run.status, "'puddle'" in run.err) == (2, True)
 
 
 def test_a_comparison_with_nccl_needs_a_gpu(tmp_path: Path) -> None:
-    run = symm(tmp_path, "agree", "--draws", "1")
+    run = forked(tmp_path, "agree", "--draws", "1")
     assert (run.status, run.err.strip().splitlines()) == (2, ["symm: substrate nccl: no GPU is visible"])

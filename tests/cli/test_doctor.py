@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cli.doctor import examine
-from tests.tools.commands import symm
+from tests.tools.commands import forked
 
 
 def test_doctor_says_which_substrate_a_run_would_get(tmp_path: Path) -> None:
-    checks = symm(tmp_path, "doctor", "--json", "-").data["checks"]
+    checks = forked(tmp_path, "doctor", "--json", "-").data["checks"]
     auto = next(check for check in checks if check["what"] == "substrate auto")
     assert (auto["found"], auto["means"]) == ("sim", "no GPU is visible")
 
 
 def test_doctor_finds_nothing_wrong_with_a_machine_without_gpu(tmp_path: Path) -> None:
-    assert symm(tmp_path, "doctor").status == 0
+    assert forked(tmp_path, "doctor").status == 0
 
 
 def rows() -> dict[str, str]:

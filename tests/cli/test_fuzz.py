@@ -17,7 +17,7 @@ import pytest
 
 from harness.campaign import seeds
 from harness.scenario.topology import Topology, save
-from tests.tools.commands import ALONE, Run, symm
+from tests.tools.commands import ALONE, Run, forked, symm
 from tests.tools.folders import SIM, content, facts
 from tests.tools.processes import left, marked, new_mark
 
@@ -69,17 +69,21 @@ def test_auto_says_what_it_chose_and_why(clean: Run) -> None:
 
 # a faulty pool
 
+NESTED = Topology("nested", "explicit", families_given={"all": ((0, 1, 2, 3),), "near": ((0, 1), (2, 3))})
+
 
 def hunt(folder: Path) -> Run:
-    """The run that the specification promises a finding for."""
-    wrong = "--pool", "shared-at-alloc", "--world", "4", "--draws", "8", "--seed", "7"
-    return symm(folder, "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--json", "found.json")
+    """One of a pool for all groups where groups lie in one another: a third of such draws break `wrong-owner`."""
+    topology = folder.with_suffix(".json")
+    save(NESTED, topology)
+    wrong = "--pool", "shared-at-alloc", "--world", "4", "--draws", "24", "--topology", str(topology)
+    return forked(folder, "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--json", "found.json")
 
 
 def short_hunt(folder: Path) -> Run:
     """One with a finding that is soon made small."""
     wrong = "--pool", "harness.system.planted.pools:KeepsATensor", "--world", "2", "--draws", "8"
-    return symm(folder, "fuzz", *wrong, *SIM, "--json", "found.json")
+    return forked(folder, "fuzz", *wrong, *SIM, "--json", "found.json")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +143,7 @@ def test_a_seed_file_holds_the_finding_and_its_size(found: Run, kept: Path) -> N
 
 
 def test_a_found_seed_is_gone_on_the_right_pool(found: Run, kept: Path) -> None:
-    assert symm(found.folder, "replay", str(kept), *SIM, "--pool", "per-group").status == 0
+    assert forked(found.folder, "replay", str(kept), *SIM, "--pool", "per-group").status == 0
 
 
 def test_the_same_seed_finds_the_same(place: Callable[[str], Path]) -> None:
@@ -158,13 +162,13 @@ def narrowed(place: Callable[[str], Path]) -> Run:
     folder = place("narrowed")
     save(Topology("mine", "sglang", {"tp": 2}), folder / "mine.json")
     options = "--draws", "24", "--topology", "mine.json", "--topology", "qwen3-32b-tp4", "--world", "4"
-    return symm(folder, "fuzz", *options, *SIM, "--json", "-")
+    return forked(folder, "fuzz", *options, *SIM, "--json", "-")
 
 
 def test_minutes_end_a_run(tmp_path: Path) -> None:
-    """Which has no limit of draws then."""
-    run = symm(tmp_path, "fuzz", "--minutes", "0.005", "--world", "2", *SIM, "--json", "-")
-    assert (run.status, run.data["draws"] > 0) == (0, True)
+    """Before the number of draws that one without them makes."""
+    run = forked(tmp_path, "fuzz", "--minutes", "0.005", "--world", "2", *SIM, "--json", "-")
+    assert (run.status, run.data["draws"] < 300) == (0, True)
 
 
 def test_topologies_asked_for_are_the_only_ones_drawn(narrowed: Run) -> None:

@@ -25,24 +25,24 @@ SHORT = ("--draws", "5", "--world", "2", *SIM)
 
 
 def test_show_prints_the_families_as_json(tmp_path: Path) -> None:
-    run = symm(tmp_path, "show", "qwen3-32b-tp2", "--json", "-")
+    run = forked(tmp_path, "show", "qwen3-32b-tp2", "--json", "-")
     assert (run.data["schema"], run.data["name"], run.data["world"]) == (1, "qwen3-32b-tp2", 2)
     assert run.data["families"]["tp"] == [[0, 1]]
 
 
 def test_show_reads_a_file(tmp_path: Path) -> None:
     save(THREE, tmp_path / "three.json")
-    run = symm(tmp_path, "show", "three.json", "--json", "-")
+    run = forked(tmp_path, "show", "three.json", "--json", "-")
     assert run.data["families"] == {"tp": [[0, 1, 2]], "cp": [[0, 1], [2]]}
 
 
 def test_show_prints_every_group_to_a_person(tmp_path: Path) -> None:
-    run = symm(tmp_path, "show", "qwen3-32b-tp4")
+    run = forked(tmp_path, "show", "qwen3-32b-tp4")
     assert [family for family in find("qwen3-32b-tp4").families if family not in run.out] == []
 
 
 def test_show_writes_json_to_a_file(tmp_path: Path) -> None:
-    run = symm(tmp_path, "show", "qwen3-32b-tp2", "--json", "shown.json")
+    run = forked(tmp_path, "show", "qwen3-32b-tp2", "--json", "shown.json")
     assert facts(run, "shown.json")["name"] == "qwen3-32b-tp2"
 
 
@@ -50,7 +50,7 @@ def test_json_to_a_pipe_reaches_its_reader(tmp_path: Path) -> None:
     """As with `--json >(jq .)`: what is no regular file is written to, not replaced."""
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    symm(tmp_path, "show", "qwen3-32b-tp2", "--json", "pipe")
+    forked(tmp_path, "show", "qwen3-32b-tp2", "--json", "pipe")
     received = os.read(reader, 1 << 16)
     os.close(reader)
     assert b'"qwen3-32b-tp2"' in received
@@ -58,18 +58,18 @@ def test_json_to_a_pipe_reaches_its_reader(tmp_path: Path) -> None:
 
 def test_show_prints_names_and_notes_as_they_are(tmp_path: Path) -> None:
     save(Topology("a[/b]", "sglang", {"tp": 2}, note="see [/x], [red]not red"), tmp_path / "odd.json")
-    run = symm(tmp_path, "show", "odd.json")
+    run = forked(tmp_path, "show", "odd.json")
     assert (run.status, "a[/b]: 2 ranks" in run.out, "see [/x], [red]not red" in run.out) == (0, True, True)
 
 
 def test_topologies_lists_every_one_as_json(tmp_path: Path) -> None:
-    listed = symm(tmp_path, "topologies", "--json", "-").data["topologies"]
+    listed = forked(tmp_path, "topologies", "--json", "-").data["topologies"]
     assert [shown["name"] for shown in listed] == [*named()]
 
 
 def test_topologies_shows_every_name_whole(tmp_path: Path) -> None:
     """A name that is cut short cannot be given to `--topology`."""
-    out = symm(tmp_path, "topologies").out
+    out = forked(tmp_path, "topologies").out
     assert [name for name in named() if name not in out] == []
 
 

@@ -12,7 +12,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate, Deny
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
-from tests.tools.commands import Run, symm
+from tests.tools.commands import Run, forked
 from tests.tools.folders import PLUG_INS, SIM, facts, seed_file
 
 WRONG_POOL = "harness.system.planted.pools:KeepsATensor"
@@ -21,7 +21,7 @@ WRONG_POOL = "harness.system.planted.pools:KeepsATensor"
 @pytest.fixture(scope="module")
 def found(place: Callable[[str], Path]) -> Run:
     wrong = "--pool", WRONG_POOL, "--world", "2", "--draws", "8", "--shrink-seconds", "2"
-    return symm(place("found"), "fuzz", *wrong, *SIM, "--json", "found.json")
+    return forked(place("found"), "fuzz", *wrong, *SIM, "--json", "found.json")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_plug_ins_from_the_working_directory_are_used(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUG_INS)
     seed_file(tmp_path)
     options = "--pool", "mine:Right", "--collectives", "mine:Idle"
-    run = symm(tmp_path, "replay", "seed.json", *SIM, *options, "--json", "-")
+    run = forked(tmp_path, "replay", "seed.json", *SIM, *options, "--json", "-")
     assert {finding["rule"] for finding in run.data["runs"][0]} == {"wrong-data"}
 
 
@@ -43,7 +43,7 @@ def test_plug_ins_from_the_working_directory_are_used(tmp_path: Path) -> None:
 def replayed(found: Run, kept: Path) -> tuple[Run, bytes]:
     """A found seed run again, and what was in its file before."""
     before = kept.read_bytes()
-    return symm(found.folder, "replay", str(kept), *SIM, "--times", "3", "--json", "-"), before
+    return forked(found.folder, "replay", str(kept), *SIM, "--times", "3", "--json", "-"), before
 
 
 def test_a_seed_that_still_fails_exits_with_1(replayed: tuple[Run, bytes]) -> None:
@@ -70,7 +70,7 @@ def hung(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("hung")
     denied = Scenario(Topology("pair", "sglang", {"tp": 2}), (Deny(1), Allocate("a", "tp", 8)), System("per-group"))
     seeds.save(seeds.Seed(seeds.SCHEMA, denied, (), {}), folder / "seed.json")
-    return symm(folder, "replay", "seed.json", *SIM, "--json", "-")
+    return forked(folder, "replay", "seed.json", *SIM, "--json", "-")
 
 
 def test_a_replayed_hang_shows_where_each_rank_is(hung: Run) -> None:
@@ -92,5 +92,5 @@ def test_a_replay_leaves_no_process(replayed: tuple[Run, bytes]) -> None:
 
 
 def test_a_shipped_seed_is_replayed_by_name_in_any_folder(tmp_path: Path) -> None:
-    run = symm(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, "--json", "-")
+    run = forked(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, "--json", "-")
     assert [finding["rule"] for finding in run.data["runs"][0]] == ["wrong-owner"]

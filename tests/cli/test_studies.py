@@ -14,7 +14,7 @@ from harness.campaign import seeds
 from harness.scenario.system import POOLS
 from harness.scenario.topology import Topology, save
 from harness.text import counted
-from tests.tools.commands import Run, symm
+from tests.tools.commands import Run, forked
 
 SIM = ("--substrate", "sim")
 SMALL = ("--topology", "four.json", "--pool", "shared-at-alloc", "--pool", "deferred")
@@ -27,7 +27,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two pools on one topology, eight draws a cell."""
     folder = tmp_path_factory.mktemp("matrix")
     save(FOUR, folder / "four.json")
-    return symm(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.05", "--json", "found.json")
+    return forked(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.2", "--json", "found.json")
 
 
 def cells(run: Run) -> list[dict[str, Any]]:
@@ -91,7 +91,9 @@ def opening_words(cell: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     only = [option for name in MEASURED for option in ("--topology", name)]
-    run = symm(tmp_path_factory.mktemp("costs"), "bench", "registration", *SIM, "--repeats", "5", *only, "--json", "-")
+    run = forked(
+        tmp_path_factory.mktemp("costs"), "bench", "registration", *SIM, "--repeats", "5", *only, "--json", "-"
+    )
     assert run.status == 0, run.err
     return run.data
 
@@ -134,7 +136,7 @@ FUZZED: dict[str, tuple[tuple[str, ...], int]] = {
 @pytest.fixture(params=FUZZED)
 def fuzzed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, int]:
     options, status = FUZZED[request.param]
-    return symm(tmp_path, "fuzz", *options, *SIM, "--json", "-"), status
+    return forked(tmp_path, "fuzz", *options, *SIM, "--json", "-"), status
 
 
 def test_fuzzing_flows_and_sites_finds_what_is_wrong_and_no_more(fuzzed: tuple[Run, int]) -> None:
@@ -147,7 +149,7 @@ def test_fuzzing_flows_and_sites_finds_what_is_wrong_and_no_more(fuzzed: tuple[R
 @pytest.fixture(scope="module")
 def seed_of_implicit_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     folder = tmp_path_factory.mktemp("implicit")
-    run = symm(
+    run = forked(
         folder,
         "fuzz",
         "--sites",
@@ -169,9 +171,9 @@ def seed_of_implicit_sites(tmp_path_factory: pytest.TempPathFactory) -> Callable
 def test_replay_takes_other_sites(
     sites: str, status: int, seed_of_implicit_sites: Callable[[], Path], tmp_path: Path
 ) -> None:
-    assert symm(tmp_path, "replay", str(seed_of_implicit_sites()), *SIM, "--sites", sites).status == status
+    assert forked(tmp_path, "replay", str(seed_of_implicit_sites()), *SIM, "--sites", sites).status == status
 
 
 def test_bench_compares_persistent_with_fresh_ranks(tmp_path: Path) -> None:
-    run = symm(tmp_path, "bench", "draws", "--draws", "10", "--spawns", "1", "--world", "2", *SIM, "--json", "-")
+    run = forked(tmp_path, "bench", "draws", "--draws", "10", "--spawns", "1", "--world", "2", *SIM, "--json", "-")
     assert run.data["ratio"] == run.data["spawned"] / run.data["draw"] > 0

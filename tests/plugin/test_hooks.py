@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +12,17 @@ import pytest
 import harness.system.pools.built_in  # noqa: F401  (torch, which a run inside this process would otherwise load and unload)
 from harness.campaign import seeds
 from harness.report.listing import listing
-from tests.tools.processes import left, new_mark
+from tests.tools.commands import forked_pytest
 
 PROPERTY = """
-from hypothesis import Phase, given, settings
-from harness import scenarios
+from hypothesis import Phase, given, settings, strategies as st
+from harness import Topology, scenarios
+
+ANY = None
+NESTED = st.just(Topology("nested", "explicit", families_given={{"all": ((0, 1, 2, 3),), "near": ((0, 1), (2, 3))}}))
 
 @settings(max_examples={}, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-@given(scenarios(4))
+@given(scenarios(4, topologies={}))
 def test_property(world, scenario):
     world.check(scenario)
 """
@@ -91,18 +92,11 @@ class Played(NamedTuple):
 def play(folder: Path, test: str, *options: str) -> Played:
     """Run one file of tests on the simulation, in a folder and a process of its own."""
     (folder / "test_mine.py").write_text(test)
-    mark = new_mark()
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--symm-substrate=sim", *options],
-        cwd=folder,
-        env={**os.environ, **mark, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    outcomes = pytest.RunResult.parse_summary_nouns(ended.stdout.splitlines()) if "===" in ended.stdout else {}
-    return Played(ended.returncode, ended.stdout, outcomes, left(mark, seconds=0), folder)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"}
+    plain = "-v", "-p", "no:cacheprovider", "--symm-substrate=sim"
+    run = forked_pytest(folder, *plain, *options, environment=environment)
+    outcomes = pytest.RunResult.parse_summary_nouns(run.out.splitlines()) if "===" in run.out else {}
+    return Played(run.status, run.out, outcomes, run.processes, folder)
 
 
 # tests that pass
@@ -110,7 +104,7 @@ def play(folder: Path, test: str, *options: str) -> Played:
 
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    return play(tmp_path_factory.mktemp("passed"), PROPERTY.format(25) + BY_HAND)
+    return play(tmp_path_factory.mktemp("passed"), PROPERTY.format(25, "ANY") + BY_HAND)
 
 
 def test_a_property_that_holds_passes(passed: Played) -> None:
@@ -158,7 +152,7 @@ def test_a_run_that_passes_leaves_no_process(passed: Played) -> None:
 def failed(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return play(
         tmp_path_factory.mktemp("failed"),
-        PROPERTY.format(100),
+        PROPERTY.format(100, "NESTED"),  # a buffer of one group soon lies where one of the other's was
         "--symm-pool=shared-at-alloc",
         "--symm-seeds-dir=kept/here",
     )

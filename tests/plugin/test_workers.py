@@ -19,6 +19,7 @@ from harness.machine import seats as seats_module
 from harness.machine.leases import Patience, Share, lease, take_turn
 from harness.machine.seats import RANKS_PER_GPU, Seats
 from harness.plugin import workers
+from tests.tools.commands import forked_pytest
 from tests.tools.fake_gpus import MPS_LOG, MPS_VARIABLE, UUIDS, equip
 from tests.tools.lessee import first_line, lessee
 
@@ -65,6 +66,7 @@ def test_nested():
 )
 NOT_OURS = ("CUDA_VISIBLE_DEVICES", workers.VARIABLE, "PYTEST_XDIST_", "PYTEST_ADDOPTS")
 
+NCCL = "2, 32, 3"
 ROOT = str(Path(__file__).parents[2])
 """Where `tests` is found by the pytest that a test starts elsewhere."""
 
@@ -89,23 +91,33 @@ class Played(NamedTuple):
         return log.read_text().splitlines() if log.exists() else []
 
 
-@contextmanager
-def running(
-    folder: Path, test: str, gpus: int, *options: str, nccl: str = "2, 32, 3", **environment: str
-) -> Iterator[subprocess.Popen[str]]:
-    """A run in a folder of its own, whose leases lie beside it. It is no part of the run that this test is in."""
+def furnish(folder: Path, test: str, gpus: int, nccl: str) -> None:
+    """The test, and a plug-in that gives the machine its GPUs."""
     folder.mkdir(exist_ok=True)
     (folder / "test_mine.py").write_text(test)
     (folder / "equipped.py").write_text(
         f"import pytest\nfrom tests.tools.fake_gpus import equip\nequip(pytest.MonkeyPatch(), {gpus}, ({nccl}))\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "equipped", *options]
+
+
+PLUGINS = ("-p", "no:cacheprovider", "-p", "equipped")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of a run whose leases lie beside its folder. It is no part of the run that this test is in."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
     places = {seats_module.VARIABLE: str(folder.parent / "leases"), "MARKS": str(folder.parent)}
+    return {**kept, **places, "PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300"}
+
+
+@contextmanager
+def running(folder: Path, test: str, gpus: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A run in a folder of its own, while it runs."""
+    furnish(folder, test, gpus, NCCL)
     with subprocess.Popen(
-        command,
+        [sys.executable, "-m", "pytest", *PLUGINS, *options],
         cwd=folder,
-        env={**kept, **places, "PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300", **environment},
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,14 +128,12 @@ def running(
             process.kill()
 
 
-def ended(process: subprocess.Popen[str], folder: Path) -> Played:
-    out, err = process.communicate(timeout=100)
-    return Played(process.returncode, out, err, folder, process.pid)
-
-
-def play(place: Path, test: str, gpus: int, *options: str, nccl: str = "2, 32, 3", **environment: str) -> Played:
-    with running(place / "run", test, gpus, *options, nccl=nccl, **environment) as process:
-        return ended(process, place / "run")
+def play(place: Path, test: str, gpus: int, *options: str, nccl: str = NCCL, **more: str) -> Played:
+    """A run in a folder of its own, to its end."""
+    folder = place / "run"
+    furnish(folder, test, gpus, nccl)
+    run = forked_pytest(folder, *PLUGINS, *options, environment={**environment(folder), **more})
+    return Played(run.status, run.out, run.err, folder, run.pid)
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +283,7 @@ def test_two_runs_with_workers_never_meet_on_a_gpu_and_both_end(tmp_path: Path) 
         running(tmp_path / "one", MINE, 2, *options) as one,
         running(tmp_path / "two", MINE, 2, *options) as two,
     ):
-        assert [ended(run, tmp_path).status for run in (one, two)] == [0, 0]
+        assert [run.wait(timeout=100) for run in (one, two)] == [0, 0]
 
 
 def test_a_run_with_workers_waits_while_another_has_half_of_them(tmp_path: Path) -> None:

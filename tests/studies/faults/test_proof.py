@@ -17,7 +17,7 @@ from harness.strategies.programs import scenarios
 from harness.studies.faults.catalogue import FAULTS, Fault, select
 from harness.studies.faults.proof import Hunt, Outcome, expected, hunt, sound
 from harness.world.world import World
-from tests.tools.commands import symm
+from tests.tools.commands import forked
 
 SEEDS = {
     "F01": 2,
@@ -109,7 +109,7 @@ def test_over_an_allocator_that_chooses_by_address_less_is_right() -> None:
 
 
 def test_the_command_says_what_is_promised(tmp_path: Path) -> None:
-    run = symm(tmp_path, "faults", "--only", "F17", "--seeds", "2", "--clean", "5", "--world", "2", "--json", "-")
+    run = forked(tmp_path, "faults", "--only", "F17", "--seeds", "2", "--clean", "5", "--world", "2", "--json", "-")
     assert run.status == 0, run.err
     (fault,) = run.data["faults"]
     assert (fault["id"], fault["found"], fault["of"], fault["rules"]) == ("F17", 2, 2, ["leak"])
@@ -120,6 +120,6 @@ def test_the_command_says_what_is_promised(tmp_path: Path) -> None:
 
 def test_a_fault_that_is_missed_exits_with_1(tmp_path: Path) -> None:
     """No draw of two ranks has groups that differ, which this fault needs."""
-    run = symm(tmp_path, "faults", "--only", "F02", "--seeds", "1", "--draws", "3", "--clean", "1", "--world", "2")
+    run = forked(tmp_path, "faults", "--only", "F02", "--seeds", "1", "--draws", "3", "--clean", "1", "--world", "2")
     assert run.status == 1
     assert "F02 cross-group-reuse: missed" in run.out
