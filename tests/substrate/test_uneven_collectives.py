@@ -92,7 +92,7 @@ LONG = STAGING_BYTES // 4 + 5
 """Elements of float32 that do not fit into the scratch through which ranks reach each other."""
 
 
-@pytest.mark.parametrize("longest", [0, 1])
+@pytest.mark.parametrize("longest", [0, 1, 2])
 @pytest.mark.parametrize("call", [gather, scatter])
 def test_uneven_call_is_exact_where_one_rank_has_more_than_fits_into_scratch(
     ranks: World, call: Any, longest: int
@@ -101,11 +101,10 @@ def test_uneven_call_is_exact_where_one_rank_has_more_than_fits_into_scratch(
     assert outcome(ranks, window(sum(counts)), call(None, counts)) == SOUND
 
 
-@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("over", [-1, 0, 1])
 @pytest.mark.parametrize("call", [gather, scatter])
 def test_uneven_call_is_exact_around_what_fits_into_scratch(ranks: World, call: Any, over: int) -> None:
-    """A gather fills the scratch with one rank's part, a reduction with a third of it for each rank. The last rank has
-    about twice that."""
+    """A gather fills the scratch with one rank's part, a reduction with a third of it for each rank."""
     fits = STAGING_BYTES // 4 if call is gather else STAGING_BYTES // 3 // 4
     counts = (fits + over, 3, 2 * fits + over)
     assert outcome(ranks, window(sum(counts)), plain(counts), call(P, counts)) == SOUND
