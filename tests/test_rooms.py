@@ -67,8 +67,16 @@ def imports(path: Path) -> Iterator[str]:
                 yield "a relative import"
             case ast.Import(names=names):
                 yield from (f"{name.name}.".split(".")[1] for name in names if name.name.split(".")[0] == "harness")
-            case ast.Call(args=[ast.Constant(value=str(module)), *_]) if "import_module" in ast.unparse(node.func):
-                yield from [module.split(".")[1]] if module.startswith("harness.") else []
+            case ast.Call(args=args, keywords=keywords) if _loads(node.func):
+                named = [each for each in (*args, *(word.value for word in keywords)) if isinstance(each, ast.Constant)]
+                yield from (str(each.value).split(".")[1] for each in named if str(each.value).startswith("harness."))
+            case ast.ImportFrom(module="importlib" | "pkgutil", names=names) if any(name.asname for name in names):
+                yield "a module by a function under another name"
+
+
+def _loads(function: ast.expr) -> bool:
+    """Whether a function imports the module that it is handed by name."""
+    return ast.unparse(function).split(".")[-1] in ("import_module", "__import__", "resolve_name")
 
 
 @pytest.mark.parametrize("room", MAY)
@@ -145,3 +153,33 @@ def test_no_folder_holds_more_modules_than_one_can_oversee() -> None:
         if sum(path.name != "__init__.py" for path in folder.glob("*.py")) > MOST_MODULES
     }
     assert not crowded
+
+
+TORCHLESS = sorted(MAY.keys() - {"substrate", "system", "rank"})
+FORBIDDEN = {
+    **{room: {"torch", "triton"} for room in TORCHLESS},
+    "scenario": {"torch", "triton", "hypothesis"},
+    "trace": {"torch", "triton", "hypothesis"},
+    "oracle": {"torch", "triton", "hypothesis", "subprocess", "socket", "shutil", "tempfile", "os", "pathlib"},
+}
+"""The parent's side imports no torch, data no Hypothesis, and the oracle nothing that reads or writes."""
+
+
+@pytest.mark.parametrize("room", sorted(FORBIDDEN))
+def test_a_room_keeps_away_from_what_is_not_its_business(room: str) -> None:
+    taken = {
+        f"{path.relative_to(HOUSE)} imports {name}"
+        for path in files(room)
+        for name in _outside(path)
+        if name in FORBIDDEN[room]
+    }
+    assert not taken
+
+
+def _outside(path: Path) -> Iterator[str]:
+    """Names of the packages that a file imports from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield str(node.module).split(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
