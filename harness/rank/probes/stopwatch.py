@@ -79,9 +79,9 @@ def start(substrate: Substrate, slots: dict[Group, int]) -> None:
     _stopwatch.around(kind, "begin", "communicators")
     _stopwatch.around(kind, "recreate", "communicators, re-created")
     _stopwatch.around(kind, "end", "giving back pools and segments")
-    communicator = type(next(iter(substrate.communicators.values())))
-    for method in ("all_gather", "reduce_scatter"):
-        _stopwatch.around(communicator, method, "library collectives")
+    for communicator in Communicator.__subclasses__():  # a rank without a draw so far has none to ask for its class
+        for method in ("all_gather", "reduce_scatter"):
+            _stopwatch.around(communicator, method, "library collectives")
 
 
 def stop(substrate: Substrate, slots: dict[Group, int]) -> dict[str, float]:

@@ -99,6 +99,13 @@ def test_every_part_of_a_draw_is_counted_on_every_rank(simulation: World, drawn:
         assert all(seconds > 0 for seconds in parts.values())
 
 
+def test_a_rank_that_had_no_draw_is_looked_at_too(drawn: list[Scenario]) -> None:
+    with World(3, "sim") as world:
+        parts = timed(world, drawn[:1])
+    assert "the rest of a draw" in parts[0]
+    assert parts[2] == {}
+
+
 def test_looking_again_starts_from_zero(simulation: World, drawn: list[Scenario]) -> None:
     timed(simulation, drawn)
     simulation.call("harness.rank.probes.stopwatch:start")
