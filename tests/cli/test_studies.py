@@ -24,10 +24,10 @@ FOUR = Topology("four", "sglang", {"tp": 4, "attn_dp": 2})
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two pools on one topology, eight draws a cell."""
+    """Two pools on one topology, six draws a cell."""
     folder = tmp_path_factory.mktemp("matrix")
     save(FOUR, folder / "four.json")
-    return forked(folder, "matrix", *SMALL, *SIM, "--draws", "8", "--minutes", "0.2", "--json", "found.json")
+    return forked(folder, "matrix", *SMALL, *SIM, "--draws", "6", "--minutes", "0.1", "--json", "found.json")
 
 
 def cells(run: Run) -> list[dict[str, Any]]:
