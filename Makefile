@@ -43,7 +43,7 @@ endif
 	@$(MAKE) --no-print-directory -j2 lint tested
 
 tested: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

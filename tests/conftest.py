@@ -1,14 +1,43 @@
-"""One simulated world for all tests of a process that need nothing special of it, and one zygote for all others."""
+"""One simulated world for all tests of a process that need nothing special of it, and one zygote for all others.
+
+Files that take long come first, so that no worker of `--dist loadfile` is left with one at the end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from harness.world.platform import choose
 from harness.world.world import World
 from harness.world.zygote import SHARED
+
+LONG = (
+    "studies/faults/test_proof.py",
+    "cli/test_studies.py",
+    "plugin/test_workers.py",
+    "test_interrupts.py",
+    "world/test_world.py",
+    "cli/test_main.py",
+    "cli/test_fuzz.py",
+    "oracle/rules/test_fate.py",
+    "cli/test_agree.py",
+    "substrate/test_uneven_collectives.py",
+    "campaign/test_shrinking.py",
+    "studies/agree/test_comparison.py",
+    "world/test_launcher.py",
+    "plugin/test_hooks.py",
+    "world/test_ranks.py",
+    "campaign/test_campaign.py",
+)
+"""Files of 8 seconds and more, in the order of what they took."""
+PLACES = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: PLACES.get(item.path, len(PLACES)))
 
 
 @pytest.fixture(scope="session", autouse=True)

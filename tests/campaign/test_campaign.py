@@ -152,7 +152,7 @@ def test_a_finding_outlives_a_system_that_refuses_smaller_scenarios(simulation: 
     strategy = flows(
         4, tokens="padded", topologies=topologies(4, [four]), system=System("tests.campaign.test_campaign:NeedsFour")
     )
-    tally = Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(3)).run(10)
+    tally = Campaign(simulation, strategy, tmp_path, limits=Limits(more=1).within(0.5)).run(10)
     assert {found.scenario.world for found in tally.found.values()} == {4}
 
 
