@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from harness.ipc.memory import SharedMemory
-from harness.substrate.sim.substrate import SimSubstrate
-from tests.tools.one_rank import Rank
+from tests.tools.one_rank import Rank, memory, rank
 
-
-@pytest.fixture(scope="session")
-def shared() -> Iterator[SharedMemory]:
-    memory = SharedMemory.create(1)
-    yield memory
-    memory.close()
+__all__ = ["memory", "rank"]
 
 
 @pytest.fixture
-def alone(shared: SharedMemory) -> Rank:
+def alone(rank: Rank) -> Rank:
     """Its one communicator has number 0 and group (0,)."""
-    shared.reset()
-    rank = Rank(SimSubstrate(0, shared), shared)
-    rank.substrate.start_recording(rank.events.append)
     rank.substrate.begin([((0,),)], [0], {(0,): 0})
     return rank

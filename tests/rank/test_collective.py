@@ -106,10 +106,10 @@ def test_a_group_of_one_makes_a_kernel_call_by_the_library(alone: Rank, buffers:
 
 @pytest.mark.parametrize("evidence", [frozenset(), frozenset({"digests"})])
 def test_the_digest_of_the_output_is_recorded_if_the_world_has_digests(
-    shared: SharedMemory, evidence: frozenset[str]
+    memory: SharedMemory, evidence: frozenset[str]
 ) -> None:
-    shared.reset()
-    rank = Rank(SimSubstrate(0, shared, evidence), shared)
+    memory.reset()
+    rank = Rank(SimSubstrate(0, memory, evidence), memory)
     rank.substrate.start_recording(rank.events.append)
     rank.substrate.begin([((0,),)], [0], {(0,): 0})
     live = LiveBuffers(rank.substrate)
