@@ -98,15 +98,15 @@ def test_the_others_do_not_pause(alone: Rank) -> None:
     assert time.slept == []
 
 
-@pytest.mark.parametrize(("rank", "placed"), [(0, [(0, "Placed")]), (1, [])])
-def test_ballast_lies_on_its_rank_alone(alone: Rank, rank: int, placed: list[tuple[int, str]]) -> None:
-    assert kinds(played(alone, Ballast("shift", "tp", rank, 1000), topology=TWO), Placed) == placed
+@pytest.mark.parametrize(("named", "placed"), [(0, [(0, "Placed")]), (1, [])])
+def test_ballast_lies_on_its_rank_alone(alone: Rank, named: int, placed: list[tuple[int, str]]) -> None:
+    assert kinds(played(alone, Ballast("shift", "tp", named, 1000), topology=TWO), Placed) == placed
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_the_next_segment_is_denied_to_the_named_rank_alone(alone: Rank, rank: int) -> None:
-    events = played(alone, Deny(rank), A, topology=TWO)
-    assert kinds(events, Exhausted, SegmentAllocated) == [(1, "Exhausted" if rank == 0 else "SegmentAllocated")]
+@pytest.mark.parametrize("named", [0, 1])
+def test_the_next_segment_is_denied_to_the_named_rank_alone(alone: Rank, named: int) -> None:
+    events = played(alone, Deny(named), A, topology=TWO)
+    assert kinds(events, Exhausted, SegmentAllocated) == [(1, "Exhausted" if named == 0 else "SegmentAllocated")]
 
 
 def test_a_collective_on_a_buffer_that_was_denied_is_skipped(alone: Rank) -> None:
