@@ -33,17 +33,17 @@ endif
 
 .PHONY: fuzz test tested lint docs clean
 
-fuzz: $(VENV)/.installed
+fuzz: $(VENV)/.compiled
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
 
 test: $(VENV)/.installed
+	@$(MAKE) --no-print-directory -j2 lint tested
+
+tested: $(VENV)/.compiled
 ifdef PYTHONDONTWRITEBYTECODE
 	$(BIN)/python -m compileall -q harness tests
 endif
-	@$(MAKE) --no-print-directory -j2 lint tested
-
-tested: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -73,6 +73,9 @@ endif
 ifneq ($(GPU),0)
 	$(PIP) --no-deps 'nvidia-nccl-cu13==$(NCCL)'  # torch pins an older one, which cannot share a GPU
 endif
+	touch $@
+
+$(VENV)/.compiled: $(VENV)/.installed
 ifdef PYTHONDONTWRITEBYTECODE  # or every process would compile what it imports
 	env -u PYTHONDONTWRITEBYTECODE TRITON_INTERPRET=1 $(BIN)/python -c 'import $(IMPORTED)'
 endif
