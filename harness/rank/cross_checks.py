@@ -34,7 +34,7 @@ def stamp(communicator: Communicator, buffer: str, operand: torch.Tensor) -> Non
     own.copy_(_stamp_of(communicator.rank, size, device.torch_device))
     communicator.barrier()
     for index, pointer in enumerate(communicator.peer_pointers(window, address - window.address)):
-        found = device.view(pointer, size).clone()
+        found = device.read(pointer, size)
         if not torch.equal(found, _stamp_of(index, size, device.torch_device)):
             words = bytes(found.tolist()).hex()
             communicator.recorder.record(trace.Strayed(buffer, communicator.group[index], words))

@@ -54,7 +54,11 @@ class Device(ABC):
 
     @abstractmethod
     def view(self, address: int, size: int) -> torch.Tensor:
-        """uint8[size] over memory that this process can reach: its own, or a peer's by its pointer."""
+        """uint8[size] over memory of this rank's own device."""
+
+    @abstractmethod
+    def read(self, address: int, size: int) -> torch.Tensor:
+        """A copy, uint8[size], of memory that this rank can reach: its own, or a peer's by its pointer."""
 
     @abstractmethod
     def enqueue(self, work: Callable[[], None]) -> None:

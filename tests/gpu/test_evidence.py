@@ -17,7 +17,7 @@ from harness.strategies.batches import sample
 from harness.strategies.placements import on_nodes
 from harness.strategies.programs import scenarios
 from harness.trace.draw import Draw
-from harness.trace.events import Differs, Strayed
+from harness.trace.events import Differs, Ran, Strayed
 from harness.world.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
@@ -80,6 +80,16 @@ def crossed() -> Iterator[World]:
 def test_stamps_and_the_other_path_are_silent_on_right_programs(crossed):
     drawn = sample(on_nodes(scenarios(4), 4, 1), 15, seed=3)
     assert [judge(crossed.run(scenario)) for scenario in drawn] == [[]] * 15
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_stamps_reach_peers_on_every_gpu(size):
+    """Three ranks on two GPUs have a peer on their own and one on the other."""
+    with World(size, "nccl", deadline=60, evidence=("stamps",)) as world:
+        drawn = sample(on_nodes(scenarios(size), size, 1), 10, seed=5)
+        draws = [world.run(scenario) for scenario in drawn]
+    assert [judge(draw) for draw in draws] == [[]] * 10
+    assert sum(facts(draw, Ran) for draw in draws) > 0
 
 
 def test_stamps_and_the_other_path_find_offsets_that_differ(crossed):

@@ -56,6 +56,18 @@ class NcclDevice(Device):
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size)
 
+    def read(self, address: int, size: int) -> torch.Tensor:
+        from cuda.bindings import runtime  # noqa: PLC0415  (for the one kind of evidence that reads its peers)
+
+        # A tensor over a peer's memory would belong to the peer's GPU, as CUDA says of the pointer. That GPU's context
+        # in this process has no mapping of it: only this rank's own was given access.
+        copy = torch.empty(size, dtype=torch.uint8, device=self.torch_device)
+        stream, kind = torch.cuda.current_stream().cuda_stream, runtime.cudaMemcpyKind.cudaMemcpyDefault
+        (error,) = runtime.cudaMemcpyAsync(copy.data_ptr(), address, size, kind, stream)
+        if error != runtime.cudaError_t.cudaSuccess:
+            raise RuntimeError(f"CUDA cannot copy {size} bytes from {address:#x}: {error.name}")
+        return copy
+
     def enqueue(self, work: Callable[[], None]) -> None:
         work()  # on the current stream, which captures or runs
 
@@ -72,5 +84,5 @@ class _Raw:
 
 
 def tensor_at(address: int, size: int) -> torch.Tensor:
-    """uint8[size] over device memory that this process can reach. The caller keeps the memory alive."""
+    """uint8[size] over memory of this process's GPU. The caller keeps the memory alive."""
     return torch.as_tensor(_Raw(address, size), device="cuda")

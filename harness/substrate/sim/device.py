@@ -61,6 +61,9 @@ class SimDevice(Device):
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8)
 
+    def read(self, address: int, size: int) -> torch.Tensor:
+        return tensor_at(address, size, torch.uint8).clone()
+
     def enqueue(self, work: Callable[[], None]) -> None:
         if self._graph is None:
             work()

@@ -69,6 +69,13 @@ def test_a_view_reads_and_writes_the_memory_at_its_address() -> None:
     assert memory.tolist() == [0, 7, 7, 0]
 
 
+def test_what_is_read_is_a_copy() -> None:
+    memory = torch.arange(4, dtype=torch.uint8)
+    copy = SimDevice().read(memory.data_ptr() + 1, 2)
+    memory.zero_()
+    assert copy.tolist() == [1, 2]
+
+
 def test_a_tensor_at_an_address_has_the_elements_of_its_dtype() -> None:
     memory = torch.tensor([1.5, -2.0])
     assert tensor_at(memory.data_ptr(), 2, torch.float32).tolist() == [1.5, -2.0]
