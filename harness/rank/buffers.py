@@ -31,9 +31,10 @@ class Canary:
 
     def damage(self) -> Overwritten | None:
         """What has changed since the last look, if anything has."""
-        if torch.equal(self._region, self._pattern):
+        seen = self._region.clone()  # a peer that runs on may write between two looks
+        if torch.equal(seen, self._pattern):
             return None
-        changed = (self._region != self._pattern).nonzero().flatten()
+        changed = (seen != self._pattern).nonzero().flatten()
         self._region.copy_(self._pattern)
         return Overwritten(self._buffer, self._where, int(changed[0]), changed.numel())
 

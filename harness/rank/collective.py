@@ -14,7 +14,7 @@ import torch
 
 from harness.rank import cross_checks, values
 from harness.rank.buffers import Buffer, Canary
-from harness.rank.exact import ExactData
+from harness.rank.exact import ExactData, changed
 from harness.rank.graphs import CapturedCall
 from harness.scenario.bases import is_uneven
 from harness.scenario.operands import View, at
@@ -65,12 +65,15 @@ class Call:
             expected = self._fill(keys, wide=False)
             path, evidence = self._library()
         self._substrate.device.synchronize()
-        digest = _digest(self._output) if "digests" in self._substrate.evidence else None
+        found = self._output.clone()  # one look, and one verdict: a peer that runs on may change what lies there
+        digest = _digest(found) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest))
-        if (mismatch := self._exact.compare(self._into, self._output, expected)) is not None:
+        if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(mismatch)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
+        if (change := changed(self._into, found, self._output.clone())) is not None:
+            self._substrate.record(change)
         if "differential" in self._substrate.evidence and self._is_library:
             self._run_again(keys, path)
 

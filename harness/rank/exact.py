@@ -40,7 +40,8 @@ class ExactData:
         return whole[..., self.starts[self.mine] : self.starts[self.mine + 1]]
 
     def compare(self, buffer: str, output: torch.Tensor, expected: torch.Tensor) -> trace.Mismatch | None:
-        """Where an output differs from the exact result, bit for bit; None if nowhere."""
+        """Where an output differs from the exact result, bit for bit; None if nowhere. Give a copy where a peer might
+        still write."""
         found, exact = bits(output), bits(expected)
         if torch.equal(found, exact):
             return None
@@ -49,6 +50,16 @@ class ExactData:
         chunk = bisect_right(self.starts, index) - 1 if isinstance(self.step, AllGather) else self.mine
         shown = _shown(expected, index), _shown(output, index)
         return trace.Mismatch(buffer, wrong.numel(), found.numel(), index, chunk, *shown)
+
+
+def changed(buffer: str, before: torch.Tensor, after: torch.Tensor) -> trace.Changed | None:
+    """Where an output has changed since a copy of it was taken; None if nowhere. `after` is a copy too."""
+    one, other = bits(before), bits(after)
+    if torch.equal(one, other):
+        return None
+    wrong = (one != other).nonzero().flatten()
+    index = int(wrong[0])
+    return trace.Changed(buffer, wrong.numel(), one.numel(), index, _shown(before, index), _shown(after, index))
 
 
 def _shown(tensor: torch.Tensor, index: int) -> str:

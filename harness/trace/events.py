@@ -166,6 +166,17 @@ class Mismatch(_Event, frozen=True, tag="mismatch"):
     found: str
 
 
+class Changed(_Event, frozen=True, tag="changed"):
+    """Elements of an output view changed after the call had returned; the first one is shown, before and after."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    before: str
+    after: str
+
+
 class Overwritten(_Event, frozen=True, tag="overwritten"):
     """Canaries of a buffer changed: `where` is guard (behind it) or fence (beside an output view)."""
 
@@ -236,6 +247,7 @@ Event = (
     | Called
     | Ran
     | Mismatch
+    | Changed
     | Overwritten
     | Strayed
     | Differs

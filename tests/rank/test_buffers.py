@@ -45,6 +45,21 @@ def test_damage_is_shown_once() -> None:
     assert canary.damage() is None
 
 
+def test_damage_that_a_peer_repairs_meanwhile_is_shown_as_it_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    region = torch.zeros(8, dtype=torch.int32)
+    canary = Canary("a", "guard", region, salt=1)
+    whole, equal = region.clone(), torch.equal
+
+    def repairing(one: torch.Tensor, other: torch.Tensor) -> bool:
+        found = equal(one, other)
+        region.copy_(whole)
+        return found
+
+    region[3] += 1
+    monkeypatch.setattr(torch, "equal", repairing)
+    assert canary.damage() == Overwritten("a", "guard", 3, 1)
+
+
 def test_the_guard_lies_behind_the_body() -> None:
     whole, made = buffer()
     whole[ROOM] = 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ import torch
 from harness.ipc.memory import SharedMemory
 from harness.rank.buffers import LiveBuffers
 from harness.rank.collective import Call
+from harness.rank.exact import ExactData
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import AllGather, Collective, ReduceScatter
 from harness.substrate.bits import bits
 from harness.substrate.sim.substrate import SimSubstrate
 from harness.system.context import ProcessGroup
-from harness.trace.events import Called, Mismatch, Operand, Overwritten, Ran
+from harness.trace.events import Called, Changed, Mismatch, Operand, Overwritten, Ran
 from tests.tools.one_rank import Rank
 
 ROOM, COUNT = 100, 40
@@ -85,6 +87,25 @@ def test_one_wrong_element_is_a_mismatch(alone: Rank, buffers: LiveBuffers, monk
     found = alone.events[-1]
     assert isinstance(found, Mismatch)
     assert (found.elements, found.index) == (1, 7)
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["was right", "was wrong"])
+def test_an_output_that_changes_while_it_is_judged_is_judged_as_it_was_and_has_changed(
+    alone: Rank, buffers: LiveBuffers, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    compare = ExactData.compare
+
+    def meanwhile(*judged: Any) -> Mismatch | None:
+        bits(buffers["a"].body)[17].add_(1 - 2 * first)
+        return compare(*judged)
+
+    spoiled(alone, monkeypatch, lambda output: bits(output)[7].add_(first))
+    monkeypatch.setattr(ExactData, "compare", meanwhile)
+    call(alone, buffers, GATHER).run(KEYS, kernel=None)
+    *wrong, change = [event for event in alone.events if isinstance(event, Mismatch | Changed)]
+    assert [(event.elements, event.index) for event in wrong] == [(1, 7)] * first
+    assert isinstance(change, Changed)
+    assert (change.elements, change.of, change.index) == (1, COUNT, 7)
 
 
 @pytest.mark.parametrize(("past", "index"), [(-1, 9), (COUNT, 0)], ids=["before the view", "behind it"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.rank.exact import ExactData
+from harness.rank.exact import ExactData, changed
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Collective, ReduceScatter
-from harness.trace.events import Mismatch
+from harness.trace.events import Changed, Mismatch
 
 CPU = torch.device("cpu")
 GROUP = (4, 2, 7)
@@ -68,3 +68,14 @@ def test_floats_are_compared_by_their_bits() -> None:
     assert (found.expected, found.found) == ("0.0 (0x00000000)", "-0.0 (0x80000000)")
     nan = torch.tensor([float("nan")])
     assert gather.compare("a", nan, nan.clone()) is None
+
+
+def test_an_output_that_stays_has_not_changed() -> None:
+    assert changed("a", torch.ones(5), torch.ones(5)) is None
+
+
+def test_an_output_that_changed_shows_the_first_element_before_and_after() -> None:
+    before = torch.arange(5, dtype=torch.int32)
+    after = before.clone()
+    after[2:4] = 9
+    assert changed("a", before, after) == Changed("a", 2, 5, 2, "2 (0x00000002)", "9 (0x00000009)")

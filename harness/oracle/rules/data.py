@@ -11,11 +11,11 @@ from harness.oracle.case import Case
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.history import History
 from harness.scenario.steps import AllGather
-from harness.trace.events import Differs, Event, Mismatch, Overwritten, Replayed, Strayed
+from harness.trace.events import Changed, Differs, Event, Mismatch, Overwritten, Replayed, Strayed
 
 Events = list[tuple[int, Event]]
 """With the step of each."""
-ON_DATA = (Differs, Mismatch, Overwritten, Replayed, Strayed)
+ON_DATA = (Changed, Differs, Mismatch, Overwritten, Replayed, Strayed)
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -31,7 +31,7 @@ def _on_data(history: History) -> Events:
 
 
 def _exact(case: Case, rank: int, events: Events) -> Iterator[Finding]:
-    """Outputs that are not the exact result, and canaries that changed."""
+    """Outputs that are not the exact result or did not stay, and canaries that changed."""
     captured: dict[int, int] = {}
     for step, event in events:
         match event:
@@ -39,6 +39,8 @@ def _exact(case: Case, rank: int, events: Events) -> Iterator[Finding]:
                 captured[step] = event.captured
             case Mismatch():
                 yield _wrong(case, rank, step, event, captured.get(step, step))
+            case Changed():
+                yield _changed(case, rank, step, event)
             case Overwritten():
                 yield _overwritten(case, rank, step, event)
 
@@ -62,6 +64,17 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
         f"{event.expected}, found {event.found}; {case.path(use)}.",
+        step=step,
+        ranks=(rank,),
+    )
+
+
+def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:
+    use = next(u for u in case.histories[rank].uses if u.step == step)
+    return WrongData(
+        f"{case.call(use)}: output {event.buffer!r} of rank {rank} changed after the call had returned, in "
+        f"{event.elements} of {event.of} elements, the first at index {event.index}: from {event.before} to "
+        f"{event.after}. A peer still wrote there, so this rank left the call too early; {case.path(use)}.",
         step=step,
         ranks=(rank,),
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
+from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
+from harness.trace.events import Changed, Ran
+from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario
 
@@ -50,6 +54,16 @@ def test_the_sound_kernels_are_silent(ranks: World, topology: Topology, steps: t
 
 
 # wrong-data
+
+
+def test_an_output_that_changed_after_its_call_is_wrong_on_that_rank(ranks: World) -> None:
+    draw = ranks.run(scenario(*GATHER))
+    late = [Changed("a", 3, 200, 120, "1 (0x1)", "2 (0x2)")]
+    events = (more for event in draw.traces[1].events for more in (event, *(late if isinstance(event, Ran) else ())))
+    (found,) = judge(structs.replace(draw, traces=(draw.traces[0], Trace(1, tuple(events)))))
+    assert (found.rule, found.step, found.ranks) == ("wrong-data", 2, (1,))
+    assert "output 'a' of rank 1 changed after the call had returned, in 3 of 200 elements" in str(found)
+    assert "the first at index 120: from 1 (0x1) to 2 (0x2). A peer still wrote there" in str(found)
 
 
 def test_an_all_gather_that_loses_a_rank_is_wrong_on_that_rank(ranks: World) -> None:
