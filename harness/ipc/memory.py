@@ -33,10 +33,10 @@ WITHIN = (REGISTER, CALL, SPLIT)
 """Those of calls into another library, which may fail on some ranks and not on others."""
 PAYLOAD = {REGISTER: 8, AGREE: 12}
 """First of the fields through which members hand each other up to three words, for each rendezvous that does."""
-EPOCH = 15
-"""The field in which a member keeps the epoch of the kernel barrier."""
+EPOCH, BARRIER = 11, 15
+"""The fields in which a member counts the epochs of a plug-in's own barrier and of the harness's kernel barrier."""
 PAD = -1
-"""In a `waiting` record: the rank waits for its signal pad, not for a field."""
+"""In a `waiting` record: the rank waits for its pad of the kernel barrier, not for a field."""
 
 
 class SharedMemory:
@@ -44,7 +44,8 @@ class SharedMemory:
 
     Attributes (numpy views; the first axis of each is a slot or a rank):
       counters  int64[SLOTS, ranks, FIELDS]  written by the member whose row it is
-      pads      int32[SLOTS, ranks, ranks]   signal pads: [slot, owner, sender]
+      pads      int32[SLOTS, ranks, ranks]   signal pads of plug-ins: [slot, owner, sender]
+      barriers  int32[SLOTS, ranks, ranks]   the same for the harness's kernel barrier
       waiting   int64[ranks, WORDS_WAITING]  what a rank waits for: slot + 1, field, value
     """
 
@@ -54,9 +55,10 @@ class SharedMemory:
         self._map = mmap.mmap(fd, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
-        counters, pads, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
+        counters, pads, barriers, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
         self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
         self.pads = self._words(pads, np.int32, (SLOTS, ranks, ranks))
+        self.barriers = self._words(barriers, np.int32, (SLOTS, ranks, ranks))
         self.waiting = self._words(waiting, np.int64, (ranks, WORDS_WAITING))
 
     @classmethod
@@ -100,16 +102,22 @@ class SharedMemory:
         # MADV_DONTNEED would drop this process's view alone; of shared memory only a hole frees the pages (madvise(2))
         self._map.madvise(mmap.MADV_REMOVE, offset, size)
 
+    def renew(self, slot: int) -> None:
+        """Have a communicator's row begin anew: no registration or call counted, no signal. Only while none of its
+        ranks runs."""
+        self.counters[slot, :, [*WITHIN, EPOCH, BARRIER]] = 0
+        self.pads[slot], self.barriers[slot] = 0, 0
+
     def reset(self) -> None:
         """Forget everything. Only while no rank runs."""
-        for words in (self.counters, self.pads, self.waiting):
+        for words in (self.counters, self.pads, self.barriers, self.waiting):
             words[...] = 0
         start, _ = self.arena(0)
         self.punch(start, self.ranks * ARENA_BYTES)
 
     def close(self) -> None:
         """Unmap and close. Local; other processes keep their mappings."""
-        del self.counters, self.pads, self.waiting, self.bytes
+        del self.counters, self.pads, self.barriers, self.waiting, self.bytes
         with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
             self._map.close()
         os.close(self.fd)
@@ -117,9 +125,10 @@ class SharedMemory:
 
 
 def _layout(ranks: int) -> tuple[int, ...]:
-    """Offsets of counters, pads, waiting, journals, staging and arenas, and the whole size."""
+    """Offsets of counters, pads, barriers, waiting, journals, staging and arenas, and the whole size."""
     sizes = (
         SLOTS * ranks * FIELDS * 8,
+        SLOTS * ranks * ranks * 4,
         SLOTS * ranks * ranks * 4,
         ranks * WORDS_WAITING * 8,
         ranks * JOURNAL_BYTES,

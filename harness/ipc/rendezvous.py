@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ipc import futex
-from harness.ipc.memory import EPOCH, PAD, PAYLOAD, SharedMemory
+from harness.ipc.memory import BARRIER, EPOCH, PAD, PAYLOAD, SharedMemory
 from harness.scenario.layout import Group
 
 YIELDS = 2
@@ -92,9 +92,20 @@ class Rendezvous:
             self._waiting[0] = before[0]
 
     def next_epoch(self) -> int:
+        """The next epoch of a plug-in's own barrier."""
+        return self._next(EPOCH)
+
+    def next_barrier(self) -> int:
         """The next epoch of the group's kernel barrier."""
-        self._rows[self._me, EPOCH] += 1
-        return int(self._rows[self._me, EPOCH])
+        return self._next(BARRIER)
+
+    def _next(self, field: int) -> int:
+        self._rows[self._me, field] += 1
+        return int(self._rows[self._me, field])
+
+    def restart(self) -> None:
+        """Count this member's epochs from zero again. Local."""
+        self._rows[self._me, [EPOCH, BARRIER]] = 0
 
     def note(self, field: int, target: int) -> None:
         """Write down that this rank waits for `target` in `field`; with 0, that it waits no more."""
@@ -117,7 +128,7 @@ def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
     group = groups[slot - 1]
     if field != PAD:
         return int(shared.counters[slot - 1, : len(group), field].min()) < target
-    signals = shared.pads[slot - 1, group.index(rank), : len(group)]
+    signals = shared.barriers[slot - 1, group.index(rank), : len(group)]
     late = [sender for sender, signal in zip(group, signals, strict=True) if signal < target]
     # A sender that has noted the same epoch is inside its own barrier kernel and is about to signal.
     return any(

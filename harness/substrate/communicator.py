@@ -142,15 +142,25 @@ class Communicator(ABC):
 
     @abstractmethod
     def signal_pads(self) -> list[int]:
-        """Address of every rank's signal pad: int32[size], zero at first, one word for each sender.
+        """Address of every rank's signal pad: int32[size], one word for each sender, zero when a draw begins and when
+        the communicator is made anew. Plug-ins write it, and the harness nowhere else.
 
         Collective the first time, when it may have to be registered. Raises `NotOwned` if kernels cannot reach
         their peers.
         """
 
     @abstractmethod
+    def barrier_pads(self) -> list[int]:
+        """The same for the harness's own kernel barrier, which no plug-in writes."""
+
+    @abstractmethod
     def next_epoch(self) -> int:
-        """The next value of this communicator's barrier; grows by one at every call on every rank."""
+        """The next epoch of a plug-in's own barrier: 1, then one more at every call, from a draw's begin or the
+        communicator's. Local."""
+
+    @abstractmethod
+    def next_barrier(self) -> int:
+        """The same for the harness's own kernel barrier."""
 
     @abstractmethod
     def barrier(self) -> None:
@@ -158,7 +168,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def waits_for_kernel(self, epoch: int) -> None:
-        """Note that a kernel on this rank is about to wait for `epoch` on its signal pad."""
+        """Note that a kernel on this rank is about to wait for `epoch` on its pad of the kernel barrier."""
 
     def destroyed(self) -> None:
         """Note that the communicator is gone, and its windows with it."""

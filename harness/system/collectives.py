@@ -46,8 +46,21 @@ class CollectiveContext:
 
     @cached_property
     def signal_pads(self) -> torch.Tensor:
-        """int64[size] on the device: address of each rank's signal pad, int32[size]. Collective the first time."""
+        """int64[size] on the device: address of each rank's signal pad, int32[size], one word for each sender.
+
+        They are the plug-in's own: zero when a draw begins and when a `recreate` step has made the communicator anew,
+        and written by nothing else, `barrier` included. Collective the first time.
+        """
         return torch.tensor(self._communicator.signal_pads(), dtype=torch.int64, device=self.device)
+
+    def epoch(self) -> int:
+        """The next epoch for a barrier on `signal_pads`: 1, then one more at every call, for as long as the pads keep
+        what was written. Local; ranks that make the same calls get the same."""
+        return self._communicator.next_epoch()
+
+    @cached_property
+    def _barrier_pads(self) -> torch.Tensor:
+        return torch.tensor(self._communicator.barrier_pads(), dtype=torch.int64, device=self.device)
 
     def barrier(self) -> None:
         """Order this rank's stream with its peers'. Collective.
@@ -60,10 +73,10 @@ class CollectiveContext:
             return
         from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)
 
-        epoch = self._communicator.next_epoch()
+        epoch = self._communicator.next_barrier()
         self._communicator.waits_for_kernel(epoch)
         barrier_kernel[(1,)](
-            self.signal_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
+            self._barrier_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
         )
         self._communicator.waits_for_kernel(0)
 

@@ -19,7 +19,7 @@ import msgspec
 from harness import interrupts
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
-from harness.ipc.memory import SLOTS, WITHIN, SharedMemory
+from harness.ipc.memory import SLOTS, SharedMemory
 from harness.ipc.messages import Broken, Call, Failed, Raised, Refused, Returned, Run
 from harness.machine import mps
 from harness.scenario.layout import Group
@@ -216,14 +216,13 @@ class World:
             raise
 
     def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
-        """The row of shared counters of each group. Its registrations and calls count from zero, whatever became of the
-        last ones. Only while none of these ranks runs."""
+        """The row of shared counters of each group. It begins anew, whatever became of the last draw. Only while
+        none of these ranks runs."""
         if len(self._slots) + len(groups) > SLOTS:
             self._slots.clear()
             self._shared.reset()
         for group in groups:
-            self._slots.setdefault(group, len(self._slots))
-            self._shared.counters[self._slots[group], :, WITHIN] = 0
+            self._shared.renew(self._slots.setdefault(group, len(self._slots)))
         return {group: self._slots[group] for group in groups}
 
     def _drop(self) -> list[int]:

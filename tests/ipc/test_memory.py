@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.errors import MachineError
-from harness.ipc.memory import REGISTER, SharedMemory
+from harness.ipc.memory import BARRIER, CALL, EPOCH, REGISTER, SPLIT, SharedMemory
 from harness.trace.events import Began
 from tests.tools.draws import descriptors
 
@@ -51,7 +51,7 @@ def test_another_mapping_of_the_memory_sees_what_is_written(shared: SharedMemory
 
 def test_no_two_parts_of_the_memory_overlap(shared: SharedMemory) -> None:
     """Each part is filled with a number of its own, and holds it once all others are filled."""
-    parts = [shared.counters, shared.pads, shared.waiting, *(shared.staging(rank) for rank in (0, 1))]
+    parts = [shared.counters, shared.pads, shared.barriers, shared.waiting, *(shared.staging(rank) for rank in (0, 1))]
     for number, part in enumerate(parts, 1):
         part[...] = number
     for rank in (0, 1):
@@ -72,6 +72,16 @@ def test_reset_memory_reads_as_zero(shared: SharedMemory) -> None:
     shared.reset()
     assert [int(part.max()) for part in (shared.counters, shared.pads, shared.waiting)] == [0, 0, 0]
     assert shared.bytes[start] == 0
+
+
+def test_a_row_that_begins_anew_counts_and_signals_nothing_and_its_neighbour_stays(shared: SharedMemory) -> None:
+    for part in (shared.counters, shared.pads, shared.barriers):
+        part[:2] = 5
+    shared.renew(0)
+    fields = (REGISTER, CALL, SPLIT, EPOCH, BARRIER)
+    assert [int(shared.counters[0, :, field].max()) for field in fields] == [0] * 5
+    assert [int(part[0].max()) for part in (shared.pads, shared.barriers)] == [0, 0]
+    assert [int(part[1].min()) for part in (shared.counters, shared.pads, shared.barriers)] == [5, 5, 5]
 
 
 def test_a_punched_piece_reads_as_zero_and_its_neighbours_stay(shared: SharedMemory) -> None:

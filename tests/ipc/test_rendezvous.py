@@ -166,6 +166,19 @@ def test_epochs_grow_by_one_on_each_rank_by_itself(shared: SharedMemory) -> None
     assert [zero.next_epoch(), zero.next_epoch(), one.next_epoch()] == [1, 2, 1]
 
 
+def test_epochs_of_plug_ins_and_of_the_kernel_barrier_are_counted_apart(shared: SharedMemory) -> None:
+    zero = member(shared, 0)
+    assert [zero.next_barrier(), zero.next_epoch(), zero.next_barrier()] == [1, 1, 2]
+
+
+def test_a_member_that_restarts_counts_its_epochs_from_one_and_its_peer_goes_on(shared: SharedMemory) -> None:
+    zero, one = member(shared, 0), member(shared, 1)
+    for each in (zero, one):
+        each.next_epoch(), each.next_barrier()
+    zero.restart()
+    assert [zero.next_epoch(), zero.next_barrier(), one.next_epoch(), one.next_barrier()] == [1, 1, 2, 2]
+
+
 def test_a_waiting_rank_has_written_down_for_what(shared: SharedMemory) -> None:
     thread = beside(lambda: member(shared, 0).meet(CLOSING))
     until(lambda: is_noted(shared, 0))
@@ -268,7 +281,7 @@ def test_no_deadlock_among_no_ranks(shared: SharedMemory) -> None:
 
 def test_a_kernel_that_waits_for_a_rank_which_has_ended_is_deadlocked(shared: SharedMemory) -> None:
     waits(shared, 0, PAD)
-    shared.pads[SLOT, 0, 0] = 1  # its own signal
+    shared.barriers[SLOT, 0, 0] = 1  # its own signal
     assert is_deadlock(shared, 0)
 
 
@@ -281,7 +294,7 @@ def test_a_kernel_that_waits_for_a_rank_in_another_meeting_is_deadlocked(shared:
 def test_no_deadlock_while_the_late_rank_is_about_to_leave_the_barrier_before(shared: SharedMemory) -> None:
     waits(shared, 0, PAD, target=2)
     waits(shared, 1, PAD, target=1)
-    shared.pads[SLOT, :2, :2] = [[2, 1], [2, 1]]
+    shared.barriers[SLOT, :2, :2] = [[2, 1], [2, 1]]
     assert not is_deadlock(shared, 0, 1)
 
 
@@ -290,7 +303,7 @@ def test_a_kernel_that_waits_for_a_rank_stuck_in_the_barrier_before_is_deadlocke
     group = (0, 1, 2)
     for rank, epoch in ((0, 2), (1, 1)):
         member(shared, rank, group).note(PAD, epoch)
-    shared.pads[SLOT, :2] = [[2, 1, 2], [2, 1, 0]]
+    shared.barriers[SLOT, :2] = [[2, 1, 2], [2, 1, 0]]
     assert deadlocked(shared, {SLOT: group}, [0, 1])
 
 
@@ -302,5 +315,5 @@ def test_no_deadlock_while_the_late_rank_is_in_the_same_barrier_kernel(shared: S
 
 def test_no_deadlock_when_every_signal_has_come(shared: SharedMemory) -> None:
     waits(shared, 0, PAD)
-    shared.pads[SLOT, 0, :2] = 1
+    shared.barriers[SLOT, 0, :2] = 1
     assert not is_deadlock(shared, 0)

@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from harness.errors import PluginError
+from harness.scenario.operands import View
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Release, Step, Straggle
 from harness.substrate.sim.communicator import SimCommunicator
 from harness.system.collectives import CollectiveContext, NotOwned, TritonCollectives, load_collectives
+from harness.world.world import World
 from tests.tools.one_rank import Rank
+from tests.tools.scenes import findings, scenario
 
 
 class Counts(SimCommunicator):
@@ -61,7 +65,35 @@ def test_ranks_that_share_a_gpu_meet_on_the_host(rank: Rank) -> None:
     communicator = rank.communicator(kind=Counts)
     CollectiveContext(communicator).barrier()
     assert isinstance(communicator, Counts)
-    assert (communicator.barriers, communicator.next_epoch()) == (1, 1)
+    assert (communicator.barriers, communicator.next_barrier()) == (1, 1)
+
+
+def test_epochs_of_a_plug_ins_own_barrier_are_not_those_of_the_harness(rank: Rank) -> None:
+    alone = context(rank)
+    alone._communicator.next_barrier()
+    assert [alone.epoch(), alone.epoch()] == [1, 2]
+
+
+# a plug-in's own barrier
+
+
+def calls(name: str) -> tuple[Step, ...]:
+    buffer = View(name)
+    return (
+        Allocate(name, "tp", 8),
+        Straggle(1, 50),  # its peer has to wait for it
+        AllGather("tp", buffer, 4, via="kernel"),
+        ReduceScatter("tp", buffer, 4, via="kernel"),
+        Release(name),
+    )
+
+
+@pytest.mark.parametrize("kernels", ["OwnBarrier", "OwnCount"])
+def test_a_sound_barrier_on_the_signal_pads_is_silent_in_every_draw_and_on_every_communicator(
+    ranks: World, kernels: str
+) -> None:
+    played = scenario(*calls("a"), Recreate("tp"), *calls("b"), kernels=kernels)
+    assert [findings(ranks, played) for _ in range(3)] == [[]] * 3
 
 
 # by name

@@ -21,7 +21,7 @@ from harness.scenario.layout import Group
 from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
 from harness.substrate.device import Device
 from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
-from harness.substrate.nccl.handle import WINDOW_SYMMETRIC, NcclHandle
+from harness.substrate.nccl.handle import BARRIER_AT, WINDOW_SYMMETRIC, NcclHandle
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
@@ -71,6 +71,12 @@ class NcclCommunicator(Communicator):
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
 
     def signal_pads(self) -> list[int]:
+        return self._pads()
+
+    def barrier_pads(self) -> list[int]:
+        return [pad + BARRIER_AT for pad in self._pads()]
+
+    def _pads(self) -> list[int]:
         self.entered("signal pads")
         with nullcontext() if self.handle.has_registered_pads else self._registering():
             pads = self.handle.pads()
@@ -80,6 +86,10 @@ class NcclCommunicator(Communicator):
     def next_epoch(self) -> int:
         self.handle.epoch += 1
         return self.handle.epoch
+
+    def next_barrier(self) -> int:
+        self.handle.barrier += 1
+        return self.handle.barrier
 
     def waits_for_kernel(self, epoch: int) -> None:
         """Note nothing: the host does not see whether a GPU kernel can go on."""

@@ -1,6 +1,6 @@
-"""An NCCL communicator that outlives draws, and its signal pad.
+"""An NCCL communicator that outlives draws, and its pads: one for plug-ins, and one for the harness's kernel barrier.
 
-Invariant: the pad is registered at most once, and goes after the communicator that it is registered with.
+Invariant: they are registered at most once, together, and go after the communicator that they are registered with.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ PROPERTIES = (2, 29)
 WINDOW_SYMMETRIC = 1
 """`NCCL_WIN_COLL_SYMMETRIC`."""
 PAD_BYTES = 2 << 20
+BARRIER_AT = PAD_BYTES // 2
+"""Where the pad of the kernel barrier begins."""
 
 
 class NcclHandle:
@@ -31,7 +33,8 @@ class NcclHandle:
         # Before NCCL 2.29 a communicator cannot be asked. Ranks on one node are taken to have windows.
         self.supports_windows = is_on_one_node and (version < PROPERTIES or _has_windows(comm))
         self.has_peer_pointers = version >= PEER_POINTERS
-        self.epoch = 0
+        self.epoch = self.barrier = 0
+        """The last epochs of a plug-in's own barrier and of the kernel barrier."""
         self._has_pads = self.supports_windows and self.size > 1 and self.has_peer_pointers
         self._pad = 0
         self._window: object | None = None
@@ -50,9 +53,21 @@ class NcclHandle:
             raise NotOwned
         if not self.has_registered_pads:
             self._pad = int(nccl.mem_alloc(PAD_BYTES))
-            _clear(self._pad, 4 * self.size)
+            self._clear()
             self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
         return [int(nccl.get_peer_device_pointer(self._window, 0, peer)) for peer in range(self.size)]
+
+    def renew(self) -> None:
+        """Have pads and epochs as those of a new communicator. No kernel may run, and no peer may signal, until all
+        ranks have come back. Local."""
+        self.epoch = self.barrier = 0
+        if self._window is not None:
+            self._clear()
+
+    def _clear(self) -> None:
+        for at in (0, BARRIER_AT):
+            tensor_at(self._pad + at, 4 * self.size).zero_()
+        torch.cuda.synchronize()
 
     def destroy(self) -> None:
         """Destroy the communicator. Collective over its ranks."""
@@ -68,8 +83,3 @@ def _has_windows(comm: nc.Communicator) -> bool:
     """NCCL's own prediction."""
     properties = comm.properties
     return bool(properties.device_api_support and properties.n_lsa_teams == 1)
-
-
-def _clear(address: int, size: int) -> None:
-    tensor_at(address, size).zero_()
-    torch.cuda.synchronize()

@@ -13,7 +13,7 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
-from harness.ipc.memory import SPLIT, SharedMemory
+from harness.ipc.memory import HOST, SPLIT, SharedMemory
 from harness.machine.evidence import KINDS
 from harness.machine.nccl import version as nccl_version
 from harness.scenario.layout import Group, Partition, group_of
@@ -80,6 +80,9 @@ class NcclSubstrate(Substrate):
             if group not in self.communicators:
                 self._serving[group] = partition
                 self.communicators[group] = self._communicator(group, 0, handle)
+                if handle.has_registered_pads:
+                    handle.renew()
+                    self._rendezvous(group).meet(HOST)  # a peer that is ahead would signal before this rank has cleared
 
     def _communicator(self, group: Group, generation: int, handle: NcclHandle) -> NcclCommunicator:
         return NcclCommunicator(

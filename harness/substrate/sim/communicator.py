@@ -59,8 +59,22 @@ class SimCommunicator(Communicator):
         pads = self._shared.pads[self._slot]
         return [pads[member].ctypes.data for member in range(self.size)]
 
+    def barrier_pads(self) -> list[int]:
+        pads = self._shared.barriers[self._slot]
+        return [pads[member].ctypes.data for member in range(self.size)]
+
     def next_epoch(self) -> int:
         return self._rendezvous.next_epoch()
+
+    def next_barrier(self) -> int:
+        return self._rendezvous.next_barrier()
+
+    def clear_pads(self) -> None:
+        """Have this rank's pads and epochs as those of a new communicator. Collective, once no peer's kernel runs."""
+        for pads in (self._shared.pads, self._shared.barriers):
+            pads[self._slot, self.rank] = 0
+        self._rendezvous.restart()
+        self.barrier()  # before a peer signals again
 
     def waits_for_kernel(self, epoch: int) -> None:
         self._rendezvous.note(PAD, epoch)

@@ -49,7 +49,9 @@ class SimSubstrate(Substrate):
 
     def _replace(self, old: Communicator, partition: Partition) -> Communicator:
         old.destroyed()
-        return self._communicator(old.group, old.generation + 1)
+        new = self._communicator(old.group, old.generation + 1)
+        new.clear_pads()
+        return new
 
     def end(self) -> None:
         self.record_leaks()

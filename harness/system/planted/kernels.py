@@ -158,7 +158,7 @@ class OneSlotBarrier(SoundKernels):
     """The barrier compares one count for equality, so a rank that is late never sees it pass (K04)."""
 
     def before(self, context: CollectiveContext) -> None:
-        epoch = context._communicator.next_epoch()
+        epoch = context.epoch()
         slot_barrier_kernel[(1,)](context.signal_pads, context.rank, epoch, SIZE=context.size, num_warps=1)
 
     after = before

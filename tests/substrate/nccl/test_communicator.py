@@ -158,10 +158,13 @@ def test_before_2_29_2_no_peer_has_a_pointer(rank: Rank, calls: Calls, answers: 
         pair.peer_pointers(window)
 
 
-def test_epochs_outlive_a_draw_with_their_communicator(rank: Rank, calls: Calls, answers: Answers) -> None:
-    """The pad keeps the last epoch that was written into it."""
+def test_epochs_outlive_a_draws_communicator_and_begin_anew_with_their_pads(
+    rank: Rank, calls: Calls, answers: Answers
+) -> None:
     pair = made(rank, calls, answers)
     again = NcclCommunicator(
         pair.recorder, pair.device, pair._rendezvous, (0, 1), 0, pair.handle, answers, lambda: None
     )
-    assert (pair.next_epoch(), again.next_epoch()) == (1, 2)
+    assert (pair.next_epoch(), again.next_epoch(), pair.next_barrier(), again.next_barrier()) == (1, 2, 1, 2)
+    pair.handle.renew()
+    assert (again.next_epoch(), again.next_barrier()) == (1, 1)

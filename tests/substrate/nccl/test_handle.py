@@ -9,7 +9,7 @@ pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl import handle
-from harness.substrate.nccl.handle import PAD_BYTES, WINDOW_SYMMETRIC, NcclHandle, Version
+from harness.substrate.nccl.handle import BARRIER_AT, PAD_BYTES, WINDOW_SYMMETRIC, NcclHandle, Version
 from tests.tools.fake_nccl import Calls, FakeComm, fake_calls
 
 NEW, OLD, OLDEST = (2, 32, 3), (2, 29, 1), (2, 28, 9)
@@ -74,6 +74,17 @@ def test_there_is_no_pad_where_kernels_cannot_reach_peers(
     with pytest.raises(NotOwned):
         made(calls, version, has_windows, nranks).pads()
     assert calls == []
+
+
+def test_pads_that_begin_anew_are_cleared_where_they_are(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, cleared = made(calls), list[tuple[int, int]]()
+    monkeypatch.setattr(handle, "tensor_at", lambda *place: cleared.append(place) or torch.empty(0))
+    group.renew()
+    before = [*cleared]
+    group.pads()
+    cleared.clear()
+    group.renew()
+    assert (before, cleared) == ([], [(0x100000, 8), (0x100000 + BARRIER_AT, 8)])
 
 
 def test_the_pads_memory_goes_after_its_window_and_its_communicator(calls: Calls) -> None:

@@ -13,6 +13,7 @@ import pickle  # noqa: E402
 
 from harness.ipc.memory import SharedMemory  # noqa: E402
 from harness.substrate.nccl import substrate as module  # noqa: E402
+from harness.substrate.nccl.handle import NcclHandle  # noqa: E402
 from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: E402
 from harness.substrate.segment import Segment  # noqa: E402
 from harness.substrate.sim.device import SimDevice  # noqa: E402
@@ -79,6 +80,23 @@ def test_a_recreated_communicators_windows_go_first(substrate: NcclSubstrate, ca
     substrate.recreate(ALONE)
     assert names(calls) == ["comm_window_deregister", "destroy", "split"]
     assert substrate.communicator((0,)).generation == 1
+
+
+def test_pads_begin_anew_with_every_draw(
+    substrate: NcclSubstrate, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed: list[NcclHandle] = []
+
+    def renew(handle: NcclHandle) -> None:
+        renewed.append(handle)
+
+    monkeypatch.setattr(NcclHandle, "renew", renew)
+    begin(substrate)
+    handle = substrate.communicator((0,)).handle  # type: ignore[attr-defined]
+    assert renewed == []
+    handle._window = WINDOW
+    begin(substrate)
+    assert renewed == [handle]
 
 
 def test_the_recreated_communicator_is_the_one_that_is_kept(substrate: NcclSubstrate, calls: Calls) -> None:

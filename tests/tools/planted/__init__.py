@@ -31,6 +31,8 @@ from tests.tools.planted.collectives import (
     Dawdles,
     LeavesEarly,
     NoLastBarrier,
+    OwnBarrier,
+    OwnCount,
     SkipsACall,
 )
 from tests.tools.planted.ends import Dies, Exits, Sleeps, WritesToNull
@@ -67,6 +69,8 @@ __all__ = [
     "OppositeOrder",
     "OutsideThePool",
     "Overruns",
+    "OwnBarrier",
+    "OwnCount",
     "RegistersAlone",
     "RegistersLate",
     "RemembersAddresses",

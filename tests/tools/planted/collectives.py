@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from harness.kernels.barrier import barrier_kernel
 from harness.system.collectives import CollectiveContext, bits
 from harness.system.planted.kernels import BLOCK, SoundKernels, gather_kernel
 
@@ -24,6 +25,28 @@ class NoLastBarrier(Dawdles):
 
     def after(self, context: CollectiveContext) -> None:
         pass
+
+
+class OwnBarrier(SoundKernels):
+    """Breaks no rule: its first barrier is its own, on the signal pads."""
+
+    def before(self, context: CollectiveContext) -> None:
+        lanes = 1 << (context.size - 1).bit_length()
+        barrier_kernel[(1,)](context.signal_pads, context.rank, self.epoch(context), SIZE=context.size, LANES=lanes)
+
+    def epoch(self, context: CollectiveContext) -> int:
+        return context.epoch()
+
+
+class OwnCount(OwnBarrier):
+    """Breaks no rule: counts the epochs of each group itself, from a draw's begin on."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, ...], int] = {}
+
+    def epoch(self, context: CollectiveContext) -> int:
+        self._last[context.group] = self._last.get(context.group, 0) + 1
+        return self._last[context.group]
 
 
 class LeavesEarly(SoundKernels):
