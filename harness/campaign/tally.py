@@ -24,6 +24,10 @@ class Tally(msgspec.Struct):
     collectives: int = 0
     unseen: int = 0
     """Collectives of which nothing showed the path."""
+    seen: int = 0
+    """Collectives of which evidence showed the path that NCCL, or its simulation, had to take."""
+    free: int = 0
+    """Collectives of which NCCL chose the path by itself, so that `slow-path` was not judged."""
     windows: int = 0
     held: int = 0
     """Most bytes of segments that one rank held at one time, in any draw that was counted."""
@@ -53,6 +57,9 @@ class Tally(msgspec.Struct):
         self.groups.update(draw.scenario.groups)
         for trace in draw.traces:
             self.held = max(self.held, trace.most_held)
-            self.collectives += sum(isinstance(event, Ran) for event in trace.events)
-            self.unseen += sum(isinstance(event, Ran) and event.path == "unknown" for event in trace.events)
+            ran = [event for event in trace.events if isinstance(event, Ran)]
+            self.collectives += len(ran)
+            self.unseen += sum(event.path == "unknown" for event in ran)
+            self.seen += sum(event.path in ("symmetric", "legacy") and not event.is_free for event in ran)
+            self.free += sum(event.is_free for event in ran)
             self.windows += sum(isinstance(event, Registered) for event in trace.events)

@@ -67,7 +67,7 @@ class Call:
         self._substrate.device.synchronize()
         found = self._output.clone()  # one look, and one verdict: a peer that runs on may change what lies there
         digest = _digest(found) if "digests" in self._substrate.evidence else None
-        self._substrate.record(trace.Ran(path, evidence, digest))
+        self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(mismatch)
         for damage in filter(None, (fence.damage() for fence in fences)):
@@ -82,7 +82,8 @@ class Call:
         captured = CapturedCall(self._substrate, self._exact, index, self._into)
         captured.before(self._output, self._source)
         self._record_operands()
-        self._substrate.record(trace.Ran(*self._library()))
+        path, evidence = self._library()
+        self._substrate.record(trace.Ran(path, evidence, is_free=self._is_free(path)))
         captured.after(self._output)
         return captured
 
@@ -133,6 +134,10 @@ class Call:
             op = self._step.op
             call_system("collectives", lambda: kernel.reduce_scatter(*operands, op))
         return "kernel", "the kernel under test"
+
+    def _is_free(self, path: str) -> bool:
+        """Whether the library might have taken the other path."""
+        return path in ("symmetric", "legacy") and self._substrate.chooses_freely and not self._is_uneven
 
     def _library(self) -> tuple[str, str]:
         counts = self._exact.counts if self._is_uneven else None

@@ -36,7 +36,8 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "windows": tally.windows,
         "vacuous": tally.vacuous,
         "paths_unknown": tally.unseen,
-        "oracles": oracles_on(world, is_path_seen=tally.unseen < max(1, tally.collectives)),
+        "paths_free": tally.free,
+        "oracles": oracles_on(world, is_path_seen=tally.seen > 0 or not tally.collectives),
         "environment": environment,
         "findings": [
             {
@@ -133,7 +134,7 @@ ORACLES = ("ownership", "registration", "capture", "lifetime", "path", "data", "
 
 def oracles_on(world: World, is_path_seen: bool = True) -> list[str]:
     """The kinds of rule that can be judged on this world; `path` names its evidence, or is left out without any, and
-    where that never showed a path."""
+    where that never showed a path that NCCL had to take."""
     evidence = world.description.get("path_evidence")
     path_oracle = [f"path ({evidence})"] if evidence and is_path_seen else []
     return [*(name for name in ORACLES if name != "path"), *path_oracle]

@@ -78,12 +78,13 @@ def summary(console: Console, tally: Tally) -> None:
     share = 100 * tally.vacuous / tally.draws if tally.draws else 0.0
     nothing = "no finding" if tally.vacuous < tally.draws else "nothing was tested"
     unseen = f"path unknown in {counted(tally.unseen, 'collective')}; " if tally.unseen else ""
+    free = f"path left to NCCL in {counted(tally.free, 'collective')}; " if tally.free else ""
     broken = f"{counted(len(tally.found), 'rule')} broken" if tally.found else nothing
     console.print(
         f"{counted(tally.draws, 'draw')} in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): "
         f"{counted(len(tally.layouts), 'layout')}, {counted(len(tally.groups), 'group')}, "
         f"{counted(tally.collectives, 'collective')}, {counted(tally.windows, 'window')}; "
-        f"{tally.vacuous} vacuous ({share:.0f} %); {unseen}{broken}.",
+        f"{tally.vacuous} vacuous ({share:.0f} %); {unseen}{free}{broken}.",
         highlight=False,
     )
     if tally.settled is not None:

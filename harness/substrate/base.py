@@ -30,6 +30,8 @@ class Substrate(ABC):
     device: Device
     evidence: frozenset[str]
     """Names of the kinds of evidence that this world has (`harness.machine.evidence`)."""
+    chooses_freely = False
+    """Whether the library chooses the path of a call by what it expects to be faster, and not by ownership alone."""
 
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         self.rank, self.evidence = rank, evidence

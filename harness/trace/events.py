@@ -147,11 +147,13 @@ class Called(_Event, frozen=True, tag="called"):
 
 class Ran(_Event, frozen=True, tag="ran"):
     """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: how it is known.
-    `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`."""
+    `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`. `is_free`:
+    NCCL chose the path by itself, so that one that owns its buffers may have gone either way."""
 
     path: str
     evidence: str
     digest: int | None = None
+    is_free: bool = False
 
 
 class Mismatch(_Event, frozen=True, tag="mismatch"):

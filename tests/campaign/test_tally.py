@@ -27,7 +27,14 @@ def test_what_every_rank_did_is_counted() -> None:
 def test_a_collective_whose_path_nothing_shows_is_unseen() -> None:
     tally = Tally()
     tally.count(drawn((Ran("unknown", "none"), Ran("legacy", "sim"))), CLEAN, 0.5, is_expected=False)
-    assert (tally.collectives, tally.unseen) == (2, 1)
+    assert (tally.collectives, tally.unseen, tally.seen) == (2, 1, 1)
+
+
+def test_a_collective_whose_path_nccl_chose_is_counted_as_free() -> None:
+    tally = Tally()
+    ran = Ran("legacy", "the log", is_free=True), Ran("symmetric", "the log", is_free=True), Ran("copy", "one rank")
+    tally.count(drawn(ran), CLEAN, 0.5, is_expected=False)
+    assert (tally.collectives, tally.free, tally.unseen, tally.seen) == (3, 2, 0, 0)
 
 
 def test_the_most_that_one_rank_held_stays() -> None:

@@ -61,6 +61,19 @@ def test_operands_are_recorded_before_the_call_and_its_path_after_it(alone: Rank
     assert [type(event) for event in alone.events] == [Called, Ran]
 
 
+@pytest.mark.parametrize(
+    ("path", "chooses_freely", "is_free"),
+    [("legacy", True, True), ("symmetric", True, True), ("copy", True, False), ("legacy", False, False)],
+)
+def test_a_path_is_free_where_the_library_chose_it(
+    alone: Rank, buffers: LiveBuffers, monkeypatch: pytest.MonkeyPatch, path: str, chooses_freely: bool, is_free: bool
+) -> None:
+    monkeypatch.setattr(alone.substrate, "chooses_freely", chooses_freely)
+    monkeypatch.setattr(alone.substrate.communicator((0,)), "all_gather", lambda *operands: (path, "the log"))
+    call(alone, buffers, GATHER).run(KEYS, kernel=None)
+    assert [event for event in alone.events if isinstance(event, Ran)] == [Ran(path, "the log", None, is_free)]
+
+
 @pytest.mark.parametrize("step", [GATHER, SCATTER], ids=lambda step: step.kind)
 def test_the_result_is_exact(alone: Rank, buffers: LiveBuffers, step: Collective) -> None:
     call(alone, buffers, step).run(KEYS, kernel=None)

@@ -29,9 +29,10 @@ def test_the_oracle_of_the_path_is_left_out_where_it_showed_none(evidence: str |
 
 
 def test_a_campaign_of_unseen_paths_judged_none() -> None:
-    unseen = data.fuzz(Tally(draws=1, collectives=2, unseen=2), world("profiler"), {})
-    seen = data.fuzz(Tally(draws=1, collectives=2, unseen=1), world("profiler"), {})
+    unseen = data.fuzz(Tally(draws=1, collectives=3, unseen=1, free=2), world("profiler"), {})
+    seen = data.fuzz(Tally(draws=1, collectives=3, unseen=1, free=1, seen=1), world("profiler"), {})
     assert ("path (profiler)" in unseen["oracles"], "path (profiler)" in seen["oracles"]) == (False, True)
+    assert (unseen["paths_unknown"], unseen["paths_free"]) == (1, 2)
 
 
 def test_a_topology_holds_its_families() -> None:

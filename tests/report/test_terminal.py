@@ -48,10 +48,10 @@ def test_a_summary_of_one_of_each_is_singular(console: Console) -> None:
 
 
 def test_a_summary_of_several_is_plural(console: Console) -> None:
-    terminal.summary(console, Tally(draws=4, collectives=3, seconds=2.0, unseen=2, vacuous=1))
+    terminal.summary(console, Tally(draws=4, collectives=3, seconds=2.0, unseen=2, free=1, vacuous=1))
     assert " ".join(text(console).split()) == (
         "4 draws in 2.0 s (2.0/s): 0 layouts, 0 groups, 3 collectives, 0 windows; 1 vacuous (25 %); "
-        "path unknown in 2 collectives; no finding."
+        "path unknown in 2 collectives; path left to NCCL in 1 collective; no finding."
     )
 
 

@@ -19,6 +19,7 @@ SAMPLES = (
     Called(0, Operand("a", 64, 8), Operand("b", 72, 16)),
     Ran("symmetric", "the log"),
     Ran("legacy", "", 7),
+    Ran("legacy", "the log", None, True),
 )
 
 

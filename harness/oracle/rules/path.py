@@ -1,6 +1,7 @@
 """Rule on the path: a call that owns its buffers and is eligible takes the symmetric path.
 
-Rule: slow-path. It is off where the substrate has no evidence of the path (`Ran.evidence` is empty).
+Rule: slow-path. It is off where the substrate has no evidence of the path (`Ran.evidence` is empty), and for a call of
+which NCCL chose the path by itself (`Ran.is_free`): there the legacy path says nothing of ownership.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def judge(case: Case) -> Iterator[Finding]:
                 step=use.step,
                 ranks=use.comm.group,
             )
-        slow = [u for u in uses if u.ran is not None and u.ran.path == "legacy" and u.ran.evidence]
+        slow = [u for u in uses if u.ran and u.ran.path == "legacy" and u.ran.evidence and not u.ran.is_free]
         if slow and not reason and len(uses) == len(use.comm.group) and is_owned(case, uses):
             yield SlowPath(
                 f"{case.call(use)} owns its {case.operand_role(use)} on every rank and is eligible, yet on rank "

@@ -45,6 +45,9 @@ class NcclSubstrate(Substrate):
         super().__init__(rank, shared, evidence)
         self._path_evidence = gather(evidence)  # NCCL reads NCCL_DEBUG_FILE before it writes its first line of log
         self.device: NcclDevice = NcclDevice(gpu)
+        # NCCL's cost model takes its ring for small calls with one operand in a window, though a symmetric kernel could
+        # run them (2.28.9 and 2.32.3, on one, two and four H100). Forced, it refuses only what it does not own.
+        self.chooses_freely = "forced" not in evidence
         self._processes = processes
         self._last_error = LastError(self._ask_last_error)
         self.allocator = SegmentAllocator(self.denial, self._quarantine, self._last_error.expect)

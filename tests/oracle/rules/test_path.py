@@ -65,10 +65,10 @@ def test_a_claim_for_a_kernel_of_any_dtype_is_silent(ranks: World) -> None:
 # owned, eligible, and yet on the legacy path
 
 
-def rerouted(draw: Draw, rank: int, evidence: str) -> Draw:
+def rerouted(draw: Draw, rank: int, evidence: str, is_free: bool = False) -> Draw:
     """The draw as if the rank's collectives had taken the legacy path."""
     events = tuple(
-        msgspec.structs.replace(event, path="legacy", evidence=evidence) if isinstance(event, Ran) else event
+        Ran("legacy", evidence, is_free=is_free) if isinstance(event, Ran) else event
         for event in draw.traces[rank].events
     )
     traces = (Trace(rank, events) if trace.rank == rank else trace for trace in draw.traces)
@@ -83,6 +83,11 @@ def test_an_owned_and_eligible_call_on_the_legacy_path_is_slow_path(ranks: World
         str(found[0])
     )
     assert "(the log)" in str(found[0])
+
+
+def test_the_legacy_path_by_nccls_own_choice_is_silent(ranks: World) -> None:
+    draw = rerouted(ranks.run(scenario(*GATHER)), rank=1, evidence="the log", is_free=True)
+    assert judge(draw) == []
 
 
 def test_the_legacy_path_without_evidence_is_silent(ranks: World) -> None:

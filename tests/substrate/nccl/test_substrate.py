@@ -82,6 +82,13 @@ def test_a_recreated_communicators_windows_go_first(substrate: NcclSubstrate, ca
     assert substrate.communicator((0,)).generation == 1
 
 
+@pytest.mark.parametrize(("evidence", "is_free"), [("forced", False), ("profiler", True)])
+def test_nccl_chooses_the_path_of_a_call_that_it_is_not_forced_to(
+    memory: SharedMemory, calls: Calls, evidence: str, is_free: bool
+) -> None:
+    assert NcclSubstrate(0, 1, 0, memory, frozenset({evidence})).chooses_freely is is_free
+
+
 def test_pads_begin_anew_with_every_draw(
     substrate: NcclSubstrate, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
