@@ -14,7 +14,7 @@ from harness.oracle.case import Case, ranks_text
 from harness.oracle.history import Use
 from harness.oracle.judge import every
 from harness.oracle.sight import Sight
-from harness.trace.events import Exhausted, Mismatch
+from harness.trace.events import Exhausted, Mismatch, Ran
 from harness.trace.trace import TEARDOWN
 
 ANYWHERE = -1
@@ -88,11 +88,12 @@ def registrations(case: Case) -> Facts:
 
 
 def path(case: Case) -> Facts:
-    """Which way each collective went; None where nothing shows it."""
-    return {
-        Where(use.step, use.rank, "path"): None if use.ran is None or use.ran.path == "unknown" else use.ran.path
-        for use in _uses(case)
-    }
+    """Which way each collective had to go; None where nothing shows it, or NCCL chose."""
+    return {Where(use.step, use.rank, "path"): _had_to_take(use.ran) for use in _uses(case)}
+
+
+def _had_to_take(ran: Ran | None) -> str | None:
+    return None if ran is None or ran.path == "unknown" or ran.is_free else ran.path
 
 
 def data(case: Case) -> Facts:

@@ -109,9 +109,10 @@ def test_the_end_has_a_name() -> None:
 # two draws
 
 
-def test_an_unknown_path_is_compared_with_nothing(ranks: World) -> None:
+@pytest.mark.parametrize("how", [{"path": "unknown"}, {"path": "legacy", "is_free": True}], ids=["unknown", "free"])
+def test_a_path_that_nothing_shows_or_nccl_chose_is_compared_with_nothing(ranks: World, how: dict[str, object]) -> None:
     def untold(event: Event) -> list[Event]:
-        return [msgspec.structs.replace(event, path="unknown") if isinstance(event, Ran) else event]
+        return [msgspec.structs.replace(event, **how) if isinstance(event, Ran) else event]
 
     draw = run(ranks, *GATHER)
     partly, cases = retold(draw, untold), Case(draw)
