@@ -32,9 +32,10 @@ def leave_at_once() -> None:
 
 
 def heed() -> None:
-    """Remember every Ctrl-C from now on, and take SIGTERM, with which `timeout` and runners end a job, for one. Local
-    to this process, by its main thread; what it ignores it goes on ignoring."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Remember every Ctrl-C from now on, and take for one SIGTERM, with which `timeout` and runners end a job, and
+    SIGHUP, with which a terminal goes. Local to this process, by its main thread; what it ignores, as SIGHUP under
+    nohup, it goes on ignoring."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, _leave):
             signal.signal(number, _press)
     sys.unraisablehook = _report
@@ -64,7 +65,7 @@ def held() -> Iterator[None]:
 
 
 def status() -> int:
-    """With which an interrupted process ends: 130 after Ctrl-C, 143 after SIGTERM."""
+    """With which an interrupted process ends: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + (_signal or signal.SIGINT)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,11 +93,11 @@ class Naps(PerGroup):
     ("signals", "to_group", "status"),
     [
         ((signal.SIGINT,), False, 130),
-        ((signal.SIGTERM,), False, 143),
+        ((signal.SIGHUP,), False, 129),  # as a terminal that is closed does
         ((signal.SIGTERM,), True, 143),  # as `timeout` does: ranks are signalled too
         ((signal.SIGINT, signal.SIGTERM), True, 130),  # as runners cancel a job
     ],
-    ids=["Ctrl-C", "SIGTERM", "SIGTERM to all", "both to all"],
+    ids=["Ctrl-C", "SIGHUP", "SIGTERM to all", "both to all"],
 )
 def test_a_draw_that_hangs_until_the_command_is_interrupted_is_kept_and_told(
     tmp_path: Path, signals: tuple[int, ...], to_group: bool, status: int
@@ -132,14 +133,25 @@ def test_while_results_are_told_a_signal_is_remembered_and_raises_nothing(monkey
         interrupts._press(signal.SIGINT, None)
 
 
-@pytest.mark.parametrize("way", [interrupts.leave_at_once, interrupts.heed])
-def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(way: Callable[[], None]) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize(
+    ("way", "number"),
+    [
+        (interrupts.leave_at_once, signal.SIGINT),
+        (interrupts.heed, signal.SIGINT),
+        (interrupts.heed, signal.SIGHUP),  # as nohup has it
+    ],
+)
+def test_a_process_that_ignores_a_signal_goes_on_ignoring_it(way: Callable[[], None], number: signal.Signals) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before, hook = [signal.getsignal(each) for each in numbers], sys.unraisablehook
+    signal.signal(number, signal.SIG_IGN)
     try:
         way()
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = hook
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)
 
 
 def test_without_ctrl_c_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

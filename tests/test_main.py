@@ -12,7 +12,8 @@ import pytest
 from tests.tools.commands import ALONE
 from tests.tools.processes import left, new_mark
 
-FUZZ = "symm fuzz --draws 2 --world 2 --substrate sim"
+SIM = "--substrate sim"
+FUZZ = f"symm fuzz --draws 2 --world 2 {SIM}"
 LOWEST = """
 import os, sys, types
 from pathlib import Path
@@ -45,6 +46,27 @@ def test_a_closed_descriptor_is_given_to_nothing_that_the_command_opens(tmp_path
 def test_with_all_descriptors_closed_draws_run_as_ever(tmp_path: Path) -> None:
     assert shell(f"{FUZZ} --json found.json <&- >&- 2>&-", tmp_path) == (0, "", [])
     assert json.loads((tmp_path / "found.json").read_bytes())["draws"] == 2
+
+
+@pytest.mark.parametrize("command", ["symm topologies", "symm topologies --json -"])
+def test_a_pipe_whose_reader_is_gone_ends_a_command_in_silence(tmp_path: Path, command: str) -> None:
+    assert shell(f"({command}; echo $? > status) | true", tmp_path) == (0, "", [])
+    assert (tmp_path / "status").read_text() == "141\n"
+
+
+def test_a_full_disk_under_stdout_is_named_in_one_sentence(tmp_path: Path) -> None:
+    said = "symm: cannot write to stdout: No space left on device\n"
+    assert shell("symm topologies > /dev/full", tmp_path) == (2, said, [])
+
+
+def test_a_wrong_request_that_nobody_can_be_told_of_exits_with_2(tmp_path: Path) -> None:
+    assert shell("symm show nowhere.json 2> /dev/full", tmp_path) == (2, "", [])
+
+
+def test_stdout_of_another_encoding_costs_no_finding(tmp_path: Path) -> None:
+    seed = f"symm replay wrong-owner-of-a-shared-pool {SIM} > shown"
+    assert shell(f"PYTHONIOENCODING=latin-1 {seed}", tmp_path) == (1, "", [])
+    assert b"wrong-owner" in (tmp_path / "shown").read_bytes()
 
 
 def test_a_folder_that_is_gone_is_named_in_one_sentence(tmp_path: Path) -> None:

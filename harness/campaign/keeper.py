@@ -1,6 +1,7 @@
 """Keeps failing scenarios: for each rule the smallest so far, as one seed file that shrinks with it.
 
-Invariant: when `keep` returns, the scenario is on disk.
+Invariant: when `keep` returns, the scenario is on disk. Where it cannot be written, what was found is noted all the
+same, without a file, and the reason is raised.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Keeper:
         )
         if known is not None and (not known.is_leading, known.size) < (not found.is_leading, found.size):
             return known
+        self.found.setdefault(rule, found)
         path = self._save(rule, scenario, findings)
         self.found[rule] = msgspec.structs.replace(found, seed_file=path)
         return self.found[rule]

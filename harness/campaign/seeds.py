@@ -90,10 +90,11 @@ def save(seed: Seed, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it there, making its folder if need be.
+    """Write a file beside its place and rename it there, making its folder if need be. A link stays one.
 
     Raises `UsageError` where that is impossible.
     """
+    path = Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +156,9 @@ def name_for(what: str, scenario: Scenario) -> str:
 
 def check_folder(path: Path) -> None:
     """Raise `UsageError` now if seed files could not be kept in `path` later. Leaves nothing."""
-    existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"seeds directory {path}: it is a link that leads nowhere")
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise UsageError(f"seeds directory {path}: {existing} is not a directory")
     try:

@@ -1,4 +1,4 @@
-"""What a command does however it ends: it writes and shows what was found."""
+"""What a command does however it ends: it shows what was found, and writes it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from harness import interrupts
 
 
 @contextmanager
-def at_the_end(show: Callable[[], None]) -> Iterator[None]:
-    """Call `show` when the block ends: by itself, by an error or by Ctrl-C. A further signal does not interrupt it."""
+def at_the_end(show: Callable[[], None], write: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Call `show`, then `write`, when the block ends: by itself, by an error or by Ctrl-C. A further signal does not
+    interrupt them, and neither is left out because the other failed."""
     try:
         yield
     finally:
         with interrupts.held():
-            show()
+            try:
+                show()
+            finally:
+                write()

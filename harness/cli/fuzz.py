@@ -78,7 +78,7 @@ def fuzz(
     json_file: JsonOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
-    data.check_target(json_file)
+    data.check_target(json_file, topology_file or ())
     request = Request(
         world=world,
         topology=topology_file or (),
@@ -114,16 +114,23 @@ def _run(
     json_file: str | None,
     environment: dict[str, Any],
 ) -> Tally:
-    """Run a campaign, then write and show what it found, also after Ctrl-C or where a plug-in raised."""
+    """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in raised."""
+
+    def says_all() -> bool:
+        """Whether the command ends with a sentence, and there is nothing beside it."""
+        return isinstance(sys.exception(), UsageError) and not campaign.tally.found and not interrupts.has_come()
+
+    def write() -> None:
+        if not says_all():
+            data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
 
     def show() -> None:
-        if isinstance(sys.exception(), UsageError) and not campaign.tally.found and not interrupts.has_come():
-            return  # its sentence says all there is
-        data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
+        if says_all():
+            return
         terminal.summary(console, campaign.tally)
         if interrupts.has_come() and (lines := campaign.keep_under_way()):
             console.print(lines, highlight=False, soft_wrap=True)
 
-    with at_the_end(show), terminal.progress(console, draws) as campaign.progress:
+    with at_the_end(show, write), terminal.progress(console, draws) as campaign.progress:
         campaign.run(draws, minutes)
     return campaign.tally

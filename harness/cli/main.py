@@ -1,17 +1,20 @@
 """The command line: its commands, and the exit status that each way to end becomes.
 
 Invariant: exit status 0 when nothing was found, 1 with findings, 2 with one clear sentence when the
-request or the machine is wrong, 130 on Ctrl-C. Nothing is decided here; every command calls a room.
+request or the machine is wrong, 130 on Ctrl-C (143 and 129 on SIGTERM and SIGHUP). Where the reader of a pipe has gone
+it is 141, as of a program that dies of it. Nothing is decided here; every command calls a room.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -49,7 +52,7 @@ def show(
     json_file: JsonOption = None,
 ) -> None:
     """Print a topology's families."""
-    data.check_target(json_file)
+    data.check_target(json_file, [name])
     shown = topology.find(name)
     if json_file != "-":
         terminal.topology(Console(), shown)
@@ -92,29 +95,55 @@ def main() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     set_hypothesis_home_dir(cache / "symm-harness")  # or it leaves a folder wherever the command runs
     interrupts.heed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no name and no arrow may cost a finding
     try:
         status = _run_command()
     except (UsageError, _OptionError) as error:
-        text = error.format_message() if isinstance(error, _OptionError) else str(error)
-        sys.stderr.write(f"symm: {' '.join(text.split())}\n")
-        status = 2
+        status = _refuse(error.format_message() if isinstance(error, _OptionError) else str(error))
     except (KeyboardInterrupt, typer.Abort):
         status = interrupts.STATUS
     except (SystemExit, OSError) as error:  # typer exits with the former where a pipe is closed
-        if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
-            raise
-        why = error.strerror if isinstance(error, OSError) else "its reader is gone"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-        sys.stderr.write(f"symm: cannot write to stdout: {why}\n")
-        status = 2
+        status = _out_of_reach(error if isinstance(error, OSError) else BrokenPipeError(errno.EPIPE, "closed"))
     except Exception:  # a mistake in the harness must not read as a finding
-        traceback.print_exc()
-        sys.stderr.write("symm: this is a mistake in the harness; please report it with the lines above\n")
+        _say(f"{traceback.format_exc()}symm: this is a mistake in the harness; please report it with the lines above\n")
         status = 2
     if status == interrupts.STATUS:  # which typer gives for Ctrl-C by itself, from 0.26 on
-        sys.stderr.write(interrupts.WORDS)
+        _say(interrupts.WORDS)
         status = interrupts.status()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _out_of_reach(error: OSError) -> int:
+    """The status of a command that the system refused a file, or its output."""
+    if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        _silence(sys.stdout)  # for what is still to be flushed
+        if error.errno == errno.EPIPE:  # as with `symm topologies | head`: the reader has had enough
+            return 128 + signal.SIGPIPE
+        return _refuse(f"cannot write to stdout: {error.strerror}")
+    named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return _refuse(f"{named}{error.strerror or error}")
+
+
+def _refuse(sentence: str) -> int:
+    """Say why the request or the machine is wrong; its status."""
+    _say(f"symm: {' '.join(sentence.split())}\n")
+    return 2
+
+
+def _say(text: str) -> None:
+    """Tell whoever reads stderr. Where nobody can, the status says it alone."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Have what is still to be written to a stream go nowhere: Python would end with a status of its own over it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

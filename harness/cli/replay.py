@@ -39,7 +39,7 @@ def replay(
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
-    data.check_target(json_file)
+    data.check_target(json_file, [seed_file])
     scenario = with_system(seeds.find(seed_file).scenario, pool, collectives, sites)
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
@@ -51,12 +51,13 @@ def replay(
         def show() -> None:
             if runs:
                 terminal.runs(console, runs, scenario, times)
-                failed = sum(map(bool, runs))
-                data.write(
-                    {"schema": data.SCHEMA, "runs": runs, "failed": failed, "environment": found_here}, json_file
-                )
 
-        with at_the_end(show):
+        def write() -> None:
+            if runs:
+                found = {"runs": runs, "failed": sum(map(bool, runs)), "environment": found_here}
+                data.write({"schema": data.SCHEMA, **found}, json_file)
+
+        with at_the_end(show, write):
             for findings in run_again(world, scenario, times):
                 runs.append([finding.record() for finding in findings])
     raise typer.Exit(1 if any(runs) else 0)

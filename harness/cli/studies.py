@@ -62,7 +62,7 @@ def matrix(
     json_file: JsonOption = None,
 ) -> None:
     """Buffer sites, pool designs and token counts against each other, on the flows of key configurations."""
-    data.check_target(json_file)
+    data.check_target(json_file, topology_file or ())
     for name in pool or ():
         check_system(name, None)
     named = verdict_matrix.configurations(topology_file)
@@ -80,10 +80,12 @@ def matrix(
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
 
         def show() -> None:
-            data.write(data.matrix(found, found_here), json_file)
             terminal.matrix(console, found)
 
-        with at_the_end(show), terminal.counting(console, "cells", len(chosen)) as advance:
+        def write() -> None:
+            data.write(data.matrix(found, found_here), json_file)
+
+        with at_the_end(show, write), terminal.counting(console, "cells", len(chosen)) as advance:
             for cell in verdict_matrix.run(world, chosen, draws, minutes, seeds_dir, seed, found_here):
                 found.append(cell)
                 verdict = verdicts.of_cell(cell).splitlines()[0]
@@ -124,10 +126,12 @@ def agree(
         compared = comparison.agreement
 
         def show() -> None:
-            data.write(data.agreement(compared, found_here), json_file)
             terminal.agreement(console, compared, ("sim", against))
 
-        with at_the_end(show), terminal.progress(console, limit, "no disagreement") as update:
+        def write() -> None:
+            data.write(data.agreement(compared, found_here), json_file)
+
+        with at_the_end(show, write), terminal.progress(console, limit, "no disagreement") as update:
             comparison.run(distinct(strategy, seed), limit, minutes, update)
     if not compared.draws:
         raise UsageError("nothing was compared: the time was up before the first draw")
@@ -164,10 +168,12 @@ def faults(
                 console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
 
         def show() -> None:
-            data.write(data.faults(outcomes, tally, found_here), json_file)
             terminal.faults(console, outcomes, tally)
 
-        with at_the_end(show):
+        def write() -> None:
+            data.write(data.faults(outcomes, tally, found_here), json_file)
+
+        with at_the_end(show, write):
             with terminal.counting(console, "faults", len(shown)) as advance:
                 for outcome in prove(ranks, shown, seeds_each, draws, world, seeds_dir, shrink_seconds):
                     outcomes.append(outcome)

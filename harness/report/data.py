@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,18 @@ def topology(shown: Topology) -> dict[str, Any]:
     return {"schema": SCHEMA, "name": shown.name, "world": shown.world, "families": families}
 
 
-def check_target(target: str | None) -> None:
-    """Raise `UsageError` now if `write` could not write there later."""
+def check_target(target: str | None, read: Iterable[str] = ()) -> None:
+    """Raise `UsageError` now if `write` could not write there later, or would write over what is `read`."""
     if target is None or target == "-":
         return
+    if any(os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target) for source in read):
+        raise UsageError(f"cannot write JSON to {target}: it is what the command reads")
     if not target:
         raise UsageError("cannot write JSON to a file without a name")
     path = Path(target)
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent  # Path.resolve raises RuntimeError for links in a circle
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"cannot write JSON to {target}: it is a link that leads nowhere")
     if path.is_dir() or not folder.is_dir():
         raise UsageError(
             f"cannot write JSON to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}"

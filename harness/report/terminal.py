@@ -95,8 +95,9 @@ def summary(console: Console, tally: Tally) -> None:
 
 def _found(console: Console, found: Found) -> None:
     finding(console, found.finding, found.scenario)
+    kept = f"replay: symm replay {found.seed_file}" if found.seed_file else "it could not be kept"
     console.print(
-        f"  {verdicts.story(found)}\n  replay: symm replay {found.seed_file}\n",
+        f"  {verdicts.story(found)}\n  {kept}\n",
         highlight=False,
         soft_wrap=True,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
-from harness.errors import PluginError
+from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding, Hang, Leak
 from harness.scenario.scenario import Scenario
 from tests.tools.campaigns import TWO, layers
@@ -28,6 +28,28 @@ def keeper(tmp_path: Path) -> Keeper:
 def test_what_is_kept_is_on_disk_with_its_findings_and_environment(keeper: Keeper) -> None:
     kept = keeper.keep(sized(1), LEAK, [LEAK])
     assert seeds.load(kept.seed_file) == seeds.Seed(1, sized(1), (LEAK.record(),), {"torch": "2.13.0"})
+
+
+def test_what_cannot_be_written_is_noted_without_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    keeper = Keeper(tmp_path / "taken", {})
+    with pytest.raises(UsageError, match="cannot write"):
+        keeper.keep(sized(1), LEAK, [LEAK])
+    assert (keeper.found["leak"].finding, keeper.found["leak"].seed_file) == (LEAK.record(), "")
+
+
+def test_a_smaller_scenario_that_cannot_be_written_leaves_the_one_that_is_kept(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keeper.keep(sized(2), LEAK, [LEAK])
+
+    def full(*_: object) -> None:
+        raise UsageError("cannot write: No space left on device")
+
+    monkeypatch.setattr(seeds, "save", full)
+    with pytest.raises(UsageError):
+        keeper.keep(sized(1), LEAK, [LEAK])
+    assert keeper.found["leak"] == kept
 
 
 def test_a_smaller_scenario_replaces_a_larger_one(keeper: Keeper, tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ SEED = seeds.Seed(
 HANG = Record("hang", "rank 1 is late", 2, (0, 1), (StackRecord(1, "SIGUSR1", ("meet (a.py:1)",)),))
 
 
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "file").write_text("before")
+    seeds.write_whole(tmp_path / "link", b"after")
+    assert ((tmp_path / "link").is_symlink(), (tmp_path / "file").read_text()) == (True, "after")
+
+
 def test_a_finding_with_stacks_comes_back_as_it_was(tmp_path: Path) -> None:
     seed = seeds.Seed(seeds.SCHEMA, SCENARIO, (HANG,), {})
     seeds.save(seed, tmp_path / "seed.json")

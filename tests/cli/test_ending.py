@@ -26,6 +26,24 @@ def test_what_was_found_is_shown_when_something_ends_a_command(error: type[BaseE
     assert shown == [1]
 
 
+def test_what_was_found_is_shown_before_it_is_written() -> None:
+    told: list[str] = []
+    with at_the_end(lambda: told.append("shown"), lambda: told.append("written")):
+        pass
+    assert told == ["shown", "written"]
+
+
+def test_what_cannot_be_shown_is_written_all_the_same() -> None:
+    told: list[str] = []
+
+    def show() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError), at_the_end(show, lambda: told.append("written")):
+        pass
+    assert told == ["written"]
+
+
 PRESSED = """
 import signal
 from harness import interrupts

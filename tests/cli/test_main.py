@@ -107,6 +107,11 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "seeds in a file": (("fuzz", *SHORT, "--seeds-dir", "torn.json"), "torn.json"),
     "JSON to a folder": (("fuzz", *SHORT, "--json", "folder"), "folder"),
     "JSON to no folder": (("show", "qwen3-32b-tp2", "--json", "nowhere/shown.json"), "nowhere/shown.json"),
+    "JSON onto the topology that is shown": (("show", "cp.json", "--json", "cp.json"), "cp.json"),
+    "JSON onto the seed that is replayed": (("replay", "later.json", "--json", "./later.json"), "./later.json"),
+    "JSON onto a topology that is drawn": (("fuzz", "--topology", "cp.json", "--json", "cp.json"), "cp.json"),
+    "JSON to links in a circle": (("doctor", "--json", "circle"), "circle"),
+    "seeds in links in a circle": (("fuzz", *SHORT, "--seeds-dir", "circle"), "circle"),
     "JSON where nothing can be written": (("doctor", "--json", "/proc/found.json"), "/proc/found.json"),
     "an unknown flow": (("fuzz", "--flow", "sideways"), "'sideways'"),
     "a flow on families that are not there": (
@@ -144,6 +149,7 @@ def furnish(folder: Path) -> None:
     for name, text in BROKEN_MODULES.items():
         (folder / name).write_text(text)
     (folder / "folder").mkdir()
+    (folder / "circle").symlink_to("circle")
     save(Topology("cp only", "explicit", families_given={"cp": ((0, 1),)}), folder / "cp.json")
     seed = json.loads(seed_file(folder).read_bytes())
     (folder / "torn.json").write_text(json.dumps(seed)[:200])

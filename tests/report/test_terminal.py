@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -72,6 +73,11 @@ def test_a_finding_shows_its_explanation_program_and_replay(console: Console) ->
     assert ["b[/b] is kept" in shown, "→  0 allocate buffer=a" in shown] == [True, True]
     assert "  found after 1 draw on 4 ranks in 9 steps, shrunk to 2 ranks and 1 step\n" in shown
     assert "  replay: symm replay kept/leak.json\n" in shown
+
+
+def test_a_finding_that_could_not_be_kept_says_so(console: Console) -> None:
+    terminal.summary(console, Tally(draws=1, found={"leak": msgspec.structs.replace(LEAK, seed_file="")}))
+    assert ("it could not be kept" in text(console), "replay" in text(console)) == (True, False)
 
 
 def cell(pool: str, *found: Found) -> Cell:
