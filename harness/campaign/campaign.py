@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
+from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.limits import Limits
 from harness.campaign.search import Smallest, smallest_failing
@@ -120,7 +121,7 @@ class Campaign:
             return ""
         what = f"Draw {self.tally.draws + 1}" if self._failed_at is None else "A smaller case"
         try:
-            kept = f"  replay: symm replay {self._keeper.keep_interrupted(scenario)}"
+            kept = f"  replay: {seeds.command(self._keeper.keep_interrupted(scenario), scenario.system)}"
         except UsageError as error:
             kept = f"  It is not kept: {error}"
         return f"{what} had run for {seconds:.1f} s.\n{kept}"
@@ -217,7 +218,8 @@ class Campaign:
         if not isinstance(error, PluginError):
             return error
         try:
-            kept = PluginError(f"{error}; replay: symm replay {self._keeper.keep_raised(scenario, error)}")
+            again = seeds.command(self._keeper.keep_raised(scenario, error), scenario.system)
+            kept = PluginError(f"{error}; replay: {again}")
         except UsageError as full:
             kept = PluginError(f"{error}; its scenario is not kept: {full}")
         kept.__cause__ = error.__cause__

@@ -11,7 +11,7 @@ from harness.oracle.judge import judge
 from harness.scenario.bases import Via, is_uneven
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Collective, ReduceScatter, Step
-from harness.scenario.system import Sites
+from harness.scenario.system import KERNELS, Sites, System
 from harness.scenario.topology import Topology
 from harness.world.world import World
 
@@ -22,7 +22,7 @@ def with_system(
     """The scenario with another pool, other collectives, or other buffer sites.
 
     `library` sends every collective through the communicator; anything else names a kernel, and every
-    collective that a kernel can run goes through it.
+    collective that a kernel can run goes through it. The plug-in that the scenario names itself changes nothing.
     """
     system = scenario.system
     if pool is not None:
@@ -30,11 +30,11 @@ def with_system(
     if sites is not None:
         system = msgspec.structs.replace(system, sites=sites)
     steps = scenario.steps
-    if collectives is not None:
+    if collectives is not None and not (collectives == system.collectives and collectives not in KERNELS):
         via: Via = "library" if collectives == "library" else "kernel"
         steps = tuple(_through(step, via, scenario.topology) for step in steps)
-        if collectives != "library":
-            system = msgspec.structs.replace(system, collectives=collectives)
+        kernels = System().collectives if collectives == "library" else collectives
+        system = msgspec.structs.replace(system, collectives=kernels)
     return Scenario(scenario.topology, steps, system, scenario.seed)
 
 

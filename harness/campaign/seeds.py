@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
+from collections.abc import Container
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import resources
@@ -22,8 +24,11 @@ import msgspec
 from harness.errors import UsageError
 from harness.oracle.findings import Record
 from harness.scenario.scenario import Scenario
+from harness.scenario.system import KERNELS, POOLS, System
 
 SCHEMA = 1
+PLANTED = "harness.system.planted."
+"""Where the harness has plug-ins of its own."""
 Writing = tuple[int, int]
 
 
@@ -82,6 +87,29 @@ def find(name: str) -> Seed:
         meant = f"; {close[0]!r} is close" if close else ""
         raise SeedError(f"seed {name!r} is neither a file nor one of {', '.join(shipped)}{meant}")
     return load(name)
+
+
+def command(path: str, system: System, *options: str) -> str:
+    """What replays a seed file. It names the plug-ins that the seed needs, as a seed runs no code by itself."""
+    named = [option for part, name in plug_ins(system).items() for option in (f"--{part}", name)]
+    return shlex.join(["symm", "replay", path, *named, *options])
+
+
+def plug_ins(system: System) -> dict[str, str]:
+    """The parts of a system that are no part of the harness: `pool`, `collectives`, each with its name."""
+    built_in = {"pool": POOLS, "collectives": KERNELS}
+    names = {"pool": system.pool, "collectives": system.collectives}
+    return {part: name for part, name in names.items() if name not in built_in[part] and not name.startswith(PLANTED)}
+
+
+def check_plug_ins(what: str, system: System, named: Container[str | None]) -> None:
+    """Raise `SeedError` for a plug-in that the seed `what` names and that is not among those `named` by the user."""
+    for part, name in plug_ins(system).items():
+        if name not in named:
+            raise SeedError(
+                f"seed {what} names {part} {name!r}, and a seed runs no code by itself: if you trust it, add "
+                f"--{part} {shlex.quote(name)}, or --allow-plugins"
+            )
 
 
 def save(seed: Seed, path: Path) -> None:

@@ -36,11 +36,16 @@ def replay(
     sites: Annotated[Sites | None, typer.Option(help="Buffer sites in place of the seed's.")] = None,
     evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
+    allow_plugins: Annotated[
+        bool, typer.Option("--allow-plugins", help="Run the plug-ins that the seed names: only if you trust it.")
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
     data.check_target(json_file, [seed_file])
     scenario = with_system(seeds.find(seed_file).scenario, pool, collectives, sites)
+    if not allow_plugins:
+        seeds.check_plug_ins(seed_file, scenario.system, (pool, collectives))
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
     runs: list[list[Record]] = []

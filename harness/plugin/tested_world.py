@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.replay import with_system
 from harness.errors import PluginError, UsageError
@@ -62,14 +63,14 @@ class TestedWorld:
         except PluginError as error:
             _note(error, *listing(scenario))
             with suppress(UsageError):  # what it raised says more than a full disk
-                _note(error, *_seed(keeper.keep_raised(scenario, error)))
+                _note(error, *_seed(keeper.keep_raised(scenario, error), scenario))
             raise
         findings = judge(draw)
         if findings:
             found = keeper.keep(scenario, findings[0], findings)
             shown = listing(scenario, findings[0].step), places(findings[0].record())
             also = (f"also {finding}" for finding in findings[1:])
-            _note(findings[0], *chain(*shown, also), *_seed(found.seed_file))
+            _note(findings[0], *chain(*shown, also), *_seed(found.seed_file, found.scenario))
             raise findings[0]
         return draw
 
@@ -78,9 +79,9 @@ class TestedWorld:
         return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
 
 
-def _seed(path: str) -> tuple[str, str]:
+def _seed(path: str, scenario: Scenario) -> tuple[str, str]:
     """Where the scenario is, and what runs it again."""
-    return f"seed file: {path}", f"replay: symm replay {path}"
+    return f"seed file: {path}", f"replay: {seeds.command(path, scenario.system)}"
 
 
 def _note(error: Exception, *lines: str) -> None:

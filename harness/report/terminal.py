@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from harness.campaign import seeds
 from harness.campaign.keeper import Found
 from harness.campaign.tally import Tally
 from harness.oracle.findings import Record
@@ -95,7 +96,8 @@ def summary(console: Console, tally: Tally) -> None:
 
 def _found(console: Console, found: Found) -> None:
     finding(console, found.finding, found.scenario)
-    kept = f"replay: symm replay {found.seed_file}" if found.seed_file else "it could not be kept"
+    again = seeds.command(found.seed_file, found.scenario.system)
+    kept = f"replay: {again}" if found.seed_file else "it could not be kept"
     console.print(
         f"  {verdicts.story(found)}\n  {kept}\n",
         highlight=False,
@@ -197,7 +199,10 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
     console.print(
         f"  found after {counted(found.draws_to_find, 'draw')}, shrunk to {counted(found.scenario.world, 'rank')} and "
         f"{counted(len(found.scenario.steps), 'step')}\n"
-        + "".join(f"  replay: symm replay {found.seed_file} --substrate {name}\n" for name in dict.fromkeys(names)),
+        + "".join(
+            f"  replay: {seeds.command(found.seed_file, found.scenario.system, '--substrate', name)}\n"
+            for name in dict.fromkeys(names)
+        ),
         highlight=False,
         soft_wrap=True,
     )

@@ -53,8 +53,9 @@ def spawn(door: socket.socket, environment: dict[str, str], preload: tuple[str, 
     # PR_SET_PDEATHSIG fires when the thread that forked ends, not its process (prctl(2)); started from another
     # thread than the main one, a zygote has the door alone to tell it of the parent's end
     parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+    # -P: a file in the working directory, which may be a stranger's, is imported only as a plug-in that was named
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.rank.zygote", str(door.fileno()), str(parent), *preload],
+        [sys.executable, "-P", "-m", "harness.rank.zygote", str(door.fileno()), str(parent), *preload],
         pass_fds=(door.fileno(),),
         env=environment,
         stdin=subprocess.DEVNULL,

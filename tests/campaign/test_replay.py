@@ -30,6 +30,16 @@ def test_other_collectives_run_what_kernels_can_and_leave_the_rest_to_the_librar
     assert through.system == System(collectives="tests.tools.planted:Kernel")
 
 
+def test_the_plug_in_that_a_scenario_names_itself_changes_nothing() -> None:
+    own = Scenario(PAIR, SCENARIO.steps, System("my:Pool", "my:Kernel"))
+    assert with_system(own, pool="my:Pool", collectives="my:Kernel") == own
+
+
+def test_with_the_library_no_kernel_is_left() -> None:
+    own = Scenario(PAIR, SCENARIO.steps, System("my:Pool", "my:Kernel"))
+    assert with_system(own, collectives="library").system == System("my:Pool")
+
+
 def test_the_library_runs_all_of_them() -> None:
     through = with_system(with_system(SCENARIO, collectives="triton"), collectives="library")
     assert [step.via for step in through.steps[1:]] == ["library"] * 4

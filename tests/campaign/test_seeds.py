@@ -325,6 +325,20 @@ def test_a_file_that_somebody_has_removed_is_not_missed(tmp_path: Path) -> None:
     assert kept(tmp_path) == [2]
 
 
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (System("per-group"), "symm replay 'my seeds/a.json'"),
+        (System("harness.system.planted.pools:KeepsATensor"), "symm replay 'my seeds/a.json'"),
+        (System("my.pool:P"), "symm replay 'my seeds/a.json' --pool my.pool:P"),
+        (System("my.pool:P", "k:K"), "symm replay 'my seeds/a.json' --pool my.pool:P --collectives k:K"),
+    ],
+)
+def test_the_command_that_replays_a_seed_names_its_plug_ins(system: System, expected: str) -> None:
+    assert seeds.command("my seeds/a.json", system) == expected
+    assert seeds.command("my seeds/a.json", system, "--substrate", "sim") == f"{expected} --substrate sim"
+
+
 def test_a_seed_file_is_named_after_its_rule() -> None:
     assert seeds.name_for("wrong-owner", SCENARIO).startswith("wrong-owner-")
 

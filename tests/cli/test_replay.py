@@ -15,6 +15,7 @@ from harness.scenario.topology import Topology
 from tests.tools.commands import Run, forked
 from tests.tools.folders import PLUG_INS, SIM, facts, seed_file
 
+PAIR = Topology("pair", "sglang", {"tp": 2})
 WRONG_POOL = "harness.system.planted.pools:KeepsATensor"
 
 
@@ -37,6 +38,39 @@ def test_plug_ins_from_the_working_directory_are_used(tmp_path: Path) -> None:
     options = "--pool", "mine:Right", "--collectives", "mine:Idle"
     run = forked(tmp_path, "replay", "seed.json", *SIM, *options, "--json", "-")
     assert {finding["rule"] for finding in run.data["runs"][0]} == {"wrong-data"}
+
+
+STRANGER = f"from pathlib import Path\nPath('imported').touch()\n{PLUG_INS}"
+
+
+def of_a_stranger(folder: Path, system: System) -> None:
+    """A seed that names plug-ins, and their module, which shows that it was imported."""
+    (folder / "mine.py").write_text(STRANGER)
+    seeds.save(seeds.Seed(seeds.SCHEMA, Scenario(PAIR, (Allocate("a", "tp", 8),), system), (), {}), folder / "s.json")
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "named"),
+    [
+        (System("mine:Right"), (), "pool 'mine:Right'"),
+        (System(collectives="mine:Idle"), ("--collectives", "mine:OnlyGathers", "--pool", "mine:Right"), ""),
+        (System(collectives="mine:Idle"), ("--pool", "per-group"), "collectives 'mine:Idle'"),
+    ],
+)
+def test_a_seed_runs_no_plug_in_that_the_command_does_not_name(
+    tmp_path: Path, system: System, options: tuple[str, ...], named: str
+) -> None:
+    of_a_stranger(tmp_path, system)
+    run = forked(tmp_path, "replay", "s.json", *SIM, *options)
+    assert (run.status, named in run.err) == (2, True)
+    assert (tmp_path / "imported").exists() is not bool(named)
+
+
+@pytest.mark.parametrize("options", [("--pool", "mine:Right"), ("--allow-plugins",)])
+def test_a_seed_runs_a_plug_in_that_is_named_or_allowed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    of_a_stranger(tmp_path, System("mine:Right"))
+    assert forked(tmp_path, "replay", "s.json", *SIM, *options).status == 0
+    assert (tmp_path / "imported").exists()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +102,7 @@ def test_a_replay_shows_what_it_found(replayed: tuple[Run, bytes], kept: Path) -
 def hung(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A seed of a hang, run again."""
     folder = tmp_path_factory.mktemp("hung")
-    denied = Scenario(Topology("pair", "sglang", {"tp": 2}), (Deny(1), Allocate("a", "tp", 8)), System("per-group"))
+    denied = Scenario(PAIR, (Deny(1), Allocate("a", "tp", 8)), System("per-group"))
     seeds.save(seeds.Seed(seeds.SCHEMA, denied, (), {}), folder / "seed.json")
     return forked(folder, "replay", "seed.json", *SIM, "--json", "-")
 

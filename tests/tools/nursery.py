@@ -156,7 +156,7 @@ def live(asked: Birth, door: int, err: int) -> None:
         os.chdir(asked.folder)
         os.environ.clear()
         os.environ.update(asked.environment)
-        sys.path[0] = asked.folder
+        del sys.path[0]  # the folder in which this process was started
         be_zygote(door, 0, ())
     except BaseException:
         traceback.print_exc()

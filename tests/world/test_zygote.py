@@ -35,6 +35,15 @@ def test_equal_needs_share_a_zygote(zygotes: Any) -> None:
     assert zygotes.take({"A": "1"}, ("json",)) is zygotes.take({"A": "1"}, ("json",))
 
 
+def test_ranks_import_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "triton", "msgspec"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'w')\nraise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+    with World(1, "sim") as world:
+        assert len(world.pids) == 1
+    assert not (tmp_path / "imported").exists()
+
+
 @pytest.mark.parametrize(("environment", "preload"), [({"A": "2"}, ("json",)), ({"A": "1"}, ())])
 def test_other_needs_get_another_zygote(zygotes: Any, environment: dict[str, str], preload: tuple[str, ...]) -> None:
     assert zygotes.take({"A": "1"}, ("json",)) is not zygotes.take(environment, preload)
