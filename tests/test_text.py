@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.text import counted
+from harness.text import SENTENCE, counted, sentence, visible
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,23 @@ def test_an_irregular_plural_is_given() -> None:
         "1 registry",
         "2 registries",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x07", "\\x1b[2J\\x07"),
+        ("\x9b31m\x7f", "\\x9b31m\\x7f"),
+        ("a\u202eb\u2066\u200f", "a\\u202eb\\u2066\\u200f"),
+        ("\r\u2028\udcff", "\\x0d\\u2028\\udcff"),
+        ("tab\t, line\n, über → 日本", "tab\t, line\n, über → 日本"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_a_sentence_is_one_line_of_bounded_length() -> None:
+    assert sentence("a\n  b\x1b") == "a b\\x1b"
+    long = sentence("x" * 5000 + "end")
+    assert (len(long), long[:3], long[-3:]) == (SENTENCE + 3, "xxx", "end")

@@ -8,7 +8,6 @@ left alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Container
@@ -25,6 +24,7 @@ from harness.errors import UsageError
 from harness.oracle.findings import Record
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import KERNELS, POOLS, System
+from harness.scenario.topology import parse, read_file
 
 SCHEMA = 1
 PLANTED = "harness.system.planted."
@@ -48,9 +48,10 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path | str) -> Seed:
     """Read a seed file. Raises `SeedError` naming the file and what is wrong with it."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise SeedError(f"seed file {path or repr(path)}: {error.strerror}") from error
+        data = read_file(path)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SeedError(f"seed file {path or repr(path)}: {why}") from error
     try:
         schema = _schema(data)
         if schema != SCHEMA:
@@ -61,7 +62,7 @@ def load(path: Path | str) -> Seed:
 
 
 def _schema(data: bytes) -> object:
-    found = json.loads(data)
+    found = parse(data)
     return found.get("schema") if isinstance(found, dict) else None
 
 

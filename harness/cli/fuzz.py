@@ -129,7 +129,7 @@ def _run(
             return
         terminal.summary(console, campaign.tally)
         if interrupts.has_come() and (lines := campaign.keep_under_way()):
-            console.print(lines, highlight=False, soft_wrap=True)
+            console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
 
     with at_the_end(show, write), terminal.progress(console, draws) as campaign.progress:
         campaign.run(draws, minutes)

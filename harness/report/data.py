@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -128,8 +129,8 @@ def write(data: dict[str, Any], target: str | None) -> None:
     if target is None:
         return
     text = msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n"
-    if target == "-":
-        sys.stdout.write(text.decode())
+    if target == "-":  # as ASCII, since it may be a terminal
+        sys.stdout.write(json.dumps(json.loads(text), indent=2) + "\n")
     else:
         write_whole(Path(target), text)
 

@@ -25,7 +25,7 @@ from harness.studies.agree.comparison import Agreement, Disagreement
 from harness.studies.agree.facts import ANYWHERE
 from harness.studies.faults.proof import Outcome
 from harness.studies.matrix import Cell
-from harness.text import counted
+from harness.text import counted, visible
 
 LONGEST = 10
 """Lines of a disagreement that are shown."""
@@ -99,7 +99,7 @@ def _found(console: Console, found: Found) -> None:
     again = seeds.command(found.seed_file, found.scenario.system)
     kept = f"replay: {again}" if found.seed_file else "it could not be kept"
     console.print(
-        f"  {verdicts.story(found)}\n  {kept}\n",
+        plain(f"  {verdicts.story(found)}\n  {kept}\n"),
         highlight=False,
         soft_wrap=True,
     )
@@ -111,7 +111,7 @@ def finding(console: Console, record: Record, scenario: Scenario) -> None:
     stacks = [*places(record)]
     if stacks:
         lines += ["", *stacks]
-    console.print(Panel(escape("\n".join(lines)), title=escape(record.rule), title_align="left", highlight=False))
+    console.print(Panel(plain("\n".join(lines)), title=plain(record.rule), title_align="left", highlight=False))
 
 
 def runs(console: Console, made: Sequence[Sequence[Record]], scenario: Scenario, times: int) -> None:
@@ -135,9 +135,9 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[str]
         task = bar.add_task("", total=total)
 
         def advance(line: str) -> None:
-            bar.update(task, advance=1, description=escape(line))
+            bar.update(task, advance=1, description=plain(line))
             if not console.is_terminal:
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                console.print(plain(line), highlight=False, soft_wrap=True)
 
         yield advance
 
@@ -190,17 +190,17 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
     """What differs, side by side, and the program."""
     sides = Table("", *names, box=None, padding=(0, 2, 0, 0))
     for each in found.differences[:LONGEST]:
-        sides.add_row(*map(escape, (str(each.where), each.first, each.second)))
+        sides.add_row(*map(plain, (str(each.where), each.first, each.second)))
     more = len(found.differences) - LONGEST
     marked = next((each.where.step for each in found.differences), ANYWHERE)
     lines = [f"and {more} more", ""] if more > 0 else [""]
-    program = "\n".join(map(escape, [*lines, *listing(found.scenario, marked)]))
-    console.print(Panel(Group(sides, program), title=escape(found.fact), title_align="left", highlight=False))
+    program = "\n".join(map(plain, [*lines, *listing(found.scenario, marked)]))
+    console.print(Panel(Group(sides, program), title=plain(found.fact), title_align="left", highlight=False))
     console.print(
         f"  found after {counted(found.draws_to_find, 'draw')}, shrunk to {counted(found.scenario.world, 'rank')} and "
         f"{counted(len(found.scenario.steps), 'step')}\n"
         + "".join(
-            f"  replay: {seeds.command(found.seed_file, found.scenario.system, '--substrate', name)}\n"
+            plain(f"  replay: {seeds.command(found.seed_file, found.scenario.system, '--substrate', name)}\n")
             for name in dict.fromkeys(names)
         ),
         highlight=False,
@@ -210,16 +210,21 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
 
 def topology(console: Console, shown: Topology) -> None:
     """A topology's families as a table."""
-    title = escape(f"{shown.name}: {counted(shown.world, 'rank')} ({shown.convention})")
+    title = plain(f"{shown.name}: {counted(shown.world, 'rank')} ({shown.convention})")
     table = Table(title=title, title_justify="left")
     for column in ("family", "width", "groups"):
         table.add_column(column)
     for name, partition in shown.families.items():
         groups = " ".join(str(list(group)) for group in partition)
-        table.add_row(name, str(len(partition[0])), escape(groups))
+        table.add_row(plain(name), str(len(partition[0])), plain(groups))
     console.print(table)
     if shown.note:
-        console.print(shown.note, highlight=False, markup=False)
+        console.print(plain(shown.note), highlight=False)
+
+
+def plain(text: str) -> str:
+    """Text as it is, for rich: it has no markup, and nothing that a terminal would obey."""
+    return escape(visible(text))
 
 
 def topologies(console: Console, listed: Sequence[Topology]) -> None:
@@ -235,5 +240,5 @@ def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]
     for index, column in enumerate(columns):
         shown.add_column(column, no_wrap=index == 0, overflow="fold", min_width=len(column))
     for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
+        shown.add_row(*(plain(cell) for cell in row))
     console.print(shown)

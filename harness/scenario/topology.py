@@ -8,6 +8,8 @@ file it came from.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -19,6 +21,10 @@ from harness.errors import UsageError
 from harness.scenario.layout import Group, Partition, build_families, check_partition, group_of
 
 SCHEMA = 1
+LARGEST = 8 << 20
+"""Most bytes of a file of plain data."""
+MOST = 1 << 16
+"""Most nodes, and most GPUs of one."""
 
 
 class TopologyError(UsageError):
@@ -90,6 +96,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             return (0,) * self.world
         if placement.nodes < 1 or placement.gpus_per_node < 1:
             raise TopologyError(f"topology {self.name!r}: placement needs at least one node and one GPU on it")
+        if max(placement.nodes, placement.gpus_per_node) > MOST:
+            raise TopologyError(f"topology {self.name!r}: placement has at most {MOST} nodes and GPUs on each")
         if placement.ranks is None:
             room = placement.nodes * placement.gpus_per_node
             if self.world > room:
@@ -132,16 +140,33 @@ def _placed(name: str, placement: Placement, world: int) -> tuple[int, ...]:
     return tuple(node_of[rank] for rank in range(world))
 
 
+def read_file(path: Path | str) -> bytes:
+    """What a file of plain data holds. Raises `OSError` where there is none, and `ValueError` for a name that cannot
+    be one, for what is no regular file, and for what is too large."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without it, a pipe that nobody writes to is waited for
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("Is a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "it is no regular file")
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    return data
+
+
+def parse(data: bytes) -> Any:
+    """The JSON of a file of plain data. Raises `ValueError` or `RecursionError`, and for a repeated key
+    `TopologyError`."""
+    return json.loads(data, object_pairs_hook=_no_repeats)
+
+
 def load(path: Path | str) -> Topology:
     """Read one topology file. Raises `UsageError` naming the file and what is wrong in it."""
     try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise TopologyError(f"topology file {path}: {error.strerror or error}") from error
-    except ValueError as error:  # a path with a null byte
-        raise TopologyError(f"topology file {path}: {error}") from error
+        text = read_file(path)
+    except (OSError, ValueError) as error:
+        raise TopologyError(f"topology file {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        data = json.loads(text, object_pairs_hook=_no_repeats)
+        data = parse(text)
         if not isinstance(data, dict):
             raise TopologyError("it holds no object")
         schema = data.pop("schema", None)

@@ -12,6 +12,7 @@ import psutil
 
 from harness.clock import CLOCK, Clock
 from harness.ipc.messages import Reply, Request
+from harness.text import visible
 
 TAIL = 4000
 """Bytes of each kind of output that are shown."""
@@ -67,7 +68,7 @@ class RankProcess:
         parts = []
         for name, fd in (("stdout", self._out), ("stderr", self._err)):
             size = os.fstat(fd).st_size
-            text = os.pread(fd, TAIL, max(0, size - TAIL)).decode(errors="replace").strip()
+            text = visible(os.pread(fd, TAIL, max(0, size - TAIL)).decode(errors="replace")).strip()
             if text:
                 parts.append(f"{name}:\n{text}")
         return "\n".join(parts)
@@ -81,7 +82,7 @@ class RankProcess:
 
     def written_since(self, start: int) -> str:
         """What the rank wrote to stderr from there on."""
-        return os.pread(self._err, os.fstat(self._err).st_size - start, start).decode(errors="replace")
+        return visible(os.pread(self._err, os.fstat(self._err).st_size - start, start).decode(errors="replace"))
 
     def forget_output(self) -> None:
         """Drop what was printed, so that a talkative system under test does not fill the memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, Recreate, ReduceScatter, Release, Straggle, Trim
 from harness.scenario.system import System
-from harness.scenario.topology import Placement, Topology
+from harness.scenario.topology import LARGEST, Placement, Topology
 
 SHIPPED = Path(__file__).parents[2] / "topologies" / "seeds"
 PAIR = Topology("pair", "explicit", placement=Placement(2, 1), families_given={"tp": ((0, 1),), "cp": ((1, 0),)})
@@ -187,6 +188,8 @@ UNREADABLE = {
     "no object": b"[1]",
     "not UTF-8": b'{"schema": 1, "note": "\xff"}',
     "too deep": b"[" * 100_000,
+    "a repeated key": b'{"schema": 1, "schema": 1}',
+    "too large": b'{"schema": 1, "note": "' + b"x" * LARGEST + b'"}',
 }
 
 
@@ -213,6 +216,11 @@ def test_a_place_that_takes_no_file_is_refused_at_once() -> None:
     """Even of an administrator, who may write anywhere."""
     with pytest.raises(UsageError, match=r"seeds directory /proc/kept: /proc is not writable \("):
         seeds.check_folder(Path("/proc/kept"))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    assert refusal(tmp_path / "pipe.json") == "it is no regular file"
 
 
 def test_an_empty_name_is_shown_as_such() -> None:

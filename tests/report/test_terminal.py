@@ -75,6 +75,18 @@ def test_a_finding_shows_its_explanation_program_and_replay(console: Console) ->
     assert "  replay: symm replay kept/leak.json\n" in shown
 
 
+def test_what_comes_from_files_and_ranks_is_shown_as_text(console: Console) -> None:
+    topology = Topology("odd\x1b[2J", "explicit", families_given={"t\u202e[/tp]": ((0, 1),)}, note="\x9b31m[/x]")
+    terminal.topology(console, topology)
+    finding = Record("leak", "kept \x1b]0;title\x07", 0, (0,))
+    found = msgspec.structs.replace(LEAK, finding=finding, seed_file="a[/b]\x1b.json")
+    terminal.summary(console, Tally(draws=1, found={"leak": found}))
+    shown = text(console)
+    assert [char for char in "\x1b\x07\x9b\u202e" if char in shown] == []
+    parts = ("odd\\x1b[2J", "t\\u202e[/tp]", "\\x9b31m[/x]", "\\x1b]0;title\\x07", "a[/b]\\x1b.json")
+    assert [part for part in parts if part not in shown] == []
+
+
 def test_a_finding_that_could_not_be_kept_says_so(console: Console) -> None:
     terminal.summary(console, Tally(draws=1, found={"leak": msgspec.structs.replace(LEAK, seed_file="")}))
     assert ("it could not be kept" in text(console), "replay" in text(console)) == (True, False)

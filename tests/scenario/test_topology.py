@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.scenario.topology import Placement, Topology, find, load, named, save
+from harness.scenario.topology import LARGEST, MOST, Placement, Topology, TopologyError, find, load, named, save
 
 PAIR: dict[str, Any] = {"schema": 1, "name": "pair", "convention": "sglang", "degrees": {"tp": 2}}
 QUAD: dict[str, Any] = {**PAIR, "name": "quad", "degrees": {"tp": 4}}
@@ -275,6 +276,22 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "Is a directory"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    assert refusal(tmp_path / "pipe.json") == "it is no regular file"
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "large.json").write_bytes(b" " * (LARGEST + 1))
+    assert refusal(tmp_path / "large.json") == "it is larger than 8 MiB"
+
+
+@pytest.mark.parametrize("placement", [Placement(nodes=MOST + 1), Placement(gpus_per_node=MOST + 1)])
+def test_a_placement_has_bounds(placement: Placement) -> None:
+    with pytest.raises(TopologyError, match="at most 65536 nodes"):
+        Topology("wide", "sglang", {"tp": 2}, placement)
 
 
 # find
