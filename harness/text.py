@@ -9,8 +9,6 @@ import re
 
 OBEYED = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 without tab and newline, DEL, C1, what turns the direction of writing, ends of lines, and halves of characters."""
-SENTENCE = 2000
-"""Most characters of one sentence."""
 
 
 def counted(number: float, noun: str, plural: str = "") -> str:
@@ -26,10 +24,3 @@ def visible(text: str) -> str:
 
 def _escape(number: int) -> str:
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
-
-
-def sentence(text: str) -> str:
-    """One visible line of bounded length; of a longer one the middle is left out."""
-    line = visible(" ".join(text.split()))
-    half = SENTENCE // 2
-    return line if len(line) <= SENTENCE else f"{line[:half]} … {line[-half:]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.text import SENTENCE, counted, sentence, visible
+from harness.text import counted, visible
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,3 @@ def test_an_irregular_plural_is_given() -> None:
 )
 def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str) -> None:
     assert visible(text) == shown
-
-
-def test_a_sentence_is_one_line_of_bounded_length() -> None:
-    assert sentence("a\n  b\x1b") == "a b\\x1b"
-    long = sentence("x" * 5000 + "end")
-    assert (len(long), long[:3], long[-3:]) == (SENTENCE + 3, "xxx", "end")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from harness.oracle.findings import Finding
+from harness.oracle.findings import Record
 from harness.oracle.judge import judge
 from harness.scenario.bases import Via, is_uneven
 from harness.scenario.scenario import Scenario
@@ -14,6 +14,9 @@ from harness.scenario.steps import Collective, ReduceScatter, Step
 from harness.scenario.system import KERNELS, Sites, System
 from harness.scenario.topology import Topology
 from harness.world.world import World
+
+Run = list[Record]
+"""What was found in one run."""
 
 
 def with_system(
@@ -47,7 +50,7 @@ def _through(step: Step, via: Via, topology: Topology) -> Step:
     return msgspec.structs.replace(step, via="library" if library else via)
 
 
-def replay(world: World, scenario: Scenario, times: int = 1) -> Iterator[list[Finding]]:
+def replay(world: World, scenario: Scenario, times: int = 1) -> Iterator[Run]:
     """The findings of each run."""
     for _ in range(times):
-        yield judge(world.run(scenario))
+        yield [finding.record() for finding in judge(world.run(scenario))]

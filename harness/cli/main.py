@@ -20,7 +20,7 @@ import typer
 from hypothesis.configuration import set_hypothesis_home_dir
 from rich.console import Console
 
-from harness import interrupts, text
+from harness import interrupts
 from harness.cli import studies
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
@@ -128,7 +128,7 @@ def _out_of_reach(error: OSError) -> int:
 
 def _refuse(why: str) -> int:
     """Say why the request or the machine is wrong; its status."""
-    _say(f"symm: {text.sentence(why)}\n")
+    _say(f"symm: {terminal.sentence(why)}\n")
     return 2
 
 

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from harness.campaign import seeds
+from harness.campaign.replay import Run, with_system
 from harness.campaign.replay import replay as run_again
-from harness.campaign.replay import with_system
 from harness.cli.ending import at_the_end
 from harness.cli.options import (
     CollectivesOption,
@@ -19,7 +19,6 @@ from harness.cli.options import (
     PoolOption,
     SubstrateOption,
 )
-from harness.oracle.findings import Record
 from harness.report import data, terminal
 from harness.scenario.system import Sites
 from harness.system.check import check_system
@@ -48,7 +47,7 @@ def replay(
         seeds.check_plug_ins(seed_file, scenario.system, (pool, collectives))
     check_system(scenario.system.pool, scenario.system.collectives)
     console = Console(stderr=json_file == "-")
-    runs: list[list[Record]] = []
+    runs: list[Run] = []
     with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
@@ -64,5 +63,5 @@ def replay(
 
         with at_the_end(show, write):
             for findings in run_again(world, scenario, times):
-                runs.append([finding.record() for finding in findings])
+                runs.append(findings)
     raise typer.Exit(1 if any(runs) else 0)

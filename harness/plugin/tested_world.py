@@ -19,7 +19,6 @@ from harness.report.frames import places
 from harness.report.listing import listing
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
-from harness.text import visible
 from harness.trace.draw import Draw
 from harness.world import environment
 from harness.world.world import World
@@ -88,4 +87,4 @@ def _seed(path: str, scenario: Scenario) -> tuple[str, str]:
 def _note(error: Exception, *lines: str) -> None:
     """Have pytest show these lines below the error."""
     for line in lines:
-        error.add_note(visible(line))
+        error.add_note(line)

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from harness.oracle.case import ranks_text
 from harness.oracle.findings import PRINTED, Record
+from harness.text import visible
 from harness.world.stacks import is_native
 
 PYTHON = 3
@@ -21,10 +22,10 @@ WRAPPERS = re.compile(
 CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 """Calls of NCCL and CUDA, which say more than what a binding made of them."""
 
-ASLEEP = re.compile(r"\bharness/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
+ASLEEP = re.compile(r"\bharness/ipc/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 """How a rank waits for others on the host; where it waits says more."""
 
-OTHERS = re.compile(r"[(/]harness/(?!faults/|pools/)|/(site|dist)-packages/|/lib/python\d|\(<")
+OTHERS = re.compile(r"[(/]harness/(?!system/planted/|system/pools/)|/(site|dist)-packages/|/lib/python\d|\(<")
 """Frames that are not of the system under test, unless that is an installed package."""
 
 
@@ -35,11 +36,11 @@ def places(record: Record) -> Iterator[str]:
     for stack in record.stacks:
         if stack.witness == PRINTED:
             yield f"rank {stack.rank} printed, at the last:"
-            yield from (f"  {line}" for line in stack.frames)
+            yield from (f"  {visible(line)}" for line in stack.frames)
             continue
         found.setdefault(" < ".join(map(_short, _informative(stack.frames))), []).append(stack.rank)
     for place, ranks in found.items():
-        yield f"{ranks_text(tuple(ranks))}: in {place}"
+        yield f"{ranks_text(tuple(ranks))}: in {visible(place)}"
 
 
 def _informative(frames: tuple[str, ...]) -> list[str]:

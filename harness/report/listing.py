@@ -1,6 +1,6 @@
 """A scenario as people read it: its layout and system, then a line a step.
 
-Invariant: the text needs no terminal; it serves the command line and the notes of a failing test alike.
+Invariant: the text needs no terminal and commands none; it serves the command line and the notes of a failing test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step
 from harness.scenario.system import KERNELS
 from harness.scenario.topology import Topology
-from harness.text import counted
+from harness.text import counted, visible
 
 
 def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
@@ -27,9 +27,9 @@ def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
         system += f" · collectives {scenario.system.collectives}"
     if scenario.system.sites != "explicit":
         system += f" · sites {scenario.system.sites}"
-    yield f"{layout(topology)} · {where} · {system} · seed {scenario.seed}"
+    yield visible(f"{layout(topology)} · {where} · {system} · seed {scenario.seed}")
     for index, step in enumerate(scenario.steps):
-        yield f"{'→' if index == marked else ' '} {index:2} {_step(step)}"
+        yield visible(f"{'→' if index == marked else ' '} {index:2} {_step(step)}")
 
 
 def layout(topology: Topology) -> str:

@@ -27,6 +27,8 @@ from harness.studies.faults.proof import Outcome
 from harness.studies.matrix import Cell
 from harness.text import counted, visible
 
+SENTENCE = 2000
+"""Most characters of a sentence that refuses a request."""
 LONGEST = 10
 """Lines of a disagreement that are shown."""
 
@@ -220,6 +222,13 @@ def topology(console: Console, shown: Topology) -> None:
     console.print(table)
     if shown.note:
         console.print(plain(shown.note), highlight=False)
+
+
+def sentence(text: str) -> str:
+    """One visible line of bounded length; of a longer one the middle is left out."""
+    line = visible(" ".join(text.split()))
+    half = SENTENCE // 2
+    return line if len(line) <= SENTENCE else f"{line[:half]} … {line[-half:]}"
 
 
 def plain(text: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from harness.ipc import futex
 from harness.oracle.findings import PRINTED, Record, StackRecord
 from harness.report.frames import places
+from harness.system.planted import kernels
+from harness.system.pools import per_group
 
 POOL = "use (/home/user/mine/pools.py:7)"
 SLEEP = "_sleep (/work/harness/ipc/rendezvous.py:30)"
@@ -25,6 +28,15 @@ def test_ranks_at_the_same_place_share_a_line() -> None:
 
 def test_how_a_rank_sleeps_is_left_out() -> None:
     assert lines(stack(0, SLEEP, MEET)) == ["rank 0: in meet (rendezvous.py:99)"]
+
+
+def test_the_harness_knows_its_own_files_wherever_they_lie() -> None:
+    """A file that moves has to move in the patterns, too."""
+    wait, pool = (f"{name} ({module.__file__}:9)" for name, module in (("wait", futex), ("use", per_group)))
+    planted = f"before ({kernels.__file__}:3)"
+    assert lines(stack(0, wait, MEET)) == ["rank 0: in meet (rendezvous.py:99)"]
+    for tested in (pool, planted):
+        assert lines(stack(0, *DEEP, tested))[0].endswith(f"({tested.rpartition('/')[2]}")
 
 
 def test_the_frame_of_the_system_under_test_is_shown_however_deep_it_lies() -> None:

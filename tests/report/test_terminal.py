@@ -172,3 +172,9 @@ def test_a_topology_shows_its_groups_and_note(console: Console) -> None:
 def test_the_list_of_topologies_has_a_row_for_each(console: Console) -> None:
     terminal.topologies(console, [Topology("one", "sglang", {"tp": 2}), Topology("two", "sglang", {"tp": 4})])
     assert rows(console) == [["one", "2", "1", "sglang tp=2"], ["two", "4", "1", "sglang tp=4"]]
+
+
+def test_a_sentence_is_one_line_of_bounded_length() -> None:
+    assert terminal.sentence("a\n  b\x1b") == "a b\\x1b"
+    long = terminal.sentence("x" * 5000 + "end")
+    assert (len(long), long[:3], long[-3:]) == (terminal.SENTENCE + 3, "xxx", "end")

@@ -208,7 +208,7 @@ def test_a_line_of_wrappers_alone_has_the_innermost() -> None:
 
 
 def test_a_line_of_a_rank_asleep_begins_where_it_waits() -> None:
-    asleep = "syscall (libc.so.6)", "wait (harness/futex.py:35)", "Rendezvous._sleep (harness/rendezvous.py:51)"
+    asleep = "syscall (libc.so.6)", "wait (harness/ipc/futex.py:35)", "Rendezvous._sleep (harness/rendezvous.py:51)"
     assert line(*asleep, "meet (harness/rendezvous.py:45)") == "rank 1: in meet (rendezvous.py:45)"
 
 
