@@ -11,8 +11,9 @@ import msgspec
 
 from harness.campaign.keeper import Found
 from harness.oracle.judge import Verdict
+from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
-from harness.trace.events import Ran, Registered
+from harness.trace.events import Event, Ran, Registered
 
 
 class Tally(msgspec.Struct):
@@ -28,6 +29,10 @@ class Tally(msgspec.Struct):
     """Collectives of which evidence showed the path that NCCL, or its simulation, had to take."""
     free: int = 0
     """Collectives of which NCCL chose the path by itself, so that `slow-path` was not judged."""
+    by_kernel: int = 0
+    """Collectives that a kernel ran."""
+    fell_back: int = 0
+    """Collectives that were a kernel's and that the library ran, as the kernel raised `NotOwned`."""
     windows: int = 0
     held: int = 0
     """Most bytes of segments that one rank held at one time, in any draw that was counted."""
@@ -58,8 +63,18 @@ class Tally(msgspec.Struct):
         for trace in draw.traces:
             self.held = max(self.held, trace.most_held)
             ran = [event for event in trace.events if isinstance(event, Ran)]
+            self.by_kernel += sum(event.path == "kernel" for event in ran)
+            self.fell_back += sum(_fell_back(draw, step, event) for step, event in trace.steps())
             self.collectives += len(ran)
             self.unseen += sum(event.path == "unknown" for event in ran)
             self.seen += sum(event.path in ("symmetric", "legacy") and not event.is_free for event in ran)
             self.free += sum(event.is_free for event in ran)
             self.windows += sum(isinstance(event, Registered) for event in trace.events)
+
+
+def _fell_back(draw: Draw, index: int, event: Event) -> bool:
+    """Whether the library ran what was a kernel's. In a group of one rank there is nothing for a kernel to do."""
+    if not isinstance(event, Ran) or event.path in ("kernel", "copy"):
+        return False
+    step = draw.scenario.steps[index]
+    return isinstance(step, Collective) and step.via == "kernel"

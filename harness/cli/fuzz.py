@@ -103,6 +103,8 @@ def fuzz(
         tally = _run(campaign, limit, minutes, console, json_file, found_here)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
+    if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
+        raise UsageError(f"nothing was tested: collectives {request.collectives!r} ran 0 of {tally.fell_back} calls")
     raise typer.Exit(1 if tally.found else 0)
 
 

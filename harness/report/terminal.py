@@ -82,12 +82,14 @@ def summary(console: Console, tally: Tally) -> None:
     nothing = "no finding" if tally.vacuous < tally.draws else "nothing was tested"
     unseen = f"path unknown in {counted(tally.unseen, 'collective')}; " if tally.unseen else ""
     free = f"path left to NCCL in {counted(tally.free, 'collective')}; " if tally.free else ""
+    kernels = f"{tally.fell_back} of {tally.by_kernel + tally.fell_back} kernel calls fell back to the library; "
+    fallen = kernels if tally.fell_back else ""
     broken = f"{counted(len(tally.found), 'rule')} broken" if tally.found else nothing
     console.print(
         f"{counted(tally.draws, 'draw')} in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): "
         f"{counted(len(tally.layouts), 'layout')}, {counted(len(tally.groups), 'group')}, "
         f"{counted(tally.collectives, 'collective')}, {counted(tally.windows, 'window')}; "
-        f"{tally.vacuous} vacuous ({share:.0f} %); {unseen}{free}{broken}.",
+        f"{tally.vacuous} vacuous ({share:.0f} %); {fallen}{unseen}{free}{broken}.",
         highlight=False,
     )
     if tally.settled is not None:

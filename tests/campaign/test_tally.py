@@ -5,8 +5,12 @@ from __future__ import annotations
 from harness.campaign.tally import Tally
 from harness.oracle.findings import Leak
 from harness.oracle.judge import Verdict
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate
+from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
-from harness.trace.events import Ran, Registered, SegmentAllocated
+from harness.trace.events import Began, Ran, Registered, SegmentAllocated
 from harness.trace.trace import Trace
 from tests.tools.campaigns import RIGHT
 
@@ -35,6 +39,16 @@ def test_a_collective_whose_path_nccl_chose_is_counted_as_free() -> None:
     ran = Ran("legacy", "the log", is_free=True), Ran("symmetric", "the log", is_free=True), Ran("copy", "one rank")
     tally.count(drawn(ran), CLEAN, 0.5, is_expected=False)
     assert (tally.collectives, tally.free, tally.unseen, tally.seen) == (3, 2, 0, 0)
+
+
+def test_calls_that_a_kernel_ran_and_those_that_fell_back_are_counted_apart() -> None:
+    steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), 4, via="kernel"), AllGather("tp", View("a"), 4))
+    scenario = Scenario(Topology("two", "sglang", {"tp": 2}), steps)
+    for path, counts in (("kernel", (1, 0)), ("legacy", (0, 1)), ("symmetric", (0, 1)), ("copy", (0, 0))):
+        tally = Tally()
+        trace = Trace(0, (Began(1), Ran(path, "shown"), Began(2), Ran("legacy", "shown")))
+        tally.count(Draw(scenario, (trace,), (), 1.0, 20.0), CLEAN, 0.5, is_expected=False)
+        assert (tally.by_kernel, tally.fell_back) == counts
 
 
 def test_the_most_that_one_rank_held_stays() -> None:

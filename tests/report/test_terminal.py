@@ -49,10 +49,12 @@ def test_a_summary_of_one_of_each_is_singular(console: Console) -> None:
 
 
 def test_a_summary_of_several_is_plural(console: Console) -> None:
-    terminal.summary(console, Tally(draws=4, collectives=3, seconds=2.0, unseen=2, free=1, vacuous=1))
+    counts = {"unseen": 2, "free": 1, "by_kernel": 3, "fell_back": 1}
+    terminal.summary(console, Tally(draws=4, collectives=3, seconds=2.0, vacuous=1, **counts))
     assert " ".join(text(console).split()) == (
         "4 draws in 2.0 s (2.0/s): 0 layouts, 0 groups, 3 collectives, 0 windows; 1 vacuous (25 %); "
-        "path unknown in 2 collectives; path left to NCCL in 1 collective; no finding."
+        "1 of 4 kernel calls fell back to the library; path unknown in 2 collectives; "
+        "path left to NCCL in 1 collective; no finding."
     )
 
 

@@ -25,7 +25,7 @@ REUSE = (
 """Wrong on one pool for all groups: the second buffer lies in the window of the first one's group."""
 PLUG_INS = """
 import torch
-from harness.system.collectives import TritonCollectives
+from harness.system.collectives import NotOwned, TritonCollectives
 from harness.system.pools.per_group import PerGroup
 
 class Right(PerGroup):
@@ -49,6 +49,12 @@ class RaisesInKernel(TritonCollectives):
     def all_gather(self, context, output, source):
         raise RuntimeError("out of sorts")
     reduce_scatter = all_gather
+
+class RefusesEveryCall(TritonCollectives):
+    def all_gather(self, context, output, source):
+        raise NotOwned
+    def reduce_scatter(self, context, output, source, op):
+        raise NotOwned
 
 class OnlyGathers:
     def all_gather(self, context, output, source):
