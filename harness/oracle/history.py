@@ -45,6 +45,8 @@ class History:
 
     trace: Trace
     comms: dict[int, CommCreated] = field(default_factory=dict)
+    destroyed: dict[int, int] = field(default_factory=dict)
+    """The step at which a communicator was destroyed."""
     segments: dict[int, SegmentLife] = field(default_factory=dict)
     windows: dict[int, WindowLife] = field(default_factory=dict)
     buffers: dict[str, BufferLife] = field(default_factory=dict)
@@ -96,6 +98,7 @@ def _on_communicator(
         case CommCreated():
             history.comms[event.comm] = event
         case CommDestroyed():
+            history.destroyed[event.comm] = step
             # NCCL destroys a communicator's windows with it; none is inherited by the one that replaces it.
             for window in history.registrations(event.comm):
                 if window.died is None:
@@ -109,9 +112,13 @@ def _on_communicator(
             ordinal = len(history.registrations(event.comm))
             live = (w.event.window for w in history.windows.values() if w.is_live and w.segment_freed_at is None)
             history.live_at[event.window] = frozenset(live)
-            history.windows[event.window] = WindowLife(
+            window = WindowLife(
                 event, history.comms[event.comm], step, ordinal, segment=history.segments.get(event.segment)
             )
+            if event.comm in history.destroyed:  # no communicator is left that could find it
+                window.came_after = history.destroyed[event.comm]
+                window.died, window.is_gone_with_communicator = step, True
+            history.windows[event.window] = window
         case Deregistered():
             history.windows[event.window].died = step
 

@@ -45,6 +45,8 @@ class WindowLife:
     is_gone_with_communicator: bool = False
     """Whether it went with its communicator, and not by being deregistered."""
     segment: SegmentLife | None = None
+    came_after: int | None = None
+    """The step at which its communicator had been destroyed, before it was registered."""
 
     @property
     def end(self) -> int:

@@ -101,6 +101,11 @@ def _null(case: Case, sight: Sight) -> str:
 def _window_gone(case: Case, use: Use, former: WindowLife) -> str:
     went = case.at_step(former.died if former.died is not None else -1)
     own = case.name(use.comm.group)
+    if former.came_after is not None:
+        return (
+            f"lies in memory that was {case.window(former)}, by a communicator that had been destroyed at "
+            f"{case.at_step(former.came_after)}; the one that took its place has no window over it"
+        )
     return f"lies in memory that was {case.window(former)}; that window went at {went} and {own} has none over it now"
 
 

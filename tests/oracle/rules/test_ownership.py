@@ -215,6 +215,17 @@ def test_a_window_gone_with_its_communicator_is_stale_whoever_else_has_one() -> 
     assert [finding.rule for finding in judge(case)] == ["stale-window"] * 2
 
 
+def test_a_window_of_a_communicator_that_was_destroyed_before_is_stale_and_says_so(ranks: World) -> None:
+    late = (Allocate("b", "tp", 1 << 20), AllGather("tp", View("b"), 100))
+    found = findings(ranks, scenario(*GATHER, Recreate("tp"), *late, pool="KeepsTheCommunicator"))
+    assert (found[0].rule, found[0].step) == ("stale-window", 4)
+    said = (
+        "lies in memory that was registered with tp[0,1] at step 3 (allocate), by a communicator that had been "
+        "destroyed at step 2 (recreate); the one that took its place has no window over it; the call took"
+    )
+    assert said in str(found[0])
+
+
 def test_registering_with_the_new_communicator_owns_the_buffer_again(ranks: World) -> None:
     assert findings(ranks, scenario(*RECREATED)) == []
 

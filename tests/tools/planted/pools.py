@@ -56,6 +56,19 @@ class DeregistersAlone(Sound):
             self.windows[-1].close()
 
 
+class KeepsTheCommunicator(Sound):
+    """Breaks stale-window: registers with the communicator that a group had at first, also once it is destroyed."""
+
+    def register(self, segment: Segment, group: ProcessGroup) -> None:
+        first = next((w.communicator for w in self.windows if w.communicator.group == group.ranks), group.communicator)
+        window = first.register(segment)
+        if window is not None:
+            self.windows.append(window)
+
+    def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
+        return any(window.segment.ident == segment.ident for window in self.windows)
+
+
 class KeepsEverything(Sound):
     """Breaks leak: `close` gives nothing back (F17)."""
 
