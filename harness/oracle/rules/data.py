@@ -63,10 +63,19 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
-        f"{event.expected}, found {event.found}; {case.path(use)}.",
+        f"{event.expected}, found {event.found}{_poison(event.found)}; {case.path(use)}.",
         step=step,
         ranks=(rank,),
     )
+
+
+def _poison(found: str) -> str:
+    """A clause for what the harness itself had written."""
+    # before a call an output holds all-ones bits, which no legal value has (`harness.rank.values.poison`)
+    bits = found.rpartition("(0x")[2].rstrip(")")
+    if bits.strip("f"):
+        return ""
+    return ", which the harness had put there before the call: nothing was written over it"
 
 
 def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:

@@ -19,12 +19,21 @@ def judge(case: Case) -> Iterator[Finding]:
         yield from _freed(case, history)
         leaked = [event for event in history.trace.events if isinstance(event, Leaked)]
         if leaked:
-            left = ", ".join(f"{event.what} {event.ident} of {event.size} bytes" for event in leaked)
+            left = "; ".join(_left(case, history, event) for event in leaked)
             yield Leak(
                 f"rank {history.rank}: after the last buffer was released and the pool closed, there is still {left}.",
                 step=TEARDOWN,
                 ranks=(history.rank,),
             )
+
+
+def _left(case: Case, history: History, event: Leaked) -> str:
+    """A segment with its pool, or a window with its registration."""
+    shown = f"{event.what} {event.ident} of {event.size} bytes"
+    if event.what == "window":
+        return f"{shown}, {case.window(history.windows[event.ident])}"
+    segment = history.segments[event.ident]
+    return f"{shown} in pool {segment.event.pool!r}, allocated at {case.at_step(segment.born)}"
 
 
 def _freed(case: Case, history: History) -> Iterator[Finding]:

@@ -40,7 +40,8 @@ def test_a_pool_that_gives_nothing_back_leaks_its_segment_and_window(ranks: Worl
     assert rules(found) == ["leak"]
     assert (found[0].step, found[0].ranks) == (TEARDOWN, (0,))
     assert "rank 0: after the last buffer was released and the pool closed, there is still segment" in str(found[0])
-    assert "of 2097152 bytes, window" in str(found[0])
+    assert "of 2097152 bytes in pool '0-1', allocated at step 0 (allocate); window" in str(found[0])
+    assert "of 2097152 bytes, registered with tp[0,1] at step 0 (allocate)." in str(found[0])
 
 
 def test_a_tensor_that_the_pool_keeps_leaks_its_segment(ranks: World) -> None:
