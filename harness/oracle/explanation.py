@@ -97,7 +97,17 @@ def _doing(case: Case, waits: Waits, root: _Root) -> str:
 def _out(case: Case, waits: Waits, call: InCall) -> str:
     """What became of a call that every member has entered."""
     left = waits.left(call)
+    if strays := tuple(rank for rank in left if _is_by_library(case, waits, call, rank)):
+        makes = "make" if len(strays) > 1 else "makes"
+        return f"{ranks_text(strays)} {makes} by the library instead, so that one call goes two ways"
     return f"{ranks_text(left)} {'have' if len(left) > 1 else 'has'} left" if left else "every one of its ranks entered"
+
+
+def _is_by_library(case: Case, waits: Waits, call: InCall, rank: int) -> bool:
+    """Whether a rank that entered a kernel's call is in the library's own, at the same step."""
+    other = waits.of(rank)
+    is_own = isinstance(other, InCall) and (f"{other.call} kernel", other.group) == (call.call, call.group)
+    return is_own and case.histories[rank].trace.last_step == _step(case, waits, call)
 
 
 def _while(case: Case, waits: Waits, root: _Root) -> str:

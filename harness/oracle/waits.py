@@ -63,6 +63,10 @@ class Waits:
         """Every situation that a rank is in, in rank order."""
         return list(dict.fromkeys(self._where))
 
+    def of(self, rank: int) -> Situation:
+        """The situation that a rank is in."""
+        return self._where[rank]
+
     def ranks(self, situation: Situation) -> Ranks:
         """The ranks in a situation."""
         return tuple(rank for rank, at in enumerate(self._where) if at == situation)

@@ -112,6 +112,16 @@ def test_a_rank_that_skips_the_last_barrier_of_a_kernel_hangs_the_others(ranks: 
     assert unsaid(found[0], "ranks 0–3 made no progress", *where, "rank 3 ", "the end") == []
 
 
+def test_a_rank_that_takes_the_library_alone_is_not_said_to_have_left(ranks: World) -> None:
+    found = findings(ranks, scenario(*BY_KERNEL, kernels="FallsBackAlone"))
+    assert rules(found) == ["hang"]
+    said = (
+        "rank 1 is still in all_gather kernel of tp[0,1], which rank 0 makes by the library instead, so that one call"
+    )
+    assert said in str(found[0])
+    assert "left" not in str(found[0])
+
+
 def test_a_kernel_whose_barriers_every_rank_enters_is_silent(ranks: World) -> None:
     assert findings(ranks, scenario(*SCATTER, topology=SQUARE)) == []
 

@@ -29,6 +29,7 @@ from harness.system.planted.sound import EveryGroup, Sound
 from tests.tools.planted.collectives import (
     CrashesInKernel,
     Dawdles,
+    FallsBackAlone,
     LeavesEarly,
     NoLastBarrier,
     OwnBarrier,
@@ -56,6 +57,7 @@ __all__ = [
     "Dies",
     "EveryGroup",
     "Exits",
+    "FallsBackAlone",
     "FirstGroupOnly",
     "ForgetsToDeregister",
     "IgnoresNull",

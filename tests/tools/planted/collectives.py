@@ -57,6 +57,16 @@ class LeavesEarly(SoundKernels):
             context.barrier()
 
 
+class FallsBackAlone(SoundKernels):
+    """Breaks hang: the group's first rank makes the call by the library, while its peers wait in the kernel."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        if context.rank == 0:
+            context._communicator.all_gather(output, source)
+        else:
+            super().all_gather(context, output, source)
+
+
 class SkipsACall(SoundKernels):
     """Breaks hang, and wrong-data on the rank at fault: the group's last rank returns at once (F08)."""
 
