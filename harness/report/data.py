@@ -97,9 +97,18 @@ def agreement(compared: Agreement, environment: dict[str, Any]) -> dict[str, Any
 
 
 def topology(shown: Topology) -> dict[str, Any]:
-    """A topology's families."""
+    """A topology: what its file says, the families that follow, and the node of each rank."""
     families = {name: [list(group) for group in partition] for name, partition in shown.families.items()}
-    return {"schema": SCHEMA, "name": shown.name, "world": shown.world, "families": families}
+    return {
+        "schema": SCHEMA,
+        "name": shown.name,
+        "world": shown.world,
+        "convention": shown.convention,
+        "degrees": shown.degrees,
+        "node_of": list(shown.node_of),
+        "note": shown.note,
+        "families": families,
+    }
 
 
 def check_target(target: str | None, read: Iterable[str] = ()) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+
 from harness.scenario.system import KERNELS, POOLS
 from harness.system.loading import load_attribute
 
@@ -12,13 +15,14 @@ def check_system(pool: str | None, collectives: str | None) -> None:
     None, the collectives `library`, and what is built in need no loading: it would import torch, which takes seconds
     and which most commands do without.
     """
-    if pool is not None and pool not in POOLS:
-        load_attribute("pool", pool, POOLS)  # a name that cannot be right is refused without torch
-        from harness.system.pools.built_in import load_pool  # noqa: PLC0415
+    with redirect_stdout(sys.stderr):  # what a plug-in prints when it is imported is no result of the command
+        if pool is not None and pool not in POOLS:
+            load_attribute("pool", pool, POOLS)  # a name that cannot be right is refused without torch
+            from harness.system.pools.built_in import load_pool  # noqa: PLC0415
 
-        load_pool(pool)
-    if collectives not in (None, "library", *KERNELS):
-        load_attribute("collectives", collectives, ("library", *KERNELS))
-        from harness.system.collectives import load_collectives  # noqa: PLC0415
+            load_pool(pool)
+        if collectives not in (None, "library", *KERNELS):
+            load_attribute("collectives", collectives, ("library", *KERNELS))
+            from harness.system.collectives import load_collectives  # noqa: PLC0415
 
-        load_collectives(collectives)
+            load_collectives(collectives)

@@ -12,7 +12,7 @@ import pytest
 from harness.campaign.tally import Tally
 from harness.errors import UsageError
 from harness.report import data
-from harness.scenario.topology import Topology
+from harness.scenario.topology import Placement, Topology
 
 
 def world(evidence: str | None = None) -> Any:
@@ -36,8 +36,10 @@ def test_a_campaign_of_unseen_paths_judged_none() -> None:
 
 
 def test_a_topology_holds_its_families() -> None:
-    shown = data.topology(Topology("pair", "explicit", families_given={"tp": ((1, 0),)}))
-    assert shown == {"schema": 1, "name": "pair", "world": 2, "families": {"tp": [[1, 0]]}}
+    explicit = Topology("pair", "explicit", Placement(2, 1), note="odd", families_given={"tp": ((1, 0),)})
+    parts = {"convention": "explicit", "degrees": {}, "node_of": [0, 1], "note": "odd", "families": {"tp": [[1, 0]]}}
+    assert data.topology(explicit) == {"schema": 1, "name": "pair", "world": 2, **parts}
+    assert data.topology(Topology("two", "sglang", {"tp": 2}))["degrees"] == {"tp": 2}
 
 
 def test_json_is_written_to_its_file_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -31,6 +33,17 @@ def test_checking_what_is_built_in_does_not_import_torch() -> None:
 def test_an_unknown_name_is_refused(names: tuple[str | None, str | None]) -> None:
     with pytest.raises(PluginError, match=r"puddle|kettle"):
         systems.check_system(*names)
+
+
+def test_what_a_plug_in_prints_when_it_is_imported_goes_to_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talkative.py").write_text("print('hello')\nclass Pool:\n    def use(self, group): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with suppress(PluginError):
+        systems.check_system("talkative:Pool", None)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "hello\n")
 
 
 # what a run pays that uses nothing of it
