@@ -150,16 +150,16 @@ def _wait(attempt: Callable[[], Got | None], seats: Seats, what: str, gpus: Sequ
         if got is not None:
             return got
         left = end - clock.now()
+        held_by = _held_by(seats.holders(gpus) if alone else seats.at_gate())
         if left <= 0:
-            raise MachineError(f"waited {patience.seconds:g} s in vain for {what}{_held_by(seats, gpus)}")
+            raise MachineError(f"waited {patience.seconds:g} s in vain for {what}{held_by}")
         if not is_shown:
-            patience.show(f"waiting up to {patience.seconds:g} s for {what}{_held_by(seats, gpus)}")
+            patience.show(f"waiting up to {patience.seconds:g} s for {what}{held_by}")
             is_shown = True
         clock.sleep(min(POLL, left))  # flock cannot wait with a limit, and seats are many files
 
 
-def _held_by(seats: Seats, gpus: Sequence[str]) -> str:
-    pids = seats.holders(gpus)
+def _held_by(pids: Sequence[int]) -> str:
     if not pids:
         return ""
     more = f" and {len(pids) - 3} more" * (len(pids) > 3)

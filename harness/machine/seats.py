@@ -47,6 +47,10 @@ class Seats:
             with _open_to_all():
                 self.folder.mkdir(mode=0o1777)
         except FileExistsError:
+            if self.folder.is_symlink():  # which another user may have put there, to have files made elsewhere
+                raise MachineError(
+                    f"{self.folder} is a link, and leases of GPUs are kept in a folder ({_HINT})"
+                ) from None
             if not self.folder.is_dir():
                 raise MachineError(f"{self.folder} is no folder, and leases of GPUs are kept there ({_HINT})") from None
         except OSError as error:
@@ -76,9 +80,18 @@ class Seats:
                     break
         return None
 
+    def at_gate(self) -> list[int]:
+        """Processes that take seats now, and let no other do so."""
+        return self._holders([GATE])
+
     def holders(self, gpus: Iterable[str]) -> list[int]:
-        """Processes that hold seats of these GPUs or the turn on them, as far as the kernel shows them to this one."""
-        names = [name for gpu in gpus for name in (turn(gpu), *(seat(gpu, number) for number in range(RANKS_PER_GPU)))]
+        """Processes that hold seats of these GPUs or the turn on them."""
+        return self._holders(
+            [name for gpu in gpus for name in (turn(gpu), *(seat(gpu, number) for number in range(RANKS_PER_GPU)))]
+        )
+
+    def _holders(self, names: Iterable[str]) -> list[int]:
+        """Processes that hold these files, as far as the kernel shows them to this one."""
         files = {_kernel_name(self.folder / name) for name in names}
         try:
             locks = [line.split() for line in LOCKS.read_text().splitlines()]

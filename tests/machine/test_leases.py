@@ -288,3 +288,12 @@ def test_runs_on_different_gpus_do_not_wait_for_one_another() -> None:
 def test_the_turn_is_no_seat() -> None:
     with take_turn([A], Patience(0, pytest.fail)):
         assert now(Share(1), A).gpus == (A,)
+
+
+def test_whoever_lets_nobody_take_seats_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seats_module, "GATE_PATIENCE", 0.05)
+    with started("gate") as process:
+        assert first_line(process) == "alone"
+        with pytest.raises(MachineError, match=rf"for 1 whole GPU among GPU-a, held by pid {process.pid} \("):
+            now(Share(1), A)
+        process.kill()

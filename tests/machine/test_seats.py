@@ -84,7 +84,8 @@ def test_a_tmpdir_of_its_own_hides_a_run_from_no_other(
     ("made", "said"),
     [
         pytest.param(lambda folder: folder.write_text(""), "is no folder", id="a file"),
-        pytest.param(lambda folder: folder.symlink_to("gone"), "is no folder", id="a link to nothing"),
+        pytest.param(lambda folder: folder.symlink_to("gone"), "is a link", id="a link to nothing"),
+        pytest.param(lambda folder: folder.symlink_to(folder.parent), "is a link", id="a link to a folder"),
     ],
 )
 def test_what_is_no_folder_is_refused_by_name(folder: Path, made: Callable[[Path], object], said: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.machine.leases import Patience, Share, lease
+from harness.machine.seats import Seats
 
 WHOLE = Share(1)
 
@@ -64,5 +65,12 @@ def contend(gpus: str, each: str, times: str, marks: str) -> None:
     print("done", flush=True)
 
 
+def gate() -> None:
+    """Let nobody else take seats until stdin ends."""
+    with Seats().alone():
+        print("alone", flush=True)
+        sys.stdin.read()
+
+
 if __name__ == "__main__":
-    {"hold": hold, "contend": contend}[sys.argv[1]](*sys.argv[2:])
+    {"hold": hold, "contend": contend, "gate": gate}[sys.argv[1]](*sys.argv[2:])
