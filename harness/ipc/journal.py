@@ -6,6 +6,7 @@ Invariant: whoever reads sees whole events, and never waits for the rank.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -46,14 +47,30 @@ class Journal:
         self._memory[start + 4 : end] = data
         self._set_length(end - 8)
 
+    def examine(self) -> tuple[tuple[Event, ...], bool]:
+        """Every event up to where the journal is damaged, and whether it is: something else has written over it."""
+        try:
+            return tuple(self._decoded()), False
+        except ValueError:
+            return tuple(self), True
+
     def read(self) -> tuple[Event, ...]:
         """Every event written so far."""
         return tuple(self)
 
     def __iter__(self) -> Iterator[Event]:
-        """The events written so far, decoded as far as one goes."""
+        """The events written so far, decoded as far as one goes. Ends where the journal is damaged."""
+        with suppress(ValueError):
+            yield from self._decoded()
+
+    def _decoded(self) -> Iterator[Event]:
+        """The events. Raises `ValueError` where something else was written over them."""
         memory, at, end = self._memory, 8, 8 + self.length
+        if end > len(memory):
+            raise ValueError("the length reaches past the end")
         while at < end:
             size = int.from_bytes(memory[at : at + 4], "little")
-            yield _decoder.decode(memory[at + 4 : at + 4 + size])
+            yield _decoder.decode(memory[at + 4 : at + 4 + size])  # msgspec's error is a ValueError
             at += 4 + size
+        if at != end:
+            raise ValueError("the last event reaches past the length")

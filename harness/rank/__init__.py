@@ -1,1 +1,1 @@
-"""One rank's process: forked from the zygote, it runs draws and writes its journal. Judges nothing."""
+"""One rank's process: forked from the zygote (`zygote`), it runs draws and writes its journal. Judges nothing."""

@@ -1,4 +1,4 @@
-"""The named system under test, checked before ranks start."""
+"""The named system under test, checked in the parent before ranks start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rank processes of a world as one: started together, prepared together, killed together.
+"""The rank processes of a world as one, as the parent starts, prepares and kills them: together.
 
 Invariant: there are either all ranks, joined and ready, or none.
 """

@@ -1,4 +1,4 @@
-"""How long the ranks of a draw have written nothing, and how long that may last before they are presumed to hang."""
+"""How long the ranks of a draw have written nothing, and how long that may last; `watch` decides by it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """One draw under way, as the parent sees it: which ranks have answered, which can go on, and every rank's end.
 
+Here it is decided that a rank hangs: by the deadline, by proof that no rank can go on, or by silence (`silence`).
 Invariant: a wait ends within the deadline, and whatever ended it, each rank has a fate. Where not all of them were
 well, they are killed before their fates are reported.
 """

@@ -25,7 +25,7 @@ from harness.machine import mps
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step, Straggle
-from harness.trace.draw import Draw, Version
+from harness.trace.draw import Draw, Fate, Version
 from harness.trace.trace import Trace
 from harness.world.platform import Platform, choose
 from harness.world.rank_process import RankProcess
@@ -34,6 +34,7 @@ from harness.world.silence import Patience
 from harness.world.watch import DrawWatch
 
 CALL_DEADLINE = 300.0
+DAMAGED = "its journal is damaged: something in this rank or one of its peers wrote over memory that was not its own"
 
 
 class World:
@@ -150,11 +151,26 @@ class World:
             patience = self.patience + pause if hurried else math.inf
             watch = DrawWatch(taking_part, self._shared, groups, self.deadline, patience, clock=self._clock)
             fates = watch.wait(scenario.system, self._drop)
-        traces = tuple(Trace(index, self._shared.journal(index).read()) for index in range(scenario.world))
+        written = [self._shared.journal(index).examine() for index in range(scenario.world)]
+        traces = tuple(Trace(index, events) for index, (events, _) in enumerate(written))
+        fates = self._checked(fates, traces, [is_damaged for _, is_damaged in written])
         draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed, self.nccl)
         if draw.is_clean and not pause:
             self._patience.learn(watch.longest_silence)
         return draw
+
+    def _checked(self, fates: Sequence[Fate], traces: Sequence[Trace], damaged: Sequence[bool]) -> tuple[Fate, ...]:
+        """The fates, by what the ranks wrote: one whose journal is damaged has crashed, whatever it said. Raises
+        `MachineError` where a rank said that it had finished, and did not write so."""
+        checked: list[Fate] = []
+        for fate, trace, is_damaged in zip(fates, traces, damaged, strict=True):
+            if fate.state == "finished" and not trace.has_finished and not is_damaged:
+                self._drop()
+                raise MachineError(f"rank {fate.rank} answered that it had finished, and its journal ends before")
+            checked.append(Fate(fate.rank, "crashed", DAMAGED) if is_damaged else fate)
+        if any(damaged) and self._ranks.processes:
+            self._drop()  # whatever wrote there may do it again
+        return tuple(checked)
 
     def call(self, function: str, *arguments: Any) -> list[Any]:
         """What `package.module:function(substrate, slots, *arguments)` returns on each rank, in rank order.

@@ -73,6 +73,25 @@ def test_an_event_written_after_a_torn_one_takes_its_place(memory: memoryview) -
     assert journal.read() == EVENTS[:2]
 
 
+@pytest.mark.parametrize(
+    ("place", "data", "left"),
+    [
+        (slice(12, 13), b"\xc1", 0),
+        (slice(0, 8), (1 << 40).to_bytes(8, "little"), 0),
+        (slice(8, 12), (1 << 20).to_bytes(4, "little"), 0),
+        (slice(0, 0), b"", 2),
+    ],
+    ids=["an event", "the length", "the length of an event", "nothing"],
+)
+def test_a_journal_that_was_written_over_says_so(memory: memoryview, place: slice, data: bytes, left: int) -> None:
+    journal = Journal(memory)
+    for event in EVENTS[:2]:
+        journal.append(event)
+    memory[place] = data
+    assert journal.examine() == (EVENTS[:left], left < 2)
+    assert journal.read() == EVENTS[:left]
+
+
 def test_a_cleared_journal_is_empty(memory: memoryview) -> None:
     journal = Journal(memory)
     journal.append(EVENTS[0])

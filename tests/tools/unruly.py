@@ -34,6 +34,14 @@ class Unruly(Sound):
         raise NotImplementedError
 
 
+class WritesOverItsJournal(Unruly):
+    """Breaks rank-crash: memory that is not its own is written over, and that is where it writes what it sees."""
+
+    def misbehave(self) -> None:
+        journal = self.context._substrate.recorder.record.__self__._memory
+        journal[8:64] = b"\xc1" * 56
+
+
 class Killed(Unruly):
     def misbehave(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -20,6 +20,7 @@ from harness.scenario.steps import AllGather, Allocate, Straggle
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.events import Event, Operand
+from harness.trace.trace import Trace
 from harness.world import stacks
 from harness.world import world as world_module
 from harness.world.stacks import py_spy
@@ -133,6 +134,23 @@ def test_a_scenario_run_on_fresh_ranks_gives_the_same_trace(ranks: World) -> Non
 def test_a_rank_that_dies_in_a_draw_is_reported_with_how(ranks: World, pool: str, how: str) -> None:
     draw = ranks.run(scenario(pool=pool))
     assert (draw.fates[1].state, draw.fates[1].how.splitlines()[0]) == ("crashed", how)
+
+
+def test_a_rank_that_writes_over_its_journal_has_crashed_and_the_next_draw_works(ranks: World) -> None:
+    draw = ranks.run(scenario(pool="WritesOverItsJournal"))
+    assert (states(draw), draw.fates[1].how[:23]) == (["finished", "crashed"], "its journal is damaged:")
+    assert judge(draw)[0].rule == "rank-crash"
+    assert states(ranks.run(scenario())) == ["finished", "finished"]
+
+
+def test_a_rank_that_says_it_finished_and_did_not_write_so_is_the_machines_error(
+    ranks: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Trace, "has_finished", False)
+        with pytest.raises(MachineError, match="rank 0 answered that it had finished"):
+            ranks.run(scenario())
+    assert states(ranks.run(scenario())) == ["finished", "finished"]
 
 
 def test_ranks_that_wait_for_a_dead_one_are_not_said_to_hang(ranks: World) -> None:

@@ -1,4 +1,4 @@
-"""Rules on the ranks themselves: they neither die nor wait for ever.
+"""Rules on the ranks themselves: they neither die nor wait for ever. The fates come from the parent (`world.watch`).
 
 Rules: rank-crash, hang.
 """
