@@ -54,6 +54,24 @@ def test_a_pipe_whose_reader_is_gone_ends_a_command_in_silence(tmp_path: Path, c
     assert (tmp_path / "status").read_text() == "141\n"
 
 
+def test_json_reaches_a_pipe_that_is_named_by_its_descriptor(tmp_path: Path) -> None:
+    assert shell("symm show qwen3-32b-tp2 --json /dev/stdout | tail -n 1 > shown", tmp_path) == (0, "", [])
+    assert (tmp_path / "shown").read_text() == "}\n"
+
+
+def test_json_on_stdout_is_whole_though_nobody_reads_stderr(tmp_path: Path) -> None:
+    replay = f"symm replay wrong-owner-of-a-shared-pool {SIM} --json -"
+    assert shell(f"({replay} 2>&1 > found.json; echo $? > status) | head -n 1 > first", tmp_path) == (0, "", [])
+    assert json.loads((tmp_path / "found.json").read_bytes())["failed"] == 1
+    assert (tmp_path / "status").read_text() == "141\n"
+
+
+def test_what_completes_a_command_in_a_shell_exits_with_0(tmp_path: Path) -> None:
+    words = '_SYMM_COMPLETE=complete_bash COMP_WORDS="symm topo" COMP_CWORD=1'
+    assert shell(f"{words} symm > shown", tmp_path) == (0, "", [])
+    assert "topologies" in (tmp_path / "shown").read_text()
+
+
 def test_a_full_disk_under_stdout_is_named_in_one_sentence(tmp_path: Path) -> None:
     said = "symm: cannot write to stdout: No space left on device\n"
     assert shell("symm topologies > /dev/full", tmp_path) == (2, said, [])

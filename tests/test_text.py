@@ -37,6 +37,7 @@ def test_an_irregular_plural_is_given() -> None:
         ("\x9b31m\x7f", "\\x9b31m\\x7f"),
         ("a\u202eb\u2066\u200f", "a\\u202eb\\u2066\\u200f"),
         ("\r\u2028\udcff", "\\x0d\\u2028\\udcff"),
+        ("\u200b\ufeff\xad\U000e0001", "\\u200b\\ufeff\\xad\\U000e0001"),
         ("tab\t, line\n, über → 日本", "tab\t, line\n, über → 日本"),
     ],
 )

@@ -73,7 +73,11 @@ class Keeper:
             known.found_at if known else _size(scenario),
             is_leading=rule == findings[0].rule,
         )
-        if known is not None and (not known.is_leading, known.size) < (not found.is_leading, found.size):
+        if (
+            known is not None
+            and known.seed_file
+            and (not known.is_leading, known.size) < (not found.is_leading, found.size)
+        ):
             return known
         self.found.setdefault(rule, found)
         path = self._save(rule, scenario, findings)

@@ -123,13 +123,15 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises `UsageError` where that is impossible.
     """
-    path = Path(os.path.realpath(path))
+    is_special = path.exists() and not path.is_file()
+    # of a pipe, such as /dev/fd/63, realpath gives a name that is no file
+    path = path if is_special else Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
+        if is_special:
             path.write_bytes(data)  # a pipe or a device is written to, not replaced
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(data)
         beside.replace(path)
     except BaseException as error:

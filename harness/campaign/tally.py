@@ -11,6 +11,7 @@ import msgspec
 
 from harness.campaign.keeper import Found
 from harness.oracle.judge import Verdict
+from harness.scenario.bases import is_uneven
 from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
 from harness.trace.events import Event, Ran, Registered
@@ -67,9 +68,18 @@ class Tally(msgspec.Struct):
             self.fell_back += sum(_fell_back(draw, step, event) for step, event in trace.steps())
             self.collectives += len(ran)
             self.unseen += sum(event.path == "unknown" for event in ran)
-            self.seen += sum(event.path in ("symmetric", "legacy") and not event.is_free for event in ran)
+            self.seen += sum(_is_judged(draw, step, event) for step, event in trace.steps())
             self.free += sum(event.is_free for event in ran)
             self.windows += sum(isinstance(event, Registered) for event in trace.events)
+
+
+def _is_judged(draw: Draw, index: int, event: Event) -> bool:
+    """Whether a call's path says something of ownership. One of unequal sizes is never symmetric."""
+    if not isinstance(event, Ran) or event.path not in ("symmetric", "legacy") or event.is_free:
+        return False
+    step = draw.scenario.steps[index] if index >= 0 else None
+    groups = draw.scenario.topology.families[step.family] if isinstance(step, Collective) else ()
+    return not any(is_uneven(step, group) for group in groups if isinstance(step, Collective))
 
 
 def _fell_back(draw: Draw, index: int, event: Event) -> bool:

@@ -93,7 +93,7 @@ def fuzz(
         nodes=nodes,
     )
     seeds.check_folder(seeds_dir)
-    console = Console(stderr=json_file == "-")
+    console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
         found_here = environment.describe(ranks)
@@ -129,8 +129,9 @@ def _run(
     def show() -> None:
         if says_all():
             return
+        lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
         terminal.summary(console, campaign.tally)
-        if interrupts.has_come() and (lines := campaign.keep_under_way()):
+        if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
 
     with at_the_end(show, write), terminal.progress(console, draws) as campaign.progress:

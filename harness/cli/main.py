@@ -18,7 +18,6 @@ from typing import Annotated, Any, TextIO
 
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
-from rich.console import Console
 
 from harness import interrupts
 from harness.cli import studies
@@ -28,6 +27,7 @@ from harness.cli.options import JsonOption
 from harness.cli.replay import replay
 from harness.errors import UsageError
 from harness.report import data, terminal
+from harness.report.listing import shown
 from harness.scenario import topology
 
 app = typer.Typer(
@@ -55,7 +55,7 @@ def show(
     data.check_target(json_file, [name])
     shown = topology.find(name)
     if json_file != "-":
-        terminal.topology(Console(), shown)
+        terminal.topology(terminal.Screen(), shown)
     data.write(data.topology(shown), json_file)
 
 
@@ -65,7 +65,7 @@ def list_topologies(json_file: JsonOption = None) -> None:
     data.check_target(json_file)
     loaded = [topology.load(path) for path in topology.named().values()]
     if json_file != "-":
-        terminal.topologies(Console(), loaded)
+        terminal.topologies(terminal.Screen(), loaded)
     data.write({"schema": data.SCHEMA, "topologies": [data.topology(t) for t in loaded]}, json_file)
 
 
@@ -75,7 +75,9 @@ def doctor(json_file: JsonOption = None) -> None:
     data.check_target(json_file)
     found = examine()
     if json_file != "-":
-        terminal.table(Console(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows))
+        terminal.table(
+            terminal.Screen(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows)
+        )
     data.write({"schema": data.SCHEMA, "environment": found.environment, "checks": found.rows}, json_file)
 
 
@@ -83,7 +85,7 @@ def _run_command() -> object:
     """The status of the command that was asked for. Raises `KeyboardInterrupt` after Ctrl-C, whatever became of it."""
     try:
         status = app(standalone_mode=False)
-    except Exception:
+    except (Exception, SystemExit):
         interrupts.check()
         raise
     interrupts.check()
@@ -104,8 +106,10 @@ def main() -> None:
         status = _refuse(error.format_message() if isinstance(error, _OptionError) else str(error))
     except (KeyboardInterrupt, typer.Abort):
         status = interrupts.STATUS
-    except (SystemExit, OSError) as error:  # typer exits with the former where a pipe is closed
-        status = _out_of_reach(error if isinstance(error, OSError) else BrokenPipeError(errno.EPIPE, "closed"))
+    except OSError as error:
+        status = _out_of_reach(error)
+    except SystemExit as error:  # typer exits where a pipe is closed, and after what completes a command in a shell
+        status = _out_of_reach(error.__context__) if isinstance(error.__context__, OSError) else error.code
     except Exception:  # a mistake in the harness must not read as a finding
         _say(f"{traceback.format_exc()}symm: this is a mistake in the harness; please report it with the lines above\n")
         status = 2
@@ -118,10 +122,10 @@ def main() -> None:
 def _out_of_reach(error: OSError) -> int:
     """The status of a command that the system refused a file, or its output."""
     if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO):
-        _silence(sys.stdout)  # for what is still to be flushed
+        gone = [name for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)) if not _flushes(stream)]
         if error.errno == errno.EPIPE:  # as with `symm topologies | head`: the reader has had enough
             return 128 + signal.SIGPIPE
-        return _refuse(f"cannot write to stdout: {error.strerror}")
+        return _refuse(f"cannot write to {' and '.join(gone or ['stdout'])}: {error.strerror}")
     named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return _refuse(f"{named}{error.strerror or error}")
 
@@ -135,10 +139,20 @@ def _refuse(why: str) -> int:
 def _say(text: str) -> None:
     """Tell whoever reads stderr. Where nobody can, the status says it alone."""
     try:
-        sys.stderr.write(text)
+        sys.stderr.write(shown(text))
         sys.stderr.flush()
     except OSError:
         _silence(sys.stderr)
+
+
+def _flushes(stream: TextIO) -> bool:
+    """Whether a stream takes what is still to be written to it; one that does not is silenced."""
+    try:
+        stream.flush()
+    except OSError:
+        _silence(stream)
+        return False
+    return True
 
 
 def _silence(stream: TextIO) -> None:

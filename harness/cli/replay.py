@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from harness.campaign import seeds
 from harness.campaign.replay import Run, with_system
@@ -46,7 +45,7 @@ def replay(
     if not allow_plugins:
         seeds.check_plug_ins(seed_file, scenario.system, (pool, collectives))
     check_system(scenario.system.pool, scenario.system.collectives)
-    console = Console(stderr=json_file == "-")
+    console = terminal.Screen(stderr=json_file == "-")
     runs: list[Run] = []
     with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
         found_here = environment.describe(world)

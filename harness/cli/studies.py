@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
@@ -73,7 +72,7 @@ def matrix(
         (tokens,) if tokens else verdict_matrix.TOKENS,
     )
     seeds.check_folder(seeds_dir)
-    console = Console(stderr=json_file == "-")
+    console = terminal.Screen(stderr=json_file == "-")
     found: list[verdict_matrix.Cell] = []
     with World(max(each.world for each in named), substrate, deadline=deadline) as world:
         found_here = environment.describe(world)
@@ -114,7 +113,7 @@ def agree(
     for name in pool or ():
         check_system(name, None)
     seeds.check_folder(seeds_dir)
-    console = Console(stderr=json_file == "-")
+    console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 200
     ranks = partial(World, world, deadline=deadline, evidence=("digests",))
     with ranks(against) as other, ranks("sim") as simulation:
@@ -156,7 +155,7 @@ def faults(
     data.check_target(json_file)
     chosen = select(only or ())
     seeds.check_folder(seeds_dir)
-    console = Console(stderr=json_file == "-")
+    console = terminal.Screen(stderr=json_file == "-")
     outcomes: list[Outcome] = []
     tally = Tally()
     with World(world, substrate, deadline=deadline) as ranks:
@@ -203,7 +202,7 @@ def draws(
     data.check_target(json_file)
     measured = bench_draws(substrate, world, steps, draws, spawns, seed)
     if json_file != "-":
-        terminal.table(Console(), ("measure", "value", "goal"), measured.rows())
+        terminal.table(terminal.Screen(), ("measure", "value", "goal"), measured.rows())
     data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
 
 
@@ -225,7 +224,7 @@ def registration(
     verdict_matrix.check_topologies(named)
     measured = bench_registration(substrate, named, repeats)
     if json_file != "-":
-        console = Console()
+        console = terminal.Screen()
         leaving = ("pool", "segments", "allocator", "leaving, µs", "of that its own", "times deferred", "goal")
         terminal.table(console, leaving, measured.leaving_rows(), title="leaving, nothing changed")
         held = ("topology", "pool", "most held by a rank, MiB")

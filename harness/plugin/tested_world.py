@@ -16,7 +16,7 @@ from harness.campaign.replay import with_system
 from harness.errors import PluginError, UsageError
 from harness.oracle.judge import judge
 from harness.report.frames import places
-from harness.report.listing import listing
+from harness.report.listing import listing, shown
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.trace.draw import Draw
@@ -87,4 +87,4 @@ def _seed(path: str, scenario: Scenario) -> tuple[str, str]:
 def _note(error: Exception, *lines: str) -> None:
     """Have pytest show these lines below the error."""
     for line in lines:
-        error.add_note(line)
+        error.add_note(shown(line))

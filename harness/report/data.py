@@ -142,6 +142,7 @@ def write(data: dict[str, Any], target: str | None) -> None:
     text = msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n"
     if target == "-":  # as ASCII, since it may be a terminal
         sys.stdout.write(json.dumps(json.loads(text), indent=2) + "\n")
+        sys.stdout.flush()  # whatever becomes of stderr
     else:
         write_whole(Path(target), text)
 

@@ -46,3 +46,8 @@ def _step(step: Step) -> str:
         shown = f"{value.buffer}+{value.offset}" if isinstance(value, View) else value
         fields.append(f"{name}={shown}")
     return f"{step.kind} {' '.join(fields)}"
+
+
+def shown(text: str) -> str:
+    """Text from elsewhere as a person may see it: nothing in it commands a terminal."""
+    return visible(text)

@@ -226,6 +226,13 @@ def topology(console: Console, shown: Topology) -> None:
         console.print(plain(shown.note), highlight=False)
 
 
+class Screen(Console):
+    """Where a command prints: stdout, or stderr. One that cannot be written to raises, and touches no other stream."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704  (rich calls this where it has caught BrokenPipeError, and would redirect stdout)
+
+
 def sentence(text: str) -> str:
     """One visible line of bounded length; of a longer one the middle is left out."""
     line = visible(" ".join(text.split()))

@@ -27,7 +27,8 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
             f"{what} {name!r} is neither {', '.join(known)} nor of the form package.module:attribute"
             + (f"; did you mean {close[0]}?" if close else "")
         )
-    if os.getcwd() not in sys.path:
+    # for a name of the harness's own, nothing in the working directory is looked at: it may be a stranger's
+    if not module_name.startswith("harness.") and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module_name), attribute)

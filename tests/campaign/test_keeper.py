@@ -36,6 +36,8 @@ def test_what_cannot_be_written_is_noted_without_a_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         keeper.keep(sized(1), LEAK, [LEAK])
     assert (keeper.found["leak"].finding, keeper.found["leak"].seed_file) == (LEAK.record(), "")
+    (tmp_path / "taken").unlink()
+    assert seeds.load(keeper.keep(sized(2), LEAK, [LEAK]).seed_file).scenario == sized(2)
 
 
 def test_a_smaller_scenario_that_cannot_be_written_leaves_the_one_that_is_kept(

@@ -41,6 +41,15 @@ def test_a_collective_whose_path_nccl_chose_is_counted_as_free() -> None:
     assert (tally.collectives, tally.free, tally.unseen, tally.seen) == (3, 2, 0, 0)
 
 
+def test_a_call_of_unequal_sizes_shows_no_path_that_is_judged() -> None:
+    topology = Topology("two", "sglang", {"tp": 2})
+    steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), (3, 5)), AllGather("tp", View("a"), 4))
+    for step, seen in ((1, 0), (2, 1)):
+        tally, trace = Tally(), Trace(0, (Began(step), Ran("legacy", "shown")))
+        tally.count(Draw(Scenario(topology, steps), (trace,), (), 1.0, 20.0), CLEAN, 0.5, is_expected=False)
+        assert tally.seen == seen
+
+
 def test_calls_that_a_kernel_ran_and_those_that_fell_back_are_counted_apart() -> None:
     steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), 4, via="kernel"), AllGather("tp", View("a"), 4))
     scenario = Scenario(Topology("two", "sglang", {"tp": 2}), steps)

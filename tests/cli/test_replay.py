@@ -66,6 +66,13 @@ def test_a_seed_runs_no_plug_in_that_the_command_does_not_name(
     assert (tmp_path / "imported").exists() is not bool(named)
 
 
+def test_a_planted_fault_of_the_harness_brings_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    of_a_stranger(tmp_path, System(WRONG_POOL))
+    (tmp_path / "torch.py").write_text(STRANGER)
+    assert forked(tmp_path, "replay", "s.json", *SIM).status == 1
+    assert not (tmp_path / "imported").exists()
+
+
 @pytest.mark.parametrize("options", [("--pool", "mine:Right"), ("--allow-plugins",)])
 def test_a_seed_runs_a_plug_in_that_is_named_or_allowed(tmp_path: Path, options: tuple[str, ...]) -> None:
     of_a_stranger(tmp_path, System("mine:Right"))

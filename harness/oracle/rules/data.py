@@ -75,7 +75,7 @@ def _poison(found: str) -> str:
     bits = found.rpartition("(0x")[2].rstrip(")")
     if bits.strip("f"):
         return ""
-    return ", which the harness had put there before the call: nothing was written over it"
+    return ", which the harness had put there before the call: it was not written, or poison was copied over it"
 
 
 def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:
