@@ -105,7 +105,17 @@ def test_a_draw_that_hangs_until_the_command_is_interrupted_is_kept_and_told(
     mark = new_mark()
     (tmp_path / "naps.py").write_text(NAPS)
     command = "symm fuzz --substrate sim --world 2 --pool naps:Naps --json found.json"
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+
+    def hear() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup would have it ignored
+
+    streams = {
+        "preexec_fn": hear,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "start_new_session": True,
+    }
     with subprocess.Popen(command.split(), cwd=tmp_path, env={**os.environ, **ALONE, **mark}, **streams) as process:
         while not (tmp_path / "asleep").exists():
             assert process.poll() is None

@@ -86,7 +86,7 @@ def test_a_disagreement_holds_both_sides_and_a_seed_file(disagreed: Run) -> None
 
 def test_a_disagreement_is_shown_with_its_program_and_how_to_replay_it(disagreed: Run) -> None:
     for each in compared(disagreed)["disagreements"]:
-        assert f"symm replay {each['seed_file']} --substrate sim" in disagreed.out
+        assert f"symm replay {each['seed_file']} --pool mine:TwoFaced --substrate sim" in disagreed.out
     assert "allocate buffer=" in disagreed.out
 
 

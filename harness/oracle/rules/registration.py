@@ -56,6 +56,8 @@ def _skew(case: Case) -> Iterator[Finding]:
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
         if len(set(entered.values())) > 1:
             yield from _count_skew(case, key[0], made, entered, crashed)
+        elif skew := _step_skew(case, key[0], made):
+            yield skew
         elif not case.nccl.has_uneven_windows:
             yield from _size_skew(case, key[0], made)
 
@@ -90,6 +92,24 @@ def _count_skew(
         step=step,
         ranks=(most, least),
     )
+
+
+def _step_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Finding | None:
+    """The first registration that the ranks made at different steps: one of them went past a step where it was due.
+
+    NCCL pairs registrations by their order alone, so the windows that come of it lie over other buffers on each rank.
+    """
+    for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
+        steps = {rank: window.born for rank, window in zip(made, windows, strict=True)}
+        if len(set(steps.values())) > 1:
+            when = ", ".join(f"rank {rank} at {case.at_step(step)}" for rank, step in steps.items())
+            return RegistrationSkew(
+                f"registration {ordinal} of {case.name(group)} was made at different steps: {when}. NCCL pairs "
+                f"registrations by their order, so that window lies over different buffers.{case.refusals(group)}",
+                step=min(steps.values()),
+                ranks=tuple(made),
+            )
+    return None
 
 
 def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Iterator[Finding]:

@@ -277,3 +277,17 @@ def test_a_registration_after_steady_state_is_none_of_its(ranks: World) -> None:
 def test_steady_state_is_what_came_twice_before(before: tuple[Step, ...]) -> None:
     with pytest.raises(ProgramError, match="does not repeat the two stretches before it"):
         scenario(*before, Steady(), *layer("c"))
+
+
+def test_a_registration_that_pairs_with_one_of_another_step_is_a_skew(ranks: World) -> None:
+    """Rank 0 is refused `b`. Its registration of `c` pairs with rank 1's of `b`, in which rank 1 has room for `c`."""
+    steps = (
+        Allocate("a", "tp", 262_127),
+        Deny(0),
+        Allocate("b", "tp", 2_600_000),
+        Allocate("c", "tp", 1_000_000),
+    )
+    found = findings(ranks, scenario(*steps, pool="per-group"))
+    assert (found[0].rule, found[0].step, found[0].ranks) == ("registration-skew", 2, (0, 1))
+    assert "was made at different steps: rank 0 at step 3 (allocate), rank 1 at step 2 (allocate)" in str(found[0])
+    assert "Rank 0 could not allocate 'b' at step 2 (allocate)." in str(found[0])
