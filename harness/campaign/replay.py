@@ -33,7 +33,8 @@ def with_system(
     if sites is not None:
         system = msgspec.structs.replace(system, sites=sites)
     steps = scenario.steps
-    if collectives is not None and not (collectives == system.collectives and collectives not in KERNELS):
+    is_own = collectives == system.collectives and collectives not in KERNELS
+    if collectives is not None and not is_own:
         via: Via = "library" if collectives == "library" else "kernel"
         steps = tuple(_through(step, via, scenario.topology) for step in steps)
         kernels = System().collectives if collectives == "library" else collectives

@@ -49,9 +49,8 @@ def load(path: Path | str) -> Seed:
     """Read a seed file. Raises `SeedError` naming the file and what is wrong with it."""
     try:
         data = read_file(path)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise SeedError(f"seed file {path or repr(path)}: {why}") from error
+    except ValueError as error:
+        raise SeedError(f"seed file {path or repr(path)}: {error}") from error
     try:
         schema = _schema(data)
         if schema != SCHEMA:

@@ -12,9 +12,10 @@ import msgspec
 from harness.campaign.keeper import Found
 from harness.oracle.judge import Verdict
 from harness.scenario.bases import is_uneven
-from harness.scenario.steps import Collective
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Collective, Step
 from harness.trace.draw import Draw
-from harness.trace.events import Event, Ran, Registered
+from harness.trace.events import Ran, Registered
 
 
 class Tally(msgspec.Struct):
@@ -63,28 +64,26 @@ class Tally(msgspec.Struct):
         self.groups.update(draw.scenario.groups)
         for trace in draw.traces:
             self.held = max(self.held, trace.most_held)
-            ran = [event for event in trace.events if isinstance(event, Ran)]
-            self.by_kernel += sum(event.path == "kernel" for event in ran)
-            self.fell_back += sum(_fell_back(draw, step, event) for step, event in trace.steps())
-            self.collectives += len(ran)
-            self.unseen += sum(event.path == "unknown" for event in ran)
-            self.seen += sum(_is_judged(draw, step, event) for step, event in trace.steps())
-            self.free += sum(event.is_free for event in ran)
-            self.windows += sum(isinstance(event, Registered) for event in trace.events)
+            for index, event in trace.steps():
+                self.windows += isinstance(event, Registered)
+                if isinstance(event, Ran):
+                    self._count_call(draw.scenario, index, event)
+
+    def _count_call(self, scenario: Scenario, index: int, ran: Ran) -> None:
+        """Add a collective that returned at a step: a call of its own, or one that a replay ran again."""
+        step = scenario.steps[index] if index >= 0 else None
+        self.collectives += 1
+        self.by_kernel += ran.path == "kernel"
+        self.unseen += ran.path == "unknown"
+        self.free += ran.is_free
+        if isinstance(step, Collective):
+            # in a group of one rank there is nothing for a kernel to do
+            self.fell_back += step.via == "kernel" and ran.path not in ("kernel", "copy")
+        self.seen += ran.path in ("symmetric", "legacy") and not ran.is_free and not _is_uneven(scenario, step)
 
 
-def _is_judged(draw: Draw, index: int, event: Event) -> bool:
-    """Whether a call's path says something of ownership. One of unequal sizes is never symmetric."""
-    if not isinstance(event, Ran) or event.path not in ("symmetric", "legacy") or event.is_free:
+def _is_uneven(scenario: Scenario, step: Step | None) -> bool:
+    """Whether it is a call of unequal sizes, which is never symmetric, so that its path says nothing of ownership."""
+    if not isinstance(step, Collective):
         return False
-    step = draw.scenario.steps[index] if index >= 0 else None
-    groups = draw.scenario.topology.families[step.family] if isinstance(step, Collective) else ()
-    return not any(is_uneven(step, group) for group in groups if isinstance(step, Collective))
-
-
-def _fell_back(draw: Draw, index: int, event: Event) -> bool:
-    """Whether the library ran what was a kernel's. In a group of one rank there is nothing for a kernel to do."""
-    if not isinstance(event, Ran) or event.path in ("kernel", "copy"):
-        return False
-    step = draw.scenario.steps[index]
-    return isinstance(step, Collective) and step.via == "kernel"
+    return any(is_uneven(step, group) for group in scenario.topology.families[step.family])

@@ -78,8 +78,7 @@ def matrix(
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
 
-        def show() -> None:
-            terminal.matrix(console, found)
+        show = partial(terminal.matrix, console, found)
 
         def write() -> None:
             data.write(data.matrix(found, found_here), json_file)
@@ -124,8 +123,7 @@ def agree(
         comparison = Comparison(simulation, other, seeds_dir, environment=found_here)
         compared = comparison.agreement
 
-        def show() -> None:
-            terminal.agreement(console, compared, ("sim", against))
+        show = partial(terminal.agreement, console, compared, ("sim", against))
 
         def write() -> None:
             data.write(data.agreement(compared, found_here), json_file)
@@ -166,8 +164,7 @@ def faults(
             if fault not in shown:
                 console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
 
-        def show() -> None:
-            terminal.faults(console, outcomes, tally)
+        show = partial(terminal.faults, console, outcomes, tally)
 
         def write() -> None:
             data.write(data.faults(outcomes, tally, found_here), json_file)

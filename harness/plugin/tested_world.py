@@ -68,9 +68,9 @@ class TestedWorld:
         findings = judge(draw)
         if findings:
             found = keeper.keep(scenario, findings[0], findings)
-            shown = listing(scenario, findings[0].step), places(findings[0].record())
+            program = listing(scenario, findings[0].step), places(findings[0].record())
             also = (f"also {finding}" for finding in findings[1:])
-            _note(findings[0], *chain(*shown, also), *_seed(found.seed_file, found.scenario))
+            _note(findings[0], *chain(*program, also), *_seed(found.seed_file, found.scenario))
             raise findings[0]
         return draw
 

@@ -141,16 +141,22 @@ def _placed(name: str, placement: Placement, world: int) -> tuple[int, ...]:
 
 
 def read_file(path: Path | str) -> bytes:
-    """What a file of plain data holds. Raises `OSError` where there is none, and `ValueError` for a name that cannot
-    be one, for what is no regular file, and for what is too large."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without it, a pipe that nobody writes to is waited for
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("Is a directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "it is no regular file")
-        data = file.read(LARGEST + 1)
+    """What a file of plain data holds. Raises `ValueError` with the reason where it cannot be read, is no regular file,
+    or is too large."""
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is no regular file")
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
     if len(data) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
     return data
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # or a pipe that nobody writes to would be waited for
 
 
 def parse(data: bytes) -> Any:
@@ -163,8 +169,8 @@ def load(path: Path | str) -> Topology:
     """Read one topology file. Raises `UsageError` naming the file and what is wrong in it."""
     try:
         text = read_file(path)
-    except (OSError, ValueError) as error:
-        raise TopologyError(f"topology file {path}: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:
+        raise TopologyError(f"topology file {path}: {error}") from error
     try:
         data = parse(text)
         if not isinstance(data, dict):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
-from harness.oracle.history import History
+from harness.oracle.history import History, Use
 from harness.scenario.steps import AllGather
 from harness.trace.events import Changed, Differs, Event, Mismatch, Overwritten, Replayed, Strayed
 
@@ -55,9 +55,14 @@ def _cross_checked(case: Case, rank: int, events: Events) -> Iterator[Finding]:
                 yield _differs(case, rank, step, event)
 
 
+def _use(case: Case, rank: int, step: int) -> Use:
+    """What a rank saw of the call at a step."""
+    return next(use for use in case.histories[rank].uses if use.step == step)
+
+
 def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Finding:
     """`called` is the step of the call, which a replay runs again."""
-    use = next(u for u in case.histories[rank].uses if u.step == called)
+    use = _use(case, rank, called)
     sender = use.comm.group[event.chunk]
     chunk = f"in rank {sender}'s chunk" if isinstance(case.step(called), AllGather) else "in its own chunk"
     where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
@@ -79,7 +84,7 @@ def _poison(found: str) -> str:
 
 
 def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:
-    use = next(u for u in case.histories[rank].uses if u.step == step)
+    use = _use(case, rank, step)
     return WrongData(
         f"{case.call(use)}: output {event.buffer!r} of rank {rank} changed after the call had returned, in "
         f"{event.elements} of {event.of} elements, the first at index {event.index}: from {event.before} to "
@@ -120,7 +125,7 @@ def _strayed(case: Case, rank: int, step: int, event: Strayed) -> Finding:
 
 
 def _differs(case: Case, rank: int, step: int, event: Differs) -> Finding:
-    use = next(u for u in case.histories[rank].uses if u.step == step)
+    use = _use(case, rank, step)
     return WrongData(
         f"{case.call(use)}: the symmetric and the legacy path left different bits in {event.elements} of {event.of} "
         f"elements of {event.buffer!r} on rank {rank}, the first at index {event.index}: {event.symmetric} and "

@@ -5,7 +5,7 @@ Rules: registration-skew, double-registration, hot-path-growth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from harness.oracle.case import Case
 from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, RegistrationSkew
@@ -56,10 +56,12 @@ def _skew(case: Case) -> Iterator[Finding]:
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
         if len(set(entered.values())) > 1:
             yield from _count_skew(case, key[0], made, entered, crashed)
-        elif skew := _step_skew(case, key[0], made):
+            continue
+        skew = _step_skew(case, key[0], made)
+        if skew is None and not case.nccl.has_uneven_windows:
+            skew = _size_skew(case, key[0], made)
+        if skew is not None:
             yield skew
-        elif not case.nccl.has_uneven_windows:
-            yield from _size_skew(case, key[0], made)
 
 
 def _registered(history: History, key: tuple[Group, int]) -> list[WindowLife]:
@@ -99,41 +101,54 @@ def _step_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> F
 
     NCCL pairs registrations by their order alone, so the windows that come of it lie over other buffers on each rank.
     """
-    for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
-        steps = {rank: window.born for rank, window in zip(made, windows, strict=True)}
-        if len(set(steps.values())) > 1:
-            when = ", ".join(f"rank {rank} at {case.at_step(step)}" for rank, step in steps.items())
-            return RegistrationSkew(
-                f"registration {ordinal} of {case.name(group)} was made at different steps: {when}. NCCL pairs "
-                f"registrations by their order, so that window lies over different buffers.{case.refusals(group)}",
-                step=min(steps.values()),
-                ranks=tuple(made),
-            )
-    return None
+    if (found := _first_difference(made, _born)) is None:
+        return None
+    ordinal, steps = found
+    when = ", ".join(f"rank {rank} at {case.at_step(step)}" for rank, step in steps.items())
+    return RegistrationSkew(
+        f"registration {ordinal} of {case.name(group)} was made at different steps: {when}. NCCL pairs "
+        f"registrations by their order, so that window lies over different buffers.{case.refusals(group)}",
+        step=min(steps.values()),
+        ranks=tuple(made),
+    )
 
 
-def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Iterator[Finding]:
+def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Finding | None:
     """The first registration, of those that every rank has made, whose segments differ in size.
 
     From NCCL 2.30.7 on that is no fault: the window is real on every rank, and symmetric kernels give the right data
     wherever the ranks hold their buffers at one offset, which the rules of ownership see to (H100, 2.30.7 and 2.32.3).
     """
+    if (found := _first_difference(made, _size)) is None:
+        return None
+    ordinal, held = found
+    sizes = ", ".join(f"rank {rank} {size} bytes" for rank, size in held.items())
+    return RegistrationSkew(
+        f"registration {ordinal} of {case.name(group)} differs in size: {sizes}. NCCL before 2.30.7 refuses it "
+        f"on some rank.",
+        step=next(iter(made.values()))[ordinal].born,
+        ranks=tuple(made),
+    )
+
+
+def _first_difference(
+    made: dict[int, list[WindowLife]], fact: Callable[[WindowLife], int]
+) -> tuple[int, dict[int, int]] | None:
+    """The number of the first registration made by every rank in which a fact differs, and the fact of each rank."""
     for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
-        held = {rank: _size(window) for rank, window in zip(made, windows, strict=True)}
-        # Peers map a whole segment: a window over a part of equal segments may differ in size (2.28.9 and 2.29.7).
-        if len(set(held.values())) > 1:
-            sizes = ", ".join(f"rank {rank} {size} bytes" for rank, size in held.items())
-            yield RegistrationSkew(
-                f"registration {ordinal} of {case.name(group)} differs in size: {sizes}. NCCL before 2.30.7 refuses it "
-                f"on some rank.",
-                step=windows[0].born,
-                ranks=tuple(made),
-            )
-            return
+        facts = {rank: fact(window) for rank, window in zip(made, windows, strict=True)}
+        if len(set(facts.values())) > 1:
+            return ordinal, facts
+    return None
+
+
+def _born(window: WindowLife) -> int:
+    return window.born
 
 
 def _size(window: WindowLife) -> int:
-    """Bytes of the segment under a window."""
+    """Bytes of the segment under a window. Peers map a whole segment: a window over a part of equal segments may differ
+    in size (2.28.9 and 2.29.7)."""
     return window.event.size if window.segment is None else window.segment.event.size
 
 
