@@ -9,7 +9,7 @@ import msgspec
 
 from harness.errors import MachineError
 from harness.machine import daemon, gpus, mps, nccl
-from harness.machine.evidence import KINDS, dotted
+from harness.machine.evidence import KINDS, Version, dotted
 from harness.world import environment, stacks
 from harness.world.platform import NCCL_FOR_SHARED_GPUS, NCCL_FOR_WINDOWS, choose
 
@@ -17,7 +17,6 @@ FEATURES = (
     (NCCL_FOR_WINDOWS, "windows", "collectives over registered buffers"),
     ((2, 29, 2), "peer pointers", "kernels that address their peers"),
     (NCCL_FOR_SHARED_GPUS, "several ranks on a GPU", "worlds larger than the number of GPUs"),
-    *((kind.since, f"evidence {kind.name}", kind.shows) for kind in KINDS),
 )
 
 
@@ -67,8 +66,15 @@ def _nccl() -> list[Row]:
         return [Row("NCCL", f"missing{nccl.why_missing()}", "install the extra cu12 or cu13 for the substrate nccl")]
     rows = [Row("NCCL", dotted(version), "the version that rank processes load")]
     for since, feature, use in FEATURES:
-        rows.append(Row(feature, "yes" if version >= since else f"no, needs {dotted(since)}", use))
+        rows.append(Row(feature, _has(version, since), use))
+    for kind in KINDS:
+        why = kind.lacks()
+        rows.append(Row(f"evidence {kind.name}", f"no, {why}" if why else _has(version, kind.since), kind.shows))
     return [*rows, _mps()]
+
+
+def _has(version: Version, since: Version) -> str:
+    return "yes" if version >= since else f"no, needs {dotted(since)}"
 
 
 def _mps() -> Row:

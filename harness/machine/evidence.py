@@ -11,31 +11,45 @@ from collections.abc import Sequence
 import msgspec
 
 from harness.errors import MachineError, UsageError
+from harness.machine import profiler
 
 Version = tuple[int, ...]
 
 
+FORCED, CALLS = "forced", "calls"
+
+
 class Kind(msgspec.Struct, frozen=True):
-    """One kind of evidence. `since`: the first NCCL that has it. `environment`: what processes need for it."""
+    """One kind of evidence. `since`: the first NCCL that has it. `environment`: what selects it, on every machine."""
 
     name: str
     since: Version
     shows: str
     is_of_path: bool = False
-    """Whether it shows which path a call took; a world has one such kind."""
+    """Whether it shows which path a call took; a world has one such kind, or `forced` and `calls` together."""
     is_simulated: bool = False
     """Whether the simulation has it too."""
     environment: dict[str, str] = {}
 
     def missing(self, version: Version) -> str:
-        """Why this NCCL does not have it; empty if it does."""
-        if version >= self.since:
-            return ""
-        return f"evidence {self.name!r} needs NCCL {dotted(self.since)}; {dotted(version)} is there"
+        """Why this NCCL does not have it, or this machine cannot; empty if both do."""
+        if version < self.since:
+            return f"evidence {self.name!r} needs NCCL {dotted(self.since)}; {dotted(version)} is there"
+        why = self.lacks()
+        return why and f"evidence {self.name!r} cannot be had: {why}"
+
+    def lacks(self) -> str:
+        """What it needs beside NCCL and this machine lacks; empty if nothing."""
+        return profiler.why_missing() if self.name == CALLS else ""
+
+    def needs(self) -> dict[str, str]:
+        """The environment that processes need for it. Raises `MachineError` where this machine cannot have it."""
+        return {profiler.VARIABLE: profiler.library()} if self.name == CALLS else self.environment
 
 
 KINDS = (
-    Kind("forced", (2, 31), "path and ownership: NCCL runs a forced symmetric kernel, or refuses it", is_of_path=True),
+    Kind(FORCED, (2, 31), "path and ownership: NCCL runs a forced symmetric kernel, or refuses it", is_of_path=True),
+    Kind(CALLS, (2, 31), "path: what NCCL tells its profiler plug-in of each call", is_of_path=True),
     Kind("profiler", (2, 27), "path: the names of the kernels that ran, from CUPTI", is_of_path=True),
     Kind(
         "log",
@@ -70,22 +84,30 @@ def check_names(asked: Sequence[str]) -> None:
         if name not in NAMES:
             raise UsageError(f"evidence {name!r} is not one of {', '.join(NAMES)}")
     paths = [kind.name for kind in KINDS if kind.is_of_path and kind.name in asked]
-    if len(paths) > 1:
+    if len(paths) > 1 and paths != [FORCED, CALLS]:
         raise UsageError(f"evidence {' and '.join(map(repr, paths))} both say which path a call took; name one")
 
 
 def on_nccl(asked: Sequence[str], version: Version) -> tuple[Kind, ...]:
     """The kinds for a world on this NCCL: those asked for and, of the path, the sharpest if none is named.
 
-    Raises `MachineError` for one that this version does not have.
+    That is the forced path, with NCCL's own word beside it where it can be had. Raises `MachineError` for one that this
+    version does not have.
     """
     chosen = [kind for kind in KINDS if kind.name in asked]
     for kind in chosen:
         if kind.missing(version):
             raise MachineError(kind.missing(version))
     if not any(kind.is_of_path for kind in chosen):
-        chosen.insert(0, next(kind for kind in KINDS if kind.is_of_path and not kind.missing(version)))
+        chosen = [*_of_path(version), *chosen]
     return tuple(chosen)
+
+
+def _of_path(version: Version) -> list[Kind]:
+    """The sharpest evidence of the path."""
+    there = [kind for kind in KINDS if kind.is_of_path and kind.name != CALLS and not kind.missing(version)]
+    beside = [kind for kind in KINDS if kind.name == CALLS and there[0].name == FORCED and not kind.missing(version)]
+    return [there[0], *beside]
 
 
 def on_sim(asked: Sequence[str]) -> tuple[Kind, ...]:

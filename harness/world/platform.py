@@ -127,7 +127,7 @@ def _nccl(ranks: int, version: tuple[int, int, int], evidence: Sequence[str]) ->
     kinds = on_nccl(evidence, version)
     environment = nccl.environment(shared)
     for kind in kinds:
-        environment |= kind.environment
+        environment |= kind.needs()
     return Platform(
         "nccl",
         f"{gpus.number(found)} and NCCL {'.'.join(map(str, version))}",

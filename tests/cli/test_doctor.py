@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cli.doctor import examine
+from harness.machine import profiler
 from tests.tools.commands import forked
 
 
@@ -46,3 +47,10 @@ def test_a_feature_that_this_nccl_lacks_names_the_version_that_has_it(
     monkeypatch.setitem(sys.modules, "nccl.bindings", bindings)  # type: ignore[arg-type]
     features = {"peer pointers", "several ranks on a GPU", "evidence forced"}
     assert {what for what, found in rows().items() if found.startswith("no, needs ")} & features == lacks
+
+
+def test_evidence_that_the_machine_lacks_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings = SimpleNamespace(nccl=SimpleNamespace(get_version=lambda: 23203))
+    monkeypatch.setitem(sys.modules, "nccl.bindings", bindings)  # type: ignore[arg-type]
+    monkeypatch.setattr(profiler, "why_missing", lambda: "no C compiler is on the PATH (cc)")
+    assert rows()["evidence calls"] == "no, no C compiler is on the PATH (cc)"

@@ -37,7 +37,7 @@ def facts(draw: Draw, kind: type) -> int:
     return sum(isinstance(event, kind) for trace in draw.traces for event in trace.events)
 
 
-@pytest.fixture(scope="module", params=["forced", "profiler", "log"])
+@pytest.fixture(scope="module", params=["forced", "calls", "profiler", "log"])
 def of_path(request) -> Iterator[World]:
     with World(4, "nccl", deadline=60, evidence=(request.param,)) as world:
         yield world

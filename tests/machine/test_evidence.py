@@ -8,6 +8,7 @@ import pytest
 
 from harness import judge
 from harness.errors import MachineError, UsageError
+from harness.machine import profiler
 from harness.machine.evidence import KINDS, NAMES, check_names, on_nccl, on_sim
 from harness.oracle.case import Case
 from harness.oracle.judge import data
@@ -38,21 +39,53 @@ def names(*asked: str, version: tuple[int, ...] = (2, 32, 3)) -> list[str]:
     return [kind.name for kind in on_nccl(asked, version)]
 
 
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "why_missing", lambda: "no C compiler")
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "why_missing", lambda: "")
+
+
 # which there are
 
 
 @pytest.mark.parametrize(
     ("version", "taken"), [((2, 32, 3), "forced"), ((2, 30, 7), "profiler"), ((2, 27, 3), "profiler")]
 )
-def test_the_sharpest_evidence_of_the_path_is_taken_where_none_is_named(version: tuple[int, ...], taken: str) -> None:
+def test_the_sharpest_evidence_of_the_path_is_taken_where_none_is_named(
+    no_compiler: None, version: tuple[int, ...], taken: str
+) -> None:
     assert names(version=version) == [taken]
+
+
+@pytest.mark.parametrize("version", [(2, 32, 3), (2, 31, 2)])
+def test_nccls_own_word_comes_beside_the_forced_path(compiler: None, version: tuple[int, ...]) -> None:
+    assert names(version=version) == ["forced", "calls"]
+
+
+def test_the_forced_path_and_nccls_word_can_be_named_alone_and_together(compiler: None) -> None:
+    assert (names("forced"), names("calls"), names("calls", "forced")) == (["forced"], ["calls"], ["forced", "calls"])
+    check_names(["calls", "forced"])
+
+
+def test_nccls_word_is_refused_with_the_reason_where_it_cannot_be_had(no_compiler: None) -> None:
+    with pytest.raises(MachineError, match="evidence 'calls' cannot be had: no C compiler"):
+        names("calls")
+
+
+def test_processes_are_told_where_the_plug_in_is() -> None:
+    needs = {kind.name: kind.needs() for kind in KINDS if kind.name in ("calls", "check")}
+    assert needs == {"calls": {profiler.VARIABLE: profiler.library()}, "check": {"NCCL_CHECK_MODE": "DEBUG_GLOBAL"}}
 
 
 def test_a_kind_that_is_named_is_taken() -> None:
     assert names("log") == ["log"]
 
 
-def test_kinds_that_are_not_of_the_path_come_beside_the_sharpest_that_is() -> None:
+def test_kinds_that_are_not_of_the_path_come_beside_the_sharpest_that_is(no_compiler: None) -> None:
     assert names("stamps", "check") == ["forced", "check", "stamps"]
 
 
@@ -65,7 +98,7 @@ def test_a_version_without_a_kind_is_refused_with_the_one_that_has_it(kind) -> N
 
 
 def test_an_unknown_kind_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="evidence 'luck' is not one of forced, profiler"):
+    with pytest.raises(UsageError, match="evidence 'luck' is not one of forced, calls, profiler"):
         check_names(["luck"])
 
 

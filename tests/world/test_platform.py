@@ -163,7 +163,7 @@ def test_ranks_on_nccl_get_the_environment_for_as_many_as_share_a_gpu(
     monkeypatch: pytest.MonkeyPatch, cards: int, per_gpu: int
 ) -> None:
     equip(monkeypatch, cards, (2, 32, 3))
-    assert choose("nccl", 4).environment == nccl.environment(per_gpu)
+    assert choose("nccl", 4, ("forced",)).environment == nccl.environment(per_gpu)
 
 
 def test_ranks_on_nccl_are_given_more_time_than_on_sim(monkeypatch: pytest.MonkeyPatch) -> None:

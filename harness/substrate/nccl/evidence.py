@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from nccl.bindings import nccl
 
+from harness.substrate.nccl.calls import Calls
+
 INVALID_ARGUMENT = 4
 """`ncclInvalidArgument`."""
 LEGACY = "^symk"
@@ -109,6 +111,30 @@ class DebugLog:
         return text
 
 
+class Unforced:
+    """The call as any program makes it, which shows nothing by itself."""
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        asked.issue("")
+        return "unknown", ""
+
+
+class ToldCalls:
+    """NCCL's own word on the call, given to its profiler plug-in (2.31), over what another way shows."""
+
+    def __init__(self, inner: PathEvidence, calls: Calls | None = None) -> None:
+        self._inner, self._calls = inner, calls or Calls()
+
+    def run(self, asked: Asked) -> tuple[str, str]:
+        before = self._calls.written
+        path, evidence = self._inner.run(asked)
+        told = self._calls.last_since(before)  # a call that NCCL refused first was told of first
+        if told is None:
+            return path, evidence
+        word = f"NCCL told its profiler of {told}"
+        return "symmetric" if told.is_symmetric else "legacy", f"{evidence}; {word}" if evidence else word
+
+
 class Checked:
     """Another way under NCCL's debug check, which refuses calls whose registrations or offsets differ (2.29.7)."""
 
@@ -128,5 +154,7 @@ class Checked:
 def gather(names: frozenset[str]) -> PathEvidence:
     """The way that this process learns paths, by the names of its world's kinds of evidence."""
     kinds: dict[str, Callable[[], PathEvidence]] = {"forced": ForcedPath, "profiler": KernelNames, "log": DebugLog}
-    path = next(make for name, make in kinds.items() if name in names)()
+    path = next((make for name, make in kinds.items() if name in names), Unforced)()
+    if "calls" in names:
+        path = ToldCalls(path)
     return Checked(path) if "check" in names else path

@@ -10,8 +10,20 @@ import pytest
 
 nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
+from harness.machine import profiler  # noqa: E402
 from harness.substrate.nccl import evidence  # noqa: E402
-from harness.substrate.nccl.evidence import Asked, Checked, DebugLog, ForcedPath, KernelNames, gather  # noqa: E402
+from harness.substrate.nccl.calls import Call  # noqa: E402
+from harness.substrate.nccl.evidence import (  # noqa: E402
+    Asked,
+    Checked,
+    DebugLog,
+    ForcedPath,
+    KernelNames,
+    PathEvidence,
+    ToldCalls,
+    Unforced,
+    gather,
+)
 
 INVALID_ARGUMENT, SYSTEM_ERROR = 4, 2
 
@@ -146,12 +158,58 @@ def test_without_a_line_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> N
     assert logged(monkeypatch, SYMMETRIC, "") == ("unknown", "")
 
 
+# NCCL's own word
+
+
+class Told:
+    """The plug-in of a process: a call is told while it is made."""
+
+    def __init__(self, *events: Call) -> None:
+        self.written, self._events = 0, events
+
+    def last_since(self, before: int) -> Call | None:
+        return self._events[-1] if self._events else None
+
+
+SYMMETRIC_CALL = Call(is_symmetric=1, function=b"AllGather", kernel=b"AllGather_ST")
+LEGACY_CALL = Call(is_symmetric=0, function=b"AllGather", algorithm=b"RING", protocol=b"LL")
+
+
+def test_nccl_says_which_path_an_unforced_call_took() -> None:
+    nccl = Nccl()
+    found = ToldCalls(Unforced(), Told(LEGACY_CALL)).run(nccl.asked())
+    assert found == ("legacy", "NCCL told its profiler of AllGather RING LL")
+    assert nccl.issued == [""]
+
+
+def test_nccls_word_comes_beside_the_forced_path() -> None:
+    found = ToldCalls(ForcedPath(), Told(SYMMETRIC_CALL)).run(Nccl().asked())
+    assert found == ("symmetric", "NCCL ran forced SYMK_ST; NCCL told its profiler of AllGather_ST")
+
+
+def test_nccls_word_outweighs_what_was_forced() -> None:
+    assert ToldCalls(ForcedPath(), Told(LEGACY_CALL)).run(Nccl().asked())[0] == "legacy"
+
+
+@pytest.mark.parametrize(("inner", "found"), [(ForcedPath(), "symmetric"), (Unforced(), "unknown")])
+def test_without_a_word_what_is_beside_it_stands(inner: PathEvidence, found: str) -> None:
+    assert ToldCalls(inner, Told()).run(Nccl().asked())[0] == found
+
+
 # what a process gathers
 
 
 @pytest.mark.parametrize(("name", "kind"), [("forced", ForcedPath), ("profiler", KernelNames)])
 def test_a_process_gathers_the_kind_that_its_world_chose(name: str, kind: type) -> None:
     assert isinstance(gather(frozenset({name, "stamps"})), kind)
+
+
+@pytest.mark.parametrize("names", [{"calls"}, {"calls", "forced"}])
+def test_nccls_word_comes_around_the_forced_path_or_an_unforced_call(
+    monkeypatch: pytest.MonkeyPatch, names: set[str]
+) -> None:
+    monkeypatch.setenv(profiler.VARIABLE, profiler.library())
+    assert isinstance(gather(frozenset(names)), ToldCalls)
 
 
 def test_the_debug_check_comes_around_the_kind_of_the_path() -> None:

@@ -1,0 +1,67 @@
+"""NCCL's profiler plug-in of the harness, compiled for this machine.
+
+Invariant: nothing is written to disk that stays. The library lives in memory of this process, and ranks load it from
+there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness.errors import MachineError
+
+VARIABLE = "NCCL_PROFILER_PLUGIN"
+"""The environment variable from which NCCL takes the path of its plug-in."""
+SOURCE = Path(__file__).with_suffix(".c")
+COMPILERS = ("cc", "gcc", "clang")
+SECONDS = 60.0
+
+
+def why_missing() -> str:
+    """Why ranks cannot load the plug-in here; empty if they can."""
+    if other := os.environ.get(VARIABLE):
+        return f"{VARIABLE} names another plug-in, {other!r}"
+    try:
+        library()
+    except MachineError as error:
+        return str(error)
+    return ""
+
+
+@cache
+def library() -> str:
+    """Path of the compiled plug-in, which other processes of this user can load while this one lives.
+
+    Raises `MachineError` where there is no C compiler, or it fails.
+    """
+    compiler = _compiler()
+    with TemporaryDirectory(prefix="symm-") as folder:
+        built = Path(folder) / "profiler.so"
+        _compile([compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(SOURCE)])
+        content = built.read_bytes()
+    descriptor = os.memfd_create("symm-profiler", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _compiler() -> str:
+    names = [os.environ["CC"]] if os.environ.get("CC") else COMPILERS
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise MachineError(f"no C compiler is on the PATH ({', '.join(names)})")
+    return found
+
+
+def _compile(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MachineError(f"{command[0]} cannot be run: {error}") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise MachineError(f"{command[0]} failed on {SOURCE.name}: {said[-1] if said else done.returncode}")
