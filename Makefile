@@ -2,6 +2,7 @@
 # make test   install what is missing, lint, type-check and run the tests
 # make lint   ruff and mypy alone
 # make docs   write docs/measurements.md from its data
+# make hostile kill, mutate and mislead the harness for five minutes
 # make oldest check the oldest versions that pyproject.toml allows, in an environment of their own
 # make clean  remove the environments
 
@@ -10,6 +11,7 @@ VENV ?= .venv
 DRAWS ?= 300
 FUZZ ?=
 TESTS ?=
+HOSTILE ?=
 OLDEST ?= .venv-oldest
 OLDEST_TORCH ?= 2.10.0
 OLDEST_TESTS ?= tests/package/test_wheel.py tests/substrate/sim tests/ipc tests/kernels
@@ -31,7 +33,7 @@ else
 EXTRAS := test,lint,cu13
 endif
 
-.PHONY: fuzz test tested lint docs clean
+.PHONY: fuzz test tested lint docs hostile clean
 
 fuzz: $(VENV)/.compiled
 	$(BIN)/symm fuzz --draws $(DRAWS) $(FUZZ)
@@ -52,6 +54,9 @@ lint: $(VENV)/.installed
 
 docs:
 	$(PYTHON) docs/measurements/page.py
+
+hostile: $(VENV)/.compiled
+	$(BIN)/python -m tests.hostile $(HOSTILE)
 
 oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile $(OLDEST_TESTS)

@@ -226,6 +226,17 @@ def held(rows: Sequence[Record]) -> str:
     return table(("topology", *(f"`{pool}`, MiB" for pool in pools)), shown) if shown else ""
 
 
+def hostile(record: Record) -> str:
+    """`make hostile`: a row for each kind of act."""
+    rows = [
+        (each["kind"].replace("_", "-"), number(each["number"]), len(each["failures"]), each["demanded"])
+        for each in record["hostile"]
+    ]
+    whole = (seconds(record["seconds"]), record["seed"], f"{record['share']:g}")
+    text = table(("kind", "acts", "failures", "demanded"), rows)
+    return text + "\n" + table(("in all", "seed", "share"), [whole])
+
+
 FUZZ = "findings"
 KINDS = {
     FUZZ: campaign,
@@ -234,6 +245,7 @@ KINDS = {
     "spawned": draws,
     "faults": faults,
     "disagreements": agreement,
+    "hostile": hostile,
     "figures": others,
 }
 """By the key that a command writes, in the order of the page. Asked for from the last on, since others may write

@@ -48,6 +48,13 @@ def test_a_figure_that_changes_changes_the_page() -> None:
     assert "| 301 | — | 31.7 |" in page.page([{**FUZZ, "draws": 301}])
 
 
+def test_hostile_acts_are_shown_by_kind() -> None:
+    acts = {"kind": "plug_ins", "number": 103, "failures": [{}], "demanded": "an answer"}
+    assert "| plug-ins | 103 | 1 | an answer |" in page.figures(
+        {"seconds": 300.0, "seed": 0, "share": 1.0, "hostile": [acts]}
+    )
+
+
 def test_a_figure_that_is_not_there_is_shown_as_unknown() -> None:
     assert page.number(None) == page.UNKNOWN
 
