@@ -31,9 +31,19 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     if not module_name.startswith("harness.") and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except AttributeError:
-        raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from None
-    except (Exception, SystemExit) as error:
+        module = importlib.import_module(module_name)
+        if hasattr(module, attribute):
+            return getattr(module, attribute)
+    except KeyboardInterrupt:  # which a person may have pressed
+        raise
+    except BaseException as error:
         looked = f" in {os.getcwd()} or PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
-        raise PluginError(f"{what} {name!r} does not import: {type(error).__name__}: {error}{looked}") from error
+        raise PluginError(f"{what} {name!r} does not import: {_words(error)}{looked}") from error
+    raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}")
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as another:  # its text is a plug-in's too
+        return f"{type(error).__name__}, whose text raises {type(another).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,31 @@ def test_a_module_that_raises_is_refused_with_what_it_raised(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match=r"does not import: (ValueError: broken|SystemExit: 3)$"):
         load_attribute("pool", "broken_plugin:Pool", KNOWN)
+
+
+RAISING = {
+    "class Odd(BaseException): pass\nraise Odd('so')": "Odd: so",
+    "raise GeneratorExit": "GeneratorExit: ",
+    "import os\nos.nothing": "AttributeError: module 'os' has no attribute 'nothing'",
+    "class Mute(Exception):\n  def __str__(self): 1 / 0\nraise Mute": "Mute, whose text raises ZeroDivisionError",
+    "def __getattr__(name): raise RuntimeError(name)": "RuntimeError: ",
+}
+
+
+@pytest.mark.parametrize("number", range(len(RAISING)))
+def test_a_module_is_refused_whatever_it_raises(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, said = [*RAISING.items()][number]
+    (tmp_path / f"raising_plugin_{number}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=re.escape(f"does not import: {said}")):
+        load_attribute("pool", f"raising_plugin_{number}:Pool", KNOWN)
+
+
+def test_ctrl_c_while_a_module_is_imported_is_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupted_plugin.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        load_attribute("pool", "interrupted_plugin:Pool", KNOWN)
 
 
 def test_a_module_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
