@@ -180,6 +180,7 @@ def load(path: Path | str) -> Topology:
             raise TopologyError(f"'schema' must be {SCHEMA}")
         if "degrees" not in data and data.get("convention") != "explicit":
             raise TopologyError("key 'degrees' is missing")
+        msgspec.json.encode(data)  # half a character, as in "\\ud800", can be neither shown nor written
         return msgspec.convert(data, Topology)
     except (ValueError, RecursionError, UsageError) as error:  # msgspec's and json's errors are ValueErrors
         raise TopologyError(f"topology file {path}: {error}") from error

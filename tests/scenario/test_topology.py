@@ -265,6 +265,12 @@ def test_damaged_json_is_refused_with_its_place(text: str, tmp_path: Path) -> No
     assert re.search(r"line 1 column \d+", refusal(written(tmp_path, text)))
 
 
+@pytest.mark.parametrize("data", [{**PAIR, "name": "\ud800"}, {**PAIR, "note": "a\udfff"}])
+def test_half_a_character_is_refused(data: object, tmp_path: Path) -> None:
+    """It could be neither shown nor written."""
+    assert "surrogates not allowed" in refusal(written(tmp_path, json.dumps(data)))
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "offered.json").write_bytes(b'{"schema": 1, "name": "\xff"}')
     assert "can't decode byte 0xff" in refusal(tmp_path / "offered.json")
