@@ -17,6 +17,7 @@ from hypothesis.errors import Flaky
 from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.limits import Limits
+from harness.campaign.reruns import Rerunning
 from harness.campaign.search import Smallest, smallest_failing
 from harness.campaign.shrinking import Shrinking
 from harness.campaign.tally import Tally
@@ -76,6 +77,9 @@ class Campaign:
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
         self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried, search, clock)
+        self._rerunning = Rerunning(world, self._keeper, self._judge, self._tried, clock)
+        self._before: dict[str, tuple[Scenario, ...]] = {}
+        """By rule, the draws that the ranks had run before the one in which it was found."""
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
         self._costs_ranks = False
@@ -103,6 +107,7 @@ class Campaign:
                 self._batch(number)
                 for rule in [rule for rule in self.tally.found if rule not in self._settled]:
                     self._shrink(rule)
+                    self._rerun(rule)
                 number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
@@ -110,6 +115,7 @@ class Campaign:
                 raise stop.error from stop.error.__cause__
             for rule in self.tally.found.keys() - self._settled:
                 self._keeper.settle(rule, "time")
+                self._rerun(rule)
         self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
@@ -180,6 +186,8 @@ class Campaign:
             self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
         if not draw.is_clean:
             self._rules_that_cost_ranks.add(new.rule)
+        if self._limits.reruns:
+            self._before.setdefault(new.rule, tuple(self.world.ran)[:-1])
         self._keeper.keep(draw.scenario, new, findings, self.tally.draws)
         return new
 
@@ -208,6 +216,15 @@ class Campaign:
         left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
         end = min(now + left + limits.search_seconds, self._end or math.inf)
         self._shrinking.run(rule, end, rule in self._rules_that_cost_ranks)
+
+    def _rerun(self, rule: str) -> None:
+        """Look whether a rule's smallest case comes again on fresh ranks, and how often."""
+        is_known = rule in self._rules_that_cost_ranks and self.tally.found[rule].shrunk == "smallest"
+        if self._limits.reruns and not is_known:  # each failure cost the ranks, so that it came again on fresh ones
+            seconds = self._limits.rerun_seconds
+            if self._end is not None:
+                seconds = min(seconds, self._end - self._clock.now())
+            self._rerunning.run(rule, self._limits.reruns, seconds, self._before.get(rule, ()))
 
     def _tried(self) -> None:
         self.tally.shrinking += 1

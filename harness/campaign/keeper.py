@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.campaign.seeds import SCHEMA, Seed, SeedFile
+from harness.campaign.seeds import SCHEMA, Reruns, Seed, SeedFile
 from harness.errors import PluginError
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
@@ -35,6 +35,8 @@ class Found(msgspec.Struct, frozen=True):
     is_leading: bool = True
     """Whether it is the first of the scenario's findings, and so not the consequence of another."""
     shrunk: Shrunk = "unfinished"
+    reruns: Reruns | None = None
+    """How often it failed on fresh ranks; None where that was not tried."""
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -59,6 +61,8 @@ class Keeper:
         self._files: dict[str, SeedFile] = {}
         self._raised: dict[str, tuple[int, str]] = {}
         """By error, the length of the scenario that is kept, and its file."""
+        self._reasons: dict[str, tuple[Finding, ...]] = {}
+        """By rule, all findings of the draw that is kept."""
         self.found: dict[str, Found] = {}
 
     def keep(self, scenario: Scenario, first: Finding, findings: Sequence[Finding], draws: int = 0) -> Found:
@@ -81,6 +85,7 @@ class Keeper:
             return known
         self.found.setdefault(rule, found)
         path = self._save(rule, scenario, findings)
+        self._reasons[rule] = tuple(findings)
         self.found[rule] = msgspec.structs.replace(found, seed_file=path)
         return self.found[rule]
 
@@ -101,8 +106,17 @@ class Keeper:
         """Note how shrinking a rule's scenario ended."""
         self.found[rule] = msgspec.structs.replace(self.found[rule], shrunk=how)
 
-    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], message: str = "") -> str:
+    def rerun(self, rule: str, reruns: Reruns, preceded_by: Sequence[Scenario] = ()) -> None:
+        """Note in the seed file how often a rule's scenario failed on fresh ranks, and which draws went before it where
+        it did not fail alone."""
+        found = msgspec.structs.replace(self.found[rule], reruns=reruns)
+        self.found[rule] = found
+        if found.seed_file:
+            findings, before = self._reasons[rule], tuple(preceded_by)
+            self._save(rule, found.scenario, findings, reruns=reruns, preceded_by=before)
+
+    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], message: str = "", **known: Any) -> str:
         """Save in the file of what failed; `message` keeps apart the ways in which it can fail."""
         records = tuple(finding.record() for finding in findings)
         file = self._files.setdefault(what + message, SeedFile(self._folder, what))
-        return file.save(Seed(SCHEMA, scenario, records, self._environment))
+        return file.save(Seed(SCHEMA, scenario, records, self._environment, **known))

@@ -20,6 +20,10 @@ class Limits:
     """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
     search_seconds: float = 30.0
     """Time that `harness.campaign.search` has for each finding in any case."""
+    reruns: int = 10
+    """Runs on fresh ranks that show whether the smallest case comes again, and how often. With 0 nothing is known."""
+    rerun_seconds: float = 20.0
+    """Time for these runs, and as much again for those after other draws; at least one of each is made."""
 
     @property
     def seconds(self) -> float:

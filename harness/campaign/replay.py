@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -51,7 +51,11 @@ def _through(step: Step, via: Via, topology: Topology) -> Step:
     return msgspec.structs.replace(step, via="library" if library else via)
 
 
-def replay(world: World, scenario: Scenario, times: int = 1) -> Iterator[Run]:
-    """The findings of each run."""
+def replay(world: World, scenario: Scenario, times: int = 1, preceded_by: Sequence[Scenario] = ()) -> Iterator[Run]:
+    """The findings of each run. Where draws have to go before it, each run has them, on fresh ranks."""
     for _ in range(times):
+        if preceded_by:
+            world.renew()
+        for draw in preceded_by:
+            world.run(draw)
         yield [finding.record() for finding in judge(world.run(scenario))]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -24,7 +25,7 @@ from harness.errors import UsageError
 from harness.oracle.findings import Record
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import KERNELS, POOLS, System
-from harness.scenario.topology import parse, read_file
+from harness.scenario.topology import LARGEST, parse, read_file
 
 SCHEMA = 1
 PLANTED = "harness.system.planted."
@@ -36,13 +37,31 @@ class SeedError(UsageError):
     """A seed file of another schema, damaged, or not there."""
 
 
-class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Reruns(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How often a scenario failed when it ran again, on rank processes that had run nothing else."""
+
+    failed: int
+    runs: int
+    after: int | None = None
+    """Where it failed in none: how many draws before it have to run there for it to fail; None if it did not even
+    after all that are known."""
+
+
+class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a seed file holds."""
 
     schema: int
     scenario: Scenario
     findings: tuple[Record, ...]
     environment: dict[str, Any]
+    reruns: Reruns | None = None
+    preceded_by: tuple[Scenario, ...] = ()
+    """Draws to run before the scenario, in this order and in the same rank processes, where it does not fail alone."""
+
+    @property
+    def scenarios(self) -> tuple[Scenario, ...]:
+        """All that a replay runs, in order."""
+        return *self.preceded_by, self.scenario
 
 
 def load(path: Path | str) -> Seed:
@@ -114,7 +133,18 @@ def check_plug_ins(what: str, system: System, named: Container[str | None]) -> N
 
 def save(seed: Seed, path: Path) -> None:
     """Write a seed file, whole or not at all."""
-    write_whole(path, msgspec.json.format(msgspec.json.encode(seed), indent=2) + b"\n")
+    write_whole(path, _text(seed) + b"\n")
+
+
+def _text(data: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(data), indent=2)
+
+
+def last_that_fit(draws: Sequence[Scenario], room: int = LARGEST // 2) -> tuple[Scenario, ...]:
+    """The last of some draws that a seed file has room for, beside its own scenario and its stacks."""
+    left = accumulate(len(_text(draw)) for draw in reversed(draws))
+    # inside the file each line is indented further
+    return tuple(draws[len(draws) - sum(2 * size <= room for size in left) :])
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -21,6 +21,7 @@ from harness.cli.options import (
 from harness.report import data, terminal
 from harness.scenario.system import Sites
 from harness.system.check import check_system
+from harness.text import counted
 from harness.world import environment
 from harness.world.world import World
 
@@ -41,15 +42,19 @@ def replay(
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
     data.check_target(json_file, [seed_file])
-    scenario = with_system(seeds.find(seed_file).scenario, pool, collectives, sites)
-    if not allow_plugins:
-        seeds.check_plug_ins(seed_file, scenario.system, (pool, collectives))
-    check_system(scenario.system.pool, scenario.system.collectives)
+    *before, scenario = (with_system(each, pool, collectives, sites) for each in seeds.find(seed_file).scenarios)
+    for system in dict.fromkeys(each.system for each in (*before, scenario)):
+        if not allow_plugins:
+            seeds.check_plug_ins(seed_file, system, (pool, collectives))
+        check_system(system.pool, system.collectives)
     console = terminal.Screen(stderr=json_file == "-")
     runs: list[Run] = []
-    with World(scenario.world, substrate, deadline=deadline, evidence=evidence or ()) as world:
+    size = max(each.world for each in (*before, scenario))
+    with World(size, substrate, deadline=deadline, evidence=evidence or ()) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        if before:
+            console.print(f"{counted(len(before), 'draw')} before each run, on fresh ranks", highlight=False)
 
         def show() -> None:
             if runs:
@@ -61,6 +66,6 @@ def replay(
                 data.write({"schema": data.SCHEMA, **found}, json_file)
 
         with at_the_end(show, write):
-            for findings in run_again(world, scenario, times):
+            for findings in run_again(world, scenario, times, before):
                 runs.append(findings)
     raise typer.Exit(1 if any(runs) else 0)

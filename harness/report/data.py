@@ -53,6 +53,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
                 "draws_to_find": found.draws_to_find,
                 "found_at": dict(zip(("world", "steps"), found.found_at, strict=True)),
                 "shrunk": found.shrunk,
+                "reruns": found.reruns,
                 **({"stacks": found.finding.stacks} if found.finding.stacks else {}),
             }
             for found in tally.found.values()

@@ -25,7 +25,22 @@ def story(found: Found) -> str:
     world, steps = found.found_at
     shrunk = f", shrunk to {_size(*smallest)}" if smallest != found.found_at else ""
     after = counted(found.draws_to_find, "draw")
-    return f"found after {after} on {counted(world, 'rank')} in {counted(steps, 'step')}{shrunk}{ENDS[found.shrunk]}"
+    found_on = f"found after {after} on {counted(world, 'rank')} in {counted(steps, 'step')}{shrunk}"
+    return found_on + _end(found)
+
+
+def _end(found: Found) -> str:
+    """How shrinking ended, and how often the case failed on fresh ranks where it did not in every run."""
+    reruns = found.reruns
+    if reruns is None or reruns.failed == reruns.runs:
+        return ENDS[found.shrunk]
+    runs, ended = counted(reruns.runs, "run"), "" if found.shrunk == "race" else ENDS[found.shrunk]
+    if reruns.failed:
+        missed = ", so a smaller case may have been missed" if found.shrunk == "race" else ""
+        return f"{ended}; it fails in {reruns.failed} of {runs} on fresh ranks{missed}"
+    if reruns.after is None:
+        return f"{ended}; not reproducible: 0 of {runs} on fresh ranks failed"
+    return f"{ended}; reproducible after {counted(reruns.after, 'draw')}: alone, 0 of {runs} on fresh ranks failed"
 
 
 def of_fault(outcome: Outcome) -> str:

@@ -34,7 +34,7 @@ KEY_CONFIGURATIONS = (
 )
 SITES: tuple[Sites, ...] = get_args(Sites)
 TOKENS: tuple[Tokens, ...] = ("padded", "uneven")
-LIMITS = Limits(more=8, shrinks=8, known_seconds=10.0, shrink_seconds=4.0, search_seconds=12.0)
+LIMITS = Limits(more=8, shrinks=8, known_seconds=10.0, shrink_seconds=4.0, search_seconds=12.0, reruns=0)
 
 
 class Cell(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ another's wreckage.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -34,6 +35,8 @@ from harness.world.silence import Patience
 from harness.world.watch import DrawWatch
 
 CALL_DEADLINE = 300.0
+REMEMBERED = 64
+"""Scenarios of which a world knows that its present rank processes have run them."""
 DAMAGED = "its journal is damaged: something in this rank or one of its peers wrote over memory that was not its own"
 
 
@@ -61,6 +64,8 @@ class World:
         platform = choose(substrate, size, evidence)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
+        self.ran: deque[Scenario] = deque(maxlen=REMEMBERED)
+        """The last scenarios that these rank processes have run, in order."""
         self._clock = clock
         self._patience = Patience()
         self._slots: dict[Group, int] = {}
@@ -121,6 +126,11 @@ class World:
         """End every process and release the shared memory. May be called twice."""
         self._held.close()
 
+    def renew(self) -> None:
+        """Have the next draw run on new rank processes, which have run nothing."""
+        if self._ranks.processes:
+            self._ranks.kill()
+
     def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
         """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
         scenario does not fit the world; everything else a rank can do is in the draw's fates.
@@ -137,6 +147,7 @@ class World:
         self._start()
         self._ranks.set_world_size(scenario.world)
         slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
+        self.ran.append(scenario)
         taking_part = self._ranks.processes[: scenario.world]
         request = Run(msgspec.msgpack.encode(scenario), slots)
         for index, rank in enumerate(taking_part):
@@ -218,6 +229,7 @@ class World:
         if not self._ranks.processes:
             self._shared.reset()
             self._slots.clear()
+            self.ran.clear()
         self._ranks.start()
 
     @contextmanager

@@ -39,7 +39,7 @@ STUCK = Scenario(TWO, (Deny(1), Allocate("a", "tp", 8), AllGather("tp", View("a"
 
 def campaign_of(world: Any, folder: Path, scenario: Scenario, seconds: float = 5.0, clock: Clock = CLOCK) -> Campaign:
     """A campaign that draws nothing but this scenario, and leaves all shrinking to the search."""
-    limits = Limits(more=1, shrink_seconds=0, search_seconds=seconds)
+    limits = Limits(more=1, shrink_seconds=0, search_seconds=seconds, reruns=0)
     return Campaign(world, st.just(scenario), folder, limits=limits, clock=clock)
 
 
@@ -180,7 +180,7 @@ def test_draws_are_never_hurried(simulation: World, tmp_path: Path) -> None:
     right, wrong = (
         Scenario(TWO, STUCK.steps[1:], System(f"tests.tools.planted:{n}")) for n in ("Sound", "KeepsATensor")
     )
-    limits = Limits(more=3, shrinks=3, shrink_seconds=60, search_seconds=2)
+    limits = Limits(more=3, shrinks=3, shrink_seconds=60, search_seconds=2, reruns=0)
     tally = Campaign(world, st.sampled_from([right, wrong]), tmp_path, limits=limits).run(10)
     hurried = [index for index, (_, is_hurried) in enumerate(seen) if is_hurried]
     assert "leak" in tally.found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.campaign import seeds
@@ -12,8 +13,10 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate, Deny
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
+from tests.tools.campaigns import layers
 from tests.tools.commands import Run, forked
 from tests.tools.folders import PLUG_INS, SIM, facts, seed_file
+from tests.tools.planted import memory
 
 PAIR = Topology("pair", "sglang", {"tp": 2})
 WRONG_POOL = "harness.system.planted.pools:KeepsATensor"
@@ -135,3 +138,26 @@ def test_a_replay_leaves_no_process(replayed: tuple[Run, bytes]) -> None:
 def test_a_shipped_seed_is_replayed_by_name_in_any_folder(tmp_path: Path) -> None:
     run = forked(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, "--json", "-")
     assert [finding["rule"] for finding in run.data["runs"][0]] == ["wrong-owner"]
+
+
+def test_the_draws_that_a_seed_needs_run_before_each_run_of_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(Path(memory.__file__).read_text())
+    pool = System("mine:LeaksAfterThree")
+    two, three = (Scenario(PAIR, layers(count), pool) for count in (2, 3))
+    seeds.save(seeds.Seed(seeds.SCHEMA, two, (), {}, seeds.Reruns(0, 10, 1), (three,)), tmp_path / "s.json")
+    seeds.save(seeds.Seed(seeds.SCHEMA, two, (), {}), tmp_path / "alone.json")
+    runs = [
+        forked(tmp_path, "replay", name, *SIM, "--allow-plugins", "--times", "2", "--json", "-")
+        for name in ("s.json", "alone.json")
+    ]
+    assert [(run.status, run.data["failed"]) for run in runs] == [(1, 2), (0, 0)]
+    assert "1 draw before each run, on fresh ranks" in runs[0].err
+
+
+def test_a_seed_runs_no_plug_in_that_only_a_draw_before_it_names(tmp_path: Path) -> None:
+    of_a_stranger(tmp_path, System())
+    before = (Scenario(PAIR, (Allocate("a", "tp", 8),), System("mine:Right")),)
+    seeds.save(msgspec.structs.replace(seeds.load(tmp_path / "s.json"), preceded_by=before), tmp_path / "s.json")
+    run = forked(tmp_path, "replay", "s.json", *SIM)
+    assert (run.status, "pool 'mine:Right'" in run.err) == (2, True)
+    assert not (tmp_path / "imported").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from harness.campaign.keeper import Found, Shrunk
+from harness.campaign.seeds import Reruns
 from harness.oracle.findings import Leak
 from harness.report.verdicts import of_cell, of_fault, story
 from harness.scenario.scenario import Scenario
@@ -43,6 +45,28 @@ def test_a_story_says_how_shrinking_ended(shrunk: Shrunk, end: str) -> None:
     assert story(found(shrunk=shrunk)) == (
         f"found after 5 draws on 8 ranks in 20 steps, shrunk to 2 ranks and {len(SMALL.steps)} steps{end}"
     )
+
+
+@pytest.mark.parametrize(
+    ("shrunk", "reruns", "end"),
+    [
+        ("smallest", Reruns(1, 1), ""),
+        ("smallest", Reruns(6, 10), "; it fails in 6 of 10 runs on fresh ranks"),
+        ("race", Reruns(6, 10), "; it fails in 6 of 10 runs on fresh ranks, so a smaller case may have been missed"),
+        ("race", Reruns(3, 3), "; it fails in some runs only, so a smaller case may have been missed"),
+        ("race", Reruns(0, 10), "; not reproducible: 0 of 10 runs on fresh ranks failed"),
+        ("smallest", Reruns(0, 4, 1), "; reproducible after 1 draw: alone, 0 of 4 runs on fresh ranks failed"),
+        (
+            "time",
+            Reruns(0, 1, 12),
+            "; the time for making it smaller was up; reproducible after 12 draws: alone, 0 of 1 run on fresh ranks "
+            "failed",
+        ),
+    ],
+)
+def test_a_story_says_how_often_it_failed_on_fresh_ranks(shrunk: Shrunk, reruns: Reruns, end: str) -> None:
+    told = structs.replace(found((2, len(SMALL.steps)), shrunk=shrunk), reruns=reruns)
+    assert story(told) == f"found after 5 draws on 2 ranks in {len(SMALL.steps)} steps{end}"
 
 
 def test_a_story_of_what_nothing_made_smaller_does_not_say_so() -> None:

@@ -35,5 +35,9 @@ LEAKING = Scenario(TWO, layers(2), System("tests.tools.planted:KeepsATensor"))
 
 def campaign_of(world: Any, folder: Path, scenario: Scenario = LEAKING, **how: Any) -> Campaign:
     """A campaign that draws nothing but this scenario."""
-    limits = Limits(more=1, **{name: how.pop(name) for name in ("shrink_seconds", "search_seconds") if name in how})
+    limits = Limits(
+        more=1,
+        reruns=how.pop("reruns", 0),
+        **{name: how.pop(name) for name in ("shrink_seconds", "search_seconds") if name in how},
+    )
     return Campaign(world, st.just(scenario), folder, limits=limits, **how)

@@ -27,7 +27,7 @@ from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.studies.faults.catalogue import Fault, select
 from harness.world.world import World
 
-LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0)
+LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0, reruns=0)
 UNPADDED: tuple[Tokens, ...] = ("engine", "uneven")
 (UNEVEN,) = select(["F20"])
 

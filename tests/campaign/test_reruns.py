@@ -1,0 +1,183 @@
+"""Running again on fresh ranks: what always fails, a race, what needs earlier draws, and what never comes again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from harness.campaign import seeds
+from harness.campaign.campaign import Campaign
+from harness.campaign.keeper import Found, Keeper, Shrunk
+from harness.campaign.limits import Limits
+from harness.campaign.replay import replay
+from harness.campaign.reruns import Rerunning
+from harness.campaign.seeds import Reruns
+from harness.clock import CLOCK
+from harness.oracle.findings import Leak
+from harness.scenario.scenario import Scenario
+from harness.scenario.system import System
+from harness.world.world import World
+from tests.tools.campaigns import LEAKING, TWO, layers
+from tests.tools.clock import FakeClock
+
+LEAK = Leak("shown", step=0, ranks=(0,))
+CASE = Scenario(TWO, layers(1), seed=99)
+
+
+def earlier(count: int) -> tuple[Scenario, ...]:
+    return tuple(Scenario(TWO, layers(1), seed=seed) for seed in range(count))
+
+
+class Ranks:
+    """Ranks that know what they have run. A draw of them holds all of that."""
+
+    def __init__(self) -> None:
+        self.ran: list[Scenario] = []
+        self.started = 0
+
+    def renew(self) -> None:
+        self.started += 1
+        self.ran.clear()
+
+    def run(self, scenario: Scenario, *, hurried: bool) -> Any:
+        self.ran.append(scenario)
+        return tuple(self.ran)
+
+
+class Hunt:
+    """A kept case whose fate `fails` decides, by what its ranks have run up to now, the case itself last."""
+
+    def __init__(self, folder: Path, fails: Callable[[list[int]], bool], shrunk: Shrunk = "smallest") -> None:
+        self.ranks, self.keeper = Ranks(), Keeper(folder, {})
+        self.keeper.keep(CASE, LEAK, [LEAK])
+        self.keeper.settle("leak", shrunk)
+        self._fails = fails
+
+    def found(self, before: int = 0, runs: int = 10, seconds: float = 20, clock: Any = CLOCK) -> Found:
+        def judge(ran: Any) -> list[Leak]:
+            return [LEAK] if self._fails([scenario.seed for scenario in ran]) else []
+
+        ranks: Any = self.ranks
+        Rerunning(ranks, self.keeper, judge, lambda: None, clock).run("leak", runs, seconds, earlier(before))
+        return self.keeper.found["leak"]
+
+    @property
+    def seed(self) -> seeds.Seed:
+        return seeds.load(self.keeper.found["leak"].seed_file)
+
+
+def test_a_case_that_fails_at_once_runs_once(tmp_path: Path) -> None:
+    hunt = Hunt(tmp_path, lambda ran: True)
+    assert (hunt.found(before=5).reruns, hunt.ranks.started) == (Reruns(1, 1), 1)
+    assert (hunt.seed.reruns, hunt.seed.preceded_by) == (Reruns(1, 1), ())
+
+
+@pytest.mark.parametrize("shrunk", ["race", "smallest"])
+def test_a_case_that_fails_at_times_is_counted(tmp_path: Path, shrunk: Shrunk) -> None:
+    hunt = Hunt(tmp_path, lambda ran: len(ran) % 2 == 0, shrunk)
+    assert (hunt.found().reruns, hunt.seed.reruns) == (Reruns(5, 10), Reruns(5, 10))
+
+
+def test_a_race_that_fails_at_once_is_counted_too(tmp_path: Path) -> None:
+    assert Hunt(tmp_path, lambda ran: len(ran) < 4, "race").found().reruns == Reruns(3, 10)
+
+
+def test_a_case_that_never_comes_again_keeps_the_draws_before_it(tmp_path: Path) -> None:
+    hunt = Hunt(tmp_path, lambda ran: False)
+    assert hunt.found(before=5).reruns == Reruns(0, 10)
+    assert hunt.seed.preceded_by == earlier(5)
+
+
+def test_a_case_without_draws_before_it_is_run_alone(tmp_path: Path) -> None:
+    hunt = Hunt(tmp_path, lambda ran: False)
+    assert (hunt.found().reruns, hunt.ranks.started) == (Reruns(0, 10), 1)
+
+
+@pytest.mark.parametrize("needed", [{0}, {11}, {3, 8}, {0, 5, 11}])
+def test_of_the_draws_before_it_those_that_it_needs_are_kept(tmp_path: Path, needed: set[int]) -> None:
+    hunt = Hunt(tmp_path, lambda ran: needed < {*ran})
+    assert hunt.found(before=12).reruns == Reruns(0, 10, after=len(needed))
+    assert {draw.seed for draw in hunt.seed.preceded_by} == needed
+
+
+def test_runs_end_with_their_time_and_one_is_made_in_any_case(tmp_path: Path) -> None:
+    time = FakeClock()
+    hunt = Hunt(tmp_path, lambda ran: bool(time.advance(3)), "race")
+    assert hunt.found(seconds=8, clock=time.clock).reruns == Reruns(0, 3)
+    assert hunt.found(seconds=-1, clock=time.clock).reruns == Reruns(0, 1)
+
+
+def test_where_time_is_up_every_draw_before_it_is_tried_once(tmp_path: Path) -> None:
+    hunt = Hunt(tmp_path, lambda ran: 3 in ran)
+    assert hunt.found(before=9, seconds=0).reruns == Reruns(0, 1, after=9)
+
+
+def test_a_seed_keeps_the_last_draws_for_which_it_has_room() -> None:
+    draws = earlier(9)
+    size = len(seeds._text(draws[0]))
+    assert seeds.last_that_fit(draws, room=7 * size) == draws[-3:]
+    assert seeds.last_that_fit(draws) == draws
+    assert seeds.last_that_fit((), 0) == ()
+
+
+def large(seed: int) -> Scenario:
+    return Scenario(TWO, layers(200), seed=seed)
+
+
+def test_a_seed_of_large_draws_can_be_read(tmp_path: Path) -> None:
+    before = seeds.last_that_fit([large(seed) for seed in range(100)])
+    assert 0 < len(before) < 100
+    path = tmp_path / "seed.json"
+    seeds.save(seeds.Seed(seeds.SCHEMA, CASE, (), {}, Reruns(0, 10), before), path)
+    assert seeds.load(path).preceded_by == before
+
+
+# on ranks
+
+AFTER, AT_TIMES = (System(f"tests.tools.planted.memory:{name}") for name in ("LeaksAfterThree", "LeaksEverySecondTime"))
+
+
+def played(world: World, folder: Path, *scenarios: Scenario) -> Campaign:
+    """A campaign that draws these, each alone, and shrinks nothing."""
+    drawn = iter(scenarios)
+
+    def one(strategy: object, run: Callable[[Scenario], None], *_: object, **how: object) -> None:
+        run(next(drawn, scenarios[-1]))
+
+    def unchanged(scenario: Scenario, *_: object, **how: object) -> Any:
+        return SimpleNamespace(scenario=scenario, how="smallest")
+
+    limits = Limits(reruns=4)
+    world.renew()
+    return Campaign(world, st.nothing(), folder, limits=limits, draw_batch=one, search=unchanged)
+
+
+def test_what_an_earlier_draw_left_is_replayed_after_that_draw(simulation: World, tmp_path: Path) -> None:
+    three, two = Scenario(TWO, layers(3), AFTER), Scenario(TWO, layers(2), AFTER)
+    others = [Scenario(TWO, layers(2), AFTER, seed) for seed in range(1, 5)]
+    campaign = played(simulation, tmp_path, *others[:3], three, others[3])
+    (found,) = campaign.run(5).found.values()
+    assert (found.scenario, found.reruns) == (others[3], Reruns(0, 4, after=1))
+    seed = seeds.load(found.seed_file)
+    assert seed.preceded_by == (three,)
+    simulation.renew()
+    (alone,) = replay(simulation, two)
+    assert alone == []
+    again = [[record.rule for record in run] for run in replay(simulation, seed.scenario, 2, seed.preceded_by)]
+    assert again == [["leak"], ["leak"]]
+
+
+def test_what_fails_at_times_says_how_often(simulation: World, tmp_path: Path) -> None:
+    drawn = [Scenario(TWO, layers(1), AT_TIMES, seed) for seed in range(2)]
+    (found,) = played(simulation, tmp_path, *drawn).run(2).found.values()
+    assert found.reruns == Reruns(2, 4)
+
+
+def test_what_always_fails_says_no_more_than_that(simulation: World, tmp_path: Path) -> None:
+    (found,) = played(simulation, tmp_path, LEAKING).run(1).found.values()
+    assert found.reruns == Reruns(1, 1)
