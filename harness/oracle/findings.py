@@ -65,6 +65,12 @@ class StaleWindow(Finding):
     rule = "stale-window"
 
 
+class OversizedWindow(Finding):
+    """A window reaches past the segment that it was registered for."""
+
+    rule = "oversized-window"
+
+
 class DoubleRegistration(Finding):
     """The same memory has two live windows of one communicator."""
 

@@ -22,6 +22,8 @@ class Sight:
     """The window that NCCL finds for the operand."""
     others: tuple[WindowLife, ...]
     """Live windows of other communicators over the operand's start."""
+    beside: tuple[WindowLife, ...]
+    """Live windows of any communicator over other parts of the operand's segment."""
     nulls: tuple[WindowLife, ...]
     """Registrations of this communicator over the operand's start that gave no window."""
     former: tuple[WindowLife, ...]
@@ -44,14 +46,17 @@ class Sight:
 
 def see(comm: CommCreated, operand: Operand, windows: Iterable[WindowLife], segments: Iterable[SegmentLife]) -> Sight:
     """An operand as a communicator sees it now, of all windows and segments that its rank has had so far."""
+    windows = [*windows]
+    segment = _segment(operand, segments)
     below = [window for window in windows if window.event.address <= operand.address]
     over = [window for window in below if window.covers(operand.address)]
     found = _found(comm, operand, below)
     return Sight(
         operand,
-        _segment(operand, segments),
+        segment,
         found,
         _of_others(comm, over),
+        _beside(segment, operand, windows),
         _nulls(comm, over),
         _former(comm, over),
         None if found is None else found.segment_freed_at,
@@ -77,6 +82,19 @@ def _of_others(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, .
     # A window serves the communicator it was registered with and no other, be it over the same ranks: NCCL refuses
     # a forced symmetric call on a buffer in the window of another (2.32.3, run on an H100).
     return tuple(window for window in over if window.is_window and window.event.comm != comm.comm)
+
+
+def _beside(segment: SegmentLife | None, operand: Operand, windows: Iterable[WindowLife]) -> tuple[WindowLife, ...]:
+    if segment is None:
+        return ()
+    return tuple(
+        window
+        for window in windows
+        if window.is_window
+        and window.event.address < segment.end
+        and segment.event.address < window.end
+        and not window.covers(operand.address)
+    )
 
 
 def _nulls(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:

@@ -54,6 +54,7 @@ def graph(name: str, buffer: str) -> tuple[Step, ...]:
 SCENES: dict[str, Scenario] = {
     "freed-while-registered": scenario(*TRIMMED, pool="ForgetsToDeregister"),
     "stale-window": scenario(*GATHER, Recreate("tp"), AllGather("tp", View("a"), 100)),
+    "oversized-window": scenario(*GATHER, Allocate("b", "tp", 1 << 20), pool="LongWindow"),
     "double-registration": scenario(*layer("a"), *layer("b"), pool="AlwaysRegisters"),
     "hot-path-growth": scenario(
         *layer("a"), *layer("b"), Steady(), *layer("c"), pool="harness.system.planted.pools:GivesBackWhenIdle"

@@ -100,3 +100,13 @@ def test_the_segment_is_the_live_one_at_the_address() -> None:
     beside = SegmentLife(SegmentAllocated(3, "p", 4096, 4096), 3)
     assert sight(segments=(gone, beside, live)).segment is live
     assert sight(segments=(gone, beside)).segment is None
+
+
+def test_windows_over_other_parts_of_the_segment_are_seen_whoever_has_them() -> None:
+    segment = SegmentLife(SegmentAllocated(2, "p", 50, 100), 0)
+    own, others, past = window(50, 60), window(120, 140, OTHER), window(0, 55)
+    over, gone, null = window(90, 200, OTHER), window(50, 60, died=1), window(50, 60, null=True)
+    apart = window(0, 50), window(150, 200)
+    seen = sight(own, others, past, over, gone, null, *apart, segments=(segment,))
+    assert seen.beside == (own, others, past)
+    assert sight(own).beside == ()

@@ -22,7 +22,8 @@ from harness.oracle.findings import (
     WrongOwner,
 )
 from harness.oracle.history import Use
-from harness.oracle.lives import WindowLife
+from harness.oracle.lives import SegmentLife, WindowLife
+from harness.oracle.pool_history import first_difference
 from harness.oracle.sight import Sight
 from harness.scenario.bases import is_uneven
 
@@ -121,7 +122,20 @@ def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
     own = case.name(use.comm.group)
     if sight.segment is None:
         return f"lies outside every segment of the pools, so that neither {own} nor any other communicator has a window"
-    return f"lies in a segment over which {own} finds no window, and no other communicator has one"
+    if not sight.beside:
+        return f"lies in a segment over which {own} finds no window, and no other communicator has one"
+    start = sight.operand.address - sight.segment.event.address
+    windows = " and ".join(_part(case, window, sight.segment) for window in sight.beside)
+    place = f"byte {start} of segment {sight.segment.event.segment}, which has {sight.segment.event.size} bytes"
+    return f"lies at {place}, and {own} finds no window there: {windows}"
+
+
+def _part(case: Case, window: WindowLife, segment: SegmentLife) -> str:
+    """Such as `the one registered with tp[0,1] at step 0 (allocate) covers its first 4096 bytes`."""
+    start = max(window.event.address, segment.event.address) - segment.event.address
+    end = min(window.end, segment.end) - segment.event.address
+    part = f"bytes {start} to {end - 1}" if start else f"the first {end} bytes"
+    return f"the one {case.window(window)} covers {part}"
 
 
 def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
@@ -131,13 +145,13 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
         return
     use = uses[0]
     name = case.peer_addressed(use).operand.buffer
-    ranks = tuple(sorted(places))
+    ranks, apart = tuple(sorted(places)), first_difference(case, uses)
     if len({place[0] for place in places.values() if place}) > 1:
         listed = ", ".join(f"rank {rank} in window {place[0]}" for rank, place in places.items() if place)
         yield SegmentMismatch(
             f"{case.call(use)}: {name!r} lies in different windows of {case.name(use.comm.group)}: {listed} "
             f"(counted in order of registration). Peers are addressed through the local window, so {ranks_text(ranks)} "
-            f"reach other memory than they mean; {case.path(use)}.",
+            f"reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,
             ranks=ranks,
         )
@@ -146,7 +160,7 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
         yield OffsetMismatch(
             f"{case.call(use)}: {name!r} lies at different offsets of the same window of "
             f"{case.name(use.comm.group)}: {listed}. The local offset is applied to every peer, so {ranks_text(ranks)} "
-            f"reach other memory than they mean; {case.path(use)}.",
+            f"reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,
             ranks=ranks,
         )

@@ -1,6 +1,6 @@
 """Rules on registration: the ranks of a group register equally often and in the same order, each memory once.
 
-Rules: registration-skew, double-registration, hot-path-growth.
+Rules: registration-skew, oversized-window, double-registration, hot-path-growth.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from harness.oracle.case import Case
-from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, RegistrationSkew
+from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, OversizedWindow, RegistrationSkew
 from harness.oracle.history import History
-from harness.oracle.lives import WindowLife
+from harness.oracle.lives import SegmentLife, WindowLife
 from harness.scenario.layout import Group
 from harness.scenario.steps import Steady
 from harness.trace.events import Began, Entered
+from harness.trace.trace import TEARDOWN
 
 
 def judge(case: Case) -> Iterator[Finding]:
     yield from _skew(case)
     has_steady_state = any(isinstance(step, Steady) for step in case.scenario.steps)
     for history in case.histories:
+        yield from _oversized(case, history)
         yield from double(case, history)
         if has_steady_state:
             yield from _late(case, history)
@@ -152,13 +154,52 @@ def _size(window: WindowLife) -> int:
     return window.event.size if window.segment is None else window.segment.event.size
 
 
+def _oversized(case: Case, history: History) -> Iterator[Finding]:
+    """A window that ends past its segment. What lies there is the allocator's to give and to take.
+
+    In NCCL's dev_runtime.cc, 2.28 keeps the size that it was given and maps the one allocation at the start; 2.29
+    refuses a range over several allocations; from 2.30.3 on all of them are mapped.
+    """
+    for window in history.windows.values():
+        if window.event.is_null or window.segment is None or window.end <= window.segment.end:
+            continue
+        past = window.end - window.segment.end
+        beyond = next((segment for segment in _behind(history, window)), None)
+        into = "" if beyond is None else f", into segment {beyond.event.segment} of pool {beyond.event.pool!r}"
+        yield OversizedWindow(
+            f"rank {history.rank}: the window {case.window(window)} reaches {past} bytes past the end of its segment "
+            f"{window.event.segment}, which has {window.segment.event.size} bytes{into}. NCCL 2.28 maps the segment "
+            f"alone on the peers, 2.29 refuses the window, and from 2.30 on it takes in what lies behind.",
+            step=window.born,
+            ranks=(history.rank,),
+        )
+
+
+def _behind(history: History, window: WindowLife) -> Iterator[SegmentLife]:
+    """Other segments into which a window reaches, as long as both are there."""
+    for segment in history.segments.values():
+        starts, ends = max(segment.born, window.born), min(_gone(segment.died), _gone(window.died))
+        reaches = segment.event.address < window.end and window.event.address < segment.end
+        if segment is not window.segment and reaches and starts <= ends:
+            yield segment
+
+
+def _gone(died: int | None) -> int:
+    return TEARDOWN if died is None else died
+
+
+def _end(window: WindowLife) -> int:
+    """Where a window ends, as far as its segment reaches: what it covers past that is another rule's."""
+    return window.end if window.segment is None else min(window.end, window.segment.end)
+
+
 def double(case: Case, history: History) -> Iterator[Finding]:
     """Two windows of one communicator that overlap while both live."""
     windows = [window for window in history.windows.values() if not window.event.is_null]
     live_at = history.live_at
     for index, later in enumerate(windows):
         for earlier in windows[:index]:
-            apart = later.end <= earlier.event.address or earlier.end <= later.event.address
+            apart = _end(later) <= earlier.event.address or _end(earlier) <= later.event.address
             if (
                 later.event.comm != earlier.event.comm
                 or apart

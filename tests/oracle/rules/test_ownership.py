@@ -12,6 +12,7 @@ from harness.trace.events import (
     Called,
     CommCreated,
     CommDestroyed,
+    Dropped,
     Operand,
     Placed,
     Ran,
@@ -140,6 +141,18 @@ def test_a_hang_that_one_ranks_missing_window_caused_is_explained_by_it(ranks: W
     found = findings(ranks, scenario(*GATHER, pool="DeregistersAlone"))
     assert rules(found) == ["stale-window", "hang"]
     assert "output 'a' of rank 0" in str(found[0])
+
+
+def test_a_buffer_behind_a_short_window_names_that_window(ranks: World) -> None:
+    """The second buffer begins where the window over the segment's start has ended."""
+    steps = (Allocate("a", "tp", 2048), Allocate("b", "tp", 256), AllGather("tp", View("b"), 100))
+    found = findings(ranks, scenario(*steps, pool="ShortWindow"))
+    assert rules(found) == ["unregistered"]
+    said = (
+        "output 'b' of rank 0 lies at byte 8704 of segment 1, which has 2097152 bytes, and tp[0,1] finds no window "
+        "there: the one registered with tp[0,1] at step 0 (allocate) covers the first 4096 bytes; the call took"
+    )
+    assert said in str(found[0])
 
 
 # partly-registered
@@ -272,6 +285,46 @@ def test_a_buffer_at_other_offsets_on_other_ranks_is_an_offset_mismatch(ranks: W
     )
 
 
+def test_an_offset_mismatch_names_the_allocation_of_one_rank_alone(ranks: World) -> None:
+    (found,) = (each for each in findings(ranks, scenario(*SHIFTED)) if each.rule == "offset-mismatch")
+    said = (
+        "The ranks' requests to that pool, canaries included, first differ at step 1 (ballast): rank 0 did nothing "
+        "there, rank 1 allocated 'shift' of 1016 bytes."
+    )
+    assert said in str(found)
+
+
+def test_an_offset_mismatch_names_sizes_that_differ(ranks: World) -> None:
+    steps = (Allocate("a", "tp", (256, 1024)), *SHIFTED[2:])
+    found = first(findings(ranks, scenario(*steps)), "offset-mismatch")
+    assert "at step 0 (allocate): rank 0 allocated 'a' of 1088 bytes, rank 1 allocated 'a' of 4160 bytes." in str(found)
+
+
+def test_an_offset_mismatch_names_a_release_that_one_rank_alone_made() -> None:
+    """A rank may skip a step; here its trace lacks the release."""
+    comm = CommCreated(0, (0, 1), 0, True)
+    begin = comm, Began(0), SegmentAllocated(1, "p", 0, 8192), Registered(2, 0, 1, 0, 8192, False)
+    placed = Placed("a", 1, 0, 1024, (0, 1)), Began(1)
+    traces = tuple(
+        Trace(rank, (*begin, *placed, *events, Began(2), Placed("b", 1, at, 1024), Began(3), Called(0, own, own)))
+        for rank, (events, at) in enumerate([((Dropped("a"),), 0), ((), 1024)])
+        for own in [Operand("b", at, 800)]
+    )
+    steps = GATHER[0], Release("a"), Allocate("b", "tp", 256), AllGather("tp", View("b"), 100)
+    (found,) = judge(Case(Draw(scenario(*steps), traces, (), 1.0, 1.0)))
+    assert "first differ at step 1 (release): rank 0 released 'a' of 1024 bytes, rank 1 did nothing there." in str(
+        found
+    )
+
+
+def test_what_another_pool_holds_shifts_no_buffer_of_this_one(ranks: World) -> None:
+    """The ballast lies in the pool of cp."""
+    other = Allocate("c", "cp", 256), Ballast("other", "cp", rank=1, size=1000)
+    steps = (*other, Allocate("a", "tp", (256, 1024)), *SHIFTED[2:])
+    found = first(findings(ranks, scenario(*steps, topology=TURNED)), "offset-mismatch")
+    assert "first differ at step 2 (allocate)" in str(found)
+
+
 def test_a_buffer_at_one_offset_on_every_rank_is_owned(ranks: World) -> None:
     assert findings(ranks, scenario(SHIFTED[0], *SHIFTED[2:])) == []
 
@@ -317,6 +370,11 @@ def test_a_buffer_in_other_segments_on_other_ranks_is_a_segment_mismatch(ranks: 
     assert found[0].rule == "segment-mismatch"
     assert (found[0].step, found[0].ranks) == (6, (0, 1))
     assert "'b' lies in different windows of tp[0,1]: rank 0 in window 0, rank 1 in window 1" in str(found[0])
+
+
+def test_a_segment_mismatch_of_ranks_that_asked_alike_says_so(ranks: World) -> None:
+    found = first(findings(ranks, scenario(*TWO_SEGMENTS, pool="ReversedOrder")), "segment-mismatch")
+    assert str(found).endswith("the ranks' allocations and releases in that pool agree in step, buffer and size.")
 
 
 def test_a_buffer_in_one_segment_on_every_rank_is_owned(ranks: World) -> None:

@@ -23,7 +23,7 @@ from harness.scenario.steps import (
 )
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw, Fate, Version
-from harness.trace.events import Began, CommCreated, Entered, Registered
+from harness.trace.events import Began, CommCreated, Entered, Registered, SegmentAllocated
 from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.scenes import CROSSED, TURNED, findings, first, rules, scenario, unsaid
@@ -214,6 +214,36 @@ def test_next_to_a_crash_a_rank_that_was_stopped_on_its_way_hides_no_other(ranks
     fates = Fate(0, "stopped"), Fate(1, "stopped"), Fate(2, "crashed", "killed by signal 11 (SIGSEGV)")
     found = judge(msgspec.structs.replace(draw, traces=(draw.traces[0], late, draw.traces[2]), fates=fates))
     assert (found[0].rule, found[0].ranks) == ("registration-skew", (0, 2))
+
+
+# oversized-window
+
+TWO_SEGMENTS = (Allocate("a", "tp", 256), Allocate("b", "tp", 1 << 20), AllGather("tp", View("b"), 100))
+
+
+def test_a_window_that_reaches_past_its_segment_is_oversized_and_doubles_no_other(ranks: World) -> None:
+    found = findings(ranks, scenario(*TWO_SEGMENTS, pool="LongWindow"))
+    assert rules(found) == ["oversized-window"]
+    assert [(each.step, each.ranks) for each in found] == [(0, (0,)), (1, (0,))]
+    segment = "reaches 2097152 bytes past the end of its segment 1, which has 2097152 bytes"
+    assert (
+        unsaid(found[0], "registered with tp[0,1] at step 0 (allocate)", segment, "into segment 3 of pool '0-1'") == []
+    )
+
+
+def test_a_window_as_long_as_its_segment_is_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*TWO_SEGMENTS)) == []
+
+
+def test_windows_that_overlap_inside_their_segments_are_double_beside_a_long_one() -> None:
+    allocated = SegmentAllocated(1, "p", 0, 4096), SegmentAllocated(2, "p", 4096, 4096)
+    windows = Registered(3, 0, 1, 0, 8192, False), Registered(4, 0, 2, 4096, 4096, False)
+    trace = Trace(0, (CommCreated(0, (0, 1), 0, True), Began(0), *allocated, *windows))
+    case = Case(Draw(scenario(*GATHER), (trace,), (), 1.0, 1.0))
+    assert [*double(case, case.histories[0])] == []
+    again = Registered(5, 0, 1, 4000, 4096, False)
+    case = Case(Draw(scenario(*GATHER), (Trace(0, (*trace.events, again)),), (), 1.0, 1.0))
+    assert [finding.rule for finding in double(case, case.histories[0])] == ["double-registration"]
 
 
 # double-registration

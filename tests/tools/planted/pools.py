@@ -46,6 +46,13 @@ class ReversedOrder(RegistersLate):
         return segments[::-1] if group.rank % 2 else segments
 
 
+class LongWindow(Sound):
+    """Breaks oversized-window: each window is twice as long as its segment."""
+
+    def register(self, segment: Segment, group: ProcessGroup) -> None:
+        super().register(Segment(segment.ident, segment.pool, segment.address, 2 * segment.size), group)
+
+
 class DeregistersAlone(Sound):
     """Breaks stale-window on the group's first rank alone, whose window closes at once, so that its peers wait for
     it on another path: hang (F13)."""
