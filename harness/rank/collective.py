@@ -7,7 +7,7 @@ follow from (seed, step, rank, index).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,12 @@ from harness.system.collectives import CollectiveContext
 from harness.system.context import ProcessGroup
 from harness.trace import events as trace
 from harness.trace.events import Operand
+
+Explained = Callable[[trace.Mismatch, torch.Tensor, torch.Tensor, bool], trace.Mismatch]
+
+
+def as_it_is(mismatch: trace.Mismatch, *_: object) -> trace.Mismatch:
+    return mismatch
 
 
 class Call:
@@ -52,8 +58,9 @@ class Call:
         start = at(view.offset, self._substrate.rank)
         return self._buffers[view.buffer].body[start : start + count]
 
-    def run(self, keys: list[int], kernel: Any) -> None:
-        """Collective over the group. `kernel` is the system under test for steps that go through one."""
+    def run(self, keys: list[int], kernel: Any, explained: Explained = as_it_is) -> None:
+        """Collective over the group. `kernel` is the system under test for steps that go through one; `explained` adds
+        to a mismatch of what was found with the exact result where it came from."""
         fences = [] if self._step.output is None else self._fences(self._step.output)
         expected = self._fill(keys, wide=self._step.via == "kernel")
         if "stamps" in self._substrate.evidence and self._is_library:
@@ -69,7 +76,7 @@ class Call:
         digest = _digest(found) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
-            self._substrate.record(mismatch)
+            self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
         if (change := changed(self._into, found, self._output.clone())) is not None:

@@ -28,12 +28,21 @@ class ExactData:
 
     def inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """This rank's source and exact result, for the input keys of the group's ranks."""
+        inputs = self.all_inputs(keys, dtype, wide)
         if isinstance(self.step, AllGather):
-            inputs = values.gather_values(keys, max(self.counts), dtype, self._device)
             chunks = [row[:count] for row, count in zip(inputs, self.counts, strict=True)]
             return chunks[self.mine], torch.cat(chunks)
-        inputs = values.reduce_values(keys, self.starts[-1], dtype, self.step.op, wide, self._device)
         return inputs[self.mine], values.reduce_result(self.chunk(inputs), self.step.op)
+
+    def all_inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> torch.Tensor:
+        """Every rank's input, [size, elements]; of a gather, each as long as the longest."""
+        if isinstance(self.step, AllGather):
+            return values.gather_values(keys, max(self.counts), dtype, self._device)
+        return values.reduce_values(keys, self.starts[-1], dtype, self.step.op, wide, self._device)
+
+    def owner(self, place: int) -> int:
+        """The rank whose chunk an element of the last axis lies in."""
+        return self.group[bisect_right(self.starts, place) - 1]
 
     def chunk(self, whole: torch.Tensor) -> torch.Tensor:
         """This rank's chunk of the last axis."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from harness.rank import values
 from harness.rank.buffers import LiveBuffers
 from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
+from harness.rank.origins import Calls
 from harness.scenario.layout import Group
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
@@ -64,6 +66,7 @@ class Executor:
         self._record = substrate.record
         self._buffers = LiveBuffers(substrate)
         self._graphs = Graphs(substrate, self._buffers, scenario.seed)
+        self._calls = Calls(scenario, substrate.rank)
         self._index = 0
         self._policy = call_system("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
         self._sites = self._make_sites()
@@ -200,5 +203,6 @@ class Executor:
                 # PyTorch gives a block back to its own stream at once, unless it knows of the others that use it.
                 if buffer.use_on(step.stream):
                     self._substrate.device.record_stream(buffer.body)
-            call.run(keys, self._kernel)
+            call.run(keys, self._kernel, partial(self._calls.explained, self._index))
+        self._calls.ran(self._index)
         self._buffers.check()

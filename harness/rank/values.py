@@ -45,7 +45,7 @@ def reduce_values(
 ) -> torch.Tensor:
     """Input of a reduction for each rank of a group: [size, count]. `wide` asks for cancelling terms."""
     size = len(keys)
-    small = _mix(keys, count, device) % max(2, min(16, 256 // size))
+    small = _mix(keys, count, device) % spread(size)
     if not wide or size < 3 or op != "sum" or dtype not in _CANCEL:
         return small.to(dtype)
     position = torch.arange(count, device=device) % size
@@ -53,6 +53,11 @@ def reduce_values(
     plus, minus = rows == position, rows == (position + 1) % size
     small = small.masked_fill(plus | minus, 0)
     return (small + _CANCEL[dtype] * plus.long() - _CANCEL[dtype] * minus.long()).to(dtype)
+
+
+def spread(size: int) -> int:
+    """How many values an element of a reduction's input may have, in a group of that size, without cancelling terms."""
+    return max(2, min(16, 256 // size))
 
 
 def reduce_result(inputs: torch.Tensor, op: str) -> torch.Tensor:

@@ -156,8 +156,30 @@ class Ran(_Event, frozen=True, tag="ran"):
     is_free: bool = False
 
 
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """What the first `matched` of a run of `wrong` elements equal. By `kind`:
+
+    zeros    zero
+    input    what rank `ranks` had put in
+    result   what rank `ranks` should have got of a reduction
+    without  the reduction without `ranks`
+    twice    the reduction with rank `ranks` counted twice
+    mixed    the reduction with what rank `ranks` puts in at step `step`
+
+    `step` is that of an earlier or later call, or -1. `shift`: how many elements further on in that data they are.
+    """
+
+    kind: str
+    ranks: Group = ()
+    step: int = -1
+    shift: int = 0
+    matched: int = 0
+    wrong: int = 0
+
+
 class Mismatch(_Event, frozen=True, tag="mismatch"):
-    """Elements of an output view differ from the exact result; the first one is shown."""
+    """Elements of an output view differ from the exact result; the first one is shown. `origin` is where it came from,
+    if that is sure."""
 
     buffer: str
     elements: int
@@ -166,6 +188,7 @@ class Mismatch(_Event, frozen=True, tag="mismatch"):
     chunk: int
     expected: str
     found: str
+    origin: Origin | None = None
 
 
 class Changed(_Event, frozen=True, tag="changed"):

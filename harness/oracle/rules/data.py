@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.oracle.case import Case
+from harness.oracle.case import Case, ranks_text
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.history import History, Use
 from harness.scenario.steps import AllGather
-from harness.trace.events import Changed, Differs, Event, Mismatch, Overwritten, Replayed, Strayed
+from harness.trace.events import Changed, Differs, Event, Mismatch, Origin, Overwritten, Replayed, Strayed
 
 Events = list[tuple[int, Event]]
 """With the step of each."""
@@ -68,7 +68,8 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
-        f"{event.expected}, found {event.found}{_poison(event.found)}; {case.path(use)}.",
+        f"{event.expected}, found {event.found}{_poison(event.found)}; {case.path(use)}."
+        f"{_origin(case, use, event.origin)}",
         step=step,
         ranks=(rank,),
     )
@@ -81,6 +82,55 @@ def _poison(found: str) -> str:
     if bits.strip("f"):
         return ""
     return ", which the harness had put there before the call: it was not written, or poison was copied over it"
+
+
+def _origin(case: Case, use: Use, origin: Origin | None) -> str:
+    """A sentence on what the wrong elements equal."""
+    if origin is None:
+        return ""
+    if origin.wrong == 1:
+        which = "That element"
+    elif origin.matched < origin.wrong:
+        which = f"The first {origin.matched} of the {origin.wrong} wrong elements from there on"
+    else:
+        which = f"The {origin.wrong} wrong elements from there on"
+    return f" {which} {_equal(case, use, origin)}."
+
+
+def _equal(case: Case, use: Use, origin: Origin) -> str:
+    rank, at = origin.ranks[0] if origin.ranks else -1, case.at_step(origin.step)
+    op = getattr(case.step(use.step), "op", "")
+    equal = "equals" if origin.wrong == 1 else "equal"
+    match origin.kind:
+        case "zeros":  # poison was there before the call
+            return f"{'is' if origin.wrong == 1 else 'are'} zero, and zeros were written there"
+        case "without":
+            return f"{equal} the {op} without {ranks_text(origin.ranks)}"
+        case "twice":
+            return f"{equal} the {op} with rank {rank} counted twice"
+        case "mixed":
+            return f"{equal} the {op} with what rank {rank} {_puts(use, origin)} in at {at}"
+        case "result":
+            what = f"the result for rank {rank}"
+        case _:
+            what = f"what rank {rank}{_group(case, use, rank)} {_puts(use, origin)} in"
+    when = "" if origin.step < 0 else f" at {at}"
+    shift = f", {abs(origin.shift)} elements {'further on' if origin.shift > 0 else 'before'}" if origin.shift else ""
+    return f"{equal} {what}{when}{shift}"
+
+
+def _puts(use: Use, origin: Origin) -> str:
+    """The verb for this call, an earlier one, or one in which a peer is already."""
+    if origin.step < 0:
+        return "put"
+    return "had put" if origin.step < use.step else "later puts"
+
+
+def _group(case: Case, use: Use, rank: int) -> str:
+    """Of a rank that takes no part in the call, where it belongs."""
+    if rank in use.comm.group:
+        return ""
+    return f" of {case.name(case.scenario.topology.group(case.step(use.step).family, rank))}"
 
 
 def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:

@@ -9,8 +9,8 @@ from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
-from harness.trace.events import Changed, Ran
-from harness.trace.trace import Trace
+from harness.trace.events import Changed, Mismatch, Origin, Ran
+from harness.trace.trace import TEARDOWN, Trace
 from harness.world.world import World
 from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario
 
@@ -80,6 +80,62 @@ def test_a_reduce_scatter_that_loses_a_rank_is_wrong(ranks: World) -> None:
     assert rules(found) == ["wrong-data"]
     assert "step 2 (reduce_scatter) on tp[0,1]: output 'part' of rank 0 is wrong in" in str(found[0])
     assert "in its own chunk" in str(found[0])
+
+
+def with_origin(ranks: World, origin: Origin | None, steps: tuple[Step, ...] = SCATTER) -> str:
+    """What is said of a wrong output of rank 0 whose values come from there."""
+    draw = ranks.run(scenario(*steps))
+    wrong = Mismatch("part", 3, 100, 1, 0, "1 (0x1)", "2 (0x2)", origin)
+    events = (more for event in draw.traces[0].events for more in (event, *([wrong] if isinstance(event, Ran) else ())))
+    (found,) = judge(structs.replace(draw, traces=(Trace(0, tuple(events)), draw.traces[1])))
+    return found.explanation.partition("(the kernel under test).")[2].strip()
+
+
+SAID = {
+    None: "",
+    Origin("zeros", matched=1, wrong=1): "That element is zero, and zeros were written there.",
+    Origin("zeros", matched=2, wrong=3): (
+        "The first 2 of the 3 wrong elements from there on are zero, and zeros were written there."
+    ),
+    Origin("input", (1,), matched=3, wrong=3): "The 3 wrong elements from there on equal what rank 1 put in.",
+    Origin("input", (1,), 0, -2, 3, 3): (
+        "The 3 wrong elements from there on equal what rank 1 had put in at step 0 (allocate), 2 elements before."
+    ),
+    Origin("result", (1,), -1, 50, 3, 3): (
+        "The 3 wrong elements from there on equal the result for rank 1, 50 elements further on."
+    ),
+    Origin("without", (0, 1), matched=3, wrong=3): (
+        "The 3 wrong elements from there on equal the sum without ranks 0, 1."
+    ),
+    Origin("twice", (1,), matched=3, wrong=3): (
+        "The 3 wrong elements from there on equal the sum with rank 1 counted twice."
+    ),
+    Origin("mixed", (1,), 0, matched=3, wrong=3): (
+        "The 3 wrong elements from there on equal the sum with what rank 1 had put in at step 0 (allocate)."
+    ),
+    Origin(
+        "mixed", (1,), 2, matched=1, wrong=1
+    ): "That element equals the sum with what rank 1 later puts in at the end.",
+}
+
+
+@pytest.mark.parametrize("origin", SAID)
+def test_a_wrong_output_says_where_its_values_come_from(ranks: World, origin: Origin | None) -> None:
+    if origin is not None and origin.step == 2:
+        origin = structs.replace(origin, step=TEARDOWN)
+        assert with_origin(ranks, origin) == SAID[structs.replace(origin, step=2)]
+    else:
+        assert with_origin(ranks, origin) == SAID[origin]
+
+
+def test_a_sum_that_lacks_a_rank_says_which(ranks: World) -> None:
+    found = findings(ranks, scenario(*SCATTER, topology=SQUARE, kernels="LosesLastPeer"))
+    assert "wrong elements from there on equal the sum without rank 3." in str(found[0])
+
+
+def test_a_source_that_a_peer_filled_again_says_at_which_step(ranks: World) -> None:
+    found = findings(ranks, scenario(*SCATTER, SCATTER[2], kernels="NoLastBarrier"))
+    assert "equal the sum with what rank 0 later puts in at step 3 (reduce_scatter)." in str(found[0])
 
 
 @pytest.mark.parametrize("steps", [GATHER, SCATTER])

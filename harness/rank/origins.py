@@ -1,0 +1,208 @@
+"""Where wrong values came from: what else of a draw's exact data they equal.
+
+Invariant: this is looked for where an output is wrong, and costs nothing elsewhere. An origin is named only where so
+many wrong elements equal it, one after another, that chance explains it in less than one case of 2**`SURE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, combinations, islice
+from math import log2
+from typing import NamedTuple
+
+import torch
+from msgspec.structs import replace
+
+from harness.rank import values
+from harness.rank.exact import ExactData
+from harness.scenario.layout import Group
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Collective
+from harness.substrate.bits import bits
+from harness.trace.events import Mismatch, Origin
+
+SURE, TRIED = 24, 16
+"""Of chance, and of the number of origins that may be tried, the logarithm."""
+GAP = 32
+"""Right elements in a row that end a run of wrong ones. Fewer may be right by chance."""
+LOOKED_AT = 4096
+"""Wrong elements of a run, at most."""
+PLACES = 16
+"""Places of a row that begin as the run does, of which as many are looked at."""
+PAST, NEXT, LARGEST = 16, 2, 1 << 22
+"""Earlier and later calls that are looked at, and elements of one. A larger one is left out."""
+SUBSETS = 8
+"""Largest group of which every subset of ranks is tried as a partial sum."""
+
+Candidate = tuple[Origin, torch.Tensor]
+"""An origin, and the bits that the run would have with it, or the first of them."""
+
+
+class Run(NamedTuple):
+    """Wrong elements one after another: their bits, and their places in a rank's input."""
+
+    found: torch.Tensor
+    places: torch.Tensor
+
+
+class Calls:
+    """The collectives of a scenario that rank `rank` has run up to now. They are looked at on the host."""
+
+    def __init__(self, scenario: Scenario, rank: int) -> None:
+        self._scenario, self._rank = scenario, rank
+        self._past: list[int] = []
+
+    def ran(self, index: int) -> None:
+        """Count the call at a step."""
+        self._past.append(index)
+
+    def explained(
+        self, index: int, mismatch: Mismatch, found: torch.Tensor, exact: torch.Tensor, wide: bool
+    ) -> Mismatch:
+        """The mismatch of the call at step `index`, with the origin of its first run of wrong elements if one is sure.
+        `wide`: its inputs had cancelling terms."""
+        call = self._inputs(index, self._group(index), wide)
+        run = call.first_run(mismatch, found.cpu(), exact.cpu())
+        origin, matched = None, 0
+        for each, values_of_it in self._candidates(call, run):
+            if (length := _in_common(values_of_it, run.found)) > matched:
+                origin, matched = each, length
+            if matched == len(run.found):
+                break
+        if origin is None or (origin.kind != "zeros" and matched * call.entropy < SURE + TRIED):
+            return mismatch
+        return replace(mismatch, origin=replace(origin, matched=matched, wrong=len(run.found)))
+
+    def _candidates(self, call: _Inputs, run: Run) -> Iterator[Candidate]:
+        """What the run may be, likelier things first."""
+        yield Origin("zeros"), torch.zeros_like(run.found)
+        yield from call.places(run)
+        yield from call.partial(run)
+        for group in self._scenario.topology.families[call.step.family]:
+            if group != call.group:
+                yield from self._inputs(call.index, group, call.is_wide).places(run)
+        for index in chain(reversed(self._past[-PAST:]), self._next(call.index)):
+            other = self._inputs(index, self._group(index), self._step(index).via == "kernel")
+            if other.dtype.itemsize == call.dtype.itemsize and other.elements <= LARGEST:
+                yield from other.places(run, index)
+                yield from call.mixed(run, other)
+
+    def _next(self, index: int) -> Iterator[int]:
+        """The calls after one, in which a peer may be that has left it too early."""
+        steps = self._scenario.steps
+        return islice((at for at in range(index + 1, len(steps)) if isinstance(steps[at], Collective)), NEXT)
+
+    def _step(self, index: int) -> Collective:
+        step = self._scenario.steps[index]
+        assert isinstance(step, Collective)
+        return step
+
+    def _group(self, index: int) -> Group:
+        return self._scenario.topology.group(self._step(index).family, self._rank)
+
+    def _inputs(self, index: int, group: Group, wide: bool) -> _Inputs:
+        step = self._step(index)
+        mine = group.index(self._rank) if self._rank in group else 0
+        keys = [values.key(self._scenario.seed, index, rank) for rank in group]
+        dtype = getattr(torch, self._scenario.allocations[step.whole.buffer].dtype)
+        return _Inputs(index, ExactData(step, group, mine, torch.device("cpu")), keys, dtype, wide)
+
+
+class _Inputs:
+    """What the ranks of a group put in at step `index`: [size, elements], made when first asked for."""
+
+    def __init__(self, index: int, exact: ExactData, keys: list[int], dtype: torch.dtype, wide: bool) -> None:
+        self.index, self.dtype, self.is_wide, self._exact, self._keys = index, dtype, wide, exact, keys
+        self.step, self.group = exact.step, exact.group
+        self.elements = len(keys) * exact.starts[-1]
+        self._rows: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> torch.Tensor:
+        if self._rows is None:
+            self._rows = self._exact.all_inputs(self._keys, self.dtype, self.is_wide)
+        return self._rows
+
+    @property
+    def entropy(self) -> float:
+        """Bits of chance in an element, at least."""
+        if isinstance(self.step, AllGather):
+            return 8 * self.dtype.itemsize - 1
+        is_plain = self.step.op != "max" and not self.is_wide
+        return log2(values.spread(len(self.group))) if is_plain else 1
+
+    def first_run(self, mismatch: Mismatch, found: torch.Tensor, exact: torch.Tensor) -> Run:
+        """The run that begins at a mismatch, within the chunk that it lies in."""
+        is_gather, starts = isinstance(self.step, AllGather), self._exact.starts
+        begin, end = starts[mismatch.chunk], starts[mismatch.chunk + 1]
+        one, other = (bits(each[: end if is_gather else None]) for each in (found, exact))
+        wrong = (one != other).nonzero().flatten()[:LOOKED_AT]
+        gaps = (wrong.diff() > GAP).nonzero().flatten()
+        wrong = wrong[: int(gaps[0]) + 1] if gaps.numel() else wrong
+        return Run(one[wrong], wrong - begin if is_gather else wrong + begin)
+
+    def places(self, run: Run, step: int = -1) -> Iterator[Candidate]:
+        """The input of one rank, or another result of a reduction, from the run's own place or from elsewhere on.
+        `step` is set where the call was another one."""
+        first = int(run.places[0])
+        for rank, row in zip(self.group, bits(self.rows), strict=True):
+            for start in _starts(row, run):
+                yield Origin("input", (rank,), step, start - first), _from(row, run, start)
+        if not isinstance(self.step, AllGather):
+            row = bits(values.reduce_result(self.rows, self.step.op))
+            for start in _starts(row, run):
+                yield Origin("result", (self._exact.owner(start),), step, start - first), _from(row, run, start)
+
+    def partial(self, run: Run) -> Iterator[Candidate]:
+        """A reduction from which ranks are missing, or in which one counts twice. Fewest ranks come first."""
+        if isinstance(self.step, AllGather):
+            return
+        size = len(self.group)
+        parts = self.rows[:, run.places]
+        missing = range(1, size) if size <= SUBSETS else (1, size - 1)
+        for left_out in (each for count in missing for each in combinations(range(size), count)):
+            kept = [row for row in range(size) if row not in left_out]
+            yield Origin("without", tuple(self.group[row] for row in left_out)), self._reduced(parts[kept])
+        if self.step.op != "max":
+            for row, rank in enumerate(self.group):
+                yield Origin("twice", (rank,)), self._reduced(torch.cat([parts, parts[row : row + 1]]))
+
+    def mixed(self, run: Run, other: _Inputs) -> Iterator[Candidate]:
+        """A reduction with what one rank puts in at another one."""
+        is_alike = (self.step.kind, self.group, self.dtype) == (other.step.kind, other.group, other.dtype)
+        if isinstance(self.step, AllGather) or not is_alike:
+            return
+        places = run.places[run.places < other.rows.shape[1]]
+        for row, rank in enumerate(self.group):
+            parts = self.rows[:, places].clone()
+            parts[row] = other.rows[row, places]
+            yield Origin("mixed", (rank,), other.index), self._reduced(parts)
+
+    def _reduced(self, parts: torch.Tensor) -> torch.Tensor:
+        """The bits of a reduction of some rows, an average being one over the whole group."""
+        assert not isinstance(self.step, AllGather)
+        if self.step.op != "avg":
+            return bits(values.reduce_result(parts, self.step.op))
+        return bits((parts.to(torch.float64).sum(dim=0) / len(self.group)).to(parts.dtype))
+
+
+def _starts(row: torch.Tensor, run: Run) -> Iterator[int]:
+    """Where a row of data begins as the run does, the run's own place first."""
+    first = int(run.places[0])
+    hits = [int(hit) for hit in (row == run.found[0]).nonzero().flatten()[:PLACES]]
+    own = first < len(row) and bool(row[first] == run.found[0])
+    return iter([first] * own + [hit for hit in hits if hit != first])
+
+
+def _from(row: torch.Tensor, run: Run, start: int) -> torch.Tensor:
+    """The elements of a row as far apart as those of the run, as far as it reaches."""
+    places = run.places - run.places[0] + start
+    return row[places[places < len(row)]]
+
+
+def _in_common(one: torch.Tensor, other: torch.Tensor) -> int:
+    """How many elements two tensors begin with alike."""
+    size = min(len(one), len(other))
+    apart = (one[:size] != other[:size]).nonzero().flatten()
+    return int(apart[0]) if apart.numel() else size
