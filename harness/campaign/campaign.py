@@ -79,12 +79,12 @@ class Campaign:
         self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried, search, clock)
         self._rerunning = Rerunning(world, self._keeper, self._judge, self._tried, clock)
         self._before: dict[str, tuple[Scenario, ...]] = {}
-        """By rule, the draws that the ranks had run before the one in which it was found."""
+        """By key of a finding, the draws that the ranks had run before the one in which it was found."""
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
         self._costs_ranks = False
         """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
-        self._rules_that_cost_ranks: set[str] = set()
+        self._keys_that_cost_ranks: set[str] = set()
         """Rules of failures like that."""
         self._under_way: tuple[Scenario, float] | None = None
         """The draw that runs, and since when."""
@@ -105,17 +105,17 @@ class Campaign:
                 before = self.tally.draws
                 self._settled, self._failed_at, self._shrinks = frozenset(self.tally.found), None, 0
                 self._batch(number)
-                for rule in [rule for rule in self.tally.found if rule not in self._settled]:
-                    self._shrink(rule)
-                    self._rerun(rule)
+                for key in [key for key in self.tally.found if key not in self._settled]:
+                    self._shrink(key)
+                    self._rerun(key)
                 number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
-            for rule in self.tally.found.keys() - self._settled:
-                self._keeper.settle(rule, "time")
-                self._rerun(rule)
+            for key in self.tally.found.keys() - self._settled:
+                self._keeper.settle(key, "time")
+                self._rerun(key)
         self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
@@ -178,17 +178,17 @@ class Campaign:
         else:
             self.tally.shrinking += 1
             self._shrinks += 1
-        new = next((finding for finding in findings if finding.rule not in self._settled), None)
+        new = next((finding for finding in findings if finding.key not in self._settled), None)
         if new is None:
             self._known += seconds if findings else 0.0
             return None
         if self._failed_at is None:
             self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
         if not draw.is_clean:
-            self._rules_that_cost_ranks.add(new.rule)
+            self._keys_that_cost_ranks.add(new.key)
         if self._limits.reruns:
-            self._before.setdefault(new.rule, tuple(self.world.ran)[:-1])
-        self._keeper.keep(draw.scenario, new, findings, self.tally.draws)
+            self._before.setdefault(new.key, tuple(self.world.ran)[:-1])
+        self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed)
         return new
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:
@@ -210,32 +210,32 @@ class Campaign:
             or self._clock.now() >= self._failed_at + limits.shrink_seconds
         )
 
-    def _shrink(self, rule: str) -> None:
-        """Search for a smaller case than Hypothesis left of a rule, with the time that it left too."""
+    def _shrink(self, key: str) -> None:
+        """Search for a smaller case than Hypothesis left of a finding, with the time that it left too."""
         now, limits = self._clock.now(), self._limits
         left = max(0.0, (self._failed_at or now) + limits.shrink_seconds - now)
         end = min(now + left + limits.search_seconds, self._end or math.inf)
-        self._shrinking.run(rule, end, rule in self._rules_that_cost_ranks)
+        self._shrinking.run(key, end, key in self._keys_that_cost_ranks)
 
-    def _rerun(self, rule: str) -> None:
-        """Look whether a rule's smallest case comes again on fresh ranks, and how often."""
-        is_known = rule in self._rules_that_cost_ranks and self.tally.found[rule].shrunk == "smallest"
+    def _rerun(self, key: str) -> None:
+        """Look whether a finding's smallest case comes again on fresh ranks, and how often."""
+        is_known = key in self._keys_that_cost_ranks and self.tally.found[key].shrunk == "smallest"
         if self._limits.reruns and not is_known:  # each failure cost the ranks, so that it came again on fresh ones
             seconds = self._limits.rerun_seconds
             if self._end is not None:
                 seconds = min(seconds, self._end - self._clock.now())
-            self._rerunning.run(rule, self._limits.reruns, seconds, self._before.get(rule, ()))
+            self._rerunning.run(key, self._limits.reruns, seconds, self._before.get(key, ()))
 
     def _tried(self) -> None:
         self.tally.shrinking += 1
         self.progress(self.tally)
 
     def _kept(self, error: UsageError, scenario: Scenario) -> UsageError:
-        """The error; where the system under test raised, the scenario is kept and the error says where."""
+        """The error; where a plug-in has not its shape, the scenario is kept and the error says where."""
         if not isinstance(error, PluginError):
             return error
         try:
-            again = seeds.command(self._keeper.keep_raised(scenario, error), scenario.system)
+            again = seeds.command(self._keeper.keep_refused(scenario, error), scenario.system)
             kept = PluginError(f"{error}; replay: {again}")
         except UsageError as full:
             kept = PluginError(f"{error}; its scenario is not kept: {full}")

@@ -1,4 +1,4 @@
-"""Keeps failing scenarios: for each rule the smallest so far, as one seed file that shrinks with it.
+"""Keeps failing scenarios: for each rule, and each cause of one, the smallest so far, as a seed file that shrinks.
 
 Invariant: when `keep` returns, the scenario is on disk. Where it cannot be written, what was found is noted all the
 same, without a file, and the reason is raised.
@@ -33,10 +33,12 @@ class Found(msgspec.Struct, frozen=True):
     found_at: tuple[int, int]
     """Ranks and steps of the scenario in which it was first seen."""
     is_leading: bool = True
-    """Whether it is the first of the scenario's findings, and so not the consequence of another."""
+    """Whether its rule is the first of the scenario's findings, and so not the consequence of another."""
     shrunk: Shrunk = "unfinished"
     reruns: Reruns | None = None
     """How often it failed on fresh ranks; None where that was not tried."""
+    printed: tuple[str, ...] = ()
+    """The end of what each rank printed in it. No seed file holds that."""
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -44,9 +46,10 @@ class Found(msgspec.Struct, frozen=True):
         return *_size(self.scenario), len(msgspec.json.encode(self.scenario))
 
     def again(self, findings: Sequence[Finding]) -> Finding | None:
-        """Of another run's findings the one that is this again; one that led has to be the first there."""
-        candidates = findings[:1] if self.is_leading else findings
-        return next((finding for finding in candidates if finding.rule == self.finding.rule), None)
+        """Of another run's findings the one that is this again; the rule of one that led has to be the first there."""
+        if self.is_leading and findings and findings[0].rule != self.finding.rule:
+            return None
+        return next((finding for finding in findings if finding.key == self.finding.key), None)
 
 
 def _size(scenario: Scenario) -> tuple[int, int]:
@@ -59,23 +62,32 @@ class Keeper:
     def __init__(self, folder: Path, environment: dict[str, Any]) -> None:
         self._folder, self._environment = folder, environment
         self._files: dict[str, SeedFile] = {}
-        self._raised: dict[str, tuple[int, str]] = {}
+        self._refused: dict[str, tuple[int, str]] = {}
         """By error, the length of the scenario that is kept, and its file."""
         self._reasons: dict[str, tuple[Finding, ...]] = {}
-        """By rule, all findings of the draw that is kept."""
+        """All findings of the draw that is kept, by the same keys as `found`."""
         self.found: dict[str, Found] = {}
+        """By rule, and where a rule has several causes by rule and cause (`Record.key`)."""
 
-    def keep(self, scenario: Scenario, first: Finding, findings: Sequence[Finding], draws: int = 0) -> Found:
-        """Save the scenario if it is the smallest that breaks `first`'s rule; returns what is kept. A rule that came
-        first in `findings` stays first: a scenario that breaks another before it is another failure."""
-        rule, known = first.rule, self.found.get(first.rule)
+    def keep(
+        self,
+        scenario: Scenario,
+        first: Finding,
+        findings: Sequence[Finding],
+        draws: int = 0,
+        printed: tuple[str, ...] = (),
+    ) -> Found:
+        """Save the scenario if it is the smallest that breaks `first`'s rule by its cause; returns what is kept. A rule
+        that came first in `findings` stays first: a scenario that breaks another before it is another failure."""
+        key, known = first.key, self.found.get(first.key)
         found = Found(
             first.record(),
             scenario,
             known.seed_file if known else "",
             known.draws_to_find if known else draws,
             known.found_at if known else _size(scenario),
-            is_leading=rule == findings[0].rule,
+            is_leading=first.rule == findings[0].rule,
+            printed=printed,
         )
         if (
             known is not None
@@ -83,37 +95,37 @@ class Keeper:
             and (not known.is_leading, known.size) < (not found.is_leading, found.size)
         ):
             return known
-        self.found.setdefault(rule, found)
-        path = self._save(rule, scenario, findings)
-        self._reasons[rule] = tuple(findings)
-        self.found[rule] = msgspec.structs.replace(found, seed_file=path)
-        return self.found[rule]
+        self.found.setdefault(key, found)
+        path = self._save(first.rule, scenario, findings, first.cause)
+        self._reasons[key] = tuple(findings)
+        self.found[key] = msgspec.structs.replace(found, seed_file=path)
+        return self.found[key]
 
-    def keep_raised(self, scenario: Scenario, error: PluginError) -> str:
-        """Save a scenario in which the system under test raised, unless the same error is kept with a smaller one;
-        returns the file."""
+    def keep_refused(self, scenario: Scenario, error: PluginError) -> str:
+        """Save a scenario in which a plug-in showed that it has not its shape, unless the same error is kept with a
+        smaller one; returns the file."""
         message = re.sub(r"\d+", "", str(error))  # without ranks, sizes and addresses
-        size, known = len(msgspec.json.encode(scenario)), self._raised.get(message)
+        size, known = len(msgspec.json.encode(scenario)), self._refused.get(message)
         if known is None or size <= known[0]:
-            self._raised[message] = size, self._save("raised", scenario, (), message)
-        return self._raised[message][1]
+            self._refused[message] = size, self._save("refused", scenario, (), message)
+        return self._refused[message][1]
 
     def keep_interrupted(self, scenario: Scenario) -> str:
         """Save a scenario whose draw was ended from outside; returns its file."""
         return self._save("interrupted", scenario, ())
 
-    def settle(self, rule: str, how: Shrunk) -> None:
-        """Note how shrinking a rule's scenario ended."""
-        self.found[rule] = msgspec.structs.replace(self.found[rule], shrunk=how)
+    def settle(self, key: str, how: Shrunk) -> None:
+        """Note how shrinking the scenario that was found by `key` ended."""
+        self.found[key] = msgspec.structs.replace(self.found[key], shrunk=how)
 
-    def rerun(self, rule: str, reruns: Reruns, preceded_by: Sequence[Scenario] = ()) -> None:
-        """Note in the seed file how often a rule's scenario failed on fresh ranks, and which draws went before it where
-        it did not fail alone."""
-        found = msgspec.structs.replace(self.found[rule], reruns=reruns)
-        self.found[rule] = found
+    def rerun(self, key: str, reruns: Reruns, preceded_by: Sequence[Scenario] = ()) -> None:
+        """Note in the seed file how often the scenario that was found by `key` failed on fresh ranks, and which draws
+        went before it where it did not fail alone."""
+        found = msgspec.structs.replace(self.found[key], reruns=reruns)
+        self.found[key] = found
         if found.seed_file:
-            findings, before = self._reasons[rule], tuple(preceded_by)
-            self._save(rule, found.scenario, findings, reruns=reruns, preceded_by=before)
+            findings, before, record = self._reasons[key], tuple(preceded_by), found.finding
+            self._save(record.rule, found.scenario, findings, record.cause, reruns=reruns, preceded_by=before)
 
     def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], message: str = "", **known: Any) -> str:
         """Save in the file of what failed; `message` keeps apart the ways in which it can fail."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,8 +16,12 @@ from harness.scenario.system import KERNELS, Sites, System
 from harness.scenario.topology import Topology
 from harness.world.world import World
 
-Run = list[Record]
-"""What was found in one run."""
+
+class Run(NamedTuple):
+    """What was found in one run, and what each rank printed."""
+
+    findings: list[Record]
+    printed: tuple[str, ...]
 
 
 def with_system(
@@ -52,10 +57,11 @@ def _through(step: Step, via: Via, topology: Topology) -> Step:
 
 
 def replay(world: World, scenario: Scenario, times: int = 1, preceded_by: Sequence[Scenario] = ()) -> Iterator[Run]:
-    """The findings of each run. Where draws have to go before it, each run has them, on fresh ranks."""
+    """What came of each run. Where draws have to go before it, each run has them, on fresh ranks."""
     for _ in range(times):
         if preceded_by:
             world.renew()
-        for draw in preceded_by:
-            world.run(draw)
-        yield [finding.record() for finding in judge(world.run(scenario))]
+        for before in preceded_by:
+            world.run(before)
+        draw = world.run(scenario)
+        yield Run([finding.record() for finding in judge(draw)], draw.printed)

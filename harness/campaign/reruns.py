@@ -33,19 +33,20 @@ class Rerunning:
     ) -> None:
         self._world, self._keeper, self._judge, self._tried, self._clock = world, keeper, judge, tried, clock
 
-    def run(self, rule: str, runs: int, seconds: float, before: Draws) -> None:
-        """Run a rule's scenario up to `runs` times on fresh ranks, once where it always failed and does so again. Where
-        it never fails, look for those of the draws `before` it that it needs. Each part has `seconds`."""
-        found = self._keeper.found[rule]
+    def run(self, key: str, runs: int, seconds: float, before: Draws) -> None:
+        """Run the scenario that was found by `key` up to `runs` times on fresh ranks, once where it always failed and
+        does so again. Where it never fails, look for those of the draws `before` it that it needs. Each part has
+        `seconds`."""
+        found = self._keeper.found[key]
         results = [*self._results(found, runs, self._clock.now() + seconds)]
         reruns = Reruns(sum(results), len(results))
         if reruns.failed:
-            self._keeper.rerun(rule, reruns)
+            self._keeper.rerun(key, reruns)
             return
         preceding = last_that_fit(before)
         needed = self._needed(found, preceding, self._clock.now() + seconds) if preceding else None
         after = None if needed is None else len(needed)
-        self._keeper.rerun(rule, Reruns(0, reruns.runs, after), preceding if needed is None else needed)
+        self._keeper.rerun(key, Reruns(0, reruns.runs, after), preceding if needed is None else needed)
 
     def _results(self, found: Found, runs: int, end: float) -> Iterator[bool]:
         """Whether each run on fresh ranks failed."""

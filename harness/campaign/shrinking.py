@@ -109,8 +109,8 @@ class Shrinking:
     def _note(self, draw: Draw, broken: Finding, findings: Sequence[Finding]) -> None:
         """Keep a scenario that failed on this world."""
         if draw.is_presumed:
-            if draw.scenario != self._keeper.found[broken.rule].scenario:
+            if draw.scenario != self._keeper.found[broken.key].scenario:
                 self._presumed.add(draw.scenario)
             return
         self._presumed.discard(draw.scenario)
-        self._keeper.keep(draw.scenario, broken, findings)
+        self._keeper.keep(draw.scenario, broken, findings, printed=draw.printed)

@@ -20,10 +20,12 @@ from harness.cli.options import (
     DeadlineOption,
     EvidenceOption,
     JsonOption,
+    OutputOption,
     PoolOption,
     ShrinkOption,
     SitesOption,
     SubstrateOption,
+    TracebackOption,
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
@@ -75,6 +77,8 @@ def fuzz(
     shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
+    traceback: TracebackOption = False,
+    show_output: OutputOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
@@ -100,7 +104,8 @@ def fuzz(
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         limits = Limits().within(shrink_seconds)
         campaign = Campaign(ranks, request.strategy(ranks), seeds_dir, seed=seed, environment=found_here, limits=limits)
-        tally = _run(campaign, limit, minutes, console, json_file, found_here)
+        details = terminal.Details(traceback, show_output)
+        tally = _run(campaign, limit, minutes, console, details, json_file, found_here)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
@@ -113,10 +118,11 @@ def _run(
     draws: int | None,
     minutes: float | None,
     console: Console,
+    details: terminal.Details,
     json_file: str | None,
     environment: dict[str, Any],
 ) -> Tally:
-    """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in raised."""
+    """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its shape."""
 
     def says_all() -> bool:
         """Whether the command ends with a sentence, and there is nothing beside it."""
@@ -130,7 +136,7 @@ def _run(
         if says_all():
             return
         lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
-        terminal.summary(console, campaign.tally)
+        terminal.summary(console, campaign.tally, details)
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
 

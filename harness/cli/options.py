@@ -28,6 +28,10 @@ CollectivesOption = Annotated[
         metavar="NAME|module:attr", help="library, triton, or a kernel of yours. Default: library and triton mixed."
     ),
 ]
+TracebackOption = Annotated[
+    bool, typer.Option("--traceback", help="Show all of the traceback of what the system under test raised.")
+]
+OutputOption = Annotated[bool, typer.Option("--show-output", help="Show what ranks print in a draw that fails.")]
 EvidenceOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -15,8 +15,10 @@ from harness.cli.options import (
     DeadlineOption,
     EvidenceOption,
     JsonOption,
+    OutputOption,
     PoolOption,
     SubstrateOption,
+    TracebackOption,
 )
 from harness.report import data, terminal
 from harness.scenario.system import Sites
@@ -38,6 +40,8 @@ def replay(
     allow_plugins: Annotated[
         bool, typer.Option("--allow-plugins", help="Run the plug-ins that the seed names: only if you trust it.")
     ] = False,
+    traceback: TracebackOption = False,
+    show_output: OutputOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
@@ -58,14 +62,15 @@ def replay(
 
         def show() -> None:
             if runs:
-                terminal.runs(console, runs, scenario, times)
+                terminal.runs(console, runs, scenario, times, terminal.Details(traceback, show_output))
 
         def write() -> None:
             if runs:
-                found = {"runs": runs, "failed": sum(map(bool, runs)), "environment": found_here}
+                records = [run.findings for run in runs]
+                found = {"runs": records, "failed": sum(map(bool, records)), "environment": found_here}
                 data.write({"schema": data.SCHEMA, **found}, json_file)
 
         with at_the_end(show, write):
-            for findings in run_again(world, scenario, times, before):
-                runs.append(findings)
-    raise typer.Exit(1 if any(runs) else 0)
+            for run in run_again(world, scenario, times, before):
+                runs.append(run)
+    raise typer.Exit(1 if any(run.findings for run in runs) else 0)

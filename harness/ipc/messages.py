@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from harness.scenario.layout import Group
+from harness.trace.raising import Raising
 
 
 class RankConfig(msgspec.Struct, frozen=True):
@@ -78,11 +79,9 @@ class Returned(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The system under test raised: `where` is its part, `pool` or `collectives`."""
+    """The system under test raised."""
 
-    where: str
-    error: str
-    traceback: str
+    what: Raising
 
 
 class Refused(msgspec.Struct, frozen=True):

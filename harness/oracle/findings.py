@@ -6,6 +6,7 @@ cause that the trace does not show. One class a rule lets Hypothesis shrink each
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar
 
 import msgspec
@@ -13,9 +14,11 @@ import msgspec
 
 class Finding(AssertionError):
     """A broken rule. `step` is where it shows, `ranks` those it was seen on, `stacks` where hung ranks
-    were, or the lines that a dead one printed."""
+    were, what a rank raised, or the lines that a dead one printed."""
 
     rule: ClassVar[str]
+    cause: ClassVar[str] = ""
+    """What keeps findings of one rule apart, if anything does."""
 
     def __init__(
         self, explanation: str, *, step: int, ranks: tuple[int, ...], stacks: tuple[StackRecord, ...] = ()
@@ -26,13 +29,22 @@ class Finding(AssertionError):
     def __str__(self) -> str:
         return f"{self.rule}: {self.explanation}"
 
+    @property
+    def key(self) -> str:
+        """What it is a finding of: a rule, or one of a rule's causes."""
+        return self.record().key
+
     def record(self) -> Record:
         """The finding as plain data."""
-        return Record(self.rule, self.explanation, self.step, self.ranks, self.stacks)
+        return Record(self.rule, self.explanation, self.step, self.ranks, self.stacks, self.cause)
 
 
 PRINTED = "printed"
 """In place of a witness: the rank printed these lines before it died."""
+RAISED = "raised"
+"""In place of a witness: the frames of the system under test, from the place where it raised."""
+TRACEBACK = "traceback"
+"""In place of a witness: all lines of Python's own traceback."""
 
 
 class StackRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +63,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     step: int
     ranks: tuple[int, ...]
     stacks: tuple[StackRecord, ...] = ()
+    cause: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is a finding of: a rule, or one of a rule's causes."""
+        return f"{self.rule} {self.cause}" if self.cause else self.rule
 
 
 class FreedWhileRegistered(Finding):
@@ -167,6 +185,18 @@ class RankCrash(Finding):
     rule = "rank-crash"
 
 
+class Raised(Finding):
+    """The system under test raised an exception that it does not handle itself."""
+
+    rule = "raised"
+
+    @staticmethod
+    @cache
+    def by(cause: str) -> type[Raised]:
+        """The class of one exception at one place. Hypothesis shrinks classes apart, so no two are mixed."""
+        return type("Raised", (Raised,), {"cause": cause, "__doc__": Raised.__doc__})
+
+
 class Hang(Finding):
     """The ranks stopped making progress."""
 
@@ -179,6 +209,6 @@ PRIORITY = {rule: index for index, rule in enumerate(RULES)}
 
 
 def ordered(findings: list[Finding]) -> list[Finding]:
-    """Causes before consequences, earlier steps first, one finding for each rule and step."""
-    unique = {(finding.rule, finding.step): finding for finding in reversed(findings)}
-    return sorted(unique.values(), key=lambda finding: (PRIORITY[finding.rule], finding.step))
+    """Causes before consequences, earlier steps first, one finding for each rule, cause and step."""
+    unique = {(finding.rule, finding.cause, finding.step): finding for finding in reversed(findings)}
+    return sorted(unique.values(), key=lambda finding: (PRIORITY[finding.rule], finding.step, finding.ranks))

@@ -63,7 +63,7 @@ class TestedWorld:
         except PluginError as error:
             _note(error, *listing(scenario))
             with suppress(UsageError):  # what it raised says more than a full disk
-                _note(error, *_seed(keeper.keep_raised(scenario, error), scenario))
+                _note(error, *_seed(keeper.keep_refused(scenario, error), scenario))
             raise
         findings = judge(draw)
         if findings:

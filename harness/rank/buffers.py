@@ -80,7 +80,7 @@ class LiveBuffers(Mapping[str, Buffer]):
     def place(self, name: str, size: int, named: Group, make: Callable[[], torch.Tensor], stream: int = 0) -> None:
         """Have the system under test allocate `size` elements, the guard included, and keep them as a buffer."""
         try:
-            whole = call_system("pool", make)
+            whole = call_system("pool", make, torch.OutOfMemoryError)
         except torch.OutOfMemoryError:
             self._substrate.record(Exhausted(name, size - GUARD))
             return

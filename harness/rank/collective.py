@@ -136,10 +136,10 @@ class Call:
         self._communicator.entered(f"{self._step.kind} kernel")
         operands = context, self._output, self._source
         if isinstance(self._step, AllGather):
-            call_system("collectives", lambda: kernel.all_gather(*operands))
+            call_system("collectives", lambda: kernel.all_gather(*operands), NotOwned)
         else:
             op = self._step.op
-            call_system("collectives", lambda: kernel.reduce_scatter(*operands, op))
+            call_system("collectives", lambda: kernel.reduce_scatter(*operands, op), NotOwned)
         return "kernel", "the kernel under test"
 
     def _is_free(self, path: str) -> bool:

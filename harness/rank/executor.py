@@ -45,6 +45,7 @@ from harness.scenario.steps import (
 from harness.substrate.base import Substrate
 from harness.system.boundary import call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
+from harness.system.shape import allocate, check_pool
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace import events as trace
 from harness.trace.trace import TEARDOWN
@@ -69,6 +70,7 @@ class Executor:
         self._calls = Calls(scenario, substrate.rank)
         self._index = 0
         self._policy = call_system("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
+        check_pool(self._policy)
         self._sites = self._make_sites()
 
     def run(self) -> None:
@@ -115,7 +117,7 @@ class Executor:
                 self._buffers.release(step.buffer)
             case Trim():
                 for pool in self._substrate.pools.values():
-                    pool.trim()
+                    call_system("pool", pool.trim)  # which tells the policy of every segment that goes
 
     def _on_graph(self, step: GraphStep) -> None:
         match step:
@@ -181,8 +183,7 @@ class Executor:
         group, size = self._group(step.family), step.size + GUARD
 
         def make() -> torch.Tensor:
-            with self._policy.use(group):
-                return torch.empty(size, dtype=torch.uint8, device=self._substrate.device.torch_device)
+            return allocate(self._policy, group, size, torch.uint8, self._substrate.device.torch_device)
 
         self._buffers.place(step.buffer, size, group.ranks, make)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
+import io
 import os
 import signal
 import sys
@@ -50,6 +51,9 @@ def main(config: RankConfig, connection: Connection, lifeline: int, memory: int,
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     os.environ.update(config.environment)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # the parent looks at any time, and a rank may be killed
     status = 0
     try:
         _serve(config, connection, memory)

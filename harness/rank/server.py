@@ -33,11 +33,12 @@ from harness.rank.executor import Executor
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
 from harness.substrate.base import Substrate
-from harness.system.boundary import SystemRaised
-from harness.system.collectives import load_collectives
+from harness.system.boundary import Misshapen, SystemRaised, call_system
+from harness.system.collectives import find_collectives
 from harness.system.loading import load_attribute
 from harness.system.pools.built_in import load_pool
 from harness.trace import events as trace
+from harness.trace.raising import Part
 from harness.trace.trace import TEARDOWN
 
 
@@ -47,6 +48,8 @@ class Server:
     def __init__(self, rank: int, shared: SharedMemory, substrate: Substrate) -> None:
         self._shared, self._rank, self._substrate = shared, rank, substrate
         self._journal = shared.journal(rank)
+        self._names: dict[Part, str] = {}
+        """The parts of the system under test, each with its name."""
 
     def describe(self) -> dict[str, Any]:
         """Versions and features of the substrate, and this rank's part in coming together."""
@@ -57,16 +60,23 @@ class Server:
         try:
             return self._carry_out(request)
         except SystemRaised as raised:
-            self._journal.append(trace.Raised(raised.where, str(raised)))
-            if fault := self._substrate.fault(raised.__cause__):
-                return Broken(f"failed with {fault}")
-            return Raised(raised.where, str(raised), traceback.format_exc())
+            return self._raised(raised)
+        except Misshapen as error:
+            return Refused(f"{error.where} {self._names[error.where]!r} {error}")
         except UsageError as error:
             return Refused(str(error))
         except Exception as error:
             if fault := self._substrate.fault(error):
                 return Broken(f"failed with {fault}")
             return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def _raised(self, raised: SystemRaised) -> Reply:
+        """Write down what the system raised; a fault of the device that it ran into breaks the rank."""
+        what = raised.raising(self._packages)
+        self._journal.append(trace.Raised(raised.where, what.text))
+        if fault := self._substrate.fault(raised.error):
+            return Broken(f"failed with {fault}")
+        return Raised(what)
 
     def _carry_out(self, request: Request) -> Reply:
         match request:
@@ -80,13 +90,19 @@ class Server:
                 return Returned(load_attribute("function", function, ())(self._substrate, slots, *arguments))
         return Done()
 
+    @property
+    def _packages(self) -> set[str]:
+        """Those that the parts are named by."""
+        return {name.partition(":")[0].partition(".")[0] for name in self._names.values()} - {"harness"}
+
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:
         substrate, topology = self._substrate, scenario.topology
-        make_pool, kernel = load_pool(scenario.system.pool), load_collectives(scenario.system.collectives)
+        self._names = {"pool": scenario.system.pool, "collectives": scenario.system.collectives}
+        make_pool, make_kernel = load_pool(scenario.system.pool), find_collectives(scenario.system.collectives)
         substrate.start_recording(self._journal.append)
         substrate.world(scenario.world)
         substrate.begin([topology.families[name] for name in scenario.families], topology.node_of, slots)
-        executor = Executor(substrate, scenario, make_pool, kernel)
+        executor = Executor(substrate, scenario, make_pool, call_system("collectives", make_kernel))
         executor.run()
         world = tuple(range(scenario.world))
         meeting = Rendezvous(self._shared, slots[world], world, self._rank)

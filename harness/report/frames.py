@@ -1,4 +1,5 @@
-"""Where a hung rank is, in a line: the frames of its stack that say most. And the last lines of a dead one."""
+"""Where a hung rank is, in a line: the frames of its stack that say most. Where the system under test raised, and the
+last lines of a dead rank."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from harness.oracle.case import ranks_text
-from harness.oracle.findings import PRINTED, Record
+from harness.oracle.findings import PRINTED, RAISED, TRACEBACK, Record
 from harness.text import visible
 from harness.world.stacks import is_native
 
@@ -29,11 +30,19 @@ OTHERS = re.compile(r"[(/]harness/(?!system/planted/|system/pools/)|/(site|dist)
 """Frames that are not of the system under test, unless that is an installed package."""
 
 
-def places(record: Record) -> Iterator[str]:
+def places(record: Record, is_whole: bool = False) -> Iterator[str]:
     """A line for each place where ranks of a hang are, such as
-    `rank 0: in ncclCommWindowRegister (dev_runtime.cc:1862) < NcclCommunicator._register (communicator.py:55)`."""
+    `rank 0: in ncclCommWindowRegister (dev_runtime.cc:1862) < NcclCommunicator._register (communicator.py:55)`.
+
+    `is_whole`: all of a traceback, too."""
     found: dict[str, list[int]] = {}
     for stack in record.stacks:
+        if stack.witness == RAISED:
+            yield f"rank {stack.rank}: in {visible(' < '.join(map(_short, stack.frames)) or 'no frame of its own')}"
+            continue
+        if stack.witness == TRACEBACK:
+            yield from map(visible, stack.frames if is_whole else ())
+            continue
         if stack.witness == PRINTED:
             yield f"rank {stack.rank} printed, at the last:"
             yield from (f"  {visible(line)}" for line in stack.frames)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from textwrap import indent
+from typing import NamedTuple, Protocol
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from harness.campaign import seeds
 from harness.campaign.keeper import Found
+from harness.campaign.replay import Run
 from harness.campaign.tally import Tally
 from harness.oracle.findings import Record
 from harness.report import verdicts
@@ -31,6 +33,16 @@ SENTENCE = 2000
 """Most characters of a sentence that refuses a request."""
 LONGEST = 10
 """Lines of a disagreement that are shown."""
+
+
+class Details(NamedTuple):
+    """What is shown of a finding beyond the usual: all of its traceback, and what ranks printed."""
+
+    traceback: bool = False
+    output: bool = False
+
+
+BRIEF = Details()
 
 
 class Drawing(Protocol):
@@ -68,15 +80,15 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
             for new in [name for name in tally.found if name not in shown]:
                 shown.add(new)
                 if not console.is_terminal:
-                    console.print(f"{new} after {counted(tally.draws, 'draw')}", highlight=False)
-            names = ", ".join(tally.found) or nothing
+                    console.print(f"{plain(new)} after {counted(tally.draws, 'draw')}", highlight=False)
+            names = plain(", ".join(tally.found)) or nothing
             what = f"drawing; {counted(tally.shrinking, 'run')} to shrink" if tally.found else "drawing"
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
 
         yield update
 
 
-def summary(console: Console, tally: Tally) -> None:
+def summary(console: Console, tally: Tally, details: Details = BRIEF) -> None:
     """One paragraph on what a campaign covered, then its findings."""
     share = 100 * tally.vacuous / tally.draws if tally.draws else 0.0
     nothing = "no finding" if tally.vacuous < tally.draws else "nothing was tested"
@@ -95,11 +107,12 @@ def summary(console: Console, tally: Tally) -> None:
     if tally.settled is not None:
         console.print(f"It ended {counted(tally.settled, 'draw')} after the first finding.", highlight=False)
     for found in tally.found.values():
-        _found(console, found)
+        _found(console, found, details)
 
 
-def _found(console: Console, found: Found) -> None:
-    finding(console, found.finding, found.scenario)
+def _found(console: Console, found: Found, details: Details) -> None:
+    finding(console, found.finding, found.scenario, details)
+    output(console, found.printed, details)
     again = seeds.command(found.seed_file, found.scenario.system)
     kept = f"replay: {again}" if found.seed_file else "it could not be kept"
     console.print(
@@ -109,20 +122,31 @@ def _found(console: Console, found: Found) -> None:
     )
 
 
-def finding(console: Console, record: Record, scenario: Scenario) -> None:
+def finding(console: Console, record: Record, scenario: Scenario, details: Details = BRIEF) -> None:
     """A finding with the program it rests on, the step where it shows marked, and where ranks are that hung."""
     lines = [record.explanation, "", *listing(scenario, record.step)]
-    stacks = [*places(record)]
+    stacks = [*places(record, details.traceback)]
     if stacks:
         lines += ["", *stacks]
     console.print(Panel(plain("\n".join(lines)), title=plain(record.rule), title_align="left", highlight=False))
 
 
-def runs(console: Console, made: Sequence[Sequence[Record]], scenario: Scenario, times: int) -> None:
-    """The findings of the first of `made` runs that failed, and how many did; `times` runs were asked for."""
-    failed = [records for records in made if records]
-    for record in failed[0] if failed else ():
-        finding(console, record, scenario)
+def output(console: Console, printed: Sequence[str], details: Details) -> None:
+    """What each rank printed in a draw, if that is asked for."""
+    for rank, text in enumerate(printed if details.output else ()):
+        if text:
+            console.print(plain(f"  rank {rank} printed:\n{indent(text, '    ')}"), highlight=False, soft_wrap=True)
+
+
+def runs(console: Console, made: Sequence[Run], scenario: Scenario, times: int, details: Details = BRIEF) -> None:
+    """The findings of the first of `made` runs that failed, and how many did; `times` runs were asked for. Of output
+    that run's, or the last one's if none failed."""
+    failed = [run for run in made if run.findings]
+    for run in failed[:1]:
+        for record in run.findings:
+            finding(console, record, scenario, details)
+    for run in (failed or [*made][-1:])[:1]:
+        output(console, run.printed, details)
     asked = "" if len(made) == times else f" ({times} were asked for)"
     console.print(f"{len(failed)} of {counted(len(made), 'run')}{asked} failed", highlight=False)
 

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
-import torch
-
-from harness.substrate.communicator import NotOwned
+from harness.system.frames import defined, described, raising
+from harness.trace.raising import Part, Raising
 
 T = TypeVar("T")
 
 
 class SystemRaised(Exception):
-    """The system under test raised. `where` is pool or collectives."""
+    """A part of the system under test raised `error`."""
 
-    def __init__(self, where: str, error: BaseException) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+    def __init__(self, where: Part, error: BaseException) -> None:
+        super().__init__(described(error))
+        self.where, self.error = where, error
+
+    def raising(self, packages: Collection[str] = ()) -> Raising:
+        """What it raised. `packages` are those that the plug-ins are named by."""
+        return raising(self.where, self.error, packages)
+
+
+class Misshapen(Exception):
+    """A plug-in has not the shape of its part. The text says what is wrong, and where `subject` is defined."""
+
+    def __init__(self, where: Part, subject: object, text: str) -> None:
+        super().__init__(f"{text} ({defined(subject)})")
         self.where = where
 
 
-def call_system(where: str, call: Callable[[], T]) -> T:
-    """Run code of the system under test. An exception ends the draw, unless it is part of the draw."""
+def call_system(where: Part, call: Callable[[], T], *handled: type[Exception]) -> T:
+    """Run code of the system under test. An exception ends the draw, unless the caller handles it, as engines do."""
+    passing: tuple[type[Exception], ...] = (*handled, Misshapen)
     try:
         return call()
-    except (torch.OutOfMemoryError, NotOwned):  # an engine handles both: it frees memory, or calls the library
+    except passing:
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:  # a plug-in that exits, or raises what is no `Exception`, ends the draw and no rank
         raise SystemRaised(where, error) from error

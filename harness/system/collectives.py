@@ -7,6 +7,7 @@ where one does not, `NotOwned` is raised before anything is launched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -15,7 +16,9 @@ import torch
 from harness.errors import PluginError
 from harness.substrate.bits import bits
 from harness.substrate.communicator import Communicator, NotOwned
+from harness.system.boundary import Misshapen
 from harness.system.loading import load_attribute
+from harness.system.shape import check_collectives
 
 __all__ = ["CollectiveContext", "Collectives", "NotOwned", "TritonCollectives", "bits", "load_collectives"]
 
@@ -140,18 +143,23 @@ BUILT_IN = {"triton": TritonCollectives}
 
 def load_collectives(name: str) -> Any:
     """A kernel collective by built-in name or as `package.module:attribute`. Raises `PluginError`."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]()
-    found = load_attribute("collectives", name, BUILT_IN)
-    if isinstance(found, type):
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"collectives {name!r} raised when built: {error!r}") from error
-    for method in ("all_gather", "reduce_scatter"):
-        if not callable(getattr(found, method, None)):
-            raise PluginError(f"collectives {name!r} has no method {method!r}")
+    make = find_collectives(name)
+    try:
+        found = make()
+        check_collectives(found)
+    except Misshapen as error:
+        raise PluginError(f"collectives {name!r} {error}") from None
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"collectives {name!r} raised when built: {error!r}") from error
     return found
+
+
+def find_collectives(name: str) -> Callable[[], Any]:
+    """What makes the kernel collective of that name. Raises `PluginError` for a name that does not load."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = load_attribute("collectives", name, BUILT_IN)
+    return found if isinstance(found, type) else lambda: found
 
 
 def _power_of_two(number: int) -> int:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 
 from harness.system.context import PoolPolicy, ProcessGroup
+from harness.system.shape import agreed_on, allocate
 
-LARGEST = 1 << 30
-"""Elements that a policy may agree on; more is a mistake."""
 SizeOf = Callable[[int], int]
 """Elements that a rank, given by its number in the world, asks for."""
 
@@ -37,22 +36,14 @@ class BufferSites:
         named = self.named(group)
         sizes = [size_of(rank) for rank in named.ranks]
         agreed = getattr(self._policy, "agreed", None)
-        return self._empty(named, sizes[named.rank] if agreed is None else _checked(agreed(sizes), sizes), dtype)
+        return self._empty(named, sizes[named.rank] if agreed is None else agreed_on(agreed, sizes), dtype)
 
     def get_global_dp_buffer(self, group: ProcessGroup, size: int, dtype: torch.dtype) -> torch.Tensor:
         """A buffer of `size` elements for the tokens of every rank, the same on all. Collective over `group`."""
         return self._empty(self.named(group), size, dtype)
 
     def _empty(self, named: ProcessGroup, size: int, dtype: torch.dtype) -> torch.Tensor:
-        with self._policy.use(named):
-            return torch.empty(size, dtype=dtype, device=self._device)
-
-
-def _checked(size: object, sizes: list[int]) -> int:
-    """The result of a policy's `agreed`, if every rank's size fits into it. Raises `ValueError`."""
-    if not isinstance(size, int) or not max(sizes) <= size <= LARGEST:
-        raise ValueError(f"agreed({sizes}) gave {size!r}, not an int from {max(sizes)} to {LARGEST}")
-    return size
+        return allocate(self._policy, named, size, dtype, self._device)
 
 
 class ImplicitSites(BufferSites):

@@ -10,24 +10,30 @@ from typing import Literal
 import msgspec
 
 from harness.scenario.scenario import Scenario
+from harness.trace.raising import Raising
 from harness.trace.trace import Trace
 
-State = Literal["finished", "crashed", "hung", "stopped"]
+State = Literal["finished", "raised", "crashed", "hung", "stopped"]
 Version = tuple[int, ...]
 """Such as (2, 32, 3)."""
 
 
 class Fate(msgspec.Struct, frozen=True):
-    """How a rank ended a draw. `stopped`: it was well, and ended because another was not."""
+    """How a rank ended a draw, and what it printed. `raised`: the system under test raised on it. `stopped`: it was
+    well, and ended because another was not."""
 
     rank: int
     state: State
     how: str = ""
-    """Of a crash, its cause in one line; the lines that the rank printed follow."""
+    """Of a crash, its cause in one line."""
+    printed: str = ""
+    """The end of its output: `stdout:`, lines, `stderr:`, lines. Python adds lines of its own when it dies."""
     stack: str = ""
     """Where the rank was, one frame a line, innermost first."""
     witness: str = ""
     """Where the stack comes from: SIGUSR1 (Python frames, by the rank itself), py-spy, or py-spy with native frames."""
+    raising: Raising | None = None
+    """What the system under test raised, where it did."""
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -42,6 +48,11 @@ class Draw(msgspec.Struct, frozen=True):
     """Whether it was taken for a hang by the silence of its ranks, before the deadline."""
     nccl: Version | None = None
     """The NCCL that ran it; None on the simulation."""
+
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The end of each rank's output."""
+        return tuple(fate.printed for fate in self.fates)
 
     @property
     def is_clean(self) -> bool:

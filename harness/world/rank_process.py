@@ -14,8 +14,8 @@ from harness.clock import CLOCK, Clock
 from harness.ipc.messages import Reply, Request
 from harness.text import visible
 
-TAIL = 4000
-"""Bytes of each kind of output that are shown."""
+TAIL = 1 << 15
+"""Bytes of each kind of output that are read. What Python writes when it dies takes some thousand of them."""
 LOOKS, PAUSE = 20, 0.01
 """So often, so many seconds apart, a process whose connection has closed is looked at until it has ended."""
 

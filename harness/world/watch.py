@@ -8,10 +8,11 @@ well, they are killed before their fates are reported.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
+
+import msgspec
 
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, PluginError
@@ -19,8 +20,8 @@ from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Broken, Failed, Raised, Refused
 from harness.ipc.rendezvous import deadlocked
 from harness.scenario.layout import Group
-from harness.scenario.system import System
 from harness.trace.draw import Fate, State
+from harness.trace.raising import Raising
 from harness.trace.trace import Trace
 from harness.world.rank_process import RankProcess, death
 from harness.world.silence import Silence
@@ -31,11 +32,11 @@ LOOKS = 3
 """So many times, one after another, ranks have to be found stuck."""
 ENDED = "ended"
 GRACE = 0.5
-"""Seconds for the other ranks to report their own failures, once one has died or broken."""
+"""Seconds for the other ranks to report their own failures, once one has died, broken or raised."""
 
 Wait = Callable[[Iterable[Any], float], Sequence[Any]]
 """As `multiprocessing.connection.wait`: those of the connections that can be read, after some seconds at most."""
-Standing = Literal["finished", "dead", "broken", "unfinished"]
+Standing = Literal["finished", "raised", "dead", "broken", "unfinished"]
 """How a rank stands when the wait is over."""
 
 
@@ -67,32 +68,43 @@ class DrawWatch:
         self._waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
         self._broken: dict[int, str] = {}
         """Of ranks that have broken or ended, how."""
+        self._raised: dict[int, Raising] = {}
+        """What the system under test raised, by rank."""
 
     @property
     def longest_silence(self) -> float:
         """Seconds for which no rank recorded anything, at the longest."""
         return self._silence.longest
 
-    def wait(self, system: System, kill: Callable[[], list[int]]) -> tuple[Fate, ...]:
-        """Every rank's end. `kill` ends them all and returns their wait statuses. Raises an error of the request, which
-        `system` is part of; then they still run."""
+    def wait(self, kill: Callable[[], list[int]]) -> tuple[Fate, ...]:
+        """Every rank's end. `kill` ends them all and returns their wait statuses. Raises an error of the request; then
+        they still run."""
         while self._waiting:
             ready = self._wait([*self._waiting], GRACE if self._broken else POLL)
             for connection in ready:
-                self._hear(connection, system)
+                self._hear(connection)
             if self._is_over(is_quiet=not ready):
                 break
-        if not self._waiting and not self._broken:
-            return tuple(Fate(index, "finished") for index in range(len(self._ranks)))
+        if not self._waiting and not self._has_failed:
+            return tuple(Fate(index, "finished", printed=rank.printed()) for index, rank in enumerate(self._ranks))
         # native frames take time: ranks that are all stuck have written down what they wait for, a presumption is no
-        # report, and of broken ranks the reason is known
-        return self._fates(kill, native=self._is_late and not self._broken)
+        # report, and of ranks that broke or raised the reason is known
+        return self._fates(kill, native=self._is_late and not self._has_failed)
 
-    def _hear(self, connection: Connection, system: System) -> None:
+    @property
+    def _has_failed(self) -> bool:
+        """Whether a rank has ended by itself, so that its peers may wait for it."""
+        return bool(self._broken or self._raised)
+
+    def _hear(self, connection: Connection) -> None:
         """Take the reply of one rank."""
         index = self._waiting.pop(connection)
-        if broken := _failure(index, self._ranks[index], system):
-            self._broken[index] = broken
+        match _failure(index, self._ranks[index]):
+            case Raising() as raising:
+                self._raised[index] = raising
+                self._end = min(self._end, self._clock.now() + GRACE)  # unless the others are stuck before that
+            case str(broken) if broken:
+                self._broken[index] = broken
 
     def _is_over(self, *, is_quiet: bool) -> bool:
         """Whether no more is to be expected of the ranks that have not answered. `is_quiet`: none has, this time."""
@@ -101,7 +113,7 @@ class DrawWatch:
         self._look_for_deadlock(is_quiet)
         self._is_late = self._clock.now() > self._end
         silent = self._silence.look() > self._patience
-        self.is_presumed = silent and not self._is_late and not self._broken
+        self.is_presumed = silent and not self._is_late and not self._has_failed
         return self._times_stuck >= LOOKS or self._is_late or self.is_presumed
 
     def _look_for_deadlock(self, is_quiet: bool) -> None:
@@ -114,44 +126,40 @@ class DrawWatch:
         """Every rank's end, where not all of them were well, with native frames if asked for."""
         standings = [self._standing(index) for index in range(len(self._ranks))]
         unfinished = {index: self._ranks[index] for index, how in enumerate(standings) if how == "unfinished"}
-        # in this order: a killed rank has no stack, and the output goes with the process
-        stacks = take(unfinished, native, self._clock)
+        # in this order: a stack is written behind the output, and both go with the process
         printed = [rank.printed() for rank in self._ranks]
+        stacks = take(unfinished, native, self._clock)
         statuses = kill()
-        return tuple(
-            self._fate(index, standings, stacks.get(index), statuses[index], printed[index])
-            for index in range(len(self._ranks))
-        )
+        fates = (self._fate(index, standings, stacks.get(index), statuses[index]) for index in range(len(self._ranks)))
+        return tuple(msgspec.structs.replace(fate, printed=printed[fate.rank]) for fate in fates)
 
     def _standing(self, index: int) -> Standing:
         if Trace(index, self._shared.journal(index).read()).has_finished:
             return "finished"  # even if it died afterwards: the draw was over for it
+        if index in self._raised:
+            return "raised"
         if self._ranks[index].is_dead(has_closed=self._broken.get(index) == ENDED):
             return "dead"
         return "broken" if index in self._broken else "unfinished"
 
-    def _fate(self, index: int, standings: Sequence[Standing], stack: Stack | None, status: int, printed: str) -> Fate:
+    def _fate(self, index: int, standings: Sequence[Standing], stack: Stack | None, status: int) -> Fate:
         """One rank's end, next to how the others stand."""
         match standings[index]:
             case "dead":
-                return Fate(index, "crashed", f"{death(status)}\n{printed}".strip())
+                return Fate(index, "crashed", death(status))
             case "finished":
                 return Fate(index, "finished")
+            case "raised":
+                return Fate(index, "raised", raising=self._raised[index])
             case "broken" if "dead" not in standings:  # next to a death, a broken rank is a consequence
-                return Fate(index, "crashed", f"{self._broken[index]}\n{printed}".strip())
-        state: State = "stopped" if "dead" in standings or self._broken else "hung"
-        return Fate(index, state, "", *(stack or ()))
+                return Fate(index, "crashed", self._broken[index])
+        state: State = "stopped" if "dead" in standings or self._has_failed else "hung"
+        text, witness = stack or ("", "")
+        return Fate(index, state, stack=text, witness=witness)
 
 
-def _place(text: str) -> str:
-    """Where a traceback's first exception was raised, in brackets."""
-    first, *_ = text.split("\n\nThe above exception was")
-    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\S+)', first)
-    return " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
-
-
-def _failure(index: int, rank: RankProcess, system: System) -> str:
-    """How a rank broke; nothing of one that is done. Raises an error of the request."""
+def _failure(index: int, rank: RankProcess) -> str | Raising:
+    """How a rank broke, or what was raised on it; nothing of one that is done. Raises an error of the request."""
     try:
         reply = rank.receive()
     except (EOFError, ConnectionError):
@@ -159,9 +167,8 @@ def _failure(index: int, rank: RankProcess, system: System) -> str:
     match reply:
         case Broken(error):
             return error
-        case Raised(where, error, text):
-            name = system.pool if where == "pool" else system.collectives
-            raise PluginError(f"{where} {name!r} raised on rank {index}: {error}{_place(text)}") from RuntimeError(text)
+        case Raised(what):
+            return what
         case Refused(error):
             raise PluginError(error)
         case Failed(error, text):

@@ -21,7 +21,7 @@ from harness import interrupts
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
 from harness.ipc.memory import SLOTS, SharedMemory
-from harness.ipc.messages import Broken, Call, Failed, Raised, Refused, Returned, Run
+from harness.ipc.messages import Broken, Call, Failed, Refused, Returned, Run
 from harness.machine import mps
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
@@ -132,7 +132,7 @@ class World:
             self._ranks.kill()
 
     def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
-        """Execute one scenario. Raises `PluginError` if the system under test raised, `UsageError` if the
+        """Execute one scenario. Raises `PluginError` if a plug-in has not the shape of its part, `UsageError` if the
         scenario does not fit the world; everything else a rank can do is in the draw's fates.
 
         A `hurried` draw is for trying smaller cases of what has failed: once all ranks have been silent for `patience`
@@ -161,7 +161,7 @@ class World:
             pause = _longest_pause(scenario.steps)
             patience = self.patience + pause if hurried else math.inf
             watch = DrawWatch(taking_part, self._shared, groups, self.deadline, patience, clock=self._clock)
-            fates = watch.wait(scenario.system, self._drop)
+            fates = watch.wait(self._drop)
         written = [self._shared.journal(index).examine() for index in range(scenario.world)]
         traces = tuple(Trace(index, events) for index, (events, _) in enumerate(written))
         fates = self._checked(fates, traces, [is_damaged for _, is_damaged in written])
@@ -268,7 +268,7 @@ def _value(index: int, rank: RankProcess, function: str) -> Any:
     match reply:
         case Returned(value):
             return value
-        case Raised(_, error) | Failed(error) | Refused(error) | Broken(error):
+        case Failed(error) | Refused(error) | Broken(error):
             raise MachineError(f"{function} failed on rank {index}: {error}")
     raise MachineError(f"rank {index} answered a call of {function} with {type(reply).__name__}")
 

@@ -84,12 +84,12 @@ def test_a_rule_that_leads_replaces_a_smaller_scenario_in_which_it_does_not(keep
 
 
 def test_the_same_error_is_kept_once_with_its_smallest_scenario(keeper: Keeper, tmp_path: Path) -> None:
-    files = {keeper.keep_raised(sized(count), PluginError(f"rank {count} raised")) for count in (2, 1, 3)}
+    files = {keeper.keep_refused(sized(count), PluginError(f"of {count} elements")) for count in (2, 1, 3)}
     assert [seeds.load(path).scenario for path in tmp_path.iterdir()] == [sized(1)]
     assert len(files) == 2
 
 
 def test_another_error_has_a_file_of_its_own(keeper: Keeper, tmp_path: Path) -> None:
-    for count, message in enumerate(("it raised", "it does not import"), 1):
-        keeper.keep_raised(sized(count), PluginError(message))
+    for count, message in enumerate(("it has no context", "it does not import"), 1):
+        keeper.keep_refused(sized(count), PluginError(message))
     assert len(list(tmp_path.iterdir())) == 2

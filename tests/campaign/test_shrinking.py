@@ -209,7 +209,8 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(tmp_pa
         steps.extend(map(fails, broken))
         return Smallest(whole, "smallest")
 
-    world: Any = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, is_presumed=False))
+    seen = {"is_presumed": False, "printed": ()}
+    world: Any = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, **seen))
     keeper = Keeper(tmp_path, {})
     keeper.keep(large, leak, [hang, leak])
     shrinking = Shrinking(world, keeper, lambda draw: broken[draw.scenario], lambda: None, tries)

@@ -10,6 +10,7 @@ import pytest
 
 from harness.ipc import messages
 from harness.ipc.messages import Call, Failed, Fork, Kill, Killed, RankConfig, Reply, Request, Run
+from harness.trace.raising import Frame, Raising
 
 CONFIG = RankConfig(1, 4, "nccl", 0, {"NCCL_HOSTID": "node1"}, ("stamps",))
 SENT = {
@@ -20,7 +21,7 @@ SENT = {
     "ready": messages.Ready({"kernels": True}),
     "done": messages.Done(),
     "returned": messages.Returned({"any": object}),
-    "raised": messages.Raised("pool", "ValueError: no", "Traceback"),
+    "raised": messages.Raised(Raising("pool", "ValueError", "no", (Frame("use", "a.py", 1),), ("Traceback",))),
     "refused": messages.Refused("no such pool"),
     "broken": messages.Broken("failed with ncclSystemError"),
     "failed": Failed("KeyError: 3", "Traceback"),

@@ -104,6 +104,7 @@ SCENES: dict[str, Scenario] = {
     "wrong-data": scenario(*BY_KERNEL, kernels="LosesLastPeer"),
     "leak": scenario(*GATHER, pool="KeepsATensor"),
     "rank-crash": scenario(*GATHER, Allocate("b", "tp", 256), pool="Dies"),
+    "raised": scenario(*GATHER, Allocate("b", "tp", 256), pool="tests.tools.planted.raises:Raises"),
     "hang": scenario(Deny(1), *GATHER, pool="per-group"),
 }
 
@@ -137,6 +138,9 @@ def broken(rule: str, step: int, explanation: str = "") -> Finding:
         ("offset-mismatch", "out-of-bounds"),
         ("out-of-bounds", "wrong-data"),
         ("rank-crash", "hang"),
+        ("wrong-owner", "raised"),
+        ("wrong-data", "raised"),
+        ("rank-crash", "raised"),
     ],
 )
 def test_a_cause_found_late_comes_before_its_consequence(cause: str, consequence: str) -> None:

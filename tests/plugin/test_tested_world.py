@@ -26,6 +26,10 @@ class Raises:
     def __init__(self, context: object) -> None:
         raise RuntimeError("out of sorts")
 
+    def use(self, group: object) -> None: ...
+
+    def close(self) -> None: ...
+
 
 def world_of(world: World, folder: Path, pool: str | None = None, sites: Sites | None = None) -> TestedWorld:
     return TestedWorld(world, pool, None, sites, folder)
@@ -72,9 +76,16 @@ def test_each_test_keeps_a_file_of_its_own(simulation: World, tmp_path: Path, mo
     assert len([*tmp_path.iterdir()]) == 2
 
 
-def test_what_raises_is_kept_and_names_its_program(simulation: World, tmp_path: Path) -> None:
-    with pytest.raises(PluginError) as raised:
+def test_what_the_system_raises_is_a_finding_that_is_kept(simulation: World, tmp_path: Path) -> None:
+    with pytest.raises(Finding, match=r"^raised: .* RuntimeError: out of sorts in __init__") as raised:
         world_of(simulation, tmp_path, pool="tests.plugin.test_tested_world:Raises").check(RIGHT)
+    (kept,) = tmp_path.iterdir()
+    assert (f"seed file: {kept}" in notes(raised), seeds.load(kept).findings[0].rule) == (True, "raised")
+
+
+def test_what_has_not_the_shape_of_a_plug_in_is_kept_and_names_its_program(simulation: World, tmp_path: Path) -> None:
+    with pytest.raises(PluginError) as raised:
+        world_of(simulation, tmp_path, pool="tests.tools.unruly:NoContext").check(RIGHT)
     (kept,) = tmp_path.iterdir()
     assert f"seed file: {kept}" in notes(raised)
 

@@ -58,9 +58,7 @@ def answer(rank: Server, error: BaseException) -> Reply:
 
 
 def by_the_system(cause: Exception) -> SystemRaised:
-    error = SystemRaised("pool", cause)
-    error.__cause__ = cause
-    return error
+    return SystemRaised("pool", cause)
 
 
 def test_a_fault_is_answered_with_its_own_text(rank: Server) -> None:
@@ -74,7 +72,7 @@ def test_a_fault_inside_the_system_is_answered_with_its_own_text(rank: Server) -
 def test_a_mistake_of_the_system_is_answered_as_its_own(rank: Server) -> None:
     reply = answer(rank, by_the_system(TypeError("what?")))
     assert isinstance(reply, Raised)
-    assert (reply.where, reply.error) == ("pool", "TypeError: what?")
+    assert (reply.what.where, reply.what.text) == ("pool", "TypeError: what?")
 
 
 def test_an_exception_of_the_system_is_in_the_journal(rank: Server, shared: SharedMemory) -> None:

@@ -1,4 +1,4 @@
-"""What the system under test raises ends the draw, unless it is part of the draw."""
+"""What the system under test raises ends the draw, unless its caller handles it as engines do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from harness.substrate.communicator import NotOwned
-from harness.system.boundary import SystemRaised, call_system
+from harness.system.boundary import Misshapen, SystemRaised, call_system
+
+
+class Unusual(BaseException):
+    """What no `except Exception` sees."""
 
 
 def raising(error: BaseException) -> NoReturn:
@@ -20,16 +24,25 @@ def test_a_result_passes() -> None:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), NotOwned()], ids=["memory", "ownership"])
-def test_an_exception_that_engines_handle_passes(error: Exception) -> None:
+def test_an_exception_that_the_caller_handles_passes(error: Exception) -> None:
     with pytest.raises(type(error)):
-        call_system("pool", lambda: raising(error))
+        call_system("pool", lambda: raising(error), type(error))
 
 
-@pytest.mark.parametrize("error", [ValueError("a mistake"), SystemExit(3), KeyboardInterrupt()], ids=repr)
-def test_any_other_exception_names_the_part_and_keeps_its_cause(error: BaseException) -> None:
+def test_a_mistake_in_the_shape_of_a_plug_in_is_none_that_it_raised() -> None:
+    with pytest.raises(Misshapen):
+        call_system("pool", lambda: raising(Misshapen("pool", raising, "has no room")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no"), SystemExit(3), KeyboardInterrupt(), Unusual(), torch.OutOfMemoryError("no room"), NotOwned()],
+    ids=repr,
+)
+def test_any_other_exception_names_the_part_and_keeps_the_error(error: BaseException) -> None:
     with pytest.raises(SystemRaised) as raised:
         call_system("collectives", lambda: raising(error))
-    assert (raised.value.where, raised.value.__cause__) == ("collectives", error)
+    assert (raised.value.where, raised.value.error) == ("collectives", error)
 
 
 def test_the_text_has_the_exceptions_class() -> None:

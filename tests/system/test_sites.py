@@ -21,6 +21,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, ProgramError, Step
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
+from harness.system.boundary import Misshapen
 from harness.system.context import ProcessGroup
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace.draw import Draw
@@ -158,7 +159,7 @@ def named(draw: Draw) -> list[Group]:
 
 def test_a_policy_that_gives_too_little_is_an_error_of_the_policy_with_both_sizes(ranks: World) -> None:
     steps = Allocate("a", "tp", (30, 30, 30, 100)), AllGather("tp", View("a"), 4)
-    text = r"small:TooSmall' raised on rank \d: ValueError: agreed\(\[46, 46, 46, 116\]\) gave 46"
+    text = r"small:TooSmall' has an agreed\(\) that gave 46 for \[46, 46, 46, 116\], and not an int from 116 to"
     with pytest.raises(PluginError, match=text):
         ranks.run(scenario(*steps, pool="tests.tools.planted.small:TooSmall"))
 
@@ -241,5 +242,5 @@ def test_sites_outlive_a_scenarios_way_through_json() -> None:
 def test_a_size_that_no_rank_could_use_is_refused_with_what_was_given(given: Any) -> None:
     policy = Agrees()
     policy.agreed = lambda sizes: given  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=re.escape(f"agreed([20, 10]) gave {given!r}")):
+    with pytest.raises(Misshapen, match=re.escape(f"has an agreed() that gave {given!r} for [20, 10]")):
         local(explicit(policy))

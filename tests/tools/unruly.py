@@ -106,10 +106,15 @@ class Raises(Unruly):
         raise ValueError("no pool today")
 
 
+class NoContext(Sound):
+    def use(self, group: ProcessGroup) -> None:  # type: ignore[override]
+        pass
+
+
 class Speaks(Unruly):
     def misbehave(self) -> None:
-        print("for everyone", flush=True)
-        print("in confidence", file=sys.stderr, flush=True)
+        print("for everyone")
+        print("in confidence", file=sys.stderr)
 
 
 class SpeaksAndLeaves(Speaks):

@@ -30,7 +30,7 @@ def test_a_death_is_described_by_its_status(status: int, how: str) -> None:
 
 def test_a_crash_shows_stdout_and_stderr_under_their_names(ranks: World) -> None:
     draw = ranks.run(scenario(pool="SpeaksAndLeaves"))
-    assert draw.fates[1].how.splitlines()[1:] == ["stdout:", "for everyone", "stderr:", "in confidence"]
+    assert draw.fates[1].printed.splitlines() == ["stdout:", "for everyone", "stderr:", "in confidence"]
 
 
 def test_a_crash_shows_no_output_of_the_draw_before(ranks: World) -> None:

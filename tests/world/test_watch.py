@@ -13,14 +13,13 @@ from harness.errors import MachineError, PluginError
 from harness.ipc.memory import REGISTER, SharedMemory
 from harness.ipc.messages import Broken, Done, Failed, Raised, Refused, Reply
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.system import System
 from harness.trace.draw import Fate
 from harness.trace.events import Began, Finished
+from harness.trace.raising import Raising
 from harness.world import stacks
-from harness.world.watch import LOOKS, POLL, DrawWatch
+from harness.world.watch import GRACE, LOOKS, POLL, DrawWatch
 from tests.tools.clock import FakeClock
 
-SYSTEM = System("my:Pool", "my:Kernels")
 GROUP = (0, 1)
 KILLED = 9
 
@@ -90,7 +89,7 @@ class Scene:
         return [KILLED, KILLED]
 
     def fates(self, **limits: float) -> tuple[Fate, ...]:
-        return self.watch(**limits).wait(SYSTEM, self.kill)
+        return self.watch(**limits).wait(self.kill)
 
     def begin(self) -> None:
         """Both ranks write their first step."""
@@ -156,7 +155,7 @@ def test_ranks_that_look_stuck_once_and_go_on_do_not_hang(scene: Scene) -> None:
 def test_silent_ranks_are_presumed_to_hang_after_the_patience(scene: Scene) -> None:
     scene.begin()
     watch = scene.watch(patience=2)
-    assert (states(watch.wait(SYSTEM, scene.kill)), watch.is_presumed) == (["hung", "hung"], True)
+    assert (states(watch.wait(scene.kill)), watch.is_presumed) == (["hung", "hung"], True)
     assert 2 < scene.fake.seconds < 3
 
 
@@ -174,14 +173,14 @@ def test_ranks_that_go_on_are_not_presumed_to_hang(scene: Scene) -> None:
 
     scene.at_each_wait = [act]
     watch = scene.watch(patience=2)
-    assert (states(watch.wait(SYSTEM, scene.kill)), watch.is_presumed) == (["finished", "finished"], False)
+    assert (states(watch.wait(scene.kill)), watch.is_presumed) == (["finished", "finished"], False)
     assert scene.fake.seconds > 2
 
 
 def test_a_hang_at_the_deadline_is_not_a_presumed_one(scene: Scene) -> None:
     scene.begin()
     watch = scene.watch(deadline=1, patience=1)
-    watch.wait(SYSTEM, scene.kill)
+    watch.wait(scene.kill)
     assert not watch.is_presumed
 
 
@@ -193,15 +192,61 @@ def test_a_dead_rank_has_crashed_and_the_other_was_stopped(scene: Scene) -> None
     assert states(scene.fates()) == ["stopped", "crashed"]
 
 
-def test_a_crash_shows_the_death_and_then_the_output(scene: Scene) -> None:
+def test_a_crash_shows_the_death_beside_the_output(scene: Scene) -> None:
     scene.ranks[1].die()
-    assert scene.fates()[1].how == "was killed by signal 9 (SIGKILL)\nprinted by 1"
+    (fate,) = [fate for fate in scene.fates() if fate.state == "crashed"]
+    assert (fate.how, fate.printed) == ("was killed by signal 9 (SIGKILL)", "printed by 1")
+
+
+def test_every_fate_has_the_output_of_its_rank_however_it_ended(scene: Scene) -> None:
+    scene.finish(0)
+    assert [fate.printed for fate in scene.fates(deadline=1)] == ["printed by 0", "printed by 1"]
 
 
 def test_a_broken_rank_has_crashed_with_its_own_error(scene: Scene) -> None:
     scene.ranks[0].answer(Broken("failed with ncclSystemError"))
     fates = scene.fates()
     assert (states(fates), fates[0].how.splitlines()[0]) == (["crashed", "stopped"], "failed with ncclSystemError")
+
+
+RAISING = Raising("pool", "ValueError", "no")
+
+
+def test_a_rank_on_which_the_system_raised_keeps_what_it_raised_and_the_other_was_stopped(scene: Scene) -> None:
+    scene.ranks[1].answer(Raised(RAISING))
+    fates = scene.fates()
+    assert (states(fates), fates[1].raising, scene.is_killed) == (["stopped", "raised"], RAISING, True)
+
+
+def test_ranks_that_all_raise_are_all_said_to(scene: Scene) -> None:
+    for rank in scene.ranks:
+        rank.answer(Raised(RAISING))
+    assert (states(scene.fates()), scene.is_killed) == (["raised", "raised"], True)
+
+
+def test_the_others_have_a_moment_after_a_rank_has_raised_and_not_the_deadline(scene: Scene) -> None:
+    scene.ranks[1].answer(Raised(RAISING))
+    scene.fates(deadline=20)
+    assert GRACE < scene.fake.seconds - sum(scene.fake.slept) < GRACE + 3 * POLL
+
+
+def test_a_rank_that_waits_for_one_that_raised_ends_the_draw_at_once(scene: Scene) -> None:
+    Rendezvous(scene.shared, 0, GROUP, 0).note(REGISTER, 1)
+    scene.ranks[1].answer(Raised(RAISING))
+    assert states(scene.fates()) == ["stopped", "raised"]
+    assert scene.fake.seconds - sum(scene.fake.slept) == pytest.approx(LOOKS * POLL)
+
+
+def test_a_rank_that_ends_well_after_its_peer_raised_has_finished(scene: Scene) -> None:
+    scene.ranks[1].answer(Raised(RAISING))
+    scene.finish(0)
+    assert states(scene.fates()) == ["finished", "raised"]
+
+
+def test_next_to_a_death_what_was_raised_is_still_said(scene: Scene) -> None:
+    scene.ranks[0].answer(Raised(RAISING))
+    scene.ranks[1].die()
+    assert states(scene.fates()) == ["raised", "crashed"]
 
 
 def test_next_to_a_death_a_broken_rank_is_a_consequence(scene: Scene) -> None:
@@ -239,19 +284,6 @@ def test_ranks_are_killed_before_a_hang_is_reported(scene: Scene) -> None:
 
 
 # errors of the request
-
-
-def test_what_the_pool_raised_is_an_error_of_the_pool(scene: Scene) -> None:
-    text = 'Traceback:\n  File "/x/pools.py", line 7, in use\nValueError: no'
-    scene.ranks[1].answer(Raised("pool", "ValueError: no", text))
-    with pytest.raises(PluginError, match=r"^pool 'my:Pool' raised on rank 1: ValueError: no \(in use, pools.py:7\)$"):
-        scene.fates()
-
-
-def test_what_a_kernel_raised_is_an_error_of_the_collectives(scene: Scene) -> None:
-    scene.ranks[0].answer(Raised("collectives", "ValueError: no", ""))
-    with pytest.raises(PluginError, match=r"^collectives 'my:Kernels' raised on rank 0: ValueError: no$"):
-        scene.fates()
 
 
 def test_a_refusal_is_an_error_of_the_plug_in(scene: Scene) -> None:

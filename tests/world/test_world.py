@@ -176,10 +176,7 @@ def test_a_rank_killed_before_a_draw_of_another_size_is_reported_with_its_signal
 def test_the_draw_after_a_broken_one_works(ranks: World, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(ranks, "deadline", 0.5)
-        try:
-            ranks.run(scenario(pool=pool))
-        except PluginError:
-            assert pool == "Raises"
+        assert not ranks.run(scenario(pool=pool)).is_clean
     assert judge(ranks.run(scenario())) == []
 
 
@@ -301,14 +298,23 @@ def test_a_slow_pool_is_not_taken_for_a_hang(ranks: World) -> None:
 # the system under test raises
 
 
-def test_a_pool_that_raises_ends_the_draw_with_its_error(ranks: World) -> None:
-    with pytest.raises(PluginError, match="rank 1: ValueError: no pool today"):
-        ranks.run(scenario(pool="Raises"))
+def test_a_pool_that_raises_ends_the_draw_and_its_peers_with_it(ranks: World) -> None:
+    draw = ranks.run(scenario(pool="Raises", topology=QUAD))
+    assert (states(draw), draw.seconds < ranks.deadline / 2) == (["stopped", "raised", "stopped", "stopped"], True)
 
 
-def test_a_pool_that_raises_is_named_with_the_place(ranks: World) -> None:
-    with pytest.raises(PluginError, match=r"tests\.tools\.unruly:Raises.* \(in misbehave, unruly\.py:\d+\)$"):
-        ranks.run(scenario(pool="Raises"))
+def test_what_a_pool_raised_is_kept_with_the_frames_of_the_pool_innermost_first(ranks: World) -> None:
+    raising = ranks.run(scenario(pool="Raises")).fates[1].raising
+    assert raising is not None
+    assert (raising.where, raising.text) == ("pool", "ValueError: no pool today")
+    assert [frame.function for frame in raising.own] == ["misbehave", "use"]
+
+
+def test_a_pool_without_the_shape_of_one_is_an_error_of_the_request(ranks: World) -> None:
+    with pytest.raises(
+        PluginError, match=r"^pool '[\w.]+:NoContext' has a use\(\) that gives NoneType.*unruly.py:\d+\)$"
+    ):
+        ranks.run(scenario(pool="NoContext"))
 
 
 # calls of a function

@@ -1,38 +1,67 @@
-"""Rules on the ranks themselves: they neither die nor wait for ever. The fates come from the parent (`world.watch`).
+"""Rules on the ranks themselves: they neither die nor wait for ever, and the system under test raises nothing on them.
+The fates come from the parent (`world.watch`).
 
-Rules: rank-crash, hang.
+Rules: rank-crash, raised, hang.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import takewhile
 
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.explanation import explain
-from harness.oracle.findings import PRINTED, Finding, Hang, RankCrash, StackRecord
+from harness.oracle.findings import PRINTED, RAISED, TRACEBACK, Finding, Hang, Raised, RankCrash, StackRecord
 from harness.trace.draw import Fate
+from harness.trace.raising import Raising
 
 LINES = 12
 """Of what a rank printed."""
-PYTHONS = ("Fatal Python error", "Current thread 0x", "Thread 0x", '  File "', "Extension modules:")
-"""How the lines begin that Python's faulthandler writes when a signal kills the process."""
+FATAL = re.compile(r"^Fatal Python error: .*\n(?:.+\n)?\n(?:Current t|T)hread 0x", re.MULTILINE)
+"""How that begins what Python writes when a signal kills it. A plug-in's own traceback or dump of threads does not."""
 
 
 def judge(case: Case) -> Iterator[Finding]:
     for fate in case.draw.fates:
         if fate.state == "crashed":
-            how = fate.how.splitlines()[0] if fate.how else "ended"
+            how = fate.how or "ended"
             yield RankCrash(
                 f"rank {fate.rank} {how} at {_stands(case, fate.rank)}{_last_frame(fate)}.",
                 step=_step(case, fate.rank),
                 ranks=(fate.rank,),
                 stacks=tuple(_printed(fate)),
             )
+    yield from _raised(case)
     hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
     if hung:
         yield _hang(case, hung)
+
+
+def _raised(case: Case) -> Iterator[Finding]:
+    """One finding for each exception and place, with all ranks that raised it."""
+    same: dict[str, dict[int, Raising]] = {}
+    for fate in case.draw.fates:
+        if fate.raising is not None:
+            cause = f"{fate.raising.kind}{_at_place(fate.raising)}"
+            same.setdefault(cause, {})[fate.rank] = fate.raising
+    for cause, raised in same.items():
+        ranks, (rank, raising) = tuple(raised), next(iter(raised.items()))
+        name = case.scenario.system.pool if raising.where == "pool" else case.scenario.system.collectives
+        yield Raised.by(cause)(
+            f"{raising.where} {name!r} raised {raising.text}{_at_place(raising)} on {ranks_text(ranks)} "
+            f"at {_stands(case, rank)}.",
+            step=min(_step(case, each) for each in ranks),
+            ranks=ranks,
+            stacks=(
+                StackRecord(rank, RAISED, tuple(map(str, raising.own))),
+                StackRecord(rank, TRACEBACK, raising.traceback),
+            ),
+        )
+
+
+def _at_place(raising: Raising) -> str:
+    """The innermost frame of the system under test, if there is one."""
+    return f" in {raising.own[0].short}" if raising.own else ""
 
 
 def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
@@ -55,16 +84,23 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
 
 def _printed(fate: Fate) -> Iterator[StackRecord]:
     """The last of what a rank printed before it died, without what Python adds to that."""
-    lines = fate.how.splitlines()[1:]
-    own = [*takewhile(lambda line: not line.startswith(PYTHONS), lines)]
+    own = _by_itself_and_by_python(fate)[0].splitlines()
     if any(line not in ("stdout:", "stderr:") for line in own):
         yield StackRecord(fate.rank, PRINTED, tuple(own[-LINES:]))
 
 
 def _last_frame(fate: Fate) -> str:
     """The innermost line of Python, if the rank could still write it when it died."""
-    frame = re.search(r'^Current thread .*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', fate.how, re.MULTILINE)
+    dump = _by_itself_and_by_python(fate)[1]
+    frame = re.search(r'^Current thread .*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', dump, re.MULTILINE)
     return f", in {frame[3]} ({frame[1]}:{frame[2]})" if frame else ""
+
+
+def _by_itself_and_by_python(fate: Fate) -> tuple[str, str]:
+    """What a rank printed, and what Python added when it died."""
+    begins = [found.start() for found in FATAL.finditer(fate.printed)]
+    end = begins[-1] if begins else len(fate.printed)
+    return fate.printed[:end], fate.printed[end:]
 
 
 def _step(case: Case, rank: int) -> int:

@@ -52,7 +52,7 @@ def _skew(case: Case) -> Iterator[Finding]:
     Next to a crash, a rank that was stopped in a step may have had its registration ahead: it missed only those of
     the steps that it has behind it.
     """
-    crashed = any(fate.state == "crashed" for fate in case.draw.fates)
+    crashed = any(fate.state in ("crashed", "raised") for fate in case.draw.fates)
     for key in dict.fromkeys((comm.group, comm.generation) for h in case.histories for comm in h.comms.values()):
         made = {rank: _registered(case.histories[rank], key) for rank in key[0]}
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}

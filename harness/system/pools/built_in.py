@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.errors import PluginError
+from harness.system.boundary import Misshapen
 from harness.system.context import PoolPolicy, RankContext
 from harness.system.loading import load_attribute
 from harness.system.pools.deferred import Deferred
@@ -12,6 +13,7 @@ from harness.system.pools.per_group import PerGroup
 from harness.system.pools.shared_at_alloc import SharedAtAlloc
 from harness.system.pools.shared_at_exit import SharedAtExit
 from harness.system.pools.snapshot_once import SnapshotOnce
+from harness.system.shape import check_call, check_pool
 
 PoolFactory = Callable[[RankContext], PoolPolicy]
 
@@ -31,9 +33,12 @@ def load_pool(name: str) -> PoolFactory:
     found = load_attribute("pool", name, BUILT_IN)
     if not callable(found):
         raise PluginError(f"pool {name!r} is not callable; it is built with the rank's context")
-    missing = next((method for method in ("use", "close") if not hasattr(found, method)), None)
-    if missing is not None and _is_plain(found):
-        raise PluginError(f"pool {name!r} has no method {missing!r}")
+    try:
+        if _is_plain(found):
+            check_pool(found)
+        check_call("pool", found, f"{name.rpartition(':')[2]}(context)", 1)
+    except Misshapen as error:
+        raise PluginError(f"pool {name!r} {error}") from None
     factory: PoolFactory = found
     return factory
 

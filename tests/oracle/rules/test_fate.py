@@ -9,7 +9,7 @@ import pytest
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter
+from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter, Release, Step, Trim
 from harness.trace.draw import Draw, Fate
 from harness.trace.events import Began, CommCreated, Entered, Raised
 from harness.trace.trace import Trace
@@ -66,7 +66,7 @@ def test_a_fault_names_the_call_that_it_was_raised_in() -> None:
     comm, fault = CommCreated(0, (0, 1), 0, True), "failed with cudaErrorIllegalAddress from synchronize (a.py:1)"
     told = (comm, Began(1), Entered("all_gather kernel", 0), Raised("collectives", "AcceleratorError: …"))
     traces = Trace(0, told), Trace(1, (comm,))
-    fates = Fate(0, "crashed", f"{fault}\nstderr:\nhints"), Fate(1, "stopped")
+    fates = Fate(0, "crashed", fault, "stderr:\nhints"), Fate(1, "stopped")
     (crash,) = judge(Draw(scenario(*BY_KERNEL), traces, fates, 1.0, 1.0))
     assert crash.explanation == f"rank 0 {fault} at step 1 (all_gather) in all_gather kernel of tp[0,1]."
 
@@ -78,6 +78,14 @@ def test_ranks_that_live_are_silent(ranks: World) -> None:
 FATAL = "stderr:\nin doubt\nFatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):"
 
 
+OWN = """Traceback (most recent call last):
+  File "mine.py", line 3, in use
+KeyError: 'a'
+Current thread 0x2 (most recent call first):
+  File "mine.py", line 4 in use"""
+"""A plug-in's own traceback, and its own dump of a thread."""
+
+
 @pytest.mark.parametrize(
     ("printed", "kept"),
     [
@@ -86,18 +94,104 @@ FATAL = "stderr:\nin doubt\nFatal Python error: Segmentation fault\n\nCurrent th
         (FATAL, ("stderr:", "in doubt")),
         (FATAL.replace("in doubt\n", ""), ()),
         ("\n".join(map(str, range(99))), tuple(map(str, range(87, 99)))),
+        (f"stderr:\n{OWN}\nmore", ("stderr:", *OWN.splitlines(), "more")),
+        (FATAL.replace("in doubt", OWN), ("stderr:", *OWN.splitlines())),
     ],
-    ids=["nothing", "both", "before a fault", "a fault alone", "much"],
+    ids=["nothing", "both", "before a fault", "a fault alone", "much", "its own traceback", "that before a fault"],
 )
 def test_a_crash_keeps_the_last_that_its_rank_printed(printed: str, kept: tuple[str, ...]) -> None:
     traces = Trace(0, (Began(1),)), Trace(1, ())
-    fates = Fate(0, "crashed", f"exited with status 3\n{printed}"), Fate(1, "stopped")
+    fates = Fate(0, "crashed", "exited with status 3", printed), Fate(1, "stopped")
     (crash,) = judge(Draw(scenario(*BY_KERNEL), traces, fates, 1.0, 1.0))
     assert tuple(line for record in crash.stacks for line in record.frames) == kept
 
 
 def test_the_draw_after_a_crash_is_silent(ranks: World) -> None:
     ranks.run(scenario(*TWICE, pool="Dies"))
+    assert findings(ranks, scenario(*TWICE)) == []
+
+
+# raised
+
+RAISES = "tests.tools.planted.raises:"
+IN_ITS_PLACE = {
+    "Raises": ("pool", "ValueError: no room in die (raises.py:…) on rank 0 at step 2 (allocate)."),
+    "NoRoomToBuild": (
+        "pool",
+        "OutOfMemoryError: no room to build in __init__ (raises.py:…) on ranks 0, 1 at the start.",
+    ),
+    "NoRoomToClose": ("pool", "OutOfMemoryError: no room to close in close (raises.py:…) on ranks 0, 1 at the end."),
+    "FailsToTrim": ("pool", "LookupError: no such segment in forget (raises.py:…) on ranks 0, 1 at step 5 (trim)."),
+    "AssertsSize": (
+        "collectives",
+        "AssertionError: assert source.numel() <= ROOM in all_gather (raises.py:…) on ranks 0, 1 "
+        "at step 3 (all_gather) in all_gather kernel of tp[0,1].",
+    ),
+    "NoRoomInKernel": (
+        "collectives",
+        "OutOfMemoryError: no room in the kernel in all_gather (raises.py:…) on ranks 0, 1 "
+        "at step 3 (all_gather) in all_gather kernel of tp[0,1].",
+    ),
+    "FailsToBuild": ("collectives", "OSError: no such device in __init__ (raises.py:…) on ranks 0, 1 at the start."),
+    "RaisesInTorch": (
+        "collectives",
+        "IndexError: Dimension out of range (expected to be in range of [-2, 1], but got 7) in all_gather "
+        "(raises.py:…) on ranks 0, 1 at step 3 (all_gather) in all_gather kernel of tp[0,1].",
+    ),
+    "RaisesInTriton": (
+        "collectives",
+        "IndexError: tuple index out of range in _out_of_bounds (raises.py:…) on ranks 0, 1 "
+        "at step 3 (all_gather) in all_gather kernel of tp[0,1].",
+    ),
+}
+LARGE = (*TWICE, AllGather("tp", View("b"), 101, via="kernel"), Release("a"), Trim())
+TRIMMED = (*TWICE, Release("a"), Release("b"), Trim())
+
+
+def raising(name: str, *steps: Step) -> Scenario:
+    part = {"pool": "pool", "collectives": "kernels"}[IN_ITS_PLACE[name][0]]
+    return scenario(*steps, **{part: RAISES + name})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", IN_ITS_PLACE)
+def test_what_the_system_raises_is_found_at_its_own_innermost_line(ranks: World, name: str) -> None:
+    steps = TRIMMED if name == "FailsToTrim" else LARGE
+    (found,) = findings(ranks, raising(name, *steps))
+    part, text = IN_ITS_PLACE[name]
+    assert found.rule == "raised"
+    assert re.sub(r"py:\d+", "py:…", found.explanation) == f"{part} '{RAISES}{name}' raised {text}"
+
+
+def test_a_raise_at_one_rank_is_no_hang_of_its_peers(ranks: World) -> None:
+    steps = Allocate("a", "tp", 256), Allocate("b", "tp", 256)
+    draw = ranks.run(scenario(*steps, topology=SQUARE, pool=f"{RAISES}Raises"))
+    assert [fate.state for fate in draw.fates] == ["raised", "stopped", "stopped", "stopped"]
+    assert [(finding.rule, finding.ranks) for finding in judge(draw)] == [("raised", (0,))]
+
+
+def test_a_raise_keeps_its_own_frames_and_all_of_the_traceback_with_the_cause(ranks: World) -> None:
+    (found,) = findings(ranks, scenario(*TWICE, pool=f"{RAISES}Raises"))
+    own, whole = found.stacks
+    assert [frame.partition(" ")[0] for frame in own.frames] == ["die", "use"]
+    assert [line for line in whole.frames if line.startswith(("KeyError", "ValueError", "for details"))] == [
+        "KeyError: 'missing'",
+        "ValueError: no room",
+        "for details see below",
+    ]
+
+
+def test_two_exceptions_at_two_places_are_two_findings(ranks: World) -> None:
+    found = findings(ranks, scenario(*TWICE, pool=f"{RAISES}RaisesApart"))
+    assert [(finding.rule, finding.ranks) for finding in found] == [("raised", (0,)), ("raised", (1,))]
+    assert len({finding.key for finding in found}) == len({type(finding) for finding in found}) == 2
+
+
+def test_a_call_within_the_room_of_the_kernel_is_silent(ranks: World) -> None:
+    assert findings(ranks, scenario(*BY_KERNEL, kernels=f"{RAISES}AssertsSize")) == []
+
+
+def test_the_draw_after_a_raise_is_silent(ranks: World) -> None:
+    ranks.run(scenario(*TWICE, pool=f"{RAISES}Raises"))
     assert findings(ranks, scenario(*TWICE)) == []
 
 

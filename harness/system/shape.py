@@ -1,0 +1,116 @@
+"""Whether a plug-in has the shape of its part: methods, their arguments, a context that yields once, the tensor asked
+for.
+
+Invariant: a mistake in the shape is an error of the request, which says where the plug-in defines it. What a plug-in's
+own code raises is none.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+
+import torch
+
+from harness.system.boundary import Misshapen
+from harness.system.context import PoolPolicy, ProcessGroup
+from harness.trace.raising import Part
+
+POOL = {"use": "group", "close": ""}
+COLLECTIVES = {"all_gather": "context, output, source", "reduce_scatter": "context, output, source, op"}
+AGREED = {"agreed": "sizes"}
+LARGEST = 1 << 30
+"""Elements that a policy may agree on; more is a mistake."""
+DIRECT = 2
+"""Frames from `_used` to `contextlib`. A context that the plug-in itself enters is further away."""
+MISCOUNTS = {"generator didn't yield": "does not yield", "generator didn't stop": "yields more than once"}
+"""What `contextlib` says of a generator that is no context."""
+
+
+def check_pool(policy: object) -> None:
+    """Raise `Misshapen` unless a policy, or a class of policies, has its methods."""
+    _check_methods("pool", policy, POOL | (AGREED if hasattr(policy, "agreed") else {}))
+
+
+def check_collectives(kernels: object) -> None:
+    """Raise `Misshapen` unless an object has the methods of collectives."""
+    _check_methods("collectives", kernels, COLLECTIVES)
+
+
+def check_call(where: Part, call: Callable[..., object], shown: str, count: int) -> None:
+    """Raise `Misshapen` unless `call` takes so many arguments by position; what has no signature may take any."""
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise Misshapen(where, call, f"cannot be called as {shown}: {error}") from None
+
+
+def allocate(
+    policy: PoolPolicy, group: ProcessGroup, size: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """A tensor from plain `torch.empty` under `use(group)`. Raises `Misshapen` where it is not as asked for."""
+    tensor: torch.Tensor | None = None
+    with _used(policy, group):
+        tensor = torch.empty(size, dtype=dtype, device=device)
+    if tensor is None:
+        raise Misshapen("pool", policy.use, "has a use() that hides what is raised inside it")
+    for what, found, asked in (
+        ("dtype", tensor.dtype, dtype),
+        ("shape", [*tensor.shape], [size]),
+        ("strides", [*tensor.stride()], [1]),
+        ("device", tensor.device.type, device.type),
+    ):
+        if found != asked:
+            text = f"has a use() under which torch.empty gives {what} {found} and not {asked}"
+            raise Misshapen("pool", policy.use, text)
+    return tensor
+
+
+def agreed_on(agreed: Callable[[list[int]], object], sizes: list[int]) -> int:
+    """What a policy's `agreed` gives, if every rank's size fits into it. Raises `Misshapen`."""
+    size = agreed(sizes)
+    if not isinstance(size, int) or not max(sizes) <= size <= LARGEST:
+        text = f"has an agreed() that gave {size!r} for {sizes}, and not an int from {max(sizes)} to {LARGEST}"
+        raise Misshapen("pool", agreed, text)
+    return size
+
+
+def _check_methods(where: Part, plugin: object, methods: dict[str, str]) -> None:
+    for name, arguments in methods.items():
+        if not callable(getattr(plugin, name, None)):
+            raise Misshapen(where, plugin if isinstance(plugin, type) else type(plugin), f"has no method {name!r}")
+        count = len(arguments.split(", ")) if arguments else 0
+        if not isinstance(plugin, type):
+            check_call(where, getattr(plugin, name), f"{name}({arguments})", count)
+        elif inspect.isfunction(inspect.getattr_static(plugin, name)):  # of a class it takes the policy itself, too
+            check_call(where, getattr(plugin, name), f"{name}({arguments})", count + 1)
+
+
+@contextmanager
+def _used(policy: PoolPolicy, group: ProcessGroup) -> Iterator[None]:
+    """The policy's own context, which has to yield exactly once."""
+    context: object = policy.use(group)
+    if not isinstance(context, AbstractContextManager):
+        kind = type(context).__name__
+        raise Misshapen("pool", policy.use, f"has a use() that gives {kind}, which is no context manager")
+    try:
+        with context:
+            yield
+    except RuntimeError as error:
+        what = MISCOUNTS.get(str(error))
+        if what is None or _depth(error.__traceback__) > DIRECT:
+            raise
+        raise Misshapen("pool", policy.use, f"has a use() that {what}") from None
+
+
+def _depth(traceback: TracebackType | None) -> int:
+    depth = 0
+    while traceback is not None:
+        traceback, depth = traceback.tb_next, depth + 1
+    return depth
