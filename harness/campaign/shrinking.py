@@ -40,45 +40,45 @@ class Shrinking:
         self._search, self._clock = search, clock
         self._presumed: set[Scenario] = set()
 
-    def run(self, rule: str, end: float, costs_ranks: bool) -> None:
+    def run(self, key: str, end: float, costs_ranks: bool) -> None:
         """Shrink the scenario that is kept of a rule, until `end` by the clock. A scenario that was only presumed to
         hang is run without the shortcut after that. `costs_ranks`: a run that fails leaves no rank alive."""
         now = self._clock.now()
         if costs_ranks and end - now >= WORTH_A_SIMULATION:
-            self._rehearse(rule, (now + end) / 2)
-        smallest = self._smallest(rule, end, hurried=True)
+            self._rehearse(key, (now + end) / 2)
+        smallest = self._smallest(key, end, hurried=True)
         if smallest.scenario in self._presumed:
-            passes = self._passes_before_it_fails(rule, smallest.scenario, end)
+            passes = self._passes_before_it_fails(key, smallest.scenario, end)
             if passes is None:
-                smallest = self._smallest(rule, end, hurried=False)
+                smallest = self._smallest(key, end, hurried=False)
             elif passes:
                 smallest = Smallest(smallest.scenario, "race")
-        self._keeper.settle(rule, smallest.how)
+        self._keeper.settle(key, smallest.how)
 
-    def _smallest(self, rule: str, end: float, hurried: bool) -> Smallest:
-        found = self._keeper.found[rule]
-        fails = self._fails(rule, self._world, hurried)
+    def _smallest(self, key: str, end: float, hurried: bool) -> Smallest:
+        found = self._keeper.found[key]
+        fails = self._fails(key, self._world, hurried)
         return self._search(found.scenario, fails, found.finding.step, end, clock=self._clock)
 
-    def _rehearse(self, rule: str, end: float) -> None:
+    def _rehearse(self, key: str, end: float) -> None:
         """Where ranks on GPUs hung or died, which costs seconds a try, shrink the scenario on a simulation first. The
         result counts if it fails on the GPUs too."""
         simulation = self._world.simulation
         if simulation is None:
             return
-        scenario, fails = self._keeper.found[rule].scenario, self._fails(rule, simulation, hurried=True)
+        scenario, fails = self._keeper.found[key].scenario, self._fails(key, simulation, hurried=True)
         smaller = scenario
         with suppress(MachineError):  # of the simulation, which the user did not ask for
             step = fails(scenario)
             if step is not None:
                 smaller = self._search(scenario, fails, step, end, clock=self._clock).scenario
         if smaller != scenario:
-            self._fails(rule, self._world, hurried=False)(smaller)
+            self._fails(key, self._world, hurried=False)(smaller)
 
-    def _passes_before_it_fails(self, rule: str, scenario: Scenario, end: float) -> int | None:
+    def _passes_before_it_fails(self, key: str, scenario: Scenario, end: float) -> int | None:
         """How often a scenario that was presumed to hang passes before it fails when it has all the time there is, as a
         race may; None if it never does, in as many runs as there is time for: until `end`, or for a deadline more."""
-        fails = self._fails(rule, self._world, hurried=False)
+        fails = self._fails(key, self._world, hurried=False)
         end = max(end, self._clock.now() + self._world.deadline)
         for passes in range(CONFIRMATIONS):
             if fails(scenario) is not None:
@@ -87,7 +87,7 @@ class Shrinking:
                 break
         return None
 
-    def _fails(self, rule: str, world: World, hurried: bool) -> Fails:
+    def _fails(self, key: str, world: World, hurried: bool) -> Fails:
         """Whether a scenario still breaks a rule on a world, this one or a simulation beside it."""
 
         def fails(scenario: Scenario) -> int | None:
@@ -97,7 +97,7 @@ class Shrinking:
                 return None
             self._tried()
             findings = self._judge(draw)
-            broken = self._keeper.found[rule].again(findings)
+            broken = self._keeper.found[key].again(findings)
             if broken is None:
                 return None
             if world is self._world:

@@ -167,8 +167,8 @@ def test_what_an_earlier_draw_left_is_replayed_after_that_draw(simulation: World
     assert seed.preceded_by == (three,)
     simulation.renew()
     (alone,) = replay(simulation, two)
-    assert alone == []
-    again = [[record.rule for record in run] for run in replay(simulation, seed.scenario, 2, seed.preceded_by)]
+    assert alone.findings == []
+    again = [[record.rule for record in run.findings] for run in replay(simulation, seed.scenario, 2, seed.preceded_by)]
     assert again == [["leak"], ["leak"]]
 
 
