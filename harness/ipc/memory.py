@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -96,6 +97,19 @@ class SharedMemory:
         """Scratch through which a rank's private memory reaches its peers, `STAGING_BYTES` long."""
         start = self._staging + rank * STAGING_BYTES
         return self.bytes[start : start + STAGING_BYTES]
+
+    def written(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Offset and bytes of the pages that a piece has. The rest was never written, and takes no memory."""
+        end = offset + size
+        while offset < end:
+            try:
+                start = os.lseek(self.fd, offset, os.SEEK_DATA)
+            except OSError:  # there is no data up to the end of the file
+                return
+            if start >= end:
+                return
+            offset = min(end, os.lseek(self.fd, start, os.SEEK_HOLE))
+            yield start, offset - start
 
     def punch(self, offset: int, size: int) -> None:
         """Give the pages under a freed piece back to the system; they read as zero afterwards."""

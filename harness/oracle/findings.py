@@ -113,6 +113,12 @@ class RegisteredInCapture(Finding):
     rule = "registered-in-capture"
 
 
+class OverlappingBuffers(Finding):
+    """A pool handed out memory that a live buffer still holds."""
+
+    rule = "overlapping-buffers"
+
+
 class CapturedReuse(Finding):
     """Memory that a graph writes at every replay was freed, or holds another buffer now."""
 
@@ -162,9 +168,15 @@ class SlowPath(Finding):
 
 
 class OutOfBounds(Finding):
-    """Memory next to an output changed."""
+    """Memory that no call may write changed."""
 
     rule = "out-of-bounds"
+
+
+class SourceChanged(Finding):
+    """A call changed its source, outside of its output."""
+
+    rule = "source-changed"
 
 
 class WrongData(Finding):

@@ -10,11 +10,20 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
-from harness.oracle.rules import capture, data, fate, lifetime, ownership, path, registration
+from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration
 from harness.scenario.steps import Allocate
 from harness.trace.draw import Draw
 
-JUDGES = (fate.judge, lifetime.judge, registration.judge, capture.judge, ownership.judge, path.judge, data.judge)
+JUDGES = (
+    fate.judge,
+    lifetime.judge,
+    registration.judge,
+    capture.judge,
+    ownership.judge,
+    path.judge,
+    memory.judge,  # before the canaries of `data`, as it says more about the same change
+    data.judge,
+)
 
 
 @dataclass(frozen=True)

@@ -6,48 +6,62 @@ Invariant: a block returns to its pool at the step that releases its buffer, at 
 from __future__ import annotations
 
 import gc
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
 from harness.rank import values
+from harness.rank.images import Memory
 from harness.scenario.layout import Group
-from harness.scenario.operands import FENCE, GUARD
+from harness.scenario.operands import FENCE, FRONT, GUARD
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.system.boundary import call_system
 from harness.trace.events import Dropped, Exhausted, Overwritten, Placed
 
-GUARD_SALT, FENCE_SALT = 1, 2
-
 
 class Canary:
-    """A region that must not change: it holds a pattern until it is looked at."""
+    """A region that must not change: it holds a pattern until it is looked at.
 
-    def __init__(self, buffer: str, where: str, region: torch.Tensor, salt: int) -> None:
-        self._buffer, self._where, self._region = buffer, where, bits(region)
-        self._pattern = values.canary(region, salt)
-        self._region.copy_(self._pattern)
+    No other region has the same pattern, so that a copy of one onto another shows.
+    """
+
+    def __init__(self, buffer: str, where: str, region: torch.Tensor, *salts: int) -> None:
+        self._buffer, self._where, self.region = buffer, where, bits(region)
+        self._pattern = values.canary(region, zlib.crc32(f"{where} {buffer}".encode()), *salts)
+        self.region.copy_(self._pattern)
 
     def damage(self) -> Overwritten | None:
         """What has changed since the last look, if anything has."""
-        seen = self._region.clone()  # a peer that runs on may write between two looks
+        seen = self.region.clone()  # a peer that runs on may write between two looks
         if torch.equal(seen, self._pattern):
             return None
         changed = (seen != self._pattern).nonzero().flatten()
-        self._region.copy_(self._pattern)
+        self.region.copy_(self._pattern)
         return Overwritten(self._buffer, self._where, int(changed[0]), changed.numel())
 
 
 class Buffer:
-    """A live buffer: `body`, and behind it a guard of canaries; none if the buffer came while a graph was captured,
-    when nothing can be written. `stream` is the one that its step names, to which its block belongs outside graphs."""
+    """A live buffer of `rank`: `body` between two guards of canaries; none if the buffer came while a graph was
+    captured, when nothing can be written. `stream` is the one that its step names, to which its block belongs outside
+    graphs."""
 
-    def __init__(self, name: str, whole: torch.Tensor, elements: int, stream: int = 0, is_guarded: bool = True) -> None:
-        self.name, self.body, self.stream = name, whole[:elements], stream
+    def __init__(
+        self,
+        name: str,
+        whole: torch.Tensor,
+        elements: int,
+        stream: int = 0,
+        is_guarded: bool = True,
+        rank: int = 0,
+    ) -> None:
+        self.name, self.stream, self._rank = name, stream, rank
+        front, self.body, back = whole[:FRONT], whole[FRONT : FRONT + elements], whole[FRONT + elements :]
         self.is_shared = False
         """Whether another stream has used it, too."""
-        self.guard = Canary(name, "guard", whole[elements:], GUARD_SALT) if is_guarded else None
+        regions = {"front": front, "guard": back} if is_guarded else {}
+        self.guards = [Canary(name, where, region, rank) for where, region in regions.items()]
 
     def use_on(self, stream: int) -> bool:
         """Note that work on a stream uses it. Returns whether that is not its own."""
@@ -57,16 +71,17 @@ class Buffer:
 
     def fences(self, start: int, end: int) -> list[Canary]:
         """Canaries on both sides of `body[start:end]`, as far as the body reaches."""
-        regions = (self.body[max(0, start - FENCE) : start], self.body[end : end + FENCE])
-        return [Canary(self.name, "fence", region, FENCE_SALT) for region in regions if region.numel()]
+        spans = (max(0, start - FENCE), start), (end, min(end + FENCE, len(self.body)))
+        return [Canary(self.name, "fence", self.body[a:b], self._rank, a) for a, b in spans if a < b]
 
 
 class LiveBuffers(Mapping[str, Buffer]):
     """The buffers that this rank holds in a draw, by name."""
 
-    def __init__(self, substrate: Substrate) -> None:
+    def __init__(self, substrate: Substrate, is_watched: bool = False) -> None:
         self._substrate = substrate
         self._live: dict[str, Buffer] = {}
+        self.memory = Memory(substrate, is_watched)
 
     def __getitem__(self, name: str) -> Buffer:
         return self._live[name]
@@ -90,16 +105,19 @@ class LiveBuffers(Mapping[str, Buffer]):
         self._substrate.record(Placed(name, ident, whole.data_ptr(), nbytes, named))
         # In a capture nothing runs, so no canary can be written.
         is_guarded = not self._substrate.device.is_capturing
-        self._live[name] = Buffer(name, whole[:size], size - GUARD, stream=stream, is_guarded=is_guarded)
+        self.memory.hold(name, whole[:size])
+        self._live[name] = Buffer(name, whole[:size], size - GUARD, stream, is_guarded, self._substrate.rank)
 
     def release(self, name: str) -> None:
         """Look at a buffer's canaries and drop it. Does nothing where it could not be allocated."""
         if name in self._live:
+            self.memory.look_back(name)
             self._check(self._live[name])
             self._drop(name)
 
     def release_all(self) -> None:
         """Release what is left, in the order of allocation."""
+        self.memory.look_back()
         self.check()
         for name in list(self._live):
             self._drop(name)
@@ -110,14 +128,14 @@ class LiveBuffers(Mapping[str, Buffer]):
             self._check(buffer)
 
     def _check(self, buffer: Buffer) -> None:
-        if buffer.guard is None or self._substrate.device.is_capturing:
+        if self._substrate.device.is_capturing:
             return
-        damage = buffer.guard.damage()
-        if damage is not None:
+        for damage in filter(None, (guard.damage() for guard in buffer.guards)):
             self._substrate.record(damage)
 
     def _drop(self, name: str) -> None:
         is_shared = self._live[name].is_shared
+        self.memory.drop(name)
         del self._live[name]
         # Triton's interpreter holds operands in cycles; the block has to return now, on every rank.
         gc.collect()

@@ -7,14 +7,14 @@ follow from (seed, step, rank, index).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from harness.rank import cross_checks, values
-from harness.rank.buffers import Buffer, Canary
-from harness.rank.exact import ExactData, changed
+from harness.rank.buffers import Canary, LiveBuffers
+from harness.rank.exact import ExactData, changed, shared, source_changed
 from harness.rank.graphs import CapturedCall
 from harness.scenario.bases import is_uneven
 from harness.scenario.operands import View, at
@@ -38,9 +38,7 @@ def as_it_is(mismatch: trace.Mismatch, *_: object) -> trace.Mismatch:
 class Call:
     """A collective step about to run on this rank. `keys` are the input keys of the group's ranks."""
 
-    def __init__(
-        self, substrate: Substrate, buffers: Mapping[str, Buffer], step: Collective, group: ProcessGroup
-    ) -> None:
+    def __init__(self, substrate: Substrate, buffers: LiveBuffers, step: Collective, group: ProcessGroup) -> None:
         self._substrate, self._buffers, self._step = substrate, buffers, step
         self._communicator = group.communicator
         self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device)
@@ -61,22 +59,28 @@ class Call:
     def run(self, keys: list[int], kernel: Any, explained: Explained = as_it_is) -> None:
         """Collective over the group. `kernel` is the system under test for steps that go through one; `explained` adds
         to a mismatch of what was found with the exact result where it came from."""
+        memory = self._buffers.memory
         fences = [] if self._step.output is None else self._fences(self._step.output)
-        expected = self._fill(keys, wide=self._step.via == "kernel")
+        filled, expected = self._fill(keys, wide=self._step.via == "kernel")
         if "stamps" in self._substrate.evidence and self._is_library:
             cross_checks.stamp(self._communicator, *self._peer_addressed)
+        memory.before(self._output, self._source, *(fence.region for fence in fences))
         self._record_operands()
         try:
             path, evidence = self._dispatch(kernel)
         except NotOwned:  # an engine falls back to the library here, and so does the harness
-            expected = self._fill(keys, wide=False)
+            filled, expected = self._fill(keys, wide=False)
             path, evidence = self._library()
         self._substrate.device.synchronize()
         found = self._output.clone()  # one look, and one verdict: a peer that runs on may change what lies there
+        left = self._source.clone()
         digest = _digest(found) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
+        if (spoiled := self._spoiled(filled, left)) is not None:
+            self._substrate.record(spoiled)
+        memory.after("call", self._output, self._source)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
         if (change := changed(self._into, found, self._output.clone())) is not None:
@@ -86,12 +90,12 @@ class Call:
 
     def capture(self, index: int) -> CapturedCall:
         """Capture the library's call, made at step `index`. Local; what is captured is collective."""
-        captured = CapturedCall(self._substrate, self._exact, index, self._into)
+        captured = CapturedCall(self._substrate, self._exact, index, self._into, self._from)
         captured.before(self._output, self._source)
         self._record_operands()
         path, evidence = self._library()
         self._substrate.record(trace.Ran(path, evidence, is_free=self._is_free(path)))
-        captured.after(self._output)
+        captured.after(self._output, self._source)
         return captured
 
     def _record_operands(self) -> None:
@@ -112,22 +116,26 @@ class Call:
         if not cross_checks.agree_on(self._communicator, path):
             return
         symmetric = self._output.clone()
+        self._buffers.memory.forget()
         self._fill(keys, wide=False)
         with self._communicator.on_legacy_path():
             self._library()
         self._substrate.device.synchronize()
         cross_checks.compare(self._communicator, self._into, symmetric, self._output)
 
+    def _spoiled(self, filled: torch.Tensor, left: torch.Tensor) -> trace.SourceChanged | None:
+        return source_changed(self._from, filled, left, shared(self._source, self._output))
+
     def _fences(self, view: View) -> list[Canary]:
         start = at(view.offset, self._substrate.rank)
         return self._buffers[view.buffer].fences(start, start + self._output.numel())
 
-    def _fill(self, keys: list[int], wide: bool) -> torch.Tensor:
-        """Poison the output, fill this rank's source, and return the exact result."""
+    def _fill(self, keys: list[int], wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Poison the output and fill this rank's source. Returns what it was filled with, and the exact result."""
         values.poison(self._output)
         mine, expected = self._exact.inputs(keys, self._source.dtype, wide)
         bits(self._source).copy_(bits(mine))
-        return expected
+        return mine, expected
 
     def _dispatch(self, kernel: Any) -> tuple[str, str]:
         if self._step.via == "library" or self._communicator.size == 1:

@@ -71,6 +71,25 @@ def changed(buffer: str, before: torch.Tensor, after: torch.Tensor) -> trace.Cha
     return trace.Changed(buffer, wrong.numel(), one.numel(), index, _shown(before, index), _shown(after, index))
 
 
+def shared(source: torch.Tensor, output: torch.Tensor) -> slice:
+    """The elements of a call's source that lie in its output: none, or in place some or all."""
+    start = (output.data_ptr() - source.data_ptr()) // source.element_size()
+    return slice(max(0, start), max(0, start + output.numel()))
+
+
+def source_changed(buffer: str, filled: torch.Tensor, left: torch.Tensor, shared: slice) -> trace.SourceChanged | None:
+    """Where `left`, a copy of a call's source, is not what it was filled with, its `shared` elements left out; None if
+    nowhere."""
+    one, other = bits(filled).clone(), bits(left)
+    one[shared] = other[shared]
+    if torch.equal(one, other):
+        return None
+    wrong = (one != other).nonzero().flatten()
+    index = int(wrong[0])
+    shown = _shown(filled, index), _shown(left, index)
+    return trace.SourceChanged(buffer, wrong.numel(), one.numel(), index, *shown)
+
+
 def _shown(tensor: torch.Tensor, index: int) -> str:
     """One element as value and bits."""
     mask = (1 << 8 * tensor.element_size()) - 1

@@ -65,7 +65,7 @@ class Executor:
         self._substrate, self._scenario, self._kernel, self._clock = substrate, scenario, kernel, clock
         self._topology, self._rank = scenario.topology, substrate.rank
         self._record = substrate.record
-        self._buffers = LiveBuffers(substrate)
+        self._buffers = LiveBuffers(substrate, substrate.compares_always or scenario.is_watched)
         self._graphs = Graphs(substrate, self._buffers, scenario.seed)
         self._calls = Calls(scenario, substrate.rank)
         self._index = 0

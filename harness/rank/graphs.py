@@ -13,7 +13,7 @@ import torch
 
 from harness.rank import values
 from harness.rank.buffers import LiveBuffers
-from harness.rank.exact import ExactData
+from harness.rank.exact import ExactData, shared, source_changed
 from harness.scenario.layout import Group
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
@@ -25,25 +25,33 @@ GRAPH_STREAM = STREAMS
 
 
 class CapturedCall:
-    """A collective in a graph, captured at step `index`: `feed` fills its source, and its output goes to `tap`."""
+    """A collective in a graph, captured at step `index`: `feed` fills its source, its output goes to `tap`, and what it
+    leaves of its source to `left`."""
 
-    def __init__(self, substrate: Substrate, exact: ExactData, index: int, into: str) -> None:
-        self._substrate, self._exact, self.index, self._into = substrate, exact, index, into
+    def __init__(self, substrate: Substrate, exact: ExactData, index: int, into: str, origin: str) -> None:
+        self._substrate, self._exact, self.index, self._into, self._from = substrate, exact, index, into, origin
         self.ranks: tuple[int, ...] = exact.group
         self.feed = torch.empty(0)
-        self.tap = torch.empty(0)
+        self.tap, self.left = torch.empty(0), torch.empty(0)
+        self._shared = slice(0)
+        self.operands: tuple[torch.Tensor, ...] = ()
+        """Where output and source lie, or lay."""
 
     def before(self, output: torch.Tensor, source: torch.Tensor) -> None:
         """Capture what comes before the call: poison for the output, values for the source."""
-        self.feed, self.tap = torch.empty_like(source), torch.empty_like(output)
+        self.feed, self.tap, self.left = torch.empty_like(source), torch.empty_like(output), torch.empty_like(source)
+        self._shared = shared(source, output)
         into, origin, fed = self._raw(output), self._raw(source), self.feed.view(torch.uint8)
         self._substrate.device.enqueue(lambda: _poison(into))
         self._substrate.device.enqueue(lambda: _copy(origin, fed))
 
-    def after(self, output: torch.Tensor) -> None:
+    def after(self, output: torch.Tensor, source: torch.Tensor) -> None:
         """Capture what comes after the call."""
         found, tapped = self._raw(output), self.tap.view(torch.uint8)
+        origin, left = self._raw(source), self.left.view(torch.uint8)
         self._substrate.device.enqueue(lambda: _copy(tapped, found))
+        self._substrate.device.enqueue(lambda: _copy(left, origin))
+        self.operands = found, origin
 
     def fill(self, keys: list[int]) -> torch.Tensor:
         """New values for the next replay; returns the exact result."""
@@ -55,6 +63,10 @@ class CapturedCall:
     def compare(self, expected: torch.Tensor) -> trace.Mismatch | None:
         """Where the last replay's output differs from the exact result."""
         return self._exact.compare(self._into, self.tap, expected)
+
+    def spoiled(self) -> trace.SourceChanged | None:
+        """Where the last replay's source changed in its call."""
+        return source_changed(self._from, self.feed, self.left, self._shared)
 
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
@@ -127,7 +139,7 @@ class Graphs:
 
     def replay(self, name: str, index: int) -> None:
         """Run a graph at step `index` on new values, and look at its results and at all other buffers."""
-        graph = self._by_name[name]
+        graph, memory = self._by_name[name], self._buffers.memory
         before = {
             name: bits(buffer.body).clone() for name, buffer in self._buffers.items() if name not in graph.buffers
         }
@@ -138,8 +150,11 @@ class Graphs:
         self._substrate.device.synchronize()
         for call in graph.calls[:1]:
             self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.ranks).ident))
+        operands = [operand for call in graph.calls for operand in call.operands]
+        memory.before()
         graph.replay()
         self._substrate.device.synchronize()
+        memory.after("replay", *operands)
         self._compare(graph, exact)
         self._look_at_others(before)
 
@@ -148,6 +163,8 @@ class Graphs:
             self._substrate.record(trace.Replayed(call.index))
             if (mismatch := call.compare(expected)) is not None:
                 self._substrate.record(mismatch)
+            if (spoiled := call.spoiled()) is not None:
+                self._substrate.record(spoiled)
 
     def _look_at_others(self, before: dict[str, torch.Tensor]) -> None:
         """Record which buffers of no operand of the graph have changed."""

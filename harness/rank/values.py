@@ -74,9 +74,9 @@ def poison(tensor: torch.Tensor) -> None:
     bits(tensor).fill_(255 if tensor.element_size() == 1 else -1)
 
 
-def canary(tensor: torch.Tensor, salt: int) -> torch.Tensor:
-    """The pattern that guards `tensor`, as integers."""
-    pattern = gather_values([key(salt)], tensor.numel(), tensor.dtype, tensor.device)
+def canary(tensor: torch.Tensor, *salts: int) -> torch.Tensor:
+    """The pattern that guards `tensor`, as integers: another one for other `salts`."""
+    pattern = gather_values([key(*salts)], tensor.numel(), tensor.dtype, tensor.device)
     return bits(pattern)[0]
 
 

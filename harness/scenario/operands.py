@@ -20,8 +20,13 @@ ITEMSIZE: dict[str, int] = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
-GUARD = 16
-"""Elements the harness adds behind every buffer and fills with a canary."""
+FRONT = 128
+"""Elements of the canary in front of every buffer. They are 128 bytes or a multiple of that, so a buffer keeps the
+alignment that kernels with wide loads need."""
+BACK = 16
+"""Elements of the canary behind every buffer."""
+GUARD = FRONT + BACK
+"""Elements that the harness adds to every allocation."""
 FENCE = 32
 """Elements on either side of an output view, inside its buffer, that are canaries during a call."""
 

@@ -56,10 +56,17 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         return {step.buffer: step for step in self.steps if isinstance(step, Allocate | Ballast)}
 
     @property
+    def is_watched(self) -> bool:
+        """Whether every substrate compares all memory around this scenario's calls; the simulation always does."""
+        return self.seed % WATCHED == 0
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """Every distinct group of those families."""
         return tuple(dict.fromkeys(group for name in self.families for group in self.topology.families[name]))
 
 
+WATCHED = 4
+"""One seed in so many is watched. 0 is, to which shrinking lowers a seed."""
 IMPLICIT = "tp"
 """The family that implicit buffer sites name, whatever they are asked for."""

@@ -30,6 +30,8 @@ class Substrate(ABC):
     device: Device
     evidence: frozenset[str]
     """Names of the kinds of evidence that this world has (`harness.machine.evidence`)."""
+    compares_always = False
+    """Whether memory is compared around the calls of every draw, and not of a share alone."""
     chooses_freely = False
     """Whether the library chooses the path of a call by what it expects to be faster, and not by ownership alone."""
 
@@ -116,6 +118,10 @@ class Substrate(ABC):
         """The live segment that holds an address."""
         segments = (segment for pool in self.pools.values() for segment in pool.segments)
         return next((segment for segment in segments if address in segment), None)
+
+    def written(self, segment: Segment) -> list[tuple[int, int]]:
+        """Address and bytes of the parts of a segment that have been written. All the rest still reads as zeros."""
+        return [(segment.address, segment.size)]
 
     def record_leaks(self) -> None:
         """Record every segment and window that is still there."""

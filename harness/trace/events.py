@@ -203,12 +203,39 @@ class Changed(_Event, frozen=True, tag="changed"):
 
 
 class Overwritten(_Event, frozen=True, tag="overwritten"):
-    """Canaries of a buffer changed: `where` is guard (behind it) or fence (beside an output view)."""
+    """Canaries of a buffer changed: `where` is front (in front of it), guard (behind it) or fence (beside an output
+    view). Or replay: elements of a buffer that is no operand of the graph that ran."""
 
     buffer: str
     where: str
     index: int
     elements: int
+
+
+class Touched(_Event, frozen=True, tag="touched"):
+    """Bytes changed where no call may write: `changed` of those from `address` up to `end`, in a live buffer, or with
+    no `buffer` in free memory of a segment. The first ones are shown, before and after. `when`: during the step's call
+    or replay, or between the call before and this step. `segment` is -1 outside every pool."""
+
+    when: str
+    buffer: str
+    segment: int
+    address: int
+    end: int
+    changed: int
+    before: str
+    after: str
+
+
+class SourceChanged(_Event, frozen=True, tag="source-changed"):
+    """Elements of a call's source, its output left out, are not as they were put there; the first one is shown."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    before: str
+    after: str
 
 
 class Strayed(_Event, frozen=True, tag="strayed"):
@@ -274,6 +301,8 @@ Event = (
     | Mismatch
     | Changed
     | Overwritten
+    | Touched
+    | SourceChanged
     | Strayed
     | Differs
     | Replayed

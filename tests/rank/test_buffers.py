@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.rank.buffers import Buffer, Canary, LiveBuffers
-from harness.scenario.operands import FENCE, GUARD
+from harness.scenario.operands import FENCE, FRONT, GUARD, ITEMSIZE
 from harness.substrate.bits import bits
 from harness.trace.events import Dropped, Exhausted, Overwritten, Placed
 from tests.tools.one_rank import Rank
@@ -26,12 +26,12 @@ def buffer(stream: int = 0) -> tuple[torch.Tensor, Buffer]:
 
 
 def test_a_canary_that_is_whole_shows_no_damage() -> None:
-    assert Canary("a", "guard", torch.zeros(8), salt=1).damage() is None
+    assert Canary("a", "guard", torch.zeros(8), 1).damage() is None
 
 
 def test_damage_is_shown_where_it_begins_and_how_far_it_goes() -> None:
     region = torch.zeros(8, dtype=torch.int32)
-    canary = Canary("a", "guard", region, salt=1)
+    canary = Canary("a", "guard", region, 1)
     region[3] += 1
     region[6] += 1
     assert canary.damage() == Overwritten("a", "guard", 3, 2)
@@ -39,7 +39,7 @@ def test_damage_is_shown_where_it_begins_and_how_far_it_goes() -> None:
 
 def test_damage_is_shown_once() -> None:
     region = torch.zeros(8, dtype=torch.int32)
-    canary = Canary("a", "guard", region, salt=1)
+    canary = Canary("a", "guard", region, 1)
     region[3] += 1
     canary.damage()
     assert canary.damage() is None
@@ -47,7 +47,7 @@ def test_damage_is_shown_once() -> None:
 
 def test_damage_that_a_peer_repairs_meanwhile_is_shown_as_it_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     region = torch.zeros(8, dtype=torch.int32)
-    canary = Canary("a", "guard", region, salt=1)
+    canary = Canary("a", "guard", region, 1)
     whole, equal = region.clone(), torch.equal
 
     def repairing(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -60,24 +60,44 @@ def test_damage_that_a_peer_repairs_meanwhile_is_shown_as_it_was_seen(monkeypatc
     assert canary.damage() == Overwritten("a", "guard", 3, 1)
 
 
-def test_the_guard_lies_behind_the_body() -> None:
+def test_guards_lie_in_front_of_the_body_and_behind_it() -> None:
     whole, made = buffer()
-    whole[ROOM] = 5.0
-    assert made.guard is not None
-    assert made.guard.damage() == Overwritten("a", "guard", 0, 1)
+    whole[FRONT - 1], whole[FRONT + ROOM] = 5.0, 5.0
+    damage = [guard.damage() for guard in made.guards]
+    assert damage == [Overwritten("a", "front", FRONT - 1, 1), Overwritten("a", "guard", 0, 1)]
 
 
 def test_the_body_is_not_guarded() -> None:
     whole, made = buffer()
-    whole[:ROOM] = 5.0
-    assert made.guard is not None
-    assert made.guard.damage() is None
+    whole[FRONT : FRONT + ROOM] = 5.0
+    assert [guard.damage() for guard in made.guards] == [None, None]
+
+
+@pytest.mark.parametrize(("name", "rank"), [("b", 0), ("a", 1)], ids=["of another buffer", "of another rank"])
+def test_a_guard_that_is_copied_onto_another_shows(name: str, rank: int) -> None:
+    (whole, made), other = buffer(), torch.zeros(ROOM + GUARD)
+    Buffer(name, other, ROOM, rank=rank)
+    for place in (slice(FRONT), slice(FRONT + ROOM, None)):
+        whole[place] = other[place]
+    assert None not in [guard.damage() for guard in made.guards]
+
+
+def test_a_fence_that_is_copied_onto_the_other_shows() -> None:
+    whole, made = buffer()
+    before, after = made.fences(40, 60)
+    whole[FRONT + 60 :][:FENCE] = whole[FRONT + 40 - FENCE :][:FENCE]
+    assert before.damage() is None
+    assert after.damage() is not None
+
+
+def test_a_body_keeps_the_alignment_of_its_block() -> None:
+    assert all(FRONT * width % 128 == 0 for width in ITEMSIZE.values())
 
 
 def test_fences_lie_on_both_sides_of_a_view() -> None:
     whole, made = buffer()
     before, after = made.fences(40, 60)
-    whole[39], whole[60] = 5.0, 5.0
+    whole[FRONT + 39], whole[FRONT + 60] = 5.0, 5.0
     assert (before.damage(), after.damage()) == (
         Overwritten("a", "fence", FENCE - 1, 1),
         Overwritten("a", "fence", 0, 1),
@@ -121,7 +141,7 @@ def test_a_buffer_is_recorded_with_its_segment_and_the_group_it_is_for(alone: Ra
     buffers = placed(alone, "a")
     (segment,) = alone.pool().segments
     size = 4 * (ROOM + GUARD)
-    assert seen(alone, Placed) == [Placed("a", segment.ident, buffers["a"].body.data_ptr(), size, (0,))]
+    assert seen(alone, Placed) == [Placed("a", segment.ident, buffers["a"].body.data_ptr() - 4 * FRONT, size, (0,))]
 
 
 def test_memory_outside_every_pool_has_no_segment(alone: Rank) -> None:
@@ -166,11 +186,11 @@ def test_what_is_left_is_released_in_the_order_of_allocation(alone: Rank) -> Non
     assert (seen(alone, Dropped), len(buffers)) == ([Dropped("a"), Dropped("b"), Dropped("c")], 0)
 
 
-def test_a_buffer_of_a_capture_has_no_guard(alone: Rank) -> None:
+def test_a_buffer_of_a_capture_has_no_guards(alone: Rank) -> None:
     """In a capture nothing runs, so no canary can be written."""
     with alone.substrate.device.capture():
         buffers = placed(alone, "a")
-    assert buffers["a"].guard is None
+    assert buffers["a"].guards == []
 
 
 def test_no_canary_is_looked_at_in_a_capture(alone: Rank) -> None:

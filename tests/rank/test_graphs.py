@@ -34,7 +34,7 @@ def graphs(alone: Rank, buffers: LiveBuffers) -> Graphs:
 def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1) -> CapturedCall:
     """A call of a group of one, captured at step 3, whose output is `factor` times its source."""
     exact = ExactData(AllGather("tp", View("output"), COUNT), (0,), 0, torch.device("cpu"))
-    call = CapturedCall(alone.substrate, exact, 3, "output")
+    call = CapturedCall(alone.substrate, exact, 3, "output", "source")
     output, source = buffers["output"].body, torch.zeros(COUNT, dtype=torch.int32)
     call.before(output, source)
 
@@ -42,7 +42,7 @@ def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1) -> CapturedCall
         output.copy_(source * factor)
 
     alone.substrate.device.enqueue(gather)
-    call.after(output)
+    call.after(output, source)
     return call
 
 

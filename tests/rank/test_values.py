@@ -106,7 +106,7 @@ def test_reduced_values_and_results_are_never_poison(dtype: torch.dtype, op: str
 @dtypes
 def test_canary_is_never_poison(dtype: torch.dtype) -> None:
     region = torch.zeros(4096, dtype=dtype)
-    pattern = canary(region, salt=1)
+    pattern = canary(region, 1)
     poison(region)
     assert not (pattern == bits(region)).any()
 

@@ -15,6 +15,7 @@ from harness.trace.events import Changed, Differs, Event, Mismatch, Origin, Over
 
 Events = list[tuple[int, Event]]
 """With the step of each."""
+BESIDE = {"front": "in front of its start", "guard": "behind its end", "fence": "beside the output view"}
 ON_DATA = (Changed, Differs, Mismatch, Overwritten, Replayed, Strayed)
 
 
@@ -156,7 +157,7 @@ def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Findin
             step=step,
             ranks=(rank,),
         )
-    where = "behind its end" if event.where == "guard" else "beside the output view"
+    where = BESIDE[event.where]
     return OutOfBounds(
         f"{event.elements} canary elements of {event.buffer!r} on rank {rank}, {where}, had changed by "
         f"{case.at_step(step)}, the first at index {event.index}.",

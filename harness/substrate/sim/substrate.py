@@ -10,6 +10,7 @@ from harness.scenario.layout import Group, Partition, group_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool
+from harness.substrate.segment import Segment
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
 from harness.substrate.sim.device import SimDevice
 from harness.substrate.sim.memory import Arena, SimPool
@@ -19,6 +20,7 @@ class SimSubstrate(Substrate):
     """A rank without a GPU. Nodes are simulated: a group that spans two has no windows."""
 
     name = "sim"
+    compares_always = True
 
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         super().__init__(rank, shared, evidence)
@@ -61,6 +63,11 @@ class SimSubstrate(Substrate):
                 segment.close_windows()
                 pool.freed(segment.address)
                 self.arena.give_back(segment.address)
+
+    def written(self, segment: Segment) -> list[tuple[int, int]]:
+        base = self._shared.base
+        parts = self._shared.written(segment.address - base, segment.size)
+        return [(base + offset, size) for offset, size in parts]
 
     def make_pool(self, name: str) -> Pool:
         return SimPool(self.recorder, name, self.arena, self.device, self.denial)

@@ -201,15 +201,15 @@ def test_stores_past_an_output_view_are_found_beside_it(ranks: World, steps: tup
     found = findings(ranks, scenario(*steps, kernels="Overruns"))
     assert rules(found) == ["out-of-bounds"]
     assert found[0].step == 2
-    assert "4 canary elements of" in str(found[0])
-    assert "beside the output view, had changed by step 2" in str(found[0])
+    assert "bytes changed that the call may not write, the first at byte " in str(found[0])
+    assert "right behind the end of the output: from 0x" in str(found[0])
 
 
 @pytest.mark.parametrize("steps", [gather(100, room=200), scatter(100, room=100)])
 def test_stores_past_a_buffers_end_are_found_behind_it(ranks: World, steps: tuple[Step, ...]) -> None:
     found = findings(ranks, scenario(*steps, kernels="Overruns"))
     assert rules(found) == ["out-of-bounds"]
-    assert "behind its end, had changed by step 2" in str(found[0])
+    assert "bytes changed that the call may not write, the first right behind the end of " in str(found[0])
 
 
 def test_stores_past_a_buffers_end_are_found_once(ranks: World) -> None:

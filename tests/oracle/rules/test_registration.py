@@ -312,7 +312,7 @@ def test_steady_state_is_what_came_twice_before(before: tuple[Step, ...]) -> Non
 def test_a_registration_that_pairs_with_one_of_another_step_is_a_skew(ranks: World) -> None:
     """Rank 0 is refused `b`. Its registration of `c` pairs with rank 1's of `b`, in which rank 1 has room for `c`."""
     steps = (
-        Allocate("a", "tp", 262_127),
+        Allocate("a", "tp", (1 << 18) - GUARD - 1),
         Deny(0),
         Allocate("b", "tp", 2_600_000),
         Allocate("c", "tp", 1_000_000),

@@ -40,6 +40,7 @@ from tests.tools.planted.ends import Dies, Exits, Sleeps, WritesToNull
 from tests.tools.planted.pools import (
     CollectsGarbage,
     DeregistersAlone,
+    HandsOutTwice,
     KeepsEverything,
     KeepsTheCommunicator,
     LongWindow,
@@ -61,6 +62,7 @@ __all__ = [
     "FallsBackAlone",
     "FirstGroupOnly",
     "ForgetsToDeregister",
+    "HandsOutTwice",
     "IgnoresNull",
     "KeepsATensor",
     "KeepsEverything",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from harness.system.context import ProcessGroup, Segment
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.system.context import ProcessGroup, RankContext, Segment
 from harness.system.planted.sound import Sound
 
 
@@ -81,3 +85,47 @@ class KeepsEverything(Sound):
 
     def close(self) -> None:
         pass
+
+
+class HandsOutTwice(Sound):
+    """Breaks overlapping-buffers: every buffer of a group is cut from the start of one tensor, the live ones too."""
+
+    STEP = 512
+    """Bytes by which a buffer lies behind the one before."""
+
+    def __init__(self, context: RankContext) -> None:
+        super().__init__(context)
+        self.arenas: dict[str, torch.Tensor] = {}
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        if group.name not in self.arenas:
+            with super().use(group):
+                self.arenas[group.name] = torch.empty(1 << 20, dtype=torch.uint8, device=self.context.device)
+        arena = self.arenas[group.name]
+        self.arenas[group.name] = arena[self.STEP :]
+        with _Cutting(arena):
+            yield
+
+    def close(self) -> None:
+        self.arenas.clear()
+        super().close()
+
+
+class _Cutting(TorchDispatchMode):
+    """Cuts every new tensor from the start of another."""
+
+    def __init__(self, arena: torch.Tensor) -> None:
+        super().__init__()
+        self.arena = arena
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.empty.memory_format:
+            return func(*args, **(kwargs or {}))
+        dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
+        return self.arena[: args[0][0] * dtype.itemsize].view(dtype)
