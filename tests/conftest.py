@@ -22,6 +22,7 @@ LONG = (
     "world/test_world.py",
     "cli/test_main.py",
     "cli/test_fuzz.py",
+    "oracle/rules/test_memory.py",
     "oracle/rules/test_fate.py",
     "cli/test_agree.py",
     "substrate/test_uneven_collectives.py",

@@ -10,8 +10,8 @@ from harness.rank.exact import ExactData
 from harness.rank.graphs import GRAPH_STREAM, CapturedCall, Graphs
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import STREAMS, AllGather
-from harness.substrate.sim.device import SimDevice
-from harness.trace.events import Entered, Mismatch, Overwritten, Replayed
+from harness.substrate.sim.device import SimDevice, tensor_at
+from harness.trace.events import Entered, Mismatch, Overwritten, Replayed, SourceChanged, Touched
 from tests.tools.one_rank import Rank
 
 COUNT = 8
@@ -31,8 +31,9 @@ def graphs(alone: Rank, buffers: LiveBuffers) -> Graphs:
     return Graphs(alone.substrate, buffers, SEED)
 
 
-def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1) -> CapturedCall:
-    """A call of a group of one, captured at step 3, whose output is `factor` times its source."""
+def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1, spoils: int | None = None) -> CapturedCall:
+    """A call of a group of one, captured at step 3, whose output is `factor` times its source. It changes the element
+    `spoils` of its source."""
     exact = ExactData(AllGather("tp", View("output"), COUNT), (0,), 0, torch.device("cpu"))
     call = CapturedCall(alone.substrate, exact, 3, "output", "source")
     output, source = buffers["output"].body, torch.zeros(COUNT, dtype=torch.int32)
@@ -40,15 +41,17 @@ def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1) -> CapturedCall
 
     def gather() -> None:
         output.copy_(source * factor)
+        if spoils is not None:
+            source[spoils] += 1
 
     alone.substrate.device.enqueue(gather)
     call.after(output, source)
     return call
 
 
-def capture(alone: Rank, graphs: Graphs, buffers: LiveBuffers, factor: int = 1) -> None:
+def capture(alone: Rank, graphs: Graphs, buffers: LiveBuffers, factor: int = 1, spoils: int | None = None) -> None:
     graphs.capture("g")
-    graphs.add(captured(alone, buffers, factor), ["output"])
+    graphs.add(captured(alone, buffers, factor, spoils), ["output"])
     graphs.end()
     alone.events.clear()
 
@@ -114,6 +117,30 @@ def test_a_buffer_that_a_replay_changes_and_is_no_operand_is_seen(
     graphs.end()
     graphs.replay("g", 6)
     assert alone.events[-1] == Overwritten("other", "replay", 2, 3)
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_store_into_free_memory_at_a_replay_is_seen_if_memory_is_watched(
+    alone: Rank, buffers: LiveBuffers, graphs: Graphs, is_watched: bool
+) -> None:
+    buffers.memory.is_watched = is_watched
+    with alone.pool().use():
+        kept = torch.empty(COUNT, dtype=torch.int32)
+    address = kept.data_ptr() + (1 << 20)
+    graphs.capture("g")
+    graphs.add(captured(alone, buffers), ["output"])
+    alone.substrate.device.enqueue(lambda: tensor_at(address, 1, torch.int32).fill_(1) and None)
+    graphs.end()
+    graphs.replay("g", 6)
+    found = [(event.when, event.address) for event in alone.events if isinstance(event, Touched)]
+    assert found == [("replay", address)] * is_watched
+
+
+def test_a_source_that_its_call_changes_at_a_replay_is_seen(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:
+    capture(alone, graphs, buffers, spoils=2)
+    graphs.replay("g", 6)
+    assert [type(event) for event in alone.events] == [Entered, Replayed, SourceChanged]
+    assert [event.index for event in alone.events if isinstance(event, SourceChanged)] == [2]
 
 
 def test_operands_may_change_at_a_replay(alone: Rank, graphs: Graphs, buffers: LiveBuffers) -> None:

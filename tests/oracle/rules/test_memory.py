@@ -6,13 +6,19 @@ import pytest
 from msgspec import structs
 
 from harness.oracle.judge import judge
+from harness.scenario.bases import Via
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Release, Step
+from harness.scenario.system import System
+from harness.strategies.batches import sample
+from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.trace.events import Called, Mismatch, Ran, SourceChanged, Touched
 from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.scenes import findings, first, rules, scenario
 
+RULES_ON_MEMORY = ("overlapping-buffers", "out-of-bounds", "source-changed")
+BUILT_IN = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
 MINE = Allocate("mine", "tp", 256, role="plain")
 
 
@@ -171,6 +177,18 @@ def test_a_source_that_is_output_may_change(ranks: World, step: Collective) -> N
 def test_a_source_that_is_overwritten_whole_is_found(ranks: World) -> None:
     draw = ranks.run(scenario(*ONE, kernels="tests.tools.strays:WholeSource"))
     assert [event.elements for event in draw.traces[0].events if isinstance(event, SourceChanged)] == [100]
+
+
+# clean draws
+
+
+@pytest.mark.parametrize("via", ["library", "kernel"])
+@pytest.mark.parametrize("pool", BUILT_IN)
+def test_drawn_programs_with_graphs_break_no_rule_on_memory(ranks: World, pool: str, via: Via) -> None:
+    """Fifteen draws of each pool by each way. Some pools break rules of their own."""
+    drawn = scenarios(4, system=System(pool), via=via, graphs=True, max_steps=WITH_GRAPHS)
+    found = [finding for scenario in sample(drawn, 15, seed=3) for finding in judge(ranks.run(scenario))]
+    assert [str(each) for each in found if each.rule in RULES_ON_MEMORY] == []
 
 
 # overlapping-buffers
