@@ -6,7 +6,9 @@ Only what pytest looks for by name is here; what it does is in `harness.plugin.h
 from harness.plugin.hooks import (
     pytest_addoption,
     pytest_configure,
+    pytest_pyfunc_call,
     pytest_report_header,
+    pytest_runtest_makereport,
     pytest_testnodedown,
     pytest_testnodeready,
     pytest_unconfigure,
@@ -17,7 +19,9 @@ from harness.plugin.hooks import (
 __all__ = [
     "pytest_addoption",
     "pytest_configure",
+    "pytest_pyfunc_call",
     "pytest_report_header",
+    "pytest_runtest_makereport",
     "pytest_testnodedown",
     "pytest_testnodeready",
     "pytest_unconfigure",

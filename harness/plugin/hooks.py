@@ -6,13 +6,15 @@ each worker under `pytest -n`) and leaves no process behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from harness.campaign import seeds
+from harness.campaign.limits import SHRINK_SECONDS
 from harness.errors import UsageError
 from harness.machine.evidence import NAMES
 from harness.plugin import workers
@@ -46,6 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--symm-seeds-dir", default="symm-seeds", metavar="DIR", help="where failing scenarios are kept")
     group.addoption(
+        "--symm-shrink-seconds",
+        type=float,
+        default=SHRINK_SECONDS,
+        metavar="SECONDS",
+        help=f"about how long a failing property is made smaller (default: {SHRINK_SECONDS:g})",
+    )
+    group.addoption(
         "--symm-lease-timeout",
         type=float,
         default=600.0,
@@ -64,6 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise UsageError(f"--symm-world={config.getoption('--symm-world')} is not positive")
         if not config.getoption("--symm-lease-timeout") >= 0:  # nor is nan
             raise UsageError(f"--symm-lease-timeout={config.getoption('--symm-lease-timeout')} is no time to wait")
+        if not config.getoption("--symm-shrink-seconds") >= 0:
+            raise UsageError(f"--symm-shrink-seconds={config.getoption('--symm-shrink-seconds')} is no time to shrink")
         if config.getoption("--symm-substrate") == "nccl" or config.getoption("--symm-evidence"):
             _platform(config)
         workers.settle(config)
@@ -120,3 +131,33 @@ def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
         folder = Path(option("--symm-seeds-dir"))
         system = option("--symm-pool"), option("--symm-collectives"), option("--symm-sites")
         yield TestedWorld(running, *system, folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    if not _is_used():
+        return (yield)
+    from harness.plugin.properties import watched  # noqa: PLC0415
+
+    with watched(pyfuncitem, pyfuncitem.config.getoption("--symm-shrink-seconds")):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show a failing property in its own words, unless all of the traceback is asked for."""
+    report = yield
+    if not _is_used() or call.excinfo is None or item.config.getoption("fulltrace"):
+        return report
+    from harness.plugin.properties import FAILED, brief  # noqa: PLC0415
+
+    if call.excinfo.value is item.stash.get(FAILED, None):
+        report.longrepr = brief(call.excinfo.value)
+    return report
+
+
+def _is_used() -> bool:
+    """Whether this process has a tested world."""
+    return "harness.plugin.tested_world" in sys.modules

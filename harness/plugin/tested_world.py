@@ -1,20 +1,22 @@
 """The world that property tests use: every scenario runs on the system that the options name, and is judged.
 
-Invariant: a failing scenario is saved before its finding is raised.
+Invariant: a failing scenario is saved before its finding is raised, and the seed file that a finding names holds the
+scenario that it lists.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.replay import with_system
 from harness.errors import PluginError, UsageError
+from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
+from harness.plugin.failing import Failing, kept
 from harness.report.frames import places
 from harness.report.listing import listing, shown
 from harness.scenario.scenario import Scenario
@@ -35,6 +37,9 @@ class TestedWorld:
         self._world, self._system, self._folder = world, (pool, collectives, sites), folder
         self._environment = environment.describe(world)
         self._keepers: dict[str, Keeper] = {}
+        self._failing: Failing | None = None
+        self.raised: Finding | UsageError | None = None
+        """What `check` raised the last time that it did."""
 
     @property
     def size(self) -> int:
@@ -48,8 +53,27 @@ class TestedWorld:
     def check(self, scenario: Scenario) -> Draw:
         """Execute a scenario on the system that the options name, and raise its first finding.
 
-        The scenario is saved first, one seed file for each test and rule, which shrinks as Hypothesis does.
+        The scenario is saved first. A seed file for each test and rule holds the scenario of the finding that was
+        raised last; in a property test, the smallest one in the end.
         """
+        __tracebackhide__ = True
+        try:
+            return self._checked(scenario)
+        except (Finding, UsageError) as error:
+            self.raised = error
+            raise
+
+    @contextmanager
+    def failing(self) -> Iterator[Failing]:
+        """What a property test breaks while this is open. The draws that it checks are noted there."""
+        keeper = self._keepers[_test()] = Keeper(self._folder, self._environment)
+        self._failing = Failing(self._world, keeper)
+        try:
+            yield self._failing
+        finally:
+            self._failing = None
+
+    def _checked(self, scenario: Scenario) -> Draw:
         __tracebackhide__ = True
         if scenario.world > self.size:
             raise UsageError(
@@ -57,31 +81,30 @@ class TestedWorld:
                 f"scenarios(world={self.size}), or start more ranks"
             )
         scenario = with_system(scenario, *self._system)
-        keeper = self._keeper()
+        if self._failing is not None:
+            self._failing.go_on(scenario)
+        keeper = self._keepers.setdefault(_test(), Keeper(self._folder, self._environment))
         try:
             draw = self._world.run(scenario)
         except PluginError as error:
             _note(error, *listing(scenario))
             with suppress(UsageError):  # what it raised says more than a full disk
-                _note(error, *_seed(keeper.keep_refused(scenario, error), scenario))
+                _note(error, *kept(keeper.keep_refused(scenario, error), scenario))
             raise
         findings = judge(draw)
+        if self._failing is not None:
+            self._failing.tell(draw, findings)
         if findings:
-            found = keeper.keep(scenario, findings[0], findings)
-            program = listing(scenario, findings[0].step), places(findings[0].record())
-            also = (f"also {finding}" for finding in findings[1:])
-            _note(findings[0], *chain(*program, also), *_seed(found.seed_file, found.scenario))
+            keeper.found.pop(findings[0].key, None)  # a smaller one of an earlier call is another scenario
+            path = keeper.keep(scenario, findings[0], findings).seed_file
+            _note(findings[0], *listing(scenario, findings[0].step), *places(findings[0].record()))
+            _note(findings[0], *(f"also {finding}" for finding in findings[1:]), *kept(path, scenario))
             raise findings[0]
         return draw
 
-    def _keeper(self) -> Keeper:
-        test = os.environ.get("PYTEST_CURRENT_TEST", "")
-        return self._keepers.setdefault(test, Keeper(self._folder, self._environment))
 
-
-def _seed(path: str, scenario: Scenario) -> tuple[str, str]:
-    """Where the scenario is, and what runs it again."""
-    return f"seed file: {path}", f"replay: {seeds.command(path, scenario.system)}"
+def _test() -> str:
+    return os.environ.get("PYTEST_CURRENT_TEST", "")
 
 
 def _note(error: Exception, *lines: str) -> None:

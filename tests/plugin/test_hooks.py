@@ -241,6 +241,8 @@ WRONG = {
     "--symm-pool=rude:Pool": "'rude:Pool'",
     "--symm-collectives=smoke": "'smoke'",
     "--symm-seeds-dir=rude.py": "rude.py",
+    "--symm-shrink-seconds=nan": "--symm-shrink-seconds=nan",
+    "--symm-shrink-seconds=-1": "--symm-shrink-seconds=-1",
     "--symm-evidence=luck": "'luck'",
     "--symm-evidence=forced": "comes from NCCL",
 }

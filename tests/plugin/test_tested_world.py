@@ -76,6 +76,16 @@ def test_each_test_keeps_a_file_of_its_own(simulation: World, tmp_path: Path, mo
     assert len([*tmp_path.iterdir()]) == 2
 
 
+def test_the_seed_file_of_a_finding_holds_the_scenario_that_it_lists(simulation: World, tmp_path: Path) -> None:
+    """Also after a smaller one of the same rule."""
+    world = world_of(simulation, tmp_path)
+    for scenario in (Scenario(TWO, LEAKING.steps[:3], System(FAULTY)), LEAKING):
+        with pytest.raises(Finding) as raised:
+            world.check(scenario)
+    (kept,) = tmp_path.iterdir()
+    assert (seeds.load(kept).scenario, f"seed file: {kept}" in notes(raised)) == (LEAKING, True)
+
+
 def test_what_the_system_raises_is_a_finding_that_is_kept(simulation: World, tmp_path: Path) -> None:
     with pytest.raises(Finding, match=r"^raised: .* RuntimeError: out of sorts in __init__") as raised:
         world_of(simulation, tmp_path, pool="tests.plugin.test_tested_world:Raises").check(RIGHT)
