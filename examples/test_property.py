@@ -1,7 +1,7 @@
 """Property tests as a user of the plugin writes them: `pytest -n auto examples/test_property.py`.
 
 Options: --symm-substrate, --symm-world, --symm-pool, --symm-sites, --symm-collectives, --symm-evidence,
---symm-seeds-dir, --symm-lease-timeout.
+--symm-seeds-dir, --symm-shrink-seconds, --symm-lease-timeout.
 """
 
 from hypothesis import given, settings

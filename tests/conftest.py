@@ -18,6 +18,7 @@ LONG = (
     "studies/faults/test_proof.py",
     "cli/test_studies.py",
     "plugin/test_workers.py",
+    "plugin/test_properties.py",
     "test_interrupts.py",
     "world/test_world.py",
     "cli/test_main.py",

@@ -64,8 +64,11 @@ def test_every_seed_that_a_page_replays_by_name_ships(path: Path) -> None:
     assert {first or second for first, second in named} - {"symm-seeds", "topologies"} <= shipped
 
 
-ELSEWHERE = {"--native", "--nonblocking", "--no-deps", "--dist"}
-"""Options of py-spy, pip and pytest that pages name."""
+ELSEWHERE = {
+    *("--native", "--nonblocking", "--no-deps", "--dist"),
+    *("--full-trace", "--hypothesis-seed", "--hypothesis-show-statistics"),
+}
+"""Options of py-spy, pip, pytest and its plugins that pages name."""
 
 
 @pytest.mark.parametrize("path", prose.pages(), ids=lambda path: str(path.relative_to(prose.ROOT)))
