@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import harness.system.pools.built_in  # noqa: F401  (torch, which a run inside this process would otherwise load and unload)
 from harness.campaign import seeds
 from harness.campaign.replay import replay
+from harness.plugin.failing import Failing
+from harness.plugin.properties import watched
+from harness.plugin.tested_world import TestedWorld
 from harness.report.listing import listing
+from harness.scenario.scenario import Scenario
 from harness.world.world import World
+from tests.tools.campaigns import LEAKING
 from tests.tools.commands import forked_pytest
 
 POOLS = """
@@ -164,7 +172,7 @@ def play(folder: Path, *options: str) -> Played:
     (folder / "test_mine.py").write_text(PROPERTIES)
     (folder / "pools.py").write_text(POOLS)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"}
-    plain = "-v", "-p", "no:cacheprovider", "--symm-substrate=sim", "--symm-shrink-seconds=5"
+    plain = "-v", "-p", "no:cacheprovider", "--symm-substrate=sim", "--symm-shrink-seconds=8"
     return Played(forked_pytest(folder, *plain, *options, environment=environment).out, folder)
 
 
@@ -292,6 +300,30 @@ def test_what_raises_is_shown_once_with_its_scenario(run: Played) -> None:
 
 def test_a_scenario_that_does_not_fit_ends_the_property(run: Played) -> None:
     assert run.shown("too_large").startswith("a scenario of 5 ranks does not fit --symm-world=4")
+
+
+# what ends the shrinking
+
+
+def test_a_timeout_while_shrinking_says_what_was_found(
+    simulation: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(failing: Failing, rule: str, end: float) -> None:
+        raise TimeoutError("of the test")
+
+    @settings(deadline=None, database=None)
+    @given(st.just(LEAKING))
+    def leaks(scenario: Scenario) -> None:
+        world.check(scenario)
+
+    monkeypatch.setattr(Failing, "_run_again", ends)
+    world = TestedWorld(simulation, None, None, None, tmp_path)
+    item: Any = SimpleNamespace(obj=leaks, funcargs={"world": world}, stash={})
+    with pytest.raises(TimeoutError) as raised, watched(item, 8.0):
+        leaks()
+    (kept,) = tmp_path.iterdir()
+    notes = raised.value.__notes__
+    assert [sum(note.startswith(word) for note in notes) for word in ("leak: ", f"seed file: {kept}")] == [1, 1]
 
 
 # workers
