@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from harness.errors import MachineError
 from harness.ipc.journal import Journal
+from harness.ipc.pads import FENCE, OF_BARRIER, SIGNALS, fence, overwritten
+from harness.scenario.layout import Group
+from harness.trace.events import PadOverwritten
 
 SLOTS = 1024
 """Communicators that have a row of their own at one time."""
@@ -47,6 +50,7 @@ class SharedMemory:
       counters  int64[SLOTS, ranks, FIELDS]  written by the member whose row it is
       pads      int32[SLOTS, ranks, ranks]   signal pads of plug-ins: [slot, owner, sender]
       barriers  int32[SLOTS, ranks, ranks]   the same for the harness's kernel barrier
+      fenced    int32[2, SLOTS, ranks, ranks + 2 * FENCE]   both, each owner's words between fences
       waiting   int64[ranks, WORDS_WAITING]  what a rank waits for: slot + 1, field, value
     """
 
@@ -56,10 +60,10 @@ class SharedMemory:
         self._map = mmap.mmap(fd, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
-        counters, pads, barriers, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
+        counters, pads, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
         self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
-        self.pads = self._words(pads, np.int32, (SLOTS, ranks, ranks))
-        self.barriers = self._words(barriers, np.int32, (SLOTS, ranks, ranks))
+        self.fenced = self._words(pads, np.int32, (2, SLOTS, ranks, ranks + 2 * FENCE))
+        self.pads, self.barriers = self.fenced[..., FENCE : FENCE + ranks]
         self.waiting = self._words(waiting, np.int64, (ranks, WORDS_WAITING))
 
     @classmethod
@@ -116,22 +120,30 @@ class SharedMemory:
         # MADV_DONTNEED would drop this process's view alone; of shared memory only a hole frees the pages (madvise(2))
         self._map.madvise(mmap.MADV_REMOVE, offset, size)
 
-    def renew(self, slot: int) -> None:
-        """Have a communicator's row begin anew: no registration or call counted, no signal. Only while none of its
-        ranks runs."""
+    def renew(self, slot: int, size: int) -> None:
+        """Have a row begin anew for a communicator of `size` ranks: no registration or call counted, no signal, and
+        fences whole. Only while none of its ranks runs."""
         self.counters[slot, :, [*WITHIN, EPOCH, BARRIER]] = 0
-        self.pads[slot], self.barriers[slot] = 0, 0
+        fence(self.fenced[:, slot, :size], size)
+
+    def overwritten(self, slot: int, group: Group, member: int) -> list[PadOverwritten]:
+        """What has been written beside a member's two pads since the last look."""
+        found = (
+            overwritten(self.fenced[number, slot, member], group, pad)
+            for number, pad in enumerate((SIGNALS, OF_BARRIER))
+        )
+        return [damage for damage in found if damage is not None]
 
     def reset(self) -> None:
         """Forget everything. Only while no rank runs."""
-        for words in (self.counters, self.pads, self.barriers, self.waiting):
+        for words in (self.counters, self.fenced, self.waiting):
             words[...] = 0
         start, _ = self.arena(0)
         self.punch(start, self.ranks * ARENA_BYTES)
 
     def close(self) -> None:
         """Unmap and close. Local; other processes keep their mappings."""
-        del self.counters, self.pads, self.barriers, self.waiting, self.bytes
+        del self.counters, self.fenced, self.pads, self.barriers, self.waiting, self.bytes
         with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
             self._map.close()
         os.close(self.fd)
@@ -139,11 +151,10 @@ class SharedMemory:
 
 
 def _layout(ranks: int) -> tuple[int, ...]:
-    """Offsets of counters, pads, barriers, waiting, journals, staging and arenas, and the whole size."""
+    """Offsets of counters, pads, waiting, journals, staging and arenas, and the whole size."""
     sizes = (
         SLOTS * ranks * FIELDS * 8,
-        SLOTS * ranks * ranks * 4,
-        SLOTS * ranks * ranks * 4,
+        2 * SLOTS * ranks * (ranks + 2 * FENCE) * 4,
         ranks * WORDS_WAITING * 8,
         ranks * JOURNAL_BYTES,
         ranks * STAGING_BYTES,

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from harness.ipc import futex
 from harness.ipc.memory import BARRIER, EPOCH, PAD, PAYLOAD, SharedMemory
+from harness.ipc.pads import OF_BARRIER, shown
 from harness.scenario.layout import Group
+from harness.trace.events import PadOverwritten
 
 YIELDS = 2
 """Looks at the others' words before a rank sleeps."""
@@ -134,3 +136,15 @@ def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
     return any(
         tuple(shared.waiting[sender][:2]) != (slot, PAD) or shared.waiting[sender][2] < target for sender in late
     )
+
+
+def lost_signals(shared: SharedMemory, slot: int, group: Group, member: int) -> Iterator[PadOverwritten]:
+    """The words of a member's barrier pad that lack a signal which its sender has given, and for which it waits. Of
+    ranks that hang: a sender writes its signal once it has counted."""
+    noted, field, epoch = (int(word) for word in shared.waiting[group[member]][:3])
+    if (noted, field) != (slot + 1, PAD):
+        return
+    for sender in range(len(group)):
+        word = shared.barriers[slot, member, sender]
+        if word < epoch <= int(shared.counters[slot, sender, BARRIER]):
+            yield PadOverwritten(group, OF_BARRIER, sender, 1, shown(word))

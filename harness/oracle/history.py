@@ -5,6 +5,7 @@ Invariant: everything here follows from recorded events; nothing is looked up in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from harness.oracle.lives import BufferLife, SegmentLife, WindowLife
@@ -17,6 +18,7 @@ from harness.trace.events import (
     Dropped,
     Entered,
     Operand,
+    PadOverwritten,
     Placed,
     Ran,
     Registered,
@@ -63,6 +65,14 @@ class History:
     def registrations(self, comm: int) -> list[WindowLife]:
         """Windows and null windows of a communicator, in order."""
         return [window for window in self.windows.values() if window.event.comm == comm]
+
+    def on_pads(self) -> Iterator[tuple[int, PadOverwritten]]:
+        """What was found written on its pads, by the rank or after its end, with the step by which it was."""
+        for step, event in self.trace.steps():
+            if isinstance(event, PadOverwritten):
+                yield step, event
+        for event in self.trace.after:
+            yield self.trace.last_step, event
 
 
 def read(trace: Trace) -> History:

@@ -43,6 +43,7 @@ from harness.scenario.steps import (
     Trim,
 )
 from harness.substrate.base import Substrate
+from harness.substrate.communicator import Communicator
 from harness.system.boundary import call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
 from harness.system.shape import allocate, check_pool
@@ -86,11 +87,17 @@ class Executor:
             raise
         self._record(trace.Began(TEARDOWN))
         self._graphs.clear()
+        for communicator in self._substrate.communicators.values():
+            self._look_at_pads(communicator)
         self._buffers.release_all()
 
     def close(self) -> None:
         """Close the policy; after this nothing of the system under test should be left."""
         call_system("pool", self._policy.close)
+
+    def _look_at_pads(self, communicator: Communicator) -> None:
+        for damage in communicator.overwritten_pads():
+            self._record(damage)
 
     def _take(self, step: Step) -> None:
         match step:
@@ -206,4 +213,6 @@ class Executor:
                     self._substrate.device.record_stream(buffer.body)
             call.run(keys, self._kernel, partial(self._calls.explained, self._index))
         self._calls.ran(self._index)
+        if step.via == "kernel":
+            self._look_at_pads(group.communicator)
         self._buffers.check()

@@ -154,6 +154,10 @@ class Communicator(ABC):
         """The same for the harness's own kernel barrier, which no plug-in writes."""
 
     @abstractmethod
+    def overwritten_pads(self) -> list[trace.PadOverwritten]:
+        """What has been written beside this rank's pads since the last look. Local."""
+
+    @abstractmethod
     def next_epoch(self) -> int:
         """The next epoch of a plug-in's own barrier: 1, then one more at every call, from a draw's begin or the
         communicator's. Local."""

@@ -238,6 +238,17 @@ class SourceChanged(_Event, frozen=True, tag="source-changed"):
     after: str
 
 
+class PadOverwritten(_Event, frozen=True, tag="pad-overwritten"):
+    """Words beside this rank's pad of a group changed: `pad` is the signal pad or that of the barrier. `index` of the
+    first from the pad's first word on, negative before it; `found`: what it held."""
+
+    group: Group
+    pad: str
+    index: int
+    words: int
+    found: str
+
+
 class Strayed(_Event, frozen=True, tag="strayed"):
     """Read through the peer pointer to `peer`'s part of a buffer, this is not the stamp that `peer` wrote there."""
 
@@ -303,6 +314,7 @@ Event = (
     | Overwritten
     | Touched
     | SourceChanged
+    | PadOverwritten
     | Strayed
     | Differs
     | Replayed

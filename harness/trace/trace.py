@@ -9,7 +9,17 @@ from collections.abc import Iterator
 
 import msgspec
 
-from harness.trace.events import Began, CommCreated, Entered, Event, Finished, Raised, SegmentAllocated, SegmentFreed
+from harness.trace.events import (
+    Began,
+    CommCreated,
+    Entered,
+    Event,
+    Finished,
+    PadOverwritten,
+    Raised,
+    SegmentAllocated,
+    SegmentFreed,
+)
 
 TEARDOWN = 1 << 20
 """The step number under which ranks give everything back, after the last step of any program."""
@@ -20,6 +30,8 @@ class Trace(msgspec.Struct, frozen=True):
 
     rank: int
     events: tuple[Event, ...] = ()
+    after: tuple[PadOverwritten, ...] = ()
+    """What the parent found in the rank's shared memory where the rank could not look any more."""
 
     def steps(self) -> Iterator[tuple[int, Event]]:
         """Every event with the number of the step it belongs to (-1 before the first)."""

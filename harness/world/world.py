@@ -22,11 +22,13 @@ from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
 from harness.ipc.memory import SLOTS, SharedMemory
 from harness.ipc.messages import Broken, Call, Failed, Refused, Returned, Run
+from harness.ipc.rendezvous import lost_signals
 from harness.machine import mps
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step, Straggle
 from harness.trace.draw import Draw, Fate, Version
+from harness.trace.events import PadOverwritten
 from harness.trace.trace import Trace
 from harness.world.platform import Platform, choose
 from harness.world.rank_process import RankProcess
@@ -163,12 +165,23 @@ class World:
             watch = DrawWatch(taking_part, self._shared, groups, self.deadline, patience, clock=self._clock)
             fates = watch.wait(self._drop)
         written = [self._shared.journal(index).examine() for index in range(scenario.world)]
-        traces = tuple(Trace(index, events) for index, (events, _) in enumerate(written))
+        is_hung = any(fate.state == "hung" for fate in fates)
+        on_pads = {} if all(fate.state == "finished" for fate in fates) else self._on_pads(slots, is_hung)
+        traces = tuple(Trace(index, events, on_pads.get(index, ())) for index, (events, _) in enumerate(written))
         fates = self._checked(fates, traces, [is_damaged for _, is_damaged in written])
         draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed, self.nccl)
         if draw.is_clean and not pause:
             self._patience.learn(watch.longest_silence)
         return draw
+
+    def _on_pads(self, slots: dict[Group, int], is_hung: bool) -> dict[int, tuple[PadOverwritten, ...]]:
+        """By rank, what was written beside its pads or over signals: a rank that hangs in a kernel does not look."""
+        found: dict[int, tuple[PadOverwritten, ...]] = {}
+        for group, slot in slots.items():
+            for member, rank in enumerate(group):
+                lost = lost_signals(self._shared, slot, group, member) if is_hung else ()
+                found[rank] = (*found.get(rank, ()), *self._shared.overwritten(slot, group, member), *lost)
+        return found
 
     def _checked(self, fates: Sequence[Fate], traces: Sequence[Trace], damaged: Sequence[bool]) -> tuple[Fate, ...]:
         """The fates, by what the ranks wrote: one whose journal is damaged has crashed, whatever it said. Raises
@@ -250,7 +263,7 @@ class World:
             self._slots.clear()
             self._shared.reset()
         for group in groups:
-            self._shared.renew(self._slots.setdefault(group, len(self._slots)))
+            self._shared.renew(self._slots.setdefault(group, len(self._slots)), len(group))
         return {group: self._slots[group] for group in groups}
 
     def _drop(self) -> list[int]:

@@ -77,7 +77,7 @@ def test_reset_memory_reads_as_zero(shared: SharedMemory) -> None:
 def test_a_row_that_begins_anew_counts_and_signals_nothing_and_its_neighbour_stays(shared: SharedMemory) -> None:
     for part in (shared.counters, shared.pads, shared.barriers):
         part[:2] = 5
-    shared.renew(0)
+    shared.renew(0, 2)
     fields = (REGISTER, CALL, SPLIT, EPOCH, BARRIER)
     assert [int(shared.counters[0, :, field].max()) for field in fields] == [0] * 5
     assert [int(part[0].max()) for part in (shared.pads, shared.barriers)] == [0, 0]

@@ -11,7 +11,17 @@ from harness.oracle.case import Case, ranks_text
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.history import History, Use
 from harness.scenario.steps import AllGather
-from harness.trace.events import Changed, Differs, Event, Mismatch, Origin, Overwritten, Replayed, Strayed
+from harness.trace.events import (
+    Changed,
+    Differs,
+    Event,
+    Mismatch,
+    Origin,
+    Overwritten,
+    PadOverwritten,
+    Replayed,
+    Strayed,
+)
 
 Events = list[tuple[int, Event]]
 """With the step of each."""
@@ -23,6 +33,9 @@ def judge(case: Case) -> Iterator[Finding]:
     seen = [(history, _on_data(history)) for history in case.histories]
     for history, events in seen:
         yield from _exact(case, history.rank, events)
+    for history in case.histories:
+        for step, pad in history.on_pads():
+            yield _beside_pad(case, history.rank, step, pad)
     for history, events in seen:  # after the exact data, which says more about the same call
         yield from _cross_checked(case, history.rank, events)
 
@@ -164,6 +177,19 @@ def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Findin
         step=step,
         ranks=(rank,),
     )
+
+
+def _beside_pad(case: Case, rank: int, step: int, event: PadOverwritten) -> Finding:
+    whose, size = f"rank {rank}'s {event.pad} of {case.name(event.group)}", len(event.group)
+    seen = f"had changed by {case.at_step(step)}"
+    if 0 <= event.index < size:
+        sender = event.group[event.index]
+        what = f"word {event.index} of {whose} {seen}: rank {sender} had signalled there, and it holds {event.found}"
+    else:
+        many = f"{event.words} words" if event.words > 1 else "1 word"
+        what = f"{many} beside {whose} {seen}, the first at word {event.index}, which held {event.found}"
+    explanation = f"{what}. The pad has words 0 to {size - 1}, one for each rank of its group."
+    return OutOfBounds(explanation, step=step, ranks=(rank,))
 
 
 def _strayed(case: Case, rank: int, step: int, event: Strayed) -> Finding:

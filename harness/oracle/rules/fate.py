@@ -69,7 +69,7 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
     found = explain(case)
     stood = f"{ranks_text(hung)} made no progress: {_everyone(case)}."
     seconds = f"after {case.draw.seconds:.1f} s"
-    refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
+    refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused) + _pads(case)
     return Hang(
         f"{found.text} {seconds.capitalize()} {stood}{refusals}" if found.text else f"{seconds} {stood}{refusals}",
         step=min(_step(case, rank) for rank in hung),
@@ -80,6 +80,16 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
             if fate.stack
         ),
     )
+
+
+def _pads(case: Case) -> str:
+    """A sentence on the ranks whose pads were written over, so that they may wait for signals that are gone."""
+    pads = {
+        f"the {event.pad} of {case.name(event.group)} on rank {history.rank}": None
+        for history in case.histories
+        for _, event in history.on_pads()
+    }
+    return f" Something wrote over or beside {' and '.join(pads)} before, so signals may be lost." if pads else ""
 
 
 def _printed(fate: Fate) -> Iterator[StackRecord]:

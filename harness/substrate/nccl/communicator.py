@@ -21,7 +21,7 @@ from harness.scenario.layout import Group
 from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
 from harness.substrate.device import Device
 from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
-from harness.substrate.nccl.handle import BARRIER_AT, WINDOW_SYMMETRIC, NcclHandle
+from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_SYMMETRIC, NcclHandle
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
@@ -71,7 +71,7 @@ class NcclCommunicator(Communicator):
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
 
     def signal_pads(self) -> list[int]:
-        return self._pads()
+        return [pad + SIGNALS_AT for pad in self._pads()]
 
     def barrier_pads(self) -> list[int]:
         return [pad + BARRIER_AT for pad in self._pads()]
@@ -82,6 +82,9 @@ class NcclCommunicator(Communicator):
             pads = self.handle.pads()
         self.recorder.record(trace.Returned("signal pads", self.ident))
         return pads
+
+    def overwritten_pads(self) -> list[trace.PadOverwritten]:
+        return self.handle.overwritten(self.group)
 
     def next_epoch(self) -> int:
         self.handle.epoch += 1

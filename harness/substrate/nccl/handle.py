@@ -9,8 +9,11 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
+from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS, overwritten
+from harness.scenario.layout import Group
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl.device import tensor_at
+from harness.trace.events import PadOverwritten
 
 Version = tuple[int, int, int]
 
@@ -21,8 +24,8 @@ PROPERTIES = (2, 29)
 WINDOW_SYMMETRIC = 1
 """`NCCL_WIN_COLL_SYMMETRIC`."""
 PAD_BYTES = 2 << 20
-BARRIER_AT = PAD_BYTES // 2
-"""Where the pad of the kernel barrier begins."""
+SIGNALS_AT, BARRIER_AT = 4096, PAD_BYTES // 2
+"""Where the pad of plug-ins and that of the kernel barrier begin, each between fences."""
 
 
 class NcclHandle:
@@ -45,7 +48,8 @@ class NcclHandle:
         return self._window is not None
 
     def pads(self) -> list[int]:
-        """Address of every rank's pad. Collective the first time: then the pad is allocated, cleared and registered.
+        """Address of the memory for both pads on every rank. Collective the first time: then it is allocated, cleared
+        and registered.
 
         Raises `NotOwned` where NCCL has no pointers to peers.
         """
@@ -65,9 +69,28 @@ class NcclHandle:
             self._clear()
 
     def _clear(self) -> None:
-        for at in (0, BARRIER_AT):
-            tensor_at(self._pad + at, 4 * self.size).zero_()
+        for at in (SIGNALS_AT, BARRIER_AT):
+            row = self._row(at)
+            row.fill_(CANARY)
+            row[FENCE : FENCE + self.size] = 0
         torch.cuda.synchronize()
+
+    def overwritten(self, group: Group) -> list[PadOverwritten]:
+        """What has been written beside this rank's pads since the last look. Local."""
+        if self._window is None:
+            return []
+        found = []
+        for at, pad in ((SIGNALS_AT, SIGNALS), (BARRIER_AT, OF_BARRIER)):
+            seen = self._row(at).cpu().numpy()
+            if (damage := overwritten(seen, group, pad)) is not None:
+                found.append(damage)
+                for fence in (slice(FENCE), slice(FENCE + self.size, None)):  # what lies between belongs to peers
+                    self._row(at)[fence] = CANARY
+        return found
+
+    def _row(self, at: int) -> torch.Tensor:
+        """int32[FENCE + size + FENCE]: the pad that begins there, with its fences."""
+        return tensor_at(self._pad + at - 4 * FENCE, 4 * (self.size + 2 * FENCE)).view(torch.int32)
 
     def destroy(self) -> None:
         """Destroy the communicator. Collective over its ranks."""

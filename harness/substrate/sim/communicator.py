@@ -19,6 +19,7 @@ from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.substrate.sim.device import SimDevice, tensor_at
+from harness.trace.events import PadOverwritten
 
 EVIDENCE = "simulated look-up"
 
@@ -63,6 +64,9 @@ class SimCommunicator(Communicator):
         pads = self._shared.barriers[self._slot]
         return [pads[member].ctypes.data for member in range(self.size)]
 
+    def overwritten_pads(self) -> list[PadOverwritten]:
+        return self._shared.overwritten(self._slot, self.group, self.rank)
+
     def next_epoch(self) -> int:
         return self._rendezvous.next_epoch()
 
@@ -72,7 +76,7 @@ class SimCommunicator(Communicator):
     def clear_pads(self) -> None:
         """Have this rank's pads and epochs as those of a new communicator. Collective, once no peer's kernel runs."""
         for pads in (self._shared.pads, self._shared.barriers):
-            pads[self._slot, self.rank] = 0
+            pads[self._slot, self.rank, : self.size] = 0
         self._rendezvous.restart()
         self.barrier()  # before a peer signals again
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step, Straggle
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
 from harness.trace.events import Changed, Mismatch, Origin, Ran
 from harness.trace.trace import TEARDOWN, Trace
@@ -216,3 +216,50 @@ def test_stores_past_a_buffers_end_are_found_once(ranks: World) -> None:
     """A canary that changed at step 2 did not change again at the steps that follow."""
     steps = (*gather(100, room=200), Allocate("b", "tp", 256), AllGather("tp", View("b"), 100))
     assert [finding.step for finding in findings(ranks, scenario(*steps, kernels="Overruns"))] == [2]
+
+
+# out-of-bounds: signal pads
+
+ON_PADS = (*GATHER, GATHER[2], *SCATTER)
+
+
+def test_stores_past_a_signal_pad_are_found_on_its_owner_at_their_step(ranks: World) -> None:
+    found = findings(ranks, scenario(*ON_PADS[:4], kernels="WritesBesidePads"))
+    assert [(each.rule, each.step) for each in found] == [("out-of-bounds", 2), ("out-of-bounds", 3)]
+    said = (
+        "2 words beside rank 0's signal pad of tp[0,1] had changed by step 2 (all_gather), the first at word 2, which "
+        "held 0x7070707. The pad has words 0 to 1, one for each rank of its group."
+    )
+    assert found[0].explanation == said
+
+
+@pytest.mark.parametrize("kernels", ["OwnBarrier", "OwnCount"])
+@pytest.mark.parametrize("topology", [PAIR, SQUARE])
+def test_kernels_that_signal_on_their_pads_are_silent(ranks: World, kernels: str, topology: Topology) -> None:
+    after = Allocate("d", "tp", 1024), AllGather("tp", View("d"), 100, View("mine"), via="kernel")
+    steps = (*ON_PADS, Recreate("tp"), *after)
+    assert findings(ranks, scenario(*steps, kernels=kernels, topology=topology)) == []
+
+
+def test_a_hang_after_stores_beside_a_pad_names_the_pad(ranks: World) -> None:
+    found = findings(ranks, scenario(*GATHER, kernels="WritesBesidePadsAndLeaves"))
+    assert rules(found) == ["out-of-bounds", "hang"]
+    assert "1 word beside rank 0's signal pad of tp[0,1] had changed by step 2 (all_gather)" in str(found[0])
+    assert "the first at word -1, which held 0x7070707" in str(found[0])
+    assert "Something wrote over or beside the signal pad of tp[0,1] on rank " in str(found[-1])
+    assert str(found[-1]).endswith("before, so signals may be lost.")
+
+
+def test_a_signal_that_was_written_over_is_found_where_ranks_wait_for_it(ranks: World) -> None:
+    draw = ranks.run(scenario(*GATHER, kernels="LosesASignal"), hurried=True)
+    found = judge(draw)
+    assert rules(found) == ["out-of-bounds", "hang"]
+    lost = "word 0 of rank 1's pad of the barrier of tp[0,1] had changed by step 2 (all_gather): rank 0 had signalled"
+    assert f"{lost} there, and it holds 0x0" in str(found[0])
+    assert "the pad of the barrier of tp[0,1] on rank 1 before, so signals may be lost." in str(found[-1])
+
+
+def test_a_hang_without_a_store_beside_a_pad_says_nothing_of_pads(ranks: World) -> None:
+    (found,) = findings(ranks, scenario(*SCATTER, kernels="LeavesEarly"))
+    assert found.rule == "hang"
+    assert "signals" not in str(found)

@@ -7,11 +7,14 @@ import torch
 
 pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
+from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl import handle
-from harness.substrate.nccl.handle import BARRIER_AT, PAD_BYTES, WINDOW_SYMMETRIC, NcclHandle, Version
+from harness.substrate.nccl.handle import BARRIER_AT, PAD_BYTES, SIGNALS_AT, WINDOW_SYMMETRIC, NcclHandle, Version
+from harness.trace.events import PadOverwritten
 from tests.tools.fake_nccl import Calls, FakeComm, fake_calls
 
+BASE = 0x100000
 NEW, OLD, OLDEST = (2, 32, 3), (2, 29, 1), (2, 28, 9)
 
 
@@ -19,7 +22,12 @@ NEW, OLD, OLDEST = (2, 32, 3), (2, 29, 1), (2, 28, 9)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls: Calls = []
     fake_calls(monkeypatch, calls, window="window")
-    monkeypatch.setattr(handle, "tensor_at", lambda address, size: torch.empty(size, dtype=torch.uint8))
+    memory = torch.full((PAD_BYTES,), 99, dtype=torch.uint8)
+
+    def at(address: int, size: int) -> torch.Tensor:
+        return memory[address - BASE : address - BASE + size]
+
+    monkeypatch.setattr(handle, "tensor_at", at)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     return calls
 
@@ -76,15 +84,32 @@ def test_there_is_no_pad_where_kernels_cannot_reach_peers(
     assert calls == []
 
 
-def test_pads_that_begin_anew_are_cleared_where_they_are(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    group, cleared = made(calls), list[tuple[int, int]]()
-    monkeypatch.setattr(handle, "tensor_at", lambda *place: cleared.append(place) or torch.empty(0))
+def row(group: NcclHandle, at: int) -> torch.Tensor:
+    return group._row(at)
+
+
+@pytest.mark.parametrize("at", [SIGNALS_AT, BARRIER_AT])
+def test_pads_are_zero_between_fences_and_so_again_when_they_begin_anew(calls: Calls, at: int) -> None:
+    group = made(calls)
     group.renew()
-    before = [*cleared]
     group.pads()
-    cleared.clear()
+    fresh = [CANARY] * FENCE + [0, 0] + [CANARY] * FENCE
+    assert row(group, at).tolist() == fresh
+    row(group, at).fill_(7)
     group.renew()
-    assert (before, cleared) == ([], [(0x100000, 8), (0x100000 + BARRIER_AT, 8)])
+    assert row(group, at).tolist() == fresh
+
+
+@pytest.mark.parametrize(("at", "pad"), [(SIGNALS_AT, SIGNALS), (BARRIER_AT, OF_BARRIER)])
+def test_words_beside_a_pad_are_seen_once_and_signals_stay(calls: Calls, at: int, pad: str) -> None:
+    group = made(calls)
+    assert group.overwritten((4, 6)) == []
+    group.pads()
+    row(group, at)[FENCE] = 3
+    assert group.overwritten((4, 6)) == []
+    row(group, at)[FENCE + 2 : FENCE + 4] = 5
+    assert group.overwritten((4, 6)) == [PadOverwritten((4, 6), pad, 2, 2, "0x5")]
+    assert (group.overwritten((4, 6)), int(row(group, at)[FENCE])) == ([], 3)
 
 
 def test_the_pads_memory_goes_after_its_window_and_its_communicator(calls: Calls) -> None:

@@ -31,10 +31,13 @@ from tests.tools.planted.collectives import (
     Dawdles,
     FallsBackAlone,
     LeavesEarly,
+    LosesASignal,
     NoLastBarrier,
     OwnBarrier,
     OwnCount,
     SkipsACall,
+    WritesBesidePads,
+    WritesBesidePadsAndLeaves,
 )
 from tests.tools.planted.ends import Dies, Exits, Sleeps, WritesToNull
 from tests.tools.planted.pools import (
@@ -69,6 +72,7 @@ __all__ = [
     "KeepsTheCommunicator",
     "LeavesEarly",
     "LongWindow",
+    "LosesASignal",
     "LosesLastPeer",
     "MissesTail",
     "NeverRegisters",
@@ -89,5 +93,7 @@ __all__ = [
     "Sleeps",
     "Sound",
     "SoundKernels",
+    "WritesBesidePads",
+    "WritesBesidePadsAndLeaves",
     "WritesToNull",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 
 import torch
@@ -83,3 +84,36 @@ class CrashesInKernel(SoundKernels):
             nowhere, count = torch.zeros(context.size, dtype=torch.int64), source.numel()
             gather_kernel[(context.size, 1)](nowhere, bits(source), context.rank, count, count, BLOCK=BLOCK)
         super().all_gather(context, output, source)
+
+
+class WritesBesidePads(OwnBarrier):
+    """Breaks out-of-bounds: the group's first rank stores two words past the end of every signal pad."""
+
+    def after(self, context: CollectiveContext) -> None:
+        super().after(context)
+        if context.rank == 0:
+            for pad in context.signal_pads.tolist():
+                ctypes.memset(pad + 4 * context.size, 7, 8)
+        context.barrier()
+
+
+class WritesBesidePadsAndLeaves(WritesBesidePads):
+    """Breaks out-of-bounds, and hang: the first rank then leaves the others in the barrier."""
+
+    def after(self, context: CollectiveContext) -> None:
+        if context.rank:
+            context.barrier()
+        else:
+            for pad in context.signal_pads.tolist():
+                ctypes.memset(pad - 4, 7, 4)
+
+
+class LosesASignal(SoundKernels):
+    """Breaks out-of-bounds, and hang: the group's last rank is late, and clears its pad of the barrier before it
+    comes, when its peers have signalled there."""
+
+    def after(self, context: CollectiveContext) -> None:
+        if context.rank == context.size - 1:
+            time.sleep(0.3)
+            ctypes.memset(int(context._barrier_pads[context.rank]), 0, 4 * context.size)
+        super().after(context)
