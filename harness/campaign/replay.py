@@ -14,6 +14,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Collective, ReduceScatter, Step
 from harness.scenario.system import KERNELS, Sites, System
 from harness.scenario.topology import Topology
+from harness.world.watch import Debugger
 from harness.world.world import World
 
 
@@ -56,12 +57,19 @@ def _through(step: Step, via: Via, topology: Topology) -> Step:
     return msgspec.structs.replace(step, via="library" if library else via)
 
 
-def replay(world: World, scenario: Scenario, times: int = 1, preceded_by: Sequence[Scenario] = ()) -> Iterator[Run]:
-    """What came of each run. Where draws have to go before it, each run has them, on fresh ranks."""
+def replay(
+    world: World,
+    scenario: Scenario,
+    times: int = 1,
+    preceded_by: Sequence[Scenario] = (),
+    debugger: Debugger | None = None,
+) -> Iterator[Run]:
+    """What came of each run, in which the user may debug a rank. Where draws have to go before it, each run has them,
+    on fresh ranks."""
     for _ in range(times):
         if preceded_by:
             world.renew()
         for before in preceded_by:
             world.run(before)
-        draw = world.run(scenario)
+        draw = world.run(scenario, debugger=debugger)
         yield Run([finding.record() for finding in judge(draw)], draw.printed)

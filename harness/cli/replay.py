@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,11 +23,15 @@ from harness.cli.options import (
     SubstrateOption,
     TracebackOption,
 )
+from harness.errors import UsageError
+from harness.oracle.findings import Raised
 from harness.report import data, terminal
+from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system
 from harness.text import counted
 from harness.world import environment
+from harness.world.watch import Debugger
 from harness.world.world import World
 
 
@@ -42,6 +49,9 @@ def replay(
     ] = False,
     traceback: TracebackOption = False,
     show_output: OutputOption = False,
+    pdb: Annotated[
+        int | None, typer.Option(min=0, metavar="RANK", help="Debug this rank where the system under test raises.")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
@@ -52,6 +62,7 @@ def replay(
             seeds.check_plug_ins(seed_file, system, (pool, collectives))
         check_system(system.pool, system.collectives)
     console = terminal.Screen(stderr=json_file == "-")
+    debugger = None if pdb is None else _debugger(pdb, scenario, console)
     runs: list[Run] = []
     size = max(each.world for each in (*before, scenario))
     with World(size, substrate, deadline=deadline, evidence=evidence or ()) as world:
@@ -71,6 +82,21 @@ def replay(
                 data.write({"schema": data.SCHEMA, **found}, json_file)
 
         with at_the_end(show, write):
-            for run in run_again(world, scenario, times, before):
+            for run in run_again(world, scenario, times, before, debugger):
                 runs.append(run)
+    if pdb is not None and not any(pdb in ranks for run in runs for ranks in _raised(run)):
+        console.print(f"rank {pdb} raised nothing, so there was nothing to debug", highlight=False)
     raise typer.Exit(1 if any(run.findings for run in runs) else 0)
+
+
+def _raised(run: Run) -> Iterator[tuple[int, ...]]:
+    return (record.ranks for record in run.findings if record.rule == Raised.rule)
+
+
+def _debugger(rank: int, scenario: Scenario, console: terminal.Screen) -> Debugger:
+    """The terminal for a debugger on a rank. Raises `UsageError` where there is none, or no such rank."""
+    if rank >= scenario.world:
+        raise UsageError(f"--pdb {rank}: the scenario has ranks 0 to {scenario.world - 1}")
+    if not sys.stdin.isatty():
+        raise UsageError("--pdb needs a terminal, and stdin is none")
+    return Debugger(rank, partial(terminal.say, console), sys.stdin.readline)

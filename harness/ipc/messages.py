@@ -1,6 +1,7 @@
 """What parent, zygote and ranks send each other: a class for each message, frozen, matched by its class.
 
-Invariant: a `Request` of the parent is answered with one `Reply`; only `Ready` comes by itself. To a rank messages go
+Invariant: a `Request` of the parent is answered with one `Reply`; `Ready` comes by itself, and a debugger talks before
+its rank answers. To a rank messages go
 pickled, as arguments and results of calls may be anything; to a zygote as packets (`harness.ipc.packets`).
 """
 
@@ -42,10 +43,12 @@ class WorldSize(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Run a draw. The scenario is encoded once for all ranks; `slots` has the row of counters of each of its groups."""
+    """Run a draw. The scenario is encoded once for all ranks; `slots` has the row of counters of each of its groups.
+    `is_debugged`: where the system under test raises, the rank opens a debugger before it answers."""
 
     scenario: bytes
     slots: dict[Group, int]
+    is_debugged: bool = False
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -56,7 +59,13 @@ class Call(msgspec.Struct, frozen=True):
     arguments: tuple[Any, ...] = ()
 
 
-Request = Join | WorldSize | Run | Call
+class Line(msgspec.Struct, frozen=True):
+    """What the user typed for a debugger, with its newline; empty where there is no more."""
+
+    text: str
+
+
+Request = Join | WorldSize | Run | Call | Line
 
 
 # rank to parent
@@ -84,6 +93,16 @@ class Raised(msgspec.Struct, frozen=True):
     what: Raising
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What a debugger on the rank shows. No answer to the request."""
+
+    text: str
+
+
+class Asks(msgspec.Struct, frozen=True):
+    """A debugger on the rank wants a `Line`. No answer to the request."""
+
+
 class Refused(msgspec.Struct, frozen=True):
     """The request is wrong."""
 
@@ -103,7 +122,7 @@ class Failed(msgspec.Struct, frozen=True):
     traceback: str
 
 
-Reply = Ready | Done | Returned | Raised | Refused | Broken | Failed
+Reply = Ready | Done | Returned | Said | Asks | Raised | Refused | Broken | Failed
 
 
 # parent to zygote, one line for each world

@@ -38,6 +38,12 @@ class Case:
             uses.sort(key=lambda use: group.index(use.rank))
         return dict(calls)
 
+    @cached_property
+    def raised(self) -> dict[int, int]:
+        """The step at which the system under test raised on a rank, by rank."""
+        raised = (fate.rank for fate in self.draw.fates if fate.state == "raised")
+        return {rank: self.histories[rank].trace.last_step for rank in raised}
+
     def step(self, index: int) -> Collective:
         """The collective at a step."""
         step = self.scenario.steps[index]

@@ -44,7 +44,7 @@ from harness.scenario.steps import (
 )
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
-from harness.system.boundary import call_system
+from harness.system.boundary import call_back, call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
 from harness.system.shape import allocate, check_pool
 from harness.system.sites import BufferSites, ImplicitSites
@@ -124,7 +124,7 @@ class Executor:
                 self._buffers.release(step.buffer)
             case Trim():
                 for pool in self._substrate.pools.values():
-                    call_system("pool", pool.trim)  # which tells the policy of every segment that goes
+                    call_back(pool.trim)
 
     def _on_graph(self, step: GraphStep) -> None:
         match step:

@@ -75,7 +75,7 @@ def _serve(config: RankConfig, connection: Connection, memory: int) -> None:
     torch.set_num_threads(1)
     gc.disable()  # see harness.rank.executor
     shared = SharedMemory(memory, config.processes)
-    server = Server(config.rank, shared, make_substrate(config, shared))
+    server = Server(config.rank, shared, make_substrate(config, shared), connection)
     connection.send(Ready(server.describe()))
     while True:
         request: Request = connection.recv()

@@ -7,6 +7,7 @@ is in its journal either way.
 from __future__ import annotations
 
 import traceback
+from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
@@ -29,11 +30,12 @@ from harness.ipc.messages import (
     WorldSize,
 )
 from harness.ipc.rendezvous import Rendezvous
+from harness.rank.debugging import debug
 from harness.rank.executor import Executor
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
 from harness.substrate.base import Substrate
-from harness.system.boundary import Misshapen, SystemRaised, call_system
+from harness.system.boundary import Misshapen, SystemRaised, call_back, call_system
 from harness.system.collectives import find_collectives
 from harness.system.loading import load_attribute
 from harness.system.pools.built_in import load_pool
@@ -45,11 +47,14 @@ from harness.trace.trace import TEARDOWN
 class Server:
     """One rank's substrate and journal, kept from draw to draw."""
 
-    def __init__(self, rank: int, shared: SharedMemory, substrate: Substrate) -> None:
+    def __init__(
+        self, rank: int, shared: SharedMemory, substrate: Substrate, connection: Connection | None = None
+    ) -> None:
         self._shared, self._rank, self._substrate = shared, rank, substrate
         self._journal = shared.journal(rank)
         self._names: dict[Part, str] = {}
         """The parts of the system under test, each with its name."""
+        self._connection, self._is_debugged = connection, False
 
     def describe(self) -> dict[str, Any]:
         """Versions and features of the substrate, and this rank's part in coming together."""
@@ -76,6 +81,9 @@ class Server:
         self._journal.append(trace.Raised(raised.where, what.text))
         if fault := self._substrate.fault(raised.error):
             return Broken(f"failed with {fault}")
+        if self._is_debugged and self._connection is not None:
+            named = f"{raised.where} {self._names[raised.where]!r} raised {what.text}"
+            debug(raised.error, self._packages, f"rank {self._rank}: {named}", self._connection)
         return Raised(what)
 
     def _carry_out(self, request: Request) -> Reply:
@@ -84,7 +92,8 @@ class Server:
                 self._substrate.join(token)
             case WorldSize(size):
                 self._substrate.world(size)
-            case Run(scenario, slots):
+            case Run(scenario, slots, is_debugged):
+                self._is_debugged = is_debugged
                 self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots)
             case Call(function, slots, arguments):
                 return Returned(load_attribute("function", function, ())(self._substrate, slots, *arguments))
@@ -110,7 +119,7 @@ class Server:
         meeting.meet(CLOSING)  # no rank frees what a slower one may still read
         self._journal.append(trace.Began(TEARDOWN))
         executor.close()
-        substrate.end()
+        call_back(substrate.end)
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
         self._journal.append(trace.Finished())

@@ -96,7 +96,8 @@ def summary(console: Console, tally: Tally, details: Details = BRIEF) -> None:
     free = f"path left to NCCL in {counted(tally.free, 'collective')}; " if tally.free else ""
     kernels = f"{tally.fell_back} of {tally.by_kernel + tally.fell_back} kernel calls fell back to the library; "
     fallen = kernels if tally.fell_back else ""
-    broken = f"{counted(len(tally.found), 'rule')} broken" if tally.found else nothing
+    rules = {found.finding.rule for found in tally.found.values()}
+    broken = f"{counted(len(rules), 'rule')} broken" if rules else nothing
     console.print(
         f"{counted(tally.draws, 'draw')} in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): "
         f"{counted(len(tally.layouts), 'layout')}, {counted(len(tally.groups), 'group')}, "
@@ -136,6 +137,11 @@ def output(console: Console, printed: Sequence[str], details: Details) -> None:
     for rank, text in enumerate(printed if details.output else ()):
         if text:
             console.print(plain(f"  rank {rank} printed:\n{indent(text, '    ')}"), highlight=False, soft_wrap=True)
+
+
+def say(console: Console, text: str) -> None:
+    """Text from a rank as it comes, which may be a part of a line."""
+    console.print(plain(text), end="", highlight=False, soft_wrap=True)
 
 
 def runs(console: Console, made: Sequence[Run], scenario: Scenario, times: int, details: Details = BRIEF) -> None:

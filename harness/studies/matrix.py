@@ -69,7 +69,7 @@ class Cell(msgspec.Struct, frozen=True):
             "draws": self.draws,
             "vacuous": self.vacuous,
             "complete": self.is_complete,
-            "rules": [found.finding.rule for found in self.found],
+            "rules": [*dict.fromkeys(found.finding.rule for found in self.found)],
             "draws_to_find": first.draws_to_find if first else None,
             "seed_file": first.seed_file if first else None,
             "held": self.held,

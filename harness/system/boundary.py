@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from harness.system.frames import defined, described, raising
+from harness.system.frames import defined, described, is_own, raising
 from harness.trace.raising import Part, Raising
 
 T = TypeVar("T")
@@ -40,3 +40,13 @@ def call_system(where: Part, call: Callable[[], T], *handled: type[Exception]) -
         raise
     except BaseException as error:  # a plug-in that exits, or raises what is no `Exception`, ends the draw and no rank
         raise SystemRaised(where, error) from error
+
+
+def call_back(call: Callable[[], T]) -> T:
+    """Run code of the harness that calls a pool policy back. What its callbacks raise is the system's."""
+    try:
+        return call()
+    except BaseException as error:
+        if is_own(error):
+            raise SystemRaised("pool", error) from error
+        raise

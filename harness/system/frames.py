@@ -13,7 +13,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import CodeType
+from types import CodeType, TracebackType
 from typing import Any, NamedTuple
 
 from harness.trace.raising import Frame, Part, Raising
@@ -42,6 +42,27 @@ class _Seen(NamedTuple):
 def raising(where: Part, error: BaseException, packages: Collection[str] = ()) -> Raising:
     """What `error` says. Of an exception that a library made of another one, kind, message and place are the other's.
     `packages` are those of the plug-ins: their frames are the system's also where they are installed."""
+    root, seen = _root(error, packages)
+    whose = max((each.whose for each in seen), default=OTHER)
+    own = tuple(_owned(each.frame) if whose and each.whose == whose else each.frame for each in seen[:FRAMES])
+    return Raising(where, type(root).__name__, _message(root), own, _whole(error))
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether it came through code of the system under test."""
+    return any(each.whose for each in _root(error, ())[1])
+
+
+def innermost(error: BaseException, packages: Collection[str] = ()) -> tuple[TracebackType | None, int]:
+    """A traceback, and in it, counted from the outermost, the innermost frame of the system under test."""
+    root, _ = _root(error, packages)
+    whose = [_whose(frame.f_code, packages) for frame, _ in traceback.walk_tb(root.__traceback__)]
+    own = [index for index, each in enumerate(whose) if each and each == max(whose)]
+    return root.__traceback__, own[-1] if own else len(whose) - 1
+
+
+def _root(error: BaseException, packages: Collection[str]) -> tuple[BaseException, list[_Seen]]:
+    """The exception that was raised first, of those that libraries made of one another, and all frames to there."""
     root, seen = error, _frames(error, packages)
     # Triton's interpreter raises an error of its own for whatever a kernel raises, and its traceback ends in Triton
     while not (seen and seen[0].whose) and (cause := root.__cause__) is not None:
@@ -49,9 +70,7 @@ def raising(where: Part, error: BaseException, packages: Collection[str] = ()) -
         if not any(each.whose for each in inner):
             break
         root, seen = cause, inner + seen
-    whose = max((each.whose for each in seen), default=OTHER)
-    own = tuple(_owned(each.frame) if whose and each.whose == whose else each.frame for each in seen[:FRAMES])
-    return Raising(where, type(root).__name__, _message(root), own, _whole(error))
+    return root, seen
 
 
 def described(error: BaseException) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, PluginError
 from harness.ipc.memory import SharedMemory
-from harness.ipc.messages import Broken, Failed, Raised, Refused
+from harness.ipc.messages import Asks, Broken, Failed, Line, Raised, Refused, Reply, Said
 from harness.ipc.rendezvous import deadlocked
 from harness.scenario.layout import Group
 from harness.trace.draw import Fate, State
@@ -40,6 +40,14 @@ Standing = Literal["finished", "raised", "dead", "broken", "unfinished"]
 """How a rank stands when the wait is over."""
 
 
+class Debugger(NamedTuple):
+    """How the user debugs one rank: text is shown by `say`, and `ask` waits for a line of theirs."""
+
+    rank: int
+    say: Callable[[str], None]
+    ask: Callable[[], str]
+
+
 class DrawWatch:
     """Waits for `ranks`, which are running a draw of these `groups`, by the slot of each.
 
@@ -56,6 +64,7 @@ class DrawWatch:
         *,
         clock: Clock = CLOCK,
         wait: Wait = wait,
+        debugger: Debugger | None = None,
     ) -> None:
         self._ranks, self._shared, self._groups = ranks, shared, groups
         self._clock, self._wait = clock, wait
@@ -70,6 +79,7 @@ class DrawWatch:
         """Of ranks that have broken or ended, how."""
         self._raised: dict[int, Raising] = {}
         """What the system under test raised, by rank."""
+        self._debugger, self._is_debugged = debugger, False
 
     @property
     def longest_silence(self) -> float:
@@ -97,17 +107,42 @@ class DrawWatch:
         return bool(self._broken or self._raised)
 
     def _hear(self, connection: Connection) -> None:
-        """Take the reply of one rank."""
-        index = self._waiting.pop(connection)
-        match _failure(index, self._ranks[index]):
+        """Take the reply of one rank, or let its debugger talk."""
+        index = self._waiting[connection]
+        try:
+            reply = self._ranks[index].receive()
+        except (EOFError, ConnectionError):
+            reply = Broken(ENDED)
+        if isinstance(reply, Said | Asks):
+            self._talk(self._ranks[index], reply)
+            return
+        del self._waiting[connection]
+        self._is_debugged = self._is_debugged and index != self._debugged
+        match _failure(index, reply):
             case Raising() as raising:
                 self._raised[index] = raising
                 self._end = min(self._end, self._clock.now() + GRACE)  # unless the others are stuck before that
             case str(broken) if broken:
                 self._broken[index] = broken
 
+    @property
+    def _debugged(self) -> int | None:
+        return self._debugger.rank if self._debugger else None
+
+    def _talk(self, rank: RankProcess, message: Said | Asks) -> None:
+        """Carry a debugger's words to the user, or the user's to the debugger. They have all the time they want."""
+        assert self._debugger is not None
+        self._is_debugged, self._end = True, math.inf
+        match message:
+            case Said(text):
+                self._debugger.say(text)
+            case Asks():
+                rank.send(Line(self._debugger.ask()))
+
     def _is_over(self, *, is_quiet: bool) -> bool:
         """Whether no more is to be expected of the ranks that have not answered. `is_quiet`: none has, this time."""
+        if self._is_debugged:
+            return False
         if self._broken and is_quiet:
             return True  # the others have had their time to report what became of them
         self._look_for_deadlock(is_quiet)
@@ -158,12 +193,8 @@ class DrawWatch:
         return Fate(index, state, stack=text, witness=witness)
 
 
-def _failure(index: int, rank: RankProcess) -> str | Raising:
+def _failure(index: int, reply: Reply) -> str | Raising:
     """How a rank broke, or what was raised on it; nothing of one that is done. Raises an error of the request."""
-    try:
-        reply = rank.receive()
-    except (EOFError, ConnectionError):
-        return ENDED
     match reply:
         case Broken(error):
             return error

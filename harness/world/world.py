@@ -34,7 +34,7 @@ from harness.world.platform import Platform, choose
 from harness.world.rank_process import RankProcess
 from harness.world.ranks import Ranks, StartMethod
 from harness.world.silence import Patience
-from harness.world.watch import DrawWatch
+from harness.world.watch import Debugger, DrawWatch
 
 CALL_DEADLINE = 300.0
 REMEMBERED = 64
@@ -133,12 +133,13 @@ class World:
         if self._ranks.processes:
             self._ranks.kill()
 
-    def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
+    def run(self, scenario: Scenario, *, hurried: bool = False, debugger: Debugger | None = None) -> Draw:
         """Execute one scenario. Raises `PluginError` if a plug-in has not the shape of its part, `UsageError` if the
         scenario does not fit the world; everything else a rank can do is in the draw's fates.
 
         A `hurried` draw is for trying smaller cases of what has failed: once all ranks have been silent for `patience`
-        seconds it is presumed to hang (`Draw.is_presumed`), and does not wait for the deadline.
+        seconds it is presumed to hang (`Draw.is_presumed`), and does not wait for the deadline. With a `debugger`, the
+        deadline waits for the user.
         """
         interrupts.check()
         if scenario.world > self.size:
@@ -151,18 +152,20 @@ class World:
         slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
         self.ran.append(scenario)
         taking_part = self._ranks.processes[: scenario.world]
-        request = Run(msgspec.msgpack.encode(scenario), slots)
+        encoded, debugged = msgspec.msgpack.encode(scenario), debugger.rank if debugger else None
         for index, rank in enumerate(taking_part):
             self._shared.journal(index).clear()
             rank.forget_output()
         began = self._clock.now()
         with self._kill_unless_done():
-            for rank in taking_part:
-                rank.send(request)
+            for index, rank in enumerate(taking_part):
+                rank.send(Run(encoded, slots, is_debugged=index == debugged))
             groups = {slot: group for group, slot in slots.items()}
             pause = _longest_pause(scenario.steps)
             patience = self.patience + pause if hurried else math.inf
-            watch = DrawWatch(taking_part, self._shared, groups, self.deadline, patience, clock=self._clock)
+            watch = DrawWatch(
+                taking_part, self._shared, groups, self.deadline, patience, clock=self._clock, debugger=debugger
+            )
             fates = watch.wait(self._drop)
         written = [self._shared.journal(index).examine() for index in range(scenario.world)]
         is_hung = any(fate.state == "hung" for fate in fates)

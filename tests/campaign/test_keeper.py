@@ -9,7 +9,7 @@ import pytest
 from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.errors import PluginError, UsageError
-from harness.oracle.findings import Finding, Hang, Leak
+from harness.oracle.findings import Finding, Hang, Leak, Raised
 from harness.scenario.scenario import Scenario
 from tests.tools.campaigns import TWO, layers
 
@@ -81,6 +81,23 @@ def test_a_rule_that_leads_replaces_a_smaller_scenario_in_which_it_does_not(keep
     keeper.keep(sized(1), LEAK, [HANG, LEAK])
     keeper.keep(sized(3), LEAK, [LEAK])
     assert keeper.found["leak"].scenario == sized(3)
+
+
+EARLY, LATE = (Raised.by(cause)("shown", step=0, ranks=(0,)) for cause in ("KeyError in early", "KeyError in late"))
+
+
+def test_two_exceptions_are_kept_apart_and_neither_is_taken_for_the_other(keeper: Keeper, tmp_path: Path) -> None:
+    early = keeper.keep(sized(2), EARLY, [EARLY])
+    late = keeper.keep(sized(1), LATE, [LATE])
+    assert {seeds.load(found.seed_file).scenario for found in (early, late)} == {sized(1), sized(2)}
+    assert (early.again([LATE]), early.again([LATE, EARLY]), late.again([LATE])) == (None, EARLY, LATE)
+    assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"raised"}
+
+
+def test_one_exception_has_one_file_however_often_it_is_met(keeper: Keeper, tmp_path: Path) -> None:
+    for count in (3, 2, 1, 2):
+        keeper.keep(sized(count), EARLY, [EARLY])
+    assert [seeds.load(path).scenario for path in tmp_path.iterdir()] == [sized(1)]
 
 
 def test_the_same_error_is_kept_once_with_its_smallest_scenario(keeper: Keeper, tmp_path: Path) -> None:

@@ -102,8 +102,6 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a pool that raises on import": (("fuzz", "--pool", "rude:Pool"), "'rude:Pool'"),
     "a pool that exits on import": (("fuzz", "--pool", "quits:Pool"), "'quits:Pool'"),
     "a kernel that lacks a method": (("fuzz", "--collectives", "mine:OnlyGathers"), "'mine:OnlyGathers'"),
-    "a pool that raises on one rank": (("fuzz", *SHORT, "--pool", "mine:RaisesOnOneRank"), "mine:RaisesOnOneRank"),
-    "a kernel that raises": (("fuzz", *SHORT, "--collectives", "mine:RaisesInKernel"), "mine:RaisesInKernel"),
     "seeds in a file": (("fuzz", *SHORT, "--seeds-dir", "torn.json"), "torn.json"),
     "JSON to a folder": (("fuzz", *SHORT, "--json", "folder"), "folder"),
     "JSON to no folder": (("show", "qwen3-32b-tp2", "--json", "nowhere/shown.json"), "nowhere/shown.json"),
@@ -210,17 +208,6 @@ def test_a_wrong_request_leaves_every_file_as_it_was(refused: Callable[[str], Re
     named = re.findall(r"symm replay (\S+)", run.err)
     assert content(run.folder).keys() - before.keys() == {*named}
     assert {path: data for path, data in content(run.folder).items() if path not in named} == before
-
-
-@pytest.mark.parametrize("name", ["a pool that raises on one rank", "a kernel that raises"])
-def test_the_scenario_in_which_a_plug_in_raised_is_kept_and_raises_again(
-    refused: Callable[[str], Refused], name: str
-) -> None:
-    run, _ = refused(name)
-    message, _, command = sentence(run).partition("; replay: symm ")
-    again = forked(run.folder, *command.split())
-    by_any_rank = re.compile(r"on rank \d+")
-    assert (again.status, by_any_rank.sub("", sentence(again))) == (2, by_any_rank.sub("", message))
 
 
 # what the machine refuses

@@ -11,13 +11,13 @@ import pytest
 
 from harness.errors import MachineError, PluginError
 from harness.ipc.memory import REGISTER, SharedMemory
-from harness.ipc.messages import Broken, Done, Failed, Raised, Refused, Reply
+from harness.ipc.messages import Asks, Broken, Done, Failed, Line, Raised, Refused, Reply, Said
 from harness.ipc.rendezvous import Rendezvous
 from harness.trace.draw import Fate
 from harness.trace.events import Began, Finished
 from harness.trace.raising import Raising
 from harness.world import stacks
-from harness.world.watch import GRACE, LOOKS, POLL, DrawWatch
+from harness.world.watch import GRACE, LOOKS, POLL, Debugger, DrawWatch
 from tests.tools.clock import FakeClock
 
 GROUP = (0, 1)
@@ -33,6 +33,10 @@ class PlayedRank:
         self.number = number
         self.connection, self._inside = Pipe()
         self.has_ended = False
+        self.lines: list[object] = []
+
+    def send(self, request: object) -> None:
+        self.lines.append(request)
 
     def answer(self, reply: Reply) -> None:
         self._inside.send(reply)
@@ -71,10 +75,11 @@ class Scene:
         self.is_killed = False
         self.at_each_wait: list[Any] = []
 
-    def watch(self, deadline: float = 20.0, patience: float = 1e9) -> DrawWatch:
+    def watch(self, deadline: float = 20.0, patience: float = 1e9, debugger: Debugger | None = None) -> DrawWatch:
         ranks: list[Any] = self.ranks
         clock = self.fake.clock
-        return DrawWatch(ranks, self.shared, {0: GROUP}, deadline, patience, clock=clock, wait=self.wait)
+        groups = {0: GROUP}
+        return DrawWatch(ranks, self.shared, groups, deadline, patience, clock=clock, wait=self.wait, debugger=debugger)
 
     def wait(self, connections: Iterable[Any], seconds: float) -> Sequence[Any]:
         for act in self.at_each_wait:
@@ -247,6 +252,37 @@ def test_next_to_a_death_what_was_raised_is_still_said(scene: Scene) -> None:
     scene.ranks[0].answer(Raised(RAISING))
     scene.ranks[1].die()
     assert states(scene.fates()) == ["raised", "crashed"]
+
+
+class User:
+    """Debugs rank 1, and takes their time: a line comes after an hour, and nothing after that."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene, self.shown = scene, ""
+        self.lines = ["p 1\n"]
+
+    def say(self, text: str) -> None:
+        self.shown += text
+
+    def ask(self) -> str:
+        self._scene.fake.advance(3600)
+        return self.lines.pop(0) if self.lines else ""
+
+
+def test_a_debugger_on_a_rank_talks_with_the_user_and_no_deadline_ends_that(scene: Scene) -> None:
+    user, rank = User(scene), scene.ranks[1]
+    for message in (Said("(Pdb) "), Asks(), Said("1\n(Pdb) "), Asks(), Raised(RAISING)):
+        rank.answer(message)
+    fates = scene.watch(deadline=1, debugger=Debugger(1, user.say, user.ask)).wait(scene.kill)
+    assert (states(fates), user.shown) == (["stopped", "raised"], "(Pdb) 1\n(Pdb) ")
+    assert rank.lines == [Line("p 1\n"), Line("")]
+
+
+def test_a_rank_that_dies_under_its_debugger_has_crashed(scene: Scene) -> None:
+    user = User(scene)
+    scene.ranks[1].answer(Said("(Pdb) "))
+    scene.ranks[1].die()
+    assert states(scene.watch(debugger=Debugger(1, user.say, user.ask)).wait(scene.kill)) == ["stopped", "crashed"]
 
 
 def test_next_to_a_death_a_broken_rank_is_a_consequence(scene: Scene) -> None:

@@ -30,7 +30,7 @@ ON_DATA = (Changed, Differs, Mismatch, Overwritten, Replayed, Strayed)
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    seen = [(history, _on_data(history)) for history in case.histories]
+    seen = [(history, _on_data(case, history)) for history in case.histories]
     for history, events in seen:
         yield from _exact(case, history.rank, events)
     for history in case.histories:
@@ -40,8 +40,18 @@ def judge(case: Case) -> Iterator[Finding]:
         yield from _cross_checked(case, history.rank, events)
 
 
-def _on_data(history: History) -> Events:
-    return [(step, event) for step, event in history.trace.steps() if isinstance(event, ON_DATA)]
+def _on_data(case: Case, history: History) -> Events:
+    return [
+        (step, event)
+        for step, event in history.trace.steps()
+        if isinstance(event, ON_DATA) and not (case.raised and _is_left_alone(case, history.rank, step))
+    ]
+
+
+def _is_left_alone(case: Case, rank: int, step: int) -> bool:
+    """Whether a member of the call at a step never came through it, as the system raised there or before."""
+    members = (use.comm.group for use in case.histories[rank].uses if use.step == step)
+    return any(case.raised.get(member, step + 1) <= step for group in members for member in group)
 
 
 def _exact(case: Case, rank: int, events: Events) -> Iterator[Finding]:

@@ -116,7 +116,7 @@ def findings(case: Case) -> Facts:
     """The broken rules, with where they show; None for a rule that one of the substrates may not have looked at."""
     ranks: dict[Where, set[int]] = {}
     for each in every(case):
-        ranks.setdefault(Where(each.step, ANYWHERE, each.rule), set()).update(each.ranks)
+        ranks.setdefault(Where(each.step, ANYWHERE, each.key), set()).update(each.ranks)
     # GPUs compare memory around the calls of some draws; the simulation does in all, and may find more
     unsure = set() if case.scenario.is_watched else {OutOfBounds.rule}
     return {where: None if where.thing in unsure else _ranks(those) for where, those in ranks.items()}
@@ -126,7 +126,7 @@ def broken_rules(case: Case) -> Facts:
     """The broken rules of a draw that ended early. Where each rank then stood is a matter of time, and left out."""
     ranks: dict[str, set[int]] = {}
     for each in every(case):
-        ranks.setdefault(each.rule, set()).update(each.ranks)
+        ranks.setdefault(each.key, set()).update(each.ranks)
     return {Where(ANYWHERE, ANYWHERE, rule): _ranks(those) for rule, those in ranks.items()}
 
 

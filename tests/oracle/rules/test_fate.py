@@ -11,7 +11,7 @@ from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Deny, ReduceScatter, Release, Step, Trim
 from harness.trace.draw import Draw, Fate
-from harness.trace.events import Began, CommCreated, Entered, Raised
+from harness.trace.events import Began, CommCreated, Entered, Mismatch, Raised
 from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.scenes import SQUARE, TURNED, explicit, findings, first, rules, scenario, unsaid
@@ -167,6 +167,23 @@ def test_a_raise_at_one_rank_is_no_hang_of_its_peers(ranks: World) -> None:
     draw = ranks.run(scenario(*steps, topology=SQUARE, pool=f"{RAISES}Raises"))
     assert [fate.state for fate in draw.fates] == ["raised", "stopped", "stopped", "stopped"]
     assert [(finding.rule, finding.ranks) for finding in judge(draw)] == [("raised", (0,))]
+
+
+def test_a_peer_that_waits_in_a_registration_that_a_rank_raised_before_is_no_skew(ranks: World) -> None:
+    found = findings(ranks, scenario(TWICE[0], Allocate("b", "tp", 1 << 20), pool=f"{RAISES}Raises"))
+    assert [(finding.rule, finding.step) for finding in found] == [("raised", 1)]
+
+
+def test_an_output_that_a_rank_never_wrote_as_it_raised_is_no_wrong_data(ranks: World) -> None:
+    draw = ranks.run(scenario(*BY_KERNEL, kernels=f"{RAISES}RaisesAmongTheHasty"))
+    assert any(isinstance(event, Mismatch) for event in draw.traces[1].events)
+    assert [(finding.rule, finding.ranks) for finding in judge(draw)] == [("raised", (0,))]
+
+
+def test_wrong_data_of_an_earlier_call_comes_before_what_raised_later(ranks: World) -> None:
+    steps = *BY_KERNEL, AllGather("tp", View("a"), 101, via="kernel")
+    found = findings(ranks, scenario(*steps, kernels=f"{RAISES}WritesNothingThenRaises"))
+    assert rules(found) == ["wrong-data", "raised"]
 
 
 def test_a_raise_keeps_its_own_frames_and_all_of_the_traceback_with_the_cause(ranks: World) -> None:

@@ -124,3 +124,18 @@ class MixedUp(RaisesApart):
             raise ValueError("soon")
         with Sound.use(self, group):
             yield
+
+
+class RaisesAmongTheHasty(SoundKernels):
+    """Rank 0 raises in its call. Its peers wait for nobody, and look at an output that it never wrote."""
+
+    def all_gather(self, context: Any, output: Any, source: Any) -> None:
+        if context.rank == 0:
+            raise ValueError("not today")
+
+
+class WritesNothingThenRaises(AssertsSize):
+    """Breaks wrong-data first: it does nothing while there is room."""
+
+    def all_gather(self, context: Any, output: Any, source: Any) -> None:
+        assert source.numel() <= ROOM
