@@ -7,6 +7,7 @@ is in its journal either way.
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -78,7 +79,8 @@ class Server:
     def _raised(self, raised: SystemRaised) -> Reply:
         """Write down what the system raised; a fault of the device that it ran into breaks the rank."""
         what = raised.raising(self._packages)
-        self._journal.append(trace.Raised(raised.where, what.text))
+        with suppress(MemoryError):  # a full journal may be what it ran into
+            self._journal.append(trace.Raised(raised.where, what.text))
         if fault := self._substrate.fault(raised.error):
             return Broken(f"failed with {fault}")
         if self._is_debugged and self._connection is not None:

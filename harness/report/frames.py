@@ -38,7 +38,8 @@ def places(record: Record, is_whole: bool = False) -> Iterator[str]:
     found: dict[str, list[int]] = {}
     for stack in record.stacks:
         if stack.witness == RAISED:
-            yield f"rank {stack.rank}: in {visible(' < '.join(map(_short, stack.frames)) or 'no frame of its own')}"
+            if stack.frames:
+                yield f"rank {stack.rank}: in {visible(' < '.join(map(_short, stack.frames)))}"
             continue
         if stack.witness == TRACEBACK:
             yield from map(visible, stack.frames if is_whole else ())

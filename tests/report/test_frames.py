@@ -1,9 +1,9 @@
-"""Where a hung rank is, in a line, and the last lines of a dead one."""
+"""Where a hung rank is, in a line, where the system raised, and the last lines of a dead rank."""
 
 from __future__ import annotations
 
 from harness.ipc import futex
-from harness.oracle.findings import PRINTED, Record, StackRecord
+from harness.oracle.findings import PRINTED, RAISED, TRACEBACK, Record, StackRecord
 from harness.report.frames import places
 from harness.system.planted import kernels
 from harness.system.pools import per_group
@@ -55,3 +55,22 @@ def test_the_last_lines_of_a_dead_rank_are_shown_as_it_printed_them() -> None:
         "  out of",
         "  sorts",
     ]
+
+
+RAISING = (
+    StackRecord(1, RAISED, ("check (/home/me/mine.py:14)", "all_gather (/home/me/mine.py:9)")),
+    StackRecord(1, TRACEBACK, ("Traceback (most recent call last):", "ValueError: \x1b[31mno")),
+)
+
+
+def test_what_was_raised_is_placed_by_the_frames_of_the_system_innermost_first() -> None:
+    assert lines(*RAISING) == ["rank 1: in check (mine.py:14) < all_gather (mine.py:9)"]
+
+
+def test_all_of_a_traceback_is_shown_if_asked_and_no_terminal_obeys_it() -> None:
+    record = Record("raised", "", 0, (1,), RAISING)
+    assert [*places(record, is_whole=True)][1:] == ["Traceback (most recent call last):", "ValueError: \\x1b[31mno"]
+
+
+def test_an_exception_that_never_came_through_the_system_has_no_place() -> None:
+    assert lines(StackRecord(0, RAISED, ())) == []

@@ -31,12 +31,6 @@ from harness.system.pools.per_group import PerGroup
 class Right(PerGroup):
     pass
 
-class RaisesOnOneRank(PerGroup):
-    def use(self, group):
-        if self._context.rank == 1:
-            raise RuntimeError("out of\\nsorts")
-        return super().use(group)
-
 class RefusesAll(PerGroup):
     def use(self, group):
         raise torch.OutOfMemoryError("none left")
@@ -44,11 +38,6 @@ class RefusesAll(PerGroup):
 class Idle(TritonCollectives):
     def all_gather(self, context, output, source):
         pass
-
-class RaisesInKernel(TritonCollectives):
-    def all_gather(self, context, output, source):
-        raise RuntimeError("out of sorts")
-    reduce_scatter = all_gather
 
 class RefusesEveryCall(TritonCollectives):
     def all_gather(self, context, output, source):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from harness.oracle.case import Case, ranks_text
-from harness.oracle.findings import OutOfBounds
+from harness.oracle.findings import OutOfBounds, Raised
 from harness.oracle.history import Use
 from harness.oracle.judge import every
 from harness.oracle.sight import Sight
@@ -19,6 +19,7 @@ from harness.trace.events import Exhausted, Mismatch, Ran
 from harness.trace.trace import TEARDOWN
 
 ANYWHERE = -1
+SOMEWHERE = "on some rank"
 NOTHING = "nothing"
 """What stands for a side that has no value where the other has one."""
 
@@ -123,11 +124,12 @@ def findings(case: Case) -> Facts:
 
 
 def broken_rules(case: Case) -> Facts:
-    """The broken rules of a draw that ended early. Where each rank then stood is a matter of time, and left out."""
+    """The broken rules of a draw that ended early. Where each rank then stood is a matter of time, and left out; so is
+    how many of them still raised, once one had."""
     ranks: dict[str, set[int]] = {}
     for each in every(case):
-        ranks.setdefault(each.key, set()).update(each.ranks)
-    return {Where(ANYWHERE, ANYWHERE, rule): _ranks(those) for rule, those in ranks.items()}
+        ranks.setdefault(each.key, set()).update(() if isinstance(each, Raised) else each.ranks)
+    return {Where(ANYWHERE, ANYWHERE, key): _ranks(those) if those else SOMEWHERE for key, those in ranks.items()}
 
 
 def _ranks(ranks: Iterable[int]) -> str:

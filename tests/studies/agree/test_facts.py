@@ -15,7 +15,7 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.studies.agree import facts
 from harness.studies.agree.facts import ANYWHERE, FACTS, Facts, Where, differences
-from harness.trace.draw import Draw
+from harness.trace.draw import Draw, Fate
 from harness.trace.events import Event, Mismatch, Ran
 from harness.trace.trace import TEARDOWN
 from harness.world.world import World
@@ -142,3 +142,21 @@ def test_a_hang_on_one_side_is_a_difference(stuck: Case, ranks: World) -> None:
 def test_where_ranks_stood_when_a_draw_ended_early_is_not_compared(stuck: Case, ranks: World) -> None:
     later = Case(run(ranks, Straggle(0, 1), Deny(1), *GATHER))
     assert differences("findings", stuck, later) == ()
+
+
+# a plug-in that raises
+
+RAISES = "tests.tools.planted.raises:"
+
+
+def test_what_raises_on_both_sides_is_no_difference_however_many_ranks_still_did(ranks: World) -> None:
+    draw = run(ranks, *GATHER, pool=f"{RAISES}NoRoomToBuild")
+    fewer = msgspec.structs.replace(draw, fates=(draw.fates[0], Fate(1, "stopped")))
+    assert differences("findings", Case(draw), Case(fewer)) == ()
+
+
+def test_what_raises_on_one_side_differs_by_its_class_and_place(ranks: World) -> None:
+    raised, clean = (Case(run(ranks, *GATHER, pool=pool)) for pool in (f"{RAISES}NoRoomToBuild", "per-group"))
+    ((where, here, there),) = differences("findings", raised, clean) or ()
+    assert where.thing.startswith("raised OutOfMemoryError in __init__ (raises.py:")
+    assert (here, there) == (facts.SOMEWHERE, facts.NOTHING)
