@@ -30,6 +30,8 @@ BESIDE = f"{HOUSE}system/collectives.py", "TritonCollectives."
 """The built-in collectives, by file and name: the harness has code beside them."""
 STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
 INSTALLED = "/site-packages/", "/dist-packages/"
+LIBRARIES = "torch", "triton", "numpy", "nccl", "cuda", "harness"
+"""Installed packages with code of which the harness works."""
 OTHER, SHIPPED, USERS = 0, 1, 2
 """Whose a frame is: of no system under test, of a built-in one, of a user's."""
 
@@ -44,13 +46,15 @@ def raising(where: Part, error: BaseException, packages: Collection[str] = ()) -
     `packages` are those of the plug-ins: their frames are the system's also where they are installed."""
     root, seen = _root(error, packages)
     whose = max((each.whose for each in seen), default=OTHER)
-    own = tuple(_owned(each.frame) if whose and each.whose == whose else each.frame for each in seen[:FRAMES])
-    return Raising(where, type(root).__name__, _message(root), own, _whole(error))
+    frames = [_owned(each.frame) if whose and each.whose == whose else each.frame for each in seen]
+    kept = [frame for index, frame in enumerate(frames) if index < FRAMES or frame.is_own]
+    return Raising(where, type(root).__name__, _message(root), tuple(kept[: 2 * FRAMES]), _whole(error))
 
 
 def is_own(error: BaseException) -> bool:
-    """Whether it came through code of the system under test."""
-    return any(each.whose for each in _root(error, ())[1])
+    """Whether it came through code that is not the harness's, nor of a library that the harness calls itself."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(_package(code.co_filename) not in ("", *LIBRARIES) or _whose(code, ()) for code in codes)
 
 
 def innermost(error: BaseException, packages: Collection[str] = ()) -> tuple[TracebackType | None, int]:
@@ -63,12 +67,13 @@ def innermost(error: BaseException, packages: Collection[str] = ()) -> tuple[Tra
 
 def _root(error: BaseException, packages: Collection[str]) -> tuple[BaseException, list[_Seen]]:
     """The exception that was raised first, of those that libraries made of one another, and all frames to there."""
-    root, seen = error, _frames(error, packages)
+    root, seen, known = error, _frames(error, packages), {id(error)}
     # Triton's interpreter raises an error of its own for whatever a kernel raises, and its traceback ends in Triton
     while not (seen and seen[0].whose) and (cause := root.__cause__) is not None:
         inner = _frames(cause, packages)
-        if not any(each.whose for each in inner):
+        if id(cause) in known or not any(each.whose for each in inner):
             break
+        known.add(id(cause))  # causes may go in a circle
         root, seen = cause, inner + seen
     return root, seen
 
@@ -111,11 +116,15 @@ def _whose(code: CodeType, packages: Collection[str]) -> int:
     if file.startswith(HOUSE):
         is_shipped = file.startswith(BUILT_IN) or (file == BESIDE[0] and name.startswith(BESIDE[1]))
         return SHIPPED if is_shipped else OTHER
-    for folder in INSTALLED:
-        if folder in file:
-            package = file.rpartition(folder)[2].split("/")[0].removesuffix(".py")
-            return USERS if package in packages else OTHER
+    if package := _package(file):
+        return USERS if package in packages else OTHER
     return OTHER if file.startswith((*STANDARD, "<")) else USERS
+
+
+def _package(file: str) -> str:
+    """The installed package that a file is of; empty where it is of none."""
+    folder = next((folder for folder in INSTALLED if folder in file), "")
+    return file.rpartition(folder)[2].split("/")[0].removesuffix(".py") if folder else ""
 
 
 def _message(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.system.collectives import TritonCollectives
-from harness.system.frames import LINES, LONGEST, defined, innermost, raising
+from harness.system.frames import LINES, LONGEST, defined, innermost, is_own, raising
 from harness.system.pools.per_group import PerGroup
 
 
@@ -113,6 +113,31 @@ def test_any_message_becomes_one_line_that_a_file_can_hold(error: Exception, tex
     what = raising("pool", error)
     assert (what.text, json.dumps(what.text).isascii()) == (text, True)
     what.text.encode()
+
+
+def test_the_systems_frame_is_kept_however_deep_a_library_went_below_it() -> None:
+    deep = "def run(call, depth=300):\n run(call, depth - 1) if depth else call()"
+    scope: dict[str, Any] = {}
+    exec(compile(deep, "/x/site-packages/engine/run.py", "exec"), scope)
+    assert own(caught(lambda: scope["run"](lambda: json.loads("{"))))[-1] == "caught"
+
+
+def test_causes_that_go_in_a_circle_are_read_once() -> None:
+    first, second = caught(loads), caught(loads)
+    first.__cause__, second.__cause__ = second, first
+    assert raising("pool", first).own[0].function == "loads"
+
+
+@pytest.mark.parametrize("call", [lambda: in_a_library(json.loads), loads], ids=["installed", "mine"])
+def test_a_callback_of_a_plug_in_is_the_systems(call: Callable[[], None]) -> None:
+    assert is_own(caught(call))
+
+
+def test_an_error_of_the_harness_alone_is_not_the_systems() -> None:
+    error = caught(lambda: raising("pool", None))  # type: ignore[arg-type]
+    while error.__traceback__ and "harness" not in error.__traceback__.tb_frame.f_code.co_filename:
+        error.__traceback__ = error.__traceback__.tb_next
+    assert (bool(error.__traceback__), is_own(error)) == (True, False)
 
 
 def recurses() -> None:

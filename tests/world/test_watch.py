@@ -124,7 +124,9 @@ def states(fates: Iterable[Fate]) -> list[str]:
 def test_ranks_that_are_done_have_finished_and_are_not_killed(scene: Scene) -> None:
     for rank in (0, 1):
         scene.finish(rank)
-    assert (states(scene.fates()), scene.is_killed) == (["finished"] * 2, False)
+    fates = scene.fates()
+    assert (states(fates), scene.is_killed) == (["finished"] * 2, False)
+    assert [fate.printed for fate in fates] == ["printed by 0", "printed by 1"]
 
 
 def test_ranks_that_do_not_answer_hang_at_the_deadline_and_not_before(scene: Scene) -> None:
