@@ -1,7 +1,8 @@
 """The process that ranks are forked from, with the slow imports already done.
 
 Invariant: it is single-threaded when it forks, holds no GPU state, and dies with the parent; its
-ranks die with it. Spawning eight ranks as fresh interpreters takes 16 s on 2 cores (torch and triton
+ranks die with it. What a system under test has started in a rank ends after that rank.
+Spawning eight ranks as fresh interpreters takes 16 s on 2 cores (torch and triton
 are imported eight times); forking them from one that has imported both takes a fraction of one.
 
 It serves several worlds. Each has a line of its own, which comes through the door together with the world's memory.
@@ -10,6 +11,7 @@ A line that closes ends the ranks of its world and of no other.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -17,7 +19,9 @@ import signal
 import socket
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 import msgspec
 
@@ -26,6 +30,9 @@ from harness.ipc.messages import Fork, Forked, Kill, Killed, RankConfig, Serve, 
 from harness.rank.main import die_with_parent, main
 
 PRELOAD = ("torch", "triton", "triton.language", "harness.rank.server", "harness.substrate.sim.substrate")
+PR_SET_CHILD_SUBREAPER = 36
+GENERATIONS = 100
+"""How often orphans are looked for: one that is killed may leave some, and may have forked before."""
 _serve: msgspec.msgpack.Decoder[Serve] = msgspec.msgpack.Decoder(Serve)
 _request: msgspec.msgpack.Decoder[Fork | Kill] = msgspec.msgpack.Decoder(Fork | Kill)
 
@@ -85,7 +92,7 @@ class Zygote:
             case Kill(pids):
                 killed = world.ranks & {*pids}
                 world.ranks -= killed
-                self._reply(world, Killed(kill(killed)))
+                self._reply(world, Killed(self._kill(killed)))
 
     def _reply(self, world: ServedWorld, message: msgspec.Struct) -> None:
         try:
@@ -96,8 +103,14 @@ class Zygote:
     def _end(self, world: ServedWorld) -> None:
         """Kill the ranks of a world and forget it."""
         del self._worlds[world.line]
-        kill(world.ranks)
+        self._kill(world.ranks)
         world.close()
+
+    def _kill(self, ranks: Collection[int]) -> dict[int, int]:
+        """Kill and reap ranks, and then what they have left."""
+        statuses = kill(ranks)
+        end_orphans({rank for world in self._worlds.values() for rank in world.ranks})
+        return statuses
 
     def _fork(self, world: ServedWorld, config: RankConfig, descriptors: list[int]) -> int:
         parent = os.getpid()
@@ -131,10 +144,31 @@ def kill(pids: Collection[int]) -> dict[int, int]:
     return {pid: os.waitpid(pid, 0)[1] for pid in pids}
 
 
+def adopt_orphans() -> None:
+    """From now on, the children of a rank that has ended are this process's."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_orphans(ranks: Collection[int]) -> None:
+    """Kill and reap every child but these ranks. The children of each become this process's in turn."""
+    for _ in range(GENERATIONS):
+        orphans = _children() - {*ranks}
+        if not orphans:
+            return
+        kill(orphans)
+
+
+def _children() -> set[int]:
+    with suppress(FileNotFoundError):  # a kernel without CONFIG_PROC_CHILDREN (proc(5))
+        return {*map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())}
+    return set()
+
+
 def be_zygote(door: int, parent: int, preload: Sequence[str]) -> None:
     """Import what ranks need, and serve until the parent has gone. `parent` is 0 where the door alone says so."""
     if parent:
         die_with_parent(parent)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in (*PRELOAD, *preload):
         importlib.import_module(name)

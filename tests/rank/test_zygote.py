@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,20 @@ import pytest
 from harness.ipc import packets
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Fork, Forked, Kill, Killed, RankConfig, Serve, Serving
-from tests.tools.processes import left, new_mark
+from tests.tools.processes import left, marked, new_mark
 
 SERVE = """
-import socket, sys, time
+import os, socket, sys, time
 from harness.rank import zygote
-zygote.main = lambda *_: time.sleep(600)  # a rank that does nothing
+
+def main(*_):  # a rank that does nothing, and what it has started: a child, and a daemon
+    if not os.fork():
+        os.setsid()
+        os.fork()
+    time.sleep(600)
+
+zygote.main = main
+zygote.adopt_orphans()
 zygote.Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
 """
 ANSWERS: Any = msgspec.msgpack.Decoder(Serving | Forked | Killed)
@@ -88,6 +97,15 @@ def test_a_rank_that_was_dead_keeps_the_status_it_died_with(door: Door) -> None:
     pid = fork(line)
     os.kill(pid, signal.SIGTERM)
     assert kill(line, pid) == {pid: signal.SIGTERM}
+
+
+def test_what_a_rank_has_started_ends_with_it(door: Door) -> None:
+    line = door.world()
+    pid = fork(line)
+    while len(marked(door.mark)) < 4:  # the zygote, the rank, its child and its daemon
+        time.sleep(0.02)
+    kill(line, pid)
+    assert marked(door.mark) == [door.process.pid]
 
 
 def test_no_world_kills_the_ranks_of_another(door: Door) -> None:
