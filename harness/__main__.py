@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from contextlib import suppress
 
 from harness import interrupts
 
@@ -23,7 +25,21 @@ def main() -> None:
         sys.exit(2)
     from harness.cli import main as cli  # noqa: PLC0415  (half a second)
 
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as ended:
+        _leave_threads(ended.code)
+        raise
+
+
+def _leave_threads(status: object) -> None:
+    """End at once where a plug-in has started threads: Python would wait for them, for ever if they do not end."""
+    if all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else 0)
 
 
 def _open_what_is_closed() -> None:

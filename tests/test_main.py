@@ -48,6 +48,12 @@ def test_with_all_descriptors_closed_draws_run_as_ever(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "found.json").read_bytes())["draws"] == 2
 
 
+def test_a_thread_of_a_plug_in_does_not_keep_the_command(tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text("import threading\nthreading.Timer(600, print).start()\n")
+    said = "symm: pool 'busy:Pool': module 'busy' has no 'Pool'\n"
+    assert shell("symm fuzz --pool busy:Pool", tmp_path) == (2, said, [])
+
+
 @pytest.mark.parametrize("command", ["symm topologies", "symm topologies --json -"])
 def test_a_pipe_whose_reader_is_gone_ends_a_command_in_silence(tmp_path: Path, command: str) -> None:
     assert shell(f"({command}; echo $? > status) | true", tmp_path) == (0, "", [])
