@@ -30,6 +30,8 @@ class Silence:
         self._seconds = 0.0
         self.longest = 0.0
         """Seconds of the longest silence that was seen."""
+        self.stillness = 0.0
+        """Seconds for which nothing was written at the last look, whether or not every rank had begun."""
 
     def look(self) -> float:
         """Seconds of the silence so far. Call it often."""
@@ -41,8 +43,9 @@ class Silence:
         elif lengths == self._lengths:
             self._seconds += since
             self.longest = max(self.longest, self._seconds)
+        self.stillness += since
         if lengths != self._lengths:
-            self._lengths, self._seconds = lengths, 0.0
+            self._lengths, self._seconds, self.stillness = lengths, 0.0, 0.0
         return self._seconds
 
 

@@ -1,8 +1,8 @@
 """One draw under way, as the parent sees it: which ranks have answered, which can go on, and every rank's end.
 
 Here it is decided that a rank hangs: by the deadline, by proof that no rank can go on, or by silence (`silence`).
-Invariant: a wait ends within the deadline, and whatever ended it, each rank has a fate. Where not all of them were
-well, they are killed before their fates are reported.
+Invariant: a wait ends within three times the deadline, and at the deadline where nothing moves. Whatever ended it, each
+rank has a fate. Where not all of them were well, they are killed before their fates are reported.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from harness.world.stacks import Stack, take
 POLL = 0.05
 LOOKS = 3
 """So many times, one after another, ranks have to be found stuck."""
+STILL, LONGEST = 0.25, 3.0
+"""Parts of the deadline. Ranks that have written nothing for the first of them hang when it passes. Others are slow, as
+on a busy machine, and have the second in all."""
 ENDED = "ended"
 GRACE = 0.5
 """Seconds for the other ranks to report their own failures, once one has died, broken or raised."""
@@ -51,7 +54,8 @@ class Debugger(NamedTuple):
 class DrawWatch:
     """Waits for `ranks`, which are running a draw of these `groups`, by the slot of each.
 
-    They have `deadline` seconds from now, and are stuck before that once they have all been silent for `patience`.
+    They have `deadline` seconds from now, or up to `LONGEST` times that while any of them still writes. They are stuck
+    before that once they have all been silent for `patience`.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class DrawWatch:
         self._ranks, self._shared, self._groups = ranks, shared, groups
         self._clock, self._wait = clock, wait
         self._end, self._patience = clock.now() + deadline, patience
+        self._still, self._last = STILL * deadline, clock.now() + LONGEST * deadline
         self._silence = Silence([shared.journal(index) for index in range(len(ranks))], clock)
         self.is_presumed = False
         """Whether the ranks are taken for stuck by their silence alone."""
@@ -146,10 +151,16 @@ class DrawWatch:
         if self._broken and is_quiet:
             return True  # the others have had their time to report what became of them
         self._look_for_deadlock(is_quiet)
-        self._is_late = self._clock.now() > self._end
         silent = self._silence.look() > self._patience
+        self._is_late = self._is_past_the_end()
         self.is_presumed = silent and not self._is_late and not self._has_failed
         return self._times_stuck >= LOOKS or self._is_late or self.is_presumed
+
+    def _is_past_the_end(self) -> bool:
+        """Whether the time is up: at once where a rank has failed, else once nothing moves any more."""
+        now = self._clock.now()
+        has_stopped = self._has_failed or self._silence.stillness >= self._still or now > self._last
+        return now > self._end and has_stopped
 
     def _look_for_deadlock(self, is_quiet: bool) -> None:
         """Count the looks that found all of them stuck, one after another: a single look may fall between two writes

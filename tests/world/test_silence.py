@@ -51,6 +51,17 @@ def test_what_comes_before_every_rank_has_begun_is_no_silence(fake: FakeClock) -
     assert pause(silence, fake) > 0
 
 
+def test_stillness_counts_before_every_rank_has_begun_too(fake: FakeClock) -> None:
+    journals = [begun(), Journal(memoryview(bytearray(4096)))]
+    silence = Silence(journals, fake.clock)
+    silence.look()
+    pause(silence, fake)
+    assert silence.stillness == pytest.approx(4 * STEP)
+    journals[1].append(Began(0))
+    silence.look()
+    assert silence.stillness == 0
+
+
 def test_the_longest_silence_is_remembered_when_it_is_broken(fake: FakeClock) -> None:
     journal = begun()
     silence = Silence([journal], fake.clock)

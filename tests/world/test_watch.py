@@ -135,6 +135,39 @@ def test_ranks_that_do_not_answer_hang_at_the_deadline_and_not_before(scene: Sce
     assert 7 < scene.fake.seconds - sum(scene.fake.slept) < 7 + 3 * POLL
 
 
+def writing_until(scene: Scene, seconds: float) -> None:
+    """Have a rank write until then."""
+    scene.begin()
+
+    def act() -> None:
+        if scene.fake.seconds < seconds:
+            scene.shared.journal(1).append(Began(0))
+
+    scene.at_each_wait.append(act)
+
+
+def test_a_slow_draw_goes_on_past_the_deadline_while_a_rank_still_writes(scene: Scene) -> None:
+    writing_until(scene, 20)
+
+    def finish() -> None:
+        if scene.fake.seconds > 12:
+            scene.at_each_wait.clear()
+            scene.finish(0)
+            scene.finish(1)
+
+    scene.at_each_wait.append(finish)
+    assert states(scene.fates(deadline=8)) == ["finished", "finished"]
+
+
+@pytest.mark.parametrize(("until", "ends"), [(7.0, 9.0), (9.0, 11.0), (100.0, 24.0)])
+def test_it_hangs_a_quarter_of_the_deadline_after_its_last_event_or_at_three_deadlines(
+    scene: Scene, until: float, ends: float
+) -> None:
+    writing_until(scene, until)
+    assert states(scene.fates(deadline=8)) == ["hung", "hung"]
+    assert ends - POLL < scene.fake.seconds - sum(scene.fake.slept) < ends + 3 * POLL
+
+
 def test_ranks_that_wait_for_each_other_hang_after_a_few_looks(scene: Scene) -> None:
     for rank in (0, 1):
         Rendezvous(scene.shared, 0, GROUP, rank).note(REGISTER, 1)
