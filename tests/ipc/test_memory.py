@@ -84,6 +84,20 @@ def test_a_row_that_begins_anew_counts_and_signals_nothing_and_its_neighbour_sta
     assert [int(part[1].min()) for part in (shared.counters, shared.pads, shared.barriers)] == [5, 5, 5]
 
 
+def test_the_pages_that_were_written_are_known(shared: SharedMemory) -> None:
+    start, _ = shared.arena(0)
+    shared.punch(start, 8 * PAGE)
+    assert list(shared.written(start, 8 * PAGE)) == []
+    for page in (1, 2, 5):
+        shared.bytes[start + page * PAGE] = 1
+    found = [((offset - start) // PAGE, size // PAGE) for offset, size in shared.written(start, 8 * PAGE)]
+    assert found == [(1, 2), (5, 1)]
+    assert list(shared.written(start + 2 * PAGE, 4 * PAGE - 1)) == [
+        (start + 2 * PAGE, PAGE),
+        (start + 5 * PAGE, PAGE - 1),
+    ]
+
+
 def test_a_punched_piece_reads_as_zero_and_its_neighbours_stay(shared: SharedMemory) -> None:
     start, _ = shared.arena(0)
     shared.bytes[start : start + 3 * PAGE] = 1

@@ -96,6 +96,11 @@ def test_scenario_of_no_steps_is_valid_and_names_no_group() -> None:
     assert scenario().groups == ()
 
 
+def test_a_share_of_the_seeds_is_watched_and_the_plainest_is() -> None:
+    watched = [msgspec.structs.replace(scenario(), seed=seed).is_watched for seed in range(256)]
+    assert (watched[0], sum(watched)) == (True, 64)
+
+
 def test_scenario_lists_each_group_once_in_the_order_of_first_use() -> None:
     steps = Allocate("a", "attn_tp", 64), Recreate("tp"), Allocate("b", "moe_tp", 64), Release("a")
     assert scenario(*steps).groups == ((0, 1), (2, 3), (0, 1, 2, 3))

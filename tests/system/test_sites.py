@@ -159,7 +159,7 @@ def named(draw: Draw) -> list[Group]:
 
 def test_a_policy_that_gives_too_little_is_an_error_of_the_policy_with_both_sizes(ranks: World) -> None:
     steps = Allocate("a", "tp", (30, 30, 30, 100)), AllGather("tp", View("a"), 4)
-    text = r"small:TooSmall' has an agreed\(\) that gave 46 for \[46, 46, 46, 116\], and not an int from 116 to"
+    text = r"small:TooSmall' has an agreed\(\) that gave 174 for \[174, 174, 174, 244\], and not an int from 244 to"
     with pytest.raises(PluginError, match=text):
         ranks.run(scenario(*steps, pool="tests.tools.planted.small:TooSmall"))
 

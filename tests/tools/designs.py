@@ -122,7 +122,7 @@ PROGRAMS = {
 UNEVEN = {
     "uneven growth": "entered different numbers of registrations: rank 0: 1, rank 1: 2, rank 2: 1, rank 3: 1",
     "uneven offsets": "'b' lies at different offsets of the same window of tp[0,1,2,3]: "
-    "rank 0 at byte 1536, rank 1 at byte 2560",
+    "rank 0 at byte 2560, rank 1 at byte 3584",
     "uneven fit": "'d' lies in different windows of tp[0,1,2,3]: rank 0 in window 0, rank 1 in window 1",
 }
 """What uneven sizes do to pools whose ranks agree on nothing."""

@@ -16,7 +16,7 @@ from harness.scenario.topology import Topology
 from harness.studies.agree import facts
 from harness.studies.agree.facts import ANYWHERE, FACTS, Facts, Where, differences
 from harness.trace.draw import Draw, Fate
-from harness.trace.events import Event, Mismatch, Ran
+from harness.trace.events import Event, Mismatch, Ran, Touched
 from harness.trace.trace import TEARDOWN
 from harness.world.world import World
 from tests.tools.elsewhere import retold
@@ -63,7 +63,7 @@ def test_memory_without_a_window_has_no_owner(ranks: World) -> None:
 
 def test_a_place_is_a_window_and_an_offset(ranks: World) -> None:
     said = facts.place(Case(run(ranks, *GATHER)))
-    assert said == {Where(1, rank, "output"): "window 0 + 12 bytes" for rank in (0, 1)}
+    assert said == {Where(1, rank, "output"): "window 0 + 524 bytes" for rank in (0, 1)}
 
 
 def test_registrations_are_told_apart_by_communicator_and_order(ranks: World) -> None:
@@ -95,6 +95,16 @@ def test_a_wrong_output_has_no_bytes_to_compare(ranks: World) -> None:
 def test_a_finding_is_its_rule_and_where_it_shows(ranks: World) -> None:
     said = facts.findings(Case(run(ranks, *CROSSED, topology=QUAD, pool="shared-at-alloc")))
     assert said == {Where(2, ANYWHERE, "wrong-owner"): "ranks 0–3"}
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["watched", "not watched"])
+def test_a_change_of_memory_is_compared_where_both_substrates_look(ranks: World, seed: int) -> None:
+    def spoiled(event: Event) -> list[Event]:
+        return [event, Touched("call", "a", 0, 0, 1, 1, "00", "01")] if isinstance(event, Ran) else [event]
+
+    draw = retold(run(ranks, *GATHER), spoiled)
+    draw = msgspec.structs.replace(draw, scenario=msgspec.structs.replace(draw.scenario, seed=seed))
+    assert set(facts.findings(Case(draw)).values()) == {None if seed else "rank 0"}
 
 
 def test_who_was_refused_memory_is_said_with_the_step(ranks: World) -> None:

@@ -48,4 +48,4 @@ def test_shared_at_exit_registers_what_other_groups_grew_by(ranks: World) -> Non
 def test_shared_at_exit_puts_buffers_where_other_groups_left_room(ranks: World) -> None:
     broken = found(ranks, "shared-at-exit", OTHER_GROUPS_OFFSETS)
     assert (causes(broken), broken[0].step) == (["offset-mismatch"], 3)
-    assert "rank 0 at byte 1536, rank 1 at byte 2560, rank 2 at byte 1536, rank 3 at byte 2560" in str(broken[0])
+    assert "rank 0 at byte 2560, rank 1 at byte 3584, rank 2 at byte 2560, rank 3 at byte 3584" in str(broken[0])
