@@ -34,8 +34,8 @@ class Rerunning:
         self._world, self._keeper, self._judge, self._tried, self._clock = world, keeper, judge, tried, clock
 
     def run(self, key: str, runs: int, seconds: float, before: Draws) -> None:
-        """Run the scenario that was found by `key` up to `runs` times on fresh ranks, once where it always failed and
-        does so again. Where it never fails, look for those of the draws `before` it that it needs. Each part has
+        """Run the scenario that was found by `key` up to `runs` times on fresh ranks, once where it is no race and
+        fails at once. Where it never fails, look for those of the draws `before` it that it needs. Each part has
         `seconds`."""
         found = self._keeper.found[key]
         results = [*self._results(found, runs, self._clock.now() + seconds)]
@@ -56,7 +56,7 @@ class Rerunning:
                 return
             has_failed = self._fails(found, found.scenario)
             yield has_failed
-            if has_failed and number == 0 and found.shrunk == "smallest":
+            if has_failed and number == 0 and found.shrunk != "race":
                 return
 
     def _needed(self, found: Found, before: Draws, end: float) -> Draws | None:
