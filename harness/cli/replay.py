@@ -29,7 +29,6 @@ from harness.report import data, terminal
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system
-from harness.text import counted
 from harness.world import environment
 from harness.world.watch import Debugger
 from harness.world.world import World
@@ -69,7 +68,7 @@ def replay(
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
         if before:
-            console.print(f"{counted(len(before), 'draw')} before each run, on fresh ranks", highlight=False)
+            console.print(f"draws before each run, on fresh ranks: {len(before)}", highlight=False)
 
         def show() -> None:
             if runs:

@@ -151,7 +151,7 @@ def test_the_draws_that_a_seed_needs_run_before_each_run_of_it(tmp_path: Path) -
         for name in ("s.json", "alone.json")
     ]
     assert [(run.status, run.data["failed"]) for run in runs] == [(1, 2), (0, 0)]
-    assert "1 draw before each run, on fresh ranks" in runs[0].err
+    assert "draws before each run, on fresh ranks: 1" in runs[0].err
 
 
 def test_a_seed_runs_no_plug_in_that_only_a_draw_before_it_names(tmp_path: Path) -> None:
