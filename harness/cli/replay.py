@@ -24,7 +24,6 @@ from harness.cli.options import (
     TracebackOption,
 )
 from harness.errors import UsageError
-from harness.oracle.findings import Raised
 from harness.report import data, terminal
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
@@ -89,7 +88,7 @@ def replay(
 
 
 def _raised(run: Run) -> Iterator[tuple[int, ...]]:
-    return (record.ranks for record in run.findings if record.rule == Raised.rule)
+    return (record.ranks for record in run.findings if record.rule == "raised")
 
 
 def _debugger(rank: int, scenario: Scenario, console: terminal.Screen) -> Debugger:
