@@ -135,6 +135,7 @@ def _zygote(
     for number in SIGNALS[1:4]:
         signal.signal(number, signal.SIG_DFL)
     sys.unraisablehook = sys.__unraisablehook__
+    _untrace()
     os.environ.clear()
     os.environ.update(environment)
     folder = os.getcwd()
@@ -143,6 +144,15 @@ def _zygote(
         del sys.modules[name]
     be_zygote(os.dup(door.fileno()), parent, preload)
     return 0
+
+
+def _untrace() -> None:
+    """Drop what looks at every line, as Hypothesis does in a test: a fresh interpreter has none of it."""
+    sys.settrace(None)
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12
+    for tool in range(6) if monitoring else ():
+        if monitoring.get_tool(tool):
+            monitoring.set_events(tool, 0)
 
 
 def _is_plug_in(name: str, module: object, folder: str) -> bool:

@@ -14,6 +14,8 @@ from tests.hostile.deeds import DEEDS
 DEMANDED = (
     f"status 0, 1 or 2 with one sentence or a finding; each in {runs.BOUND:.0f} s; nothing left after {runs.GONE:.0f} s"
 )
+NUMBER = 103
+"""Of 167, all of which `--share 2` runs; other seeds choose others."""
 RAISING = (1, 2)
 """The status of a plug-in that raises: a finding, or a usage error as before `raised` was a rule."""
 SAYS_CTRL_C = 130
@@ -86,9 +88,6 @@ def cases(random: Random, number: int) -> list[Case]:
     ]
     random.shuffle(ways)
     return [Case(_name(way), partial(_act, *way, index % 20 == 0)) for index, way in enumerate(ways[:number])]
-
-
-NUMBER = 2 * len(DEEDS) + len(DEEDS) // 3 + len(WHOLE) + len(KERNELS) + len(MODULES) + len(NAMES)
 
 
 def _name(way: tuple[str, str, bytes]) -> str:

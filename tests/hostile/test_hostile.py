@@ -12,7 +12,7 @@ import pytest
 
 from tests.hostile import lines, runs
 from tests.hostile.__main__ import KINDS, parser, plan
-from tests.hostile.kills import _rule
+from tests.hostile.kills import NOTED, Kill, _problems, _rule
 from tests.hostile.mutations import MUTATIONS, mutate
 
 SEED = (Path(__file__).parents[2] / "topologies" / "seeds" / "wrong-owner-found-on-sim.json").read_bytes()
@@ -69,6 +69,37 @@ def test_what_is_wrong_with_an_end_is_said(end: runs.Ended, word: str) -> None:
 @pytest.mark.parametrize("end", [ended(0, out="no finding\n"), ended(1), ended(2, err="symm: no such file\n")])
 def test_nothing_is_wrong_with_an_end_as_it_should_be(end: runs.Ended) -> None:
     assert runs.problems(end) == []
+
+
+def test_a_process_that_is_left_is_seen_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "GONE", 0.2)
+    running = runs.Running(tmp_path, "-c", "sleep 600 & exit 0", program="sh", is_real=True)
+    assert [word.split()[0] for word in running.end().left] == ["process"]
+    assert running.processes() == []
+
+
+def test_a_file_that_is_left_is_seen(tmp_path: Path) -> None:
+    assert runs.run(tmp_path, "-c", "touch $TMPDIR/litter", program="sh", is_real=True).left == ("file litter",)
+
+
+def test_a_command_that_does_not_answer_is_ended(tmp_path: Path) -> None:
+    assert runs.run(tmp_path, "600", program="sleep", is_real=True, bound=0.2).status is None
+
+
+@pytest.mark.parametrize(("status", "problem"), [(-9, []), (0, ["status 0"])])
+def test_a_kill_has_to_end_with_its_own_status(tmp_path: Path, status: int, problem: list[str]) -> None:
+    kill = Kill("clean", "SIGKILL", "parent", "ranks", 0.0)
+    assert _problems(kill, runs.Ended(status, "", "", 1.0, (), tmp_path), was_hit=True) == problem
+
+
+def test_a_rule_that_was_found_and_is_in_no_seed_file_is_lost(tmp_path: Path) -> None:
+    kill = Kill("fuzz", "SIGKILL", "parent", "kept", 0.0)
+    (tmp_path / NOTED).write_text("hang\nwrong-owner\n")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "wrong-owner-0123456789.json").write_bytes(SEED)
+    (tmp_path / "kept" / "leak-0123456789.json").write_bytes(SEED[:100])
+    said = ["a torn seed file: leak-0123456789.json", "found and lost: hang"]
+    assert _problems(kill, runs.Ended(-9, "", "", 1.0, (), tmp_path), was_hit=True) == said
 
 
 def test_lines_are_drawn_from_every_command_there_is() -> None:
