@@ -5,14 +5,13 @@ Invariant: a block returns to its pool at the step that releases its buffer, at 
 
 from __future__ import annotations
 
-import gc
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
 from harness.rank import values
 from harness.rank.images import Memory
+from harness.rank.own import collect, crc32, equal
 from harness.scenario.layout import Group
 from harness.scenario.operands import FENCE, FRONT, GUARD
 from harness.substrate.base import Substrate
@@ -29,13 +28,13 @@ class Canary:
 
     def __init__(self, buffer: str, where: str, region: torch.Tensor, *salts: int) -> None:
         self._buffer, self._where, self.region = buffer, where, bits(region)
-        self._pattern = values.canary(region, zlib.crc32(f"{where} {buffer}".encode()), *salts)
+        self._pattern = values.canary(region, crc32(f"{where} {buffer}".encode()), *salts)
         self.region.copy_(self._pattern)
 
     def damage(self) -> Overwritten | None:
         """What has changed since the last look, if anything has."""
         seen = self.region.clone()  # a peer that runs on may write between two looks
-        if torch.equal(seen, self._pattern):
+        if equal(seen, self._pattern):
             return None
         changed = (seen != self._pattern).nonzero().flatten()
         self.region.copy_(self._pattern)
@@ -138,7 +137,7 @@ class LiveBuffers(Mapping[str, Buffer]):
         self.memory.drop(name)
         del self._live[name]
         # Triton's interpreter holds operands in cycles; the block has to return now, on every rank.
-        gc.collect()
+        collect()
         # PyTorch keeps a block that another stream used until that stream's events are done, and looks at them when it
         # next allocates: ranks would differ in when.
         if is_shared and not self._substrate.device.is_capturing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from harness.rank.own import equal, tensor
 from harness.substrate.bits import bits
 from harness.substrate.communicator import Communicator
 from harness.trace import events as trace
@@ -35,7 +36,7 @@ def stamp(communicator: Communicator, buffer: str, operand: torch.Tensor) -> Non
     communicator.barrier()
     for index, pointer in enumerate(communicator.peer_pointers(window, address - window.address)):
         found = device.read(pointer, size)
-        if not torch.equal(found, _stamp_of(index, size, device.torch_device)):
+        if not equal(found, _stamp_of(index, size, device.torch_device)):
             words = bytes(found.tolist()).hex()
             communicator.recorder.record(trace.Strayed(buffer, communicator.group[index], words))
     communicator.barrier()
@@ -46,7 +47,7 @@ def stamp(communicator: Communicator, buffer: str, operand: torch.Tensor) -> Non
 def _stamp_of(index: int, size: int, device: torch.device) -> torch.Tensor:
     """A stamp that no other rank of a group of up to 255 has, from its first byte on."""
     whole = (index + 1).to_bytes(1, "little") + b"\xa5" + index.to_bytes(2, "little") + b"SYMM"
-    return torch.tensor(list(whole[:size]), dtype=torch.uint8, device=device)
+    return tensor(list(whole[:size]), dtype=torch.uint8, device=device)
 
 
 def agree_on(communicator: Communicator, path: str) -> bool:

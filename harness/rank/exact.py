@@ -11,6 +11,7 @@ from itertools import accumulate
 import torch
 
 from harness.rank import values
+from harness.rank.own import cat, equal
 from harness.scenario.bases import counts_in
 from harness.scenario.layout import Group
 from harness.scenario.steps import AllGather, Collective
@@ -31,7 +32,7 @@ class ExactData:
         inputs = self.all_inputs(keys, dtype, wide)
         if isinstance(self.step, AllGather):
             chunks = [row[:count] for row, count in zip(inputs, self.counts, strict=True)]
-            return chunks[self.mine], torch.cat(chunks)
+            return chunks[self.mine], cat(chunks)
         return inputs[self.mine], values.reduce_result(self.chunk(inputs), self.step.op)
 
     def all_inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> torch.Tensor:
@@ -52,7 +53,7 @@ class ExactData:
         """Where an output differs from the exact result, bit for bit; None if nowhere. Give a copy where a peer might
         still write."""
         found, exact = bits(output), bits(expected)
-        if torch.equal(found, exact):
+        if equal(found, exact):
             return None
         wrong = (found != exact).nonzero().flatten()
         index = int(wrong[0])
@@ -64,7 +65,7 @@ class ExactData:
 def changed(buffer: str, before: torch.Tensor, after: torch.Tensor) -> trace.Changed | None:
     """Where an output has changed since a copy of it was taken; None if nowhere. `after` is a copy too."""
     one, other = bits(before), bits(after)
-    if torch.equal(one, other):
+    if equal(one, other):
         return None
     wrong = (one != other).nonzero().flatten()
     index = int(wrong[0])
@@ -82,7 +83,7 @@ def source_changed(buffer: str, filled: torch.Tensor, left: torch.Tensor, shared
     nowhere."""
     one, other = bits(filled).clone(), bits(left)
     one[shared] = other[shared]
-    if torch.equal(one, other):
+    if equal(one, other):
         return None
     wrong = (one != other).nonzero().flatten()
     index = int(wrong[0])

@@ -20,6 +20,7 @@ from harness.rank.buffers import LiveBuffers
 from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
+from harness.rank.own import empty
 from harness.scenario.layout import Group
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
@@ -169,7 +170,7 @@ class Executor:
 
         def make() -> torch.Tensor:
             if step.role == "plain":
-                return torch.empty(mine, dtype=dtype, device=self._substrate.device.torch_device)
+                return empty(mine, dtype=dtype, device=self._substrate.device.torch_device)
             if step.site == "global":
                 return self._sites.get_global_dp_buffer(group, mine, dtype)
             return self._sites.get_local_dp_buffer(group, size_of, dtype)

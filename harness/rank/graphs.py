@@ -6,7 +6,6 @@ them go. What feeds a captured collective and what takes its result away is the 
 
 from __future__ import annotations
 
-import gc
 from contextlib import ExitStack
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from harness.rank import values
 from harness.rank.buffers import LiveBuffers
 from harness.rank.exact import ExactData, shared, source_changed
+from harness.rank.own import collect, empty, empty_like
 from harness.scenario.layout import Group
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
@@ -31,15 +31,15 @@ class CapturedCall:
     def __init__(self, substrate: Substrate, exact: ExactData, index: int, into: str, origin: str) -> None:
         self._substrate, self._exact, self.index, self._into, self._from = substrate, exact, index, into, origin
         self.ranks: tuple[int, ...] = exact.group
-        self.feed = torch.empty(0)
-        self.tap, self.left = torch.empty(0), torch.empty(0)
+        self.feed = empty(0)
+        self.tap, self.left = empty(0), empty(0)
         self._shared = slice(0)
         self.operands: tuple[torch.Tensor, ...] = ()
         """Where output and source lie, or lay."""
 
     def before(self, output: torch.Tensor, source: torch.Tensor) -> None:
         """Capture what comes before the call: poison for the output, values for the source."""
-        self.feed, self.tap, self.left = torch.empty_like(source), torch.empty_like(output), torch.empty_like(source)
+        self.feed, self.tap, self.left = empty_like(source), empty_like(output), empty_like(source)
         self._shared = shared(source, output)
         into, origin, fed = self._raw(output), self._raw(source), self.feed.view(torch.uint8)
         self._substrate.device.enqueue(lambda: _poison(into))
@@ -131,7 +131,7 @@ class Graphs:
         self._by_name = {
             name: graph for name, graph in self._by_name.items() if all(call.ranks != group for call in graph.calls)
         }
-        gc.collect()
+        collect()
 
     def clear(self) -> None:
         """Drop every graph."""

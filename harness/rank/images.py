@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from harness.rank.own import equal, zeros_like
 from harness.substrate.base import Substrate
 from harness.trace.events import Touched
 
@@ -45,7 +46,7 @@ class Image:
         parts = list(self.within((address, len(like))))
         if len(parts) == 1 and len(parts[0][1]) == len(like):
             return parts[0][1]
-        whole = torch.zeros_like(like)
+        whole = zeros_like(like)
         for start, part in parts:
             whole[start - address : start - address + len(part)] = part
         return whole
@@ -173,5 +174,5 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     words = len(one) // WORD * WORD
     if one.storage_offset() % WORD or other.storage_offset() % WORD:
         words = 0
-    is_same = torch.equal(one[:words].view(torch.int64), other[:words].view(torch.int64))
-    return is_same and torch.equal(one[words:], other[words:])
+    is_same = equal(one[:words].view(torch.int64), other[:words].view(torch.int64))
+    return is_same and equal(one[words:], other[words:])

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from harness.rank import values
 from harness.rank.exact import ExactData
+from harness.rank.own import cat, zeros_like
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Collective
@@ -76,7 +77,7 @@ class Calls:
 
     def _candidates(self, call: _Inputs, run: Run) -> Iterator[Candidate]:
         """What the run may be, likelier things first."""
-        yield Origin("zeros"), torch.zeros_like(run.found)
+        yield Origin("zeros"), zeros_like(run.found)
         yield from call.places(run)
         yield from call.partial(run)
         for group in self._scenario.topology.families[call.step.family]:
@@ -166,7 +167,7 @@ class _Inputs:
             yield Origin("without", tuple(self.group[row] for row in left_out)), self._reduced(parts[kept])
         if self.step.op != "max":
             for row, rank in enumerate(self.group):
-                yield Origin("twice", (rank,)), self._reduced(torch.cat([parts, parts[row : row + 1]]))
+                yield Origin("twice", (rank,)), self._reduced(cat([parts, parts[row : row + 1]]))
 
     def mixed(self, run: Run, other: _Inputs) -> Iterator[Candidate]:
         """A reduction with what one rank puts in at another one."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
+from harness.rank.own import arange, tensor
 from harness.substrate.bits import INTEGER_OF, bits
 
 _MASK = (1 << 62) - 1
@@ -48,8 +49,8 @@ def reduce_values(
     small = _mix(keys, count, device) % spread(size)
     if not wide or size < 3 or op != "sum" or dtype not in _CANCEL:
         return small.to(dtype)
-    position = torch.arange(count, device=device) % size
-    rows = torch.arange(size, device=device)[:, None]
+    position = arange(count, device=device) % size
+    rows = arange(size, device=device)[:, None]
     plus, minus = rows == position, rows == (position + 1) % size
     small = small.masked_fill(plus | minus, 0)
     return (small + _CANCEL[dtype] * plus.long() - _CANCEL[dtype] * minus.long()).to(dtype)
@@ -82,8 +83,8 @@ def canary(tensor: torch.Tensor, *salts: int) -> torch.Tensor:
 
 def _mix(keys: Sequence[int], count: int, device: torch.device) -> torch.Tensor:
     """Non-negative int64[len(keys), count], well mixed."""
-    index = torch.arange(count, dtype=torch.int64, device=device)
-    start = torch.tensor([key & 0x7FFFFFFF for key in keys], dtype=torch.int64, device=device)[:, None]
+    index = arange(count, dtype=torch.int64, device=device)
+    start = tensor([key & 0x7FFFFFFF for key in keys], dtype=torch.int64, device=device)[:, None]
     value = (index * 0x9E3779B1 + start * 0x85EBCA6B) & 0xFFFFFFFF
     value = ((value ^ (value >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
     value = ((value ^ (value >> 12)) * 0x297A2D39) & 0xFFFFFFFF

@@ -1,0 +1,13 @@
+"""The functions with which a rank fills, poisons and compares, and gives memory back: the rank's own references.
+
+Invariant: bound when the zygote imports them, before any plug-in is loaded. So a plug-in that puts another function in
+the place of `torch.equal` cannot blind the harness. What an engine would call by its name, as `torch.empty` inside a
+pool's context, is called by its name.
+"""
+
+from gc import collect
+from zlib import crc32
+
+from torch import arange, cat, empty, empty_like, equal, tensor, zeros_like
+
+__all__ = ["arange", "cat", "collect", "crc32", "empty", "empty_like", "equal", "tensor", "zeros_like"]
