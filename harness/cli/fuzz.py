@@ -29,7 +29,7 @@ from harness.cli.options import (
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
-from harness.report import data, terminal
+from harness.report import data, leftovers, terminal
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -137,6 +137,7 @@ def _run(
             return
         lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
         terminal.summary(console, campaign.tally, details)
+        leftovers.show(console, campaign.world)
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
 

@@ -24,7 +24,7 @@ from harness.cli.options import (
     TracebackOption,
 )
 from harness.errors import UsageError
-from harness.report import data, terminal
+from harness.report import data, leftovers, terminal
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system
@@ -72,11 +72,17 @@ def replay(
         def show() -> None:
             if runs:
                 terminal.runs(console, runs, scenario, times, terminal.Details(traceback, show_output))
+                leftovers.show(console, world)
 
         def write() -> None:
             if runs:
                 records = [run.findings for run in runs]
-                found = {"runs": records, "failed": sum(map(bool, records)), "environment": found_here}
+                found = {
+                    "runs": records,
+                    "failed": sum(map(bool, records)),
+                    "environment": found_here,
+                    "left": leftovers.data(world),
+                }
                 data.write({"schema": data.SCHEMA, **found}, json_file)
 
         with at_the_end(show, write):

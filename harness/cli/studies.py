@@ -15,7 +15,7 @@ from harness.campaign.tally import Tally
 from harness.cli.ending import at_the_end
 from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
 from harness.errors import UsageError
-from harness.report import data, terminal, verdicts
+from harness.report import data, leftovers, terminal, verdicts
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.actions import Via
 from harness.strategies.batches import distinct
@@ -78,10 +78,12 @@ def matrix(
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
 
-        show = partial(terminal.matrix, console, found)
+        def show() -> None:
+            terminal.matrix(console, found)
+            leftovers.show(console, world)
 
         def write() -> None:
-            data.write(data.matrix(found, found_here), json_file)
+            data.write({**data.matrix(found, found_here), "left": leftovers.data(world)}, json_file)
 
         with at_the_end(show, write), terminal.counting(console, "cells", len(chosen)) as advance:
             for cell in verdict_matrix.run(world, chosen, draws, minutes, seeds_dir, seed, found_here):
@@ -123,10 +125,13 @@ def agree(
         comparison = Comparison(simulation, other, seeds_dir, environment=found_here)
         compared = comparison.agreement
 
-        show = partial(terminal.agreement, console, compared, ("sim", against))
+        def show() -> None:
+            terminal.agreement(console, compared, ("sim", against))
+            leftovers.show(console, simulation, other)
 
         def write() -> None:
-            data.write(data.agreement(compared, found_here), json_file)
+            left = leftovers.data(simulation, other)
+            data.write({**data.agreement(compared, found_here), "left": left}, json_file)
 
         with at_the_end(show, write), terminal.progress(console, limit, "no disagreement") as update:
             comparison.run(distinct(strategy, seed), limit, minutes, update)
@@ -164,10 +169,12 @@ def faults(
             if fault not in shown:
                 console.print(f"{fault.id} cannot be shown here: {fault.not_on[ranks.platform.name]}", highlight=False)
 
-        show = partial(terminal.faults, console, outcomes, tally)
+        def show() -> None:
+            terminal.faults(console, outcomes, tally)
+            leftovers.show(console, ranks)
 
         def write() -> None:
-            data.write(data.faults(outcomes, tally, found_here), json_file)
+            data.write({**data.faults(outcomes, tally, found_here), "left": leftovers.data(ranks)}, json_file)
 
         with at_the_end(show, write):
             with terminal.counting(console, "faults", len(shown)) as advance:

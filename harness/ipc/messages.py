@@ -77,8 +77,20 @@ class Ready(msgspec.Struct, frozen=True):
     description: dict[str, Any]
 
 
+class Change(msgspec.Struct, frozen=True):
+    """A piece of a rank's process that is another than before: its name, the old and the new value as text.
+    `at_import`: it changed when the system under test was loaded, so that new ranks would change it too."""
+
+    what: str
+    old: str
+    new: str
+    at_import: bool = False
+
+
 class Done(msgspec.Struct, frozen=True):
-    """The request is carried out."""
+    """The request is carried out. `changes`: what a draw leaves to the next in this rank's process."""
+
+    changes: tuple[Change, ...] = ()
 
 
 class Returned(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import RankConfig, Ready, Request
+from harness.rank.state.children import adopt_orphans
 
 PR_SET_PDEATHSIG = 1
 
@@ -46,6 +47,7 @@ def hold_lifeline(fd: int) -> None:
 def main(config: RankConfig, connection: Connection, lifeline: int, memory: int, parent: int) -> None:
     """Serve draws until the parent closes the connection. `parent` forked this process. Never returns."""
     die_with_parent(parent)
+    adopt_orphans()
     hold_lifeline(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     faulthandler.enable()

@@ -18,6 +18,7 @@ from harness.ipc.memory import CLOSING, SharedMemory
 from harness.ipc.messages import (
     Broken,
     Call,
+    Change,
     Done,
     Failed,
     Join,
@@ -31,10 +32,14 @@ from harness.ipc.messages import (
     WorldSize,
 )
 from harness.ipc.rendezvous import Rendezvous
+from harness.rank import values
 from harness.rank.debugging import debug
 from harness.rank.executor import Executor
+from harness.rank.state import randomness
+from harness.rank.state.fingerprint import Fingerprint
 from harness.scenario.layout import Group
 from harness.scenario.scenario import Scenario
+from harness.scenario.system import System
 from harness.substrate.base import Substrate
 from harness.system.boundary import Misshapen, SystemRaised, call_back, call_system
 from harness.system.collectives import find_collectives
@@ -56,6 +61,9 @@ class Server:
         self._names: dict[Part, str] = {}
         """The parts of the system under test, each with its name."""
         self._connection, self._is_debugged = connection, False
+        self._fingerprint = Fingerprint(is_on_gpu=substrate.name == "nccl")
+        self._loaded: set[tuple[str, str]] = set()
+        """Pools and collectives that this rank has run."""
 
     def describe(self) -> dict[str, Any]:
         """Versions and features of the substrate, and this rank's part in coming together."""
@@ -96,9 +104,12 @@ class Server:
                 self._substrate.world(size)
             case Run(scenario, slots, is_debugged):
                 self._is_debugged = is_debugged
-                self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots)
+                return Done(self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots))
             case Call(function, slots, arguments):
-                return Returned(load_attribute("function", function, ())(self._substrate, slots, *arguments))
+                value = load_attribute("function", function, ())(self._substrate, slots, *arguments)
+                self._fingerprint.settle()
+                return Returned(value)
+        self._fingerprint.settle()  # communicators set what they need, which no draw is to answer for
         return Done()
 
     @property
@@ -106,10 +117,15 @@ class Server:
         """Those that the parts are named by."""
         return {name.partition(":")[0].partition(".")[0] for name in self._names.values()} - {"harness"}
 
-    def _run(self, scenario: Scenario, slots: dict[Group, int]) -> None:
-        substrate, topology = self._substrate, scenario.topology
-        self._names = {"pool": scenario.system.pool, "collectives": scenario.system.collectives}
-        make_pool, make_kernel = load_pool(scenario.system.pool), find_collectives(scenario.system.collectives)
+    def _run(self, scenario: Scenario, slots: dict[Group, int]) -> tuple[Change, ...]:
+        """Run a draw. Returns what it leaves to the next."""
+        substrate, topology, system = self._substrate, scenario.topology, scenario.system
+        self._names = {"pool": system.pool, "collectives": system.collectives}
+        make_pool, make_kernel = load_pool(system.pool), find_collectives(system.collectives)
+        imported = self._changes_of_import(system)
+        has_plug_in = ":" in system.pool + system.collectives
+        if has_plug_in:
+            randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
         substrate.start_recording(self._journal.append)
         substrate.world(scenario.world)
         substrate.begin([topology.families[name] for name in scenario.families], topology.node_of, slots)
@@ -125,6 +141,16 @@ class Server:
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
         self._journal.append(trace.Finished())
+        return imported + self._fingerprint.changes(has_plug_in)
+
+    def _changes_of_import(self, system: System) -> tuple[Change, ...]:
+        """What loading a system for the first time has changed: new ranks would have it so at every draw of it."""
+        names = system.pool, system.collectives
+        if names in self._loaded:
+            return ()
+        self._loaded.add(names)
+        changes = self._fingerprint.changes()
+        return tuple(msgspec.structs.replace(change, at_import=True) for change in changes)
 
 
 def make_substrate(config: RankConfig, shared: SharedMemory) -> Substrate:

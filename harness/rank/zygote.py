@@ -11,7 +11,6 @@ A line that closes ends the ranks of its world and of no other.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -19,20 +18,16 @@ import signal
 import socket
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
 import msgspec
 
 from harness.ipc import packets
 from harness.ipc.messages import Fork, Forked, Kill, Killed, RankConfig, Serve, Serving
 from harness.rank.main import die_with_parent, main
+from harness.rank.state import children
 
 PRELOAD = ("torch", "triton", "triton.language", "harness.rank.server", "harness.substrate.sim.substrate")
-PR_SET_CHILD_SUBREAPER = 36
-GENERATIONS = 100
-"""How often orphans are looked for: one that is killed may leave some, and may have forked before."""
 _serve: msgspec.msgpack.Decoder[Serve] = msgspec.msgpack.Decoder(Serve)
 _request: msgspec.msgpack.Decoder[Fork | Kill] = msgspec.msgpack.Decoder(Fork | Kill)
 
@@ -92,7 +87,9 @@ class Zygote:
             case Kill(pids):
                 killed = world.ranks & {*pids}
                 world.ranks -= killed
-                self._reply(world, Killed(self._kill(killed)))
+                statuses = kill(killed)
+                self._end_orphans()
+                self._reply(world, Killed(statuses))
 
     def _reply(self, world: ServedWorld, message: msgspec.Struct) -> None:
         try:
@@ -103,14 +100,13 @@ class Zygote:
     def _end(self, world: ServedWorld) -> None:
         """Kill the ranks of a world and forget it."""
         del self._worlds[world.line]
-        self._kill(world.ranks)
+        kill(world.ranks)
+        self._end_orphans()
         world.close()
 
-    def _kill(self, ranks: Collection[int]) -> dict[int, int]:
-        """Kill and reap ranks, and then what they have left."""
-        statuses = kill(ranks)
-        end_orphans({rank for world in self._worlds.values() for rank in world.ranks})
-        return statuses
+    def _end_orphans(self) -> None:
+        """Kill what dead ranks had started: it falls to this process, which has no children but ranks."""
+        children.end(spared={pid for world in self._worlds.values() for pid in world.ranks})
 
     def _fork(self, world: ServedWorld, config: RankConfig, descriptors: list[int]) -> int:
         parent = os.getpid()
@@ -144,31 +140,11 @@ def kill(pids: Collection[int]) -> dict[int, int]:
     return {pid: os.waitpid(pid, 0)[1] for pid in pids}
 
 
-def adopt_orphans() -> None:
-    """From now on, the children of a rank that has ended are this process's."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def end_orphans(ranks: Collection[int]) -> None:
-    """Kill and reap every child but these ranks. The children of each become this process's in turn."""
-    for _ in range(GENERATIONS):
-        orphans = _children() - {*ranks}
-        if not orphans:
-            return
-        kill(orphans)
-
-
-def _children() -> set[int]:
-    with suppress(FileNotFoundError):  # a kernel without CONFIG_PROC_CHILDREN (proc(5))
-        return {*map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())}
-    return set()
-
-
 def be_zygote(door: int, parent: int, preload: Sequence[str]) -> None:
     """Import what ranks need, and serve until the parent has gone. `parent` is 0 where the door alone says so."""
     if parent:
         die_with_parent(parent)
-    adopt_orphans()
+    children.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in (*PRELOAD, *preload):
         importlib.import_module(name)

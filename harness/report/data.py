@@ -15,6 +15,7 @@ import msgspec
 from harness.campaign.seeds import write_whole
 from harness.campaign.tally import Tally
 from harness.errors import UsageError
+from harness.report import leftovers
 from harness.scenario.topology import Topology
 from harness.studies.agree.comparison import Agreement
 from harness.studies.faults.proof import Outcome
@@ -43,6 +44,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "paths_free": tally.free,
         "oracles": oracles_on(world, is_path_seen=tally.seen > 0 or not tally.collectives),
         "environment": environment,
+        "left": leftovers.data(world),
         "findings": [
             {
                 "rule": found.finding.rule,

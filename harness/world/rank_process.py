@@ -43,10 +43,14 @@ class RankProcess:
         self.pid, self.connection, self.launcher = pid, connection, launcher
         self._lifeline, self._out, self._err, self._clock = lifeline, out, err, clock
 
-    def send(self, request: Request) -> None:
-        """Send, if it is there. One that died between two draws is found, with its end, by whoever waits for it."""
-        with suppress(ConnectionError):
+    def send(self, request: Request) -> bool:
+        """Send, and return whether it is there. The end of one that died between two draws is found by whoever waits
+        for it."""
+        try:
             self.connection.send(request)
+        except ConnectionError:
+            return False
+        return True
 
     def receive(self) -> Reply:
         """Its next reply. Raises `EOFError` or `ConnectionError` if it has closed its connection."""

@@ -6,6 +6,7 @@ Invariant: there are either all ranks, joined and ready, or none.
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -54,6 +55,7 @@ class Ranks:
         """The node that each rank is started on, where the platform binds them to one."""
         self._shared, self._method, self._clock = shared, method, clock
         self._launchers: list[Launcher] = []
+        self._poll = select.poll()
         self._sizes: set[int] = set()
 
     def start(self) -> None:
@@ -82,6 +84,11 @@ class Ranks:
         except BaseException:
             self.kill()
             raise
+
+    def ended(self) -> list[int]:
+        """Ranks that have died, although no request is under way. One system call."""
+        closed = {fd for fd, _ in self._poll.poll(0)}  # between two requests, none has anything to say
+        return [index for index, rank in enumerate(self.processes) if rank.connection.fileno() in closed]
 
     def kill(self) -> list[int]:
         """Kill every rank. Returns wait statuses in rank order."""
@@ -147,9 +154,11 @@ class Ranks:
 
     def _start_each(self) -> None:
         self._sizes.clear()
+        self._poll = select.poll()
         for index in range(self.size):
             launcher = self._launchers[index % len(self._launchers)]
             self.processes.append(launcher.start(self._config(index)))
+            self._poll.register(self.processes[-1].connection, select.POLLIN)
         first = self._collect()[0]
         assert isinstance(first, Ready)
         self.description = {name: value for name, value in first.description.items() if name != TOKEN}

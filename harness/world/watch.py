@@ -17,7 +17,7 @@ import msgspec
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, PluginError
 from harness.ipc.memory import SharedMemory
-from harness.ipc.messages import Asks, Broken, Failed, Line, Raised, Refused, Reply, Said
+from harness.ipc.messages import Asks, Broken, Change, Done, Failed, Line, Raised, Refused, Reply, Said
 from harness.ipc.rendezvous import deadlocked
 from harness.scenario.layout import Group
 from harness.trace.draw import Fate, State
@@ -77,6 +77,10 @@ class DrawWatch:
         self._silence = Silence([shared.journal(index) for index in range(len(ranks))], clock)
         self.is_presumed = False
         """Whether the ranks are taken for stuck by their silence alone."""
+        self.changes: dict[int, tuple[Change, ...]] = {}
+        """What the draw leaves to the next in the processes of ranks, by rank."""
+        self.unread: list[int] = []
+        """Ranks that had ended before they took the request, so not in this draw."""
         self._is_late = False
         self._times_stuck = 0
         self._waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
@@ -116,13 +120,17 @@ class DrawWatch:
         index = self._waiting[connection]
         try:
             reply = self._ranks[index].receive()
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError) as ended:
             reply = Broken(ENDED)
+            # Linux says so where a process closed its end with something in it that it had not read (unix(7))
+            self.unread += [index] if isinstance(ended, ConnectionResetError) else []
         if isinstance(reply, Said | Asks):
             self._talk(self._ranks[index], reply)
             return
         del self._waiting[connection]
         self._is_debugged = self._is_debugged and index != self._debugged
+        if isinstance(reply, Done):
+            self.changes |= {index: reply.changes} if reply.changes else {}
         match _failure(index, reply):
             case Raising() as raising:
                 self._raised[index] = raising

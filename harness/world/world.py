@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import msgspec
@@ -21,7 +20,7 @@ from harness import interrupts
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
 from harness.ipc.memory import SLOTS, SharedMemory
-from harness.ipc.messages import Broken, Call, Failed, Refused, Returned, Run
+from harness.ipc.messages import Call, Run
 from harness.ipc.rendezvous import lost_signals
 from harness.machine import mps
 from harness.scenario.layout import Group
@@ -30,13 +29,14 @@ from harness.scenario.steps import Step, Straggle
 from harness.trace.draw import Draw, Fate, Version
 from harness.trace.events import PadOverwritten
 from harness.trace.trace import Trace
+from harness.world.calls import returned
+from harness.world.leftovers import Leftovers
 from harness.world.platform import Platform, choose
-from harness.world.rank_process import RankProcess
+from harness.world.rank_process import death
 from harness.world.ranks import Ranks, StartMethod
 from harness.world.silence import Patience
 from harness.world.watch import Debugger, DrawWatch
 
-CALL_DEADLINE = 300.0
 REMEMBERED = 64
 """Scenarios of which a world knows that its present rank processes have run them."""
 DAMAGED = "its journal is damaged: something in this rank or one of its peers wrote over memory that was not its own"
@@ -68,6 +68,8 @@ class World:
         self.restarts = 0
         self.ran: deque[Scenario] = deque(maxlen=REMEMBERED)
         """The last scenarios that these rank processes have run, in order."""
+        self.leftovers = Leftovers()
+        """What draws left to the next in the processes of ranks, which were replaced for it."""
         self._clock = clock
         self._patience = Patience()
         self._slots: dict[Group, int] = {}
@@ -147,6 +149,8 @@ class World:
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
         self._place(scenario.topology.node_of)
+        if self._ranks.processes and self.leftovers.is_foreign(scenario.system):
+            self._drop()
         self._start()
         self._ranks.set_world_size(scenario.world)
         slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
@@ -158,8 +162,11 @@ class World:
             rank.forget_output()
         began = self._clock.now()
         with self._kill_unless_done():
-            for index, rank in enumerate(taking_part):
-                rank.send(Run(encoded, slots, is_debugged=index == debugged))
+            gone = [
+                index
+                for index, rank in enumerate(taking_part)
+                if not rank.send(Run(encoded, slots, is_debugged=index == debugged))
+            ]
             groups = {slot: group for group, slot in slots.items()}
             pause = _longest_pause(scenario.steps)
             patience = self.patience + pause if hurried else math.inf
@@ -167,6 +174,11 @@ class World:
                 taking_part, self._shared, groups, self.deadline, patience, clock=self._clock, debugger=debugger
             )
             fates = watch.wait(self._drop)
+        if (gone := gone + watch.unread) and self.leftovers.system:  # on new ranks there was no draw before
+            self.leftovers.died({index: fates[index].how for index in gone})
+            return self.run(scenario, hurried=hurried, debugger=debugger)
+        if self.leftovers.note(scenario.system, watch.changes) and self._ranks.processes:
+            self._drop()
         written = [self._shared.journal(index).examine() for index in range(scenario.world)]
         is_hung = any(fate.state == "hung" for fate in fates)
         on_pads = {} if all(fate.state == "finished" for fate in fates) else self._on_pads(slots, is_hung)
@@ -214,23 +226,7 @@ class World:
         with self._kill_unless_done():
             for rank in self._ranks.processes:
                 rank.send(Call(function, slots, arguments))
-            return self._returned(function)
-
-    def _returned(self, function: str) -> list[Any]:
-        """Every rank's reply to a call, or the first thing that went wrong."""
-        ranks = self._ranks.processes
-        waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
-        values: dict[int, Any] = {}
-        end = self._clock.now() + CALL_DEADLINE
-        while waiting:
-            ready = wait(list(waiting), timeout=max(0.0, end - self._clock.now()))
-            if not ready:
-                raise MachineError(f"rank {min(waiting.values())} did not return from {function}")
-            for connection in ready:
-                assert isinstance(connection, Connection)
-                index = waiting.pop(connection)
-                values[index] = _value(index, ranks[index], function)
-        return [values[index] for index in range(len(ranks))]
+            return returned(self._ranks.processes, function, self._clock)
 
     def _place(self, node_of: tuple[int, ...]) -> None:
         """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start again."""
@@ -241,11 +237,15 @@ class World:
         self._ranks.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
 
     def _start(self) -> None:
-        """Have all ranks; new ones find clean counters."""
+        """Have all ranks, in place of those that have died too; new ones find clean counters."""
+        if dead := self._ranks.ended():
+            statuses = self._drop()
+            self.leftovers.died({index: death(statuses[index]) for index in dead})
         if not self._ranks.processes:
             self._shared.reset()
             self._slots.clear()
             self.ran.clear()
+            self.leftovers.forget_ranks()
         self._ranks.start()
 
     @contextmanager
@@ -273,20 +273,6 @@ class World:
         """Kill every rank; the next draw starts new ones. Returns wait statuses in rank order."""
         self.restarts += 1
         return self._ranks.kill()
-
-
-def _value(index: int, rank: RankProcess, function: str) -> Any:
-    """What a rank returned from a call. Raises `MachineError` where it did not."""
-    try:
-        reply = rank.receive()
-    except (EOFError, ConnectionError):
-        raise MachineError(f"rank {index} died in {function}: {rank.printed()}") from None
-    match reply:
-        case Returned(value):
-            return value
-        case Failed(error) | Refused(error) | Broken(error):
-            raise MachineError(f"{function} failed on rank {index}: {error}")
-    raise MachineError(f"rank {index} answered a call of {function} with {type(reply).__name__}")
 
 
 def _longest_pause(steps: Sequence[Step]) -> float:

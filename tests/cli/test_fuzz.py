@@ -67,6 +67,21 @@ def test_auto_says_what_it_chose_and_why(clean: Run) -> None:
     assert "substrate sim: no GPU is visible" in clean.err
 
 
+def test_a_run_in_which_nothing_is_left_notes_nothing(clean: Run) -> None:
+    assert (clean.data["left"], "left something" in clean.err) == ([], False)
+
+
+def test_what_draws_left_in_their_process_is_a_note_and_no_finding(
+    place: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pool = "tests.tools.stateful:umask"
+    run = symm(place("left"), "fuzz", "--draws", "3", "--world", "2", "--pool", pool, "--json", "-")
+    (left,) = run.data["left"]
+    assert (run.status, left["pool"], left["what"], left["new"], left["draws"]) == (0, pool, "umask", "0o077", 3)
+    assert f"pool {pool}, collectives triton: umask on rank {left['rank']}" in run.err
+
+
 # a faulty pool
 
 NESTED = Topology("nested", "explicit", families_given={"all": ((0, 1, 2, 3),), "near": ((0, 1), (2, 3))})

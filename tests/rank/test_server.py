@@ -18,6 +18,8 @@ from harness.trace import events
 class Faulty:
     """A substrate on which every `ValueError` is an error of the device."""
 
+    name = "sim"
+
     def __init__(self) -> None:
         self.calls: list[tuple[str, object]] = []
 

@@ -33,7 +33,7 @@ def main(*_):  # a rank that does nothing, and what it has started: a child, and
     time.sleep(600)
 
 zygote.main = main
-zygote.adopt_orphans()
+zygote.children.adopt_orphans()
 zygote.Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
 """
 ANSWERS: Any = msgspec.msgpack.Decoder(Serving | Forked | Killed)

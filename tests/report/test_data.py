@@ -16,7 +16,7 @@ from harness.scenario.topology import Placement, Topology
 
 
 def world(evidence: str | None = None) -> Any:
-    return SimpleNamespace(description={"path_evidence": evidence})
+    return SimpleNamespace(description={"path_evidence": evidence}, leftovers=())
 
 
 def test_the_oracle_of_the_path_names_its_evidence() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from tests.tools.planted import Sound
 
 DAWDLING = 0.5
 """Seconds for which `Dawdles` is silent at each allocation."""
+CHILD = 654321
+"""Seconds for which the process of `LeavesAChild` sleeps, by which it is known."""
 
 
 class Unruly(Sound):
@@ -59,6 +62,14 @@ class Aborts(Unruly):
 
 class Leaves(Unruly):
     def misbehave(self) -> None:
+        os._exit(7)
+
+
+class LeavesAChild(Unruly):
+    """Starts a process, as a daemon has it, and dies without it."""
+
+    def misbehave(self) -> None:
+        subprocess.run(["sh", "-c", f"setsid sleep {CHILD} &"], check=True)
         os._exit(7)
 
 

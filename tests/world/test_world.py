@@ -13,6 +13,7 @@ import pytest
 
 from harness import interrupts
 from harness.errors import MachineError, PluginError, UsageError
+from harness.ipc.messages import Request
 from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
@@ -23,11 +24,13 @@ from harness.trace.events import Event, Operand
 from harness.trace.trace import Trace
 from harness.world import stacks
 from harness.world import world as world_module
+from harness.world.leftovers import PROCESS
+from harness.world.rank_process import RankProcess
 from harness.world.stacks import py_spy
 from harness.world.world import World
 from tests.tools.draws import EIGHT, PAIR, QUAD, REFUSED, SOUND, THREE, descriptors, mappings, scenario, states
 from tests.tools.processes import marked, new_mark
-from tests.tools.unruly import DAWDLING
+from tests.tools.unruly import CHILD, DAWDLING
 
 needs_py_spy = pytest.mark.skipif(py_spy() is None, reason="py-spy is not installed: it is in the extra `hang`")
 
@@ -157,19 +160,57 @@ def test_ranks_that_wait_for_a_dead_one_are_not_said_to_hang(ranks: World) -> No
     assert states(ranks.run(scenario(topology=QUAD, pool="Killed"))) == ["stopped", "crashed", "stopped", "stopped"]
 
 
-def test_a_rank_killed_between_two_draws_is_reported_with_its_signal(ranks: World) -> None:
-    ranks.run(scenario())
-    os.kill(ranks.pids[0], signal.SIGKILL)
-    draw = ranks.run(scenario())
-    assert draw.fates[0].how == "was killed by signal 9 (SIGKILL)"
+def deaths(world: World, pool: str) -> dict[int, str]:
+    """How ranks died between draws, after one of this pool."""
+    return {left.rank: left.new for left in world.leftovers if (left.what, left.pool) == (PROCESS, pool)}
 
 
-def test_a_rank_killed_before_a_draw_of_another_size_is_reported_with_its_signal(ranks: World) -> None:
+def test_a_rank_that_died_between_two_draws_is_not_blamed_on_the_next(fresh: World) -> None:
+    fresh.run(scenario())
+    before = fresh.pids
+    kill_and_wait(fresh, 0)
+    assert fresh.run(scenario(pool="deferred")).is_clean
+    assert deaths(fresh, "per-group") == {0: "was killed by signal 9 (SIGKILL)"}
+    assert not {*before} & {*fresh.pids}
+
+
+def test_a_rank_killed_before_a_draw_of_another_size_is_not_blamed_on_it(ranks: World) -> None:
     ranks.run(scenario(pool="Killed"))
-    ranks.run(scenario())  # fresh ranks, which know of worlds of two alone
-    os.kill(ranks.pids[1], signal.SIGKILL)
-    draw = ranks.run(scenario(topology=QUAD))
-    assert draw.fates[1].how == "was killed by signal 9 (SIGKILL)"
+    ranks.run(scenario(pool="deferred"))  # fresh ranks, which know of worlds of two alone
+    kill_and_wait(ranks, 1)
+    assert ranks.run(scenario(topology=QUAD)).is_clean
+    assert deaths(ranks, "deferred") == {1: "was killed by signal 9 (SIGKILL)"}
+
+
+def test_a_rank_that_dies_before_it_takes_a_request_is_not_blamed_on_it(
+    fresh: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh.run(scenario())
+    os.kill(fresh.pids[1], signal.SIGSTOP)  # so that it does not read what is sent to it
+    send = RankProcess.send
+
+    def send_and_kill(rank: RankProcess, request: Request) -> bool:
+        is_there = send(rank, request)
+        if rank.pid == stopped:
+            os.kill(stopped, signal.SIGKILL)
+        return is_there
+
+    stopped = fresh.pids[1]
+    monkeypatch.setattr(RankProcess, "send", send_and_kill)
+    assert fresh.run(scenario(pool="deferred")).is_clean
+    assert deaths(fresh, "per-group") == {1: "was killed by signal 9 (SIGKILL)"}
+
+
+def test_a_call_finds_new_ranks_where_one_has_died(fresh: World) -> None:
+    fresh.run(scenario())
+    kill_and_wait(fresh, 0)
+    assert [rank for rank, _, _ in fresh.call("tests.tools.called:rank_and_group", "word")] == [0, 1]
+
+
+def kill_and_wait(world: World, rank: int) -> None:
+    """Kill a rank, and wait until Linux has closed its end of the connection: after the last of its threads."""
+    os.kill(world.pids[rank], signal.SIGKILL)
+    assert world._ranks.processes[rank].connection.poll(10)
 
 
 @pytest.mark.parametrize("pool", ["Killed", "Leaves", "Crashes", "Spins", "Stops", "Raises"])
@@ -178,6 +219,11 @@ def test_the_draw_after_a_broken_one_works(ranks: World, monkeypatch: pytest.Mon
         patch.setattr(ranks, "deadline", 0.5)
         assert not ranks.run(scenario(pool=pool)).is_clean
     assert judge(ranks.run(scenario())) == []
+
+
+def test_a_process_that_a_dead_rank_had_started_is_gone_when_the_report_comes(ranks: World) -> None:
+    assert ranks.run(scenario(pool="LeavesAChild")).fates[1].state == "crashed"
+    assert not [each for each in psutil.process_iter(["cmdline"]) if str(CHILD) in (each.info["cmdline"] or ())]
 
 
 def test_broken_ranks_are_replaced_by_new_processes(ranks: World) -> None:

@@ -1,0 +1,60 @@
+"""Compares a rank's process after a draw with what it was before.
+
+Invariant: a look changes nothing but what it is for: children that a draw left are ended.
+"""
+
+from __future__ import annotations
+
+from os import getcwd
+
+from harness.ipc.messages import Change
+from harness.rank.state import children, pieces, shown
+from harness.rank.state.names import Watch
+from harness.rank.state.pieces import Read, Value
+
+
+class Fingerprint:
+    """This process as it is when this is made, and then at each look."""
+
+    def __init__(self, is_on_gpu: bool = False) -> None:
+        more = pieces.OF_GPU if is_on_gpu else pieces.OF_SIMULATION
+        self._pieces: dict[str, Read] = pieces.of_process(getcwd()) | more
+        self._reads = [*self._pieces.values()]
+        self._names = Watch()
+        self._seen = self._read()
+
+    def settle(self) -> None:
+        """Take this process as it is now."""
+        self._seen = self._read()
+        self._names.replaced()
+
+    def changes(self, has_plug_in: bool = True) -> tuple[Change, ...]:
+        """What has changed since the last look. Ends what children there are.
+
+        Functions and modules are looked at if a plug-in ran, `has_plug_in`: nothing else puts others in their place.
+        """
+        found = self._children() if children.has_any() else []
+        before, self._seen = self._seen, self._read()
+        if self._seen != before:
+            pairs = zip(self._pieces, before, self._seen, strict=True)
+            found += [Change(what, *shown.difference(what, old, new)) for what, old, new in pairs if old != new]
+        for what, (was, now) in (self._names.replaced() if has_plug_in else {}).items():
+            found.append(Change(what, *shown.difference(what, was, now)))
+        return tuple(found)
+
+    def _children(self) -> list[Change]:
+        ended = ", ".join(children.end())
+        return [Change("child processes", "none", shown.clipped(ended))] if ended else []
+
+    def _read(self) -> list[Value]:
+        try:
+            return [read() for read in self._reads]
+        except Exception:  # such as no working directory any more
+            return [_read_or_reason(read) for read in self._reads]
+
+
+def _read_or_reason(read: Read) -> Value:
+    try:
+        return read()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,60 @@
+"""Names that stand for another thing are seen; new names are not, unless they hide one."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from harness.rank import buffers
+from harness.rank.state.names import Watch
+from harness.substrate.sim.communicator import SimCommunicator
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "shown"),
+    [
+        (torch, "equal", "torch.equal"),
+        (torch.Tensor, "copy_", "torch.Tensor.copy_"),
+        (buffers, "equal", "harness.rank.buffers.equal"),
+        (buffers.Canary, "damage", "harness.rank.buffers.Canary.damage"),
+        (SimCommunicator, "register", "harness.substrate.sim.communicator.SimCommunicator.register"),
+    ],
+    ids=str,
+)
+def test_a_function_in_the_place_of_another_is_seen_once(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, shown: str
+) -> None:
+    watch, was = Watch(), getattr(owner, name)
+    monkeypatch.setattr(owner, name, len)
+    assert watch.replaced() == {"functions": ({shown: was}, {shown: len})}
+    assert watch.replaced() == {}
+
+
+def test_a_name_that_hides_a_built_in_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    monkeypatch.setattr(buffers, "list", tuple, raising=False)
+    assert watch.replaced() == {
+        "functions": ({"harness.rank.buffers.list": list}, {"harness.rank.buffers.list": tuple})
+    }
+
+
+def test_a_new_name_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    monkeypatch.setattr(torch, "something_new", len, raising=False)
+    monkeypatch.setitem(sys.modules, "something_new", ModuleType("something_new"))
+    assert watch.replaced() == {}
+
+
+def test_a_function_that_is_gone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, was = Watch(), torch.equal
+    monkeypatch.delattr(torch, "equal")
+    assert watch.replaced() == {"functions": ({"torch.equal": was}, {"torch.equal": None})}
+
+
+def test_a_module_in_the_place_of_another_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, was, other = Watch(), sys.modules["json"], ModuleType("json")
+    monkeypatch.setitem(sys.modules, "json", other)
+    assert watch.replaced() == {"modules": ({"json": was}, {"json": other})}
