@@ -21,6 +21,7 @@ LONG = (
     "plugin/test_properties.py",
     "test_interrupts.py",
     "world/test_world.py",
+    "rank/state/test_fingerprint.py",
     "cli/test_main.py",
     "cli/test_fuzz.py",
     "oracle/rules/test_memory.py",

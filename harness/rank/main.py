@@ -78,6 +78,7 @@ def _serve(config: RankConfig, connection: Connection, memory: int) -> None:
     gc.disable()  # see harness.rank.executor
     shared = SharedMemory(memory, config.processes)
     server = Server(config.rank, shared, make_substrate(config, shared), connection)
+    gc.freeze()  # so that a rank's own collections need not walk through its fingerprint
     connection.send(Ready(server.describe()))
     while True:
         request: Request = connection.recv()

@@ -5,9 +5,9 @@ the place of `torch.equal` cannot blind the harness. What an engine would call b
 pool's context, is called by its name.
 """
 
-from gc import collect
+from gc import collect, freeze
 from zlib import crc32
 
 from torch import arange, cat, empty, empty_like, equal, tensor, zeros_like
 
-__all__ = ["arange", "cat", "collect", "crc32", "empty", "empty_like", "equal", "tensor", "zeros_like"]
+__all__ = ["arange", "cat", "collect", "crc32", "empty", "empty_like", "equal", "freeze", "tensor", "zeros_like"]

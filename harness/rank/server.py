@@ -35,6 +35,7 @@ from harness.ipc.rendezvous import Rendezvous
 from harness.rank import values
 from harness.rank.debugging import debug
 from harness.rank.executor import Executor
+from harness.rank.own import collect, freeze
 from harness.rank.state import randomness
 from harness.rank.state.fingerprint import Fingerprint
 from harness.scenario.layout import Group
@@ -150,6 +151,8 @@ class Server:
             return ()
         self._loaded.add(names)
         changes = self._fingerprint.changes()
+        collect()
+        freeze()  # modules that are new, and what the fingerprint keeps of them, need no later collection either
         return tuple(msgspec.structs.replace(change, at_import=True) for change in changes)
 
 

@@ -34,9 +34,10 @@ class Fingerprint:
         Functions and modules are looked at if a plug-in ran, `has_plug_in`: nothing else puts others in their place.
         """
         found = self._children() if children.has_any() else []
-        before, self._seen = self._seen, self._read()
-        if self._seen != before:
-            pairs = zip(self._pieces, before, self._seen, strict=True)
+        before, state = self._seen, self._read()
+        if state != before:
+            self._seen = state
+            pairs = zip(self._pieces, before, state, strict=True)
             found += [Change(what, *shown.difference(what, old, new)) for what, old, new in pairs if old != new]
         for what, (was, now) in (self._names.replaced() if has_plug_in else {}).items():
             found.append(Change(what, *shown.difference(what, was, now)))

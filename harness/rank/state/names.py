@@ -59,9 +59,10 @@ class Watch:
         """What is replaced since the last look, by kind: old and new by name."""
         # One pass over all values, as lists that compare by identity first: it takes some ten nanoseconds for each. The
         # dictionaries keep their order, so that it sees what is new, replaced or gone.
-        before, self._seen = self._seen, [*map(list, self._values)]
-        if self._seen == before:
-            return {}
+        now = [*map(list, self._values)]
+        if now == self._seen:
+            return {}  # what is kept stays as it is: new objects would cost each of the rank's collections of garbage
+        self._seen = now
         kinds = {"functions": self._functions, "modules": self._modules}
         found = {kind: [each for watched in group for each in watched.replaced()] for kind, group in kinds.items()}
         return {
