@@ -122,9 +122,11 @@ class Server:
         """Run a draw. Returns what it leaves to the next."""
         substrate, topology, system = self._substrate, scenario.topology, scenario.system
         self._names = {"pool": system.pool, "collectives": system.collectives}
+        has_plug_in = ":" in system.pool + system.collectives
+        if has_plug_in:
+            self._fingerprint.watch_names()
         make_pool, make_kernel = load_pool(system.pool), find_collectives(system.collectives)
         imported = self._changes_of_import(system)
-        has_plug_in = ":" in system.pool + system.collectives
         if has_plug_in:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
         substrate.start_recording(self._journal.append)
