@@ -71,10 +71,10 @@ def test_a_clean_call_runs_the_symmetric_kernel_by_the_word_of_nccl(world):
     draw = world.run(Scenario(TP2, OWNED))
     ran = [use.ran for uses in Case(draw).calls.values() for use in uses]
     assert [(event.path, event.evidence) for event in ran] == [
-        ("symmetric", "NCCL ran forced SYMK_ST"),
-        ("symmetric", "NCCL ran forced SYMK_ST"),
-        ("symmetric", "NCCL ran forced SYMK_LD"),
-        ("symmetric", "NCCL ran forced SYMK_LD"),
+        ("symmetric", "NCCL ran forced SYMK_ST; NCCL told its profiler of AllGather_ST"),
+        ("symmetric", "NCCL ran forced SYMK_ST; NCCL told its profiler of AllGather_ST"),
+        ("symmetric", "NCCL ran forced SYMK_LD; NCCL told its profiler of ReduceScatter_LD"),
+        ("symmetric", "NCCL ran forced SYMK_LD; NCCL told its profiler of ReduceScatter_LD"),
     ]
     assert rules(draw) == []
 
@@ -139,7 +139,7 @@ def test_skewed_offsets_give_wrong_bytes(world):
         Allocate("b", "tp", 64),
         AllGather("tp", View("b"), 32),
     )
-    assert rules(world.run(Scenario(TP2, steps))) == ["offset-mismatch", "wrong-data"]
+    assert rules(world.run(Scenario(TP2, steps))) == ["offset-mismatch", "out-of-bounds", "wrong-data"]
 
 
 def test_a_refused_segment_is_an_out_of_memory_and_the_next_allocation_works(world):

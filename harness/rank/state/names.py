@@ -16,6 +16,8 @@ import torch
 
 MODULES = {"builtins", "gc", "os", "signal", "threading", "time", "torch"}
 """Whose functions are watched, besides those of the harness on its rank side."""
+GENERATED = "__triton_launcher"
+"""Triton loads the launcher of each kernel under this one name (3.6 on GPUs)."""
 ROOMS = {"ipc", "kernels", "rank", "substrate", "system"}
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 Names = Mapping[str, Any]
@@ -51,7 +53,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._functions = [*_namespaces()]
-        self._modules = [Watched("", sys.modules, {}, lambda each: isinstance(each, ModuleType))]
+        self._modules = [Watched("", sys.modules, {}, _is_fixed)]
         self._values = [watched.values for watched in (*self._functions, *self._modules)]
         self._seen = [*map(list, self._values)]
 
@@ -70,6 +72,11 @@ class Watch:
             for kind, each in found.items()
             if each
         }
+
+
+def _is_fixed(module: Any) -> bool:
+    """Whether nothing right puts another module in the place of this one."""
+    return isinstance(module, ModuleType) and module.__name__ != GENERATED
 
 
 def _namespaces() -> Iterator[Watched]:

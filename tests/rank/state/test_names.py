@@ -58,3 +58,11 @@ def test_a_module_in_the_place_of_another_is_seen(monkeypatch: pytest.MonkeyPatc
     watch, was, other = Watch(), sys.modules["json"], ModuleType("json")
     monkeypatch.setitem(sys.modules, "json", other)
     assert watch.replaced() == {"modules": ({"json": was}, {"json": other})}
+
+
+def test_the_launcher_of_another_triton_kernel_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = "__triton_launcher"
+    monkeypatch.setitem(sys.modules, launcher, ModuleType(launcher))
+    watch = Watch()
+    monkeypatch.setitem(sys.modules, launcher, ModuleType(launcher))
+    assert watch.replaced() == {}
