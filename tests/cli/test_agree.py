@@ -58,7 +58,7 @@ def test_agreement_exits_with_0(agreed: Run) -> None:
 
 
 def test_a_comparison_says_what_is_promised(agreed: Run) -> None:
-    promised = {"schema", "draws", "compared", "disagreements", "environment", "accounted"}
+    promised = {"schema", "draws", "compared", "disagreements", "environment", "accounted", "left"}
     assert agreed.data.keys() == promised
     assert (agreed.data["schema"], agreed.data["draws"], agreed.data["disagreements"]) == (1, 8, [])
 

@@ -208,7 +208,7 @@ def test_what_is_said_is_what_the_seed_file_says(run: Played, test: str) -> None
 def test_the_seed_file_fails_again_by_the_same_rule(run: Played, simulation: World) -> None:
     for seed in run.kept("two_rules"):
         (again,) = replay(simulation, seed.scenario)
-        assert again[0].rule == seed.findings[0].rule
+        assert again.findings[0].rule == seed.findings[0].rule
 
 
 def test_no_other_seed_file_is_left(run: Played) -> None:
@@ -289,13 +289,13 @@ def test_settings_that_want_one_failure_get_one(run: Played) -> None:
     assert len(run.kept("first_alone")) == 1
 
 
-# what is no finding
-
-
-def test_what_raises_is_shown_once_with_its_scenario(run: Played) -> None:
+def test_what_the_system_raises_is_shown_once_with_its_scenario(run: Played) -> None:
     (seed,) = run.kept("raises")
-    shown = run.shown("raises")
-    assert [shown.count("out of sorts"), shown.count("\n".join(listing(seed.scenario)))] == [1, 1]
+    (finding,), shown = seed.findings, run.shown("raises")
+    assert [shown.count("out of sorts"), shown.count("\n".join(listing(seed.scenario, finding.step)))] == [1, 1]
+
+
+# what is no finding
 
 
 def test_a_scenario_that_does_not_fit_ends_the_property(run: Played) -> None:

@@ -10,7 +10,7 @@ import pytest
 from harness import is_vacuous
 from harness.ipc.memory import STAGING_BYTES
 from harness.oracle.judge import judge
-from harness.scenario.operands import DType, Elements, View
+from harness.scenario.operands import FRONT, DType, Elements, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Collective, ProgramError, ReduceScatter, Step
 from harness.scenario.system import System
@@ -218,7 +218,7 @@ def views(draw: Draw) -> list[tuple[Place, Place]]:
 
 
 def place(operand: Operand, base: dict[str, int]) -> Place:
-    return operand.buffer, (operand.address - base[operand.buffer]) // 4, operand.size // 4
+    return operand.buffer, (operand.address - base[operand.buffer]) // 4 - FRONT, operand.size // 4
 
 
 def test_views_with_one_offset_for_each_rank_begin_there(ranks: World) -> None:

@@ -15,7 +15,7 @@ from harness.system.planted.kernels import BLOCK, SoundKernels
 from harness.world.world import World
 from tests.tools.scenes import SQUARE, findings, rules, scenario
 
-PLANTED = SoundKernels.__subclasses__()
+PLANTED = [each for each in SoundKernels.__subclasses__() if each.__module__ == SoundKernels.__module__]
 COUNTS = [1, BLOCK, BLOCK + 1]
 
 
