@@ -20,6 +20,7 @@ from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layout import Group
 from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
 from harness.substrate.device import Device
+from harness.substrate.nccl.binding import CollectiveConfig
 from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
 from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_SYMMETRIC, NcclHandle
 from harness.substrate.recorder import Recorder
@@ -164,9 +165,9 @@ class NcclCommunicator(Communicator):
 
 
 @cache
-def _forced(selection: str) -> nc.NCCLCollConfig:
+def _forced(selection: str) -> CollectiveConfig:
     """The configuration of a call that is forced to an algorithm selection. Kept, as each call would pay for it."""
-    return nc.NCCLCollConfig(alg_selection=selection, force_alg_selection=True)
+    return CollectiveConfig(alg_selection=selection, force_alg_selection=True)
 
 
 def _stream() -> int:

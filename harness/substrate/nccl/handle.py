@@ -12,6 +12,7 @@ from nccl.bindings import nccl
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS, overwritten
 from harness.scenario.layout import Group
 from harness.substrate.communicator import NotOwned
+from harness.substrate.nccl.binding import made_for
 from harness.substrate.nccl.device import tensor_at
 from harness.trace.events import PadOverwritten
 
@@ -33,8 +34,8 @@ class NcclHandle:
 
     def __init__(self, comm: nc.Communicator, version: Version, is_on_one_node: bool) -> None:
         self.comm, self.size = comm, int(comm.nranks)
-        # Before NCCL 2.29 a communicator cannot be asked. Ranks on one node are taken to have windows.
-        self.supports_windows = is_on_one_node and (version < PROPERTIES or _has_windows(comm))
+        # Where a communicator cannot be asked, ranks on one node are taken to have windows.
+        self.supports_windows = is_on_one_node and (not _can_be_asked(version) or _has_windows(comm))
         self.has_peer_pointers = version >= PEER_POINTERS
         self.epoch = self.barrier = 0
         """The last epochs of a plug-in's own barrier and of the kernel barrier."""
@@ -100,6 +101,12 @@ class NcclHandle:
         if self._pad:  # NCCL and the driver do not survive that memory is freed under a live window (pytorch 181626)
             nccl.mem_free(self._pad)
         self._window, self._pad = None, 0
+
+
+def _can_be_asked(version: Version) -> bool:
+    """Whether a communicator tells whether it supports windows. NCCL refuses the question of a binding that was made
+    for a newer one, with ncclInvalidUsage (2.31.2, asked by nccl4py 0.6.0 of 2.32.3)."""
+    return PROPERTIES <= version >= made_for()
 
 
 def _has_windows(comm: nc.Communicator) -> bool:

@@ -10,6 +10,7 @@ pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl import handle
+from harness.substrate.nccl.binding import made_for
 from harness.substrate.nccl.handle import BARRIER_AT, PAD_BYTES, SIGNALS_AT, WINDOW_SYMMETRIC, NcclHandle, Version
 from harness.trace.events import PadOverwritten
 from tests.tools.fake_nccl import Calls, FakeComm, fake_calls
@@ -46,10 +47,16 @@ def made(calls: Calls, version: Version = NEW, has_windows: bool = True, nranks:
         (OLDEST, False, True, False),
     ],
 )
-def test_windows_are_predicted_by_nccl_from_2_29_on_and_by_the_node_before(
+def test_windows_are_predicted_by_nccl_that_can_be_asked_and_by_the_node_before(
     version: Version, is_on_one_node: bool, has_windows: bool, expected: bool
 ) -> None:
     assert NcclHandle(FakeComm([], has_windows=has_windows), version, is_on_one_node).supports_windows is expected
+
+
+def test_an_nccl_that_is_older_than_the_binding_is_not_asked() -> None:
+    """It would refuse the question (2.31.2)."""
+    comm = FakeComm([], has_windows=False)
+    assert NcclHandle(comm, (2, 31, 2), is_on_one_node=True).supports_windows is (made_for() > (2, 31, 2))
 
 
 @pytest.mark.parametrize(("version", "expected"), [(NEW, True), ((2, 29, 2), True), (OLD, False), (OLDEST, False)])
