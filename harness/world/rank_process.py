@@ -11,7 +11,7 @@ from typing import Protocol
 import psutil
 
 from harness.clock import CLOCK, Clock
-from harness.ipc.messages import Reply, Request
+from harness.ipc.messages import Broken, Reply, Request
 from harness.text import visible
 
 TAIL = 1 << 15
@@ -53,9 +53,15 @@ class RankProcess:
         return True
 
     def receive(self) -> Reply:
-        """Its next reply. Raises `EOFError` or `ConnectionError` if it has closed its connection."""
-        reply: Reply = self.connection.recv()
-        return reply
+        """Its next reply; `Broken` where that cannot be read, as once a plug-in has replaced built-in functions. Raises
+        `EOFError` or `ConnectionError` if it has closed its connection."""
+        try:
+            reply = self.connection.recv()
+        except (EOFError, ConnectionError):
+            raise
+        except Exception as error:
+            return Broken(f"gave an answer that cannot be read ({type(error).__name__})")
+        return reply if isinstance(reply, Reply) else Broken(f"gave an answer of type {type(reply).__name__}")
 
     def is_dead(self, *, has_closed: bool) -> bool:
         """Whether the process has ended. One whose connection has closed is given a moment: Linux closes the files of

@@ -146,7 +146,7 @@ def refusal(err: str, lines: int = 1) -> list[str]:
     said = err.splitlines()
     if not said or not said[-1].startswith("symm: "):
         return ["status 2 without a sentence"]
-    if len(said) > lines:
+    if len(said) > lines and not said[0].startswith("substrate "):  # a run that came to nothing has its summary first
         return [f"a refusal of {len(said)} lines"]
     return [f"a sentence of {len(said[-1])} characters"] if len(said[-1]) > MOST else []
 

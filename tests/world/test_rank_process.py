@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
+from multiprocessing import Pipe
+from typing import Any
 
 import pytest
 
-from harness.world.rank_process import death
+from harness.ipc.messages import Broken, Done
+from harness.world.rank_process import RankProcess, death
 from harness.world.world import World
 from tests.tools.draws import scenario
 
@@ -37,3 +41,23 @@ def test_a_crash_shows_no_output_of_the_draw_before(ranks: World) -> None:
     assert ranks.run(scenario(pool="Speaks")).is_clean
     draw = ranks.run(scenario(pool="Leaves"))
     assert draw.fates[1].how == "exited with status 7"
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (pickle.dumps(Done())[:9], "gave an answer that cannot be read (UnpicklingError)"),
+        (pickle.dumps(7), "gave an answer of type int"),
+    ],
+    ids=["cut", "no-message"],
+)
+def test_an_answer_that_is_none_breaks_its_rank(sent: bytes, error: str) -> None:
+    """As where a plug-in has replaced `len` or `isinstance`."""
+    here, there = Pipe()
+    launcher: Any = None
+    rank = RankProcess(0, here, -1, -1, -1, launcher)
+    with here, there:
+        there.send_bytes(sent)
+        assert rank.receive() == Broken(error)
+        there.send(Done())
+        assert rank.receive() == Done()
