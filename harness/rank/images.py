@@ -32,6 +32,7 @@ class Image:
 
     def __init__(self, pieces: Iterable[tuple[int, torch.Tensor]] = ()) -> None:
         self.pieces = [(address, piece.clone()) for address, piece in pieces]
+        self._by_address = dict(self.pieces)
 
     def within(self, span: Span) -> Iterator[tuple[int, torch.Tensor]]:
         """The parts of its pieces that lie in a span, by address."""
@@ -43,6 +44,9 @@ class Image:
 
     def read(self, address: int, like: torch.Tensor) -> torch.Tensor:
         """As many bytes as `like` has, from an address on; not copied if one piece holds them all."""
+        piece = self._by_address.get(address)
+        if piece is not None and len(piece) == len(like):
+            return piece
         parts = list(self.within((address, len(like))))
         if len(parts) == 1 and len(parts[0][1]) == len(like):
             return parts[0][1]
@@ -83,7 +87,8 @@ class Memory:
 
     def _fill(self, name: str) -> None:
         if self.is_watched and not self._substrate.device.is_capturing:
-            for part in (self.held[name][:EDGE], self.held[name][EDGE:][-EDGE:]):
+            held = self.held[name]
+            for part in (held,) if len(held) <= 2 * EDGE else (held[:EDGE], held[-EDGE:]):
                 part.fill_(FRESH)
             self._substrate.device.synchronize()  # another stream may get the block next
 
@@ -171,8 +176,9 @@ def _span(tensor: torch.Tensor) -> Span:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two runs of bytes are equal, compared by words as far as they can be."""
-    words = len(one) // WORD * WORD
-    if one.storage_offset() % WORD or other.storage_offset() % WORD:
-        words = 0
+    is_aligned = not (one.storage_offset() % WORD or other.storage_offset() % WORD)
+    words = len(one) // WORD * WORD if is_aligned else 0
+    if words == len(one):  # most are whole pages, and each slice costs as much as the comparison of a page
+        return equal(one.view(torch.int64), other.view(torch.int64))
     is_same = equal(one[:words].view(torch.int64), other[:words].view(torch.int64))
     return is_same and equal(one[words:], other[words:])

@@ -77,8 +77,10 @@ def poison(tensor: torch.Tensor) -> None:
 
 def canary(tensor: torch.Tensor, *salts: int) -> torch.Tensor:
     """The pattern that guards `tensor`, as integers: another one for other `salts`."""
-    pattern = gather_values([key(*salts)], tensor.numel(), tensor.dtype, tensor.device)
-    return bits(pattern)[0]
+    index = arange(tensor.numel(), dtype=torch.int64, device=tensor.device)
+    value = (index + (key(*salts) & 0x7FFFFFFF)) * 0x9E3779B1
+    mixed = ((value >> 15) ^ value) & ~(1 << (8 * tensor.element_size() - 2))  # poison has every bit
+    return mixed.to(INTEGER_OF[tensor.element_size()])
 
 
 def _mix(keys: Sequence[int], count: int, device: torch.device) -> torch.Tensor:
