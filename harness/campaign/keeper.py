@@ -130,5 +130,5 @@ class Keeper:
     def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], message: str = "", **known: Any) -> str:
         """Save in the file of what failed; `message` keeps apart the ways in which it can fail."""
         records = tuple(finding.record() for finding in findings)
-        file = self._files.setdefault(what + message, SeedFile(self._folder, what))
+        file = self._files.setdefault(what + message, SeedFile(self._folder, what, message))
         return file.save(Seed(SCHEMA, scenario, records, self._environment, **known))

@@ -50,10 +50,10 @@ class Rerunning:
 
     def _results(self, found: Found, runs: int, end: float) -> Iterator[bool]:
         """Whether each run on fresh ranks failed."""
-        self._world.renew()
         for number in range(runs):
             if number and self._clock.now() >= end:
                 return
+            self._world.renew()
             has_failed = self._fails(found, found.scenario)
             yield has_failed
             if has_failed and number == 0 and found.shrunk != "race":

@@ -172,18 +172,18 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 class SeedFile:
-    """The file of a failure that is being shrunk, in `folder`. It is named after what failed and after its
-    scenario; once a smaller one is saved, the file before goes, unless others may count on it: it was there already,
-    or another process has written it since."""
+    """The file of a failure that is being shrunk, in `folder`. It is named after what failed, by which cause, and after
+    its scenario; once a smaller one is saved, the file before goes, unless others may count on it: it was there
+    already, or another process has written it since."""
 
-    def __init__(self, folder: Path, what: str) -> None:
-        self._folder, self._what = folder, what
+    def __init__(self, folder: Path, what: str, cause: str = "") -> None:
+        self._folder, self._what, self._cause = folder, what, cause
         self._own: tuple[Path, Writing] | None = None
         """The file that was made here, and which writing of it was that."""
 
     def save(self, seed: Seed) -> str:
         """Write it. Returns its path."""
-        path = self._folder / name_for(self._what, seed.scenario)
+        path = self._folder / name_for(self._what, seed.scenario, self._cause)
         former = self._former()
         is_own = path == former or not path.exists()
         save(seed, path)
@@ -208,9 +208,9 @@ def _writing(path: Path) -> Writing:
     return 0, 0
 
 
-def name_for(what: str, scenario: Scenario) -> str:
-    """A file name for what failed, a rule as a rule, on a scenario."""
-    digest = hashlib.sha256(msgspec.json.encode(scenario)).hexdigest()[:10]
+def name_for(what: str, scenario: Scenario, cause: str = "") -> str:
+    """A file name for what failed, a rule as a rule, by one of its causes, on a scenario."""
+    digest = hashlib.sha256(msgspec.json.encode(scenario) + cause.encode()).hexdigest()[:10]
     return f"{what}-{digest}.json"
 
 

@@ -140,11 +140,11 @@ def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
 
 def lost_signals(shared: SharedMemory, slot: int, group: Group, member: int) -> Iterator[PadOverwritten]:
     """The words of a member's barrier pad that lack a signal which its sender has given, and for which it waits. Of
-    ranks that hang: a sender writes its signal once it has counted."""
+    ranks that hang: a sender writes its signal, into its own pad too, once it has counted."""
     noted, field, epoch = (int(word) for word in shared.waiting[group[member]][:3])
     if (noted, field) != (slot + 1, PAD):
         return
     for sender in range(len(group)):
-        word = shared.barriers[slot, member, sender]
-        if word < epoch <= int(shared.counters[slot, sender, BARRIER]):
+        word, given = shared.barriers[slot, member, sender], shared.barriers[slot, sender, sender]
+        if word < epoch <= min(int(shared.counters[slot, sender, BARRIER]), int(given)):
             yield PadOverwritten(group, OF_BARRIER, sender, 1, shown(word))

@@ -67,7 +67,8 @@ class Failing:
         self._escapes: dict[str, list[Escape]] = {}
         self._began: float | None = None
         self._draws, self._last, self._repeats = 0, 0, 0
-        self._latest: tuple[Draw, Sequence[Finding]] | None = None
+        self._judged: tuple[Finding, Escape] | None = None
+        """The last finding that `check` raised, with its draw."""
         self._runs: Counter[Scenario] = Counter()
         self._failures: dict[Scenario, list[Sequence[Finding]]] = {}
 
@@ -93,17 +94,18 @@ class Failing:
     def tell(self, draw: Draw, findings: Sequence[Finding]) -> None:
         """Note a draw that the test had judged."""
         self._draws += 1
-        self._latest = draw, findings
+        if findings:
+            self._judged = findings[0], Escape(draw, findings, self._draws)
         self._counted(draw, findings)
 
     def escaped(self, finding: Finding, notes: Sequence[str], is_last: bool) -> None:
-        """Note that the latest draw's finding ended the test's body. `is_last`: the settings ask for one failure."""
-        assert self._latest is not None
+        """Note that the last finding ended the test's body. `is_last`: the settings ask for one failure."""
+        assert self._judged is not None
         if self._began is None:
             self._began = self._clock.now()
             self._last = self._draws + (0 if is_last else Limits().more)
             self.notes = [*notes]
-        self._escapes.setdefault(finding.key, []).append(Escape(*self._latest, self._draws))
+        self._escapes.setdefault(finding.key, []).append(self._judged[1])
 
     def shrink(self, seconds: float) -> None:
         """Keep the smallest scenario of each rule, and make it smaller for so long in all."""
@@ -169,7 +171,7 @@ class Failing:
         failures = self._failures.get(found.scenario, [])
         of_rule = [each for each in failures if found.again(each)]
         others = of_rule[-1] if of_rule else ()
-        yield from (f"also {finding}" for finding in others if finding.rule != found.finding.rule)
+        yield from (f"also {finding}" for finding in others if finding.key != found.finding.key)
         yield from self._story(found, len(of_rule))
         yield from kept(found.seed_file, found.scenario) if found.seed_file else ("it could not be kept",)
 

@@ -101,7 +101,7 @@ def _body(test: Callable[..., Any], world: TestedWorld, failing: Failing) -> Cal
                 raise Enough from error
             except HypothesisException:
                 raise
-            except Exception as error:
+            except (Exception, pytest.fail.Exception) as error:
                 failing.others[type(error)] = "".join(traceback.format_exception_only(error)).rstrip()
                 raise
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pdb
 from collections.abc import Collection
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import FrameType, TracebackType
 from typing import Any
@@ -53,4 +54,5 @@ def debug(error: BaseException, packages: Collection[str], what: str, connection
     terminal.write(f"{what}\n")
     debugger: Any = _Debugger(index, terminal)
     debugger.reset()
-    debugger.interaction(None, traceback)
+    with suppress(BaseException):  # such as pdb's own for `restart`; the draw ends as it would have without pdb
+        debugger.interaction(None, traceback)

@@ -179,8 +179,7 @@ class Executor:
             named = self._sites.named(group).ranks
         with self._on(step.stream):
             self._buffers.place(step.buffer, mine, named, make, step.stream)
-        if step.stream:  # its canaries are looked at on stream 0
-            self._substrate.device.synchronize()
+        self._substrate.device.synchronize()  # its canaries are looked at on other streams
 
     def _on(self, stream: int) -> AbstractContextManager[None]:
         """Under it, that stream is current; what names none stays on the stream of its graph, if it is for one."""

@@ -34,20 +34,12 @@ class Image:
         self.pieces = [(address, piece.clone()) for address, piece in pieces]
         self._by_address = dict(self.pieces)
 
-    def within(self, span: Span) -> Iterator[tuple[int, torch.Tensor]]:
-        """The parts of its pieces that lie in a span, by address."""
-        start, end = span[0], sum(span)
-        for address, piece in self.pieces:
-            first, last = max(start, address), min(end, address + len(piece))
-            if first < last:
-                yield first, piece[first - address : last - address]
-
     def read(self, address: int, like: torch.Tensor) -> torch.Tensor:
         """As many bytes as `like` has, from an address on; not copied if one piece holds them all."""
         piece = self._by_address.get(address)
         if piece is not None and len(piece) == len(like):
             return piece
-        parts = list(self.within((address, len(like))))
+        parts = list(_within(self.pieces, (address, len(like))))
         if len(parts) == 1 and len(parts[0][1]) == len(like):
             return parts[0][1]
         whole = zeros_like(like)
@@ -57,7 +49,7 @@ class Image:
 
     def adopt(self, span: Span, other: Image) -> None:
         """Have a span hold what it holds in another image."""
-        for start, part in self.within(span):
+        for start, part in _within(self.pieces, span):
             part.copy_(other.read(start, part))
 
 
@@ -97,21 +89,25 @@ class Memory:
         if not self.is_watched:
             return
         self._before = Image(self._pieces())
-        for part in written:
-            self._last.adopt(_span(part), self._before)
+        spared = [_span(part) for part in written]
+        for span in spared:
+            self._last.adopt(span, self._before)
         for name in tuple(self._seen):
-            for start, was in self._last.within(_span(self.held[name])):
-                self._record(self._changes("between", start, was, self._before.read(start, was)))
+            for start, now in _within(self._before.pieces, _span(self.held[name])):
+                self._record(self._changes("between", start, self._last.read(start, now), now, spared))
 
     def after(self, when: When, *operands: torch.Tensor) -> None:
         """Record what has changed since `before`, its operands left out."""
         if not self.is_watched:
             return
         before, now = self._before, Image(self._pieces())
-        for operand in operands:
-            before.adopt(_span(operand), now)
+        spared = [_span(operand) for operand in operands]
+        for span in spared:
+            before.adopt(span, now)
         changes = [
-            event for start, part in now.pieces for event in self._changes(when, start, before.read(start, part), part)
+            event
+            for start, part in now.pieces
+            for event in self._changes(when, start, before.read(start, part), part, spared)
         ]
         self._record(changes)
         # a canary that changed is mended next, which is no change of the program's
@@ -121,9 +117,11 @@ class Memory:
         """Record what changed in live buffers since the last call: in all of them, or in those of these names."""
         if self._substrate.device.is_capturing:  # nothing runs, and nothing can be read
             return
-        for name in names or tuple(self._seen):
-            for start, was in self._last.within(_span(self.held[name])) if name in self._seen else ():
-                part = self.held[name][start - self.held[name].data_ptr() :][: len(was)]
+        looked_at = self._seen.intersection(names or self._seen)
+        pieces = [*self._pieces()] if looked_at else []
+        for name in [name for name in self.held if name in looked_at]:
+            for start, part in _within(pieces, _span(self.held[name])):
+                was = self._last.read(start, part)
                 if not _same(was, part):
                     self._record(self._changes("between", start, was, part.clone()))
                     self._seen.discard(name)
@@ -146,17 +144,32 @@ class Memory:
             if not any(buffer.data_ptr() in segment for segment in segments):
                 yield buffer.data_ptr(), buffer
 
-    def _changes(self, when: When, start: int, was: torch.Tensor, now: torch.Tensor) -> Iterator[Touched]:
-        """What differs between two copies of the bytes from `start` on: one event a buffer, one for the rest."""
+    def _changes(
+        self, when: When, start: int, was: torch.Tensor, now: torch.Tensor, spared: Iterable[Span] = ()
+    ) -> Iterator[Touched]:
+        """What differs between two copies of the bytes from `start` on: one event a buffer, one for the rest. In the
+        `spared` spans anything may: a page that is written for the first time was in no image before."""
         if _same(was, now):
             return
         changed = (was != now).nonzero().flatten()
+        for address, size in spared:
+            changed = changed[(changed < address - start) | (changed >= address + size - start)]
         for name, buffer in self.held.items():
             low = buffer.data_ptr() - start
             is_inside = (changed >= low) & (changed < low + len(buffer))
             yield from self._touched(when, name, start, changed[is_inside], was, now)
             changed = changed[~is_inside]
+        for address, size in self._foreign() if len(changed) else ():
+            changed = changed[(changed < address - start) | (changed >= address + size - start)]
         yield from self._touched(when, "", start, changed, was, now)
+
+    def _foreign(self) -> Iterator[Span]:
+        """Blocks that are handed out and hold no buffer of the program: a plug-in may write its own workspace."""
+        ours = [buffer.data_ptr() for buffer in self.held.values()]
+        for pool in self._substrate.pools.values():
+            for address, size in pool.used():
+                if not any(address <= each < address + size for each in ours):
+                    yield address, size
 
     def _touched(
         self, when: When, name: str, start: int, changed: torch.Tensor, was: torch.Tensor, now: torch.Tensor
@@ -170,6 +183,15 @@ class Memory:
             yield Touched(when, name, ident, start + first, start + last + 1, len(changed), *shown)
 
 
+def _within(pieces: Iterable[tuple[int, torch.Tensor]], span: Span) -> Iterator[tuple[int, torch.Tensor]]:
+    """The parts of pieces that lie in a span, by address."""
+    start, end = span[0], sum(span)
+    for address, piece in pieces:
+        first, last = max(start, address), min(end, address + len(piece))
+        if first < last:
+            yield first, piece[first - address : last - address]
+
+
 def _span(tensor: torch.Tensor) -> Span:
     return tensor.data_ptr(), tensor.numel() * tensor.element_size()
 
@@ -178,6 +200,8 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two runs of bytes are equal, compared by words as far as they can be."""
     is_aligned = not (one.storage_offset() % WORD or other.storage_offset() % WORD)
     words = len(one) // WORD * WORD if is_aligned else 0
+    if not words:
+        return equal(one, other)
     if words == len(one):  # most are whole pages, and each slice costs as much as the comparison of a page
         return equal(one.view(torch.int64), other.view(torch.int64))
     is_same = equal(one[:words].view(torch.int64), other[:words].view(torch.int64))

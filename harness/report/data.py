@@ -48,6 +48,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "findings": [
             {
                 "rule": found.finding.rule,
+                **({"cause": found.finding.cause} if found.finding.cause else {}),
                 "explanation": found.finding.explanation,
                 "seed_file": found.seed_file,
                 "world": found.scenario.world,

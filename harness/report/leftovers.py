@@ -12,13 +12,20 @@ from harness.text import counted
 from harness.world.leftovers import PROCESS, Leftover
 from harness.world.world import World
 
+HEADINGS = {
+    "Draws left something to the next in the processes of ranks. No draw inherits it: they were replaced.": False,
+    "Loading a system changed the processes of ranks. Its own draws run with that, those of others on new ranks.": True,
+}
+"""For what a draw left, and for what came with loading its system."""
+
 
 def show(console: Console, *worlds: World) -> None:
     """One line for each kind, or nothing."""
-    lines = [line(each) for world in worlds for each in world.leftovers]
-    if lines:
-        heading = "Draws left something to the next in the processes of ranks. No draw inherits it: they were replaced."
-        console.print(plain("\n  ".join([heading, *lines])), highlight=False, soft_wrap=True)
+    every = [each for world in worlds for each in world.leftovers]
+    for heading, is_at_import in HEADINGS.items():
+        lines = [line(each) for each in every if each.at_import == is_at_import]
+        if lines:
+            console.print(plain("\n  ".join([heading, *lines])), highlight=False, soft_wrap=True)
 
 
 def line(left: Leftover) -> str:

@@ -37,6 +37,10 @@ class Pool(ABC):
         """The pool's segments by address, as the allocator lists them, at the cost of asking it. Local."""
 
     @abstractmethod
+    def used(self) -> list[tuple[int, int]]:
+        """Address and bytes of each block that is handed out, at the cost of asking the allocator. Local."""
+
+    @abstractmethod
     def trim(self) -> None:
         """Free the pool's segments if nothing in it is in use and it is not reserved. Local."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.rank.images import FRESH, Image, Memory
+from harness.rank.images import FRESH, Image, Memory, _same, _within
 from harness.substrate.sim.device import tensor_at
 from harness.trace.events import Touched
 from tests.tools.one_rank import Rank
@@ -41,7 +41,7 @@ def test_a_part_of_a_piece_is_read_without_a_copy() -> None:
 
 def test_what_an_image_has_within_a_span_is_cut_to_it() -> None:
     image = Image([(100, piece(1, 2, 3)), (110, piece(4))])
-    assert [(at, part.tolist()) for at, part in image.within((102, 10))] == [(102, [3]), (110, [4])]
+    assert [(at, part.tolist()) for at, part in _within(image.pieces, (102, 10))] == [(102, [3]), (110, [4])]
 
 
 def test_an_image_adopts_a_span_of_another() -> None:
@@ -195,3 +195,71 @@ def test_memory_that_is_not_watched_may_change(alone: Rank) -> None:
     memory.after("call")
     memory.look_back()
     assert alone.events == []
+
+
+@pytest.mark.parametrize("size", [5, 8, 21])
+@pytest.mark.parametrize("at", [0, 4, 8])
+def test_bytes_are_compared_wherever_they_begin(at: int, size: int) -> None:
+    one = torch.arange(64, dtype=torch.uint8)
+    other = one.clone()
+    assert _same(one[at:][:size], other[at:][:size])
+    other[at + size - 1] += 1
+    assert not _same(one[at:][:size], other[at:][:size])
+
+
+# pages that nobody had written, and memory of others
+
+LARGE = 1 << 20
+
+
+def large(alone: Rank, memory: Memory) -> torch.Tensor:
+    """A buffer of which only the ends are filled."""
+    with alone.pool().use():
+        buffer = torch.empty(LARGE, dtype=torch.uint8)
+    memory.hold("a", buffer)
+    alone.events.clear()
+    return buffer
+
+
+def test_an_operand_in_a_page_that_is_written_for_the_first_time_is_no_change(alone: Rank, watched: Memory) -> None:
+    operand = large(alone, watched)[300_000:][:5000]
+    watched.before()
+    operand.fill_(1)
+    watched.after("replay", operand)
+    assert seen(alone) == []
+
+
+def test_a_store_into_a_page_that_nobody_had_written_is_seen(alone: Rank, watched: Memory) -> None:
+    buffer = large(alone, watched)
+    watched.before()
+    watched.after("call")
+    buffer[700_000] = 1
+    watched.look_back()
+    watched.before()
+    buffer[500_000] = 1
+    watched.after("call")
+    assert seen(alone) == [("between", "a", 1), ("call", "a", 1)]
+
+
+def test_what_is_written_before_a_call_into_a_new_page_is_no_change(alone: Rank, watched: Memory) -> None:
+    buffer = large(alone, watched)
+    watched.before()
+    watched.after("call")
+    written = buffer[300_000:][:10]
+    written.fill_(1)
+    watched.before(written)
+    watched.after("call")
+    assert seen(alone) == []
+
+
+def test_a_plug_in_may_write_its_own_workspace_and_not_what_nobody_holds(alone: Rank, watched: Memory) -> None:
+    hold(alone, watched, "a")
+    with alone.pool().use():
+        workspace, free = (torch.empty(BYTES, dtype=torch.uint8) for _ in range(2))
+    view = tensor_at(free.data_ptr(), BYTES, torch.uint8)
+    del free
+    watched.before()
+    workspace.fill_(3)
+    view[7] = 3
+    watched.after("call")
+    assert seen(alone) == [("call", "", 1)]

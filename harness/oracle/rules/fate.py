@@ -67,7 +67,7 @@ def _at_place(raising: Raising) -> str:
 def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
     """The smallest explanation first, then who waits for whom, then where every rank stood."""
     found = explain(case)
-    stood = f"{ranks_text(hung)} made no progress: {_everyone(case)}."
+    stood = f"{ranks_text(hung)} had not finished: {_everyone(case)}."
     seconds = f"after {case.draw.seconds:.1f} s"
     refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused) + _pads(case)
     return Hang(

@@ -111,10 +111,10 @@ def _between(case: Case, history: History, step: int) -> str:
 
 
 def _where(case: Case, history: History, step: int, event: trace.Touched) -> str:
-    """In which buffer, or how far from which buffer in free memory of which segment."""
+    """In which buffer, or how far from which buffer in memory of which segment that nobody holds."""
     if event.buffer:
         return _in_buffer(case, history, event)
-    place = f"in free memory of {_pool(history, event.segment)}"
+    place = f"in memory of {_pool(history, event.segment)} that nobody holds"
     beside = [life for life in history.buffers.values() if life.event.segment == event.segment and _lives(life, step)]
     if not beside:
         return place

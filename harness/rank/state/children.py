@@ -54,7 +54,13 @@ def end(spared: Collection[int] = ()) -> tuple[str, ...]:
 def _children() -> list[int]:
     """Those of every thread: a child belongs to the one that forked it."""
     lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return [int(pid) for each in lists for pid in each.read_text().split()]
+    return [int(pid) for each in lists for pid in _read(each).split()]
+
+
+def _read(path: Path) -> str:
+    with suppress(OSError):  # the thread has ended meanwhile
+        return path.read_text()
+    return ""
 
 
 def _command(pid: int) -> str:

@@ -36,7 +36,7 @@ class Watched:
 
     def _look(self) -> None:
         self._every = frozenset(self._names)
-        self._known = {name: each for name, each in self._names.items() if self._counts(each)}
+        self._known = {name: each for name, each in [*self._names.items()] if self._counts(each)}
 
     def replaced(self) -> Iterator[tuple[str, Any, Any]]:
         """Each name that stands for another thing now: with what it was and what it is, or `None`."""
@@ -44,7 +44,7 @@ class Watched:
         self._look()
         for name in (*known, *hidden):
             was, found = known.get(name, self._behind.get(name)), self._names.get(name, self._behind.get(name))
-            if was is not found:
+            if was is not found and getattr(found, "_torchdynamo_orig_callable", None) is not was:
                 yield f"{self._prefix}{name}", was, found
 
 
@@ -76,7 +76,8 @@ class Watch:
 
 def _is_fixed(module: Any) -> bool:
     """Whether nothing right puts another module in the place of this one."""
-    return isinstance(module, ModuleType) and module.__name__ != GENERATED
+    # by its dictionary: a module that is loaded lazily would load where an attribute of it is read
+    return isinstance(module, ModuleType) and object.__getattribute__(module, "__dict__").get("__name__") != GENERATED
 
 
 def _namespaces() -> Iterator[Watched]:

@@ -30,6 +30,7 @@ import torch
 Value = object
 Read = Callable[[], Value]
 
+_COMPILERS = (b"TORCHINDUCTOR_", b"TRITON_CACHE_DIR=")
 _ENVIRONMENT = POINTER(c_char_p).in_dll(CDLL(None), "environ")
 _LIMITS = {
     getattr(resource, f"RLIMIT_{name}"): name
@@ -106,8 +107,8 @@ def _umask() -> str:
 
 
 def _environment() -> Variables:
-    """As C code sees it, and so NCCL."""
-    return Variables(takewhile(bool, iter(_ENVIRONMENT)))
+    """As C code sees it, and so NCCL. Without what torch's compiler sets for itself when it is first imported."""
+    return Variables(each for each in takewhile(bool, iter(_ENVIRONMENT)) if not each.startswith(_COMPILERS))
 
 
 class Variables(tuple[bytes, ...]):

@@ -98,6 +98,16 @@ class NcclPool(Pool):
         known = {segment.address: segment for segment in self.segments}
         return [known[listed["address"]] for listed in self._listed()]
 
+    def used(self) -> list[tuple[int, int]]:
+        found = []
+        for segment in self._listed():
+            address = segment["address"]
+            for block in segment["blocks"]:
+                if block["state"] == "active_allocated":
+                    found.append((address, block["size"]))
+                address += block["size"]
+        return found
+
     def _listed(self) -> list[dict[str, Any]]:
         """The pool's segments as PyTorch lists them.
 

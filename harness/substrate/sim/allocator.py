@@ -49,6 +49,8 @@ class CachingAllocator:
         self._free: dict[bool, list[tuple[Key, Block]]] = {True: [], False: []}
         self._counter = count()
         self.in_use = 0
+        self.used: dict[int, Block] = {}
+        """Blocks that are handed out, by address."""
 
     def allocate(self, size: int, stream: int = 0) -> Block:
         """A block of at least `size` bytes; grows by a segment where no free block fits."""
@@ -60,11 +62,13 @@ class CachingAllocator:
         if remaining >= ROUND if is_small else remaining > SMALL:
             self._split(block, size)
         self.in_use += 1
+        self.used[block.address] = block
         return block
 
     def release(self, block: Block) -> None:
         """Return a block to the free list, merged with free neighbours."""
         self.in_use -= 1
+        del self.used[block.address]
         for neighbour in (block.prev, block.next):
             if neighbour is not None and neighbour.is_free:
                 self._forget(neighbour)

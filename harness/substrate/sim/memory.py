@@ -72,6 +72,9 @@ class SimPool(Pool):
     def snapshot(self) -> list[Segment]:
         return sorted(self.segments, key=lambda segment: segment.address)
 
+    def used(self) -> list[tuple[int, int]]:
+        return [(address, block.size) for address, block in self._allocator.used.items()]
+
     def trim(self) -> None:
         if self._allocator.in_use == 0 and not self.is_reserved:
             self._allocator.trim()

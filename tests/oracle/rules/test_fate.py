@@ -220,7 +220,7 @@ def test_a_rank_that_skips_the_last_barrier_of_a_kernel_hangs_the_others(ranks: 
     assert rules(found) == ["hang"]
     assert found[0].step == 2
     where = "ranks 0–2 ", "step 2 (reduce_scatter)", "reduce_scatter kernel of tp[0,1,2,3]"
-    assert unsaid(found[0], "ranks 0–3 made no progress", *where, "rank 3 ", "the end") == []
+    assert unsaid(found[0], "ranks 0–3 had not finished", *where, "rank 3 ", "the end") == []
 
 
 def test_a_rank_that_takes_the_library_alone_is_not_said_to_have_left(ranks: World) -> None:
@@ -284,7 +284,7 @@ def test_a_rank_that_never_comes_is_named_with_the_step_it_is_at(ranks: World, m
     monkeypatch.setattr(ranks, "deadline", 1.0)
     assert explained(ranks, scenario(*TWICE[:2], Allocate("b", "tp", 1 << 20), pool="Sleeps")) == (
         "rank 0 is still at step 2 (allocate) while rank 1 waits in register of tp[0,1]. "
-        "After … s ranks 0, 1 made no progress: "
+        "After … s ranks 0, 1 had not finished: "
         "rank 0 at step 2 (allocate); rank 1 at step 2 (allocate) in register of tp[0,1]."
     )
 
@@ -293,7 +293,7 @@ def test_two_communicators_in_opposite_order_are_named_as_the_cycle_they_are(ran
     steps = Allocate("a", "tp", 256), Allocate("b", "cp", 256)
     assert explained(ranks, scenario(*steps, topology=TURNED, pool="OppositeOrder")) == (
         "rank 0 registers for tp[0,1] while rank 1 waits in register of cp[1,0]. "
-        "After … s ranks 0, 1 made no progress: rank 0 at step 1 (allocate) in register of tp[0,1]; "
+        "After … s ranks 0, 1 had not finished: rank 0 at step 1 (allocate) in register of tp[0,1]; "
         "rank 1 at step 1 (allocate) in register of cp[1,0]."
     )
 
@@ -304,7 +304,7 @@ def test_a_chain_is_told_from_the_rank_that_is_done(ranks: World) -> None:
     assert explained(ranks, scenario(*steps, topology=chain, pool="RegistersAlone")) == (
         "rank 2 has run every step while rank 1 waits in register of cp[1,2]. "
         "Rank 0 waits for rank 1 in register of tp[0,1]. "
-        "After … s ranks 0–2 made no progress: rank 0 at step 1 (allocate) in register of tp[0,1]; "
+        "After … s ranks 0–2 had not finished: rank 0 at step 1 (allocate) in register of tp[0,1]; "
         "rank 1 at step 0 (allocate) in register of cp[1,2]; rank 2 at the end."
     )
 
@@ -314,7 +314,7 @@ def test_a_rank_out_of_memory_is_named_with_the_buffer_it_was_refused(ranks: Wor
     assert explained(ranks, scenario(*steps, topology=SQUARE, pool="per-group")) == (
         "rank 1 could not allocate 'a' at step 1 (allocate) and has run every step "
         "while ranks 0, 2, 3 wait in register of tp[0,1,2,3]. "
-        "After … s ranks 0–3 made no progress: "
+        "After … s ranks 0–3 had not finished: "
         "ranks 0, 2, 3 at step 1 (allocate) in register of tp[0,1,2,3]; rank 1 at the end."
     )
 

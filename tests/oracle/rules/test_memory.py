@@ -66,9 +66,9 @@ OUTSIDE = {
     "RightInFront": "4 bytes in front of the start of 'a'",
     "InFront128": "128 bytes in front of the start of 'a'",
     "RightBehind": "right behind the end of 'a'",
-    "Behind128": "in free memory of segment 1 of pool '0-1', 128 bytes behind the end of 'a'",
-    "Behind4096": "in free memory of segment 1 of pool '0-1', 4096 bytes behind the end of 'a'",
-    "InFreeMemory": "in free memory of segment 1 of pool '0-1', 1048576 bytes behind the end of 'a'",
+    "Behind128": "in memory of segment 1 of pool '0-1' that nobody holds, 128 bytes behind the end of 'a'",
+    "Behind4096": "in memory of segment 1 of pool '0-1' that nobody holds, 4096 bytes behind the end of 'a'",
+    "InFreeMemory": "in memory of segment 1 of pool '0-1' that nobody holds, 1048576 bytes behind the end of 'a'",
 }
 
 
@@ -85,7 +85,7 @@ def test_a_store_outside_a_buffer_is_found_where_it_landed(ranks: World, kernels
     ("steps", "place"),
     [
         (TWO, "at byte 2048 of 'b', 9216 bytes in front of the start of the output"),
-        (FREED, "in free memory of segment 1 of pool '0-1', 7168 bytes in front of the start of 'a'"),
+        (FREED, "in memory of segment 1 of pool '0-1' that nobody holds, 7168 bytes in front of the start of 'a'"),
     ],
     ids=["live", "released"],
 )

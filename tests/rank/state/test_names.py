@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from types import ModuleType
 
@@ -65,4 +66,27 @@ def test_the_launcher_of_another_triton_kernel_is_no_change(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, launcher, ModuleType(launcher))
     watch = Watch()
     monkeypatch.setitem(sys.modules, launcher, ModuleType(launcher))
+    assert watch.replaced() == {}
+
+
+def test_a_module_that_is_loaded_lazily_is_not_loaded_by_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.find_spec("colorsys")
+    assert spec is not None
+    assert spec.loader is not None
+    loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("colorsys", loader, origin=spec.origin))  # type: ignore[arg-type]
+    loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "colorsys", module)
+    assert Watch().replaced() == {}
+    assert "rgb_to_hsv" not in object.__getattribute__(module, "__dict__")
+
+
+def test_a_function_that_torchs_compiler_has_wrapped_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, was = Watch(), torch.manual_seed
+
+    def wrapped(seed: int) -> object:
+        return was(seed)
+
+    wrapped._torchdynamo_orig_callable = was  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch, "manual_seed", wrapped)
     assert watch.replaced() == {}
