@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,16 @@ from harness.substrate.nccl.evidence import (  # noqa: E402
 )
 
 INVALID_ARGUMENT, SYSTEM_ERROR = 4, 2
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A GPU on which a capture is under way, if the last of this says so."""
+    captures = [False]
+    monkeypatch.setattr(evidence.torch.cuda, "is_current_stream_capturing", lambda: captures[-1])
+    monkeypatch.setattr(evidence.torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(evidence.torch.profiler, "profile", lambda **_: nullcontext())
+    return captures
 
 
 class Refusal(nccl.NCCLError):
@@ -92,7 +103,8 @@ def test_the_debug_check_lets_other_errors_through() -> None:
 
 def profiled(monkeypatch: pytest.MonkeyPatch, *names: str) -> tuple[str, str]:
     class Profile:
-        def __enter__(self) -> None: ...
+        def __enter__(self) -> Any:
+            return self
 
         def __exit__(self, *_: object) -> None: ...
 
@@ -116,6 +128,17 @@ def test_a_legacy_kernel_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_a_kernel_of_nccls_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert profiled(monkeypatch, "memset") == ("unknown", "")
+
+
+@pytest.mark.parametrize("kind", [KernelNames, DebugLog])
+def test_what_waits_for_the_device_claims_nothing_in_a_capture(
+    kind: Any, device: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCCL_DEBUG_FILE", "")
+    way, nccl = kind(), Nccl()
+    device.append(True)
+    monkeypatch.setattr(evidence.torch.cuda, "synchronize", lambda: pytest.fail("CUDA does not allow that"))
+    assert (way.run(nccl.asked()), nccl.issued) == (("unknown", ""), [""])
 
 
 # the log

@@ -159,6 +159,13 @@ def test_a_snapshot_lists_the_pools_segments_in_pytorchs_order(on: Torch, monkey
         assert pool.snapshot() == [second, first]
 
 
+def test_the_blocks_that_are_handed_out_are_listed_with_their_place(on: Torch, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [("active_allocated", 512), ("inactive", 1024), ("active_allocated", 2048)]
+    blocks = [{"state": state, "size": size} for state, size in states]
+    with listed(monkeypatch, {"address": ADDRESS, "blocks": blocks}):
+        assert on.pool().used() == [(ADDRESS, 512), (ADDRESS + 1536, 2048)]
+
+
 @pytest.mark.parametrize(
     ("states", "is_reserved", "is_replaced"),
     [(("inactive",), False, True), (("inactive", "active_allocated"), False, False), (("inactive",), True, False)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -84,8 +85,10 @@ def test_a_recreated_communicators_windows_go_first(substrate: NcclSubstrate, ca
 
 @pytest.mark.parametrize(("evidence", "is_free"), [("forced", False), ("profiler", True)])
 def test_nccl_chooses_the_path_of_a_call_that_it_is_not_forced_to(
-    memory: SharedMemory, calls: Calls, evidence: str, is_free: bool
+    memory: SharedMemory, calls: Calls, evidence: str, is_free: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert NcclSubstrate(0, 1, 0, memory, frozenset({evidence})).chooses_freely is is_free
 
 
