@@ -151,6 +151,12 @@ class Failing:
         """What is kept of each rule that ended the test's body."""
         return [self.keeper.found[key] for key in self._escapes if key in self.keeper.found]
 
+    @property
+    def raised(self) -> Exception | None:
+        """What ended the test's body where the first finding was met, with its traceback."""
+        first = next(iter(self._escapes.values()), None)
+        return first[0].findings[0] if first else self.error
+
     def outcome(self) -> Exception:
         """What the test is to raise: its first finding, with everything else below it."""
         found = self.found

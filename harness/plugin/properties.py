@@ -50,9 +50,9 @@ def watched(item: pytest.Function, seconds: float) -> Iterator[None]:
                 raise
         _shrink(failing, seconds)
         failed = item.stash[FAILED] = failing.outcome()
-        if world.raised is not None:
-            failed.add_note(f"\n{_place(world.raised)}")
-            failed = failed.with_traceback(world.raised.__traceback__)
+        if failing.raised is not None:
+            failed.add_note(f"\n{_place(failing.raised)}")
+            failed = failed.with_traceback(failing.raised.__traceback__)
     raise failed from None
 
 
