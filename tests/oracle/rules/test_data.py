@@ -243,7 +243,8 @@ def test_kernels_that_signal_on_their_pads_are_silent(ranks: World, kernels: str
 
 def test_a_hang_after_stores_beside_a_pad_names_the_pad(ranks: World) -> None:
     found = findings(ranks, scenario(*GATHER, kernels="WritesBesidePadsAndLeaves"))
-    assert rules(found) == ["out-of-bounds", "hang"]
+    # a rank that leaves early may look at its output before its peer has written there
+    assert [rule for rule in rules(found) if rule != "wrong-data"] == ["out-of-bounds", "hang"]
     assert "1 word beside rank 0's signal pad of tp[0,1] had changed by step 2 (all_gather)" in str(found[0])
     assert "the first at word -1, which held 0x7070707" in str(found[0])
     assert "Something wrote over or beside the signal pad of tp[0,1] on rank " in str(found[-1])
