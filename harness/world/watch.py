@@ -28,6 +28,8 @@ from harness.world.silence import Silence
 from harness.world.stacks import Stack, take
 
 POLL = 0.05
+PAUSE = 2.0
+"""Seconds between two looks that do not count: whoever looks was stopped, and may be the ranks with it."""
 LOOKS = 3
 """So many times, one after another, ranks have to be found stuck."""
 STILL, LONGEST = 0.25, 3.0
@@ -74,6 +76,7 @@ class DrawWatch:
         self._clock, self._wait = clock, wait
         self._end, self._patience = clock.now() + deadline, patience
         self._still, self._last = STILL * deadline, clock.now() + LONGEST * deadline
+        self._looked = clock.now()
         self._silence = Silence([shared.journal(index) for index in range(len(ranks))], clock)
         self.is_presumed = False
         """Whether the ranks are taken for stuck by their silence alone."""
@@ -167,6 +170,9 @@ class DrawWatch:
     def _is_past_the_end(self) -> bool:
         """Whether the time is up: at once where a rank has failed, else once nothing moves any more."""
         now = self._clock.now()
+        if (pause := now - self._looked) > PAUSE:
+            self._end, self._last = self._end + pause, self._last + pause
+        self._looked = now
         has_stopped = self._has_failed or self._silence.stillness >= self._still or now > self._last
         return now > self._end and has_stopped
 

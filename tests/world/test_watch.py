@@ -168,6 +168,24 @@ def test_it_hangs_a_quarter_of_the_deadline_after_its_last_event_or_at_three_dea
     assert ends - POLL < scene.fake.seconds - sum(scene.fake.slept) < ends + 3 * POLL
 
 
+def test_time_in_which_everything_was_stopped_does_not_count(scene: Scene) -> None:
+    writing_until(scene, 100)
+
+    def stop() -> None:
+        if scene.fake.seconds > 5:
+            scene.at_each_wait.remove(stop)
+            scene.fake.advance(60)
+
+    def finish() -> None:
+        if scene.fake.seconds > 70:
+            scene.at_each_wait.clear()
+            scene.finish(0)
+            scene.finish(1)
+
+    scene.at_each_wait += [stop, finish]
+    assert states(scene.fates(deadline=8)) == ["finished", "finished"]
+
+
 def test_ranks_that_wait_for_each_other_hang_after_a_few_looks(scene: Scene) -> None:
     for rank in (0, 1):
         Rendezvous(scene.shared, 0, GROUP, rank).note(REGISTER, 1)
