@@ -179,15 +179,19 @@ class World:
             return self.run(scenario, hurried=hurried, debugger=debugger)
         if self.leftovers.note(scenario.system, watch.changes) and self._ranks.processes:
             self._drop()
-        written = [self._shared.journal(index).examine() for index in range(scenario.world)]
-        is_hung = any(fate.state == "hung" for fate in fates)
-        on_pads = {} if all(fate.state == "finished" for fate in fates) else self._on_pads(slots, is_hung)
-        traces = tuple(Trace(index, events, on_pads.get(index, ())) for index, (events, _) in enumerate(written))
-        fates = self._checked(fates, traces, [is_damaged for _, is_damaged in written])
+        traces, fates = self._read(slots, fates)
         draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed, self.nccl)
         if draw.is_clean and not pause:
             self._patience.learn(watch.longest_silence)
         return draw
+
+    def _read(self, slots: dict[Group, int], fates: Sequence[Fate]) -> tuple[tuple[Trace, ...], tuple[Fate, ...]]:
+        """What the ranks of a draw wrote, and their fates by that."""
+        written = [self._shared.journal(fate.rank).examine() for fate in fates]
+        is_hung = any(fate.state == "hung" for fate in fates)
+        on_pads = {} if all(fate.state == "finished" for fate in fates) else self._on_pads(slots, is_hung)
+        traces = tuple(Trace(index, events, on_pads.get(index, ())) for index, (events, _) in enumerate(written))
+        return traces, self._checked(fates, traces, [is_damaged for _, is_damaged in written])
 
     def _on_pads(self, slots: dict[Group, int], is_hung: bool) -> dict[int, tuple[PadOverwritten, ...]]:
         """By rank, what was written beside its pads or over signals: a rank that hangs in a kernel does not look."""
