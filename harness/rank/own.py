@@ -8,6 +8,21 @@ pool's context, is called by its name.
 from gc import collect, freeze
 from zlib import crc32
 
-from torch import arange, cat, empty, empty_like, equal, tensor, zeros_like
+from numpy import arange as host_arange
+from torch import arange, cat, empty, empty_like, equal, from_numpy, frombuffer, tensor, zeros_like
 
-__all__ = ["arange", "cat", "collect", "crc32", "empty", "empty_like", "equal", "freeze", "tensor", "zeros_like"]
+__all__ = [
+    "arange",
+    "cat",
+    "collect",
+    "crc32",
+    "empty",
+    "empty_like",
+    "equal",
+    "freeze",
+    "from_numpy",
+    "frombuffer",
+    "host_arange",
+    "tensor",
+    "zeros_like",
+]

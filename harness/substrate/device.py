@@ -12,6 +12,9 @@ from typing import Protocol
 
 import torch
 
+Copy = bytes | torch.Tensor
+"""A copy of a run of bytes: of the host's memory as bytes, of a GPU's as uint8[size] on that GPU."""
+
 
 class Graph(Protocol):
     """Captured work."""
@@ -55,6 +58,10 @@ class Device(ABC):
     @abstractmethod
     def view(self, address: int, size: int) -> torch.Tensor:
         """uint8[size] over memory of this rank's own device."""
+
+    @abstractmethod
+    def copy(self, address: int, size: int) -> Copy:
+        """A copy of memory of this rank's own device, in the form that is cheapest to compare."""
 
     @abstractmethod
     def read(self, address: int, size: int) -> torch.Tensor:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.rank.images import FRESH, Image, Memory, _same, _within
+from harness.rank.images import FRESH, Image, Memory, Span, _apart, _same, _within
+from harness.substrate.device import Copy
 from harness.substrate.sim.device import tensor_at
 from harness.trace.events import Touched
 from tests.tools.one_rank import Rank
@@ -15,39 +20,39 @@ AT = 1 << 20
 """Bytes from the start of a segment at which no buffer lies."""
 
 
-def piece(*values: int) -> torch.Tensor:
+def on_device(values: list[int]) -> Copy:
     return torch.tensor(values, dtype=torch.uint8)
+
+
+KINDS = pytest.mark.parametrize("copy", [bytes, on_device], ids=["host", "device"])
+SPANS = st.tuples(st.integers(0, 20), st.integers(1, 20))
 
 
 # images
 
 
-def test_an_image_keeps_what_was_there() -> None:
-    memory = piece(1, 2, 3)
-    image = Image([(100, memory)])
-    memory.zero_()
-    assert image.read(100, memory).tolist() == [1, 2, 3]
+@KINDS
+def test_memory_between_pieces_reads_as_zeros(copy: Callable[[list[int]], Copy]) -> None:
+    image = Image([(100, copy([1, 2])), (104, copy([3]))])
+    assert list(image.read(99, copy([9] * 7))) == [0, 1, 2, 0, 0, 3, 0]
 
 
-def test_memory_between_pieces_reads_as_zeros() -> None:
-    image = Image([(100, piece(1, 2)), (104, piece(3))])
-    assert image.read(99, piece(*[9] * 7)).tolist() == [0, 1, 2, 0, 0, 3, 0]
+@KINDS
+def test_a_part_of_a_piece_is_read(copy: Callable[[list[int]], Copy]) -> None:
+    image = Image([(100, copy([1, 2, 3]))])
+    assert list(image.read(101, copy([0, 0]))) == [2, 3]
 
 
-def test_a_part_of_a_piece_is_read_without_a_copy() -> None:
-    image = Image([(100, piece(1, 2, 3))])
-    assert image.read(101, piece(0, 0)).data_ptr() == image.pieces[0][1].data_ptr() + 1
+@KINDS
+def test_what_an_image_has_within_a_span_is_cut_to_it(copy: Callable[[list[int]], Copy]) -> None:
+    image = Image([(100, copy([1, 2, 3])), (110, copy([4]))])
+    assert [(at, list(part)) for at, part in _within(image.pieces, (102, 10))] == [(102, [3]), (110, [4])]
 
 
-def test_what_an_image_has_within_a_span_is_cut_to_it() -> None:
-    image = Image([(100, piece(1, 2, 3)), (110, piece(4))])
-    assert [(at, part.tolist()) for at, part in _within(image.pieces, (102, 10))] == [(102, [3]), (110, [4])]
-
-
-def test_an_image_adopts_a_span_of_another() -> None:
-    image, other = Image([(100, piece(1, 2, 3))]), Image([(101, piece(8, 9))])
-    image.adopt((101, 1), other)
-    assert image.pieces[0][1].tolist() == [1, 8, 3]
+@given(SPANS, st.lists(SPANS, max_size=3))
+def test_what_is_spared_is_cut_out_of_a_span(whole: Span, spared: list[Span]) -> None:
+    left = {at for first, end in _apart(whole, spared) for at in range(first, end)}
+    assert left == {*range(whole[0], sum(whole))}.difference(*(range(at, at + size) for at, size in spared))
 
 
 # memory of a rank

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from harness.substrate.device import Device, Graph
+from harness.substrate.device import Copy, Device, Graph
 
 
 class NcclDevice(Device):
@@ -55,6 +55,9 @@ class NcclDevice(Device):
 
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size)
+
+    def copy(self, address: int, size: int) -> Copy:
+        return tensor_at(address, size).clone()
 
     def read(self, address: int, size: int) -> torch.Tensor:
         from cuda.bindings import runtime  # noqa: PLC0415  (for the one kind of evidence that reads its peers)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes import string_at
 
 import numpy as np
 import torch
 
-from harness.substrate.device import Device, Graph
+from harness.substrate.device import Copy, Device, Graph
 
 
 class SimGraph:
@@ -60,6 +61,9 @@ class SimDevice(Device):
 
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8)
+
+    def copy(self, address: int, size: int) -> Copy:
+        return string_at(address, size)
 
     def read(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8).clone()
