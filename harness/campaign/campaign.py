@@ -17,10 +17,11 @@ from hypothesis.errors import Flaky
 from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.limits import Limits
-from harness.campaign.reruns import Rerunning
+from harness.campaign.reruns import Origin, Rerunning
 from harness.campaign.search import Smallest, smallest_failing
 from harness.campaign.shrinking import Shrinking
 from harness.campaign.tally import Tally
+from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
 from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding
@@ -76,10 +77,11 @@ class Campaign:
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
         self.tally = Tally(found=self._keeper.found)
-        self._shrinking = Shrinking(world, self._keeper, self._judge, self._tried, search, clock)
-        self._rerunning = Rerunning(world, self._keeper, self._judge, self._tried, clock)
-        self._before: dict[str, tuple[Scenario, ...]] = {}
-        """By key of a finding, the draws that the ranks had run before the one in which it was found."""
+        trials = Trials(world, self._keeper, self._judge, self._tried, clock)
+        self._shrinking = Shrinking(trials, search)
+        self._rerunning = Rerunning(trials, self._shrinking)
+        self._origins: dict[str, Origin] = {}
+        """By key of a finding, where it was first met."""
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
         self._costs_ranks = False
@@ -187,7 +189,7 @@ class Campaign:
         if not draw.is_clean:
             self._keys_that_cost_ranks.add(new.key)
         if self._limits.reruns:
-            self._before.setdefault(new.key, tuple(self.world.ran)[:-1])
+            self._origins.setdefault(new.key, Origin(draw.scenario, tuple(self.world.ran)[:-1]))
         self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed)
         return new
 
@@ -224,7 +226,7 @@ class Campaign:
             seconds = self._limits.rerun_seconds
             if self._end is not None:
                 seconds = min(seconds, self._end - self._clock.now())
-            self._rerunning.run(key, self._limits.reruns, seconds, self._before.get(key, ()))
+            self._rerunning.run(key, self._limits.reruns, seconds, self._origins[key])
 
     def _tried(self) -> None:
         self.tally.shrinking += 1

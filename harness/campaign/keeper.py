@@ -76,9 +76,12 @@ class Keeper:
         findings: Sequence[Finding],
         draws: int = 0,
         printed: tuple[str, ...] = (),
+        *,
+        anyway: bool = False,
     ) -> Found:
-        """Save the scenario if it is the smallest that breaks `first`'s rule by its cause; returns what is kept. A rule
-        that came first in `findings` stays first: a scenario that breaks another before it is another failure."""
+        """Save the scenario if it is the smallest that breaks `first`'s rule by its cause, or `anyway`; returns what is
+        kept. A rule that came first in `findings` stays first: a scenario that breaks another before it is another
+        failure."""
         key, known = first.key, self.found.get(first.key)
         found = Found(
             first.record(),
@@ -92,6 +95,7 @@ class Keeper:
         if (
             known is not None
             and known.seed_file
+            and not anyway
             and (not known.is_leading, known.size) < (not found.is_leading, found.size)
         ):
             return known

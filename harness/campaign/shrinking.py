@@ -5,16 +5,13 @@ Invariant: what is kept has failed on the world that it was found on, and not by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
-from harness.campaign.keeper import Keeper
 from harness.campaign.search import Fails, Smallest, smallest_failing
-from harness.clock import CLOCK, Clock
-from harness.errors import MachineError, PluginError
-from harness.oracle.findings import Finding
+from harness.campaign.trials import Failure, Trials
+from harness.errors import MachineError
 from harness.scenario.scenario import Scenario
-from harness.trace.draw import Draw
 from harness.world.world import World
 
 WORTH_A_SIMULATION = 5.0
@@ -24,20 +21,11 @@ CONFIRMATIONS = 10
 
 
 class Shrinking:
-    """Runs smaller scenarios on `world` and keeps those that fail. `judge` gives the findings of a draw that count;
-    `tried` is called after each. `search` finds the smallest."""
+    """Runs smaller scenarios by `trials` and keeps those that fail. `search` finds the smallest."""
 
-    def __init__(
-        self,
-        world: World,
-        keeper: Keeper,
-        judge: Callable[[Draw], Sequence[Finding]],
-        tried: Callable[[], None],
-        search: Callable[..., Smallest] = smallest_failing,
-        clock: Clock = CLOCK,
-    ) -> None:
-        self._world, self._keeper, self._judge, self._tried = world, keeper, judge, tried
-        self._search, self._clock = search, clock
+    def __init__(self, trials: Trials, search: Callable[..., Smallest] = smallest_failing) -> None:
+        self._trials, self._world, self._keeper, self._clock = trials, trials.world, trials.keeper, trials.clock
+        self._search = search
         self._presumed: set[Scenario] = set()
 
     def run(self, key: str, end: float, costs_ranks: bool) -> None:
@@ -54,6 +42,24 @@ class Shrinking:
             elif passes:
                 smallest = Smallest(smallest.scenario, "race")
         self._keeper.settle(key, smallest.how)
+
+    def run_on_fresh_ranks(self, key: str, scenario: Scenario, end: float) -> bool:
+        """Keep a scenario if it fails on ranks that have run nothing else, even in place of a smaller one, and shrink
+        it on such ranks until `end`. Returns whether it failed."""
+        failure = self._trials.failure_after((), key, scenario, hurried=False)
+        if failure is None:
+            return False
+        self._keeper.keep(scenario, failure.broken, failure.findings, printed=failure.draw.printed, anyway=True)
+
+        def fails(smaller: Scenario) -> int | None:
+            again = self._trials.failure_after((), key, smaller, hurried=False)
+            if again is not None:
+                self._note(again)
+            return None if again is None else again.broken.step
+
+        smallest = self._search(scenario, fails, failure.broken.step, end, clock=self._clock)
+        self._keeper.settle(key, smallest.how)
+        return True
 
     def _smallest(self, key: str, end: float, hurried: bool) -> Smallest:
         found = self._keeper.found[key]
@@ -91,23 +97,18 @@ class Shrinking:
         """Whether a scenario still breaks a rule on a world, this one or a simulation beside it."""
 
         def fails(scenario: Scenario) -> int | None:
-            try:
-                draw = world.run(scenario, hurried=hurried)
-            except PluginError:  # the system under test takes no such scenario; it was found on another
-                return None
-            self._tried()
-            findings = self._judge(draw)
-            broken = self._keeper.found[key].again(findings)
-            if broken is None:
+            failure = self._trials.failure(key, scenario, world, hurried=hurried)
+            if failure is None:
                 return None
             if world is self._world:
-                self._note(draw, broken, findings)
-            return broken.step
+                self._note(failure)
+            return failure.broken.step
 
         return fails
 
-    def _note(self, draw: Draw, broken: Finding, findings: Sequence[Finding]) -> None:
+    def _note(self, failure: Failure) -> None:
         """Keep a scenario that failed on this world."""
+        draw, broken, findings = failure
         if draw.is_presumed:
             if draw.scenario != self._keeper.found[broken.key].scenario:
                 self._presumed.add(draw.scenario)

@@ -15,7 +15,9 @@ import msgspec
 from harness.campaign import seeds
 from harness.campaign.keeper import Found, Keeper
 from harness.campaign.limits import Limits
+from harness.campaign.reruns import Origin, Rerunning
 from harness.campaign.shrinking import Shrinking
+from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
 from harness.errors import PluginError, UsageError
 from harness.oracle.findings import RULES, Finding
@@ -65,6 +67,7 @@ class Failing:
         """Whether the test's settings have a phase for it."""
         self._world, self._clock = world, clock
         self._escapes: dict[str, list[Escape]] = {}
+        self._origins: dict[str, Origin] = {}
         self._began: float | None = None
         self._draws, self._last, self._repeats = 0, 0, 0
         self._judged: tuple[Finding, Escape] | None = None
@@ -105,6 +108,9 @@ class Failing:
             self._began = self._clock.now()
             self._last = self._draws + (0 if is_last else Limits().more)
             self.notes = [*notes]
+        if finding.key not in self._escapes:
+            scenario = self._judged[1].draw.scenario
+            self._origins[finding.key] = Origin(scenario, tuple(self._world.ran)[:-1])
         self._escapes.setdefault(finding.key, []).append(self._judged[1])
 
     def shrink(self, seconds: float) -> None:
@@ -114,14 +120,21 @@ class Failing:
             self.keeper.found.pop(key, None)  # it may be of a finding that the test handles
             for each in escapes:
                 self.keeper.keep(each.draw.scenario, each.findings[0], each.findings, each.number)
-        for left, key in zip(range(len(self._escapes), 0, -1), self._escapes, strict=True):
+        for others, key in zip(range(len(self._escapes), 0, -1), self._escapes, strict=True):
             if self.may_shrink:
                 now = self._clock.now()
-                costs_ranks = any(not each.draw.is_clean for each in self._escapes[key])
-                share = now + max(0.0, end - now) / left
-                self._shrinking.run(key, share, costs_ranks)
-                if not costs_ranks:
-                    self._run_again(key, share)
+                self._make_smaller(key, now + max(0.0, end - now) / others)
+
+    def _make_smaller(self, key: str, end: float) -> None:
+        """Shrink what is kept by `key`, and see how often it fails: where it costs no ranks on fresh ones, too."""
+        trials = Trials(self._world, self.keeper, self._judge, lambda: None, self._clock)
+        shrinking = Shrinking(trials)
+        costs_ranks = any(not each.draw.is_clean for each in self._escapes[key])
+        shrinking.run(key, end, costs_ranks)
+        if not costs_ranks:
+            self._run_again(key, end)
+            left = min(Limits().rerun_seconds, end - self._clock.now())
+            Rerunning(trials, shrinking).run(key, Limits().reruns, left, self._origins[key])
 
     def _run_again(self, key: str, end: float) -> None:
         """Whether the smallest scenario always fails; the more runs there are, the rarer the passes that show."""
@@ -130,10 +143,6 @@ class Failing:
             while self._runs[found.scenario] < RUNS and self._clock.now() < end:
                 if found.again(self._judge(self._world.run(found.scenario))) is None:
                     self.keeper.settle(key, "race")
-
-    @property
-    def _shrinking(self) -> Shrinking:
-        return Shrinking(self._world, self.keeper, self._judge, lambda: None, clock=self._clock)
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:
         findings = judge(draw)

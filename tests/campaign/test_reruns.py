@@ -16,8 +16,11 @@ from harness.campaign.campaign import Campaign
 from harness.campaign.keeper import Found, Keeper, Shrunk
 from harness.campaign.limits import Limits
 from harness.campaign.replay import replay
-from harness.campaign.reruns import Rerunning
+from harness.campaign.reruns import Origin, Rerunning
+from harness.campaign.search import smallest_failing
 from harness.campaign.seeds import Reruns
+from harness.campaign.shrinking import Shrinking
+from harness.campaign.trials import Trials
 from harness.clock import CLOCK
 from harness.oracle.findings import Leak
 from harness.scenario.scenario import Scenario
@@ -64,7 +67,8 @@ class Hunt:
             return [LEAK] if self._fails([scenario.seed for scenario in ran]) else []
 
         ranks: Any = self.ranks
-        Rerunning(ranks, self.keeper, judge, lambda: None, clock).run("leak", runs, seconds, earlier(before))
+        trials = Trials(ranks, self.keeper, judge, lambda: None, clock)
+        Rerunning(trials, Shrinking(trials)).run("leak", runs, seconds, Origin(CASE, earlier(before)))
         return self.keeper.found["leak"]
 
     @property
@@ -142,22 +146,26 @@ def test_a_seed_of_large_draws_can_be_read(tmp_path: Path) -> None:
 
 # on ranks
 
-AFTER, AT_TIMES = (System(f"tests.tools.planted.memory:{name}") for name in ("LeaksAfterThree", "LeaksEverySecondTime"))
+AFTER, AT_TIMES, FROM_THIRD, FROM_FIFTH = (
+    System(f"tests.tools.planted.memory:{name}")
+    for name in ("LeaksAfterThree", "LeaksEverySecondTime", "LeaksFromThird", "LeaksFromFifth")
+)
 
 
-def played(world: World, folder: Path, *scenarios: Scenario) -> Campaign:
-    """A campaign that draws these, each alone, and shrinks nothing."""
+def unchanged(scenario: Scenario, *_: object, **how: object) -> Any:
+    return SimpleNamespace(scenario=scenario, how="smallest")
+
+
+def played(world: World, folder: Path, *scenarios: Scenario, search: Callable[..., Any] = unchanged) -> Campaign:
+    """A campaign that draws these, each alone, and shrinks nothing unless `search` does."""
     drawn = iter(scenarios)
 
     def one(strategy: object, run: Callable[[Scenario], None], *_: object, **how: object) -> None:
         run(next(drawn, scenarios[-1]))
 
-    def unchanged(scenario: Scenario, *_: object, **how: object) -> Any:
-        return SimpleNamespace(scenario=scenario, how="smallest")
-
     limits = Limits(reruns=4)
     world.renew()
-    return Campaign(world, st.nothing(), folder, limits=limits, draw_batch=one, search=unchanged)
+    return Campaign(world, st.nothing(), folder, limits=limits, draw_batch=one, search=search)
 
 
 def test_what_an_earlier_draw_left_is_replayed_after_that_draw(simulation: World, tmp_path: Path) -> None:
@@ -184,3 +192,26 @@ def test_what_fails_at_every_second_draw_of_a_process_needs_the_one_before(simul
 def test_what_always_fails_says_no_more_than_that(simulation: World, tmp_path: Path) -> None:
     (found,) = played(simulation, tmp_path, LEAKING).run(1).found.values()
     assert found.reruns == Reruns(1, 1)
+
+
+def test_a_case_that_is_too_small_for_fresh_ranks_gives_way_to_one_that_is_not(
+    simulation: World, tmp_path: Path
+) -> None:
+    (found,) = (
+        played(simulation, tmp_path, Scenario(TWO, layers(5), FROM_THIRD), search=smallest_failing)
+        .run(1)
+        .found.values()
+    )
+    assert (found.reruns, found.shrunk, found.found_at) == (Reruns(1, 1), "smallest", (2, 15))
+    assert [step.kind for step in found.scenario.steps] == ["allocate"] * 3
+    assert seeds.load(found.seed_file).scenario == found.scenario
+    simulation.renew()
+    (alone,) = replay(simulation, found.scenario)
+    assert [finding.rule for finding in alone.findings] == ["leak"]
+
+
+def test_what_needs_a_larger_case_and_draws_before_it_keeps_both(simulation: World, tmp_path: Path) -> None:
+    before, larger = Scenario(TWO, layers(2), FROM_FIFTH), Scenario(TWO, layers(3), FROM_FIFTH)
+    (found,) = played(simulation, tmp_path, before, larger, search=smallest_failing).run(2).found.values()
+    assert (found.scenario, found.reruns, found.shrunk) == (larger, Reruns(0, 1, after=1), "unfinished")
+    assert seeds.load(found.seed_file).preceded_by == (before,)

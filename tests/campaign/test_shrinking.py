@@ -18,6 +18,7 @@ from harness.campaign.limits import Limits
 from harness.campaign.search import Smallest
 from harness.campaign.shrinking import Shrinking
 from harness.campaign.tally import Tally
+from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError
 from harness.oracle.findings import Hang, Leak
@@ -213,6 +214,6 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(tmp_pa
     world: Any = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, **seen))
     keeper = Keeper(tmp_path, {})
     keeper.keep(large, leak, [hang, leak])
-    shrinking = Shrinking(world, keeper, lambda draw: broken[draw.scenario], lambda: None, tries)
+    shrinking = Shrinking(Trials(world, keeper, lambda draw: broken[draw.scenario], lambda: None), tries)
     shrinking.run("leak", end=0, costs_ranks=False)
     assert steps == [0, 0, None, 0]

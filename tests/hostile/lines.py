@@ -184,13 +184,14 @@ def _meaning(words: tuple[str, ...], ended: runs.Ended) -> list[str]:
     """Whether the status of `symm fuzz` agrees with the seed files that it left, and JSON can be read."""
     found = []
     written = ended.folder / "found.json"
-    if ended.status in (0, 1) and "--json=found.json" in words and "--help" not in words:
+    table = next((word for word in reversed(words) if word.startswith("--json=")), "")  # the last of several counts
+    if ended.status in (0, 1) and table == "--json=found.json" and "--help" not in words:
         try:
             json.loads(written.read_bytes())
         except (OSError, ValueError) as error:
             found.append(f"no JSON: {error}")
     with suppress(ValueError):
-        if words[0] == "fuzz" and ended.status == 1 and not runs.announced(ended) and "--json=-" not in words:
+        if words[0] == "fuzz" and ended.status == 1 and not runs.announced(ended) and table != "--json=-":
             found.append("status 1, and no seed file is announced")
         if words[0] == "fuzz" and ended.status == 0 and runs.announced(ended):
             found.append("status 0, and a seed file is announced")

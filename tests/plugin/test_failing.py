@@ -9,11 +9,13 @@ import pytest
 
 from harness.campaign.keeper import Keeper
 from harness.campaign.limits import Limits
+from harness.campaign.seeds import Reruns
 from harness.errors import MachineError
 from harness.oracle.findings import Finding, Hang, Leak
 from harness.oracle.judge import judge
 from harness.plugin.failing import LOOKING, REPEATS, Enough, Failing
 from harness.scenario.scenario import Scenario
+from harness.scenario.system import System
 from harness.trace.draw import Draw, Fate
 from harness.world.world import World
 from tests.tools.campaigns import LEAKING, RIGHT, TWO, layers
@@ -28,9 +30,15 @@ class Slow:
 
     def __init__(self, world: World, clock: FakeClock) -> None:
         self.world, self.clock, self.passing = world, clock, False
+        self.ran: tuple[Scenario, ...] = ()
+
+    def renew(self) -> None:
+        self.world.renew()
+        self.ran = ()
 
     def run(self, scenario: Scenario, *, hurried: bool = False) -> Draw:
         self.clock.advance(1.0)
+        self.ran += (scenario,)
         system = RIGHT.system if self.passing else scenario.system
         draw = self.world.run(Scenario(scenario.topology, scenario.steps, system, scenario.seed))
         return Draw(scenario, draw.traces, draw.fates, draw.seconds, draw.deadline)
@@ -152,6 +160,16 @@ def test_a_failure_that_never_comes_again_says_so(failing: Failing, slow: Slow) 
     failing.shrink(10.0)
     said = [note for note in failing.outcome().__notes__ if note.startswith("it failed in 1 of ")]
     assert (len(said), failing.found[0].shrunk) == (1, "race")
+    assert "not reproducible" in "".join(failing.outcome().__notes__)
+
+
+def test_what_fails_on_used_ranks_alone_is_made_smaller_on_fresh_ones(failing: Failing, slow: Slow) -> None:
+    system = System("tests.tools.planted.memory:LeaksFromThird")
+    slow.renew()
+    drawn(failing, slow, Scenario(TWO, layers(4), system))
+    failing.shrink(60.0)
+    (found,) = failing.found
+    assert ([step.kind for step in found.scenario.steps], found.reruns) == (["allocate"] * 3, Reruns(1, 1))
 
 
 def test_a_finding_that_the_test_handled_is_not_what_is_shown(failing: Failing, slow: Slow, tmp_path: Path) -> None:

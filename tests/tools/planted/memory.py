@@ -27,6 +27,29 @@ class LeaksAfterThree(Sound):
         type(self).has_seen_three |= self.uses >= 3
 
 
+class LeaksFromThird(Sound):
+    """Breaks leak in every draw from the third allocation of a process on."""
+
+    least = 3
+    uses = 0
+
+    @contextmanager
+    def use(self, group: ProcessGroup) -> Iterator[None]:
+        LeaksFromThird.uses += 1
+        with super().use(group):
+            yield
+
+    def close(self) -> None:
+        if LeaksFromThird.uses < self.least:
+            super().close()
+
+
+class LeaksFromFifth(LeaksFromThird):
+    """The same from the fifth on."""
+
+    least = 5
+
+
 class LeaksEverySecondTime(Sound):
     """Breaks leak in every second draw of a process."""
 
