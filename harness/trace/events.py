@@ -191,8 +191,8 @@ class Mismatch(_Event, frozen=True, tag="mismatch"):
     origin: Origin | None = None
 
 
-class Changed(_Event, frozen=True, tag="changed"):
-    """Elements of an output view changed after the call had returned; the first one is shown, before and after."""
+class _Elements(_Event, frozen=True):
+    """So many elements `of` a view are not as they were; the first one is shown, before and after."""
 
     buffer: str
     elements: int
@@ -200,6 +200,10 @@ class Changed(_Event, frozen=True, tag="changed"):
     index: int
     before: str
     after: str
+
+
+class Changed(_Elements, frozen=True, tag="changed"):
+    """Elements of an output view changed after the call had returned."""
 
 
 class Overwritten(_Event, frozen=True, tag="overwritten"):
@@ -227,15 +231,8 @@ class Touched(_Event, frozen=True, tag="touched"):
     after: str
 
 
-class SourceChanged(_Event, frozen=True, tag="source-changed"):
-    """Elements of a call's source, its output left out, are not as they were put there; the first one is shown."""
-
-    buffer: str
-    elements: int
-    of: int
-    index: int
-    before: str
-    after: str
+class SourceChanged(_Elements, frozen=True, tag="source-changed"):
+    """Elements of a call's source, its output left out, are not as they were put there."""
 
 
 class PadOverwritten(_Event, frozen=True, tag="pad-overwritten"):
