@@ -87,7 +87,7 @@ class Campaign:
         self._costs_ranks = False
         """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
         self._keys_that_cost_ranks: set[str] = set()
-        """Rules of failures like that."""
+        """Keys of failures like that."""
         self._under_way: tuple[Scenario, float] | None = None
         """The draw that runs, and since when."""
         self._settled: frozenset[str] = frozenset()
@@ -115,7 +115,7 @@ class Campaign:
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
-            for key in self.tally.found.keys() - self._settled:
+            for key in [key for key in self.tally.found if key not in self._settled]:
                 self._keeper.settle(key, "time")
                 self._rerun(key)
         self.tally.settled = self._limits.more if self._is_settled else None
@@ -190,7 +190,8 @@ class Campaign:
             self._keys_that_cost_ranks.add(new.key)
         if self._limits.reruns:
             self._origins.setdefault(new.key, Origin(draw.scenario, tuple(self.world.ran)[:-1]))
-        self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed)
+        is_costly = not draw.is_clean
+        self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed, costs_ranks=is_costly)
         return new
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:
@@ -221,8 +222,9 @@ class Campaign:
 
     def _rerun(self, key: str) -> None:
         """Look whether a finding's smallest case comes again on fresh ranks, and how often."""
-        is_known = key in self._keys_that_cost_ranks and self.tally.found[key].shrunk == "smallest"
-        if self._limits.reruns and not is_known:  # each failure cost the ranks, so that it came again on fresh ones
+        found = self.tally.found[key]
+        is_known = found.costs_ranks and found.shrunk == "smallest"
+        if self._limits.reruns and not is_known:  # each run of it cost the ranks, so that it came again on fresh ones
             seconds = self._limits.rerun_seconds
             if self._end is not None:
                 seconds = min(seconds, self._end - self._clock.now())

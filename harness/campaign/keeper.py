@@ -35,6 +35,8 @@ class Found(msgspec.Struct, frozen=True):
     is_leading: bool = True
     """Whether its rule is the first of the scenario's findings, and so not the consequence of another."""
     shrunk: Shrunk = "unfinished"
+    costs_ranks: bool = False
+    """Whether its run left no rank alive, so that each further run of it had fresh ones."""
     reruns: Reruns | None = None
     """How often it failed on fresh ranks; None where that was not tried."""
     printed: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Keeper:
         draws: int = 0,
         printed: tuple[str, ...] = (),
         *,
+        costs_ranks: bool = False,
         anyway: bool = False,
     ) -> Found:
         """Save the scenario if it is the smallest that breaks `first`'s rule by its cause, or `anyway`; returns what is
@@ -90,6 +93,7 @@ class Keeper:
             known.draws_to_find if known else draws,
             known.found_at if known else _size(scenario),
             is_leading=first.rule == findings[0].rule,
+            costs_ranks=costs_ranks,
             printed=printed,
         )
         if (

@@ -48,6 +48,23 @@ def with_system(
     return Scenario(scenario.topology, steps, system, scenario.seed)
 
 
+def with_systems(
+    scenarios: Sequence[Scenario], pool: str | None, collectives: str | None, sites: Sites | None
+) -> list[Scenario]:
+    """The last scenario with other parts, and those before it where theirs are the same: draws of another system keep
+    it."""
+    own = scenarios[-1].system
+    return [
+        with_system(
+            each,
+            pool if each.system.pool == own.pool else None,
+            collectives if each.system.collectives == own.collectives else None,
+            sites if each.system.sites == own.sites else None,
+        )
+        for each in scenarios
+    ]
+
+
 def _through(step: Step, via: Via, topology: Topology) -> Step:
     """A step that goes that way, if it is a collective that can."""
     if not isinstance(step, Collective):

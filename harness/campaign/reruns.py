@@ -64,12 +64,12 @@ class Rerunning:
         """Note the draws that the smallest case needs, or else those that the first case needs."""
         end, smallest = self._clock.now() + seconds, self._keeper.found[key].scenario
         for scenario in dict.fromkeys((smallest, first)) if before else ():
+            if scenario != smallest and self._clock.now() >= end:
+                break
             failure = self._trials.failure_after(before, key, scenario)
             if failure is not None:
                 if scenario != smallest:
-                    self._keeper.keep(
-                        scenario, failure.broken, failure.findings, printed=failure.draw.printed, anyway=True
-                    )
+                    self._trials.keep(failure, anyway=True)
                     reruns = Reruns(0, 1)
                 needed = self._needed(key, scenario, before, end)
                 self._keeper.rerun(key, Reruns(0, reruns.runs, len(needed)), needed)

@@ -186,7 +186,8 @@ class SeedFile:
         path = self._folder / name_for(self._what, seed.scenario, self._cause)
         former = self._former()
         is_own = path == former or not path.exists()
-        save(seed, path)
+        if is_own or not _says_more(path, seed):
+            save(seed, path)
         if former is not None and former != path:
             former.unlink(missing_ok=True)
         self._own = (path, _writing(path)) if is_own else None
@@ -198,6 +199,15 @@ class SeedFile:
             return None
         path, writing = self._own
         return path if _writing(path) == writing else None
+
+
+def _says_more(path: Path, seed: Seed) -> bool:
+    """Whether the file holds the same scenario, and how it ran on fresh ranks besides."""
+    try:
+        known = load(path)
+    except SeedError:
+        return False
+    return known.scenario == seed.scenario and known.reruns is not None and seed.reruns is None
 
 
 def _writing(path: Path) -> Writing:

@@ -46,13 +46,13 @@ class Shrinking:
     def run_on_fresh_ranks(self, key: str, scenario: Scenario, end: float) -> bool:
         """Keep a scenario if it fails on ranks that have run nothing else, even in place of a smaller one, and shrink
         it on such ranks until `end`. Returns whether it failed."""
-        failure = self._trials.failure_after((), key, scenario, hurried=False)
+        failure = self._trials.failure_after((), key, scenario)
         if failure is None:
             return False
-        self._keeper.keep(scenario, failure.broken, failure.findings, printed=failure.draw.printed, anyway=True)
+        self._trials.keep(failure, anyway=True)
 
         def fails(smaller: Scenario) -> int | None:
-            again = self._trials.failure_after((), key, smaller, hurried=False)
+            again = self._trials.failure_after((), key, smaller)
             if again is not None:
                 self._note(again)
             return None if again is None else again.broken.step
@@ -108,10 +108,10 @@ class Shrinking:
 
     def _note(self, failure: Failure) -> None:
         """Keep a scenario that failed on this world."""
-        draw, broken, findings = failure
+        draw, broken = failure.draw, failure.broken
         if draw.is_presumed:
             if draw.scenario != self._keeper.found[broken.key].scenario:
                 self._presumed.add(draw.scenario)
             return
         self._presumed.discard(draw.scenario)
-        self._keeper.keep(draw.scenario, broken, findings, printed=draw.printed)
+        self._trials.keep(failure)

@@ -57,10 +57,21 @@ class Trials:
         broken = self.keeper.found[key].again(findings)
         return None if broken is None else Failure(draw, broken, findings)
 
-    def failure_after(
-        self, before: Sequence[Scenario], key: str, scenario: Scenario, *, hurried: bool = True
-    ) -> Failure | None:
-        """The same on fresh ranks, which run `before` first and nothing else."""
+    def failure_after(self, before: Sequence[Scenario], key: str, scenario: Scenario) -> Failure | None:
+        """The same on fresh ranks, which run `before` first and nothing else. No presumption counts: fresh ranks may be
+        silent for long, while kernels are compiled."""
+        failure = self._after(before, key, scenario, hurried=True)
+        if failure is not None and failure.draw.is_presumed:
+            failure = self._after(before, key, scenario, hurried=False)
+        return failure
+
+    def keep(self, failure: Failure, *, anyway: bool = False) -> None:
+        """Keep the scenario of a run, as `Keeper.keep` does."""
+        draw, broken, findings = failure
+        is_costly = not draw.is_clean
+        self.keeper.keep(draw.scenario, broken, findings, printed=draw.printed, costs_ranks=is_costly, anyway=anyway)
+
+    def _after(self, before: Sequence[Scenario], key: str, scenario: Scenario, hurried: bool) -> Failure | None:
         self.world.renew()
         for draw in before:
             self.failure(key, draw)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.campaign import seeds
-from harness.campaign.replay import Run, with_system
+from harness.campaign.replay import Run, with_systems
 from harness.campaign.replay import replay as run_again
 from harness.cli.ending import at_the_end
 from harness.cli.options import (
@@ -54,7 +54,7 @@ def replay(
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
     data.check_target(json_file, [seed_file])
-    *before, scenario = (with_system(each, pool, collectives, sites) for each in seeds.find(seed_file).scenarios)
+    *before, scenario = with_systems(seeds.find(seed_file).scenarios, pool, collectives, sites)
     for system in dict.fromkeys(each.system for each in (*before, scenario)):
         if not allow_plugins:
             seeds.check_plug_ins(seed_file, system, (pool, collectives))

@@ -119,22 +119,28 @@ class Failing:
         for key, escapes in self._escapes.items():
             self.keeper.found.pop(key, None)  # it may be of a finding that the test handles
             for each in escapes:
-                self.keeper.keep(each.draw.scenario, each.findings[0], each.findings, each.number)
+                is_costly = not each.draw.is_clean
+                self.keeper.keep(
+                    each.draw.scenario, each.findings[0], each.findings, each.number, costs_ranks=is_costly
+                )
         for others, key in zip(range(len(self._escapes), 0, -1), self._escapes, strict=True):
             if self.may_shrink:
                 now = self._clock.now()
                 self._make_smaller(key, now + max(0.0, end - now) / others)
 
     def _make_smaller(self, key: str, end: float) -> None:
-        """Shrink what is kept by `key`, and see how often it fails: where it costs no ranks on fresh ones, too."""
-        trials = Trials(self._world, self.keeper, self._judge, lambda: None, self._clock)
-        shrinking = Shrinking(trials)
+        """Shrink what is kept by `key`, and see how often it fails, on fresh ranks too. Where each run of it costs the
+        ranks, shrinking has seen that."""
+        counted = Trials(self._world, self.keeper, self._judge, lambda: None, self._clock)
         costs_ranks = any(not each.draw.is_clean for each in self._escapes[key])
-        shrinking.run(key, end, costs_ranks)
-        if not costs_ranks:
+        Shrinking(counted).run(key, end, costs_ranks)
+        found = self.keeper.found[key]
+        if not found.costs_ranks:
             self._run_again(key, end)
+        if not (found.costs_ranks and found.shrunk == "smallest"):
+            on_fresh = Trials(self._world, self.keeper, judge, lambda: None, self._clock)
             left = min(Limits().rerun_seconds, end - self._clock.now())
-            Rerunning(trials, shrinking).run(key, Limits().reruns, left, self._origins[key])
+            Rerunning(on_fresh, Shrinking(on_fresh)).run(key, Limits().reruns, left, self._origins[key])
 
     def _run_again(self, key: str, end: float) -> None:
         """Whether the smallest scenario always fails; the more runs there are, the rarer the passes that show."""

@@ -131,6 +131,7 @@ class LiveBuffers(Mapping[str, Buffer]):
             return
         for damage in filter(None, (guard.damage() for guard in buffer.guards)):
             self._substrate.record(damage)
+            self.memory.forget()  # mending it is no change of the program's
 
     def _drop(self, name: str) -> None:
         is_shared = self._live[name].is_shared

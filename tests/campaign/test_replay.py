@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.campaign.replay import with_system
+from harness.campaign.replay import with_system, with_systems
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, ProgramError, ReduceScatter
@@ -48,6 +48,13 @@ def test_the_library_runs_all_of_them() -> None:
 def test_another_pool_and_other_sites_leave_the_steps() -> None:
     changed = with_system(SCENARIO, pool="per-group", sites="implicit")
     assert (changed.steps, changed.system) == (SCENARIO.steps, System("per-group", sites="implicit"))
+
+
+def test_draws_before_of_another_system_keep_it() -> None:
+    mine, other = (Scenario(PAIR, SCENARIO.steps, System(pool)) for pool in ("my:Pool", "deferred"))
+    assert with_systems([mine, other, mine], "my:Pool", None, None) == [mine, other, mine]
+    pools = [each.system.pool for each in with_systems([mine, other, mine], "per-group", None, None)]
+    assert pools == ["per-group", "deferred", "per-group"]
 
 
 def test_implicit_sites_need_tp() -> None:

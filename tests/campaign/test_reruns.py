@@ -26,7 +26,7 @@ from harness.oracle.findings import Leak
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import System
 from harness.world.world import World
-from tests.tools.campaigns import LEAKING, TWO, layers
+from tests.tools.campaigns import LEAKING, STUCK, TWO, layers
 from tests.tools.clock import FakeClock
 
 LEAK = Leak("shown", step=0, ranks=(0,))
@@ -38,11 +38,12 @@ def earlier(count: int) -> tuple[Scenario, ...]:
 
 
 class Ranks:
-    """Ranks that know what they have run. A draw of them holds all of that."""
+    """Ranks that know what they have run. A draw of them holds all of that. `presumes`: what fails in a hurry is
+    presumed to."""
 
-    def __init__(self) -> None:
+    def __init__(self, presumes: bool) -> None:
         self.ran: list[Scenario] = []
-        self.started = 0
+        self.started, self._presumes = 0, presumes
 
     def renew(self) -> None:
         self.started += 1
@@ -50,21 +51,31 @@ class Ranks:
 
     def run(self, scenario: Scenario, *, hurried: bool) -> Any:
         self.ran.append(scenario)
-        return tuple(self.ran)
+        is_presumed = hurried and self._presumes
+        return SimpleNamespace(
+            ran=tuple(self.ran), scenario=scenario, is_presumed=is_presumed, is_clean=True, printed=()
+        )
 
 
 class Hunt:
     """A kept case whose fate `fails` decides, by what its ranks have run up to now, the case itself last."""
 
-    def __init__(self, folder: Path, fails: Callable[[list[int]], bool], shrunk: Shrunk = "smallest") -> None:
-        self.ranks, self.keeper = Ranks(), Keeper(folder, {})
+    def __init__(
+        self,
+        folder: Path,
+        fails: Callable[[list[int]], bool],
+        shrunk: Shrunk = "smallest",
+        presumes: bool = False,
+    ) -> None:
+        self.ranks, self.keeper = Ranks(presumes), Keeper(folder, {})
         self.keeper.keep(CASE, LEAK, [LEAK])
         self.keeper.settle("leak", shrunk)
         self._fails = fails
 
     def found(self, before: int = 0, runs: int = 10, seconds: float = 20, clock: Any = CLOCK) -> Found:
-        def judge(ran: Any) -> list[Leak]:
-            return [LEAK] if self._fails([scenario.seed for scenario in ran]) else []
+        def judge(draw: Any) -> list[Leak]:
+            is_failing = draw.is_presumed or self._fails([scenario.seed for scenario in draw.ran])
+            return [LEAK] if is_failing else []
 
         ranks: Any = self.ranks
         trials = Trials(ranks, self.keeper, judge, lambda: None, clock)
@@ -144,6 +155,12 @@ def test_a_seed_of_large_draws_can_be_read(tmp_path: Path) -> None:
     assert seeds.load(path).preceded_by == before
 
 
+def test_what_is_only_presumed_counts_for_nothing(tmp_path: Path) -> None:
+    hunt = Hunt(tmp_path, lambda ran: False, presumes=True)
+    assert hunt.found(before=2).reruns == Reruns(0, 10)
+    assert Hunt(tmp_path, lambda ran: True, presumes=True).found().reruns == Reruns(1, 1)
+
+
 # on ranks
 
 AFTER, AT_TIMES, FROM_THIRD, FROM_FIFTH = (
@@ -215,3 +232,15 @@ def test_what_needs_a_larger_case_and_draws_before_it_keeps_both(simulation: Wor
     (found,) = played(simulation, tmp_path, before, larger, search=smallest_failing).run(2).found.values()
     assert (found.scenario, found.reruns, found.shrunk) == (larger, Reruns(0, 1, after=1), "unfinished")
     assert seeds.load(found.seed_file).preceded_by == (before,)
+
+
+def test_a_case_that_costs_no_ranks_runs_again_although_another_of_its_rule_did(
+    simulation: World, tmp_path: Path
+) -> None:
+    used, costly = Scenario(TWO, layers(1), AT_TIMES), Scenario(TWO, (*STUCK.steps, *layers(0)), STUCK.system)
+    campaign = played(simulation, tmp_path, used, Scenario(TWO, layers(1), AT_TIMES, 7))
+    campaign._keys_that_cost_ranks.add("leak")
+    (found,) = campaign.run(2).found.values()
+    assert (found.costs_ranks, found.reruns) == (False, Reruns(0, 4, after=1))
+    (hang,) = played(simulation, tmp_path, costly).run(1).found.values()
+    assert (hang.costs_ranks, hang.reruns) == (True, None)

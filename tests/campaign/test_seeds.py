@@ -326,6 +326,15 @@ def test_what_another_run_has_written_since_stays_also_once_it_is_written_here_a
     assert kept(tmp_path) == [1, 2]
 
 
+def test_what_is_known_of_runs_on_fresh_ranks_is_not_lost_where_the_scenario_fails_again(tmp_path: Path) -> None:
+    ran = msgspec.structs.replace(seed_of(1), reruns=seeds.Reruns(0, 10, after=1), preceded_by=(SCENARIO,))
+    path = seeds.SeedFile(tmp_path, "hang").save(ran)
+    later = seeds.SeedFile(tmp_path, "hang")
+    assert (later.save(seed_of(1)), seeds.load(path)) == (path, ran)
+    anew = msgspec.structs.replace(seed_of(1), reruns=seeds.Reruns(1, 1))
+    assert (later.save(anew), seeds.load(path)) == (path, anew)
+
+
 def test_a_file_that_somebody_has_removed_is_not_missed(tmp_path: Path) -> None:
     file = seeds.SeedFile(tmp_path, "hang")
     Path(file.save(seed_of(1))).unlink()

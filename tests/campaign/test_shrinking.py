@@ -210,7 +210,7 @@ def test_once_a_rule_leads_a_scenario_where_it_does_not_is_no_smaller_one(tmp_pa
         steps.extend(map(fails, broken))
         return Smallest(whole, "smallest")
 
-    seen = {"is_presumed": False, "printed": ()}
+    seen = {"is_presumed": False, "is_clean": True, "printed": ()}
     world: Any = SimpleNamespace(run=lambda scenario, **how: SimpleNamespace(scenario=scenario, **seen))
     keeper = Keeper(tmp_path, {})
     keeper.keep(large, leak, [hang, leak])

@@ -10,7 +10,7 @@ import torch
 from harness.rank.buffers import Buffer, Canary, LiveBuffers
 from harness.scenario.operands import FENCE, FRONT, GUARD, ITEMSIZE
 from harness.substrate.bits import bits
-from harness.trace.events import Dropped, Exhausted, Overwritten, Placed
+from harness.trace.events import Dropped, Exhausted, Overwritten, Placed, Touched
 from tests.tools.one_rank import Rank
 
 ROOM = 100
@@ -118,8 +118,8 @@ def test_a_buffer_is_shared_once_another_stream_uses_it() -> None:
 # live buffers
 
 
-def placed(alone: Rank, *names: str) -> LiveBuffers:
-    buffers = LiveBuffers(alone.substrate)
+def placed(alone: Rank, *names: str, is_watched: bool = False) -> LiveBuffers:
+    buffers = LiveBuffers(alone.substrate, is_watched)
     for name in names:
         buffers.place(name, ROOM + GUARD, (0,), allocation(alone))
     return buffers
@@ -164,6 +164,19 @@ def test_a_release_shows_damage_before_the_buffer_goes(alone: Rank) -> None:
     bits(torch.as_strided(buffers["a"].body, (ROOM + 1,), (1,)))[ROOM] += 1
     buffers.release("a")
     assert alone.events[-2:] == [Overwritten("a", "guard", 0, 1), Dropped("a")]
+
+
+def test_mending_a_guard_is_no_change_of_the_programs(alone: Rank) -> None:
+    buffers = placed(alone, "a", is_watched=True)
+    memory = buffers.memory
+    memory.before()
+    memory.after("call")
+    bits(torch.as_strided(buffers["a"].body, (ROOM + 1,), (1,)))[ROOM] += 1
+    for _ in range(2):
+        memory.before()
+        memory.after("call")
+        buffers.check()
+    assert [type(event) for event in alone.events[1:]].count(Touched) == 1
 
 
 def test_the_block_of_a_released_buffer_serves_the_next(alone: Rank) -> None:
