@@ -10,7 +10,7 @@ from os import getcwd
 from harness.ipc.messages import Change
 from harness.rank.state import children, pieces, shown
 from harness.rank.state.names import Watch
-from harness.rank.state.pieces import Read, Value
+from harness.rank.state.pieces import Read, Value, held
 
 
 class Fingerprint:
@@ -46,7 +46,8 @@ class Fingerprint:
             pairs = zip(self._pieces, before, state, strict=True)
             found += [Change(what, *shown.difference(what, old, new)) for what, old, new in pairs if old != new]
         for what, (was, now) in (self._names.replaced() if has_plug_in and self._names else {}).items():
-            found.append(Change(what, *shown.difference(what, was, now)))
+            one, other = ({name: held(each) for name, each in names.items()} for names in (was, now))
+            found.append(Change(what, *shown.difference(what, one, other)))
         return tuple(found)
 
     def _children(self) -> list[Change]:

@@ -8,6 +8,7 @@ CUDA and NCCL. What a piece is read with is bound before a plug-in is loaded.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import resource
 import signal
@@ -24,11 +25,26 @@ from os import close, dup, fsdecode, fstat, getcwd, getpriority, listdir, sched_
 from resource import getrlimit
 from signal import SIG_BLOCK, getitimer
 from sys import _current_frames, getprofile, getrecursionlimit, getswitchinterval, gettrace
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    NoneType,
+    WrapperDescriptorType,
+)
+from typing import Any
 
 import torch
 
 Value = object
 Read = Callable[[], Value]
+_COMPARED_BY_PYTHON = {
+    *(BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, ModuleType, WrapperDescriptorType),
+    *(NoneType, io.TextIOWrapper, int, str, type),
+}
+"""Types whose `==` no plug-in can have written."""
 
 _COMPILERS = (b"TORCHINDUCTOR_", b"TRITON_CACHE_DIR=")
 _ENVIRONMENT = POINTER(c_char_p).in_dll(CDLL(None), "environ")
@@ -56,7 +72,7 @@ def of_process(start: str) -> dict[str, Read]:
 
     def module_path() -> Value:
         # `harness.system.loading` puts the working directory there itself
-        return tuple(place for place in sys.path if place != start)
+        return tuple(held(place) for place in sys.path if type(place) is not str or place != start)
 
     return {
         "working directory": getcwd,
@@ -66,17 +82,17 @@ def of_process(start: str) -> dict[str, Read]:
         "priority": lambda: getpriority(os.PRIO_PROCESS, 0),
         "processors": lambda: sorted(sched_getaffinity(0)),
         "timers": lambda: {name: _armed(*getitimer(which)) for which, name in _TIMERS.items()},
-        "signal handlers": lambda: dict(zip(_SIGNALS.values(), map(getsignal, _SIGNALS), strict=True)),
+        "signal handlers": lambda: dict(zip(_SIGNALS.values(), map(held, map(getsignal, _SIGNALS)), strict=True)),
         "blocked signals": lambda: frozenset(pthread_sigmask(SIG_BLOCK, ())),
-        "standard streams": lambda: (sys.stdin, sys.stdout, sys.stderr, _file(1), _file(2)),
+        "standard streams": lambda: (*map(held, (sys.stdin, sys.stdout, sys.stderr)), _file(1), _file(2)),
         "threads": lambda: frozenset(_current_frames()),
         "garbage collector": _garbage_collector,
-        "trace functions": lambda: {"trace": gettrace(), "profile": getprofile(), **_of_new_threads()},
+        "trace functions": lambda: {"trace": held(gettrace()), "profile": held(getprofile()), **_of_new_threads()},
         "limits of Python": lambda: {"recursion": getrecursionlimit(), "switch interval": getswitchinterval()},
         "hooks": _hooks,
         "module path": module_path,
         # others are added by what imports on first use, and change what is printed alone
-        "warnings that raise": lambda: tuple(known[1:3] for known in warnings.filters if known[0] == "error"),
+        "warnings that raise": lambda: tuple(_filter(known) for known in warnings.filters if known[0] == "error"),
         "floating point": _floating_point,
         **_OF_TORCH,
     }
@@ -99,6 +115,29 @@ _OF_TORCH: dict[str, Read] = {
 }
 
 
+class Held:
+    """An object of a plug-in, which is equal to itself alone: its own `==` may raise, or give a tensor."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def held(value: Any) -> Value:
+    """What stands for any object in a piece, so that it can be compared."""
+    return value if type(value) in _COMPARED_BY_PYTHON else Held(value)
+
+
+def _filter(known: tuple[Any, ...]) -> Value:
+    """What a filter of warnings matches: the pattern of a message, if any, and a category."""
+    return tuple(held(getattr(each, "pattern", each)) for each in known[1:3])
+
+
 def _umask() -> str:
     # there is no call that reads it alone, and /proc/self/status takes fifty times as long
     mask = umask(0)
@@ -108,7 +147,8 @@ def _umask() -> str:
 
 def _environment() -> Variables:
     """As C code sees it, and so NCCL. Without what torch's compiler sets for itself when it is first imported."""
-    return Variables(each for each in takewhile(bool, iter(_ENVIRONMENT)) if not each.startswith(_COMPILERS))
+    known = (each for each in takewhile(bool, iter(_ENVIRONMENT)) if not each.startswith(_COMPILERS))
+    return Variables(sorted(known))  # one that is taken out and put back comes last, and is no change
 
 
 class Variables(tuple[bytes, ...]):
@@ -151,21 +191,24 @@ def _garbage_collector() -> Value:
         "on": gc.isenabled(),
         "thresholds": gc.get_threshold(),
         "debug": gc.get_debug(),
-        "callbacks": tuple(gc.callbacks),
+        "callbacks": tuple(map(held, gc.callbacks)),
     }
 
 
 def _of_new_threads() -> Mapping[str, Value]:
-    return {"trace of new threads": threading.gettrace(), "profile of new threads": threading.getprofile()}
+    return {
+        "trace of new threads": held(threading.gettrace()),
+        "profile of new threads": held(threading.getprofile()),
+    }
 
 
 def _hooks() -> Value:
     return {
-        "excepthook": sys.excepthook,
-        "unraisablehook": sys.unraisablehook,
-        "displayhook": sys.displayhook,
-        "breakpointhook": sys.breakpointhook,
-        "threading.excepthook": threading.excepthook,
+        "excepthook": held(sys.excepthook),
+        "unraisablehook": held(sys.unraisablehook),
+        "displayhook": held(sys.displayhook),
+        "breakpointhook": held(sys.breakpointhook),
+        "threading.excepthook": held(threading.excepthook),
     }
 
 

@@ -10,9 +10,11 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import takewhile
+from types import FunctionType
 from typing import Any
 
-from harness.rank.state.pieces import Value, Variables
+from harness.rank.state.pieces import Held, Value, Variables
 
 LONGEST = 120
 
@@ -25,16 +27,40 @@ def difference(what: str, old: Value, new: Value) -> tuple[str, str]:
         return _by_key(what, old, new)
     if isinstance(old, tuple | frozenset) and isinstance(new, tuple | frozenset):
         return _by_item(what, old, new)
-    return clipped(_shown(what, old)), clipped(_shown(what, new))
+    one, other = _told_apart(what, old, new)
+    return _clipped_apart(one, other)
 
 
 def _by_key(what: str, old: Mapping[str, Value], new: Mapping[str, Value]) -> tuple[str, str]:
     keys = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+    pairs = [_of_key(what, key, old, new) for key in keys]
+    return _clipped_apart(*(", ".join(texts) for texts in zip(*pairs, strict=True)))
 
-    def listed(values: Mapping[str, Value]) -> str:
-        return ", ".join(f"{key}={_shown(what, values[key])}" if key in values else f"no {key}" for key in keys)
 
-    return clipped(listed(old)), clipped(listed(new))
+def _of_key(what: str, key: str, old: Mapping[str, Value], new: Mapping[str, Value]) -> tuple[str, str]:
+    if key in old and key in new:
+        one, other = _told_apart(what, old[key], new[key])
+        return f"{key}={one}", f"{key}={other}"
+    one, other = (f"{key}={_shown(what, each[key])}" if key in each else f"no {key}" for each in (old, new))
+    return one, other
+
+
+def _told_apart(what: str, old: Value, new: Value) -> tuple[str, str]:
+    """Two values that differ, as texts that differ."""
+    one, other = _shown(what, old), _shown(what, new)
+    if one != other:
+        return one, other
+    places = _place(old), _place(new)
+    if places[0] != places[1]:
+        return f"{one}{places[0]}", f"{other}{places[1]}"
+    return one, f"another of the name {other}"
+
+
+def _place(value: Value) -> str:
+    """Where a function is defined, or nothing."""
+    if isinstance(value, FunctionType):
+        return f" ({value.__code__.co_filename}:{value.__code__.co_firstlineno})"
+    return ""
 
 
 def _by_item(
@@ -43,8 +69,8 @@ def _by_item(
     gone, come = ([each for each in one if each not in other] for one, other in ((old, new), (new, old)))
     if not gone and not come:
         return "in one order or number", "in another"
-    one, other = (clipped(", ".join(_shown(what, each) for each in items)) or "none" for items in (gone, come))
-    return one, other
+    one, other = (", ".join(_shown(what, each) for each in items) or "none" for items in (gone, come))
+    return _clipped_apart(one, other if one != other else f"others of the name {other}")
 
 
 def _shown(what: str, value: Value) -> str:
@@ -52,6 +78,8 @@ def _shown(what: str, value: Value) -> str:
         return _SHOWN[what](value)
     if isinstance(value, tuple):
         return f"({', '.join(_shown('', each) for each in value)})"
+    if isinstance(value, Held):  # its `__str__` and its attributes are a plug-in's
+        return f"{type(value.value).__module__}.{type(value.value).__qualname__}"
     if callable(value):
         name = getattr(value, "__qualname__", type(value).__name__)
         return f"{getattr(value, '__module__', '') or ''}.{name}".removeprefix(".").removeprefix("builtins.")
@@ -69,8 +97,18 @@ def _descriptor(number: Any) -> str:
     return str(number)
 
 
+def _clipped_apart(one: str, other: str) -> tuple[str, str]:
+    """Both texts clipped, so that they show where they differ."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    if clipped(one) != clipped(other) or one == other:
+        return clipped(one), clipped(other)
+    head = LONGEST // 3
+    return clipped(f"{one[:head]} … {one[same - head :]}"), clipped(f"{other[:head]} … {other[same - head :]}")
+
+
 def clipped(text: str) -> str:
-    """At most `LONGEST` characters of a text."""
+    """At most `LONGEST` characters of a text, all of which can be encoded: a name of a file may hold any byte."""
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
 
 

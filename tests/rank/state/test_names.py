@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch._compile import _disable_dynamo
 
 from harness.rank import buffers
 from harness.rank.state.names import Watch
@@ -89,4 +90,42 @@ def test_a_function_that_torchs_compiler_has_wrapped_is_the_same(monkeypatch: py
 
     wrapped._torchdynamo_orig_callable = was  # type: ignore[attr-defined]
     monkeypatch.setattr(torch, "manual_seed", wrapped)
+    assert watch.replaced() == {}
+
+
+class Incomparable:
+    """As a tensor, which has no one answer to `==`."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("compared")
+
+
+def test_no_value_is_compared_but_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "workspace", Incomparable(), raising=False)
+    watch, now = Watch(), Incomparable()
+    monkeypatch.setattr(torch, "workspace", Incomparable())
+    assert watch.replaced() == {}
+    monkeypatch.setattr(torch, "equal", now)
+    ((_, new),) = watch.replaced().values()
+    assert new["torch.equal"] is now
+
+
+def test_an_object_that_is_equal_to_everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class EqualToAll:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    watch = Watch()
+    monkeypatch.setattr(torch, "equal", EqualToAll())
+    assert [*watch.replaced()] == ["functions"]
+
+
+def test_a_function_that_torchs_compiler_wraps_when_it_is_imported_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, was = Watch(), torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", _disable_dynamo(was))
     assert watch.replaced() == {}
