@@ -73,8 +73,10 @@ def _serve(config: RankConfig, connection: Connection, memory: int) -> None:
     import torch  # noqa: PLC0415  (already loaded by the zygote)
 
     from harness.rank.server import Server, make_substrate  # noqa: PLC0415
+    from harness.system.loading import stay  # noqa: PLC0415
 
     torch.set_num_threads(1)
+    stay()
     gc.disable()  # see harness.rank.executor
     shared = SharedMemory(memory, config.processes)
     server = Server(config.rank, shared, make_substrate(config, shared), connection)

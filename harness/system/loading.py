@@ -1,6 +1,7 @@
 """Systems under test by name: `package.module:attribute`.
 
-Invariant: a name that does not load raises one sentence that says why.
+Invariant: a name that does not load raises one sentence that says why. Where names are looked for does not depend
+on what a plug-in does when it is imported.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from typing import Any
 
 from harness.errors import PluginError
 
+_fixed: list[str] = []
+"""The directory that `stay` has fixed, if any."""
+
+
+def stay() -> None:
+    """From here on, look for plug-ins in what is the working directory now, wherever one of them changes to."""
+    _fixed[:] = [os.getcwd()]
+
 
 def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     """The object at `package.module:attribute`; `known` are the built-in names, for the message.
 
-    The working directory is importable, as with `python -m`. Raises `PluginError` naming what is wrong.
+    The working directory, or the one of `stay`, is importable, as with `python -m`. Raises `PluginError` naming what is
+    wrong.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -27,9 +37,10 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
             f"{what} {name!r} is neither {', '.join(known)} nor of the form package.module:attribute"
             + (f"; did you mean {close[0]}?" if close else "")
         )
+    place = _fixed[0] if _fixed else os.getcwd()
     # for a name of the harness's own, nothing in the working directory is looked at: it may be a stranger's
-    if not module_name.startswith("harness.") and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if not module_name.startswith("harness.") and place not in sys.path:
+        sys.path.insert(0, place)
     try:
         module = importlib.import_module(module_name)
         if hasattr(module, attribute):
@@ -37,7 +48,7 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     except KeyboardInterrupt:  # which a person may have pressed
         raise
     except BaseException as error:
-        looked = f" in {os.getcwd()} or PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        looked = f" in {place} or PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise PluginError(f"{what} {name!r} does not import: {_words(error)}{looked}") from error
     raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}")
 

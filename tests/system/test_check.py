@@ -78,3 +78,15 @@ class NeverClosed:
 def test_a_pool_without_a_method_is_refused_before_ranks_start() -> None:
     with pytest.raises(PluginError, match=r"pool 'tests\.system\.test_check:NeverClosed' has no method 'close'"):
         systems.check_system("tests.system.test_check:NeverClosed", None)
+
+
+def test_a_plug_in_that_changes_the_working_directory_leaves_the_commands_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "goes_elsewhere.py").write_text(
+        "import os\nos.chdir('/')\nfrom tests.tools.planted import Sound as Pool\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = Path.cwd()
+    systems.check_system("goes_elsewhere:Pool", None)
+    assert Path.cwd() == before

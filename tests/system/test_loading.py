@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import PluginError
+from harness.system import loading
 from harness.system.loading import load_attribute
 
 KNOWN = ("per-group", "deferred")
@@ -77,3 +78,13 @@ def test_a_module_of_the_working_directory_is_found(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     monkeypatch.chdir(tmp_path)
     assert load_attribute("pool", "plugin_of_the_directory:pool", KNOWN) == 7
+
+
+def test_plug_ins_are_looked_for_where_the_rank_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_the_start.py").write_text("pool = 7")
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr(loading, "_fixed", [])
+    monkeypatch.chdir(tmp_path)
+    loading.stay()
+    monkeypatch.chdir("/")
+    assert load_attribute("pool", "plugin_of_the_start:pool", KNOWN) == 7
