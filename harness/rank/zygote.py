@@ -146,6 +146,8 @@ def be_zygote(door: int, parent: int, preload: Sequence[str]) -> None:
         die_with_parent(parent)
     children.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a plug-in that is imported in the parent may have it ignored, and then no rank that ends could be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for name in (*PRELOAD, *preload):
         importlib.import_module(name)
     gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -118,3 +119,15 @@ def test_a_forked_child_that_closes_its_copy_of_a_world_leaves_the_parents_ranks
         assert os.waitpid(child, 0)[1] == 0
         assert [word for _, _, word in before] == ["before"] * 2
         assert [word for _, _, word in world.call("tests.tools.called:rank_and_group", "after")] == ["after"] * 2
+
+
+def test_ranks_are_waited_for_where_the_parent_ignores_that_children_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a plug-in may have it that the parent imports. What is ignored is inherited, and leaves no child to wait for."""
+    monkeypatch.setenv(*next(iter(new_mark().items())))  # so that its zygote is new
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with World(2, "sim") as world:
+            world.run(scenario(pool="Killed"))
+            assert judge(world.run(scenario())) == []
+    finally:
+        signal.signal(signal.SIGCHLD, before)
