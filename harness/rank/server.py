@@ -152,7 +152,7 @@ class Server:
         if names in self._loaded:
             return ()
         self._loaded.add(names)
-        changes = self._fingerprint.changes()
+        changes = self._fingerprint.changes_of_import()
         collect()
         freeze()  # modules that are new, and what the fingerprint keeps of them, need no later collection either
         return tuple(msgspec.structs.replace(change, at_import=True) for change in changes)

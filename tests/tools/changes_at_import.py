@@ -1,9 +1,18 @@
-"""A sound pool policy whose module changes the environment when it is imported, as modules of engines do."""
+"""A sound pool policy whose module changes the environment and starts a process when it is imported, as engines do."""
 
 import os
+import subprocess
 
 from tests.tools.planted import Sound
 
 os.environ["NCCL_PROTO"] = "LL"
 
-Pool = Sound
+helper = subprocess.Popen(["sleep", "600"])
+
+
+class Pool(Sound):
+    """Needs the helper."""
+
+    def close(self) -> None:
+        super().close()
+        assert helper.poll() is None

@@ -1,4 +1,4 @@
-"""Processes that a draw started on this rank and left: found, ended, reaped.
+"""Processes that a draw started on this rank and left: found, ended, reaped. Those of a plug-in's import are spared.
 
 Invariant: a rank takes in the children of children that have ended (`adopt_orphans`), so that none goes unseen by
 forking once more.
@@ -38,7 +38,7 @@ def end(spared: Collection[int] = ()) -> tuple[str, ...]:
     that ran."""
     ended: list[str] = []
     for _ in range(GENERATIONS):
-        left = [pid for pid in _children() if pid not in spared]
+        left = [pid for pid in pids() if pid not in spared]
         if not left:
             break
         ended += [command for pid in left if (command := _command(pid))]
@@ -51,8 +51,13 @@ def end(spared: Collection[int] = ()) -> tuple[str, ...]:
     return tuple(ended)
 
 
-def _children() -> list[int]:
-    """Those of every thread: a child belongs to the one that forked it."""
+def every() -> dict[int, str]:
+    """The command line of each child by its process id; empty for one that has ended."""
+    return {pid: _command(pid) for pid in pids()}
+
+
+def pids() -> list[int]:
+    """The children of every thread: a child belongs to the one that forked it."""
     lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     return [int(pid) for each in lists for pid in _read(each).split()]
 

@@ -1,10 +1,12 @@
 """Compares a rank's process after a draw with what it was before.
 
-Invariant: a look changes nothing but what it is for: children that a draw left are ended.
+Invariant: a look changes nothing but what it is for: children that a draw left are ended. Those that a plug-in started
+when it was imported are its own, and live as long as the rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import getcwd
 
 from harness.ipc.messages import Change
@@ -21,6 +23,8 @@ class Fingerprint:
         self._pieces: dict[str, Read] = pieces.of_process(getcwd()) | more
         self._reads = [*self._pieces.values()]
         self._names: Watch | None = None
+        self._spared: frozenset[int] = frozenset()
+        """Children of the plug-ins that this rank has imported."""
         self._seen = self._read()
 
     def settle(self) -> None:
@@ -34,12 +38,25 @@ class Fingerprint:
         tenth longer from then on."""
         self._names = self._names or Watch()
 
+    def changes_of_import(self) -> tuple[Change, ...]:
+        """What has changed since the last look, where a plug-in was imported. Its children are spared from here on."""
+        new = {pid: command for pid, command in children.every().items() if pid not in self._spared}
+        self._spared |= new.keys()
+        return tuple(_started(filter(None, new.values()))) + self._others(has_plug_in=True)
+
     def changes(self, has_plug_in: bool = True) -> tuple[Change, ...]:
-        """What has changed since the last look. Ends what children there are.
+        """What has changed since the last look. Ends what children there are, but those of an import.
 
         Functions and modules are looked at if a plug-in ran, `has_plug_in`: nothing else puts others in their place.
         """
-        found = self._children() if children.has_any() else []
+        ended = _started(children.end(self._spared)) if children.has_any() else []
+        if self._spared:
+            self._spared &= {*children.pids()}  # the number of one that has ended may be that of another child later
+        return tuple(ended) + self._others(has_plug_in)
+
+    def _others(self, has_plug_in: bool) -> tuple[Change, ...]:
+        """What has changed but children."""
+        found: list[Change] = []
         before, state = self._seen, self._read()
         if state != before:
             self._seen = state
@@ -50,15 +67,16 @@ class Fingerprint:
             found.append(Change(what, *shown.difference(what, one, other)))
         return tuple(found)
 
-    def _children(self) -> list[Change]:
-        ended = ", ".join(children.end())
-        return [Change("child processes", "none", shown.clipped(ended))] if ended else []
-
     def _read(self) -> list[Value]:
         try:
             return [read() for read in self._reads]
         except Exception:  # such as no working directory any more
             return [_read_or_reason(read) for read in self._reads]
+
+
+def _started(commands: Iterable[str]) -> list[Change]:
+    listed = ", ".join(commands)
+    return [Change("child processes", "none", shown.clipped(listed))] if listed else []
 
 
 def _read_or_reason(read: Read) -> Value:

@@ -127,10 +127,19 @@ def test_what_loading_a_plug_in_changes_is_reported_and_kept_for_it_alone(world:
     ranks = world.pids
     world.run(own)
     assert world.pids == ranks
-    (left,) = [left for left in world.leftovers if left.pool == own.system.pool]
-    assert (left.what, left.new, left.at_import) == ("environment", "NCCL_PROTO=LL", True)
+    left = [(left.what, left.new, left.at_import) for left in world.leftovers if left.pool == own.system.pool]
+    assert left == [("child processes", "sleep 600", True), ("environment", "NCCL_PROTO=LL", True)]
     world.run(CLEAN)
     assert not {*world.pids} & {*ranks}
+
+
+def test_a_process_that_a_plug_in_starts_when_it_is_imported_lives_as_long_as_its_ranks(world: World) -> None:
+    own = Scenario(PAIR, STEPS, System("tests.tools.changes_at_import:Pool"))
+    for _ in range(2):
+        assert judge(world.run(own)) == []
+    assert len(helpers := descendants(world)) == 2
+    world.run(CLEAN)
+    assert [pid for pid in helpers if psutil.pid_exists(pid)] == []
 
 
 def places(world: World, seed: int) -> list[int]:
