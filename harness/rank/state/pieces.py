@@ -19,6 +19,7 @@ import warnings
 # `signal` makes an enum of each answer, which takes ten times as long
 from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from ctypes import CDLL, POINTER, c_char_p
 from itertools import takewhile
 from os import close, dup, fsdecode, fstat, getcwd, getpriority, listdir, sched_getaffinity, stat, umask
@@ -96,23 +97,6 @@ def of_process(start: str) -> dict[str, Read]:
         "floating point": _floating_point,
         **_OF_TORCH,
     }
-
-
-_OF_TORCH: dict[str, Read] = {
-    "default dtype": torch.get_default_dtype,
-    # `torch.set_default_device` enters a mode for good, as a context that is left open does
-    "open modes": lambda: {"function": _function_modes(), "dispatch": _dispatch_modes()},
-    "default device": lambda: torch.get_default_device() if _function_modes() else _CPU,
-    "torch's threads": lambda: {"in an operator": _threads(), "between operators": _interop_threads()},
-    "grad mode": lambda: {"grad": _has_grad(), "inference": _is_inference(), "anomaly": torch.is_anomaly_enabled()},
-    "autocast": lambda: {"cpu": torch.is_autocast_enabled("cpu"), "cuda": torch.is_autocast_enabled("cuda")},
-    "deterministic algorithms": lambda: {
-        "on": _is_deterministic(),
-        "warns only": _is_warning_only(),
-        "fills memory": _is_filling(),
-    },
-    "precision": lambda: {"matmul": _matmul_precision(), "tf32": _allows_tf32()},
-}
 
 
 class Held:
@@ -216,6 +200,41 @@ def _floating_point() -> Value:
     """How this thread's processor rounds: a library may have set its flags for good."""
     return {"keeps denormals": _TINY / 2 > 0.0, "rounds up": _TINY + 1.0 > 1.0, "rounds down": 1.0 - _TINY < 1.0}
 
+
+class _Registered:
+    """Kernels that Python has registered for operators of torch itself, such as `aten/clone/CPU`.
+
+    They are listed where their number is another. Libraries have operators of their own, and may register those late.
+    """
+
+    def __init__(self) -> None:
+        self._every: AbstractSet[str] = getattr(torch.library, "_impls", frozenset())
+        self._count = -1
+        self._of_torch: frozenset[str] = frozenset()
+
+    def read(self) -> Value:
+        if len(self._every) != self._count:
+            self._count = len(self._every)
+            self._of_torch = frozenset(each for each in self._every if each.startswith("aten/"))
+        return self._of_torch
+
+
+_OF_TORCH: dict[str, Read] = {
+    "default dtype": torch.get_default_dtype,
+    # `torch.set_default_device` enters a mode for good, as a context that is left open does
+    "open modes": lambda: {"function": _function_modes(), "dispatch": _dispatch_modes()},
+    "default device": lambda: torch.get_default_device() if _function_modes() else _CPU,
+    "torch's threads": lambda: {"in an operator": _threads(), "between operators": _interop_threads()},
+    "grad mode": lambda: {"grad": _has_grad(), "inference": _is_inference(), "anomaly": torch.is_anomaly_enabled()},
+    "autocast": lambda: {"cpu": torch.is_autocast_enabled("cpu"), "cuda": torch.is_autocast_enabled("cuda")},
+    "deterministic algorithms": lambda: {
+        "on": _is_deterministic(),
+        "warns only": _is_warning_only(),
+        "fills memory": _is_filling(),
+    },
+    "kernels of operators": _Registered().read,
+    "precision": lambda: {"matmul": _matmul_precision(), "tf32": _allows_tf32()},
+}
 
 OF_SIMULATION: dict[str, Read] = {"descriptors": _Descriptors().read}
 """On GPUs, CUDA and NCCL open and close descriptors when they like."""

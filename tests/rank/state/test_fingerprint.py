@@ -53,6 +53,7 @@ REPORTED = {
     "inference_mode": ("grad mode", "inference=True"),
     "autocast": ("autocast", "cpu=True"),
     "deterministic_algorithms": ("deterministic algorithms", "on=True"),
+    "kernel_of_an_operator": ("kernels of operators", "aten/clone/CPU"),
     "precision": ("precision", "matmul=medium"),
     "denormals": ("floating point", "keeps denormals=False"),
     "warnings_that_raise": ("warnings that raise", "Warning"),
