@@ -122,7 +122,7 @@ def test_a_forked_child_that_closes_its_copy_of_a_world_leaves_the_parents_ranks
 
 
 def test_ranks_are_waited_for_where_the_parent_ignores_that_children_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a plug-in that the parent imports may have it. What is ignored is inherited; then no child can be waited for."""
+    """A plug-in in the parent may set it. What is ignored is inherited, and no child can be waited for."""
     monkeypatch.setenv(*next(iter(new_mark().items())))  # so that its zygote is new
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
