@@ -158,6 +158,7 @@ class DrawWatch:
     def _is_over(self, *, is_quiet: bool) -> bool:
         """Whether no more is to be expected of the ranks that have not answered. `is_quiet`: none has, this time."""
         if self._is_debugged:
+            self._looked = self._clock.now()  # the time that the user took is no pause
             return False
         if self._broken and is_quiet:
             return True  # the others have had their time to report what became of them

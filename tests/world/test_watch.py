@@ -331,6 +331,20 @@ def test_a_debugger_on_a_rank_talks_with_the_user_and_no_deadline_ends_that(scen
     assert rank.lines == [Line("p 1\n"), Line("")]
 
 
+def test_the_time_that_the_user_took_is_not_added_for_the_others(scene: Scene) -> None:
+    user, rank = User(scene), scene.ranks[1]
+    rank.answer(Asks())
+
+    def act() -> None:
+        if rank.lines:
+            rank.answer(Raised(RAISING))
+            scene.at_each_wait.clear()
+
+    scene.at_each_wait = [act]
+    scene.watch(debugger=Debugger(1, user.say, user.ask)).wait(scene.kill)
+    assert GRACE < scene.fake.seconds - sum(scene.fake.slept) - 3600 < GRACE + 4 * POLL
+
+
 def test_a_rank_that_dies_under_its_debugger_has_crashed(scene: Scene) -> None:
     user = User(scene)
     scene.ranks[1].answer(Said("(Pdb) "))
