@@ -37,16 +37,24 @@ def why_missing() -> str:
 def library() -> str:
     """Path of the compiled plug-in, which other processes of this user can load while this one lives.
 
-    Raises `MachineError` where there is no C compiler, or it fails.
+    Raises `MachineError` where there is no C compiler, it fails, or there is no room for what it makes.
     """
     compiler = _compiler()
+    try:
+        content = _built(compiler)
+        descriptor = os.memfd_create("symm-profiler", os.MFD_CLOEXEC)
+        os.write(descriptor, content)
+    except OSError as error:
+        raise MachineError(f"NCCL's profiler plug-in cannot be built: {error.strerror or error}") from error
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _built(compiler: str) -> bytes:
+    """The compiled plug-in. The folder that it was made in is gone."""
     with TemporaryDirectory(prefix="symm-") as folder:
         built = Path(folder) / "profiler.so"
         _compile([compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(SOURCE)])
-        content = built.read_bytes()
-    descriptor = os.memfd_create("symm-profiler", os.MFD_CLOEXEC)
-    os.write(descriptor, content)
-    return f"/proc/{os.getpid()}/fd/{descriptor}"
+        return built.read_bytes()
 
 
 def _compiler() -> str:

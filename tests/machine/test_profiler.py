@@ -59,6 +59,13 @@ def test_a_compiler_that_fails_is_named_with_what_it_said(monkeypatch: pytest.Mo
         profiler.library()
 
 
+def test_a_machine_without_a_temporary_directory_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/nowhere"])
+    missing = "NCCL's profiler plug-in cannot be built: No usable temporary directory found in ['/nowhere']"
+    assert profiler.why_missing() == missing
+
+
 def test_a_plug_in_that_the_user_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(profiler.VARIABLE, "inspector")
     assert profiler.why_missing() == "NCCL_PROFILER_PLUGIN names another plug-in, 'inspector'"
