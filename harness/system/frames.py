@@ -118,6 +118,8 @@ def _whose(code: CodeType, packages: Collection[str]) -> int:
         return SHIPPED if is_shipped else OTHER
     if package := _package(file):
         return USERS if package in packages else OTHER
+    if not os.path.isabs(file) and not os.path.exists(file):  # compiled, as by Cython: such as numpy/random/mtrand.pyx
+        return USERS if file.split("/")[0].partition(".")[0] in packages else OTHER
     return OTHER if file.startswith((*STANDARD, "<")) else USERS
 
 

@@ -50,6 +50,18 @@ def test_the_innermost_frame_is_the_systems_and_not_a_librarys(call: Callable[[]
     assert own(caught(call))[0] == call.__name__
 
 
+def in_compiled_code() -> None:
+    """As Cython's frames say it: the file relative to where it was compiled."""
+    scope: dict[str, Any] = {}
+    exec(compile("def choice():\n raise ValueError", "engine/random/mtrand.pyx", "exec"), scope)
+    scope["choice"]()
+
+
+def test_a_frame_of_compiled_code_is_a_librarys_unless_the_plug_in_is_named_by_it() -> None:
+    error = caught(in_compiled_code)
+    assert (own(error)[0], own(error, ("engine",))[0]) == ("in_compiled_code", "choice")
+
+
 def test_an_exception_that_the_system_makes_of_another_is_its_own() -> None:
     what = raising("pool", caught(wraps))
     assert (what.text, what.own[0].function) == ("ValueError: wrapped", "wraps")
