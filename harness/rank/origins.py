@@ -1,7 +1,8 @@
 """Where wrong values came from: what else of a draw's exact data they equal.
 
 Invariant: this is looked for where an output is wrong, and costs nothing elsewhere. An origin is named only where so
-many wrong elements equal it, one after another, that chance explains it in less than one case of 2**`SURE`.
+many wrong elements equal it, one after another, that chance explains it in less than one case of 2**`SURE`. Zeros are
+named also where a run of any length consists of them.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Calls:
                 origin, matched = each, length
             if matched == len(run.found):
                 break
-        if origin is None or (origin.kind != "zeros" and matched * call.entropy < SURE + TRIED):
+        # garbage may begin with a zero, and does not consist of zeros
+        is_all_zero = origin is not None and origin.kind == "zeros" and matched == len(run.found)
+        if origin is None or not (is_all_zero or matched * call.entropy >= SURE + TRIED):
             return mismatch
         return replace(mismatch, origin=replace(origin, matched=matched, wrong=len(run.found)))
 

@@ -122,6 +122,15 @@ def test_zeros_are_named_however_few() -> None:
     assert call.origin(call.with_chunk(1, torch.zeros(1), 30)) == Origin("zeros", matched=1, wrong=1)
 
 
+@pytest.mark.parametrize(("count", "is_named"), [(1, False), (2, True)])
+def test_garbage_that_begins_with_a_zero_has_no_origin(count: int, is_named: bool) -> None:
+    """Two words of zeros are no chance."""
+    call = gather()
+    stray = values.gather_values([values.key(99, 1)], COUNT, torch.float32, CPU)[0]
+    stray[:count] = 0
+    assert (call.origin(call.with_chunk(0, stray)) is not None) is is_named
+
+
 @pytest.mark.parametrize("salt", range(5))
 def test_data_from_nowhere_has_no_origin(salt: int) -> None:
     call = gather()
