@@ -27,6 +27,8 @@ Events = list[tuple[int, Event]]
 """With the step of each."""
 BESIDE = {"front": "in front of its start", "guard": "behind its end", "fence": "beside the output view"}
 ON_DATA = (Changed, Differs, Mismatch, Overwritten, Replayed, Strayed)
+OF_A_PEER = (Changed, Differs, Mismatch)
+"""Those that may follow from a peer that never came. No absence writes beside an output or moves memory."""
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -44,7 +46,8 @@ def _on_data(case: Case, history: History) -> Events:
     return [
         (step, event)
         for step, event in history.trace.steps()
-        if isinstance(event, ON_DATA) and not (case.raised and _is_left_alone(case, history.rank, step))
+        if isinstance(event, ON_DATA)
+        and not (case.raised and isinstance(event, OF_A_PEER) and _is_left_alone(case, history.rank, step))
     ]
 
 

@@ -9,7 +9,9 @@ from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
-from harness.trace.events import Changed, Mismatch, Origin, Ran
+from harness.trace.draw import Fate
+from harness.trace.events import Began, Changed, Event, Mismatch, Origin, Overwritten, Ran, Strayed
+from harness.trace.raising import Raising
 from harness.trace.trace import TEARDOWN, Trace
 from harness.world.world import World
 from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario
@@ -64,6 +66,30 @@ def test_an_output_that_changed_after_its_call_is_wrong_on_that_rank(ranks: Worl
     assert (found.rule, found.step, found.ranks) == ("wrong-data", 2, (1,))
     assert "output 'a' of rank 1 changed after the call had returned, in 3 of 200 elements" in str(found)
     assert "the first at index 120: from 1 (0x1) to 2 (0x2). A peer still wrote there" in str(found)
+
+
+OF_A_PEER = Changed("a", 3, 200, 120, "1 (0x1)", "2 (0x2)"), Mismatch("a", 3, 200, 120, 1, "1 (0x1)", "2 (0x2)")
+BY_ITSELF: list[tuple[Event, str]] = [
+    (Overwritten("a", "guard", 4, 7), "out-of-bounds"),
+    (Strayed("a", 0, "00"), "wrong-data"),
+]
+
+
+@pytest.mark.parametrize(
+    ("seen", "more"),
+    [*((event, []) for event in OF_A_PEER), *((event, [rule]) for event, rule in BY_ITSELF)],
+    ids=["changed", "mismatch", "overwritten", "strayed"],
+)
+def test_a_peer_that_raised_excuses_wrong_data_and_no_store_out_of_bounds(
+    ranks: World, seen: Event, more: list[str]
+) -> None:
+    draw = ranks.run(scenario(*GATHER))
+    one, other = (trace.events for trace in draw.traces)
+    began = next(index for index, event in enumerate(one) if isinstance(event, Began) and event.step == 2)
+    traces = Trace(0, one[: began + 1]), Trace(1, (*other[: 1 + [type(e) for e in other].index(Ran)], seen))
+    fates = Fate(0, "raised", raising=Raising("collectives", "ValueError", "no")), Fate(1, "stopped")
+    found = judge(structs.replace(draw, traces=traces, fates=fates))
+    assert sorted(rules(found)) == sorted(["raised", *more])
 
 
 def test_an_all_gather_that_loses_a_rank_is_wrong_on_that_rank(ranks: World) -> None:
