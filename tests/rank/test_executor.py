@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 
 from harness.oracle.judge import judge
@@ -24,7 +27,7 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample
 from harness.strategies.programs import WITH_GRAPHS, scenarios
-from harness.system.boundary import SystemRaised
+from harness.system.boundary import Misshapen, SystemRaised
 from harness.system.pools.built_in import load_pool
 from harness.trace.draw import Draw
 from harness.trace.events import (
@@ -126,6 +129,41 @@ def test_a_pool_that_cannot_be_built_is_the_systems_mistake(alone: Rank) -> None
 
     with pytest.raises(SystemRaised, match="no pool today"):
         Executor(alone.substrate, Scenario(ONE, (A,)), Broken, kernel=None)  # type: ignore[arg-type]
+
+
+class Proxy:
+    """A policy of which one attribute cannot be looked up."""
+
+    def __init__(self, odd: str) -> None:
+        self._odd = odd
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._odd:
+            raise KeyError(name)
+        if name == "close":
+            return lambda: None
+        if name == "use":
+            return lambda group: nullcontext()
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize("odd", ["agreed", "use", "close"])
+def test_a_policy_that_raises_when_it_is_looked_at_is_the_systems_mistake(alone: Rank, odd: str) -> None:
+    with pytest.raises(SystemRaised, match=f"^KeyError: '{odd}'$"):
+        Executor(alone.substrate, Scenario(ONE, (A,)), lambda _: Proxy(odd), kernel=None)
+
+
+def test_a_policy_that_cannot_be_closed_any_more_is_the_systems_mistake(alone: Rank) -> None:
+    policy = Proxy("nothing")
+    executor = Executor(alone.substrate, Scenario(ONE, (A,)), lambda _: policy, kernel=None)
+    policy._odd = "close"
+    with pytest.raises(SystemRaised, match=r"^KeyError: 'close'$"):
+        executor.close()
+
+
+def test_a_policy_of_the_wrong_shape_is_none_that_raised(alone: Rank) -> None:
+    with pytest.raises(Misshapen, match="has no method 'use'"):
+        Executor(alone.substrate, Scenario(ONE, (A,)), lambda _: object(), kernel=None)  # type: ignore[arg-type, return-value]
 
 
 # streams, on ranks

@@ -39,6 +39,8 @@ def load_pool(name: str) -> PoolFactory:
         check_call("pool", found, f"{name.rpartition(':')[2]}(context)", 1)
     except Misshapen as error:
         raise PluginError(f"pool {name!r} {error}") from None
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"pool {name!r} raised when looked at: {error!r}") from error
     factory: PoolFactory = found
     return factory
 

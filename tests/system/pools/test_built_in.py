@@ -87,3 +87,18 @@ def test_an_attribute_that_cannot_be_built_is_refused() -> None:
 def test_a_class_without_a_method_of_a_policy_is_refused_with_its_name() -> None:
     with pytest.raises(PluginError, match="has no method 'close'"):
         load_pool(f"{__name__}:Unclosed")
+
+
+class Odd(type):
+    """A class of which nothing can be looked up."""
+
+    def __getattr__(cls, name: str) -> Any:
+        raise KeyError(name)
+
+
+class Hidden(metaclass=Odd): ...
+
+
+def test_a_class_that_raises_when_it_is_looked_at_is_refused_with_what_it_raised() -> None:
+    with pytest.raises(PluginError, match=r"raised when looked at: KeyError\('agreed'\)$"):
+        load_pool(f"{__name__}:Hidden")
