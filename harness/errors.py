@@ -15,5 +15,9 @@ class MachineError(UsageError):
     """The machine cannot do what was asked, for example a GPU without NCCL."""
 
 
+class JournalFull(MachineError):
+    """A rank's journal has no room for an event. Plug-in code may be below it, and has no part in it."""
+
+
 class PluginError(UsageError):
     """A pool or a collective given by the user does not import, does not fit, or raised."""

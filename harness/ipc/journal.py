@@ -1,6 +1,7 @@
 """A rank's journal: its events in a fixed piece of shared memory, readable by the parent at any time.
 
-Invariant: whoever reads sees whole events, and never waits for the rank.
+Invariant: whoever reads sees whole events, and never waits for the rank. No event is written after one that did not
+fit, so nothing is missing in between.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from contextlib import suppress
 
 import msgspec
 
+from harness.errors import JournalFull
 from harness.trace.events import Event
 
 _encoder = msgspec.msgpack.Encoder()
@@ -25,6 +27,8 @@ class Journal:
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
+        self._full_at = -1
+        """The length at which an event did not fit. A rank does not outlive such a draw."""
 
     @property
     def length(self) -> int:
@@ -37,12 +41,13 @@ class Journal:
         self._set_length(0)
 
     def append(self, event: Event) -> None:
-        """Write one event. Raises `MemoryError` if the journal is full."""
+        """Write one event. Raises `JournalFull`, from then on for any event."""
         data = _encoder.encode(event)
         start = 8 + self.length
         end = start + 4 + len(data)
-        if end > len(self._memory):
-            raise MemoryError("the rank's journal is full; the program is too long")
+        if end > len(self._memory) or start - 8 == self._full_at:
+            self._full_at = start - 8
+            raise JournalFull("the rank's journal is full; the program is too long")
         self._memory[start : start + 4] = len(data).to_bytes(4, "little")
         self._memory[start + 4 : end] = data
         self._set_length(end - 8)

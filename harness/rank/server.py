@@ -7,13 +7,12 @@ is in its journal either way.
 from __future__ import annotations
 
 import traceback
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
 
-from harness.errors import UsageError
+from harness.errors import JournalFull, UsageError
 from harness.ipc.memory import CLOSING, SharedMemory
 from harness.ipc.messages import (
     Broken,
@@ -79,7 +78,7 @@ class Server:
         except Misshapen as error:
             return Refused(f"{error.where} {self._names[error.where]!r} {error}")
         except UsageError as error:
-            return Refused(str(error))
+            return _failed(error) if isinstance(error, JournalFull) else Refused(str(error))
         except Exception as error:
             if fault := self._substrate.fault(error):
                 return Broken(f"failed with {fault}")
@@ -88,8 +87,10 @@ class Server:
     def _raised(self, raised: SystemRaised) -> Reply:
         """Write down what the system raised; a fault of the device that it ran into breaks the rank."""
         what = raised.raising(self._packages)
-        with suppress(MemoryError):  # a full journal may be what it ran into
+        try:
             self._journal.append(trace.Raised(raised.where, what.text))
+        except JournalFull as full:  # what the system raised may be made of that, as Triton's interpreter does
+            return _failed(full)
         if fault := self._substrate.fault(raised.error):
             return Broken(f"failed with {fault}")
         if self._is_debugged and self._connection is not None:
@@ -156,6 +157,10 @@ class Server:
         collect()
         freeze()  # modules that are new, and what the fingerprint keeps of them, need no later collection either
         return tuple(msgspec.structs.replace(change, at_import=True) for change in changes)
+
+
+def _failed(full: JournalFull) -> Failed:
+    return Failed(str(full), traceback.format_exc())
 
 
 def make_substrate(config: RankConfig, shared: SharedMemory) -> Substrate:

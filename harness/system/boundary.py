@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+from harness.errors import JournalFull
 from harness.system.frames import defined, described, is_own, raising
 from harness.trace.raising import Part, Raising
 
@@ -32,8 +33,9 @@ class Misshapen(Exception):
 
 
 def call_system(where: Part, call: Callable[[], T], *handled: type[Exception]) -> T:
-    """Run code of the system under test. An exception ends the draw, unless the caller handles it, as engines do."""
-    passing: tuple[type[Exception], ...] = (*handled, Misshapen)
+    """Run code of the system under test. An exception ends the draw, unless the caller handles it, as engines do. A
+    full journal is the harness's own."""
+    passing: tuple[type[Exception], ...] = (*handled, Misshapen, JournalFull)
     try:
         return call()
     except passing:
@@ -46,6 +48,8 @@ def call_back(call: Callable[[], T]) -> T:
     """Run code of the harness that calls a pool policy back. What its callbacks raise is the system's."""
     try:
         return call()
+    except JournalFull:
+        raise
     except BaseException as error:
         if is_own(error):
             raise SystemRaised("pool", error) from error

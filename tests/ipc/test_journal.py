@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from harness.errors import JournalFull
 from harness.ipc.journal import Journal
 from harness.trace.events import (
     Began,
@@ -112,14 +113,26 @@ def test_a_full_journal_refuses_the_next_event() -> None:
     journal = Journal(memoryview(bytearray(64)))
     for step in range(4):  # 12 bytes each, behind the length of 8
         journal.append(Began(step))
-    with pytest.raises(MemoryError, match="journal is full"):
+    with pytest.raises(JournalFull, match="journal is full"):
         journal.append(Began(4))
+
+
+def test_after_an_event_that_did_not_fit_none_is_written_until_the_journal_is_cleared() -> None:
+    memory = memoryview(bytearray(64))
+    journal = Journal(memory)
+    journal.append(Began(0))
+    for event in (Entered("x" * 64, 0), Began(1)):
+        with pytest.raises(JournalFull):
+            journal.append(event)
+    Journal(memory).clear()  # as the parent does
+    journal.append(Began(2))
+    assert journal.read() == (Began(2),)
 
 
 def test_a_full_journal_keeps_what_it_holds() -> None:
     journal = Journal(memoryview(bytearray(64)))
     journal.append(Began(0))
-    with pytest.raises(MemoryError):
+    with pytest.raises(JournalFull):
         journal.append(Entered("x" * 64, 0))
     assert journal.read() == (Began(0),)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
+from harness.errors import JournalFull, UsageError
+from harness.ipc.journal import Journal
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Broken, Call, Done, Failed, Join, Raised, Refused, Reply, Returned, WorldSize
 from harness.rank.server import Server
@@ -80,6 +81,28 @@ def test_a_mistake_of_the_system_is_answered_as_its_own(rank: Server) -> None:
 def test_an_exception_of_the_system_is_in_the_journal(rank: Server, shared: SharedMemory) -> None:
     answer(rank, by_the_system(TypeError("what?")))
     assert shared.journal(0).read() == (events.Raised("pool", "TypeError: what?"),)
+
+
+FULL = "the rank's journal is full; the program is too long"
+
+
+def test_a_full_journal_is_the_harnesss_own_error(rank: Server) -> None:
+    reply = answer(rank, JournalFull(FULL))
+    assert isinstance(reply, Failed)
+    assert reply.error == FULL
+
+
+def fill(journal: Journal) -> None:
+    while True:
+        journal.append(events.Exhausted("x" * 4000, 1))
+
+
+def test_what_the_system_raised_for_a_full_journal_is_the_harnesss_own_error(rank: Server) -> None:
+    with pytest.raises(JournalFull):
+        fill(rank._journal)
+    reply = answer(rank, by_the_system(RuntimeError("JournalFull()")))
+    assert isinstance(reply, Failed)
+    assert reply.error == FULL
 
 
 def test_a_wrong_request_is_refused(rank: Server) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from harness.errors import JournalFull
 from harness.substrate.communicator import NotOwned
-from harness.system.boundary import Misshapen, SystemRaised, call_system
+from harness.system.boundary import Misshapen, SystemRaised, call_back, call_system
 
 
 class Unusual(BaseException):
@@ -32,6 +34,12 @@ def test_an_exception_that_the_caller_handles_passes(error: Exception) -> None:
 def test_a_mistake_in_the_shape_of_a_plug_in_is_none_that_it_raised() -> None:
     with pytest.raises(Misshapen):
         call_system("pool", lambda: raising(Misshapen("pool", raising, "has no room")))
+
+
+@pytest.mark.parametrize("enter", [lambda call: call_system("pool", call), call_back], ids=["call", "callback"])
+def test_a_full_journal_is_the_harnesss_own_also_below_code_of_a_plug_in(enter: Callable[[Any], None]) -> None:
+    with pytest.raises(JournalFull):
+        enter(lambda: raising(JournalFull("no room")))
 
 
 @pytest.mark.parametrize(
