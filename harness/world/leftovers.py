@@ -13,6 +13,8 @@ from harness.ipc.messages import Change
 from harness.scenario.system import System
 
 PROCESS, RUNS = "process", "runs"
+NO_SYSTEM = System("none", "none")
+"""Of ranks that have run no draw yet."""
 
 
 class Leftover(msgspec.Struct, frozen=True):
@@ -60,9 +62,9 @@ class Leftovers:
         return any(not change.at_import for _, change in kinds.values())
 
     def died(self, ranks: Mapping[int, str]) -> None:
-        """Take how ranks ended between the last draw and the next one."""
+        """Take how ranks ended between the last draw, if there was one, and the next one."""
         for rank, how in ranks.items():
-            self._count(self.system or System("none", "none"), rank, Change(PROCESS, RUNS, how))
+            self._count(self.system or NO_SYSTEM, rank, Change(PROCESS, RUNS, how))
 
     def _count(self, system: System, rank: int, change: Change) -> None:
         names = _names(system)

@@ -1,8 +1,9 @@
 """One draw under way, as the parent sees it: which ranks have answered, which can go on, and every rank's end.
 
 Here it is decided that a rank hangs: by the deadline, by proof that no rank can go on, or by silence (`silence`).
-Invariant: a wait ends within three times the deadline, and at the deadline where nothing moves. Whatever ended it, each
-rank has a fate. Where not all of them were well, they are killed before their fates are reported.
+Invariant: a wait ends within three times the deadline, and at the deadline where nothing moves. The time does not count
+in which the watch itself was stopped, or a user debugs a rank. Whatever ended the wait, each rank has a fate. Where not
+all of them were well, they are killed before their fates are reported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The parent side of the world: persistent rank processes that run one draw after another.
 
-Invariant: `run` always answers within the deadline, with every rank's fate and trace. After anything
-but a clean end the ranks are killed and replaced before the next draw, so a draw never inherits
-another's wreckage.
+Invariant: `run` answers with every rank's fate and trace, or raises. A draw ends at the deadline where nothing moves,
+and within three times that where ranks still write (`watch`); stacks and new ranks come on top. Where ranks had died
+before the draw, it runs a second time. With a debugger it waits for the user. After anything but a clean end the ranks
+are killed and replaced before the next draw, so a draw never inherits another's wreckage.
 """
 
 from __future__ import annotations
@@ -203,14 +204,15 @@ class World:
         return found
 
     def _checked(self, fates: Sequence[Fate], traces: Sequence[Trace], damaged: Sequence[bool]) -> tuple[Fate, ...]:
-        """The fates, by what the ranks wrote: one whose journal is damaged has crashed, whatever it said. Raises
-        `MachineError` where a rank said that it had finished, and did not write so."""
+        """The fates, by what the ranks wrote: one whose journal is damaged has crashed, whatever it said. What else is
+        known of its end stays. Raises `MachineError` where a rank said that it had finished, and did not write so."""
         checked: list[Fate] = []
         for fate, trace, is_damaged in zip(fates, traces, damaged, strict=True):
             if fate.state == "finished" and not trace.has_finished and not is_damaged:
                 self._drop()
                 raise MachineError(f"rank {fate.rank} answered that it had finished, and its journal ends before")
-            checked.append(Fate(fate.rank, "crashed", DAMAGED) if is_damaged else fate)
+            how = f"{fate.how}; {DAMAGED}" if fate.how else DAMAGED
+            checked.append(msgspec.structs.replace(fate, state="crashed", how=how) if is_damaged else fate)
         if any(damaged) and self._ranks.processes:
             self._drop()  # whatever wrote there may do it again
         return tuple(checked)

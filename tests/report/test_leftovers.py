@@ -39,6 +39,12 @@ def test_a_note_says_who_left_what(left: Leftover, line: str) -> None:
     assert line in shown(left)
 
 
+def test_a_rank_that_died_before_any_draw_is_no_draws_doing() -> None:
+    died = Leftover(0, "none", "none", PROCESS, "runs", "exited with status 3")
+    text = "Ranks ended before their first draw, and were replaced.\n  rank 0 exited with status 3 (1 time)\n"
+    assert shown(died) == text
+
+
 def test_a_run_that_left_nothing_has_no_note() -> None:
     assert shown() == ""
 

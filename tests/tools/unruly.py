@@ -45,6 +45,15 @@ class WritesOverItsJournal(Unruly):
         journal[8:64] = b"\xc1" * 56
 
 
+class RaisesOverItsJournal(WritesOverItsJournal):
+    """Breaks rank-crash and raised."""
+
+    def misbehave(self) -> None:
+        super().misbehave()
+        print("was here", flush=True)
+        raise ValueError("no more")
+
+
 class Killed(Unruly):
     def misbehave(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

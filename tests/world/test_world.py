@@ -146,6 +146,15 @@ def test_a_rank_that_writes_over_its_journal_has_crashed_and_the_next_draw_works
     assert states(ranks.run(scenario())) == ["finished", "finished"]
 
 
+def test_of_a_rank_with_a_damaged_journal_what_it_raised_and_printed_is_kept(ranks: World) -> None:
+    draw = ranks.run(scenario(pool="RaisesOverItsJournal"))
+    fate = draw.fates[1]
+    assert (fate.state, fate.how[:23]) == ("crashed", "its journal is damaged:")
+    assert fate.raising is not None
+    assert (fate.raising.text, "was here" in fate.printed) == ("ValueError: no more", True)
+    assert {"rank-crash", "raised"} <= {found.rule for found in judge(draw)}
+
+
 def test_a_rank_that_says_it_finished_and_did_not_write_so_is_the_machines_error(
     ranks: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
