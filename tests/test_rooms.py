@@ -42,7 +42,7 @@ MAY: dict[str, set[str]] = {
     "system": {"errors", "scenario", "trace", "substrate", "kernels"},
     "rank": {"errors", "clock", "scenario", "trace", "machine", "ipc", "substrate", "system"},
     "strategies": {"errors", "scenario"},
-    "oracle": {"errors", "scenario", "trace"},
+    "oracle": {"errors", "text", "scenario", "trace"},
     "world": {*DATA, "machine", "ipc"},
     "campaign": {*DATA, "strategies", "oracle", "world"},
 }

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from harness.oracle.case import Case
 from harness.oracle.history import Use
+from harness.text import counted
 from harness.trace.events import Dropped, Exhausted, Placed
 
 
@@ -61,4 +62,5 @@ def _did(case: Case, rank: int, step: int, request: _Request | None) -> str:
     if request is None or request.step > step:
         refused = any(isinstance(event, Exhausted) and at == step for at, event in case.histories[rank].trace.steps())
         return f"rank {rank} {'could not allocate' if refused else 'did nothing there'}"
-    return f"rank {rank} {'released' if request.is_release else 'allocated'} {request.buffer!r} of {request.size} bytes"
+    deed = "released" if request.is_release else "allocated"
+    return f"rank {rank} {deed} {request.buffer!r} of {counted(request.size, 'byte')}"

@@ -11,6 +11,7 @@ from harness.oracle.case import Case, ranks_text
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.history import History, Use
 from harness.scenario.steps import AllGather
+from harness.text import counted
 from harness.trace.events import (
     Changed,
     Differs,
@@ -92,7 +93,7 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     use = _use(case, rank, called)
     sender = use.comm.group[event.chunk]
     chunk = f"in rank {sender}'s chunk" if isinstance(case.step(called), AllGather) else "in its own chunk"
-    where = f"output {event.buffer!r} of rank {rank} is wrong in {event.elements} of {event.of} elements"
+    where = f"output {event.buffer!r} of rank {rank} is wrong in {_part(event)}"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
         f"{event.expected}, found {event.found}{_poison(event.found)}; {case.path(use)}."
@@ -100,6 +101,11 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
         step=step,
         ranks=(rank,),
     )
+
+
+def _part(event: Changed | Differs | Mismatch) -> str:
+    """Such as `3 of 200 elements`."""
+    return f"{event.elements} of {counted(event.of, 'element')}"
 
 
 def _poison(found: str) -> str:
@@ -118,7 +124,8 @@ def _origin(case: Case, use: Use, origin: Origin | None) -> str:
     if origin.wrong == 1:
         which = "That element"
     elif origin.matched < origin.wrong:
-        which = f"The first {origin.matched} of the {origin.wrong} wrong elements from there on"
+        first = "first" if origin.matched == 1 else f"first {origin.matched}"
+        which = f"The {first} of the {origin.wrong} wrong elements from there on"
     else:
         which = f"The {origin.wrong} wrong elements from there on"
     return f" {which} {_equal(case, use, origin)}."
@@ -127,10 +134,10 @@ def _origin(case: Case, use: Use, origin: Origin | None) -> str:
 def _equal(case: Case, use: Use, origin: Origin) -> str:
     rank, at = origin.ranks[0] if origin.ranks else -1, case.at_step(origin.step)
     op = getattr(case.step(use.step), "op", "")
-    equal = "equals" if origin.wrong == 1 else "equal"
+    equal = "equals" if origin.matched == 1 else "equal"
     match origin.kind:
         case "zeros":  # poison was there before the call
-            return f"{'is' if origin.wrong == 1 else 'are'} zero, and zeros were written there"
+            return f"{'is' if origin.matched == 1 else 'are'} zero, and zeros were written there"
         case "without":
             return f"{equal} the {op} without {ranks_text(origin.ranks)}"
         case "twice":
@@ -142,7 +149,8 @@ def _equal(case: Case, use: Use, origin: Origin) -> str:
         case _:
             what = f"what rank {rank}{_group(case, use, rank)} {_puts(use, origin)} in"
     when = "" if origin.step < 0 else f" at {at}"
-    shift = f", {abs(origin.shift)} elements {'further on' if origin.shift > 0 else 'before'}" if origin.shift else ""
+    far = counted(abs(origin.shift), "element")
+    shift = f", {far} {'further on' if origin.shift > 0 else 'before'}" if origin.shift else ""
     return f"{equal} {what}{when}{shift}"
 
 
@@ -164,7 +172,7 @@ def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:
     use = _use(case, rank, step)
     return WrongData(
         f"{case.call(use)}: output {event.buffer!r} of rank {rank} changed after the call had returned, in "
-        f"{event.elements} of {event.of} elements, the first at index {event.index}: from {event.before} to "
+        f"{_part(event)}, the first at index {event.index}: from {event.before} to "
         f"{event.after}. A peer still wrote there, so this rank left the call too early; {case.path(use)}.",
         step=step,
         ranks=(rank,),
@@ -178,14 +186,14 @@ def _replay(case: Case, step: int, called: int) -> str:
 def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Finding:
     if event.where == "replay":
         return OutOfBounds(
-            f"{event.elements} elements of {event.buffer!r} on rank {rank} changed during {case.at_step(step)}, whose "
-            f"graph was not captured with it, the first at index {event.index}.",
+            f"{counted(event.elements, 'element')} of {event.buffer!r} on rank {rank} changed during "
+            f"{case.at_step(step)}, whose graph was not captured with it, the first at index {event.index}.",
             step=step,
             ranks=(rank,),
         )
     where = BESIDE[event.where]
     return OutOfBounds(
-        f"{event.elements} canary elements of {event.buffer!r} on rank {rank}, {where}, had changed by "
+        f"{counted(event.elements, 'canary element')} of {event.buffer!r} on rank {rank}, {where}, had changed by "
         f"{case.at_step(step)}, the first at index {event.index}.",
         step=step,
         ranks=(rank,),
@@ -199,7 +207,7 @@ def _beside_pad(case: Case, rank: int, step: int, event: PadOverwritten) -> Find
         sender = event.group[event.index]
         what = f"word {event.index} of {whose} {seen}: rank {sender} had signalled there, and it holds {event.found}"
     else:
-        many = f"{event.words} words" if event.words > 1 else "1 word"
+        many = counted(event.words, "word")
         what = f"{many} beside {whose} {seen}, the first at word {event.index}, which held {event.found}"
     explanation = f"{what}. The pad has words 0 to {size - 1}, one for each rank of its group."
     return OutOfBounds(explanation, step=step, ranks=(rank,))
@@ -217,8 +225,8 @@ def _strayed(case: Case, rank: int, step: int, event: Strayed) -> Finding:
 def _differs(case: Case, rank: int, step: int, event: Differs) -> Finding:
     use = _use(case, rank, step)
     return WrongData(
-        f"{case.call(use)}: the symmetric and the legacy path left different bits in {event.elements} of {event.of} "
-        f"elements of {event.buffer!r} on rank {rank}, the first at index {event.index}: {event.symmetric} and "
+        f"{case.call(use)}: the symmetric and the legacy path left different bits in {_part(event)} "
+        f"of {event.buffer!r} on rank {rank}, the first at index {event.index}: {event.symmetric} and "
         f"{event.legacy}.",
         step=step,
         ranks=(rank,),

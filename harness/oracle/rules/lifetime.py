@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, FreedWhileRegistered, Leak
 from harness.oracle.history import History
+from harness.text import counted
 from harness.trace.events import Leaked
 from harness.trace.trace import TEARDOWN
 
@@ -29,7 +30,7 @@ def judge(case: Case) -> Iterator[Finding]:
 
 def _left(case: Case, history: History, event: Leaked) -> str:
     """A segment with its pool, or a window with its registration."""
-    shown = f"{event.what} {event.ident} of {event.size} bytes"
+    shown = f"{event.what} {event.ident} of {counted(event.size, 'byte')}"
     if event.what == "window":
         return f"{shown}, {case.window(history.windows[event.ident])}"
     segment = history.segments[event.ident]

@@ -16,6 +16,7 @@ from harness.oracle.lives import BufferLife
 from harness.oracle.sight import Sight
 from harness.scenario.operands import FRONT, ITEMSIZE, at
 from harness.scenario.steps import Allocate
+from harness.text import counted
 from harness.trace import events as trace
 
 Span = tuple[int, int]
@@ -49,9 +50,10 @@ def _overlapping(case: Case, history: History) -> Iterator[Finding]:
         if shared > 0 and (first.died is None or first.died > second.born):
             old, new = first.event.buffer, second.event.buffer
             yield OverlappingBuffers(
-                f"rank {history.rank}: {new!r}, allocated at {case.at_step(second.born)}, shares {shared} bytes with "
-                f"{old!r}, which was allocated at {case.at_step(first.born)} and is still live: byte {begin - low} of "
-                f"{new!r} is byte {begin - start} of {old!r}, in {_pool(history, second.event.segment)}.",
+                f"rank {history.rank}: {new!r}, allocated at {case.at_step(second.born)}, shares "
+                f"{counted(shared, 'byte')} with {old!r}, which was allocated at {case.at_step(first.born)} and is "
+                f"still live: byte {begin - low} of {new!r} is byte {begin - start} of {old!r}, in "
+                f"{_pool(history, second.event.segment)}.",
                 step=second.born,
                 ranks=(history.rank,),
             )
@@ -97,7 +99,7 @@ def _touched(case: Case, history: History, step: int, event: trace.Touched) -> F
     # a buffer that ends with the output needs one end alone
     place += "" if beside in place else f", {beside} the output"
     return OutOfBounds(
-        f"{during}on rank {history.rank} {event.changed} bytes changed that {may}, the first {place}: from "
+        f"{during}on rank {history.rank} {counted(event.changed, 'byte')} changed that {may}, the first {place}: from "
         f"0x{event.before} to 0x{event.after}{f'; {case.path(use)}' if use else ''}.",
         step=step,
         ranks=(history.rank,),
@@ -154,7 +156,7 @@ def _beside(use: Use | None, event: trace.Touched) -> str:
 def _far(span: Span, event: trace.Touched) -> str:
     """Such as `128 bytes behind the end of`."""
     distance = _distance(span, event)
-    bytes_ = f"{abs(distance)} bytes" if distance not in (0, -1) else "right"
+    bytes_ = counted(abs(distance), "byte") if distance not in (0, -1) else "right"
     return f"{bytes_} behind the end of" if distance >= 0 else f"{bytes_} in front of the start of"
 
 
@@ -172,10 +174,11 @@ def _source(
     if _is_anothers((first, first + 1), step, wrong):
         return
     again = "" if step == called else f"{case.at_step(step)} of "
+    are = "is" if event.of == 1 else "are"
     yield SourceChanged(
         f"{again}{case.call(use)}: source {event.buffer!r} of rank {history.rank} changed in {event.elements} of "
-        f"{event.of} elements that are not output, the first at index {event.index}: from {event.before} to "
-        f"{event.after}; {case.path(use)}.",
+        f"{counted(event.of, 'element')} that {are} not output, the first at index {event.index}: from "
+        f"{event.before} to {event.after}; {case.path(use)}.",
         step=step,
         ranks=(history.rank,),
     )

@@ -26,6 +26,7 @@ from harness.oracle.lives import SegmentLife, WindowLife
 from harness.oracle.pool_history import first_difference
 from harness.oracle.sight import Sight
 from harness.scenario.bases import is_uneven
+from harness.text import counted
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -91,7 +92,7 @@ def _freed_below_window(case: Case, window: WindowLife, freed: int) -> str:
 def _past_window(case: Case, use: Use, sight: Sight, window: WindowLife) -> str:
     past = sight.operand.address + sight.operand.size - window.end
     own = case.name(use.comm.group)
-    return f"starts in the window of {own} but reaches {past} bytes past its end; NCCL tests the start only"
+    return f"starts in the window of {own} but reaches {counted(past, 'byte')} past its end; NCCL tests the start only"
 
 
 def _null(case: Case, sight: Sight) -> str:
@@ -126,7 +127,8 @@ def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
         return f"lies in a segment over which {own} finds no window, and no other communicator has one"
     start = sight.operand.address - sight.segment.event.address
     windows = " and ".join(_part(case, window, sight.segment) for window in sight.beside)
-    place = f"byte {start} of segment {sight.segment.event.segment}, which has {sight.segment.event.size} bytes"
+    size = counted(sight.segment.event.size, "byte")
+    place = f"byte {start} of segment {sight.segment.event.segment}, which has {size}"
     return f"lies at {place}, and {own} finds no window there: {windows}"
 
 
@@ -134,7 +136,7 @@ def _part(case: Case, window: WindowLife, segment: SegmentLife) -> str:
     """Such as `the one registered with tp[0,1] at step 0 (allocate) covers its first 4096 bytes`."""
     start = max(window.event.address, segment.event.address) - segment.event.address
     end = min(window.end, segment.end) - segment.event.address
-    part = f"bytes {start} to {end - 1}" if start else f"the first {end} bytes"
+    part = f"bytes {start} to {end - 1}" if start else f"the first {counted(end, 'byte')}"
     return f"the one {case.window(window)} covers {part}"
 
 

@@ -13,6 +13,7 @@ from harness.oracle.history import History
 from harness.oracle.lives import SegmentLife, WindowLife
 from harness.scenario.layout import Group
 from harness.scenario.steps import Steady
+from harness.text import counted
 from harness.trace.events import Began, Entered
 from harness.trace.trace import TEARDOWN
 
@@ -124,7 +125,7 @@ def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> F
     if (found := _first_difference(made, _size)) is None:
         return None
     ordinal, held = found
-    sizes = ", ".join(f"rank {rank} {size} bytes" for rank, size in held.items())
+    sizes = ", ".join(f"rank {rank} {counted(size, 'byte')}" for rank, size in held.items())
     return RegistrationSkew(
         f"registration {ordinal} of {case.name(group)} differs in size: {sizes}. NCCL before 2.30.7 refuses it "
         f"on some rank.",
@@ -167,9 +168,10 @@ def _oversized(case: Case, history: History) -> Iterator[Finding]:
         beyond = next((segment for segment in _behind(history, window)), None)
         into = "" if beyond is None else f", into segment {beyond.event.segment} of pool {beyond.event.pool!r}"
         yield OversizedWindow(
-            f"rank {history.rank}: the window {case.window(window)} reaches {past} bytes past the end of its segment "
-            f"{window.event.segment}, which has {window.segment.event.size} bytes{into}. NCCL 2.28 maps the segment "
-            f"alone on the peers, 2.29 refuses the window, and from 2.30 on it takes in what lies behind.",
+            f"rank {history.rank}: the window {case.window(window)} reaches {counted(past, 'byte')} past the end of "
+            f"its segment {window.event.segment}, which has {counted(window.segment.event.size, 'byte')}{into}. "
+            f"NCCL 2.28 maps the segment alone on the peers, 2.29 refuses the window, and from 2.30 on it takes in "
+            f"what lies behind.",
             step=window.born,
             ranks=(history.rank,),
         )

@@ -10,7 +10,7 @@ from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
 from harness.trace.draw import Fate
-from harness.trace.events import Began, Changed, Event, Mismatch, Origin, Overwritten, Ran, Strayed
+from harness.trace.events import Began, Changed, Differs, Event, Mismatch, Origin, Overwritten, Ran, Strayed
 from harness.trace.raising import Raising
 from harness.trace.trace import TEARDOWN, Trace
 from harness.world.world import World
@@ -66,6 +66,26 @@ def test_an_output_that_changed_after_its_call_is_wrong_on_that_rank(ranks: Worl
     assert (found.rule, found.step, found.ranks) == ("wrong-data", 2, (1,))
     assert "output 'a' of rank 1 changed after the call had returned, in 3 of 200 elements" in str(found)
     assert "the first at index 120: from 1 (0x1) to 2 (0x2). A peer still wrote there" in str(found)
+
+
+ALONE: dict[Event, str] = {
+    Mismatch("a", 1, 1, 0, 1, "1 (0x1)", "2 (0x2)"): "output 'a' of rank 1 is wrong in 1 of 1 element, the first",
+    Mismatch("a", 9, 9, 0, 1, "1 (0x1)", "2 (0x2)", Origin("input", (0,), shift=-1, matched=1, wrong=9)): (
+        "The first of the 9 wrong elements from there on equals what rank 0 put in, 1 element before."
+    ),
+    Changed("a", 1, 1, 0, "1 (0x1)", "2 (0x2)"): "changed after the call had returned, in 1 of 1 element, the first",
+    Differs("a", 1, 1, 0, "0x1", "0x2"): "left different bits in 1 of 1 element of 'a' on rank 1",
+    Overwritten("a", "guard", 4, 1): "1 canary element of 'a' on rank 1, behind its end",
+    Overwritten("a", "replay", 4, 1): "1 element of 'a' on rank 1 changed during step 2",
+}
+
+
+@pytest.mark.parametrize("seen", ALONE, ids=lambda event: type(event).__name__)
+def test_one_element_is_no_elements(ranks: World, seen: Event) -> None:
+    draw = ranks.run(scenario(*GATHER))
+    events = (more for event in draw.traces[1].events for more in (event, *([seen] if isinstance(event, Ran) else [])))
+    (found,) = judge(structs.replace(draw, traces=(draw.traces[0], Trace(1, tuple(events)))))
+    assert ALONE[seen] in str(found)
 
 
 OF_A_PEER = Changed("a", 3, 200, 120, "1 (0x1)", "2 (0x2)"), Mismatch("a", 3, 200, 120, 1, "1 (0x1)", "2 (0x2)")

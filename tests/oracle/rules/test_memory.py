@@ -133,9 +133,10 @@ def test_a_change_in_the_output_of_another_call_that_was_right_is_out_of_bounds(
     assert touched(ranks, wrong=False, **CHANGE) == ["out-of-bounds"]
 
 
-def test_a_change_between_two_calls_names_both_steps(ranks: World) -> None:
+@pytest.mark.parametrize(("count", "said"), [(4, "4 bytes"), (1, "1 byte")])
+def test_a_change_between_two_calls_names_both_steps(ranks: World, count: int, said: str) -> None:
     draw = ranks.run(scenario(*TWO))
-    event = Touched("between", "b", 1, 0, 4, 4, "00000001", "00000002")
+    event = Touched("between", "b", 1, 0, count, count, "00000001", "00000002")
     events = [
         more
         for each in draw.traces[1].events
@@ -143,7 +144,7 @@ def test_a_change_between_two_calls_names_both_steps(ranks: World) -> None:
     ]
     (found,) = judge(structs.replace(draw, traces=(draw.traces[0], Trace(1, tuple(events)))))
     assert str(found).startswith(
-        "out-of-bounds: between step 4 (all_gather) and the end: on rank 1 4 bytes changed that no call"
+        f"out-of-bounds: between step 4 (all_gather) and the end: on rank 1 {said} changed that no call"
     )
 
 
