@@ -116,8 +116,9 @@ class Server:
 
     @property
     def _packages(self) -> set[str]:
-        """Those that the parts are named by."""
-        return {name.partition(":")[0].partition(".")[0] for name in self._names.values()} - {"harness"}
+        """Those that the plug-ins are named by."""
+        modules = (name.partition(":")[0] for name in self._names.values() if ":" in name)
+        return {module.partition(".")[0] for module in modules} - {"harness"}
 
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> tuple[Change, ...]:
         """Run a draw. Returns what it leaves to the next."""

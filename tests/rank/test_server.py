@@ -105,6 +105,12 @@ def test_what_the_system_raised_for_a_full_journal_is_the_harnesss_own_error(ran
     assert reply.error == FULL
 
 
+def test_a_built_in_part_is_named_by_no_package(rank: Server) -> None:
+    """The collectives `triton` are not the package."""
+    rank._names = {"pool": "mine.pools:Pool", "collectives": "triton"}
+    assert rank._packages == {"mine"}
+
+
 def test_a_wrong_request_is_refused(rank: Server) -> None:
     assert answer(rank, UsageError("no such pool")) == Refused("no such pool")
 
