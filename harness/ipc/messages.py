@@ -100,9 +100,10 @@ class Returned(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The system under test raised."""
+    """The system under test raised. `changes`: what loading it has changed in this rank's process."""
 
     what: Raising
+    changes: tuple[Change, ...] = ()
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -64,6 +64,8 @@ class Server:
         self._fingerprint = Fingerprint(is_on_gpu=substrate.name == "nccl")
         self._loaded: set[tuple[str, str]] = set()
         """Pools and collectives that this rank has run."""
+        self._imported: tuple[Change, ...] = ()
+        """What loading those of the draw under way has changed."""
 
     def describe(self) -> dict[str, Any]:
         """Versions and features of the substrate, and this rank's part in coming together."""
@@ -96,7 +98,7 @@ class Server:
         if self._is_debugged and self._connection is not None:
             named = f"{raised.where} {self._names[raised.where]!r} raised {what.text}"
             debug(raised.error, self._packages, f"rank {self._rank}: {named}", self._connection)
-        return Raised(what)
+        return Raised(what, self._imported)
 
     def _carry_out(self, request: Request) -> Reply:
         match request:
@@ -123,12 +125,12 @@ class Server:
     def _run(self, scenario: Scenario, slots: dict[Group, int]) -> tuple[Change, ...]:
         """Run a draw. Returns what it leaves to the next."""
         substrate, topology, system = self._substrate, scenario.topology, scenario.system
-        self._names = {"pool": system.pool, "collectives": system.collectives}
+        self._names, self._imported = {"pool": system.pool, "collectives": system.collectives}, ()
         has_plug_in = ":" in system.pool + system.collectives
         if has_plug_in:
             self._fingerprint.watch_names()
         make_pool, make_kernel = load_pool(system.pool), find_collectives(system.collectives)
-        imported = self._changes_of_import(system)
+        self._imported = self._changes_of_import(system)
         if has_plug_in:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
         substrate.start_recording(self._journal.append)
@@ -146,7 +148,7 @@ class Server:
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
         self._journal.append(trace.Finished())
-        return imported + self._fingerprint.changes(has_plug_in)
+        return self._imported + self._fingerprint.changes(has_plug_in)
 
     def _changes_of_import(self, system: System) -> tuple[Change, ...]:
         """What loading a system for the first time has changed: new ranks would have it so at every draw of it."""

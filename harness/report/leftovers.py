@@ -13,7 +13,10 @@ from harness.world.leftovers import NO_SYSTEM, PROCESS, Leftover
 from harness.world.world import World
 
 LEFT = "Draws left something to the next in the processes of ranks. No draw inherits it: they were replaced."
-LOADED = "Loading a system changed the processes of ranks. Its own draws run with that, those of others on new ranks."
+LOADED = (
+    "Loading a system changed the processes of ranks. Its own draws run with that, those of others on new ranks. "
+    "If a built-in part raised, that may be why."
+)
 DIED = "Ranks ended before their first draw, and were replaced."
 
 

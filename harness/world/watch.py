@@ -133,7 +133,7 @@ class DrawWatch:
             return
         del self._waiting[connection]
         self._is_debugged = self._is_debugged and index != self._debugged
-        if isinstance(reply, Done):
+        if isinstance(reply, Done | Raised):
             self.changes |= {index: reply.changes} if reply.changes else {}
         match _failure(index, reply):
             case Raising() as raising:

@@ -39,6 +39,11 @@ def test_a_note_says_who_left_what(left: Leftover, line: str) -> None:
     assert line in shown(left)
 
 
+def test_a_note_on_loading_says_what_it_may_explain() -> None:
+    loaded = Leftover(0, "p:P", "triton", "environment", "A=1", "A=0", at_import=True)
+    assert "If a built-in part raised, that may be why.\n  pool p:P" in shown(loaded)
+
+
 def test_a_rank_that_died_before_any_draw_is_no_draws_doing() -> None:
     died = Leftover(0, "none", "none", PROCESS, "runs", "exited with status 3")
     text = "Ranks ended before their first draw, and were replaced.\n  rank 0 exited with status 3 (1 time)\n"

@@ -16,3 +16,8 @@ class Pool(Sound):
     def close(self) -> None:
         super().close()
         assert helper.poll() is None
+
+
+class Raises(Sound):
+    def close(self) -> None:
+        raise ValueError("no more")

@@ -18,6 +18,7 @@ from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Straggle
+from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.events import Event, Operand
@@ -153,6 +154,12 @@ def test_of_a_rank_with_a_damaged_journal_what_it_raised_and_printed_is_kept(ran
     assert fate.raising is not None
     assert (fate.raising.text, "was here" in fate.printed) == ("ValueError: no more", True)
     assert {"rank-crash", "raised"} <= {found.rule for found in judge(draw)}
+
+
+def test_what_loading_a_system_changed_is_noted_also_where_its_first_draw_raises(fresh: World) -> None:
+    draw = fresh.run(msgspec.structs.replace(scenario(), system=System("tests.tools.changes_at_import:Raises")))
+    assert states(draw) == ["raised", "raised"]
+    assert [(left.what, left.at_import) for left in fresh.leftovers] == [("environment", True)]
 
 
 def test_a_rank_that_says_it_finished_and_did_not_write_so_is_the_machines_error(
