@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import json
 import os
@@ -25,21 +24,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     if VARIABLE not in os.environ:
         _start_anew()
-    from tests.hostile import workers
+    from tests.hostile import warmth, workers
 
-    _import_all()
+    warmth.warm()
     began = time.monotonic()
     listed, tallies, demanded = plan(given)
     shared = {*os.listdir("/dev/shm")}
-    for (kind, number, case), outcome, seconds in workers.run(listed, given.jobs or workers.cores(), given.keep):
+    for (kind, number, case), outcome, seconds, used in workers.run(listed, given.jobs or workers.cores(), given.keep):
         tally = tallies[kind]
         tally.number += case.number
         tally.seconds += seconds
+        tally.used += used
         again = f"make hostile HOSTILE='--seed {given.seed} --share {given.share:g} --case {kind}:{number}'"
         tally.failures += [{"case": case.name, "problem": each, "again": again} for each in outcome.problems]
         if outcome.problems or given.verbose:
             what = "; ".join(outcome.problems) or outcome.shown or "as demanded"
-            print(f"{kind}:{number} {case.name} ({seconds:.1f} s): {what}", flush=True)
+            print(f"{kind}:{number} {case.name} ({seconds:.1f} s, {used:.1f} s of a core): {what}", flush=True)
         for shown in filter(None, [outcome.shown]):
             tally.shown[shown] = tally.shown.get(shown, 0) + 1
     litter = sorted({*os.listdir("/dev/shm")} - shared)
@@ -92,10 +92,11 @@ def plan(given: argparse.Namespace) -> tuple[list[Any], dict[str, Any], dict[str
 
 def show(found: dict[str, Any], tallies: dict[str, Any]) -> None:
     """The table, and how to repeat each failure."""
-    print(f"\n{'kind':10} {'number':>6} {'failures':>8} {'seconds':>8}  demanded")
+    print(f"\n{'kind':10} {'number':>6} {'failures':>8} {'seconds':>8} {'of cores':>8}  demanded")
     for each in found["hostile"]:
-        seconds = tallies[each["kind"]].seconds
-        print(f"{each['kind']:10} {each['number']:6} {len(each['failures']):8} {seconds:8.1f}  {each['demanded']}")
+        tally = tallies[each["kind"]]
+        failures, times = len(each["failures"]), f"{tally.seconds:8.1f} {tally.used:8.1f}"
+        print(f"{each['kind']:10} {each['number']:6} {failures:8} {times}  {each['demanded']}")
     print(f"{found['seconds']:.0f} s in all, seed {found['seed']}, share {found['share']:g}")
     if found["litter"]:
         print(f"new in /dev/shm, of this run or of another: {', '.join(found['litter'])}")
@@ -112,18 +113,6 @@ def _start_anew() -> None:
     environment = {**os.environ, **QUIET, **choose("sim", 1).environment, **new_mark(), "CUDA_VISIBLE_DEVICES": ""}
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "-m", "tests.hostile", *sys.argv[1:]], environment)
-
-
-def _import_all() -> None:
-    """What commands and ranks import, so that forked ones need not."""
-    from harness.rank.zygote import PRELOAD
-    from harness.world.platform import choose
-
-    ours = ("harness.cli.main", "harness.plugin.tested_world", "pytest", "hypothesis", "rich.progress")
-    for name in (*PRELOAD, *choose("sim", 1).preload, *ours):
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
 
 
 if __name__ == "__main__":

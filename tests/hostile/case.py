@@ -41,5 +41,7 @@ class Tally:
 
     number: int = 0
     seconds: float = 0.0
+    used: float = 0.0
+    """Seconds of a core."""
     failures: list[dict[str, str]] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)

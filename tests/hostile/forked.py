@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from harness.rank.zygote import be_zygote
 from harness.world import launcher
@@ -31,6 +31,9 @@ from tests.tools.processes import VARIABLE
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)
 OURS = ("tests.hostile.deeds", "tests.hostile.pieces", "tests.tools.stateful")
 """Plug-ins that a zygote has to import by itself, as it does those in the working directory."""
+
+COMMAND: Any = None
+"""The command line as Typer builds it, once it has been built for all forked commands."""
 
 
 class Child:
@@ -102,7 +105,9 @@ def become(folder: Path, environment: dict[str, str], call: Callable[[], object]
 def symm(arguments: tuple[str, ...]) -> object:
     """In the child: the command line."""
     from harness.__main__ import main
+    from harness.cli import main as cli
 
+    cli.app = COMMAND or cli.app
     sys.argv = ["symm", *arguments]
     return main()  # type: ignore[func-returns-value]
 

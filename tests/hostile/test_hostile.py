@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.hostile import lines, runs
+from tests.hostile import lines, runs, warmth
 from tests.hostile.__main__ import KINDS, parser, plan
 from tests.hostile.kills import NOTED, Kill, _problems, _rule
 from tests.hostile.mutations import MUTATIONS, mutate
@@ -116,6 +117,21 @@ def test_nothing_is_written_outside_the_folder_of_a_line() -> None:
 
 def test_the_rule_of_a_seed_file_is_in_its_name() -> None:
     assert _rule(Path("kept/wrong-owner-0123456789.json")) == "wrong-owner"
+
+
+def test_to_warm_leaves_random_numbers_and_the_folder_of_hypothesis_as_they_were() -> None:
+    from hypothesis.configuration import set_hypothesis_home_dir, storage_directory
+
+    set_hypothesis_home_dir(None)
+    before = random.getstate(), storage_directory("examples").path
+    warmth.read_constants()
+    assert (random.getstate(), storage_directory("examples").path) == before
+
+
+def test_a_command_that_tells_of_no_imports_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "run", lambda *_, **__: ended(2, err="symm: so\n"))
+    with pytest.raises(RuntimeError, match=r"ended with 2: symm: so$"):
+        warmth.imported_late()
 
 
 def test_records_of_it_can_be_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

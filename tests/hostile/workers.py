@@ -6,6 +6,7 @@ Invariant: every case has an outcome, also where its worker dies; what had a pro
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
 import time
@@ -28,8 +29,8 @@ class Worker(NamedTuple):
     line: Connection
 
 
-def run(listed: Sequence[Listed], jobs: int, keep: Path) -> Iterator[tuple[Listed, Outcome, float]]:
-    """Each case with its outcome and seconds, as they come."""
+def run(listed: Sequence[Listed], jobs: int, keep: Path) -> Iterator[tuple[Listed, Outcome, float, float]]:
+    """Each case with its outcome, its seconds and those of a core that its processes used, as they come."""
     waiting, under_way = [*range(len(listed))][::-1], {}
     workers = [_start(listed, keep) for _ in range(min(jobs, len(listed)))]
     try:
@@ -48,7 +49,7 @@ def run(listed: Sequence[Listed], jobs: int, keep: Path) -> Iterator[tuple[Liste
                 except EOFError:
                     dead = next(worker for worker in workers if worker.line is line)
                     workers[workers.index(dead)] = _start(listed, keep)
-                    yield listed[index], Outcome((f"its worker ended with {dead.child.wait()}",)), 0.0
+                    yield listed[index], Outcome((f"its worker ended with {dead.child.wait()}",)), 0.0, 0.0
     finally:
         for worker in workers:
             worker.line.close()
@@ -73,10 +74,10 @@ def _start(listed: Sequence[Listed], keep: Path) -> Worker:
     return Worker(child, ours)
 
 
-def _outcome(listed: Listed, keep: Path) -> tuple[Outcome, float]:
+def _outcome(listed: Listed, keep: Path) -> tuple[Outcome, float, float]:
     """Act in a new folder, which stays where there is a problem."""
     kind, number, case = listed
-    began = time.monotonic()
+    began, used = time.monotonic(), _used()
     place = Path(tempfile.mkdtemp(prefix="symm-hostile-"))
     try:
         outcome = case.run(place)
@@ -90,7 +91,13 @@ def _outcome(listed: Listed, keep: Path) -> tuple[Outcome, float]:
         shutil.move(place, kept)
         (kept / "problems.txt").write_text("\n".join(outcome.problems) + "\n", errors="backslashreplace")
     shutil.rmtree(place, ignore_errors=True)
-    return outcome, seconds
+    return outcome, seconds, _used() - used
+
+
+def _used() -> float:
+    """Seconds of a core that this process used, and those of its descendants that were waited for."""
+    both = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(each.ru_utime + each.ru_stime for each in both)
 
 
 def cores() -> int:
