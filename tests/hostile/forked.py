@@ -114,8 +114,11 @@ def symm(arguments: tuple[str, ...]) -> object:
 
 def pytest(arguments: tuple[str, ...]) -> object:
     """In the child: pytest."""
+    from hypothesis.configuration import set_hypothesis_home_dir
     from pytest import main  # noqa: PT013  (the name is this function's)
 
+    # it would be that of the parent, whose database has what all acts before this one found
+    set_hypothesis_home_dir(Path(".hypothesis").absolute())
     sys.argv = ["pytest", *arguments]
     sys.path.insert(0, os.getcwd())
     return int(main(["-Wignore::pytest.PytestAssertRewriteWarning", "-pno:cacheprovider", *arguments]))

@@ -27,21 +27,24 @@ DEMANDED = (
 )
 SIM = ("--substrate", "sim", "--deadline", "5", "--seeds-dir", "kept")
 PROPERTIES = """
-from hypothesis import given, settings
+from hypothesis import given, settings, strategies
 from harness import scenarios
+from harness.campaign import seeds
 
-@settings(max_examples=20, deadline=None)
-@given(scenario=scenarios(world=2))
+WRONG = seeds.find("stale-window-found-on-sim").scenario
+
+@settings(max_examples=30, deadline=None)
+@given(scenario=scenarios(world=2) | strategies.just(WRONG))
 def test_one(world, scenario):
     world.check(scenario)
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(scenario=scenarios(world=2))
 def test_two(world, scenario):
     world.run(scenario)
 """
 FINDS = ("--topology", "deepseek-r1-tp8-dpa4", "--pool", "shared-at-alloc", "--sites", "explicit", "--tokens", "padded")
-PLUGIN = ("--symm-pool=shared-at-alloc", "--symm-seeds-dir=kept")
+PLUGIN = ("--symm-pool=shared-at-alloc", "--symm-shrink-seconds=2", "--symm-seeds-dir=kept")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "fuzz": ("fuzz", "--world", "4", "--pool", "shared-at-alloc", "--draws", "9999", "--minutes", "0.08", *SIM),
     "clean": ("fuzz", "--world", "2", "--draws", "9999", "--minutes", "0.06", *SIM),

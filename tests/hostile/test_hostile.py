@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -13,7 +15,7 @@ import pytest
 
 from tests.hostile import lines, runs, warmth
 from tests.hostile.__main__ import KINDS, parser, plan
-from tests.hostile.kills import NOTED, Kill, _problems, _rule
+from tests.hostile.kills import COMMANDS, NOTED, PROPERTIES, Kill, _problems, _rule
 from tests.hostile.mutations import MUTATIONS, mutate
 
 SEED = (Path(__file__).parents[2] / "topologies" / "seeds" / "wrong-owner-found-on-sim.json").read_bytes()
@@ -119,6 +121,14 @@ def test_the_rule_of_a_seed_file_is_in_its_name() -> None:
     assert _rule(Path("kept/wrong-owner-0123456789.json")) == "wrong-owner"
 
 
+def test_pytest_under_a_kill_keeps_a_rule_soon(tmp_path: Path) -> None:
+    (tmp_path / "test_properties.py").write_text(PROPERTIES)
+    command = [sys.executable, "-m", "pytest", "-pno:cacheprovider", *COMMANDS["pytest"], "-k", "test_one"]
+    run = subprocess.run([*command, "--symm-shrink-seconds=0"], cwd=tmp_path, capture_output=True, check=False)
+    assert run.returncode == 1
+    assert [_rule(path) for path in (tmp_path / "kept").iterdir()] == ["stale-window"]
+
+
 def test_to_warm_leaves_random_numbers_and_the_folder_of_hypothesis_as_they_were() -> None:
     from hypothesis.configuration import set_hypothesis_home_dir, storage_directory
 
@@ -136,9 +146,6 @@ def test_a_command_that_tells_of_no_imports_is_an_error(monkeypatch: pytest.Monk
 
 def test_records_of_it_can_be_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """In a process of its own, as it starts anew; the smallest share there is."""
-    import subprocess
-    import sys
-
     root, target = Path(__file__).parents[2], tmp_path / "found.json"
     command = [sys.executable, "-m", "tests.hostile", "--kind", "lines", "--share", "0", "--json", str(target)]
     run = subprocess.run([*command, "--keep", str(tmp_path / "kept")], cwd=root, env={**os.environ}, check=False)
