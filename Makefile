@@ -83,6 +83,7 @@ endif
 $(VENV)/.compiled: $(VENV)/.installed
 ifdef PYTHONDONTWRITEBYTECODE  # or every process would compile what it imports
 	env -u PYTHONDONTWRITEBYTECODE TRITON_INTERPRET=1 $(BIN)/python -c 'import $(IMPORTED)'
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/symm topologies >/dev/null  # Typer imports more at the first option
 endif
 	touch $@
 
