@@ -159,7 +159,7 @@ def test_of_a_rank_with_a_damaged_journal_what_it_raised_and_printed_is_kept(ran
 def test_what_loading_a_system_changed_is_noted_also_where_its_first_draw_raises(fresh: World) -> None:
     draw = fresh.run(msgspec.structs.replace(scenario(), system=System("tests.tools.changes_at_import:Raises")))
     assert states(draw) == ["raised", "raised"]
-    assert [(left.what, left.at_import) for left in fresh.leftovers] == [("environment", True)]
+    assert ("environment", True) in [(left.what, left.at_import) for left in fresh.leftovers]
 
 
 def test_a_rank_that_says_it_finished_and_did_not_write_so_is_the_machines_error(
