@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     listed, tallies, demanded = plan(given)
     shared = {*os.listdir("/dev/shm")}
-    for (kind, number, case), outcome, seconds, used in workers.run(listed, given.jobs or workers.cores(), given.keep):
+    for (kind, number, case), outcome, seconds, used in workers.run(
+        listed, given.jobs or workers.cores() + 1, given.keep
+    ):
         tally = tallies[kind]
         tally.number += case.number
         tally.seconds += seconds
@@ -69,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--share", type=float, default=1.0, help="of the acts, such as 0.1; default: all")
     made.add_argument("--kind", action="append", choices=KINDS, help="only these; repeatable")
     made.add_argument("--case", metavar="KIND:NUMBER", help="only this one")
-    made.add_argument("--jobs", type=int, help="acts at one time; default: one a core")
+    made.add_argument("--jobs", type=int, help="acts at one time; default: one a core and one more, as acts also wait")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the table's facts")
     made.add_argument("--keep", type=Path, default=ROOT / "hostile-failures", help="where folders of failures are kept")
     made.add_argument("--verbose", action="store_true", help="a line for every act")
