@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import MachineError
 from harness.ipc.journal import Journal
 from harness.ipc.pads import FENCE, OF_BARRIER, SIGNALS, fence, overwritten
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.trace.events import PadOverwritten
 
 SLOTS = 1024
@@ -126,7 +126,7 @@ class SharedMemory:
         self.counters[slot, :, [*WITHIN, EPOCH, BARRIER]] = 0
         fence(self.fenced[:, slot, :size], size)
 
-    def overwritten(self, slot: int, group: Group, member: int) -> list[PadOverwritten]:
+    def overwritten(self, slot: int, group: GroupId, member: int) -> list[PadOverwritten]:
         """What has been written beside a member's two pads since the last look."""
         found = (
             overwritten(self.fenced[number, slot, member], group, pad)

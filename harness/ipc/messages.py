@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.trace.raising import Raising
 
 
@@ -47,7 +47,7 @@ class Run(msgspec.Struct, frozen=True):
     `is_debugged`: where the system under test raises, the rank opens a debugger before it answers."""
 
     scenario: bytes
-    slots: dict[Group, int]
+    slots: dict[GroupId, int]
     is_debugged: bool = False
 
 
@@ -55,7 +55,7 @@ class Call(msgspec.Struct, frozen=True):
     """Call `package.module:function(substrate, slots, *arguments)`."""
 
     function: str
-    slots: dict[Group, int]
+    slots: dict[GroupId, int]
     arguments: tuple[Any, ...] = ()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.trace.events import PadOverwritten
 
 FENCE = 16
@@ -30,9 +30,9 @@ def fence(rows: Row, size: int) -> None:
     rows[..., FENCE : FENCE + size] = 0
 
 
-def overwritten(row: Row, group: Group, pad: str) -> PadOverwritten | None:
+def overwritten(row: Row, group: GroupId, pad: str) -> PadOverwritten | None:
     """What has changed in the fences of one member's pad, if anything has. They are whole afterwards."""
-    size = len(group)
+    size = len(group.ranks)
     changed = np.flatnonzero(row != CANARY)
     changed = changed[(changed < FENCE) | (changed >= FENCE + size)]
     if not changed.size:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.ipc import futex
 from harness.ipc.memory import BARRIER, EPOCH, PAD, PAYLOAD, SharedMemory
 from harness.ipc.pads import OF_BARRIER, shown
-from harness.scenario.layout import Group
+from harness.scenario.layout import Group, GroupId
 from harness.trace.events import PadOverwritten
 
 YIELDS = 2
@@ -138,13 +138,13 @@ def _stuck(shared: SharedMemory, groups: dict[int, Group], rank: int) -> bool:
     )
 
 
-def lost_signals(shared: SharedMemory, slot: int, group: Group, member: int) -> Iterator[PadOverwritten]:
+def lost_signals(shared: SharedMemory, slot: int, group: GroupId, member: int) -> Iterator[PadOverwritten]:
     """The words of a member's barrier pad that lack a signal which its sender has given, and for which it waits. Of
     ranks that hang: a sender writes its signal, into its own pad too, once it has counted."""
-    noted, field, epoch = (int(word) for word in shared.waiting[group[member]][:3])
+    noted, field, epoch = (int(word) for word in shared.waiting[group.ranks[member]][:3])
     if (noted, field) != (slot + 1, PAD):
         return
-    for sender in range(len(group)):
+    for sender in range(len(group.ranks)):
         word, given = shared.barriers[slot, member, sender], shared.barriers[slot, sender, sender]
         if word < epoch <= min(int(shared.counters[slot, sender, BARRIER]), int(given)):
             yield PadOverwritten(group, OF_BARRIER, sender, 1, shown(word))

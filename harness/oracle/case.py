@@ -13,7 +13,7 @@ from harness.oracle.history import History, Use, read
 from harness.oracle.lives import WindowLife
 from harness.oracle.nccl import NcclRules, rules_of
 from harness.oracle.sight import Sight
-from harness.scenario.layout import Group
+from harness.scenario.layout import Group, GroupId, GroupIds
 from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
 from harness.trace.events import Exhausted
@@ -63,10 +63,10 @@ class Case:
         """Whether the peer-addressed operand was allocated to lie in a window."""
         return self.scenario.allocations[self.peer_addressed(use).operand.buffer].role == "window"
 
-    def name(self, group: Group) -> str:
-        """Such as `tp[0,1]`: a group by the first family that the program names, of those that have it, or by the
-        layout's first."""
-        families = self.scenario.topology.families
+    def name(self, group: GroupId) -> str:
+        """Such as `tp[0,1]`: a group by the first family that the program names, of those that have its communicator,
+        or by the layout's first."""
+        families = self.scenario.topology.ids
         named = {name: families[name] for name in self.scenario.families}
         return group_name({**named, **families}, group)
 
@@ -80,7 +80,7 @@ class Case:
         """Such as `step 3 (all_gather) on attn_tp[0,1]`, the family being the one the step names; where two families
         share the communicator, and it goes by the other's name elsewhere, that follows."""
         named = f"{self.step(use.step).family}[{','.join(map(str, use.comm.group))}]"
-        also = self.name(use.comm.group)
+        also = self.name(use.comm.id)
         return f"{self.at_step(use.step)} on {named}{'' if also == named else f' (the same group as {also})'}"
 
     def operand_role(self, use: Use) -> str:
@@ -89,7 +89,7 @@ class Case:
 
     def window(self, window: WindowLife) -> str:
         """Which registration a window is."""
-        return f"registered with {self.name(window.comm.group)} at {self.at_step(window.born)}"
+        return f"registered with {self.name(window.comm.id)} at {self.at_step(window.born)}"
 
     def path(self, use: Use) -> str:
         """Which path the call took, and by which evidence."""
@@ -121,7 +121,7 @@ class Case:
     def asked_for(self, use: Use, sight: Sight) -> str:
         """For which other group the buffer's site asked the pool, as a sentence; empty if for the call's own."""
         placed = self.histories[use.rank].buffers[sight.operand.buffer]
-        if placed.event.named in ((), use.comm.group):
+        if placed.event.named in (GroupId(()), use.comm.id):
             return ""
         return f" Its site asked the pool for {self.name(placed.event.named)} at {self.at_step(placed.born)}."
 
@@ -140,10 +140,10 @@ class Case:
         return f" {'; '.join(holders)}." if holders else ""
 
 
-def group_name(families: dict[str, tuple[Group, ...]], group: Group) -> str:
-    """Such as `tp[0,1,2,3]`, under the first family that has the group."""
-    family = next((name for name, partition in families.items() if group in partition), "group")
-    return f"{family}[{','.join(map(str, group))}]"
+def group_name(families: dict[str, GroupIds], group: GroupId) -> str:
+    """Such as `tp[0,1,2,3]`, under the first family that has the group's communicator."""
+    family = next((name for name, ids in families.items() if group in ids), "group")
+    return f"{family}[{','.join(map(str, group.ranks))}]"
 
 
 def ranks_text(ranks: tuple[int, ...]) -> str:

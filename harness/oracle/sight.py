@@ -107,5 +107,5 @@ def _nulls(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
 def _former(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
     # By group: NCCL destroys windows with their communicator, and the one re-created in its place has another number.
     return tuple(
-        window for window in over if not window.is_live and not window.event.is_null and window.comm.group == comm.group
+        window for window in over if not window.is_live and not window.event.is_null and window.comm.id == comm.id
     )

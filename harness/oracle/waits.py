@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case
 from harness.oracle.history import History
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.trace.events import Closing, Entered, Finished
 
 Ranks = tuple[int, ...]
@@ -28,7 +28,7 @@ class InCall:
     """In a collective call of a communicator, entered for the `entry`-th time."""
 
     call: str
-    group: Group
+    group: GroupId
     generation: int
     entry: int
 
@@ -77,7 +77,7 @@ class Waits:
             case InCall(call, group, generation, entry):
                 key = call, group, generation
                 # NCCL's registrations and collectives wait for every member, with no timeout.
-                late = tuple(sorted(rank for rank in group if self._entries[rank][key] < entry))
+                late = tuple(sorted(rank for rank in group.ranks if self._entries[rank][key] < entry))
                 return late or (self._behind(situation) if call == WORLD_WIDE else ())
             case AtEnd(meeting) if not self._has_calls:
                 return tuple(
@@ -94,7 +94,7 @@ class Waits:
     def left(self, situation: InCall) -> Ranks:
         """The members of the communicator that have entered this call too and are no longer in it."""
         inside, late = self.ranks(situation), self.awaited(situation)
-        return tuple(sorted(rank for rank in situation.group if rank not in inside and rank not in late))
+        return tuple(sorted(rank for rank in situation.group.ranks if rank not in inside and rank not in late))
 
     def next(self, situation: Situation) -> list[Situation]:
         """The situations of the ranks that are waited for."""
@@ -139,11 +139,11 @@ class Waits:
         if trace.blocked_in is None:
             return AtStep(trace.last_step)
         call, comm = trace.blocked_in.call, history.comms[trace.blocked_in.comm]
-        key = call, comm.group, comm.generation
+        key = call, comm.id, comm.generation
         return InCall(*key, self._entries[history.rank][key])
 
 
-def _entries(history: History) -> Counter[tuple[str, Group, int]]:
+def _entries(history: History) -> Counter[tuple[str, GroupId, int]]:
     """How often a rank entered each call of each communicator."""
     comms = ((event.call, history.comms[event.comm]) for event in history.trace.events if isinstance(event, Entered))
-    return Counter((call, comm.group, comm.generation) for call, comm in comms)
+    return Counter((call, comm.id, comm.generation) for call, comm in comms)

@@ -12,7 +12,7 @@ import torch
 from harness.rank import values
 from harness.rank.images import Memory
 from harness.rank.own import collect, crc32, equal
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import FENCE, FRONT, GUARD
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
@@ -91,7 +91,7 @@ class LiveBuffers(Mapping[str, Buffer]):
     def __len__(self) -> int:
         return len(self._live)
 
-    def place(self, name: str, size: int, named: Group, make: Callable[[], torch.Tensor], stream: int = 0) -> None:
+    def place(self, name: str, size: int, named: GroupId, make: Callable[[], torch.Tensor], stream: int = 0) -> None:
         """Have the system under test allocate `size` elements, the guard included, and keep them as a buffer."""
         try:
             whole = call_system("pool", make, torch.OutOfMemoryError)

@@ -90,7 +90,7 @@ class Call:
 
     def capture(self, index: int) -> CapturedCall:
         """Capture the library's call, made at step `index`. Local; what is captured is collective."""
-        captured = CapturedCall(self._substrate, self._exact, index, self._into, self._from)
+        captured = CapturedCall(self._substrate, self._communicator.id, self._exact, index, self._into, self._from)
         captured.before(self._output, self._source)
         self._record_operands()
         path, evidence = self._library()

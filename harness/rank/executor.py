@@ -21,7 +21,7 @@ from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
 from harness.rank.own import empty
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
 from harness.scenario.steps import (
@@ -139,8 +139,8 @@ class Executor:
                 self._graphs.replay(step.graph, self._index)
 
     def _recreate(self, step: Recreate) -> None:
-        self._graphs.forget(self._topology.group(step.family, self._rank))
-        self._substrate.recreate(self._topology.families[step.family])
+        self._graphs.forget(self._topology.group_id(step.family, self._rank))
+        self._substrate.recreate(self._topology.ids[step.family])
 
     def _disturb(self, step: Straggle | Deny) -> None:
         match step:
@@ -150,7 +150,7 @@ class Executor:
                 self._substrate.denial.is_due = True
 
     def _group(self, family: str) -> ProcessGroup:
-        return ProcessGroup(self._substrate, family, self._topology.group(family, self._rank))
+        return ProcessGroup(self._substrate, family, self._topology.group_id(family, self._rank))
 
     def _make_sites(self) -> BufferSites:
         if self._scenario.system.sites == "implicit":
@@ -166,7 +166,7 @@ class Executor:
 
         mine = size_of(self._rank)
         group = self._group(step.family)
-        named: Group = ()
+        named = GroupId(())
 
         def make() -> torch.Tensor:
             if step.role == "plain":
@@ -176,7 +176,7 @@ class Executor:
             return self._sites.get_local_dp_buffer(group, size_of, dtype)
 
         if step.role == "window":
-            named = self._sites.named(group).ranks
+            named = self._sites.named(group).id
         with self._on(step.stream):
             self._buffers.place(step.buffer, mine, named, make, step.stream)
         self._substrate.device.synchronize()  # its canaries are looked at on other streams
@@ -192,7 +192,7 @@ class Executor:
         def make() -> torch.Tensor:
             return allocate(self._policy, group, size, torch.uint8, self._substrate.device.torch_device)
 
-        self._buffers.place(step.buffer, size, group.ranks, make)
+        self._buffers.place(step.buffer, size, group.id, make)
 
     def _collective(self, step: Collective) -> None:
         for view in (step.source, step.output):

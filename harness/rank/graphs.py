@@ -14,7 +14,7 @@ from harness.rank import values
 from harness.rank.buffers import LiveBuffers
 from harness.rank.exact import ExactData, shared, source_changed
 from harness.rank.own import collect, empty, empty_like
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
@@ -28,9 +28,11 @@ class CapturedCall:
     """A collective in a graph, captured at step `index`: `feed` fills its source, its output goes to `tap`, and what it
     leaves of its source to `left`."""
 
-    def __init__(self, substrate: Substrate, exact: ExactData, index: int, into: str, origin: str) -> None:
+    def __init__(
+        self, substrate: Substrate, group: GroupId, exact: ExactData, index: int, into: str, origin: str
+    ) -> None:
         self._substrate, self._exact, self.index, self._into, self._from = substrate, exact, index, into, origin
-        self.ranks: tuple[int, ...] = exact.group
+        self.group = group
         self.feed = empty(0)
         self.tap, self.left = empty(0), empty(0)
         self._shared = slice(0)
@@ -125,11 +127,11 @@ class Graphs:
         self._stream.close()
         self._substrate.graph = None
 
-    def forget(self, group: Group) -> None:
+    def forget(self, group: GroupId) -> None:
         """Drop the graphs that hold calls of a group."""
         # NCCL does not destroy a communicator while a graph holds a call of it.
         self._by_name = {
-            name: graph for name, graph in self._by_name.items() if all(call.ranks != group for call in graph.calls)
+            name: graph for name, graph in self._by_name.items() if all(call.group != group for call in graph.calls)
         }
         collect()
 
@@ -144,12 +146,12 @@ class Graphs:
             name: bits(buffer.body).clone() for name, buffer in self._buffers.items() if name not in graph.buffers
         }
         exact = [
-            call.fill([values.key(self._seed, index, number, rank) for rank in call.ranks])
+            call.fill([values.key(self._seed, index, number, rank) for rank in call.group.ranks])
             for number, call in enumerate(graph.calls)
         ]
         self._substrate.device.synchronize()
         for call in graph.calls[:1]:
-            self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.ranks).ident))
+            self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.group).ident))
         operands = [operand for call in graph.calls for operand in call.operands]
         memory.before()
         graph.replay()

@@ -37,7 +37,7 @@ from harness.rank.executor import Executor
 from harness.rank.own import collect, freeze
 from harness.rank.state import randomness
 from harness.rank.state.fingerprint import Fingerprint
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import System
 from harness.substrate.base import Substrate
@@ -122,7 +122,7 @@ class Server:
         modules = (name.partition(":")[0] for name in self._names.values() if ":" in name)
         return {module.partition(".")[0] for module in modules} - {"harness"}
 
-    def _run(self, scenario: Scenario, slots: dict[Group, int]) -> tuple[Change, ...]:
+    def _run(self, scenario: Scenario, slots: dict[GroupId, int]) -> tuple[Change, ...]:
         """Run a draw. Returns what it leaves to the next."""
         substrate, topology, system = self._substrate, scenario.topology, scenario.system
         self._names, self._imported = {"pool": system.pool, "collectives": system.collectives}, ()
@@ -135,11 +135,11 @@ class Server:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
         substrate.start_recording(self._journal.append)
         substrate.world(scenario.world)
-        substrate.begin([topology.families[name] for name in scenario.families], topology.node_of, slots)
+        substrate.begin([topology.ids[name] for name in scenario.families], topology.node_of, slots)
         executor = Executor(substrate, scenario, make_pool, call_system("collectives", make_kernel))
         executor.run()
         world = tuple(range(scenario.world))
-        meeting = Rendezvous(self._shared, slots[world], world, self._rank)
+        meeting = Rendezvous(self._shared, slots[GroupId(world)], world, self._rank)
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)  # no rank frees what a slower one may still read
         self._journal.append(trace.Began(TEARDOWN))

@@ -112,6 +112,7 @@ def topology(shown: Topology) -> dict[str, Any]:
         "node_of": list(shown.node_of),
         "note": shown.note,
         "families": families,
+        "communicators": {name: [group.number for group in ids] for name, ids in shown.ids.items()},
     }
 
 

@@ -246,11 +246,14 @@ def topology(console: Console, shown: Topology) -> None:
     """A topology's families as a table."""
     title = plain(f"{shown.name}: {counted(shown.world, 'rank')} ({shown.convention})")
     table = Table(title=title, title_justify="left")
-    for column in ("family", "width", "groups"):
+    for column in ("family", "width", "communicators", "groups"):
         table.add_column(column)
     for name, partition in shown.families.items():
         groups = " ".join(str(list(group)) for group in partition)
-        table.add_row(plain(name), str(len(partition[0])), plain(groups))
+        owner = next(other for other, ids in shown.ids.items() if ids == shown.ids[name])
+        whose = "its own" if owner == name else f"those of {owner}"
+        widths = sorted({len(group) for group in partition})
+        table.add_row(plain(name), ", ".join(map(str, widths)), plain(whose), plain(groups))
     console.print(table)
     if shown.note:
         console.print(plain(shown.note), highlight=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.scenario.bases import CollectiveStep
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.steps import (
     Allocate,
     Allocation,
@@ -48,7 +48,7 @@ class Graph:
     """Buffers allocated in its capture. Their memory stays with the graph when they are released."""
     used: set[str] = field(default_factory=set)
     """Buffers from outside that its collectives use."""
-    groups: set[Group] = field(default_factory=set)
+    groups: set[GroupId] = field(default_factory=set)
     """Groups whose communicators its collectives run on."""
     ended_by: Release | Recreate | None = None
     """The last step that took away what it needs, so that it cannot be replayed; None while it can."""
@@ -101,11 +101,11 @@ class Alive:
     def _called(self, step: CollectiveStep) -> None:
         if (graph := self.capturing) is not None:
             graph.used |= step.buffers - graph.own
-            graph.groups |= {*self.topology.families[step.family]}
+            graph.groups |= {*self.topology.ids[step.family]}
 
     def _replaced(self, step: Recreate) -> None:
-        """Families with equal groups share communicators, so that what another family named may be concerned too."""
-        families = self.topology.families
+        """Families may share communicators, so that what another family named may be concerned too."""
+        families = self.topology.ids
         replaced = {*families[step.family]}
         for buffer in self.buffers.values():
             buffer.is_stale |= not replaced.isdisjoint(families[buffer.allocation.family])

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 
 Group = tuple[int, ...]
+"""Ranks, in the order of their communicator."""
 Partition = tuple[Group, ...]
 Degrees = Mapping[str, object]
 
@@ -30,6 +32,17 @@ DEGREES: dict[str, tuple[str, ...]] = {
     "vllm": ("dp", "pp", "pcp", "tp", "dcp"),
     "megatron": ("tp", "cp", "ep", "dp", "pp"),
 }
+
+
+class GroupId(NamedTuple):
+    """A process group: its ranks, and which of the communicators over just these ranks it has, from 0 on."""
+
+    ranks: Group
+    number: int = 0
+
+
+GroupIds = tuple[GroupId, ...]
+"""A family, with the communicators of its groups."""
 
 
 class LayoutError(UsageError):
@@ -75,6 +88,49 @@ def divisors(number: int) -> list[int]:
 def group_of(partition: Partition, rank: int) -> Group:
     """The group that a rank is in."""
     return next(group for group in partition if rank in group)
+
+
+def id_of(ids: GroupIds, rank: int) -> GroupId:
+    """The group that a rank is in, with its communicator."""
+    return next(group for group in ids if rank in group.ranks)
+
+
+def shared_families(convention: str, degrees: Degrees) -> dict[str, str] | None:
+    """For each family that has no communicators of its own, the family whose it uses. None where all equal groups
+    share one, of whatever families they are."""
+    share = _SHARING[convention]
+    return None if share is None else share(dict(degrees))
+
+
+def number_groups(families: Mapping[str, Partition], shared: Mapping[str, str] | None) -> dict[str, GroupIds]:
+    """The families with the communicators of their groups. `shared`: as `shared_families` gives it. Raises
+    `LayoutError` for a family that shares another's and has other groups, or that shares none that there is."""
+    for name in shared or {}:
+        if name not in families:
+            raise LayoutError(f"{name!r} shares communicators and is no family")
+    made: Counter[Group] = Counter()
+    numbered: dict[str, GroupIds] = {}
+    own = {name: _owner(name, families, shared or {}) for name in families}
+    for name, partition in families.items():
+        if own[name] == name:
+            numbered[name] = tuple(GroupId(group, made[group] if shared is not None else 0) for group in partition)
+            made.update(partition)
+    return {name: numbered[own[name]] for name in families}
+
+
+def _owner(name: str, families: Mapping[str, Partition], shared: Mapping[str, str]) -> str:
+    """The family whose communicators a family uses."""
+    owner, passed = name, [name]
+    while owner in shared:
+        owner = shared[owner]
+        if owner not in families:
+            raise LayoutError(f"family {name!r} shares the communicators of {owner!r}, which is no family")
+        if owner in passed:
+            raise LayoutError(f"families {', '.join(map(repr, passed))} share communicators in a circle")
+        passed.append(owner)
+    if families[owner] != families[name]:
+        raise LayoutError(f"family {name!r} shares the communicators of {owner!r} and has other groups")
+    return owner
 
 
 def _widths(convention: str, degrees: dict[str, object]) -> dict[str, int]:
@@ -136,6 +192,27 @@ def _sglang(degrees: dict[str, object]) -> dict[str, Partition]:
     }
 
 
+def _sglang_shares(degrees: dict[str, object]) -> dict[str, str]:
+    """A family as wide as TP is the TP group. Families that are alike otherwise have communicators of their own.
+    (`initialize_model_parallel`, SGLang 0.5.23)"""
+    w = _widths("sglang", degrees)
+    tp, cp = w["tp"], w["attn_cp"]
+    widths = {
+        "attn_tp": tp // (w["attn_dp"] * cp),
+        "attn_cp": cp,
+        "moe_tp": tp // (w["ep"] * w["moe_dp"]),
+        "moe_ep": w["ep"],
+        "moe_dp": w["moe_dp"],
+    }
+    shared = {name: "tp" for name, width in widths.items() if width == tp}
+    return shared | ({"moe_dp": "attn_cp"} if cp > w["moe_dp"] else {})
+
+
+def _own(degrees: dict[str, object]) -> dict[str, str]:
+    """Each family has communicators of its own. (`initialize_model_parallel`, vLLM 0.33)"""
+    return {}
+
+
 def _chunks(world: int, width: int) -> Partition:
     return tuple(tuple(range(start, start + width)) for start in range(0, world, width))
 
@@ -180,4 +257,10 @@ _BUILDERS: dict[str, Callable[[dict[str, object]], dict[str, Partition]]] = {
     "sglang": _sglang,
     "vllm": _vllm,
     "megatron": _megatron,
+}
+
+_SHARING: dict[str, Callable[[dict[str, object]], dict[str, str]] | None] = {
+    "sglang": _sglang_shares,
+    "vllm": _own,
+    "megatron": None,
 }

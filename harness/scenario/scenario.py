@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupIds
 from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
@@ -61,9 +61,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         return self.seed % WATCHED == 0
 
     @property
-    def groups(self) -> tuple[Group, ...]:
-        """Every distinct group of those families."""
-        return tuple(dict.fromkeys(group for name in self.families for group in self.topology.families[name]))
+    def groups(self) -> GroupIds:
+        """Every distinct group of those families: a draw needs one communicator for each."""
+        return tuple(dict.fromkeys(group for name in self.families for group in self.topology.ids[name]))
 
 
 WATCHED = 4

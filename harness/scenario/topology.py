@@ -18,7 +18,17 @@ from typing import Any
 import msgspec
 
 from harness.errors import UsageError
-from harness.scenario.layout import Group, Partition, build_families, check_partition, group_of
+from harness.scenario.layout import (
+    Group,
+    GroupId,
+    GroupIds,
+    Partition,
+    build_families,
+    check_partition,
+    group_of,
+    number_groups,
+    shared_families,
+)
 
 SCHEMA = 1
 LARGEST = 8 << 20
@@ -46,6 +56,9 @@ class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
     """A named layout with a placement. `families` is given only by the convention `explicit`.
 
+    There `shares` may name the families that use another's communicators, and the other. Without it equal groups share
+    one, as in files from before.
+
     Raises `TopologyError` or `LayoutError` when built from values that do not hold together.
     """
 
@@ -55,9 +68,10 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     placement: Placement | None = None
     note: str = ""
     families_given: dict[str, Partition] | None = msgspec.field(default=None, name="families")
+    shares: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.node_of
+        _ = self.node_of, self.ids
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -65,7 +79,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes two topologies the same layout in the same place, whatever their names."""
-        return tuple(sorted(self.families.items())), self.node_of
+        return tuple(sorted(self.ids.items())), self.node_of
 
     @cached_property
     def families(self) -> dict[str, Partition]:
@@ -82,6 +96,19 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         for name, partition in self.families_given.items():
             check_partition(name, partition, world)
         return self.families_given
+
+    @cached_property
+    def ids(self) -> dict[str, GroupIds]:
+        """Every family by name, with the communicators of its groups."""
+        if self.families_given is not None:
+            return number_groups(self.families, self.shares)
+        if self.shares is not None:
+            raise TopologyError(f"topology {self.name!r}: 'shares' goes with convention 'explicit' and no other")
+        return number_groups(self.families, shared_families(self.convention, self.degrees))
+
+    def group_id(self, family: str, rank: int) -> GroupId:
+        """The group of `family` that `rank` acts in, with its communicator. Raises as `group` does."""
+        return self.ids[family][self.families[family].index(self.group(family, rank))]
 
     @cached_property
     def world(self) -> int:

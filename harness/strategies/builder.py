@@ -42,8 +42,9 @@ class Builder:
 
     def __init__(self, topology: Topology, max_steps: int) -> None:
         self._topology, self._max_steps = topology, max_steps
-        wide_first = sorted(topology.families, key=lambda name: -len(topology.families[name][0]))
-        self._families = [name for name in wide_first if len(topology.families[name][0]) > 1] or wide_first
+        widest = {name: max(map(len, partition)) for name, partition in topology.families.items()}
+        wide_first = sorted(widest, key=lambda name: -widest[name])
+        self._families = [name for name in wide_first if widest[name] > 1] or wide_first
         self._steps: list[Step] = []
         self._alive = Alive(topology)
         self._operands = Operands(topology, self._alive)

@@ -106,8 +106,8 @@ class Operands:
         return buffer.role == "window" and is_exact and self._has_groups_of(buffer, family)
 
     def _has_groups_of(self, buffer: Allocate, family: str) -> bool:
-        """Whether a buffer was asked for under the groups of a family, by whatever name."""
-        return self._topology.families[buffer.family] == self._topology.families[family]
+        """Whether a buffer was asked for under a family with the same communicators, by whatever name."""
+        return self._topology.ids[buffer.family] == self._topology.ids[family]
 
     def _fitting(self, action: Action, family: str, whole: Allocate) -> Elements | None:
         """The drawn count, lowered to what an existing buffer holds in every group; None if nothing fits."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import Group, Partition, group_of
+from harness.scenario.layout import Group, GroupId, GroupIds, id_of
 from harness.substrate.communicator import Communicator
 from harness.substrate.denial import Denial
 from harness.substrate.device import Device
@@ -40,12 +40,12 @@ class Substrate(ABC):
         self.recorder = Recorder(rank)
         self.denial = Denial(self.recorder)
         self.pools: dict[str, Pool] = {}
-        self.communicators: dict[Group, Communicator] = {}
+        self.communicators: dict[GroupId, Communicator] = {}
         self.graph: str | None = None
         """The graph that is being prepared or captured."""
         self._shared = shared
         self._node_of: Sequence[int] = ()
-        self._slots: dict[Group, int] = {}
+        self._slots: dict[GroupId, int] = {}
 
     def describe(self) -> dict[str, Any]:
         """Versions and features for the parent, and from rank 0 a token for `join`. Local."""
@@ -63,29 +63,29 @@ class Substrate(ABC):
         self.denial.is_due, self.graph = False, None
         self.pools.clear()
 
-    def begin(self, partitions: Sequence[Partition], node_of: Sequence[int], slots: dict[Group, int]) -> None:
-        """Start a draw: create this rank's communicator in every partition. Collective over the world.
+    def begin(self, families: Sequence[GroupIds], node_of: Sequence[int], slots: dict[GroupId, int]) -> None:
+        """Start a draw: create this rank's communicator in every family. Collective over the world.
 
         `node_of` gives the node of each rank, `slots` the row of the shared counters in which a group meets.
         """
         self._node_of, self._slots = node_of, slots
         self.communicators.clear()
-        self._create(partitions)
+        self._create(families)
 
     @abstractmethod
-    def _create(self, partitions: Sequence[Partition]) -> None:
-        """Create this rank's communicators for a draw. Two partitions that share a group share its communicator."""
+    def _create(self, families: Sequence[GroupIds]) -> None:
+        """Create this rank's communicators for a draw. What two families share is made once."""
 
-    def recreate(self, partition: Partition) -> None:
-        """Destroy and re-create the communicators of a partition. Collective over the world."""
-        group = group_of(partition, self.rank)
+    def recreate(self, family: GroupIds) -> None:
+        """Destroy and re-create the communicators of a family. Collective over the world."""
+        group = id_of(family, self.rank)
         old = self.communicators[group]
         old.entered("recreate")
         old.barrier()
-        self.communicators[group] = self._replace(old, partition)
+        self.communicators[group] = self._replace(old, family)
 
     @abstractmethod
-    def _replace(self, old: Communicator, partition: Partition) -> Communicator:
+    def _replace(self, old: Communicator, family: GroupIds) -> Communicator:
         """Destroy a communicator whose ranks have all come, and create its successor. Collective over the world."""
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Substrate(ABC):
             self.pools[name] = self.make_pool(name)
         return self.pools[name]
 
-    def communicator(self, group: Group) -> Communicator:
+    def communicator(self, group: GroupId) -> Communicator:
         """This rank's communicator over `group`, created when the draw began."""
         return self.communicators[group]
 
@@ -132,9 +132,9 @@ class Substrate(ABC):
             for window in communicator.windows:
                 self.record(trace.Leaked("window", window.ident, window.size))
 
-    def _rendezvous(self, group: Group) -> Rendezvous:
+    def _rendezvous(self, group: GroupId) -> Rendezvous:
         """Where the ranks of a group meet on the host."""
-        return Rendezvous(self._shared, self._slots[group], group, self.rank)
+        return Rendezvous(self._shared, self._slots[group], group.ranks, self.rank)
 
     def _is_on_one_node(self, group: Group) -> bool:
         return len({self._node_of[rank] for rank in group}) == 1

@@ -13,7 +13,7 @@ import torch
 
 from harness.ipc.memory import AGREE
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.device import Device
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
@@ -36,18 +36,18 @@ class Communicator(ABC):
         recorder: Recorder,
         device: Device,
         rendezvous: Rendezvous,
-        group: Group,
+        group: GroupId,
         generation: int,
         supports_windows: bool,
     ) -> None:
         self.recorder, self.device, self._rendezvous = recorder, device, rendezvous
-        self.group, self.generation = group, generation
-        self.rank, self.size = group.index(recorder.rank), len(group)
+        self.id, self.group, self.generation = group, group.ranks, generation
+        self.rank, self.size = self.group.index(recorder.rank), len(self.group)
         self.supports_windows = supports_windows
         self.ident = next(recorder.idents)
         self.windows: list[Window] = []
         self._is_legacy_only = False
-        recorder.record(trace.CommCreated(self.ident, group, generation, supports_windows))
+        recorder.record(trace.CommCreated(self.ident, self.group, generation, supports_windows, group.number))
 
     def __repr__(self) -> str:
         return f"<Communicator {list(self.group)}#{self.generation}>"

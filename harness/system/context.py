@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from harness.scenario.layout import Group
+from harness.scenario.layout import Group, GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool
@@ -22,6 +22,7 @@ __all__ = [
     "SMALL_SEGMENT",
     "Communicator",
     "Group",
+    "GroupId",
     "Pool",
     "PoolPolicy",
     "ProcessGroup",
@@ -34,10 +35,13 @@ __all__ = [
 class ProcessGroup:
     """A group as engines know it: `name`, `ranks` (global, in communicator order), `rank` (this one's index)."""
 
-    def __init__(self, substrate: Substrate, family: str, ranks: Group) -> None:
+    def __init__(self, substrate: Substrate, family: str, group: GroupId) -> None:
         self._substrate = substrate
-        self.family, self.ranks = family, ranks
-        self.rank = ranks.index(substrate.rank)
+        self.family, self.ranks = family, group.ranks
+        self.id = group
+        """Equal for groups that share a communicator, and for no others: families over the same ranks may have one
+        each. A `recreate` step leaves it as it is."""
+        self.rank = self.ranks.index(substrate.rank)
 
     @property
     def name(self) -> str:
@@ -47,7 +51,7 @@ class ProcessGroup:
     @property
     def communicator(self) -> Communicator:
         """The group's present communicator. A `recreate` step replaces it, so ask at every use."""
-        return self._substrate.communicator(self.ranks)
+        return self._substrate.communicator(self.id)
 
     @property
     def comm_ptr(self) -> int:

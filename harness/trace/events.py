@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.scenario.layout import Group
+from harness.scenario.layout import Group, GroupId
 
 
 class _Event(msgspec.Struct, frozen=True, array_like=True):
@@ -45,12 +45,19 @@ class Finished(_Event, frozen=True, tag="finished"):
 
 
 class CommCreated(_Event, frozen=True, tag="comm"):
-    """A communicator came into being. `comm` names it on this rank; `has_windows`: it supports windows."""
+    """A communicator came into being. `comm` names it on this rank; `has_windows`: it supports windows.
+    `number`: which one over these ranks it is."""
 
     comm: int
     group: Group
     generation: int
     has_windows: bool
+    number: int = 0
+
+    @property
+    def id(self) -> GroupId:
+        """The group with its communicator, whichever generation this is."""
+        return GroupId(self.group, self.number)
 
 
 class CommDestroyed(_Event, frozen=True, tag="comm-destroyed"):
@@ -107,7 +114,7 @@ class Placed(_Event, frozen=True, tag="placed"):
     segment: int
     address: int
     size: int
-    named: Group = ()
+    named: GroupId = GroupId(())
 
 
 class Dropped(_Event, frozen=True, tag="dropped"):
@@ -239,7 +246,7 @@ class PadOverwritten(_Event, frozen=True, tag="pad-overwritten"):
     """Words beside this rank's pad of a group changed: `pad` is the signal pad or that of the barrier. `index` of the
     first from the pad's first word on, negative before it; `found`: what it held."""
 
-    group: Group
+    group: GroupId
     pad: str
     index: int
     words: int

@@ -24,7 +24,7 @@ from harness.ipc.memory import SLOTS, SharedMemory
 from harness.ipc.messages import Call, Run
 from harness.ipc.rendezvous import lost_signals
 from harness.machine import mps
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step, Straggle
 from harness.trace.draw import Draw, Fate, Version
@@ -73,7 +73,7 @@ class World:
         """What draws left to the next in the processes of ranks, which were replaced for it."""
         self._clock = clock
         self._patience = Patience()
-        self._slots: dict[Group, int] = {}
+        self._slots: dict[GroupId, int] = {}
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
                 served = mps.start()
@@ -154,7 +154,7 @@ class World:
             self._drop()
         self._start()
         self._ranks.set_world_size(scenario.world)
-        slots = self._slots_for([tuple(range(scenario.world)), *scenario.groups])
+        slots = self._slots_for([GroupId(tuple(range(scenario.world))), *scenario.groups])
         self.ran.append(scenario)
         taking_part = self._ranks.processes[: scenario.world]
         encoded, debugged = msgspec.msgpack.encode(scenario), debugger.rank if debugger else None
@@ -168,7 +168,7 @@ class World:
                 for index, rank in enumerate(taking_part)
                 if not rank.send(Run(encoded, slots, is_debugged=index == debugged))
             ]
-            groups = {slot: group for group, slot in slots.items()}
+            groups = {slot: group.ranks for group, slot in slots.items()}
             pause = _longest_pause(scenario.steps)
             patience = self.patience + pause if hurried else math.inf
             watch = DrawWatch(
@@ -186,7 +186,7 @@ class World:
             self._patience.learn(watch.longest_silence)
         return draw
 
-    def _read(self, slots: dict[Group, int], fates: Sequence[Fate]) -> tuple[tuple[Trace, ...], tuple[Fate, ...]]:
+    def _read(self, slots: dict[GroupId, int], fates: Sequence[Fate]) -> tuple[tuple[Trace, ...], tuple[Fate, ...]]:
         """What the ranks of a draw wrote, and their fates by that."""
         written = [self._shared.journal(fate.rank).examine() for fate in fates]
         is_hung = any(fate.state == "hung" for fate in fates)
@@ -194,11 +194,11 @@ class World:
         traces = tuple(Trace(index, events, on_pads.get(index, ())) for index, (events, _) in enumerate(written))
         return traces, self._checked(fates, traces, [is_damaged for _, is_damaged in written])
 
-    def _on_pads(self, slots: dict[Group, int], is_hung: bool) -> dict[int, tuple[PadOverwritten, ...]]:
+    def _on_pads(self, slots: dict[GroupId, int], is_hung: bool) -> dict[int, tuple[PadOverwritten, ...]]:
         """By rank, what was written beside its pads or over signals: a rank that hangs in a kernel does not look."""
         found: dict[int, tuple[PadOverwritten, ...]] = {}
         for group, slot in slots.items():
-            for member, rank in enumerate(group):
+            for member, rank in enumerate(group.ranks):
                 lost = lost_signals(self._shared, slot, group, member) if is_hung else ()
                 found[rank] = (*found.get(rank, ()), *self._shared.overwritten(slot, group, member), *lost)
         return found
@@ -228,7 +228,7 @@ class World:
             raise UsageError("the world is closed")
         self._start()
         self._ranks.set_world_size(self.size)
-        slots = self._slots_for([tuple(range(self.size))])
+        slots = self._slots_for([GroupId(tuple(range(self.size)))])
         with self._kill_unless_done():
             for rank in self._ranks.processes:
                 rank.send(Call(function, slots, arguments))
@@ -265,14 +265,14 @@ class World:
                     self._drop()
             raise
 
-    def _slots_for(self, groups: Sequence[Group]) -> dict[Group, int]:
+    def _slots_for(self, groups: Sequence[GroupId]) -> dict[GroupId, int]:
         """The row of shared counters of each group. It begins anew, whatever became of the last draw. Only while
         none of these ranks runs."""
         if len(self._slots) + len(groups) > SLOTS:
             self._slots.clear()
             self._shared.reset()
         for group in groups:
-            self._shared.renew(self._slots.setdefault(group, len(self._slots)), len(group))
+            self._shared.renew(self._slots.setdefault(group, len(self._slots)), len(group.ranks))
         return {group: self._slots[group] for group in groups}
 
     def _drop(self) -> list[int]:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from harness.ipc.pads import CANARY, FENCE, SIGNALS, fence, overwritten
+from harness.scenario.layout import GroupId
 from harness.trace.events import PadOverwritten
 
-GROUP = (4, 2, 7)
-SIZE = len(GROUP)
+GROUP = GroupId((4, 2, 7))
+SIZE = len(GROUP.ranks)
 
 
 def row(room: int = SIZE) -> np.ndarray:  # type: ignore[type-arg]

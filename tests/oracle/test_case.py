@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.oracle.case import Case, group_name, ranks_text
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step
@@ -30,7 +31,7 @@ STEPS = (Allocate("a", "tp", 8), Allocate("p", "tp", 8, role="plain"), AllGather
 COMM = CommCreated(0, (0, 1), 0, True)
 WINDOWED = (COMM, Began(0), SegmentAllocated(1, "p", 0, 4096), Registered(2, 0, 1, 0, 4096, False))
 CALLED = (Began(2), Called(0, Operand("p", 9000, 16), Operand("a", 64, 32)))
-BUFFER = Placed("a", 1, 64, 96, (0, 1))
+BUFFER = Placed("a", 1, 64, 96, GroupId((0, 1)))
 
 
 def case(*ranks: tuple[Event, ...], steps: tuple[Step, ...] = STEPS, topology: Topology = PAIR) -> Case:

@@ -6,6 +6,7 @@ Ranks are put where a test needs them, event by event; `rules/test_fate.py` has 
 from __future__ import annotations
 
 from harness.oracle.waits import AtEnd, AtStep, InCall, Situation, Waits
+from harness.scenario.layout import GroupId
 from harness.scenario.topology import Topology
 from harness.trace.events import Began, CommCreated, Entered, Event, Returned
 from harness.trace.trace import TEARDOWN
@@ -18,7 +19,7 @@ def roots(topology: Topology, *ranks: tuple[Event, ...]) -> list[tuple[Situation
 
 
 def in_call(call: str, *group: int) -> InCall:
-    return InCall(call, group, 0, 1)
+    return InCall(call, GroupId(group), 0, 1)
 
 
 # situations
@@ -33,7 +34,7 @@ def test_ranks_in_one_call_are_in_one_situation() -> None:
 def test_the_same_call_of_a_re_created_communicator_is_another_situation() -> None:
     again = (Began(0), CommCreated(9, (0, 1), 1, True), Entered("register", 9))
     waits = Waits(case(CHAIN, inside(TP), again))
-    assert waits.situations[:2] == [in_call("register", 0, 1), InCall("register", (0, 1), 1, 1)]
+    assert waits.situations[:2] == [in_call("register", 0, 1), InCall("register", GroupId((0, 1)), 1, 1)]
 
 
 def test_ranks_that_met_at_the_end_more_often_are_in_another_situation() -> None:

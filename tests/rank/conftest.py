@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.scenario.layout import GroupId
 from tests.tools.one_rank import Rank, memory, rank
 
 __all__ = ["memory", "rank"]
@@ -12,5 +13,5 @@ __all__ = ["memory", "rank"]
 @pytest.fixture
 def alone(rank: Rank) -> Rank:
     """Its one communicator has number 0 and group (0,)."""
-    rank.substrate.begin([((0,),)], [0], {(0,): 0})
+    rank.substrate.begin([(GroupId((0,)),)], [0], {GroupId((0,)): 0})
     return rank

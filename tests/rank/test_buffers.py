@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.rank.buffers import Buffer, Canary, LiveBuffers
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import FENCE, FRONT, GUARD, ITEMSIZE
 from harness.substrate.bits import bits
 from harness.trace.events import Dropped, Exhausted, Overwritten, Placed, Touched
@@ -121,7 +122,7 @@ def test_a_buffer_is_shared_once_another_stream_uses_it() -> None:
 def placed(alone: Rank, *names: str, is_watched: bool = False) -> LiveBuffers:
     buffers = LiveBuffers(alone.substrate, is_watched)
     for name in names:
-        buffers.place(name, ROOM + GUARD, (0,), allocation(alone))
+        buffers.place(name, ROOM + GUARD, GroupId((0,)), allocation(alone))
     return buffers
 
 
@@ -141,12 +142,14 @@ def test_a_buffer_is_recorded_with_its_segment_and_the_group_it_is_for(alone: Ra
     buffers = placed(alone, "a")
     (segment,) = alone.pool().segments
     size = 4 * (ROOM + GUARD)
-    assert seen(alone, Placed) == [Placed("a", segment.ident, buffers["a"].body.data_ptr() - 4 * FRONT, size, (0,))]
+    assert seen(alone, Placed) == [
+        Placed("a", segment.ident, buffers["a"].body.data_ptr() - 4 * FRONT, size, GroupId((0,)))
+    ]
 
 
 def test_memory_outside_every_pool_has_no_segment(alone: Rank) -> None:
     buffers = LiveBuffers(alone.substrate)
-    buffers.place("a", ROOM + GUARD, (), lambda: torch.empty(ROOM + GUARD))
+    buffers.place("a", ROOM + GUARD, GroupId(()), lambda: torch.empty(ROOM + GUARD))
     assert [event.segment for event in alone.events if isinstance(event, Placed)] == [-1]
 
 
@@ -155,7 +158,7 @@ def test_memory_that_was_refused_is_recorded_and_no_buffer(alone: Rank) -> None:
         raise torch.OutOfMemoryError
 
     buffers = LiveBuffers(alone.substrate)
-    buffers.place("a", ROOM + GUARD, (0,), refuse)
+    buffers.place("a", ROOM + GUARD, GroupId((0,)), refuse)
     assert (alone.events[-1], [*buffers]) == (Exhausted("a", ROOM), [])
 
 
@@ -183,7 +186,7 @@ def test_the_block_of_a_released_buffer_serves_the_next(alone: Rank) -> None:
     buffers = placed(alone, "a")
     address = buffers["a"].body.data_ptr()
     buffers.release("a")
-    buffers.place("b", ROOM + GUARD, (0,), allocation(alone))
+    buffers.place("b", ROOM + GUARD, GroupId((0,)), allocation(alone))
     assert buffers["b"].body.data_ptr() == address
 
 

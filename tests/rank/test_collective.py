@@ -13,6 +13,7 @@ from harness.ipc.memory import SharedMemory
 from harness.rank.buffers import LiveBuffers
 from harness.rank.collective import Call
 from harness.rank.exact import ExactData
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import AllGather, Collective, ReduceScatter
 from harness.substrate.bits import bits
@@ -37,12 +38,12 @@ def buffers(alone: Rank) -> LiveBuffers:
 
 
 def call(alone: Rank, buffers: LiveBuffers, step: Collective) -> Call:
-    return Call(alone.substrate, buffers, step, ProcessGroup(alone.substrate, "tp", (0,)))
+    return Call(alone.substrate, buffers, step, ProcessGroup(alone.substrate, "tp", GroupId((0,))))
 
 
 def spoiled(alone: Rank, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[torch.Tensor], object]) -> None:
     """Have the library's all-gather do `spoil` to its output once it is done."""
-    communicator = alone.substrate.communicator((0,))
+    communicator = alone.substrate.communicator(GroupId((0,)))
     original = communicator.all_gather
 
     def gather(output: torch.Tensor, *rest: object) -> tuple[str, str]:
@@ -69,7 +70,7 @@ def test_a_path_is_free_where_the_library_chose_it(
     alone: Rank, buffers: LiveBuffers, monkeypatch: pytest.MonkeyPatch, path: str, chooses_freely: bool, is_free: bool
 ) -> None:
     monkeypatch.setattr(alone.substrate, "chooses_freely", chooses_freely)
-    monkeypatch.setattr(alone.substrate.communicator((0,)), "all_gather", lambda *operands: (path, "the log"))
+    monkeypatch.setattr(alone.substrate.communicator(GroupId((0,))), "all_gather", lambda *operands: (path, "the log"))
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
     assert [event for event in alone.events if isinstance(event, Ran)] == [Ran(path, "the log", None, is_free)]
 
@@ -86,7 +87,7 @@ def test_the_result_is_exact(alone: Rank, buffers: LiveBuffers, step: Collective
 def test_an_element_that_the_call_did_not_write_is_poison_and_a_mismatch(
     alone: Rank, buffers: LiveBuffers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    communicator = alone.substrate.communicator((0,))
+    communicator = alone.substrate.communicator(GroupId((0,)))
     monkeypatch.setattr(communicator, "all_gather", lambda *operands: ("copy", "nothing ran"))
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
     found = alone.events[-1]
@@ -145,7 +146,7 @@ def test_the_digest_of_the_output_is_recorded_if_the_world_has_digests(
     memory.reset()
     rank = Rank(SimSubstrate(0, memory, evidence), memory)
     rank.substrate.start_recording(rank.events.append)
-    rank.substrate.begin([((0,),)], [0], {(0,): 0})
+    rank.substrate.begin([(GroupId((0,)),)], [0], {GroupId((0,)): 0})
     live = LiveBuffers(rank.substrate)
     for name in "ab":
         live.place(name, ROOM + GUARD, (), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))

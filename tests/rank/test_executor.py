@@ -119,7 +119,7 @@ def test_a_collective_on_a_buffer_that_was_denied_is_skipped(alone: Rank) -> Non
 
 def test_a_plain_buffer_lies_in_no_segment(alone: Rank) -> None:
     events = played(alone, Allocate("a", "tp", 64, role="plain"))
-    assert [(event.segment, event.named) for _, event in events if isinstance(event, Placed)] == [(-1, ())]
+    assert [(event.segment, event.named.ranks) for _, event in events if isinstance(event, Placed)] == [(-1, ())]
 
 
 def test_a_pool_that_cannot_be_built_is_the_systems_mistake(alone: Rank) -> None:

@@ -8,6 +8,7 @@ import torch
 from harness.rank.buffers import LiveBuffers
 from harness.rank.exact import ExactData
 from harness.rank.graphs import GRAPH_STREAM, CapturedCall, Graphs
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import STREAMS, AllGather
 from harness.substrate.sim.device import SimDevice, tensor_at
@@ -35,7 +36,7 @@ def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1, spoils: int | N
     """A call of a group of one, captured at step 3, whose output is `factor` times its source. It changes the element
     `spoils` of its source."""
     exact = ExactData(AllGather("tp", View("output"), COUNT), (0,), 0, torch.device("cpu"))
-    call = CapturedCall(alone.substrate, exact, 3, "output", "source")
+    call = CapturedCall(alone.substrate, GroupId((0,)), exact, 3, "output", "source")
     output, source = buffers["output"].body, torch.zeros(COUNT, dtype=torch.int32)
     call.before(output, source)
 
@@ -154,7 +155,7 @@ def test_graphs_with_calls_of_a_group_are_forgotten(
     alone: Rank, graphs: Graphs, buffers: LiveBuffers, group: tuple[int, ...], is_kept: bool
 ) -> None:
     capture(alone, graphs, buffers)
-    graphs.forget(group)
+    graphs.forget(GroupId(group))
     if is_kept:
         graphs.replay("g", 6)
     else:

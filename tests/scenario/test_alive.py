@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.scenario.alive import Alive, without
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import View
 from harness.scenario.steps import (
     AllGather,
@@ -81,7 +82,7 @@ def test_a_graph_uses_what_was_allocated_before_its_capture_and_owns_what_was_al
 
 
 def test_a_graph_holds_the_groups_of_its_collectives() -> None:
-    assert after(ALLOCATE, *CAPTURED).graphs["g"].groups == {(0, 1, 2, 3)}
+    assert after(ALLOCATE, *CAPTURED).graphs["g"].groups == {GroupId((0, 1, 2, 3))}
 
 
 def test_a_collective_of_the_warm_up_is_not_in_the_graph() -> None:

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.scenario.layout import DEGREES, Group, LayoutError, Partition, build_families, check_partition, divisors
+from harness.scenario.layout import (
+    DEGREES,
+    Group,
+    LayoutError,
+    Partition,
+    build_families,
+    check_partition,
+    divisors,
+    number_groups,
+    shared_families,
+)
 
 Widths = dict[str, int]
 
@@ -340,3 +350,67 @@ def test_family_that_is_no_partition_is_refused_with_its_rank(groups: list[Group
 @pytest.mark.parametrize(("number", "widths"), [(1, [1]), (7, [1, 7]), (12, [1, 2, 3, 4, 6, 12])])
 def test_divisors_come_smallest_first(number: int, widths: list[int]) -> None:
     assert divisors(number) == widths
+
+
+# communicators
+
+
+def numbers(convention: str, **degrees: int) -> dict[str, list[int]]:
+    families = build_families(convention, degrees)
+    ids = number_groups(families, shared_families(convention, degrees))
+    return {name: [group.number for group in family] for name, family in ids.items()}
+
+
+@pytest.mark.parametrize(
+    ("degrees", "same_as_tp"),
+    [
+        ({"tp": 4}, {"attn_tp", "moe_tp"}),
+        ({"tp": 4, "ep": 4}, {"attn_tp", "moe_ep"}),
+        ({"tp": 4, "attn_cp": 4}, {"attn_cp", "moe_dp", "moe_tp"}),
+        ({"tp": 4, "attn_dp": 2, "ep": 2}, set()),
+        ({"tp": 4, "attn_dp": 4, "moe_dp": 4}, {"moe_dp"}),
+    ],
+)
+def test_a_family_of_sglang_that_is_as_wide_as_tp_has_its_communicators(
+    degrees: dict[str, int], same_as_tp: set[str]
+) -> None:
+    families = build_families("sglang", degrees)
+    ids = number_groups(families, shared_families("sglang", degrees))
+    assert {name for name in ids if name != "tp" and ids[name] == ids["tp"]} == same_as_tp
+
+
+def test_families_of_sglang_that_are_alike_and_narrower_have_communicators_of_their_own() -> None:
+    found = numbers("sglang", tp=4, attn_dp=2, ep=2)
+    assert (found["attn_tp"], found["moe_tp"]) == ([0, 0], [1, 1])
+
+
+def test_every_family_of_vllm_has_communicators_of_its_own() -> None:
+    found = numbers("vllm", tp=4, dcp=4)
+    assert (found["tp"], found["ep"], found["dcp"]) == ([0], [1], [2])
+    assert found["pp"] == [1] * 4, "dp is as narrow, and another family"
+
+
+def test_equal_groups_share_one_where_a_layout_does_not_say() -> None:
+    assert {*chain.from_iterable(numbers("megatron", tp=2, cp=2).values())} == {0}
+
+
+EQUAL = {"a": ((0, 1), (2, 3)), "b": ((0, 1), (2, 3)), "c": ((0, 1), (3, 2))}
+
+
+def test_a_family_that_shares_has_the_communicators_of_the_other() -> None:
+    ids = number_groups(EQUAL, {"b": "a"})
+    assert (ids["a"] == ids["b"], [group.number for group in ids["c"]]) == (True, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("shared", "reason"),
+    [
+        ({"b": "d"}, "family 'b' shares the communicators of 'd', which is no family"),
+        ({"c": "a"}, "family 'c' shares the communicators of 'a' and has other groups"),
+        ({"a": "b", "b": "a"}, "families 'a', 'b' share communicators in a circle"),
+        ({"d": "a"}, "'d' shares communicators and is no family"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_with_the_families(shared: dict[str, str], reason: str) -> None:
+    with pytest.raises(LayoutError, match=reason):
+        number_groups(EQUAL, shared)

@@ -120,6 +120,21 @@ def test_explicit_families_are_kept_as_given(tmp_path: Path) -> None:
     assert load(written(tmp_path, ring)).families == {"whole": ((2, 0, 1),), "split": ((1,), (0, 2))}
 
 
+def test_what_shares_communicators_survives_save_and_load_and_makes_another_layout(tmp_path: Path) -> None:
+    families = {"tp": ((0, 1),), "ep": ((0, 1),)}
+    made = [Topology("t", "explicit", families_given=families, shares=shares) for shares in ({}, {"ep": "tp"}, None)]
+    for topology in made:
+        save(topology, tmp_path / "t.json")
+        assert load(tmp_path / "t.json") == topology
+    assert [topology.ids["ep"] == topology.ids["tp"] for topology in made] == [False, True, True]
+    assert made[0].key != made[1].key == made[2].key
+
+
+def test_only_explicit_families_say_what_they_share(tmp_path: Path) -> None:
+    path = written(tmp_path, {"schema": 1, "name": "t", "convention": "vllm", "degrees": {"tp": 2}, "shares": {}})
+    assert refusal(path) == "topology 't': 'shares' goes with convention 'explicit' and no other"
+
+
 def test_explicit_topology_survives_save_and_load(tmp_path: Path) -> None:
     ring = Topology(name="ring", convention="explicit", families_given={"ring": ((1, 0), (2, 3))})
     save(ring, tmp_path / "ring.json")

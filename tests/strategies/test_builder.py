@@ -94,3 +94,10 @@ def test_a_replacement_that_does_not_fit_still_keeps_the_last_action_off_its_win
 def test_a_reduction_that_is_not_exact_or_that_kernels_lack_is_a_sum(dtype: str, op: str, via: str, drawn: str) -> None:
     program = Builder(PAIR, 16).build([], act("reduce_scatter", dtype=dtype, op=op, via=via))
     assert [step.op for step in program if isinstance(step, ReduceScatter)] == [drawn]
+
+
+def test_a_family_is_drawn_by_its_widest_group() -> None:
+    families = {"tp": ((0,), (1,), (2,)), "cp": ((0,), (1, 2))}
+    uneven = Topology("uneven", "explicit", families_given=families)
+    program = Builder(uneven, 16).build([], act("all_gather"))
+    assert {step.family for step in program} == {"cp"}

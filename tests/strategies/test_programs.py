@@ -140,7 +140,7 @@ def smallest(condition: Callable[[Scenario], bool], luck: int) -> Scenario:
 
 
 def wide(drawn: Scenario) -> list[tuple[int, ...]]:
-    return [group for group in drawn.groups if len(group) > 1]
+    return [group.ranks for group in drawn.groups if len(group.ranks) > 1]
 
 
 @pytest.mark.parametrize("luck", [0, 2])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.scenario.layout import GroupId
 from harness.trace.events import CommCreated, CommDestroyed, Entered, Leaked
 from tests.tools.one_rank import Rank
 
-ALONE = ((0,),)
+ALONE = (GroupId((0,)),)
 
 
 def made_in(rank: Rank, elements: int = 5) -> torch.Tensor:
@@ -17,7 +18,7 @@ def made_in(rank: Rank, elements: int = 5) -> torch.Tensor:
 
 
 def begin(rank: Rank) -> None:
-    rank.substrate.begin([ALONE], [0], {(0,): 0})
+    rank.substrate.begin([ALONE], [0], {GroupId((0,)): 0})
 
 
 def test_segment_of_an_address_is_found_while_it_lives(rank: Rank) -> None:
@@ -47,15 +48,23 @@ def test_a_draw_begins_without_the_pools_the_graph_and_the_denial_of_the_draw_be
 
 
 def test_partitions_that_share_a_group_share_its_communicator(rank: Rank) -> None:
-    rank.substrate.begin([ALONE, ((0,), (1,))], [0], {(0,): 0})
+    rank.substrate.begin([ALONE, (GroupId((0,)), GroupId((1,)))], [0], {GroupId((0,)): 0})
     assert [type(event) for event in rank.events] == [CommCreated]
+
+
+def test_two_communicators_over_the_same_ranks_are_two(rank: Rank) -> None:
+    first, second = GroupId((0,)), GroupId((0,), 1)
+    rank.substrate.begin([(first,), (second,)], [0], {first: 0, second: 1})
+    made = [(event.group, event.number) for event in rank.events if isinstance(event, CommCreated)]
+    assert made == [((0,), 0), ((0,), 1)]
+    assert rank.substrate.communicator(first) is not rank.substrate.communicator(second)
 
 
 def test_a_communicator_of_the_draw_before_is_gone(rank: Rank) -> None:
     begin(rank)
-    before = rank.substrate.communicator((0,))
+    before = rank.substrate.communicator(GroupId((0,)))
     begin(rank)
-    assert rank.substrate.communicator((0,)) is not before
+    assert rank.substrate.communicator(GroupId((0,))) is not before
 
 
 def test_a_recreated_communicator_is_the_next_generation_of_its_group(rank: Rank) -> None:
@@ -71,15 +80,15 @@ def test_a_recreated_communicator_is_the_next_generation_of_its_group(rank: Rank
 
 @pytest.mark.parametrize(("nodes", "has_windows"), [([0, 0], True), ([0, 1], False)])
 def test_a_group_that_spans_nodes_has_no_windows(nodes: list[int], has_windows: bool, rank: Rank) -> None:
-    rank.substrate.begin([((0, 1),)], nodes, {(0, 1): 0})
-    assert rank.substrate.communicator((0, 1)).supports_windows is has_windows
+    rank.substrate.begin([(GroupId((0, 1)),)], nodes, {GroupId((0, 1)): 0})
+    assert rank.substrate.communicator(GroupId((0, 1))).supports_windows is has_windows
 
 
 def test_segments_and_windows_that_are_left_are_leaks(rank: Rank) -> None:
     begin(rank)
     left = made_in(rank)
     segment = rank.pool().segments[0]
-    window = rank.substrate.communicator((0,)).register(segment)
+    window = rank.substrate.communicator(GroupId((0,))).register(segment)
     assert window is not None
     rank.substrate.end()
     assert rank.events[-2:] == [

@@ -5,42 +5,43 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.scenario.layout import GroupId
 from harness.system.context import ProcessGroup, RankContext
 from tests.tools.one_rank import Rank
 
 
 @pytest.fixture
 def context(rank: Rank) -> RankContext:
-    rank.substrate.begin([((0,),)], [0], {(0,): 0})
+    rank.substrate.begin([(GroupId((0,)),)], [0], {GroupId((0,)): 0})
     return RankContext(rank.substrate, 1)
 
 
 def group(rank: Rank) -> ProcessGroup:
-    return ProcessGroup(rank.substrate, "tp", (0,))
+    return ProcessGroup(rank.substrate, "tp", GroupId((0,)))
 
 
 def test_a_group_is_named_by_its_family_and_ranks(rank: Rank) -> None:
-    assert ProcessGroup(rank.substrate, "cp", (2, 0)).name == "cp[2,0]"
+    assert ProcessGroup(rank.substrate, "cp", GroupId((2, 0))).name == "cp[2,0]"
 
 
 def test_a_groups_rank_is_the_index_of_this_rank(rank: Rank) -> None:
-    assert ProcessGroup(rank.substrate, "cp", (2, 0)).rank == 1
+    assert ProcessGroup(rank.substrate, "cp", GroupId((2, 0))).rank == 1
 
 
 def test_a_groups_communicator_is_the_new_one_after_a_recreate(rank: Rank, context: RankContext) -> None:
     everyone = group(rank)
     before = everyone.communicator
-    rank.substrate.recreate(((0,),))
+    rank.substrate.recreate((GroupId((0,)),))
     assert (everyone.communicator is before, everyone.communicator.generation) == (False, 1)
 
 
 def test_groups_of_equal_ranks_share_a_communicator(rank: Rank, context: RankContext) -> None:
-    assert group(rank).communicator is ProcessGroup(rank.substrate, "dp", (0,)).communicator
+    assert group(rank).communicator is ProcessGroup(rank.substrate, "dp", GroupId((0,))).communicator
 
 
 def test_a_re_created_communicator_may_be_at_the_old_address(rank: Rank, context: RankContext) -> None:
     before = group(rank).comm_ptr
-    rank.substrate.recreate(((0,),))
+    rank.substrate.recreate((GroupId((0,)),))
     assert group(rank).comm_ptr == before
 
 

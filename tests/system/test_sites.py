@@ -15,7 +15,7 @@ import torch
 from harness.errors import PluginError
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
-from harness.scenario.layout import Group
+from harness.scenario.layout import Group, GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, ProgramError, Step
@@ -66,7 +66,7 @@ class Agrees(Listens):
 def group(family: str, ranks: Group) -> ProcessGroup:
     """A group as rank 1 sees it."""
     substrate: Any = SimpleNamespace(rank=1)
-    return ProcessGroup(substrate, family, ranks)
+    return ProcessGroup(substrate, family, GroupId(ranks))
 
 
 def explicit(policy: Listens) -> BufferSites:
@@ -154,7 +154,7 @@ def named(draw: Draw) -> list[Group]:
     """The group that each rank's only site named."""
     events = [event for trace in draw.traces for event in trace.events if isinstance(event, Placed)]
     assert len(events) == len(draw.traces)
-    return [event.named for event in events]
+    return [event.named.ranks for event in events]
 
 
 def test_a_policy_that_gives_too_little_is_an_error_of_the_policy_with_both_sizes(ranks: World) -> None:
@@ -186,7 +186,7 @@ def test_what_is_placed_in_ordinary_memory_names_no_group(ranks: World) -> None:
 
 def test_ballast_names_the_group_of_its_pool_without_a_site(ranks: World) -> None:
     draw = ranks.run(scenario(Ballast("b", "cp", 1, 64), sites="implicit", pool="tests.tools.planted:NeverRegisters"))
-    placed = [event.named for event in draw.traces[1].events if isinstance(event, Placed)]
+    placed = [event.named.ranks for event in draw.traces[1].events if isinstance(event, Placed)]
     assert placed == [(3, 1)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.base import Substrate
 from harness.system.context import ProcessGroup, RankContext
 from harness.system.pools.deferred import Deferred, GrowthDuringCapture
@@ -42,19 +42,19 @@ class Stage:
 
 
 @contextmanager
-def stage(substrate: Substrate, slots: dict[Group, int]) -> Iterator[Stage]:
-    (ranks,) = slots
+def stage(substrate: Substrate, slots: dict[GroupId, int]) -> Iterator[Stage]:
+    (group,) = slots
     events: list[Event] = []
     substrate.start_recording(events.append)
-    substrate.world(len(ranks))
-    substrate.begin([(ranks,)], [0] * len(ranks), slots)
-    policy = Deferred(RankContext(substrate, len(ranks)))
-    yield Stage(policy, ProcessGroup(substrate, "tp", ranks), events)
+    substrate.world(len(group.ranks))
+    substrate.begin([(group,)], [0] * len(group.ranks), slots)
+    policy = Deferred(RankContext(substrate, len(group.ranks)))
+    yield Stage(policy, ProcessGroup(substrate, "tp", group), events)
     policy.close()
     substrate.end()
 
 
-def grow(substrate: Substrate, slots: dict[Group, int], sizes: list[list[int]]) -> dict[str, Any]:
+def grow(substrate: Substrate, slots: dict[GroupId, int], sizes: list[list[int]]) -> dict[str, Any]:
     """Each rank allocates blocks of its own `sizes` in one go; then all allocate the same."""
     error_text = ""
     with stage(substrate, slots) as on:
@@ -84,7 +84,7 @@ def grow(substrate: Substrate, slots: dict[Group, int], sizes: list[list[int]]) 
     }
 
 
-def grow_in_capture(substrate: Substrate, slots: dict[Group, int]) -> dict[str, Any]:
+def grow_in_capture(substrate: Substrate, slots: dict[GroupId, int]) -> dict[str, Any]:
     """A pool grows while a graph is captured, then outside, and is used in a capture again."""
     error_text = ""
     with stage(substrate, slots) as on:
@@ -110,7 +110,7 @@ def grow_in_capture(substrate: Substrate, slots: dict[Group, int]) -> dict[str, 
     return found
 
 
-def run_out_elsewhere(substrate: Substrate, slots: dict[Group, int]) -> list[str]:
+def run_out_elsewhere(substrate: Substrate, slots: dict[GroupId, int]) -> list[str]:
     """Inside the context of a pool that has grown, something else runs out of memory; what is then entered."""
     with stage(substrate, slots) as on:
         kept = on.empty()

@@ -64,8 +64,8 @@ def stale_uses(topology: Topology, program: Iterable[Step]) -> list[View]:
         if isinstance(step, Allocate) and step.role == "window":
             owned[step.buffer] = step
         elif isinstance(step, Recreate):
-            gone = {*topology.families[step.family]}
-            stale |= {name for name, own in owned.items() if gone & {*topology.families[own.family]}}
+            gone = {*topology.ids[step.family]}
+            stale |= {name for name, own in owned.items() if gone & {*topology.ids[own.family]}}
         elif isinstance(step, Collective):
             found += [view for view in step.views if view.buffer in stale]
     return found

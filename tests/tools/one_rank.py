@@ -9,6 +9,7 @@ import pytest
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.layout import GroupId
 from harness.substrate.pool import Pool
 from harness.substrate.sim.communicator import SimCommunicator
 from harness.substrate.sim.substrate import SimSubstrate
@@ -32,7 +33,7 @@ class Rank:
         """A communicator over this rank alone."""
         on = self.substrate
         rendezvous = Rendezvous(self.memory, slot, (0,), 0)
-        return kind(on.recorder, on.device, rendezvous, (0,), 0, windows, slot, self.memory)
+        return kind(on.recorder, on.device, rendezvous, GroupId((0,)), 0, windows, slot, self.memory)
 
 
 @pytest.fixture(scope="session")

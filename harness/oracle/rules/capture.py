@@ -39,7 +39,7 @@ def _registered(case: Case, history: History, captures: dict[str, range]) -> Ite
         graph = next((name for name, steps in captures.items() if step in steps), None)
         if graph is not None and isinstance(event, Entered) and event.call == "register":
             yield RegisteredInCapture(
-                f"rank {history.rank} entered a registration with {case.name(comms[event.comm].group)} at "
+                f"rank {history.rank} entered a registration with {case.name(comms[event.comm].id)} at "
                 f"{case.at_step(step)}, in the capture of graph {graph!r} that began at "
                 f"{case.at_step(captures[graph].start)}.",
                 step=step,

@@ -165,7 +165,7 @@ def _group(case: Case, use: Use, rank: int) -> str:
     """Of a rank that takes no part in the call, where it belongs."""
     if rank in use.comm.group:
         return ""
-    return f" of {case.name(case.scenario.topology.group(case.step(use.step).family, rank))}"
+    return f" of {case.name(case.scenario.topology.group_id(case.step(use.step).family, rank))}"
 
 
 def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:
@@ -201,10 +201,10 @@ def _overwritten(case: Case, rank: int, step: int, event: Overwritten) -> Findin
 
 
 def _beside_pad(case: Case, rank: int, step: int, event: PadOverwritten) -> Finding:
-    whose, size = f"rank {rank}'s {event.pad} of {case.name(event.group)}", len(event.group)
+    whose, size = f"rank {rank}'s {event.pad} of {case.name(event.group)}", len(event.group.ranks)
     seen = f"had changed by {case.at_step(step)}"
     if 0 <= event.index < size:
-        sender = event.group[event.index]
+        sender = event.group.ranks[event.index]
         what = f"word {event.index} of {whose} {seen}: rank {sender} had signalled there, and it holds {event.found}"
     else:
         many = counted(event.words, "word")

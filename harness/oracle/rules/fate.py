@@ -131,4 +131,4 @@ def _stands(case: Case, rank: int) -> str:
     step, blocked = case.at_step(history.trace.last_step), history.trace.blocked_in
     if blocked is None:
         return step
-    return f"{step} in {blocked.call} of {case.name(history.comms[blocked.comm].group)}"
+    return f"{step} in {blocked.call} of {case.name(history.comms[blocked.comm].id)}"

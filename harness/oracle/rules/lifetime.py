@@ -42,7 +42,7 @@ def _freed(case: Case, history: History) -> Iterator[Finding]:
         if segment.died is None or not segment.windows_at_death:
             continue
         windows = [history.windows[ident] for ident in segment.windows_at_death]
-        owners = ", ".join(case.name(window.comm.group) for window in windows)
+        owners = ", ".join(case.name(window.comm.id) for window in windows)
         yield FreedWhileRegistered(
             f"rank {history.rank}: segment {segment.event.segment} was freed at {case.at_step(segment.died)} while "
             f"{owners} still had a window over it, {case.window(windows[0])}.",

@@ -91,7 +91,7 @@ def _freed_below_window(case: Case, window: WindowLife, freed: int) -> str:
 
 def _past_window(case: Case, use: Use, sight: Sight, window: WindowLife) -> str:
     past = sight.operand.address + sight.operand.size - window.end
-    own = case.name(use.comm.group)
+    own = case.name(use.comm.id)
     return f"starts in the window of {own} but reaches {counted(past, 'byte')} past its end; NCCL tests the start only"
 
 
@@ -102,7 +102,7 @@ def _null(case: Case, sight: Sight) -> str:
 
 def _window_gone(case: Case, use: Use, former: WindowLife) -> str:
     went = case.at_step(former.died if former.died is not None else -1)
-    own = case.name(use.comm.group)
+    own = case.name(use.comm.id)
     if former.came_after is not None:
         return (
             f"lies in memory that was {case.window(former)}, by a communicator that had been destroyed at "
@@ -114,13 +114,13 @@ def _window_gone(case: Case, use: Use, former: WindowLife) -> str:
 def _owned_by_others(case: Case, use: Use, sight: Sight) -> str:
     owners = " and ".join(case.window(window) for window in sight.others)
     return (
-        f"lies in segment {sight.others[0].event.segment}, which was {owners}; {case.name(use.comm.group)} has no "
+        f"lies in segment {sight.others[0].event.segment}, which was {owners}; {case.name(use.comm.id)} has no "
         f"window over it.{case.asked_for(use, sight)}{case.earlier_holders(use, sight)}"
     )
 
 
 def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
-    own = case.name(use.comm.group)
+    own = case.name(use.comm.id)
     if sight.segment is None:
         return f"lies outside every segment of the pools, so that neither {own} nor any other communicator has a window"
     if not sight.beside:
@@ -151,7 +151,7 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
     if len({place[0] for place in places.values() if place}) > 1:
         listed = ", ".join(f"rank {rank} in window {place[0]}" for rank, place in places.items() if place)
         yield SegmentMismatch(
-            f"{case.call(use)}: {name!r} lies in different windows of {case.name(use.comm.group)}: {listed} "
+            f"{case.call(use)}: {name!r} lies in different windows of {case.name(use.comm.id)}: {listed} "
             f"(counted in order of registration). Peers are addressed through the local window, so {ranks_text(ranks)} "
             f"reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,
@@ -161,7 +161,7 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
         listed = ", ".join(f"rank {rank} at byte {place[1]}" for rank, place in places.items() if place)
         yield OffsetMismatch(
             f"{case.call(use)}: {name!r} lies at different offsets of the same window of "
-            f"{case.name(use.comm.group)}: {listed}. The local offset is applied to every peer, so {ranks_text(ranks)} "
+            f"{case.name(use.comm.id)}: {listed}. The local offset is applied to every peer, so {ranks_text(ranks)} "
             f"reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,
             ranks=ranks,

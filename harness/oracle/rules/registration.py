@@ -11,7 +11,7 @@ from harness.oracle.case import Case
 from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, OversizedWindow, RegistrationSkew
 from harness.oracle.history import History
 from harness.oracle.lives import SegmentLife, WindowLife
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.scenario.steps import Steady
 from harness.text import counted
 from harness.trace.events import Began, Entered
@@ -38,7 +38,7 @@ def _late(case: Case, history: History) -> Iterator[Finding]:
                 since = step if at.begins else None
         elif since is not None and isinstance(event, Entered) and event.call == "register":
             yield HotPathGrowth(
-                f"rank {history.rank} entered a registration with {case.name(history.comms[event.comm].group)} at "
+                f"rank {history.rank} entered a registration with {case.name(history.comms[event.comm].id)} at "
                 f"{case.at_step(step)}, in steady state since {case.at_step(since)}: the same sizes had been allocated "
                 f"and released twice before.",
                 step=step,
@@ -54,9 +54,9 @@ def _skew(case: Case) -> Iterator[Finding]:
     the steps that it has behind it.
     """
     crashed = any(fate.state in ("crashed", "raised") for fate in case.draw.fates)
-    for key in dict.fromkeys((comm.group, comm.generation) for h in case.histories for comm in h.comms.values()):
-        made = {rank: _registered(case.histories[rank], key) for rank in key[0]}
-        entered = {rank: _entered(case.histories[rank], key) for rank in key[0]}
+    for key in dict.fromkeys((comm.id, comm.generation) for h in case.histories for comm in h.comms.values()):
+        made = {rank: _registered(case.histories[rank], key) for rank in key[0].ranks}
+        entered = {rank: _entered(case.histories[rank], key) for rank in key[0].ranks}
         if len(set(entered.values())) > 1:
             yield from _count_skew(case, key[0], made, entered, crashed)
             continue
@@ -67,17 +67,17 @@ def _skew(case: Case) -> Iterator[Finding]:
             yield skew
 
 
-def _registered(history: History, key: tuple[Group, int]) -> list[WindowLife]:
-    return [window for window in history.windows.values() if (window.comm.group, window.comm.generation) == key]
+def _registered(history: History, key: tuple[GroupId, int]) -> list[WindowLife]:
+    return [window for window in history.windows.values() if (window.comm.id, window.comm.generation) == key]
 
 
-def _entered(history: History, key: tuple[Group, int]) -> int:
-    comms = [comm.comm for comm in history.comms.values() if (comm.group, comm.generation) == key]
+def _entered(history: History, key: tuple[GroupId, int]) -> int:
+    comms = [comm.comm for comm in history.comms.values() if (comm.id, comm.generation) == key]
     return sum(history.entered.get(comm, 0) for comm in comms)
 
 
 def _count_skew(
-    case: Case, group: Group, made: dict[int, list[WindowLife]], entered: dict[int, int], crashed: bool
+    case: Case, group: GroupId, made: dict[int, list[WindowLife]], entered: dict[int, int], crashed: bool
 ) -> Iterator[Finding]:
     """One rank entered a registration that another went past; a rank that is still on its way is only late."""
     most = max(entered, key=lambda rank: entered[rank])
@@ -93,13 +93,13 @@ def _count_skew(
     yield RegistrationSkew(
         f"the ranks of {case.name(group)} entered different numbers of registrations: {counts}. "
         f"Rank {most} entered its registration {ordinal} at {case.at_step(step)}; rank {least} never did."
-        f"{case.refusals(group)}",
+        f"{case.refusals(group.ranks)}",
         step=step,
         ranks=(most, least),
     )
 
 
-def _step_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Finding | None:
+def _step_skew(case: Case, group: GroupId, made: dict[int, list[WindowLife]]) -> Finding | None:
     """The first registration that the ranks made at different steps: one of them went past a step where it was due.
 
     NCCL pairs registrations by their order alone, so the windows that come of it lie over other buffers on each rank.
@@ -110,13 +110,13 @@ def _step_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> F
     when = ", ".join(f"rank {rank} at {case.at_step(step)}" for rank, step in steps.items())
     return RegistrationSkew(
         f"registration {ordinal} of {case.name(group)} was made at different steps: {when}. NCCL pairs "
-        f"registrations by their order, so that window lies over different buffers.{case.refusals(group)}",
+        f"registrations by their order, so that window lies over different buffers.{case.refusals(group.ranks)}",
         step=min(steps.values()),
         ranks=tuple(made),
     )
 
 
-def _size_skew(case: Case, group: Group, made: dict[int, list[WindowLife]]) -> Finding | None:
+def _size_skew(case: Case, group: GroupId, made: dict[int, list[WindowLife]]) -> Finding | None:
     """The first registration, of those that every rank has made, whose segments differ in size.
 
     From NCCL 2.30.7 on that is no fault: the window is real on every rank, and symmetric kernels give the right data
@@ -210,7 +210,7 @@ def double(case: Case, history: History) -> Iterator[Finding]:
                 continue
             yield DoubleRegistration(
                 f"rank {history.rank}: {case.at_step(later.born)} registered segment {later.event.segment} with "
-                f"{case.name(later.comm.group)} while its window from {case.at_step(earlier.born)} was still live.",
+                f"{case.name(later.comm.id)} while its window from {case.at_step(earlier.born)} was still live.",
                 step=later.born,
                 ranks=(history.rank,),
             )

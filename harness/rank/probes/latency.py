@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 
 from harness.clock import CLOCK, Clock
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 
@@ -23,7 +23,7 @@ CALLS = 50
 
 
 def measure(
-    substrate: Substrate, slots: dict[Group, int], elements: int, repeats: int, clock: Clock = CLOCK
+    substrate: Substrate, slots: dict[GroupId, int], elements: int, repeats: int, clock: Clock = CLOCK
 ) -> dict[str, Any]:
     """Median seconds of a library all-gather of `elements` bf16 a rank, in a window, and its path. Collective.
 
@@ -32,11 +32,11 @@ def measure(
     """
     (group,) = slots
     substrate.start_recording(lambda event: None)
-    substrate.world(len(group))
-    substrate.begin([(group,)], [0] * len(group), slots)
+    substrate.world(len(group.ranks))
+    substrate.begin([(group,)], [0] * len(group.ranks), slots)
     communicator, pool = substrate.communicator(group), substrate.pool("latency")
     with pool.use():
-        output = torch.empty(elements * len(group), dtype=torch.bfloat16, device=substrate.device.torch_device)
+        output = torch.empty(elements * len(group.ranks), dtype=torch.bfloat16, device=substrate.device.torch_device)
     window = communicator.register(pool.segments[0])
     mine = output[communicator.rank * elements :][:elements]
     gather = functools.partial(communicator.all_gather, output, mine)

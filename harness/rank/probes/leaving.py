@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from harness.clock import CLOCK, Clock
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.base import Substrate
 from harness.system.context import ProcessGroup, RankContext
 from harness.system.pools.built_in import load_pool
@@ -30,7 +30,7 @@ HISTORY = 100_000
 
 def measure(
     substrate: Substrate,
-    slots: dict[Group, int],
+    slots: dict[GroupId, int],
     pools: list[str],
     counts: list[int],
     repeats: int,
@@ -47,7 +47,7 @@ def measure(
 
 
 def _one(
-    substrate: Substrate, slots: dict[Group, int], name: str, count: int, repeats: int, clock: Clock
+    substrate: Substrate, slots: dict[GroupId, int], name: str, count: int, repeats: int, clock: Clock
 ) -> tuple[float, float]:
     """Seconds to leave a design's context, and of that its own part: with no allocator's context inside."""
 
@@ -56,9 +56,9 @@ def _one(
 
     (group,) = slots
     substrate.start_recording(ignore)
-    substrate.world(len(group))
-    substrate.begin([(group,)], [0] * len(group), slots)
-    context = RankContext(substrate, len(group))
+    substrate.world(len(group.ranks))
+    substrate.begin([(group,)], [0] * len(group.ranks), slots)
+    context = RankContext(substrate, len(group.ranks))
     everyone = ProcessGroup(substrate, "tp", group)
     policy = load_pool(name)(context)
     with policy.use(everyone):

@@ -14,7 +14,7 @@ from harness.ipc.rendezvous import Rendezvous
 from harness.rank.collective import Call
 from harness.rank.executor import Executor
 from harness.rank.server import Server
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 
@@ -71,7 +71,7 @@ class Stopwatch:
 _stopwatch = Stopwatch()
 
 
-def start(substrate: Substrate, slots: dict[Group, int]) -> None:
+def start(substrate: Substrate, slots: dict[GroupId, int]) -> None:
     """Start counting. Local."""
     for owner, method, part in SHARED_PARTS:
         _stopwatch.around(owner, method, part)
@@ -84,7 +84,7 @@ def start(substrate: Substrate, slots: dict[Group, int]) -> None:
             _stopwatch.around(communicator, method, "library collectives")
 
 
-def stop(substrate: Substrate, slots: dict[Group, int]) -> dict[str, float]:
+def stop(substrate: Substrate, slots: dict[GroupId, int]) -> dict[str, float]:
     """Stop counting; the seconds of each part. Local."""
     global _stopwatch
     _stopwatch.off()

@@ -15,6 +15,7 @@ from harness.oracle.findings import OutOfBounds, Raised
 from harness.oracle.history import Use
 from harness.oracle.judge import every
 from harness.oracle.sight import Sight
+from harness.scenario.layout import GroupId
 from harness.trace.events import Exhausted, Mismatch, Ran
 from harness.trace.trace import TEARDOWN
 
@@ -60,10 +61,15 @@ def ownership(case: Case) -> Facts:
 def _owners(use: Use, sight: Sight) -> str:
     windows = [*sight.others, *([sight.window] if sight.window else [])]
     end = sight.operand.address + sight.operand.size
-    whole = {window.comm.group for window in windows if window.end >= end}
-    groups = sorted({window.comm.group for window in windows})
-    owners = [f"{list(group)} {'whole' if group in whole else 'in part'}" for group in groups]
+    whole = {window.comm.id for window in windows if window.end >= end}
+    groups = sorted({window.comm.id for window in windows})
+    owners = [f"{_shown(group)} {'whole' if group in whole else 'in part'}" for group in groups]
     return " and ".join(owners) or "no group"
+
+
+def _shown(group: GroupId) -> str:
+    """Such as `[0, 1]`, or `[0, 1] (1)` for the second communicator over these ranks."""
+    return f"{list(group.ranks)}{f' ({group.number})' if group.number else ''}"
 
 
 def place(case: Case) -> Facts:
@@ -82,7 +88,7 @@ def registrations(case: Case) -> Facts:
         Where(
             ANYWHERE,
             history.rank,
-            f"{list(window.comm.group)}#{window.comm.generation} registration {window.ordinal}",
+            f"{_shown(window.comm.id)}#{window.comm.generation} registration {window.ordinal}",
         ): f"{window.event.size} bytes{' without a window' if window.event.is_null else ''}"
         for history in case.histories
         for window in history.windows.values()

@@ -119,6 +119,7 @@ FAULTS = (
     Fault("F23", "first-communicator-capture", ("wrong-data",), _free("deferred", "BindsToTheFirstGroup")),
     Fault("F24", "thread-local-pool", ("unregistered",), _free("OutsideThePool")),
     Fault("F25", "debug-check-lies", ("wrong-owner",), _layers("ChecksAnyGroup")),
+    Fault("F26", "keyed-by-ranks", ("wrong-owner",), _free("KeyedByRanks")),
     Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
     Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
     Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),

@@ -17,7 +17,7 @@ from nccl.bindings import nccl
 
 from harness.ipc.memory import CALL, HOST, REGISTER
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
 from harness.substrate.device import Device
 from harness.substrate.nccl.binding import CollectiveConfig
@@ -40,7 +40,7 @@ class NcclCommunicator(Communicator):
         recorder: Recorder,
         device: Device,
         rendezvous: Rendezvous,
-        group: Group,
+        group: GroupId,
         generation: int,
         handle: NcclHandle,
         evidence: PathEvidence,
@@ -85,7 +85,7 @@ class NcclCommunicator(Communicator):
         return pads
 
     def overwritten_pads(self) -> list[trace.PadOverwritten]:
-        return self.handle.overwritten(self.group)
+        return self.handle.overwritten(self.id)
 
     def next_epoch(self) -> int:
         self.handle.epoch += 1

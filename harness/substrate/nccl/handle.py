@@ -10,7 +10,7 @@ import torch
 from nccl.bindings import nccl
 
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS, overwritten
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl.binding import made_for
 from harness.substrate.nccl.device import tensor_at
@@ -76,7 +76,7 @@ class NcclHandle:
             row[FENCE : FENCE + self.size] = 0
         torch.cuda.synchronize()
 
-    def overwritten(self, group: Group) -> list[PadOverwritten]:
+    def overwritten(self, group: GroupId) -> list[PadOverwritten]:
         """What has been written beside this rank's pads since the last look. Local."""
         if self._window is None:
             return []

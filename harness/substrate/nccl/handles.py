@@ -1,7 +1,7 @@
 """The NCCL communicators of one rank, made by splitting and kept from draw to draw.
 
-There is one over all processes, one for each world size that is split from it, and one for each partition that is
-split from that. Of the partitions of each world size, the least recently used are given up first.
+There is one over all processes, one for each world size that is split from it, and one for each family that is
+split from that. Of the families of each world size, the least recently used are given up first.
 
 Invariant: all ranks of a world size see the same draws of that size. So they split and destroy in the same order, and
 need no message from the parent.
@@ -15,11 +15,11 @@ from collections.abc import Set as AbstractSet
 
 import nccl.core as nc
 
-from harness.scenario.layout import Partition, group_of
+from harness.scenario.layout import GroupIds, id_of
 from harness.substrate.nccl.handle import NcclHandle, Version
 
 KEPT = 12
-"""Partitions whose communicators are kept, for each world size, beside those that a draw needs."""
+"""Families whose communicators are kept, for each world size, beside those that a draw needs."""
 
 
 class Handles:
@@ -28,7 +28,7 @@ class Handles:
     def __init__(self, rank: int, processes: int, version: Version) -> None:
         self._rank, self._processes, self._version = rank, processes, version
         self._worlds: dict[int, nc.Communicator] = {}
-        self._kept: dict[int, OrderedDict[Partition, NcclHandle]] = {}
+        self._kept: dict[int, OrderedDict[GroupIds, NcclHandle]] = {}
 
     @property
     def base(self) -> nc.Communicator:
@@ -44,27 +44,27 @@ class Handles:
         if size not in self._worlds:
             self._worlds[size] = self.base.split(0 if self._rank < size else None, self._rank)
 
-    def take(self, partition: Partition, node_of: Sequence[int], needed: AbstractSet[Partition]) -> NcclHandle:
-        """The kept communicator of a partition, or a new one. Those of `needed` are not given up for it.
+    def take(self, family: GroupIds, node_of: Sequence[int], needed: AbstractSet[GroupIds]) -> NcclHandle:
+        """The kept communicator of a family, or a new one. Those of `needed` are not given up for it.
         Collective over the world."""
         kept = self._kept.setdefault(len(node_of), OrderedDict())
-        if partition in kept:
-            kept.move_to_end(partition)
-            return kept[partition]
+        if family in kept:
+            kept.move_to_end(family)
+            return kept[family]
         for other in [other for other in kept if other not in needed][: max(0, len(kept) - KEPT + 1)]:
             kept.pop(other).destroy()
-        kept[partition] = self._split(partition, node_of)
-        return kept[partition]
+        kept[family] = self._split(family, node_of)
+        return kept[family]
 
-    def replace(self, old: NcclHandle, serves: Partition, partition: Partition, node_of: Sequence[int]) -> NcclHandle:
-        """Destroy `old`, which is kept for `serves`, and keep one that is split by `partition` in its place.
+    def replace(self, old: NcclHandle, serves: GroupIds, family: GroupIds, node_of: Sequence[int]) -> NcclHandle:
+        """Destroy `old`, which is kept for `serves`, and keep one that is split by `family` in its place.
         Collective over the world."""
         old.destroy()
-        handle = self._split(partition, node_of)
+        handle = self._split(family, node_of)
         self._kept[len(node_of)][serves] = handle
         return handle
 
-    def _split(self, partition: Partition, node_of: Sequence[int]) -> NcclHandle:
-        group = group_of(partition, self._rank)
-        comm = self._worlds[len(node_of)].split(partition.index(group), group.index(self._rank))
-        return NcclHandle(comm, self._version, len({node_of[rank] for rank in group}) == 1)
+    def _split(self, family: GroupIds, node_of: Sequence[int]) -> NcclHandle:
+        group = id_of(family, self._rank)
+        comm = self._worlds[len(node_of)].split(family.index(group), group.ranks.index(self._rank))
+        return NcclHandle(comm, self._version, len({node_of[rank] for rank in group.ranks}) == 1)

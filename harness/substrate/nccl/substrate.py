@@ -16,7 +16,7 @@ from nccl.bindings import nccl
 from harness.ipc.memory import HOST, SPLIT, SharedMemory
 from harness.machine.evidence import KINDS
 from harness.machine.nccl import version as nccl_version
-from harness.scenario.layout import Group, Partition, group_of
+from harness.scenario.layout import GroupId, GroupIds, id_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.nccl.communicator import NcclCommunicator
@@ -53,8 +53,8 @@ class NcclSubstrate(Substrate):
         self.allocator = SegmentAllocator(self.denial, self._quarantine, self._last_error.expect)
         self._version = nccl_version() or (0, 0, 0)
         self._handles = Handles(rank, processes, self._version)
-        self._serving: dict[Group, Partition] = {}
-        """The partition whose kept communicator a group uses; two partitions may share a group."""
+        self._serving: dict[GroupId, GroupIds] = {}
+        """The family whose kept communicator a group uses; two families may share it."""
         self._quarantined: list[Segment] = []
 
     def describe(self) -> dict[str, Any]:
@@ -75,19 +75,19 @@ class NcclSubstrate(Substrate):
     def world(self, size: int) -> None:
         self._handles.world(size)
 
-    def _create(self, partitions: Sequence[Partition]) -> None:
+    def _create(self, families: Sequence[GroupIds]) -> None:
         self._serving.clear()
-        for partition in partitions:
-            group = group_of(partition, self.rank)
-            handle = self._handles.take(partition, self._node_of, set(partitions))
+        for family in families:
+            group = id_of(family, self.rank)
+            handle = self._handles.take(family, self._node_of, set(families))
             if group not in self.communicators:
-                self._serving[group] = partition
+                self._serving[group] = family
                 self.communicators[group] = self._communicator(group, 0, handle)
                 if handle.has_registered_pads:
                     handle.renew()
                     self._rendezvous(group).meet(HOST)  # a peer that is ahead would signal before this rank has cleared
 
-    def _communicator(self, group: Group, generation: int, handle: NcclHandle) -> NcclCommunicator:
+    def _communicator(self, group: GroupId, generation: int, handle: NcclHandle) -> NcclCommunicator:
         return NcclCommunicator(
             self.recorder,
             self.device,
@@ -99,15 +99,15 @@ class NcclSubstrate(Substrate):
             self._last_error.expect,
         )
 
-    def _replace(self, old: Communicator, partition: Partition) -> Communicator:
+    def _replace(self, old: Communicator, family: GroupIds) -> Communicator:
         assert isinstance(old, NcclCommunicator)
         for window in list(old.windows):
             nccl.comm_window_deregister(old.handle.comm._comm, window.handle)
         old.destroyed()
-        everyone = self._rendezvous(tuple(range(len(self._node_of))))
+        everyone = self._rendezvous(GroupId(tuple(range(len(self._node_of)))))
         with everyone.within(SPLIT):
-            handle = self._handles.replace(old.handle, self._serving[old.group], partition, self._node_of)
-        return self._communicator(old.group, old.generation + 1, handle)
+            handle = self._handles.replace(old.handle, self._serving[old.id], family, self._node_of)
+        return self._communicator(old.id, old.generation + 1, handle)
 
     def _quarantine(self, segment: Segment) -> None:
         """Keep a segment that was freed under a live window until its windows are gone: NCCL and the

@@ -14,7 +14,7 @@ import torch
 
 from harness.ipc.memory import HOST, LEGACY, PAD, REGISTER, STAGING_BYTES, SYMMETRIC, SharedMemory
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import Group
+from harness.scenario.layout import GroupId
 from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
@@ -32,7 +32,7 @@ class SimCommunicator(Communicator):
         recorder: Recorder,
         device: SimDevice,
         rendezvous: Rendezvous,
-        group: Group,
+        group: GroupId,
         generation: int,
         supports_windows: bool,
         slot: int,
@@ -65,7 +65,7 @@ class SimCommunicator(Communicator):
         return [pads[member].ctypes.data for member in range(self.size)]
 
     def overwritten_pads(self) -> list[PadOverwritten]:
-        return self._shared.overwritten(self._slot, self.group, self.rank)
+        return self._shared.overwritten(self._slot, self.id, self.rank)
 
     def next_epoch(self) -> int:
         return self._rendezvous.next_epoch()

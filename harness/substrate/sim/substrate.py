@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.ipc.memory import SharedMemory
-from harness.scenario.layout import Group, Partition, group_of
+from harness.scenario.layout import GroupId, GroupIds, id_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool
@@ -30,28 +30,28 @@ class SimSubstrate(Substrate):
     def describe(self) -> dict[str, Any]:
         return {"path_evidence": EVIDENCE}
 
-    def _create(self, partitions: Sequence[Partition]) -> None:
+    def _create(self, families: Sequence[GroupIds]) -> None:
         self.arena = Arena(self._shared, self.rank)
-        for partition in partitions:
-            group = group_of(partition, self.rank)
+        for family in families:
+            group = id_of(family, self.rank)
             if group not in self.communicators:
                 self.communicators[group] = self._communicator(group, generation=0)
 
-    def _communicator(self, group: Group, generation: int) -> SimCommunicator:
+    def _communicator(self, group: GroupId, generation: int) -> SimCommunicator:
         return SimCommunicator(
             self.recorder,
             self.device,
             self._rendezvous(group),
             group,
             generation,
-            supports_windows=self._is_on_one_node(group),
+            supports_windows=self._is_on_one_node(group.ranks),
             slot=self._slots[group],
             shared=self._shared,
         )
 
-    def _replace(self, old: Communicator, partition: Partition) -> Communicator:
+    def _replace(self, old: Communicator, family: GroupIds) -> Communicator:
         old.destroyed()
-        new = self._communicator(old.group, old.generation + 1)
+        new = self._communicator(old.id, old.generation + 1)
         new.clear_pads()
         return new
 

@@ -45,6 +45,16 @@ class ChecksAnyGroup(Sound):
         return any(window.segment.ident == segment.ident and window.is_valid for window in self.windows)
 
 
+class KeyedByRanks(Sound):
+    """Communicators over the same ranks share a pool, and whichever comes first registers it for all (F26)."""
+
+    def pool(self, group: ProcessGroup) -> Pool:
+        return self.pool_named("-".join(map(str, group.ranks)))
+
+    def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
+        return any(window.is_valid for window in segment.windows)
+
+
 class ShortWindow(Sound):
     """Windows end 4096 bytes behind the segment's start (F22)."""
 

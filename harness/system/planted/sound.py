@@ -12,8 +12,8 @@ from harness.system.context import Pool, ProcessGroup, RankContext, Segment, Win
 
 
 class Sound:
-    """One pool a group, and one for it in each graph; leaving `use` registers every segment that its communicator has
-    no window over.
+    """One pool a communicator, and one for it in each graph; leaving `use` registers every segment that it has no
+    window over.
 
     Breaks no rule. Windows close before their segment is freed; null windows are never asked for.
     """
@@ -32,7 +32,8 @@ class Sound:
 
     def pool(self, group: ProcessGroup) -> Pool:
         place = self.place()
-        pool = self.pool_named("-".join(map(str, group.ranks)) + place)
+        number = f" ({group.id.number})" if group.id.number else ""
+        pool = self.pool_named("-".join(map(str, group.ranks)) + number + place)
         pool.is_reserved = bool(place)
         return pool
 

@@ -1,4 +1,4 @@
-"""`deferred`: one pool for each group. Growth is noted, and registered once the ranks have agreed on it.
+"""`deferred`: one pool for each communicator. Growth is noted, and registered once the ranks have agreed on it.
 
 Invariants:
 - The segment allocator's callbacks note segments, and do nothing collective. Leaving an unchanged pool is one
@@ -31,7 +31,7 @@ import torch
 from harness.system.context import (
     SMALL_SEGMENT,
     Communicator,
-    Group,
+    GroupId,
     Pool,
     ProcessGroup,
     RankContext,
@@ -45,7 +45,7 @@ BITS = 31
 """Bits of a digest. Any other word is a digest of the new segments' sizes, and below it one of the order of all
 addresses. Together they stay within a signed word."""
 
-Place = tuple[Group, str | None]
+Place = tuple[GroupId, str | None]
 """A group outside graphs, or in one graph. Each has a pool of its own."""
 
 
@@ -80,7 +80,7 @@ class Deferred:
         return max(sizes)
 
     def _place(self, group: ProcessGroup) -> Place:
-        return group.ranks, self._context.graph
+        return group.id, self._context.graph
 
     def close(self) -> None:
         for pool in self._context.pools():

@@ -1,4 +1,4 @@
-"""`per-group`: one pool for each group, registered with that group's communicator.
+"""`per-group`: one pool for each communicator, registered with it.
 
 Invariant: a block of a group's pool never reaches another group, so the windows over it are the
 group's own. A graph allocates from pools of its own. Leaving the context registers new segments, in the order in which
@@ -28,7 +28,9 @@ class PerGroup:
 
     def _pool(self, group: ProcessGroup) -> Pool:
         graph = self._context.graph
-        pool = self._context.pool("-".join(map(str, group.ranks)) + (f" of {graph}" if graph else ""))
+        ranks, number = group.id
+        name = "-".join(map(str, ranks)) + (f" ({number})" if number else "") + (f" of {graph}" if graph else "")
+        pool = self._context.pool(name)
         pool.is_reserved = graph is not None
         if not pool.on_freed:
             pool.on_freed.append(Segment.close_windows)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.oracle.case import Case
+from harness.oracle.judge import judge as judge_draw
 from harness.oracle.rules.ownership import judge
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import GUARD, View
+from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.events import (
     Began,
@@ -49,6 +56,39 @@ def test_a_window_of_the_first_group_does_not_serve_another(ranks: World) -> Non
     assert "step 2 (all_gather) on cp[0,2]: output 'b' of rank 0" in str(found[0])
     assert "registered with tp[0,1,2,3] at step 1 (allocate); cp[0,2] has no window over it" in str(found[0])
     assert "legacy path" in str(found[0])
+
+
+def equal_ranks(shares: dict[str, str] | None) -> Topology:
+    families = {"tp": ((0, 1),), "ep": ((0, 1),)}
+    return Topology("equal", "explicit", families_given=families, shares=shares)
+
+
+BOTH = (Allocate("a", "tp", 256), Allocate("b", "ep", 256), AllGather("ep", View("b"), 100))
+
+
+def test_a_window_of_another_communicator_over_the_same_ranks_is_no_owner(ranks: World) -> None:
+    found = findings(ranks, scenario(*BOTH, topology=equal_ranks({}), pool="KeyedByRanks"))
+    assert (rules(found), found[0].step, found[0].ranks) == (["wrong-owner"], 2, (0, 1))
+    assert "step 2 (all_gather) on ep[0,1]: output 'b' of rank 0" in str(found[0])
+    assert "registered with tp[0,1] at step 0 (allocate); ep[0,1] has no window over it" in str(found[0])
+
+
+@pytest.mark.parametrize(("shares", "pool"), [({}, "Sound"), ({"ep": "tp"}, "KeyedByRanks"), (None, "KeyedByRanks")])
+def test_a_communicator_of_ones_own_or_a_shared_one_is_an_owner(
+    ranks: World, shares: dict[str, str] | None, pool: str
+) -> None:
+    assert findings(ranks, scenario(*BOTH, topology=equal_ranks(shares), pool=pool)) == []
+
+
+@pytest.mark.parametrize("pool", ["per-group", "deferred"])
+def test_pools_that_ship_keep_communicators_over_the_same_ranks_apart(ranks: World, pool: str) -> None:
+    right = Scenario(equal_ranks({}), BOTH, System(pool))
+    assert judge_draw(ranks.run(right)) == []
+
+
+def test_to_recreate_one_of_two_communicators_leaves_the_other(ranks: World) -> None:
+    steps = (*BOTH[:2], Recreate("tp"), BOTH[2])
+    assert findings(ranks, scenario(*steps, topology=equal_ranks({}))) == []
 
 
 def test_windows_of_every_group_serve_every_group(ranks: World) -> None:
@@ -218,7 +258,7 @@ def test_a_window_gone_with_its_communicator_is_stale_whoever_else_has_one() -> 
     """As long as the segment is there, as in a draw that ended early: the group lost its window and did not give it
     back, so that the other group has not taken its place."""
     comms = CommCreated(0, (0, 1), 0, True), CommCreated(1, (1, 0), 0, True)
-    allocated = Began(0), SegmentAllocated(2, "p", 0, 4096), Placed("a", 2, 0, 1088, (0, 1))
+    allocated = Began(0), SegmentAllocated(2, "p", 0, 4096), Placed("a", 2, 0, 1088, GroupId((0, 1)))
     windows = Registered(3, 1, 2, 0, 4096, False), Registered(4, 0, 2, 0, 4096, False)
     replaced = Began(1), CommDestroyed(0), CommCreated(5, (0, 1), 1, True)
     called = Began(2), Called(5, Operand("a", 0, 400), Operand("a", 0, 800)), Ran("legacy", "the log")
@@ -304,7 +344,7 @@ def test_an_offset_mismatch_names_a_release_that_one_rank_alone_made() -> None:
     """A rank may skip a step; here its trace lacks the release."""
     comm = CommCreated(0, (0, 1), 0, True)
     begin = comm, Began(0), SegmentAllocated(1, "p", 0, 8192), Registered(2, 0, 1, 0, 8192, False)
-    placed = Placed("a", 1, 0, 1024, (0, 1)), Began(1)
+    placed = Placed("a", 1, 0, 1024, GroupId((0, 1))), Began(1)
     traces = tuple(
         Trace(rank, (*begin, *placed, *events, Began(2), Placed("b", 1, at, 1024), Began(3), Called(0, own, own)))
         for rank, (events, at) in enumerate([((Dropped("a"),), 0), ((), 1024)])

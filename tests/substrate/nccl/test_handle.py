@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS
+from harness.scenario.layout import GroupId
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl import handle
 from harness.substrate.nccl.binding import made_for
@@ -115,7 +116,7 @@ def test_words_beside_a_pad_are_seen_once_and_signals_stay(calls: Calls, at: int
     row(group, at)[FENCE] = 3
     assert group.overwritten((4, 6)) == []
     row(group, at)[FENCE + 2 : FENCE + 4] = 5
-    assert group.overwritten((4, 6)) == [PadOverwritten((4, 6), pad, 2, 2, "0x5")]
+    assert group.overwritten(GroupId((4, 6))) == [PadOverwritten(GroupId((4, 6)), pad, 2, 2, "0x5")]
     assert (group.overwritten((4, 6)), int(row(group, at)[FENCE])) == ([], 3)
 
 

@@ -13,6 +13,7 @@ nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installe
 import pickle  # noqa: E402
 
 from harness.ipc.memory import SharedMemory  # noqa: E402
+from harness.scenario.layout import GroupId  # noqa: E402
 from harness.substrate.nccl import substrate as module  # noqa: E402
 from harness.substrate.nccl.handle import NcclHandle  # noqa: E402
 from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: E402
@@ -21,7 +22,7 @@ from harness.substrate.sim.device import SimDevice  # noqa: E402
 from harness.trace.events import Event, Leaked  # noqa: E402
 from tests.tools.fake_nccl import Calls, FakeComm, fake_calls  # noqa: E402
 
-ALONE = ((0,),)
+ALONE = (GroupId((0,)),)
 ADDRESS, WINDOW = 4096, 0x40
 
 
@@ -53,13 +54,13 @@ def substrate(memory: SharedMemory, calls: Calls) -> NcclSubstrate:
 def begin(substrate: NcclSubstrate) -> list[Event]:
     events: list[Event] = []
     substrate.start_recording(events.append)
-    substrate.begin([ALONE], [0], {(0,): 0})
+    substrate.begin([ALONE], [0], {GroupId((0,)): 0})
     return events
 
 
 def register(substrate: NcclSubstrate) -> Segment:
     segment = Segment(9, "tp", ADDRESS, 2 << 20)
-    substrate.communicator((0,)).register(segment)
+    substrate.communicator(GroupId((0,))).register(segment)
     return segment
 
 
@@ -80,7 +81,7 @@ def test_a_recreated_communicators_windows_go_first(substrate: NcclSubstrate, ca
     calls.clear()
     substrate.recreate(ALONE)
     assert names(calls) == ["comm_window_deregister", "destroy", "split"]
-    assert substrate.communicator((0,)).generation == 1
+    assert substrate.communicator(GroupId((0,))).generation == 1
 
 
 @pytest.mark.parametrize(("evidence", "is_free"), [("forced", False), ("profiler", True)])
@@ -102,7 +103,7 @@ def test_pads_begin_anew_with_every_draw(
 
     monkeypatch.setattr(NcclHandle, "renew", renew)
     begin(substrate)
-    handle = substrate.communicator((0,)).handle  # type: ignore[attr-defined]
+    handle = substrate.communicator(GroupId((0,))).handle  # type: ignore[attr-defined]
     assert renewed == []
     handle._window = WINDOW
     begin(substrate)

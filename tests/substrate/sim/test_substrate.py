@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from harness.scenario.layout import GroupId
 from harness.trace.events import Deregistered, SegmentFreed
 from tests.tools.one_rank import Rank
 
 
 def begin(rank: Rank) -> None:
-    rank.substrate.begin([((0,),)], [0], {(0,): 0})
+    rank.substrate.begin([(GroupId((0,)),)], [0], {GroupId((0,)): 0})
 
 
 def left_behind(rank: Rank) -> torch.Tensor:
     """A buffer in a registered segment."""
     with rank.pool().use():
         buffer = torch.empty(5)
-    rank.substrate.communicator((0,)).register(rank.pool().segments[0])
+    rank.substrate.communicator(GroupId((0,))).register(rank.pool().segments[0])
     return buffer
 
 
@@ -28,7 +29,7 @@ def test_the_end_of_a_draw_takes_back_segments_and_windows(rank: Rank) -> None:
     begin(rank)
     buffer = left_behind(rank)
     rank.substrate.end()
-    assert (rank.pool().segments, rank.substrate.communicator((0,)).windows) == ([], [])
+    assert (rank.pool().segments, rank.substrate.communicator(GroupId((0,))).windows) == ([], [])
     del buffer
 
 

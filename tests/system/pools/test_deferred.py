@@ -10,6 +10,7 @@ import torch
 
 from harness.ipc.memory import SharedMemory
 from harness.oracle.judge import judge
+from harness.scenario.layout import GroupId
 from harness.scenario.steps import Recreate
 from harness.substrate.sim.communicator import SimCommunicator
 from harness.substrate.sim.substrate import SimSubstrate
@@ -133,15 +134,18 @@ class Windowless(SimCommunicator):
 def alone() -> Iterator[Rank]:
     memory = SharedMemory.create(1)
     rank = Rank(SimSubstrate(0, memory), memory)
-    rank.substrate.begin([((0,),)], [0], {(0,): 0})
+    rank.substrate.begin([(GroupId((0,)),)], [0], {GroupId((0,)): 0})
     yield rank
     memory.close()
 
 
 def test_deferred_takes_no_null_window_from_a_communicator_that_supports_windows(alone: Rank) -> None:
-    alone.substrate.communicators[0,] = alone.communicator(kind=Windowless)
+    alone.substrate.communicators[GroupId((0,))] = alone.communicator(kind=Windowless)
     policy = Deferred(RankContext(alone.substrate, 1))
-    with pytest.raises(RuntimeError, match="gave a null window"), policy.use(ProcessGroup(alone.substrate, "tp", (0,))):
+    with (
+        pytest.raises(RuntimeError, match="gave a null window"),
+        policy.use(ProcessGroup(alone.substrate, "tp", GroupId((0,)))),
+    ):
         torch.empty(BLOCK)
 
 
@@ -149,7 +153,7 @@ def test_deferred_enters_no_collective_where_it_is_refused_memory_during_capture
     policy = Deferred(RankContext(alone.substrate, 1))
     alone.substrate.recorder.start(alone.events.append)
     alone.substrate.denial.is_due = True
-    everyone = ProcessGroup(alone.substrate, "tp", (0,))
+    everyone = ProcessGroup(alone.substrate, "tp", GroupId((0,)))
     with (
         alone.substrate.device.capture(),
         pytest.raises((torch.OutOfMemoryError, GrowthDuringCapture)),

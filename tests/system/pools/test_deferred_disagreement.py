@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.oracle.judge import judge
-from harness.scenario.layout import Group
+from harness.scenario.layout import Group, GroupId
 from harness.scenario.steps import Deny, Release, Step
 from harness.system.context import ProcessGroup
 from harness.system.pools.deferred import BITS, REFUSED, _digest, _disagreement
@@ -191,7 +191,7 @@ def test_deferred_enters_no_agreement_where_memory_is_wanting_elsewhere(ranks: W
 
 def group(rank: int = 0, ranks: Group = (0, 4, 2)) -> ProcessGroup:
     substrate: Any = SimpleNamespace(rank=rank)
-    return ProcessGroup(substrate, "tp", ranks)
+    return ProcessGroup(substrate, "tp", GroupId(ranks))
 
 
 def test_a_disagreement_names_the_ranks_that_were_refused_memory() -> None:
