@@ -166,8 +166,18 @@ def test_a_topology_shows_its_groups_and_note(console: Console) -> None:
     terminal.topology(console, Topology("p[/b]", "explicit", note=note, families_given={"tp": ((1, 0),)}))
     assert ["p[/b]: 2 ranks (explicit)" in text(console), rows(console), note in text(console)] == [
         True,
-        [["tp", "2", "[1, 0]"]],
+        [["tp", "2", "its own", "[1, 0]"]],
         True,
+    ]
+
+
+def test_a_topology_shows_whose_communicators_a_family_uses_and_every_width(console: Console) -> None:
+    families = {"tp": ((0, 1), (2,)), "ep": ((0, 1), (2,)), "dp": ((0, 1), (2,))}
+    terminal.topology(console, Topology("t", "explicit", families_given=families, shares={"ep": "tp"}))
+    assert [row[:3] for row in rows(console)] == [
+        ["tp", "1, 2", "its own"],
+        ["ep", "1, 2", "those of tp"],
+        ["dp", "1, 2", "its own"],
     ]
 
 
