@@ -80,7 +80,9 @@ def _distinct_layouts(scenario: Scenario, nodes: int) -> Iterator[Topology]:
     known: set[object] = set()
     for world in range(2, scenario.world):
         for topology in layouts_like(scenario.topology, world, nodes):
-            key = world, tuple(topology.ids.get(name) for name in scenario.families)
+            ids = [topology.ids.get(name) for name in scenario.families]
+            groups = tuple(topology.families.get(name) for name in scenario.families)
+            key = world, groups, tuple(map(ids.index, ids))  # and which of them share communicators
             if key not in known:
                 known.add(key)
                 yield topology

@@ -43,13 +43,15 @@ def case(*ranks: tuple[Event, ...], steps: tuple[Step, ...] = STEPS, topology: T
 
 
 def test_a_group_goes_by_the_first_family_that_has_it() -> None:
-    families = {"dp": ((0,), (1,)), "tp": ((0, 1),), "ep": ((0, 1),)}
-    assert [group_name(families, group) for group in ((1,), (0, 1), (1, 0))] == ["dp[1]", "tp[0,1]", "group[1,0]"]
+    whole = GroupId((0, 1))
+    families = {"dp": (GroupId((0,)), GroupId((1,))), "tp": (whole,), "ep": (whole,), "cp": (GroupId((0, 1), 1),)}
+    groups = GroupId((1,)), whole, GroupId((0, 1), 1), GroupId((1, 0))
+    assert [group_name(families, group) for group in groups] == ["dp[1]", "tp[0,1]", "cp[0,1]", "group[1,0]"]
 
 
 def test_a_family_that_the_program_names_comes_before_the_layouts_first() -> None:
     topology = explicit(ep=((0, 1),), tp=((0, 1),))
-    assert case(topology=topology).name((0, 1)) == "tp[0,1]"
+    assert case(topology=topology).name(GroupId((0, 1))) == "tp[0,1]"
 
 
 def test_a_step_goes_by_its_number_and_kind() -> None:
@@ -142,7 +144,7 @@ def test_who_held_the_memory_before_is_shown_if_it_was_the_same_memory() -> None
 
 def test_a_site_that_asked_for_another_group_is_shown() -> None:
     for named, text in (((0, 1), ""), ((), ""), ((0,), " Its site asked the pool for dp[0] at step 0 (allocate).")):
-        placed = Placed("a", 1, 64, 96, named)
+        placed = Placed("a", 1, 64, 96, GroupId(named))
         found = case((*WINDOWED, placed, *CALLED), topology=explicit(tp=((0, 1),), dp=((0,), (1,))))
         (use,) = found.histories[0].uses
         assert found.asked_for(use, use.output) == text

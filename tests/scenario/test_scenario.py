@@ -103,4 +103,7 @@ def test_a_share_of_the_seeds_is_watched_and_the_plainest_is() -> None:
 
 def test_scenario_lists_each_group_once_in_the_order_of_first_use() -> None:
     steps = Allocate("a", "attn_tp", 64), Recreate("tp"), Allocate("b", "moe_tp", 64), Release("a")
-    assert scenario(*steps).groups == ((0, 1), (2, 3), (0, 1, 2, 3))
+    wide = ((0, 1), 0), ((2, 3), 0), ((0, 1, 2, 3), 0)
+    assert scenario(*steps).groups == wide
+    halves = Topology("halves", "sglang", {"tp": 4, "attn_dp": 2, "ep": 2})
+    assert scenario(*steps, topology=halves).groups == (*wide, ((0, 1), 1), ((2, 3), 1))

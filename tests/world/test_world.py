@@ -16,6 +16,7 @@ from harness.errors import MachineError, PluginError, UsageError
 from harness.ipc.messages import Request
 from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
+from harness.scenario.layout import GroupId
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Straggle
 from harness.scenario.system import System
@@ -384,7 +385,8 @@ def test_a_pool_without_the_shape_of_one_is_an_error_of_the_request(ranks: World
 
 def test_a_call_returns_what_every_rank_returned(ranks: World) -> None:
     everyone = tuple(range(ranks.size))
-    assert ranks.call("tests.tools.called:rank_and_group", "hello") == [(rank, everyone, "hello") for rank in everyone]
+    found = ranks.call("tests.tools.called:rank_and_group", "hello")
+    assert found == [(rank, GroupId(everyone), "hello") for rank in everyone]
 
 
 FAILED_CALLS = {
