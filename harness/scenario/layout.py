@@ -40,6 +40,11 @@ class GroupId(NamedTuple):
     ranks: Group
     number: int = 0
 
+    @property
+    def label(self) -> str:
+        """Such as `0-1`, or `0-1 (1)` for the second communicator over these ranks."""
+        return "-".join(map(str, self.ranks)) + (f" ({self.number})" if self.number else "")
+
 
 GroupIds = tuple[GroupId, ...]
 """A family, with the communicators of its groups."""
@@ -83,11 +88,6 @@ def check_partition(name: str, partition: Partition, world: int | None = None) -
 def divisors(number: int) -> list[int]:
     """The widths that divide a number of ranks, smallest first."""
     return [width for width in range(1, number + 1) if number % width == 0]
-
-
-def group_of(partition: Partition, rank: int) -> Group:
-    """The group that a rank is in."""
-    return next(group for group in partition if rank in group)
 
 
 def id_of(ids: GroupIds, rank: int) -> GroupId:

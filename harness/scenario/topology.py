@@ -25,7 +25,7 @@ from harness.scenario.layout import (
     Partition,
     build_families,
     check_partition,
-    group_of,
+    id_of,
     number_groups,
     shared_families,
 )
@@ -107,8 +107,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return number_groups(self.families, shared_families(self.convention, self.degrees))
 
     def group_id(self, family: str, rank: int) -> GroupId:
-        """The group of `family` that `rank` acts in, with its communicator. Raises as `group` does."""
-        return self.ids[family][self.families[family].index(self.group(family, rank))]
+        """The group of `family` that `rank` acts in, with its communicator. Raises `TopologyError` for a rank outside
+        the world."""
+        if rank not in range(self.world):
+            raise TopologyError(f"topology {self.name!r}: rank {rank} is not in a world of {self.world}")
+        return id_of(self.ids[family], rank)
 
     @cached_property
     def world(self) -> int:
@@ -136,10 +139,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return _placed(self.name, placement, self.world)
 
     def group(self, family: str, rank: int) -> Group:
-        """The group of `family` that `rank` acts in. Raises `TopologyError` for a rank outside the world."""
-        if rank not in range(self.world):
-            raise TopologyError(f"topology {self.name!r}: rank {rank} is not in a world of {self.world}")
-        return group_of(self.families[family], rank)
+        """The ranks of the group of `family` that `rank` acts in. Raises as `group_id` does."""
+        return self.group_id(family, rank).ranks
 
     def spans_nodes(self, group: Group) -> bool:
         """Whether a group's ranks lie on more than one node; such a group has no windows."""

@@ -32,8 +32,7 @@ class Sound:
 
     def pool(self, group: ProcessGroup) -> Pool:
         place = self.place()
-        number = f" ({group.id.number})" if group.id.number else ""
-        pool = self.pool_named("-".join(map(str, group.ranks)) + number + place)
+        pool = self.pool_named(group.id.label + place)
         pool.is_reserved = bool(place)
         return pool
 

@@ -87,7 +87,7 @@ class Deferred:
             pool.close()
 
     def _new(self, group: ProcessGroup) -> _GroupPool:
-        name = f"{'-'.join(map(str, group.ranks))}#{self._made}"
+        name = f"{group.id.label}#{self._made}"
         self._made += 1
         place = self._place(group)
         for former in self._former.get(place, ()):

@@ -28,9 +28,7 @@ class PerGroup:
 
     def _pool(self, group: ProcessGroup) -> Pool:
         graph = self._context.graph
-        ranks, number = group.id
-        name = "-".join(map(str, ranks)) + (f" ({number})" if number else "") + (f" of {graph}" if graph else "")
-        pool = self._context.pool(name)
+        pool = self._context.pool(group.id.label + (f" of {graph}" if graph else ""))
         pool.is_reserved = graph is not None
         if not pool.on_freed:
             pool.on_freed.append(Segment.close_windows)
