@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import MachineError
 from harness.ipc.journal import Journal
 from harness.ipc.pads import FENCE, OF_BARRIER, SIGNALS, fence, overwritten
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import PadOverwritten
 
 SLOTS = 1024

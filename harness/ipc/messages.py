@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.raising import Raising
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.ipc import futex
 from harness.ipc.memory import BARRIER, EPOCH, PAD, PAYLOAD, SharedMemory
 from harness.ipc.pads import OF_BARRIER, shown
-from harness.scenario.layout import Group, GroupId
+from harness.scenario.layouts.groups import Group, GroupId
 from harness.trace.events import PadOverwritten
 
 YIELDS = 2

@@ -13,7 +13,7 @@ from harness.oracle.history import History, Use, read
 from harness.oracle.lives import WindowLife
 from harness.oracle.nccl import NcclRules, rules_of
 from harness.oracle.sight import Sight
-from harness.scenario.layout import Group, GroupId, GroupIds
+from harness.scenario.layouts.groups import Group, GroupId, GroupIds
 from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
 from harness.trace.events import Exhausted

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case
 from harness.oracle.history import History
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import Closing, Entered, Finished
 
 Ranks = tuple[int, ...]

@@ -12,7 +12,7 @@ import torch
 from harness.rank import values
 from harness.rank.images import Memory
 from harness.rank.own import collect, crc32, equal
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import FENCE, FRONT, GUARD
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits

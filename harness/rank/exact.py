@@ -13,7 +13,7 @@ import torch
 from harness.rank import values
 from harness.rank.own import cat, equal
 from harness.scenario.bases import counts_in
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.scenario.steps import AllGather, Collective
 from harness.substrate.bits import bits
 from harness.trace import events as trace

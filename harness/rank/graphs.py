@@ -14,7 +14,7 @@ from harness.rank import values
 from harness.rank.buffers import LiveBuffers
 from harness.rank.exact import ExactData, shared, source_changed
 from harness.rank.own import collect, empty, empty_like
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits

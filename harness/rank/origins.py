@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from harness.rank import values
 from harness.rank.exact import ExactData
 from harness.rank.own import cat, zeros_like
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Collective
 from harness.substrate.bits import bits

@@ -37,7 +37,7 @@ from harness.rank.executor import Executor
 from harness.rank.own import collect, freeze
 from harness.rank.state import randomness
 from harness.rank.state.fingerprint import Fingerprint
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import System
 from harness.substrate.base import Substrate

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.scenario.bases import CollectiveStep
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.steps import (
     Allocate,
     Allocation,

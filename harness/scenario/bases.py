@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.scenario.operands import Elements, View, at
 
 Op = Literal["sum", "avg", "max"]

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from harness.scenario.layout import GroupIds
+from harness.scenario.layouts.groups import GroupIds
 from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology

@@ -18,16 +18,15 @@ from typing import Any
 import msgspec
 
 from harness.errors import UsageError
-from harness.scenario.layout import (
+from harness.scenario.layouts.conventions import build_families, shared_families
+from harness.scenario.layouts.groups import (
     Group,
     GroupId,
     GroupIds,
     Partition,
-    build_families,
     check_partition,
     id_of,
     number_groups,
-    shared_families,
 )
 
 SCHEMA = 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import Group, GroupId, GroupIds, id_of
+from harness.scenario.layouts.groups import Group, GroupId, GroupIds, id_of
 from harness.substrate.communicator import Communicator
 from harness.substrate.denial import Denial
 from harness.substrate.device import Device

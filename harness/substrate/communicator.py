@@ -13,7 +13,7 @@ import torch
 
 from harness.ipc.memory import AGREE
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.device import Device
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from harness.scenario.layout import Group, GroupId
+from harness.scenario.layouts.groups import Group, GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool

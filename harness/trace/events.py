@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.scenario.layout import Group, GroupId
+from harness.scenario.layouts.groups import Group, GroupId
 
 
 class _Event(msgspec.Struct, frozen=True, array_like=True):

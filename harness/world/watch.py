@@ -20,7 +20,7 @@ from harness.errors import MachineError, PluginError
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Asks, Broken, Change, Done, Failed, Line, Raised, Refused, Reply, Said
 from harness.ipc.rendezvous import deadlocked
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.trace.draw import Fate, State
 from harness.trace.raising import Raising
 from harness.trace.trace import Trace

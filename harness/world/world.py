@@ -24,7 +24,7 @@ from harness.ipc.memory import SLOTS, SharedMemory
 from harness.ipc.messages import Call, Run
 from harness.ipc.rendezvous import lost_signals
 from harness.machine import mps
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step, Straggle
 from harness.trace.draw import Draw, Fate, Version

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from harness.campaign.layouts import layouts_like, on_nodes, stand_ins, widths_of
+from harness.campaign.layouts import layouts_like, on_nodes, stand_ins
 from harness.errors import UsageError
-from harness.scenario.layout import DEGREES
+from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.topology import Placement, Topology
 
 
@@ -19,12 +19,13 @@ def test_layouts_are_enumerated_in_full_and_in_order() -> None:
         except UsageError:
             return None
 
-    for convention, names in DEGREES.items():
+    for convention, names in ((name, found.DEGREES) for name, found in CONVENTIONS.items()):
         for world in (2, 4, 6):
             everything = product([width for width in range(1, world + 1) if world % width == 0], repeat=len(names))
             laid = [(values, layout(convention, dict(zip(names, values, strict=True)))) for values in everything]
             expected = [values for values, topology in laid if topology is not None and topology.world == world]
-            ours = [widths for widths in widths_of(convention, world) if layout(convention, widths) is not None]
+            candidates = map(dict, CONVENTIONS[convention].candidates(world))
+            ours = [widths for widths in candidates if layout(convention, widths) is not None]
             assert [tuple(widths[name] for name in names) for widths in ours] == expected
 
 

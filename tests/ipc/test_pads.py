@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.ipc.pads import CANARY, FENCE, SIGNALS, fence, overwritten
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import PadOverwritten
 
 GROUP = GroupId((4, 2, 7))

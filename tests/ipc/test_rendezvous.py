@@ -10,7 +10,7 @@ import pytest
 
 from harness.ipc.memory import AGREE, CALL, CLOSING, HOST, LEGACY, PAD, REGISTER, SharedMemory
 from harness.ipc.rendezvous import Rendezvous, deadlocked
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 
 SLOT = 5
 PAIR: Group = (0, 1)

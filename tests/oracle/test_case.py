@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.oracle.case import Case, group_name, ranks_text
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step

@@ -6,7 +6,7 @@ Ranks are put where a test needs them, event by event; `rules/test_fate.py` has 
 from __future__ import annotations
 
 from harness.oracle.waits import AtEnd, AtStep, InCall, Situation, Waits
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.topology import Topology
 from harness.trace.events import Began, CommCreated, Entered, Event, Returned
 from harness.trace.trace import TEARDOWN

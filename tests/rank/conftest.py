@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from tests.tools.one_rank import Rank, memory, rank
 
 __all__ = ["memory", "rank"]

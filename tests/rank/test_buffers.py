@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.rank.buffers import Buffer, Canary, LiveBuffers
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import FENCE, FRONT, GUARD, ITEMSIZE
 from harness.substrate.bits import bits
 from harness.trace.events import Dropped, Exhausted, Overwritten, Placed, Touched

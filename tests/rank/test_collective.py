@@ -13,7 +13,7 @@ from harness.ipc.memory import SharedMemory
 from harness.rank.buffers import LiveBuffers
 from harness.rank.collective import Call
 from harness.rank.exact import ExactData
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import AllGather, Collective, ReduceScatter
 from harness.substrate.bits import bits

@@ -8,7 +8,7 @@ import torch
 from harness.rank.buffers import LiveBuffers
 from harness.rank.exact import ExactData
 from harness.rank.graphs import GRAPH_STREAM, CapturedCall, Graphs
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import STREAMS, AllGather
 from harness.substrate.sim.device import SimDevice, tensor_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.scenario.alive import Alive, without
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import View
 from harness.scenario.steps import (
     AllGather,

@@ -10,17 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.scenario.layout import (
-    DEGREES,
-    Group,
-    LayoutError,
-    Partition,
-    build_families,
-    check_partition,
-    divisors,
-    number_groups,
-    shared_families,
-)
+from harness.scenario.layouts.arithmetic import divisors
+from harness.scenario.layouts.conventions import CONVENTIONS, build_families, shared_families
+from harness.scenario.layouts.groups import Group, LayoutError, Partition, check_partition, number_groups
 
 Widths = dict[str, int]
 
@@ -183,7 +175,7 @@ def test_megatron_order_decides_whether_stages_or_replicas_are_neighbours() -> N
 # every convention
 
 
-@pytest.mark.parametrize("convention", sorted(DEGREES))
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
 def test_layout_without_degrees_is_one_rank_alone_in_every_family(convention: str) -> None:
     assert set(build_families(convention, {}).values()) == {((0,),)}
 
@@ -218,8 +210,8 @@ def vllm_degrees(draw: st.DrawFn) -> Widths:
 
 megatron_degrees = st.builds(
     lambda widths, order: {**widths, "order": "-".join(order)},
-    axes(DEGREES["megatron"]),
-    st.permutations(DEGREES["megatron"]),
+    axes(CONVENTIONS["megatron"].DEGREES),
+    st.permutations(CONVENTIONS["megatron"].DEGREES),
 )
 WORLD_AXES = {"sglang": ("tp", "pp"), "vllm": ("dp", "pp", "pcp", "tp"), "megatron": ("tp", "cp", "ep", "dp", "pp")}
 WIDE_AS_ITS_DEGREE = {
@@ -310,7 +302,7 @@ def test_degree_of_another_convention_is_refused_by_name(convention: str, degree
 
 
 @pytest.mark.parametrize("value", [0, -2, True, "4", 2.0, None])
-@pytest.mark.parametrize("convention", sorted(DEGREES))
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
 def test_width_that_is_no_positive_integer_is_refused_with_its_value(convention: str, value: object) -> None:
     with pytest.raises(LayoutError, match=f"{convention} degree tp={value!r} is not a positive integer"):
         build_families(convention, {"tp": value})  # type: ignore[dict-item]

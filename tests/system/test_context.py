@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.system.context import ProcessGroup, RankContext
 from tests.tools.one_rank import Rank
 

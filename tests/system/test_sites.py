@@ -15,7 +15,7 @@ import torch
 from harness.errors import PluginError
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
-from harness.scenario.layout import Group, GroupId
+from harness.scenario.layouts.groups import Group, GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, ProgramError, Step

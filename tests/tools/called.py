@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.ipc.memory import REGISTER, SharedMemory
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.substrate.base import Substrate
 
 

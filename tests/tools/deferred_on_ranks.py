@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.system.context import ProcessGroup, RankContext
 from harness.system.pools.deferred import Deferred, GrowthDuringCapture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.oracle.case import Case
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate
 from harness.scenario.topology import Topology

@@ -9,7 +9,7 @@ import pytest
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.pool import Pool
 from harness.substrate.sim.communicator import SimCommunicator
 from harness.substrate.sim.substrate import SimSubstrate

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.scenario.layout import Group
+from harness.scenario.layouts.groups import Group
 from harness.substrate.nccl.memory import NcclPool
 from harness.substrate.nccl.references import kept
 from harness.substrate.nccl.substrate import NcclSubstrate

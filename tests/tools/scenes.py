@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
-from harness.scenario.layout import Partition
+from harness.scenario.layouts.groups import Partition
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, ReduceScatter, Step
 from harness.scenario.system import System

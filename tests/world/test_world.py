@@ -16,7 +16,7 @@ from harness.errors import MachineError, PluginError, UsageError
 from harness.ipc.messages import Request
 from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Straggle
 from harness.scenario.system import System

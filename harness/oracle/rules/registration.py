@@ -11,7 +11,7 @@ from harness.oracle.case import Case
 from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, OversizedWindow, RegistrationSkew
 from harness.oracle.history import History
 from harness.oracle.lives import SegmentLife, WindowLife
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.steps import Steady
 from harness.text import counted
 from harness.trace.events import Began, Entered

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 
 from harness.clock import CLOCK, Clock
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 

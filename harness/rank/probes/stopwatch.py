@@ -14,7 +14,7 @@ from harness.ipc.rendezvous import Rendezvous
 from harness.rank.collective import Call
 from harness.rank.executor import Executor
 from harness.rank.server import Server
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 

@@ -15,7 +15,7 @@ from harness.oracle.findings import OutOfBounds, Raised
 from harness.oracle.history import Use
 from harness.oracle.judge import every
 from harness.oracle.sight import Sight
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import Exhausted, Mismatch, Ran
 from harness.trace.trace import TEARDOWN
 

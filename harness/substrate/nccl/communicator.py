@@ -17,7 +17,7 @@ from nccl.bindings import nccl
 
 from harness.ipc.memory import CALL, HOST, REGISTER
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
 from harness.substrate.device import Device
 from harness.substrate.nccl.binding import CollectiveConfig

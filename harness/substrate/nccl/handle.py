@@ -10,7 +10,7 @@ import torch
 from nccl.bindings import nccl
 
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS, overwritten
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl.binding import made_for
 from harness.substrate.nccl.device import tensor_at

@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 
 import nccl.core as nc
 
-from harness.scenario.layout import GroupIds, id_of
+from harness.scenario.layouts.groups import GroupIds, id_of
 from harness.substrate.nccl.handle import NcclHandle, Version
 
 KEPT = 12

@@ -16,7 +16,7 @@ from nccl.bindings import nccl
 from harness.ipc.memory import HOST, SPLIT, SharedMemory
 from harness.machine.evidence import KINDS
 from harness.machine.nccl import version as nccl_version
-from harness.scenario.layout import GroupId, GroupIds, id_of
+from harness.scenario.layouts.groups import GroupId, GroupIds, id_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.nccl.communicator import NcclCommunicator

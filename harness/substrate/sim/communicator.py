@@ -14,7 +14,7 @@ import torch
 
 from harness.ipc.memory import HOST, LEGACY, PAD, REGISTER, STAGING_BYTES, SYMMETRIC, SharedMemory
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import Communicator, Counts, eligible
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window

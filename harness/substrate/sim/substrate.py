@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.ipc.memory import SharedMemory
-from harness.scenario.layout import GroupId, GroupIds, id_of
+from harness.scenario.layouts.groups import GroupId, GroupIds, id_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool

@@ -7,7 +7,7 @@ import pytest
 from harness.oracle.case import Case
 from harness.oracle.judge import judge as judge_draw
 from harness.oracle.rules.ownership import judge
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim

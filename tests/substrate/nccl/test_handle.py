@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl import handle
 from harness.substrate.nccl.binding import made_for

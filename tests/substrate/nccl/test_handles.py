@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
-from harness.scenario.layout import Partition
+from harness.scenario.layouts.groups import Partition
 from harness.substrate.nccl.handles import KEPT, Handles
 from tests.tools.fake_nccl import Calls, FakeComm
 

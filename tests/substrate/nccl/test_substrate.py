@@ -13,7 +13,7 @@ nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installe
 import pickle  # noqa: E402
 
 from harness.ipc.memory import SharedMemory  # noqa: E402
-from harness.scenario.layout import GroupId  # noqa: E402
+from harness.scenario.layouts.groups import GroupId  # noqa: E402
 from harness.substrate.nccl import substrate as module  # noqa: E402
 from harness.substrate.nccl.handle import NcclHandle  # noqa: E402
 from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: E402

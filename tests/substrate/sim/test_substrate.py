@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import Deregistered, SegmentFreed
 from tests.tools.one_rank import Rank
 

@@ -10,7 +10,7 @@ import torch
 
 from harness.ipc.memory import SharedMemory
 from harness.oracle.judge import judge
-from harness.scenario.layout import GroupId
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.steps import Recreate
 from harness.substrate.sim.communicator import SimCommunicator
 from harness.substrate.sim.substrate import SimSubstrate

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.oracle.judge import judge
-from harness.scenario.layout import Group, GroupId
+from harness.scenario.layouts.groups import Group, GroupId
 from harness.scenario.steps import Deny, Release, Step
 from harness.system.context import ProcessGroup
 from harness.system.pools.deferred import BITS, REFUSED, _digest, _disagreement

@@ -1,0 +1,55 @@
+"""The conventions: whose arithmetic turns degrees into families.
+
+A new convention is a module here that has what `Convention` lists, and a line in `CONVENTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from harness.scenario.layouts import megatron, sglang, vllm
+from harness.scenario.layouts.arithmetic import Degrees
+from harness.scenario.layouts.groups import LayoutError, Partition, check_partition
+
+
+class Convention(Protocol):
+    """What a module gives."""
+
+    DEGREES: tuple[str, ...]
+
+    def families(self, degrees: Degrees) -> dict[str, Partition]:
+        """The families of a layout by name. Raises `LayoutError`."""
+
+    def shares(self, degrees: Degrees) -> dict[str, str] | None:
+        """For each family without communicators of its own, the family whose it uses. None: all equal groups share."""
+
+    def candidates(self, world: int) -> Iterator[Degrees]:
+        """All degrees that may make a layout of `world` ranks, in one order."""
+
+    def drawn(self, world: int, picks: Sequence[int]) -> Degrees:
+        """The degrees of a layout of `world` ranks that six drawn numbers stand for."""
+
+
+CONVENTIONS: dict[str, Convention] = {"sglang": sglang, "vllm": vllm, "megatron": megatron}
+
+
+def build_families(convention: str, degrees: Degrees) -> dict[str, Partition]:
+    """Families of a layout by name, each a partition of `range(world)`.
+
+    `degrees` maps the convention's degree names to widths (1 where left out); `megatron` also takes
+    `"order"`, the axis order with the fastest-varying axis first. Raises `LayoutError` for an
+    unknown convention or degree, and for degrees that do not divide, with the arithmetic.
+    """
+    if convention not in CONVENTIONS:
+        raise LayoutError(f"convention {convention!r} is not one of {', '.join(sorted(CONVENTIONS))}")
+    families = CONVENTIONS[convention].families(degrees)
+    for name, partition in families.items():
+        check_partition(name, partition)
+    return families
+
+
+def shared_families(convention: str, degrees: Degrees) -> dict[str, str] | None:
+    """For each family that has no communicators of its own, the family whose it uses. None where all equal groups
+    share one, of whatever families they are."""
+    return CONVENTIONS[convention].shares(degrees)
