@@ -6,14 +6,15 @@ than the one that it may stand for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from harness.campaign.layouts import layouts_like, on_nodes, stand_ins
+from harness.campaign.layouts import layouts_like, on_nodes, parts_of, restricted, stand_ins
 from harness.errors import UsageError
 from harness.scenario.alive import without
 from harness.scenario.bases import CollectiveStep
+from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate, Ballast, Collective, Step, Straggle
@@ -60,7 +61,7 @@ def _dropped(scenario: Scenario) -> Iterator[Sequence[int]]:
 
 def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     """The same ranks on one node or two; then every layout of the same convention with fewer ranks, smallest first, on
-    as many nodes as it takes.
+    as many nodes as it takes. Of families that are given: fewer ranks, groups and families.
 
     Nodes change rarely from one to the next: processes on nccl start again wherever they do.
     """
@@ -70,9 +71,43 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
         yield from _valid(scenario, fewer, scenario.steps)
     for topology in _distinct_layouts(scenario, nodes=min(used, 2)):
         kept = stand_ins(scenario.world, topology.world)
-        programs = (tuple(_for_ranks(step, ranks) for step in scenario.steps) for ranks in kept)
+        programs = (_program(scenario, topology, ranks, names) for ranks in kept for names in (_same_place, _everyone))
         for steps in dict.fromkeys(programs):
             yield from _valid(scenario, topology, steps)
+    for topology, ranks in parts_of(scenario.topology, scenario.families):
+        yield from _valid(scenario, topology, _program(scenario, topology, ranks, _same_ranks))
+
+
+Names = Callable[[Topology, Topology, str, Sequence[int], Groups], Groups | None]
+"""What a step of another topology names in place of groups that it names in a topology, in a family, if of its ranks
+only some are kept. None: every group. Empty: it has none there."""
+
+
+def _same_place(old: Topology, new: Topology, family: str, kept: Sequence[int], groups: Groups) -> Groups:
+    """The groups at the same places among all of the family; they wrap around."""
+    here = new.families.get(family, ())
+    places = (old.families[family].index(group) % len(here) for group in groups if here)
+    return tuple(here[place] for place in dict.fromkeys(places))
+
+
+def _everyone(old: Topology, new: Topology, family: str, kept: Sequence[int], groups: Groups) -> None:
+    return None
+
+
+def _same_ranks(old: Topology, new: Topology, family: str, kept: Sequence[int], groups: Groups) -> Groups:
+    """What is left of each group."""
+    left = (restricted(group, kept) for group in groups)
+    return tuple(dict.fromkeys(group for group in left if group in new.families.get(family, ())))
+
+
+def _program(scenario: Scenario, topology: Topology, kept: Sequence[int], names: Names) -> tuple[Step, ...]:
+    """The steps on another topology, of whose ranks those kept stand for its own. What has no group left goes."""
+    steps = [_for_ranks(step, kept) for step in scenario.steps]
+    for index, step in enumerate(steps):
+        if step.family is not None and step.groups is not None:
+            groups = names(scenario.topology, topology, step.family, kept, step.groups)
+            steps[index] = msgspec.structs.replace(step, groups=groups)
+    return without(tuple(steps), [index for index, step in enumerate(steps) if step.groups == ()])
 
 
 def _distinct_layouts(scenario: Scenario, nodes: int) -> Iterator[Topology]:
@@ -137,11 +172,22 @@ def _plain_steps(scenario: Scenario, step: Step) -> Iterator[Step]:
         case Ballast():
             yield from (msgspec.structs.replace(step, size=size) for size in _fewer(step.size))
         case CollectiveStep():
+            yield from _fewer_groups(step)
             yield from _plain_calls(step)
         case Allocate():
+            yield from _fewer_groups(step)
             for elements in (_needed(scenario, step), *_fewer(step.elements)):
                 yield msgspec.structs.replace(step, elements=elements)
             yield msgspec.structs.replace(step, stream=0)
+
+
+def _fewer_groups(step: Allocate | Collective) -> Iterator[Step]:
+    """Every group in place of some, or one fewer."""
+    named = step.groups or ()
+    if named:
+        yield msgspec.structs.replace(step, groups=None)
+    for index in range(len(named)):
+        yield msgspec.structs.replace(step, groups=(*named[:index], *named[index + 1 :]))
 
 
 def _plain_calls(step: Collective) -> Iterator[Step]:
@@ -178,7 +224,7 @@ def _needed(scenario: Scenario, allocated: Allocate) -> Elements:
     calls = [step for step in scenario.steps if isinstance(step, CollectiveStep)]
     reached = (_reached(scenario.topology, call, allocated.buffer) for call in calls)
     needed = max([1, *reached])
-    smallest = min(at(allocated.elements, rank) for rank in range(scenario.world))
+    smallest = min(at(allocated.elements, rank) for group, _ in scenario.acting(allocated) for rank in group)
     return needed if needed <= smallest else allocated.elements
 
 
@@ -186,8 +232,9 @@ def _reached(topology: Topology, call: CollectiveStep, buffer: str) -> int:
     """Where the last element lies that a call reaches in a buffer, on any rank; 0 if it does not work on it."""
     ends = (
         at(view.offset, rank) + size
-        for rank in range(topology.world)
-        for view, size in zip(call.views, call.reach(topology.group(call.family, rank), rank), strict=True)
+        for group, _ in topology.acting(call.family, call.groups)
+        for rank in group
+        for view, size in zip(call.views, call.reach(group, rank), strict=True)
         if view.buffer == buffer
     )
     return max(ends, default=0)

@@ -5,11 +5,12 @@ Invariant: layouts come in one order, by the widths of their degrees, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.errors import UsageError
 from harness.scenario.layouts.arithmetic import Degrees
 from harness.scenario.layouts.conventions import CONVENTIONS
+from harness.scenario.layouts.groups import Group, Groups, world_of
 from harness.scenario.topology import Placement, Topology
 
 
@@ -34,6 +35,43 @@ def stand_ins(whole: int, world: int) -> list[tuple[int, ...]]:
     first, last = tuple(range(world)), tuple(range(whole - world, whole))
     spread = tuple(rank * whole // world for rank in range(world))
     return list(dict.fromkeys((first, spread, last, (*first[:-1], whole - 1))))
+
+
+def parts_of(topology: Topology, used: Collection[str]) -> Iterator[tuple[Topology, Group]]:
+    """Of families that are given: those `used` alone, then without all ranks that are in none, then without one rank in
+    turn, then without one group in turn. Each with the ranks that it keeps, which are numbered anew."""
+    given = topology.families_given
+    if given is None:
+        return
+    families = {name: groups for name, groups in given.items() if name in used}
+    everyone = tuple(range(topology.world))
+    there = tuple(sorted({rank for groups in families.values() for group in groups for rank in group}))
+    for kept in (everyone, there, *(tuple(rank for rank in there if rank != left_out) for left_out in there)):
+        yield from _explicit(topology, families, kept)
+    for name, groups in families.items():
+        for group in groups if len(groups) > 1 else ():
+            fewer = families | {name: tuple(each for each in groups if each != group)}
+            yield from _explicit(topology, fewer, everyone)
+
+
+def restricted(group: Group, kept: Sequence[int]) -> Group:
+    """What is left of a group, in the numbers of the ranks kept."""
+    return tuple(kept.index(rank) for rank in group if rank in kept)
+
+
+def _explicit(like: Topology, families: Mapping[str, Groups], kept: Group) -> Iterator[tuple[Topology, Group]]:
+    """The topology of what is left of these families, if it is one and another."""
+    left = {name: [restricted(group, kept) for group in groups] for name, groups in families.items()}
+    given = {name: tuple(dict.fromkeys(filter(None, groups))) for name, groups in left.items()}
+    shares = None if like.shares is None else {name: of for name, of in like.shares.items() if name in given}
+    nodes = len({like.node_of[rank] for rank in kept})
+    try:
+        world = max(map(world_of, given.values()), default=0)
+        found = Topology("reduced", "explicit", {}, on_nodes(nodes, world), families_given=given, shares=shares)
+    except (UsageError, ValueError):  # a family that shares one that is gone, or has no group left
+        return
+    if found.key != like.key and found.world <= len(kept):
+        yield found, kept[: found.world]
 
 
 def _layout(like: Topology, degrees: Degrees, world: int, nodes: int) -> Topology | None:

@@ -69,7 +69,7 @@ def _through(step: Step, via: Via, topology: Topology) -> Step:
     """A step that goes that way, if it is a collective that can."""
     if not isinstance(step, Collective):
         return step
-    uneven = any(is_uneven(step, group) for group in topology.families[step.family])
+    uneven = any(is_uneven(step, group) for group, _ in topology.acting(step.family, step.groups))
     library = uneven or (isinstance(step, ReduceScatter) and step.op == "max")
     return msgspec.structs.replace(step, via="library" if library else via)
 

@@ -86,4 +86,4 @@ def _is_uneven(scenario: Scenario, step: Step | None) -> bool:
     """Whether it is a call of unequal sizes, which is never symmetric, so that its path says nothing of ownership."""
     if not isinstance(step, Collective):
         return False
-    return any(is_uneven(step, group) for group in scenario.topology.families[step.family])
+    return any(is_uneven(step, group) for group, _ in scenario.acting(step))

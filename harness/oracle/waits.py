@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case
 from harness.oracle.history import History
-from harness.scenario.layouts.groups import GroupId
+from harness.scenario.layouts.groups import GroupId, ids_of
+from harness.scenario.steps import Recreate
 from harness.trace.events import Closing, Entered, Finished
 
 Ranks = tuple[int, ...]
@@ -56,6 +57,7 @@ class Waits:
     def __init__(self, case: Case) -> None:
         self._entries = [_entries(history) for history in case.histories]
         self._where = [self._situation(history) for history in case.histories]
+        self._came_to = [_world_wide(case, history) for history in case.histories]
         self._has_calls = any(isinstance(situation, InCall) for situation in self._where)
 
     @property
@@ -87,9 +89,8 @@ class Waits:
 
     def _behind(self, situation: InCall) -> Ranks:
         """The ranks of the world that have made a world-wide call less often than those in a situation."""
-        made = [sum(n for (call, *_), n in entries.items() if call == WORLD_WIDE) for entries in self._entries]
-        most = max(made[rank] for rank in self.ranks(situation))
-        return tuple(rank for rank, times in enumerate(made) if times < most)
+        most = max(self._came_to[rank] for rank in self.ranks(situation))
+        return tuple(rank for rank, times in enumerate(self._came_to) if times < most)
 
     def left(self, situation: InCall) -> Ranks:
         """The members of the communicator that have entered this call too and are no longer in it."""
@@ -147,3 +148,15 @@ def _entries(history: History) -> Counter[tuple[str, GroupId, int]]:
     """How often a rank entered each call of each communicator."""
     comms = ((event.call, history.comms[event.comm]) for event in history.trace.events if isinstance(event, Entered))
     return Counter((call, comm.id, comm.generation) for call, comm in comms)
+
+
+def _world_wide(case: Case, history: History) -> int:
+    """How many world-wide calls a rank has come to: those that it entered, and those of families that leave it out."""
+    trace, ids = history.trace, case.scenario.topology.ids
+    entered = {step for step, event in trace.steps() if isinstance(event, Entered) and event.call == WORLD_WIDE}
+    passed = {
+        index
+        for index, step in enumerate(case.scenario.steps[: max(0, trace.last_step + 1)])
+        if isinstance(step, Recreate) and not ids_of(ids[step.family], history.rank)
+    }
+    return len(entered | passed)

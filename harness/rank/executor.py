@@ -21,7 +21,7 @@ from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
 from harness.rank.own import empty
-from harness.scenario.layouts.groups import GroupId
+from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
 from harness.scenario.steps import (
@@ -101,6 +101,8 @@ class Executor:
             self._record(damage)
 
     def _take(self, step: Step) -> None:
+        if isinstance(step, Allocate | Collective) and self._scenario.group_of(step, self._rank) is None:
+            return  # for other ranks
         match step:
             case Allocate() | Ballast() | Release() | Trim():
                 self._on_memory(step)
@@ -139,8 +141,9 @@ class Executor:
                 self._graphs.replay(step.graph, self._index)
 
     def _recreate(self, step: Recreate) -> None:
-        self._graphs.forget(self._topology.group_id(step.family, self._rank))
-        self._substrate.recreate(self._topology.ids[step.family])
+        family = self._topology.ids[step.family]
+        self._graphs.forget(ids_of(family, self._rank))
+        self._substrate.recreate(family)
 
     def _disturb(self, step: Straggle | Deny) -> None:
         match step:
@@ -149,12 +152,17 @@ class Executor:
             case Deny():
                 self._substrate.denial.is_due = True
 
-    def _group(self, family: str) -> ProcessGroup:
-        return ProcessGroup(self._substrate, family, self._topology.group_id(family, self._rank))
+    def _group(self, step: Allocate | Ballast | Collective) -> ProcessGroup:
+        group = self._scenario.group_of(step, self._rank)
+        assert group is not None
+        return ProcessGroup(self._substrate, step.family, group)
 
     def _make_sites(self) -> BufferSites:
         if self._scenario.system.sites == "implicit":
-            return ImplicitSites(self._policy, self._substrate.device.torch_device, self._group(IMPLICIT))
+            (tp,) = ids_of(self._topology.ids[IMPLICIT], self._rank)
+            return ImplicitSites(
+                self._policy, self._substrate.device.torch_device, ProcessGroup(self._substrate, IMPLICIT, tp)
+            )
         return BufferSites(self._policy, self._substrate.device.torch_device)
 
     def _allocate(self, step: Allocate) -> None:
@@ -165,7 +173,7 @@ class Executor:
             return at(step.elements, rank) + GUARD
 
         mine = size_of(self._rank)
-        group = self._group(step.family)
+        group = self._group(step)
         named = GroupId(())
 
         def make() -> torch.Tensor:
@@ -187,7 +195,7 @@ class Executor:
 
     def _ballast(self, step: Ballast) -> None:
         """Allocate on this rank alone, in the pool of its group."""
-        group, size = self._group(step.family), step.size + GUARD
+        group, size = self._group(step), step.size + GUARD
 
         def make() -> torch.Tensor:
             return allocate(self._policy, group, size, torch.uint8, self._substrate.device.torch_device)
@@ -199,7 +207,7 @@ class Executor:
             if view is not None and view.buffer not in self._buffers:
                 self._record(trace.Skipped(view.buffer))
                 return
-        group = self._group(step.family)
+        group = self._group(step)
         call = Call(self._substrate, self._buffers, step, group)
         operands = [view.buffer for view in (step.whole, step.part) if view is not None]
         if self._substrate.device.is_capturing:

@@ -14,7 +14,7 @@ from harness.rank import values
 from harness.rank.buffers import LiveBuffers
 from harness.rank.exact import ExactData, shared, source_changed
 from harness.rank.own import collect, empty, empty_like
-from harness.scenario.layouts.groups import GroupId
+from harness.scenario.layouts.groups import GroupId, GroupIds
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
@@ -127,11 +127,13 @@ class Graphs:
         self._stream.close()
         self._substrate.graph = None
 
-    def forget(self, group: GroupId) -> None:
-        """Drop the graphs that hold calls of a group."""
+    def forget(self, groups: GroupIds) -> None:
+        """Drop the graphs that hold calls of these groups."""
         # NCCL does not destroy a communicator while a graph holds a call of it.
         self._by_name = {
-            name: graph for name, graph in self._by_name.items() if all(call.group != group for call in graph.calls)
+            name: graph
+            for name, graph in self._by_name.items()
+            if all(call.group not in groups for call in graph.calls)
         }
         collect()
 

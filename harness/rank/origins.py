@@ -95,7 +95,11 @@ class Calls:
     def _next(self, index: int) -> Iterator[int]:
         """The calls after one, in which a peer may be that has left it too early."""
         steps = self._scenario.steps
-        return islice((at for at in range(index + 1, len(steps)) if isinstance(steps[at], Collective)), NEXT)
+        mine = (at for at in range(index + 1, len(steps)) if isinstance(steps[at], Collective) and self._acts_in(at))
+        return islice(mine, NEXT)
+
+    def _acts_in(self, index: int) -> bool:
+        return self._scenario.group_of(self._step(index), self._rank) is not None
 
     def _step(self, index: int) -> Collective:
         step = self._scenario.steps[index]
@@ -103,7 +107,9 @@ class Calls:
         return step
 
     def _group(self, index: int) -> Group:
-        return self._scenario.topology.group(self._step(index).family, self._rank)
+        group = self._scenario.group_of(self._step(index), self._rank)
+        assert group is not None
+        return group.ranks
 
     def _inputs(self, index: int, group: Group, wide: bool) -> _Inputs:
         step = self._step(index)

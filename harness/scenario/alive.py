@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.scenario.bases import CollectiveStep
-from harness.scenario.layouts.groups import GroupId
+from harness.scenario.layouts.groups import GroupId, GroupIds
 from harness.scenario.steps import (
     Allocate,
     Allocation,
@@ -32,10 +32,19 @@ class LiveBuffer:
     """A buffer that was allocated and not released."""
 
     allocation: Allocation
+    groups: GroupIds
+    """The groups for which it was allocated, each rank of which holds one."""
     graph: str | None = None
     """The graph in whose preparation or capture it was allocated."""
     is_stale: bool = False
-    """Whether communicators of its family were replaced since: no window of it holds any more."""
+    """Whether communicators of its groups were replaced since: no window of it holds any more."""
+
+    @property
+    def holders(self) -> frozenset[int]:
+        """The ranks that hold it."""
+        if self.allocation.rank is not None:
+            return frozenset({self.allocation.rank})
+        return frozenset(rank for group in self.groups for rank in group.ranks)
 
 
 @dataclass
@@ -87,7 +96,8 @@ class Alive:
 
     def _allocated(self, step: Allocation) -> None:
         self.names.add(step.buffer)
-        self.buffers[step.buffer] = LiveBuffer(step, None if self.open is None else self.open.name)
+        acting = self.topology.acting(step.family, step.groups)
+        self.buffers[step.buffer] = LiveBuffer(step, acting, None if self.open is None else self.open.name)
         if self.capturing is not None:
             self.capturing.own.add(step.buffer)
 
@@ -101,14 +111,13 @@ class Alive:
     def _called(self, step: CollectiveStep) -> None:
         if (graph := self.capturing) is not None:
             graph.used |= step.buffers - graph.own
-            graph.groups |= {*self.topology.ids[step.family]}
+            graph.groups |= {*self.topology.acting(step.family, step.groups)}
 
     def _replaced(self, step: Recreate) -> None:
         """Families may share communicators, so that what another family named may be concerned too."""
-        families = self.topology.ids
-        replaced = {*families[step.family]}
+        replaced = {*self.topology.ids[step.family]}
         for buffer in self.buffers.values():
-            buffer.is_stale |= not replaced.isdisjoint(families[buffer.allocation.family])
+            buffer.is_stale |= not replaced.isdisjoint(buffer.groups)
         for graph in self.graphs.values():
             if not replaced.isdisjoint(graph.groups):
                 graph.ended_by = step

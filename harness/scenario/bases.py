@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from harness.scenario.layouts.groups import Group
+from harness.scenario.layouts.groups import Group, Groups
 from harness.scenario.operands import Elements, View, at
 
 Op = Literal["sum", "avg", "max"]
@@ -32,6 +32,11 @@ class BaseStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     @property
     def family(self) -> str | None:
         """The family that it names, if it names one."""
+        return None
+
+    @property
+    def groups(self) -> Groups | None:
+        """The groups of that family that act, of which no two have a rank in common. None: all of them."""
         return None
 
     @property

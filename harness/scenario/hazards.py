@@ -20,7 +20,7 @@ def hazards(steps: Iterable[Step], topology: Topology) -> frozenset[str]:
         if isinstance(step, Ballast | Deny):
             found.add(step.kind)
         elif isinstance(step, Allocate) and step.role == "window":
-            groups = topology.families[step.family]
-            if any(len({at(step.elements, rank) for rank in group}) > 1 for group in groups):
+            acting = topology.acting(step.family, step.groups)
+            if any(len({at(step.elements, rank) for rank in group.ranks}) > 1 for group in acting):
                 found.add("uneven")
     return frozenset(found)

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from harness.scenario.alive import Alive, LiveBuffer
+from harness.scenario.bases import BaseStep
+from harness.scenario.layouts.groups import GroupIds
 from harness.scenario.operands import Elements, at
-from harness.scenario.topology import Topology
+from harness.scenario.topology import Topology, TopologyError
 
 
 class Refused(Exception):
     """The reason alone; `harness.scenario.validity.check` adds the step it belongs to."""
 
 
-def counts(name: str, elements: Elements, topology: Topology) -> list[int]:
-    """One count for each rank. Refused where ranks are missing or a count is not positive; `name` is the field's."""
+def check_acting(step: BaseStep, topology: Topology) -> GroupIds:
+    """The groups in which a step runs. Refused where a rank would act in two, or the family lacks one that is named."""
+    assert step.family is not None
+    try:
+        return topology.acting(step.family, step.groups)
+    except TopologyError as error:
+        raise Refused(str(error)) from None
+
+
+def counts(name: str, elements: Elements, topology: Topology, acting: GroupIds) -> dict[int, int]:
+    """The count of each rank that acts. Refused where ranks are missing or a count is negative; `name` is the
+    field's."""
     check_one_each(name, elements, topology)
-    found = [at(elements, rank) for rank in range(topology.world)]
-    for rank, count in enumerate(found):
-        if count < 1:
-            raise Refused(f"{name} {count} on rank {rank} is not positive")
+    found = {rank: at(elements, rank) for group in acting for rank in group.ranks}
+    for rank, count in found.items():
+        if count < 0:
+            raise Refused(f"{name} {count} on rank {rank} is negative")
     return found
 
 

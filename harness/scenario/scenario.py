@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from harness.scenario.layouts.groups import GroupIds
+from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
 from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
@@ -32,8 +32,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
         if not 0 <= self.seed < 1 << 63:
             raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
-        if self.system.sites == "implicit" and IMPLICIT not in self.topology.families:
-            raise ProgramError(f"implicit sites name {IMPLICIT!r}, which topology {self.topology.name!r} has not")
+        if self.system.sites == "implicit" and (lack := lack_of_implicit(self.topology)):
+            raise ProgramError(f"implicit sites name {IMPLICIT!r}, {lack}")
         check(self.topology, self.steps)
 
     def __hash__(self) -> int:
@@ -43,6 +43,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     def world(self) -> int:
         """Number of ranks that take part."""
         return self.topology.world
+
+    def acting(self, step: Step) -> GroupIds:
+        """The groups in which a step runs; none for a step that names no family."""
+        return () if step.family is None else self.topology.acting(step.family, step.groups)
+
+    def group_of(self, step: Step, rank: int) -> GroupId | None:
+        """The group in which a rank takes part in a step; None where it goes on."""
+        return next(iter(ids_of(self.acting(step), rank)), None)
 
     @cached_property
     def families(self) -> tuple[str, ...]:
@@ -70,3 +78,13 @@ WATCHED = 4
 """One seed in so many is watched. 0 is, to which shrinking lowers a seed."""
 IMPLICIT = "tp"
 """The family that implicit buffer sites name, whatever they are asked for."""
+
+
+def lack_of_implicit(topology: Topology) -> str:
+    """Why implicit sites cannot be on a topology, as a clause; empty where they can."""
+    if IMPLICIT not in topology.families:
+        return f"which topology {topology.name!r} has not"
+    for rank in range(topology.world):
+        if (groups := len(ids_of(topology.ids[IMPLICIT], rank))) != 1:
+            return f"and rank {rank} is in {groups or 'no'} group{'s' * (groups > 1)} of it"
+    return ""

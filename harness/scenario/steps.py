@@ -1,8 +1,9 @@
 """Steps: what a program does, one frozen record each, and what each step touches.
 
 Invariant: any step can be asked which family, graph, stream, rank and buffers it concerns, without a look at its kind.
-Steps run in list order on every rank, each rank acting in its own group of the family that a step names (SPMD by
-construction).
+Steps run in list order on every rank. A step that names a family runs in its groups, or in those of `groups`; a rank
+that is in none of them goes on. So groups may run their steps in different orders, and never wait for each other in a
+circle.
 
 A new kind of step is a class here and a member of `Step`; `harness.scenario.validity` says when it may run, and
 `harness.rank.executor` runs it.
@@ -14,6 +15,7 @@ from typing import Literal
 
 from harness.errors import UsageError
 from harness.scenario.bases import BaseStep, CollectiveStep, Op, Via
+from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import DType, Elements, View
 
 STREAMS = 3
@@ -39,6 +41,7 @@ class Allocate(BaseStep, frozen=True, tag="allocate"):
     role: Literal["window", "plain"] = "window"
     site: Literal["local", "global"] = "local"
     stream: int = 0
+    groups: Groups | None = None
 
     per_rank = ("elements",)
 
@@ -70,6 +73,7 @@ class AllGather(CollectiveStep, frozen=True, tag="all_gather"):
     via: Via = "library"
     claim: bool = False
     stream: int = 0
+    groups: Groups | None = None
 
     whole_operand = "output"
 
@@ -96,6 +100,7 @@ class ReduceScatter(CollectiveStep, frozen=True, tag="reduce_scatter"):
     via: Via = "library"
     claim: bool = False
     stream: int = 0
+    groups: Groups | None = None
 
     whole_operand = "source"
 
@@ -109,12 +114,16 @@ class ReduceScatter(CollectiveStep, frozen=True, tag="reduce_scatter"):
 
 
 class Ballast(BaseStep, frozen=True, tag="ballast"):
-    """Local: `rank` alone allocates `size` bytes in its pool of `family` and keeps them as `buffer`."""
+    """Local: `rank` alone allocates `size` bytes in its pool of `family` and keeps them as `buffer`.
+
+    `groups`: where the rank is in several groups of the family, the one whose pool it is.
+    """
 
     buffer: str
     family: str
     rank: int
     size: int
+    groups: Groups | None = None
 
     @property
     def allocates(self) -> str:

@@ -1,8 +1,8 @@
 """Topologies: a layout and a placement of its ranks, one JSON file each.
 
 Invariant: a `Topology` that exists is valid. Loading is strict: an unknown key, a missing or
-repeated one, a rank placed twice, or a family that is no partition is refused by name, with the
-file it came from.
+repeated one, a rank placed twice, or a family that has a group twice is refused by name, with
+the file it came from.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from harness.errors import UsageError
 from harness.scenario.layouts.conventions import build_families, shared_families
 from harness.scenario.layouts.groups import (
     Group,
-    GroupId,
     GroupIds,
-    Partition,
-    check_partition,
-    id_of,
+    Groups,
+    check_family,
+    ids_of,
     number_groups,
+    rank_in_two,
+    world_of,
 )
 
 SCHEMA = 1
@@ -66,7 +67,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     degrees: dict[str, Any] = {}
     placement: Placement | None = None
     note: str = ""
-    families_given: dict[str, Partition] | None = msgspec.field(default=None, name="families")
+    families_given: dict[str, Groups] | None = msgspec.field(default=None, name="families")
     shares: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -81,8 +82,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return tuple(sorted(self.ids.items())), self.node_of
 
     @cached_property
-    def families(self) -> dict[str, Partition]:
-        """Every family by name, each a partition of `range(world)` in communicator rank order."""
+    def families(self) -> dict[str, Groups]:
+        """Every family by name: its groups, each in communicator rank order."""
         if not self.name:
             raise TopologyError("a topology needs a name")
         if (self.convention == "explicit") != (self.families_given is not None):
@@ -91,9 +92,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             return build_families(self.convention, self.degrees)
         if self.degrees or not self.families_given:
             raise TopologyError(f"topology {self.name!r}: convention 'explicit' takes 'families' and no 'degrees'")
-        world = max(check_partition(*item) for item in self.families_given.items())
-        for name, partition in self.families_given.items():
-            check_partition(name, partition, world)
+        for name, groups in self.families_given.items():
+            check_family(name, groups)
         return self.families_given
 
     @cached_property
@@ -105,17 +105,38 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             raise TopologyError(f"topology {self.name!r}: 'shares' goes with convention 'explicit' and no other")
         return number_groups(self.families, shared_families(self.convention, self.degrees))
 
-    def group_id(self, family: str, rank: int) -> GroupId:
-        """The group of `family` that `rank` acts in, with its communicator. Raises `TopologyError` for a rank outside
-        the world."""
-        if rank not in range(self.world):
-            raise TopologyError(f"topology {self.name!r}: rank {rank} is not in a world of {self.world}")
-        return id_of(self.ids[family], rank)
+    def acting(self, family: str, groups: Groups | None = None) -> GroupIds:
+        """The groups of `family` that act in a step, with their communicators: those named, or all.
+
+        No rank is in two of them. Raises `TopologyError` where one is, and for a group that the family has not.
+        """
+        key = family, groups
+        if key not in self._acting:
+            self._acting[key] = self._find(family, groups)
+        return self._acting[key]
+
+    def _find(self, family: str, groups: Groups | None) -> GroupIds:
+        ids = {each.ranks: each for each in self.ids[family]}
+        named = tuple(ids) if groups is None else groups
+        if not named:
+            raise TopologyError(f"no group of {family} acts")
+        for group in named:
+            if group not in ids:
+                raise TopologyError(f"{list(group)} is no group of {family}")
+        if (rank := rank_in_two(named)) is not None:
+            both = " and ".join(str(list(group)) for group in named if rank in group)
+            raise TopologyError(f"rank {rank} is in {both} of {family}; name groups that share no rank")
+        return tuple(ids[group] for group in named)
+
+    @cached_property
+    def _acting(self) -> dict[tuple[str, Groups | None], GroupIds]:
+        """The groups that were asked for."""
+        return {}
 
     @cached_property
     def world(self) -> int:
-        """Number of ranks."""
-        return sum(len(group) for group in next(iter(self.families.values())))
+        """Number of ranks. In a family, or in all, some may be left out."""
+        return max(map(world_of, self.families.values()))
 
     @cached_property
     def node_of(self) -> tuple[int, ...]:
@@ -138,8 +159,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return _placed(self.name, placement, self.world)
 
     def group(self, family: str, rank: int) -> Group:
-        """The ranks of the group of `family` that `rank` acts in. Raises as `group_id` does."""
-        return self.group_id(family, rank).ranks
+        """The one group of `family` that `rank` is in. Raises `TopologyError` where it is in none, or in several."""
+        found = ids_of(self.ids[family], rank)
+        if len(found) != 1:
+            raise TopologyError(f"topology {self.name!r}: rank {rank} is in {len(found) or 'no'} groups of {family}")
+        return found[0].ranks
 
     def spans_nodes(self, group: Group) -> bool:
         """Whether a group's ranks lie on more than one node; such a group has no windows."""

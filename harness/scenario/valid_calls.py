@@ -6,40 +6,47 @@ Invariant: a call that passes touches nothing outside its buffers on any rank, a
 from __future__ import annotations
 
 from harness.scenario.alive import Alive, Graph
-from harness.scenario.bases import CollectiveStep, is_uneven
+from harness.scenario.bases import CollectiveStep, counts_in, is_uneven
+from harness.scenario.layouts.groups import Group
 from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
-from harness.scenario.refusal import Refused, check_one_each, counts, live_buffer
+from harness.scenario.refusal import Refused, check_acting, check_one_each, counts, live_buffer
 
 
 def check_call(step: CollectiveStep, alive: Alive) -> None:
     """Refuse a collective that cannot run on what is alive."""
-    counts("count", step.count, alive.topology)
-    _check_kernel(step, alive)
-    world = range(alive.topology.world)
-    reach = [step.reach(alive.topology.group(step.family, rank), rank) for rank in world]
-    dtype = _check_operand(step.whole, [each[0] for each in reach], alive)
-    _check_one_place(step, alive)
+    acting = check_acting(step, alive.topology)
+    counts("count", step.count, alive.topology, acting)
+    groups = [group for group, _ in acting]
+    _check_groups(step, groups)
+    reach = {rank: step.reach(group, rank) for group in groups for rank in group}
+    dtype = _check_operand(step.whole, {rank: each[0] for rank, each in reach.items()}, alive)
+    _check_one_place(step, groups, alive)
     if step.part is not None:
-        _check_part(step.whole, step.part, dtype, [each[1] for each in reach], alive)
+        _check_part(step.whole, step.part, dtype, {rank: each[1] for rank, each in reach.items()}, alive)
     if step.op is not None:
-        _check_reduction(step, dtype, [len(group) for group in alive.topology.families[step.family]])
+        _check_reduction(step, dtype, [len(group) for group in groups])
     if alive.capturing is not None:
         _check_captured(step, alive.capturing)
 
 
-def _check_kernel(step: CollectiveStep, alive: Alive) -> None:
-    for group in alive.topology.families[step.family]:
+def _check_groups(step: CollectiveStep, groups: list[Group]) -> None:
+    for group in groups:
+        if not any(counts_in(step, group)):
+            raise Refused(f"every rank of {step.family}{list(group)} has count 0")
         if step.via == "kernel" and is_uneven(step, group):
             raise Refused(f"ranks of {step.family}{list(group)} differ in count, which kernels do not take")
 
 
-def _check_operand(view: View, needs: list[int], alive: Alive) -> str:
+def _check_operand(view: View, needs: dict[int, int], alive: Alive) -> str:
     """The dtype of a view whose buffer holds what each rank needs."""
-    allocation = live_buffer(view.buffer, alive).allocation
+    buffer = live_buffer(view.buffer, alive)
+    allocation = buffer.allocation
     if allocation.rank is not None:
         raise Refused(f"{view.buffer!r} is ballast, which one rank holds alone")
     check_one_each("offset", view.offset, alive.topology)
-    for rank, need in enumerate(needs):
+    for rank, need in needs.items():
+        if rank not in buffer.holders:
+            raise Refused(f"rank {rank} acts and does not hold {view.buffer!r}")
         offset = at(view.offset, rank)
         room = at(allocation.elements, rank) - offset
         if offset < 0 or room < need:
@@ -49,17 +56,17 @@ def _check_operand(view: View, needs: list[int], alive: Alive) -> str:
     return allocation.dtype
 
 
-def _check_one_place(step: CollectiveStep, alive: Alive) -> None:
+def _check_one_place(step: CollectiveStep, groups: list[Group], alive: Alive) -> None:
     if alive.buffers[step.whole.buffer].allocation.role != "window":
         return
-    for group in alive.topology.families[step.family]:
+    for group in groups:
         # NCCL's symmetric kernels apply the local offset to every peer, so a program may not ask for several;
         # no symmetric kernel runs a call of unequal counts
         if not is_uneven(step, group) and len({at(step.whole.offset, rank) for rank in group}) > 1:
             raise Refused(f"ranks of {step.family}{list(group)} reach peers at different offsets of their buffers")
 
 
-def _check_part(whole: View, part: View, dtype: str, needs: list[int], alive: Alive) -> None:
+def _check_part(whole: View, part: View, dtype: str, needs: dict[int, int], alive: Alive) -> None:
     if part.buffer == whole.buffer:
         raise Refused(f"both operands lie in {part.buffer!r}; leave one out to run in place")
     other = _check_operand(part, needs, alive)

@@ -15,8 +15,9 @@ import msgspec
 
 from harness.scenario.alive import Alive, Graph
 from harness.scenario.bases import BaseStep, CollectiveStep
+from harness.scenario.layouts.groups import ids_of
 from harness.scenario.operands import GUARD, ITEMSIZE
-from harness.scenario.refusal import Refused, counts, live_buffer
+from harness.scenario.refusal import Refused, check_acting, counts, live_buffer
 from harness.scenario.steps import (
     STREAMS,
     AllGather,
@@ -102,17 +103,21 @@ def _check_kind(step: BaseStep, alive: Alive) -> None:
 
 @_check_kind.register
 def _allocate(step: Allocate, alive: Alive) -> None:
-    elements = counts("elements", step.elements, alive.topology)
+    acting = check_acting(step, alive.topology)
+    elements = counts("elements", step.elements, alive.topology, acting)
     if step.site == "global":
-        for group in alive.topology.families[step.family]:
+        for group, _ in acting:
             # the site of a global buffer takes one size, as the engine's does (`harness.system.sites`)
             if len({elements[rank] for rank in group}) > 1:
                 raise Refused(f"ranks of {step.family}{list(group)} differ in elements of a global buffer")
-    _check_new(step.buffer, (max(elements) + GUARD) * ITEMSIZE[step.dtype], alive)
+    _check_new(step.buffer, (max(elements.values()) + GUARD) * ITEMSIZE[step.dtype], alive)
 
 
 @_check_kind.register
 def _ballast(step: Ballast, alive: Alive) -> None:
+    acting = check_acting(step, alive.topology)
+    if not ids_of(acting, step.rank):
+        raise Refused(f"rank {step.rank} is in no group of {step.family} that acts")
     _check_new(step.buffer, step.size, alive)
 
 

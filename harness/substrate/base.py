@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
-from harness.scenario.layouts.groups import Group, GroupId, GroupIds, id_of
+from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
 from harness.substrate.communicator import Communicator
 from harness.substrate.denial import Denial
 from harness.substrate.device import Device
@@ -64,7 +64,7 @@ class Substrate(ABC):
         self.pools.clear()
 
     def begin(self, families: Sequence[GroupIds], node_of: Sequence[int], slots: dict[GroupId, int]) -> None:
-        """Start a draw: create this rank's communicator in every family. Collective over the world.
+        """Start a draw: create this rank's communicators in every family. Collective over the world.
 
         `node_of` gives the node of each rank, `slots` the row of the shared counters in which a group meets.
         """
@@ -78,15 +78,16 @@ class Substrate(ABC):
 
     def recreate(self, family: GroupIds) -> None:
         """Destroy and re-create the communicators of a family. Collective over the world."""
-        group = id_of(family, self.rank)
-        old = self.communicators[group]
-        old.entered("recreate")
-        old.barrier()
-        self.communicators[group] = self._replace(old, family)
+        old = [self.communicators[group] for group in ids_of(family, self.rank)]
+        for communicator in old:
+            communicator.entered("recreate")
+            communicator.barrier()
+        self.communicators |= {new.id: new for new in self._replace(old, family)}
 
     @abstractmethod
-    def _replace(self, old: Communicator, family: GroupIds) -> Communicator:
-        """Destroy a communicator whose ranks have all come, and create its successor. Collective over the world."""
+    def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:
+        """Destroy this rank's communicators of a family, whose ranks have all come, and create their successors.
+        Collective over the world."""
 
     @abstractmethod
     def end(self) -> None:

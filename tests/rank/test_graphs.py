@@ -155,7 +155,7 @@ def test_graphs_with_calls_of_a_group_are_forgotten(
     alone: Rank, graphs: Graphs, buffers: LiveBuffers, group: tuple[int, ...], is_kept: bool
 ) -> None:
     capture(alone, graphs, buffers)
-    graphs.forget(GroupId(group))
+    graphs.forget((GroupId(group),))
     if is_kept:
         graphs.replay("g", 6)
     else:

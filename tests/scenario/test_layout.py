@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from harness.scenario.layouts.arithmetic import divisors
 from harness.scenario.layouts.conventions import CONVENTIONS, build_families, shared_families
-from harness.scenario.layouts.groups import Group, LayoutError, Partition, check_partition, number_groups
+from harness.scenario.layouts.groups import (
+    Group,
+    GroupId,
+    Groups,
+    LayoutError,
+    check_family,
+    disjoint,
+    number_groups,
+    world_of,
+)
 
 Widths = dict[str, int]
 
@@ -25,11 +34,11 @@ STRIDED_PAIRS_8 = ((0, 2), (1, 3), (4, 6), (5, 7))
 EVENS_AND_ODDS_8 = ((0, 2, 4, 6), (1, 3, 5, 7))
 
 
-def sglang(**degrees: int) -> dict[str, Partition]:
+def sglang(**degrees: int) -> dict[str, Groups]:
     return build_families("sglang", degrees)
 
 
-def vllm(**degrees: int) -> dict[str, Partition]:
+def vllm(**degrees: int) -> dict[str, Groups]:
     return build_families("vllm", degrees)
 
 
@@ -40,7 +49,7 @@ def vllm(**degrees: int) -> dict[str, Partition]:
     ("degrees", "groups"),
     [({"attn_dp": 8}, ALONE_8), ({"attn_dp": 4}, PAIRS_8), ({"attn_dp": 2, "attn_cp": 2}, PAIRS_8), ({}, WHOLE_8)],
 )
-def test_sglang_attention_tp_is_what_attention_dp_and_cp_leave_of_tp(degrees: Widths, groups: Partition) -> None:
+def test_sglang_attention_tp_is_what_attention_dp_and_cp_leave_of_tp(degrees: Widths, groups: Groups) -> None:
     assert sglang(tp=8, **degrees)["attn_tp"] == groups
 
 
@@ -48,7 +57,7 @@ def test_sglang_attention_tp_is_what_attention_dp_and_cp_leave_of_tp(degrees: Wi
     ("split", "groups"),
     [((2, 2), STRIDED_PAIRS_8), ((1, 4), EVENS_AND_ODDS_8), ((2, 4), QUADS_8)],
 )
-def test_sglang_attention_cp_strides_over_attention_tp_in_each_replica(split: Group, groups: Partition) -> None:
+def test_sglang_attention_cp_strides_over_attention_tp_in_each_replica(split: Group, groups: Groups) -> None:
     assert sglang(tp=8, attn_dp=split[0], attn_cp=split[1])["attn_cp"] == groups
 
 
@@ -116,7 +125,7 @@ def test_sglang_has_no_attention_dp_family() -> None:
         ({"tp": 8, "dcp": 4}, QUADS_8),
     ],
 )
-def test_vllm_dcp_spans_pcp_first_even_where_that_puts_ranks_out_of_order(degrees: Widths, groups: Partition) -> None:
+def test_vllm_dcp_spans_pcp_first_even_where_that_puts_ranks_out_of_order(degrees: Widths, groups: Groups) -> None:
     assert vllm(**degrees)["dcp"] == groups
 
 
@@ -314,26 +323,38 @@ def test_megatron_order_that_is_no_order_of_its_degrees_is_refused_with_its_valu
         build_families("megatron", {"tp": 2, "order": order})
 
 
-# check_partition
+# check_family
 
 
-def test_partition_answers_with_the_size_of_its_world() -> None:
-    assert check_partition("ring", [(3, 1), (0, 2)]) == 4
+@pytest.mark.parametrize(
+    "groups",
+    [((0, 1), (1, 2)), ((3, 1),), ((0, 1), (2, 3, 4)), ((0, 1), (1, 0))],
+    ids=["ring", "few", "uneven", "both"],
+)
+def test_a_family_need_be_no_partition(groups: Groups) -> None:
+    check_family("ring", groups)
+    assert world_of(groups) == 1 + max(map(max, groups))
 
 
 @pytest.mark.parametrize(
     ("groups", "offence"),
     [
-        ([(0, 1), (1, 2)], "family 'ring' is no partition: rank 1 is in it 2 times"),
-        ([(0, 0)], "family 'ring' is no partition: rank 0 is in it 2 times"),
-        ([(0, 1)], "family 'ring' is no partition of 3 ranks: rank 2 is missing"),
-        ([(0, 1), (2, 7)], "family 'ring' is no partition of 3 ranks: rank 7 is outside the world"),
-        ([(0, -1), (1, 2)], "family 'ring' is no partition of 3 ranks: rank -1 is outside the world"),
+        ((), "family 'ring' has no group"),
+        (((0,), ()), "family 'ring' has an empty group"),
+        (((1, 0, 0),), "family 'ring': rank 0 is 2 times in group [1, 0, 0]"),
+        (((0, 1), (0, 1)), "family 'ring' has group [0, 1] 2 times"),
+        (((0, -1), (1, 2)), "family 'ring' has rank -1; ranks are numbered from 0"),
+        (((0, 5000),), "family world ring = 5001 is larger than 1024"),
     ],
 )
-def test_family_that_is_no_partition_is_refused_with_its_rank(groups: list[Group], offence: str) -> None:
-    with pytest.raises(LayoutError, match=f"^{offence}$"):
-        check_partition("ring", groups, world=3)
+def test_groups_that_are_no_family_are_refused_with_the_rank_or_group(groups: Groups, offence: str) -> None:
+    with pytest.raises(LayoutError, match=f"^{re.escape(offence)}$"):
+        check_family("ring", groups)
+
+
+def test_overlapping_groups_fall_into_parts_of_which_no_two_overlap() -> None:
+    a, b, c, d = (GroupId(ranks) for ranks in ((0, 1), (1, 2), (2, 3), (3, 0)))
+    assert disjoint((a, b, c, d)) == [(a, c), (b, d)]
 
 
 # divisors

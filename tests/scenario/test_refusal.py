@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.scenario.alive import Alive
+from harness.scenario.layouts.groups import GroupId
 from harness.scenario.refusal import Refused, check_one_each, counts, live_buffer
 from harness.scenario.steps import Allocate, Release
 from harness.scenario.topology import Topology
@@ -13,24 +14,28 @@ PAIR = Topology("pair", "sglang", {"tp": 2})
 
 
 def test_one_count_stands_for_every_rank() -> None:
-    assert counts("count", 3, PAIR) == [3, 3]
+    assert counts("count", 3, PAIR, PAIR.acting("tp")) == {0: 3, 1: 3}
 
 
-def test_counts_of_the_ranks_come_in_rank_order() -> None:
-    assert counts("count", (3, 4), PAIR) == [3, 4]
+def test_each_rank_has_its_count() -> None:
+    assert counts("count", (3, 0), PAIR, PAIR.acting("tp")) == {0: 3, 1: 0}
+
+
+def test_a_rank_that_does_not_act_has_none() -> None:
+    assert counts("count", (3, -4), PAIR, (GroupId((0,)),)) == {0: 3}
 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (0, "count 0 on rank 0 is not positive"),
-        ((1, -1), "count -1 on rank 1 is not positive"),
+        (-3, "count -3 on rank 0 is negative"),
+        ((1, -1), "count -1 on rank 1 is negative"),
         ((1,), "count lists 1 ranks in a world of 2"),
     ],
 )
-def test_counts_that_are_missing_or_not_positive_are_refused(given: int | tuple[int, ...], reason: str) -> None:
+def test_counts_that_are_missing_or_negative_are_refused(given: int | tuple[int, ...], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        counts("count", given, PAIR)
+        counts("count", given, PAIR, PAIR.acting("tp"))
 
 
 def test_one_offset_for_each_rank_may_be_none_at_all() -> None:

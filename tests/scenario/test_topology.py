@@ -249,13 +249,12 @@ def test_placement_without_a_gpu_is_refused(placement: dict[str, int], tmp_path:
 @pytest.mark.parametrize(
     ("families", "offence"),
     [
-        ({"whole": [[0, 1]], "torn": [[0, 1], [1]]}, "family 'torn' is no partition: rank 1 is in it 2 times"),
-        ({"whole": [[0, 1, 2]], "short": [[0, 1]]}, "family 'short' is no partition of 3 ranks: rank 2 is missing"),
-        ({"far": [[0, 5]]}, "family 'far' is no partition of 2 ranks: rank 1 is missing"),
-        ({"below": [[0, -1]]}, "family 'below' is no partition of 2 ranks: rank -1 is outside the world"),
+        ({"whole": [[0, 1]], "twice": [[1, 1]]}, "family 'twice': rank 1 is 2 times in group [1, 1]"),
+        ({"whole": [[0, 1]], "none": []}, "family 'none' has no group"),
+        ({"below": [[0, -1]]}, "family 'below' has rank -1; ranks are numbered from 0"),
     ],
 )
-def test_explicit_family_that_is_no_partition_is_refused(families: object, offence: str, tmp_path: Path) -> None:
+def test_groups_that_are_no_explicit_family_are_refused(families: object, offence: str, tmp_path: Path) -> None:
     assert refusal(written(tmp_path, {**RING, "families": families})) == offence
 
 

@@ -107,10 +107,10 @@ def test_name_of_an_earlier_buffer_is_refused(step: Step, between: Steps) -> Non
     assert refusal(WINDOW, *between, step) == "buffer 'a' was allocated before"
 
 
-@pytest.mark.parametrize("elements", [0, -5, (8, 8, 0, 8)])
-def test_buffer_without_elements_is_refused_with_the_rank(elements: int | tuple[int, ...]) -> None:
-    count, rank = (0, 2) if isinstance(elements, tuple) else (elements, 0)
-    assert refusal(Allocate("a", "tp", elements)) == f"elements {count} on rank {rank} is not positive"
+@pytest.mark.parametrize("elements", [-5, (8, 8, -5, 8)])
+def test_buffer_of_fewer_than_no_elements_is_refused_with_the_rank(elements: int | tuple[int, ...]) -> None:
+    rank = 2 if isinstance(elements, tuple) else 0
+    assert refusal(Allocate("a", "tp", elements)) == f"elements -5 on rank {rank} is negative"
 
 
 @pytest.mark.parametrize("elements", [LARGEST + 1, (8, 8, LARGEST + 1, 8)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
-from harness.scenario.layouts.groups import Partition
+from harness.scenario.layouts.groups import Groups
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, ReduceScatter, Step
 from harness.scenario.system import System
@@ -15,7 +15,7 @@ from harness.world.world import World
 SOUND = System("tests.tools.planted:Sound", "tests.tools.planted:SoundKernels")
 
 
-def explicit(placement: Placement | None = None, **families: Partition) -> Topology:
+def explicit(placement: Placement | None = None, **families: Groups) -> Topology:
     return Topology("scene", "explicit", placement=placement, families_given=families)
 
 

@@ -165,7 +165,8 @@ def _group(case: Case, use: Use, rank: int) -> str:
     """Of a rank that takes no part in the call, where it belongs."""
     if rank in use.comm.group:
         return ""
-    return f" of {case.name(case.scenario.topology.group_id(case.step(use.step).family, rank))}"
+    group = case.scenario.group_of(case.step(use.step), rank)
+    return "" if group is None else f" of {case.name(group)}"
 
 
 def _changed(case: Case, rank: int, step: int, event: Changed) -> Finding:

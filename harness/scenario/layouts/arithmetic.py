@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scenario.layouts.groups import LayoutError, Partition
+from harness.scenario.layouts.groups import Groups, LayoutError
 
 Degrees = Mapping[str, object]
 Ranks = NDArray[np.int64]
@@ -41,12 +41,12 @@ def divide(convention: str, what: str, total: int, parts: dict[str, int]) -> int
     return total // divisor
 
 
-def chunks(world: int, width: int) -> Partition:
+def chunks(world: int, width: int) -> Groups:
     """Runs of `width` ranks."""
     return tuple(tuple(range(start, start + width)) for start in range(0, world, width))
 
 
-def rows(grid: Ranks, width: int) -> Partition:
+def rows(grid: Ranks, width: int) -> Groups:
     """The elements of an array in runs of `width`."""
     return tuple(tuple(int(rank) for rank in row) for row in grid.reshape(-1, width))
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from harness.scenario.layouts import megatron, sglang, vllm
 from harness.scenario.layouts.arithmetic import Degrees
-from harness.scenario.layouts.groups import LayoutError, Partition, check_partition
+from harness.scenario.layouts.groups import Groups, LayoutError, check_family
 
 
 class Convention(Protocol):
@@ -18,7 +18,7 @@ class Convention(Protocol):
 
     DEGREES: tuple[str, ...]
 
-    def families(self, degrees: Degrees) -> dict[str, Partition]:
+    def families(self, degrees: Degrees) -> dict[str, Groups]:
         """The families of a layout by name. Raises `LayoutError`."""
 
     def shares(self, degrees: Degrees) -> dict[str, str] | None:
@@ -34,8 +34,8 @@ class Convention(Protocol):
 CONVENTIONS: dict[str, Convention] = {"sglang": sglang, "vllm": vllm, "megatron": megatron}
 
 
-def build_families(convention: str, degrees: Degrees) -> dict[str, Partition]:
-    """Families of a layout by name, each a partition of `range(world)`.
+def build_families(convention: str, degrees: Degrees) -> dict[str, Groups]:
+    """Families of a layout by name.
 
     `degrees` maps the convention's degree names to widths (1 where left out); `megatron` also takes
     `"order"`, the axis order with the fastest-varying axis first. Raises `LayoutError` for an
@@ -44,8 +44,8 @@ def build_families(convention: str, degrees: Degrees) -> dict[str, Partition]:
     if convention not in CONVENTIONS:
         raise LayoutError(f"convention {convention!r} is not one of {', '.join(sorted(CONVENTIONS))}")
     families = CONVENTIONS[convention].families(degrees)
-    for name, partition in families.items():
-        check_partition(name, partition)
+    for name, groups in families.items():
+        check_family(name, groups)
     return families
 
 

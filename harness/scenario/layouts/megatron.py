@@ -12,14 +12,14 @@ from math import prod
 import numpy as np
 
 from harness.scenario.layouts.arithmetic import Degrees, every, picked_factors, rows, widths
-from harness.scenario.layouts.groups import LayoutError, Partition, check_world
+from harness.scenario.layouts.groups import Groups, LayoutError, check_world
 
 DEGREES: tuple[str, ...] = ("tp", "cp", "ep", "dp", "pp")
 DEFAULT_ORDER = "tp-cp-ep-dp-pp"
 _ORDERS = tuple(permutations(("tp", "cp", "ep", "dp", "pp")))
 
 
-def families(degrees: Degrees) -> dict[str, Partition]:
+def families(degrees: Degrees) -> dict[str, Groups]:
     order = degrees.get("order", DEFAULT_ORDER)
     if not isinstance(order, str) or sorted(order.split("-")) != sorted(DEGREES):
         raise LayoutError(f"megatron order={order!r} is not an order of {DEFAULT_ORDER}")

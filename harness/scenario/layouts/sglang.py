@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from harness.scenario.layouts.arithmetic import Degrees, chunks, divide, divisors, every, picked, widths
-from harness.scenario.layouts.groups import Partition, check_world
+from harness.scenario.layouts.groups import Groups, check_world
 
 DEGREES: tuple[str, ...] = ("tp", "pp", "attn_dp", "attn_cp", "ep", "moe_dp", "dcp")
 
 
-def families(degrees: Degrees) -> dict[str, Partition]:
+def families(degrees: Degrees) -> dict[str, Groups]:
     w = widths("sglang", DEGREES, degrees)
     tp, pp, cp, ep, moe_dp = w["tp"], w["pp"], w["attn_cp"], w["ep"], w["moe_dp"]
     world = tp * pp
@@ -24,7 +24,7 @@ def families(degrees: Degrees) -> dict[str, Partition]:
     divide("sglang", "tp", tp, {"dcp": w["dcp"]})
     bases = range(0, world, tp)
 
-    def strided(outer: int, count: int, width: int) -> Partition:
+    def strided(outer: int, count: int, width: int) -> Groups:
         """Per TP group: `outer` blocks of `count`·`width` ranks, one group for each of `width` offsets."""
         block = count * width
         return tuple(

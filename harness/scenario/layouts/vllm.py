@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harness.scenario.layouts.arithmetic import Degrees, divide, every, picked, picked_factors, rows, widths
-from harness.scenario.layouts.groups import Partition, check_world
+from harness.scenario.layouts.groups import Groups, check_world
 
 DEGREES: tuple[str, ...] = ("dp", "pp", "pcp", "tp", "dcp")
 
 
-def families(degrees: Degrees) -> dict[str, Partition]:
+def families(degrees: Degrees) -> dict[str, Groups]:
     w = widths("vllm", DEGREES, degrees)
     dp, pp, pcp, tp, dcp = w["dp"], w["pp"], w["pcp"], w["tp"], w["dcp"]
     world = dp * pp * pcp * tp

@@ -16,7 +16,7 @@ from nccl.bindings import nccl
 from harness.ipc.memory import HOST, SPLIT, SharedMemory
 from harness.machine.evidence import KINDS
 from harness.machine.nccl import version as nccl_version
-from harness.scenario.layouts.groups import GroupId, GroupIds, id_of
+from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.nccl.communicator import NcclCommunicator
@@ -78,14 +78,17 @@ class NcclSubstrate(Substrate):
     def _create(self, families: Sequence[GroupIds]) -> None:
         self._serving.clear()
         for family in families:
-            group = id_of(family, self.rank)
-            handle = self._handles.take(family, self._node_of, set(families))
-            if group not in self.communicators:
-                self._serving[group] = family
-                self.communicators[group] = self._communicator(group, 0, handle)
-                if handle.has_registered_pads:
-                    handle.renew()
-                    self._rendezvous(group).meet(HOST)  # a peer that is ahead would signal before this rank has cleared
+            handles = self._handles.take(family, self._node_of, set(families))
+            for group in ids_of(family, self.rank):
+                if group not in self.communicators:
+                    self._serving[group] = family
+                    self._begin(group, handles[group])
+
+    def _begin(self, group: GroupId, handle: NcclHandle) -> None:
+        self.communicators[group] = self._communicator(group, 0, handle)
+        if handle.has_registered_pads:
+            handle.renew()
+            self._rendezvous(group).meet(HOST)  # a peer that is ahead would signal before this rank has cleared
 
     def _communicator(self, group: GroupId, generation: int, handle: NcclHandle) -> NcclCommunicator:
         return NcclCommunicator(
@@ -99,15 +102,16 @@ class NcclSubstrate(Substrate):
             self._last_error.expect,
         )
 
-    def _replace(self, old: Communicator, family: GroupIds) -> Communicator:
-        assert isinstance(old, NcclCommunicator)
-        for window in list(old.windows):
-            nccl.comm_window_deregister(old.handle.comm._comm, window.handle)
-        old.destroyed()
+    def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:
+        for communicator in old:
+            assert isinstance(communicator, NcclCommunicator)
+            for window in list(communicator.windows):
+                nccl.comm_window_deregister(communicator.handle.comm._comm, window.handle)
+            communicator.destroyed()
         everyone = self._rendezvous(GroupId(tuple(range(len(self._node_of)))))
         with everyone.within(SPLIT):
-            handle = self._handles.replace(old.handle, self._serving[old.id], family, self._node_of)
-        return self._communicator(old.id, old.generation + 1, handle)
+            handles = self._handles.replace(self._serving, family, self._node_of)
+        return [self._communicator(each.id, each.generation + 1, handles[each.id]) for each in old]
 
     def _quarantine(self, segment: Segment) -> None:
         """Keep a segment that was freed under a live window until its windows are gone: NCCL and the

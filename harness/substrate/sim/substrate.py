@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from harness.ipc.memory import SharedMemory
-from harness.scenario.layouts.groups import GroupId, GroupIds, id_of
+from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool
@@ -32,8 +33,7 @@ class SimSubstrate(Substrate):
 
     def _create(self, families: Sequence[GroupIds]) -> None:
         self.arena = Arena(self._shared, self.rank)
-        for family in families:
-            group = id_of(family, self.rank)
+        for group in chain.from_iterable(ids_of(family, self.rank) for family in families):
             if group not in self.communicators:
                 self.communicators[group] = self._communicator(group, generation=0)
 
@@ -49,10 +49,12 @@ class SimSubstrate(Substrate):
             shared=self._shared,
         )
 
-    def _replace(self, old: Communicator, family: GroupIds) -> Communicator:
-        old.destroyed()
-        new = self._communicator(old.id, old.generation + 1)
-        new.clear_pads()
+    def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:
+        for communicator in old:
+            communicator.destroyed()
+        new = [self._communicator(communicator.id, communicator.generation + 1) for communicator in old]
+        for communicator in new:
+            communicator.clear_pads()
         return new
 
     def end(self) -> None:
