@@ -21,8 +21,10 @@ COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 10
 LARGE_COUNTS = (32769, 65537)
 ROOMS = (0, 512, 1 << 20, 2 << 20, 10 << 20, 20 << 20)
 """Bytes a buffer is filled up to: as needed, or to a boundary of the caching allocator's size classes."""
+GROUPS = (0,) * 6 + tuple(range(1, 7))
+"""Which groups act: mostly all."""
 COLLECTIVES = ("all_gather", "reduce_scatter")
-OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle")
+OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle", "turns")
 GRAPHS = ("graph", "replay") * 8
 
 
@@ -45,6 +47,8 @@ class Action:
     via: str
     is_uneven: bool
     stream: int
+    groups: int = 0
+    """Which groups of the family act; 0 for all, or as many as share no rank."""
 
 
 def actions(
@@ -76,6 +80,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         via=st.sampled_from(paths),
         is_uneven=st.booleans() if "uneven" in hazards else st.just(False),
         stream=st.integers(0, streams - 1) if streams > 1 else st.just(0),
+        groups=st.sampled_from(GROUPS),
     )
 
 

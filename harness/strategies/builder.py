@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
+
+import msgspec
 
 from harness.scenario.alive import Alive
-from harness.scenario.operands import View, divides_exactly, is_summed_exactly
+from harness.scenario.layouts.groups import GroupId, rank_in_two
+from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
 from harness.scenario.steps import (
     AllGather,
     Allocate,
@@ -31,7 +35,7 @@ from harness.scenario.steps import (
 )
 from harness.scenario.topology import Topology
 from harness.strategies.actions import Action
-from harness.strategies.operands import KERNEL_COUNT, Operands
+from harness.strategies.operands import KERNEL_COUNT, Acting, Operands
 
 LARGEST_ACTION = 3
 """Steps an action may take: two buffers and a collective."""
@@ -40,9 +44,14 @@ LARGEST_ACTION = 3
 class Builder:
     """Steps in the making for one topology."""
 
-    def __init__(self, topology: Topology, max_steps: int) -> None:
-        self._topology, self._max_steps = topology, max_steps
-        widest = {name: max(map(len, partition)) for name, partition in topology.families.items()}
+    def __init__(self, topology: Topology, max_steps: int, spmd: bool = False) -> None:
+        self._topology, self._max_steps, self._is_spmd = topology, max_steps, spmd
+        everyone = [*range(topology.world)]
+        widest = {
+            name: max(map(len, groups))
+            for name, groups in topology.families.items()
+            if not spmd or sorted(chain.from_iterable(groups)) == everyone
+        }
         wide_first = sorted(widest, key=lambda name: -widest[name])
         self._families = [name for name in wide_first if widest[name] > 1] or wide_first
         self._steps: list[Step] = []
@@ -57,6 +66,7 @@ class Builder:
             "trim": self._trim,
             "recreate": self._recreate,
             "straggle": self._straggle,
+            "turns": self._turns,
             "deny": self._deny,
             "graph": self._graph,
             "replay": self._replay,
@@ -88,58 +98,108 @@ class Builder:
     def _family(self, action: Action) -> str:
         return self._families[action.family % len(self._families)]
 
+    def _acting(self, action: Action) -> Acting:
+        """The groups that act: all, or as many from a drawn one on as share no rank; of these all, or some."""
+        family = self._family(action)
+        ids = self._topology.ids[family]
+        number = 0 if self._is_spmd else action.groups
+        start, fewest = (number - 1) % len(ids), 1 + (number - 1) // len(ids)
+        chosen: list[GroupId] = []
+        for group in (*ids[start:], *ids[:start]) if number else ids:
+            if number and len(chosen) == fewest:
+                break
+            if rank_in_two([*(each.ranks for each in chosen), group.ranks]) is None:
+                chosen.append(group)
+        acting = tuple(sorted(chosen, key=ids.index))
+        return Acting(family, None if acting == ids else tuple(group.ranks for group in acting), acting)
+
     def _rank(self, action: Action) -> int:
         return action.buffer % self._topology.world
 
     def _all_gather(self, action: Action) -> Iterator[Step]:
-        family = self._family(action)
-        whole, count = self._operands.whole(action, family)
+        acting = self._acting(action)
+        whole, count = self._operands.whole(action, acting)
         yield from self._made(whole)
         source = None
         if action.part != "in-place":
-            part, source = self._operands.part(action, family, whole, count)
+            part, source = self._operands.part(action, acting, whole, count)
             yield from self._made(part)
         view = View(whole.buffer, action.offset)
-        yield AllGather(family, view, count, source, action.via, stream=action.stream)  # type: ignore[arg-type]
+        yield AllGather(
+            acting.family,
+            view,
+            count,
+            source,
+            action.via,  # type: ignore[arg-type]
+            stream=action.stream,
+            groups=acting.groups,
+        )
 
     def _reduce_scatter(self, action: Action) -> Iterator[Step]:
-        family = self._family(action)
-        whole, count = self._operands.whole(action, family, is_reduced=True)
+        acting = self._acting(action)
+        whole, count = self._operands.whole(action, acting, is_reduced=True)
         yield from self._made(whole)
         output = None
         if action.part != "in-place":
-            part, output = self._operands.part(action, family, whole, count)
+            part, output = self._operands.part(action, acting, whole, count)
             yield from self._made(part)
-        op = self._op(action, family, whole.dtype)
+        op = self._op(action, acting, whole.dtype)
         via = "library" if op == "max" else action.via
         view = View(whole.buffer, action.offset)
-        yield ReduceScatter(family, view, count, output, op, via, stream=action.stream)  # type: ignore[arg-type]
+        yield ReduceScatter(
+            acting.family,
+            view,
+            count,
+            output,
+            op,  # type: ignore[arg-type]
+            via,  # type: ignore[arg-type]
+            stream=action.stream,
+            groups=acting.groups,
+        )
+
+    def _turns(self, action: Action) -> Iterator[Step]:
+        """Two collectives that some groups of a family run in one order, and the others in the other."""
+        acting = self._acting(replace(action, groups=0))
+        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        calls: list[Collective] = []
+        for is_gather in (True, False):
+            needs = {rank: min(action.count, KERNEL_COUNT) * size for rank, size in acting.sizes.items()}
+            whole = self._operands.new(action, acting, needs, dtype, is_roomy=False)
+            yield whole
+            calls.append(self._in_place(action, acting, whole, min(action.count, KERNEL_COUNT), is_gather))
+        first = tuple(group.ranks for group in acting.ids[: (len(acting.ids) + 1) // 2])
+        rest = tuple(group.ranks for group in acting.ids[len(first) :])
+        yield msgspec.structs.replace(calls[0], groups=first)
+        yield calls[1]
+        if rest:
+            yield msgspec.structs.replace(calls[0], groups=rest)
 
     def _made(self, buffer: Allocate) -> Iterator[Step]:
         """The step that makes an operand, unless it is alive."""
         if buffer.buffer not in self._alive.buffers:
             yield buffer
 
-    def _op(self, action: Action, family: str, dtype: str) -> str:
+    def _op(self, action: Action, acting: Acting, dtype: str) -> str:
         """The drawn reduction where it is exact and kernels have it, else a sum."""
-        widths = {len(group) for group in self._topology.families[family]}
+        widths = {len(group.ranks) for group in acting.ids}
         if action.op == "avg" and not all(divides_exactly(dtype, width) for width in widths):
             return "sum"
         return "sum" if action.op == "max" and action.via == "kernel" else action.op
 
     def _allocate(self, action: Action) -> Iterator[Step]:
-        family = self._family(action)
-        count = self._operands.drawn_count(action, family)
-        needs = [count] * self._topology.world if isinstance(count, int) else count
-        yield self._operands.new(action, family, needs, action.dtype)
+        acting = self._acting(action)
+        count = self._operands.drawn_count(action, acting)
+        needs = {rank: at(count, rank) for rank in acting.ranks}
+        yield self._operands.new(action, acting, needs, action.dtype)
 
     def _release(self, action: Action) -> Iterator[Step]:
         if buffers := self._operands.buffers():
             yield Release(buffers[action.buffer % len(buffers)].buffer)
 
     def _ballast(self, action: Action) -> Iterator[Step]:
-        name = self._operands.name()
-        yield Ballast(name, self._family(action), self._rank(action), max(1, action.room + action.count))
+        acting, name = self._acting(action), self._operands.name()
+        rank = sorted(acting.ranks)[action.buffer % len(acting.sizes)]
+        yield Ballast(name, acting.family, rank, max(1, action.room + action.count), acting.groups)
 
     def _trim(self, action: Action) -> Iterator[Step]:
         yield Trim()
@@ -165,20 +225,22 @@ class Builder:
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
         """One collective in place on a buffer of its own, as graphs hold it: no kernel, and on the graph's stream."""
         action = replace(action, via="library", stream=0)
-        family, count, is_gather = self._family(action), min(action.count, KERNEL_COUNT), action.part != "plain"
+        acting, count, is_gather = self._acting(action), min(action.count, KERNEL_COUNT), action.part != "plain"
         dtype = action.dtype if is_gather or is_summed_exactly(action.dtype) else "float32"
-        needs = [count * self._operands.size(family, rank) for rank in range(self._topology.world)]
-        whole = self._operands.new(action, family, needs, dtype, is_roomy=False)
+        needs = {rank: count * size for rank, size in acting.sizes.items()}
+        whole = self._operands.new(action, acting, needs, dtype, is_roomy=False)
         yield whole
-        yield self._in_place(action, family, whole, count, is_gather)
+        yield self._in_place(action, acting, whole, count, is_gather)
         if is_released:
             yield Release(whole.buffer)
 
-    def _in_place(self, action: Action, family: str, whole: Allocate, count: int, is_gather: bool) -> Collective:
-        view = View(whole.buffer)
+    def _in_place(self, action: Action, acting: Acting, whole: Allocate, count: int, is_gather: bool) -> Collective:
+        view, (family, groups, _) = View(whole.buffer), acting
         if is_gather:
-            return AllGather(family, view, count)
-        return ReduceScatter(family, view, count, op=self._op(action, family, whole.dtype))  # type: ignore[arg-type]
+            return AllGather(family, view, count, None, action.via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
+        op = self._op(action, acting, whole.dtype)
+        via = "library" if op == "max" else action.via
+        return ReduceScatter(family, view, count, None, op, via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
 
     def _replay(self, action: Action) -> Iterator[Step]:
         usable = [name for name, graph in self._alive.graphs.items() if graph.ended_by is None]

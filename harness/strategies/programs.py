@@ -11,7 +11,7 @@ from collections.abc import Collection
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.scenario.scenario import Scenario
+from harness.scenario.scenario import Scenario, lack_of_implicit
 from harness.scenario.steps import STREAMS, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
@@ -34,17 +34,19 @@ def programs(
     max_steps: int = 16,
     graphs: bool = False,
     streams: int = 1,
+    spmd: bool = False,
 ) -> tuple[Step, ...]:
     """Steps for one topology: at most `max_steps`, with at least one collective. `graphs`: capture and replay too.
 
     `max_steps` is at least 2. `hazards` adds what even a right system may not survive without agreement between ranks.
     `streams`: on how many streams buffers are allocated and collectives run, at most `harness.scenario.steps.STREAMS`.
+    `spmd`: every rank acts in every step that names a family.
     """
     if not 1 <= streams <= STREAMS:
         raise UsageError(f"{streams} streams are not between 1 and {STREAMS}")
     chosen = draw(st.lists(actions(hazards, via, graphs, streams), max_size=max(0, max_steps // 2 - 1)))
     last = draw(of_kinds(COLLECTIVES, frozenset(hazards), via, streams))
-    return Builder(topology, max_steps).build(chosen, last)
+    return Builder(topology, max_steps, spmd).build(chosen, last)
 
 
 @st.composite
@@ -59,13 +61,19 @@ def scenarios(
     max_steps: int = 16,
     graphs: bool = False,
     streams: int = 1,
+    spmd: bool = False,
 ) -> Scenario:
     """Whole draws for a world of at most `world` ranks.
 
     `system` is the pool policy and kernel collective under test (default `System()`); `topologies`
-    a strategy that replaces the default mixture of random and named ones.
+    a strategy that replaces the default mixture of random and named ones. With implicit sites, programs are `spmd`.
     """
-    topology = draw(topologies if topologies is not None else all_topologies(world))
-    steps = draw(programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs, streams=streams))
-    seed = draw(st.integers(0, 255))
-    return Scenario(topology, steps, system or System(), seed)
+    system = system or System()
+    if topologies is None:
+        topologies = all_topologies(world)
+    spmd = spmd or system.sites == "implicit"  # the ranks of a group that is asked for in place of another have to come
+    if spmd:
+        topologies = topologies.filter(lambda topology: not lack_of_implicit(topology))
+    topology = draw(topologies)
+    of_it = programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs, streams=streams, spmd=spmd)
+    return Scenario(topology, draw(of_it), system, draw(st.integers(0, 255)))

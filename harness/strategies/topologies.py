@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.scenario import topology as topologies_module
 from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.topology import Topology
+from harness.strategies.families import explicit
 
 
 def _sizes(world: int) -> st.SearchStrategy[int]:
@@ -21,11 +22,14 @@ def _sizes(world: int) -> st.SearchStrategy[int]:
     return st.sampled_from([*range(2, world + 1)] * 4 + [1])
 
 
-_CONVENTIONS = ("sglang", "vllm", "megatron")
+EXPLICIT = "explicit"
+_CONVENTIONS = ("sglang", "vllm", "megatron", EXPLICIT)
 _PICKS = st.tuples(*[st.integers(0, 119)] * 6)
 
 
 def _layout(convention: str, world: int, picks: Sequence[int]) -> Topology:
+    if convention == EXPLICIT:
+        return explicit(world, picks)
     degrees = {name: width for name, width in CONVENTIONS[convention].drawn(world, picks).items() if width != 1}
     return Topology(name="drawn", convention=convention, degrees=degrees)
 
