@@ -76,9 +76,8 @@ def _explicit(like: Topology, families: Mapping[str, Groups], kept: Group) -> It
 
 def _layout(like: Topology, degrees: Degrees, world: int, nodes: int) -> Topology | None:
     """A layout of these degrees, if there is one and it has `world` ranks."""
-    degrees = {name: width for name, width in degrees.items() if width != 1}
-    if "order" in like.degrees:
-        degrees["order"] = like.degrees["order"]
+    kept = {name: like.degrees[name] for name in CONVENTIONS[like.convention].OPTIONS if name in like.degrees}
+    degrees = {name: width for name, width in degrees.items() if width != 1} | kept
     try:
         return Topology(name="reduced", convention=like.convention, degrees=degrees, placement=on_nodes(nodes, world))
     except UsageError:

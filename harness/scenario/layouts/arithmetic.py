@@ -51,6 +51,19 @@ def rows(grid: Ranks, width: int) -> Groups:
     return tuple(tuple(int(rank) for rank in row) for row in grid.reshape(-1, width))
 
 
+def product_of(parts: Mapping[str, int]) -> str:
+    """Such as `tp 2 · pp 4`."""
+    return " · ".join(f"{name} {width}" for name, width in parts.items())
+
+
+def along(sizes: Mapping[str, int], *axes: str) -> Groups:
+    """The groups along some axes of a world that has all of `sizes`, its slowest axis first."""
+    ranks = np.arange(prod(sizes.values()), dtype=np.int64).reshape(tuple(sizes.values()))
+    inside = [number for number, name in enumerate(sizes) if name in axes]
+    moved = np.moveaxis(ranks, inside, range(-len(inside), 0))
+    return rows(moved, prod(sizes[name] for name in axes))
+
+
 def every(factors: Sequence[str], world: int, inside: Sequence[str] = ()) -> Iterator[dict[str, int]]:
     """Every way to give `factors` widths whose product is `world`, and with each all widths of `inside` that divide
     it."""

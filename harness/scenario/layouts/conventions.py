@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from harness.scenario.layouts import megatron, sglang, vllm
+from harness.scenario.layouts import megatron, megatron_core, sglang, tensorrt_llm, torchtitan, vllm
 from harness.scenario.layouts.arithmetic import Degrees
 from harness.scenario.layouts.groups import Groups, LayoutError, check_family
 
@@ -17,6 +17,8 @@ class Convention(Protocol):
     """What a module gives."""
 
     DEGREES: tuple[str, ...]
+    OPTIONS: tuple[str, ...]
+    """What degrees may hold beside widths. A layout of fewer ranks keeps it."""
 
     def families(self, degrees: Degrees) -> dict[str, Groups]:
         """The families of a layout by name. Raises `LayoutError`."""
@@ -31,15 +33,21 @@ class Convention(Protocol):
         """The degrees of a layout of `world` ranks that six drawn numbers stand for."""
 
 
-CONVENTIONS: dict[str, Convention] = {"sglang": sglang, "vllm": vllm, "megatron": megatron}
+CONVENTIONS: dict[str, Convention] = {
+    "sglang": sglang,
+    "vllm": vllm,
+    "megatron": megatron,
+    "megatron-core": megatron_core,
+    "tensorrt-llm": tensorrt_llm,
+    "torchtitan": torchtitan,
+}
 
 
 def build_families(convention: str, degrees: Degrees) -> dict[str, Groups]:
     """Families of a layout by name.
 
-    `degrees` maps the convention's degree names to widths (1 where left out); `megatron` also takes
-    `"order"`, the axis order with the fastest-varying axis first. Raises `LayoutError` for an
-    unknown convention or degree, and for degrees that do not divide, with the arithmetic.
+    `degrees` maps the convention's degree names to widths (1 where left out), and the names of its options to theirs.
+    Raises `LayoutError` for an unknown convention or degree, and for degrees that do not divide, with the arithmetic.
     """
     if convention not in CONVENTIONS:
         raise LayoutError(f"convention {convention!r} is not one of {', '.join(sorted(CONVENTIONS))}")

@@ -15,6 +15,7 @@ from harness.scenario.layouts.arithmetic import Degrees, every, picked_factors, 
 from harness.scenario.layouts.groups import Groups, LayoutError, check_world
 
 DEGREES: tuple[str, ...] = ("tp", "cp", "ep", "dp", "pp")
+OPTIONS: tuple[str, ...] = ("order",)
 DEFAULT_ORDER = "tp-cp-ep-dp-pp"
 _ORDERS = tuple(permutations(("tp", "cp", "ep", "dp", "pp")))
 

@@ -12,6 +12,7 @@ from harness.scenario.layouts.arithmetic import Degrees, chunks, divide, divisor
 from harness.scenario.layouts.groups import Groups, check_world
 
 DEGREES: tuple[str, ...] = ("tp", "pp", "attn_dp", "attn_cp", "ep", "moe_dp", "dcp")
+OPTIONS: tuple[str, ...] = ()
 
 
 def families(degrees: Degrees) -> dict[str, Groups]:

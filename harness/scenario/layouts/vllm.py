@@ -13,6 +13,7 @@ from harness.scenario.layouts.arithmetic import Degrees, divide, every, picked, 
 from harness.scenario.layouts.groups import Groups, check_world
 
 DEGREES: tuple[str, ...] = ("dp", "pp", "pcp", "tp", "dcp")
+OPTIONS: tuple[str, ...] = ()
 
 
 def families(degrees: Degrees) -> dict[str, Groups]:
