@@ -1,7 +1,7 @@
 """The convention `torchtitan`: a dense and a sparse mesh over the same ranks.
 
 Source of the rules: `ParallelDims` in `distributed/parallel_dims.py`, torchtitan 0.3.0. The degree `etp` is that of
-releases up to 0.2.2; in 0.3.0 experts have no tensor parallelism.
+releases up to 0.2.2; in 0.3.0 experts have no tensor parallelism. With `etp` above 1 the families are those of 0.2.2.
 """
 
 from __future__ import annotations
@@ -31,23 +31,17 @@ def families(degrees: Degrees) -> dict[str, Groups]:
     w = widths(NAME, DEGREES, degrees)
     dense = {name: w[name] for name in _DENSE}
     check_world(NAME, prod(dense.values()), product_of(dense))
-    return {
-        "pp": along(dense, "pp"),
-        "batch": along(dense, "dp_replicate", "dp_shard"),
-        "loss": along(dense, "dp_replicate", "dp_shard", "cp"),
-        "dp_replicate": along(dense, "dp_replicate"),
-        "dp_shard": along(dense, "dp_shard"),
-        "fsdp": along(dense, "dp_shard", "cp"),
-        "dp": along(dense, "dp_replicate", "dp_shard"),
-        "cp": along(dense, "cp"),
-        "tp": along(dense, "tp"),
-        **_expert_families(w),
-    }
+    return _dense_families(dense, is_old=w["etp"] > 1) | _expert_families(w)
 
 
 def shares(degrees: Degrees) -> dict[str, str]:
-    """Each axis has communicators of its own, over equal ranks too. (`ParallelDims.build_mesh`, torchtitan 0.3.0)"""
-    return {}
+    """An axis as wide as the world has the communicator of the world. FSDP makes one over dp_shard and cp, and without
+    cp takes that of dp_shard. All others are axes with communicators of their own, over equal ranks too.
+    (`ParallelDims.build_mesh`, torchtitan 0.3.0; `DeviceMesh`, PyTorch 2.13)"""
+    found = families(degrees)
+    wide = [name for name, groups in found.items() if len(groups) == 1]
+    alike = {"fsdp": "dp_shard"} if "dp_shard" in found and found["fsdp"] == found["dp_shard"] else {}
+    return alike | dict.fromkeys(wide[1:], wide[0])
 
 
 def candidates(world: int) -> Iterator[Degrees]:
@@ -59,6 +53,19 @@ def drawn(world: int, picks: Sequence[int]) -> Degrees:
     """The degrees of a layout of `world` ranks that six drawn numbers stand for."""
     w = picked_factors(world, ("pp", "dp_replicate", "cp", "dp_shard", "tp"), picks)
     return {**w, "ep": picked(w["dp_shard"] * w["cp"] * w["tp"], picks[4])}
+
+
+def _dense_families(dense: dict[str, int], is_old: bool) -> dict[str, Groups]:
+    found = {
+        "pp": along(dense, "pp"),
+        "batch": along(dense, "dp_replicate", "dp_shard"),
+        "loss": along(dense, "dp_replicate", "dp_shard", "cp"),
+        "dp_replicate": along(dense, "dp_replicate"),
+        "fsdp": along(dense, "dp_shard", "cp"),
+        "cp": along(dense, "cp"),
+        "tp": along(dense, "tp"),
+    }
+    return found if is_old else found | {"dp": found["batch"], "dp_shard": along(dense, "dp_shard")}
 
 
 def _expert_families(w: dict[str, int]) -> dict[str, Groups]:
