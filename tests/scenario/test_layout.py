@@ -298,7 +298,9 @@ def test_world_at_the_limit_is_built() -> None:
 
 
 def test_unknown_convention_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(LayoutError, match="'tensorrt' is not one of megatron, sglang, vllm"):
+    with pytest.raises(
+        LayoutError, match="'tensorrt' is not one of megatron, megatron-core, sglang, tensorrt-llm, torchtitan, vllm"
+    ):
         build_families("tensorrt", {"tp": 8})
 
 

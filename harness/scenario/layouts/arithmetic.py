@@ -48,7 +48,7 @@ def chunks(world: int, width: int) -> Groups:
 
 def rows(grid: Ranks, width: int) -> Groups:
     """The elements of an array in runs of `width`."""
-    return tuple(tuple(int(rank) for rank in row) for row in grid.reshape(-1, width))
+    return tuple(map(tuple, grid.reshape(-1, width).tolist()))
 
 
 def product_of(parts: Mapping[str, int]) -> str:
@@ -59,9 +59,8 @@ def product_of(parts: Mapping[str, int]) -> str:
 def along(sizes: Mapping[str, int], *axes: str) -> Groups:
     """The groups along some axes of a world that has all of `sizes`, its slowest axis first."""
     ranks = np.arange(prod(sizes.values()), dtype=np.int64).reshape(tuple(sizes.values()))
-    inside = [number for number, name in enumerate(sizes) if name in axes]
-    moved = np.moveaxis(ranks, inside, range(-len(inside), 0))
-    return rows(moved, prod(sizes[name] for name in axes))
+    order = sorted(range(len(sizes)), key=[name in axes for name in sizes].__getitem__)
+    return rows(ranks.transpose(order), prod(sizes[name] for name in axes))
 
 
 def every(factors: Sequence[str], world: int, inside: Sequence[str] = ()) -> Iterator[dict[str, int]]:
