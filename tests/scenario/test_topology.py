@@ -80,9 +80,18 @@ def test_no_two_shipped_topologies_are_the_same_layout_in_the_same_place() -> No
     assert len({find(stem).key for stem in SHIPPED}) == len(SHIPPED)
 
 
-@pytest.mark.parametrize("convention", ["sglang", "vllm", "megatron"])
+@pytest.mark.parametrize("convention", ["sglang", "vllm", "megatron-core", "tensorrt-llm", "torchtitan"])
 def test_every_convention_ships_a_topology_for_a_small_machine(convention: str) -> None:
     assert any(find(stem).world in (4, 8) for stem in SHIPPED if find(stem).convention == convention)
+
+
+def test_shipped_mixture_of_experts_over_two_nodes_has_dense_replicas_of_all_ranks() -> None:
+    topology = find("megatron-moe-two-nodes-tp2-ep2-dp2")
+    assert (topology.families["dp"], topology.families["expert_dp"]) == (
+        ((0, 2, 4, 6), (1, 3, 5, 7)),
+        ((0, 4), (1, 5), (2, 6), (3, 7)),
+    )
+    assert topology.families["ep"] == ((0, 2), (1, 3), (4, 6), (5, 7))
 
 
 def test_shipped_vllm_context_parallel_topology_keeps_its_group_out_of_rank_order() -> None:
