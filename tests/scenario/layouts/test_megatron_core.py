@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.scenario.layouts.conventions import CONVENTIONS, build_families, shared_families
-from harness.scenario.layouts.groups import GroupIds, LayoutError, Partition, number_groups
+from harness.scenario.layouts.groups import GroupIds, Groups, LayoutError, number_groups
 
 ALONE_8 = tuple((rank,) for rank in range(8))
 PAIRS_8 = ((0, 1), (2, 3), (4, 5), (6, 7))
@@ -22,7 +22,7 @@ EVENS_AND_ODDS_8 = ((0, 2, 4, 6), (1, 3, 5, 7))
 WHOLE_8 = (tuple(range(8)),)
 
 
-def core(**degrees: Any) -> dict[str, Partition]:
+def core(**degrees: Any) -> dict[str, Groups]:
     return build_families("megatron-core", degrees)
 
 
@@ -97,7 +97,7 @@ def test_an_instance_over_two_stages_has_its_ranks_in_order() -> None:
         ("tp-pp-dp", STRIDED_PAIRS_8, HALVES_8),
     ],
 )
-def test_the_order_says_which_axis_varies_fastest(order: str, pp: Partition, dp: Partition) -> None:
+def test_the_order_says_which_axis_varies_fastest(order: str, pp: Groups, dp: Groups) -> None:
     families = core(tp=2, dp=2, pp=2, etp=2, order=order)
     assert (families["pp"], families["dp"]) == (pp, dp)
 

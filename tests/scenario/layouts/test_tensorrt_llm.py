@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.scenario.layouts.conventions import CONVENTIONS, build_families, shared_families
-from harness.scenario.layouts.groups import LayoutError, Partition, number_groups
+from harness.scenario.layouts.groups import Groups, LayoutError, number_groups
 
 ALONE_8 = tuple((rank,) for rank in range(8))
 PAIRS_8 = ((0, 1), (2, 3), (4, 5), (6, 7))
@@ -21,7 +21,7 @@ QUADS_8 = ((0, 1, 2, 3), (4, 5, 6, 7))
 WHOLE_8 = (tuple(range(8)),)
 
 
-def trtllm(**degrees: Any) -> dict[str, Partition]:
+def trtllm(**degrees: Any) -> dict[str, Groups]:
     return build_families("tensorrt-llm", degrees)
 
 

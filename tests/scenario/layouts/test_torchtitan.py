@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.scenario.layouts.conventions import CONVENTIONS, build_families, shared_families
-from harness.scenario.layouts.groups import GroupIds, LayoutError, Partition, number_groups
+from harness.scenario.layouts.groups import GroupIds, Groups, LayoutError, number_groups
 
 ALONE_8 = tuple((rank,) for rank in range(8))
 PAIRS_8 = ((0, 1), (2, 3), (4, 5), (6, 7))
@@ -20,7 +20,7 @@ QUADS_8 = ((0, 1, 2, 3), (4, 5, 6, 7))
 EVENS_AND_ODDS_8 = ((0, 2, 4, 6), (1, 3, 5, 7))
 
 
-def titan(**degrees: int) -> dict[str, Partition]:
+def titan(**degrees: int) -> dict[str, Groups]:
     return build_families("torchtitan", degrees)
 
 
