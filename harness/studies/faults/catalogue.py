@@ -56,6 +56,11 @@ def _layers(pool: str, tokens: str = "padded", sites: str = "explicit") -> Calla
     return lambda world: flows(world, tokens=tokens, system=system, via="library")  # type: ignore[arg-type]
 
 
+def _spmd(pool: str) -> Callable[[int], Strategy]:
+    """Free programs of which every rank takes every step."""
+    return lambda world: scenarios(world, system=System(_named(POOLS, pool)), via="library", spmd=True)
+
+
 def _steady(pool: str) -> Callable[[int], Strategy]:
     """Layers that repeat until pools need not grow."""
     return lambda world: flows(world, tokens="padded", system=System(_named(POOLS, pool)), via="library", steady=True)
@@ -100,7 +105,7 @@ FAULTS = (
     Fault("F04", "segment-skew", ("segment-mismatch",), _free("PicksByAddress")),
     Fault("F05", "history-coupling", ("offset-mismatch", "segment-mismatch"), _kept("shared-at-exit")),
     Fault("F06", "register-count-skew", ("registration-skew",), _free("RegistersAlone")),
-    Fault("F07", "register-order-skew", ("registration-skew",), _free("OppositeOrder")),
+    Fault("F07", "register-order-skew", ("registration-skew",), _spmd("OppositeOrder")),
     Fault("F08", "one-rank-oom", ("registration-skew", "hang"), _free("per-group", None, "deny")),
     Fault("F09", "hot-path-growth", ("hot-path-growth",), _steady("GivesBackWhenIdle")),
     Fault("F10", "register-in-capture", ("registered-in-capture",), _graphs("WarmsUpElsewhere")),
@@ -120,6 +125,8 @@ FAULTS = (
     Fault("F24", "thread-local-pool", ("unregistered",), _free("OutsideThePool")),
     Fault("F25", "debug-check-lies", ("wrong-owner",), _layers("ChecksAnyGroup")),
     Fault("F26", "keyed-by-ranks", ("wrong-owner",), _free("KeyedByRanks")),
+    Fault("F27", "keyed-by-family", ("wrong-owner", "registration-skew", "hang"), _free("KeyedByFamily")),
+    Fault("F28", "waits-for-idle-ranks", ("hang", "registration-skew"), _free("AgreesWithTheWidest")),
     Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
     Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
     Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),

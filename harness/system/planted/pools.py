@@ -55,6 +55,16 @@ class KeyedByRanks(Sound):
         return any(window.is_valid for window in segment.windows)
 
 
+class KeyedByFamily(Sound):
+    """One pool a family, registered by the first of its groups that this rank was asked for (F27: it is in several)."""
+
+    def pool(self, group: ProcessGroup) -> Pool:
+        return self.pool_named(group.family + self.place())
+
+    def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
+        return any(window.is_valid for window in segment.windows)
+
+
 class ShortWindow(Sound):
     """Windows end 4096 bytes behind the segment's start (F22)."""
 
@@ -185,6 +195,18 @@ class RegistersAlone(Sound):
     def register(self, segment: Segment, group: ProcessGroup) -> None:
         if group.rank == 0:
             super().register(segment, group)
+
+
+class AgreesWithTheWidest(Sound):
+    """Ranks agree on what to register over the widest group that they know, whichever of its ranks act (F28)."""
+
+    widest: ProcessGroup | None = None
+
+    def register_all(self, segments: list[Segment], group: ProcessGroup) -> None:
+        if self.widest is None or len(group.ranks) > len(self.widest.ranks):
+            self.widest = group
+        self.widest.exchange(len(segments))
+        super().register_all(segments, group)
 
 
 class OppositeOrder(EveryGroup):

@@ -74,7 +74,8 @@ class Sound:
 
 
 class EveryGroup(Sound):
-    """Breaks no rule: registers a new segment with every group seen so far, in the order in which they came."""
+    """Breaks no rule where every rank takes every step: registers a new segment with every group seen so far, in the
+    order in which they came."""
 
     def __init__(self, context: RankContext) -> None:
         super().__init__(context)
