@@ -16,6 +16,7 @@ from harness.scenario.alive import without
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import Elements, View, at
+from harness.scenario.placement import Placement
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate, Ballast, Collective, Step, Straggle
 from harness.scenario.topology import Topology
@@ -60,14 +61,14 @@ def _dropped(scenario: Scenario) -> Iterator[Sequence[int]]:
 
 
 def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
-    """The same ranks on one node or two; then every layout of the same convention with fewer ranks, smallest first, on
+    """The same ranks in plainer places; then every layout of the same convention with fewer ranks, smallest first, on
     as many nodes as it takes. Of families that are given: fewer ranks, groups and families.
 
     Nodes change rarely from one to the next: processes on nccl start again wherever they do.
     """
     used = len(set(scenario.topology.node_of))
-    for nodes in range(1, min(used, 3)):
-        fewer = msgspec.structs.replace(scenario.topology, placement=on_nodes(nodes, scenario.world))
+    for placement in _plainer_places(scenario.topology, used):
+        fewer = msgspec.structs.replace(scenario.topology, placement=placement)
         yield from _valid(scenario, fewer, scenario.steps)
     for topology in _distinct_layouts(scenario, nodes=min(used, 2)):
         kept = stand_ins(scenario.world, topology.world)
@@ -108,6 +109,17 @@ def _program(scenario: Scenario, topology: Topology, kept: Sequence[int], names:
             groups = names(scenario.topology, topology, step.family, kept, step.groups)
             steps[index] = msgspec.structs.replace(step, groups=groups)
     return without(tuple(steps), [index for index, step in enumerate(steps) if step.groups == ()])
+
+
+def _plainer_places(topology: Topology, used: int) -> Iterator[Placement | None]:
+    """For the same ranks: the nodes that it uses as NVLink domains, then one node, or two, with domains like its own,
+    then processes that see all GPUs."""
+    placement, world = topology.placement, topology.world
+    if placement is not None and (topology.splits_nodes or topology.joins_nodes):
+        yield msgspec.structs.replace(placement, nvlink_domain=None, nvlink_domains=None, mnnvl=True)
+    yield from (on_nodes(nodes, world, topology) for nodes in range(1, min(used, 3)))
+    if placement is not None and placement.peers_hidden:
+        yield msgspec.structs.replace(placement, peers_hidden=False)
 
 
 def _distinct_layouts(scenario: Scenario, nodes: int) -> Iterator[Topology]:

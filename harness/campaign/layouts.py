@@ -11,7 +11,8 @@ from harness.errors import UsageError
 from harness.scenario.layouts.arithmetic import Degrees
 from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.layouts.groups import Group, Groups, world_of
-from harness.scenario.topology import Placement, Topology
+from harness.scenario.placement import Placement
+from harness.scenario.topology import Topology
 
 
 def layouts_like(topology: Topology, world: int, nodes: int) -> Iterator[Topology]:
@@ -24,9 +25,15 @@ def layouts_like(topology: Topology, world: int, nodes: int) -> Iterator[Topolog
             yield layout
 
 
-def on_nodes(nodes: int, world: int) -> Placement | None:
-    """Ranks in order on so many nodes; those of one node have no placement."""
-    return None if nodes == 1 else Placement(nodes, -(-world // nodes))
+def on_nodes(nodes: int, world: int, like: Topology | None = None) -> Placement | None:
+    """Ranks in order on so many nodes; those of one node have no placement. Where `like` has NVLink domains that are no
+    nodes, two on each node, or one over all nodes."""
+    share = -(-world // nodes)
+    if like is not None and like.splits_nodes:
+        return Placement(nodes, share, nvlink_domain=-(-share // 2))
+    if nodes == 1:
+        return None
+    return Placement(nodes, share, nvlink_domain=nodes * share if like is not None and like.joins_nodes else None)
 
 
 def stand_ins(whole: int, world: int) -> list[tuple[int, ...]]:
@@ -67,7 +74,7 @@ def _explicit(like: Topology, families: Mapping[str, Groups], kept: Group) -> It
     nodes = len({like.node_of[rank] for rank in kept})
     try:
         world = max(map(world_of, given.values()), default=0)
-        found = Topology("reduced", "explicit", {}, on_nodes(nodes, world), families_given=given, shares=shares)
+        found = Topology("reduced", "explicit", {}, on_nodes(nodes, world, like), families_given=given, shares=shares)
     except (UsageError, ValueError):  # a family that shares one that is gone, or has no group left
         return
     if found.key != like.key and found.world <= len(kept):
@@ -79,6 +86,8 @@ def _layout(like: Topology, degrees: Degrees, world: int, nodes: int) -> Topolog
     kept = {name: like.degrees[name] for name in CONVENTIONS[like.convention].OPTIONS if name in like.degrees}
     degrees = {name: width for name, width in degrees.items() if width != 1} | kept
     try:
-        return Topology(name="reduced", convention=like.convention, degrees=degrees, placement=on_nodes(nodes, world))
+        return Topology(
+            name="reduced", convention=like.convention, degrees=degrees, placement=on_nodes(nodes, world, like)
+        )
     except UsageError:
         return None

@@ -74,6 +74,14 @@ def fuzz(
             help="Place layouts on N nodes of MAX/N ranks. Default: as named; on nccl one.",
         ),
     ] = None,
+    nvlink_domain: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Place layouts in NVLink domains of N ranks: a part of a node, or whole nodes. Default: a node.",
+        ),
+    ] = None,
     shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
@@ -95,6 +103,7 @@ def fuzz(
         graphs=graphs,
         streams=streams,
         nodes=nodes,
+        nvlink_domain=nvlink_domain,
     )
     seeds.check_folder(seeds_dir)
     console = terminal.Screen(stderr=json_file == "-")
@@ -102,6 +111,8 @@ def fuzz(
     with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        if line := request.not_shown(ranks):
+            console.print(line, highlight=False)
         limits = Limits().within(shrink_seconds)
         campaign = Campaign(ranks, request.strategy(ranks), seeds_dir, seed=seed, environment=found_here, limits=limits)
         details = terminal.Details(traceback, show_output)

@@ -51,6 +51,7 @@ class Request:
     graphs: bool = False
     streams: int = 1
     nodes: int | None = None
+    nvlink_domain: int | None = None
 
     def __post_init__(self) -> None:
         check_system(self.pool, self.collectives)
@@ -58,8 +59,7 @@ class Request:
             self._check_free()
         else:
             self._check_flow(self.flow)
-        if self.nodes is not None:
-            check_nodes(self.nodes, self.world)
+        check_nodes(self.nodes or 1, self.world, self.nvlink_domain)
         _ = self._layouts  # each has to load, to fit, and to have something to communicate
 
     def _check_free(self) -> None:
@@ -114,9 +114,16 @@ class Request:
     def strategy(self, ranks: World) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""
         strategy = self._programs(self.via(ranks))
-        if self.nodes is None and not ranks.platform.is_node_bound:
+        if (self.nodes, self.nvlink_domain) == (None, None) and not ranks.platform.is_node_bound:
             return strategy
-        return on_nodes(strategy, self.world, self.nodes or 1)
+        return on_nodes(strategy, self.world, self.nodes or 1, self.nvlink_domain)
+
+    def not_shown(self, ranks: World) -> str:
+        """What these ranks do not show of the placement asked for, in a line, or nothing."""
+        share = -(-self.world // (self.nodes or 1))
+        if ranks.platform.is_node_bound and self.nvlink_domain is not None and self.nvlink_domain > share:
+            return "NCCL takes each NVLink domain for a node here: the nodes inside it are not shown"
+        return ""
 
     def _programs(self, via: Via) -> SearchStrategy[Scenario]:
         layouts, system = self._layouts, self.system

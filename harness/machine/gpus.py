@@ -13,6 +13,7 @@ import msgspec
 from harness.text import counted
 
 CONTROL_DEVICE = "/dev/nvidiactl"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Gpu(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ def inventory() -> list[Gpu]:
         ]
     finally:
         pynvml.nvmlShutdown()
-    return visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return visible(found, os.environ.get(VISIBLE))
 
 
 def why_no_gpu() -> str:
@@ -64,6 +65,13 @@ def why_no_gpu() -> str:
         return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
     pynvml.nvmlShutdown()
     return ""
+
+
+def only(gpu: int) -> dict[str, str]:
+    """Environment in which a process sees the GPU of that CUDA index alone, as its first."""
+    setting = os.environ.get(VISIBLE)
+    words = [part.strip() for part in (setting or "").split(",")]
+    return {VISIBLE: str(gpu) if setting is None else words[gpu]}
 
 
 def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:

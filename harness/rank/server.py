@@ -135,7 +135,8 @@ class Server:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
         substrate.start_recording(self._journal.append)
         substrate.world(scenario.world)
-        substrate.begin([topology.ids[name] for name in scenario.families], topology.node_of, slots)
+        families = [topology.ids[name] for name in scenario.families]
+        substrate.begin(families, topology.domain_of, slots, topology.node_of)
         executor = Executor(substrate, scenario, make_pool, call_system("collectives", make_kernel))
         executor.run()
         world = tuple(range(scenario.world))

@@ -101,7 +101,7 @@ def agreement(compared: Agreement, environment: dict[str, Any]) -> dict[str, Any
 
 
 def topology(shown: Topology) -> dict[str, Any]:
-    """A topology: what its file says, the families that follow, and the node of each rank."""
+    """A topology: what its file says, the families that follow, and node and NVLink domain of each rank."""
     families = {name: [list(group) for group in partition] for name, partition in shown.families.items()}
     return {
         "schema": SCHEMA,
@@ -110,6 +110,7 @@ def topology(shown: Topology) -> dict[str, Any]:
         "convention": shown.convention,
         "degrees": shown.degrees,
         "node_of": list(shown.node_of),
+        "nvlink_domain_of": list(shown.domain_of),
         "note": shown.note,
         "families": families,
         "communicators": {name: [group.number for group in ids] for name, ids in shown.ids.items()},

@@ -5,7 +5,7 @@ Invariant: the text needs no terminal and commands none; it serves the command l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -20,8 +20,7 @@ from harness.text import counted, visible
 def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
     """The lines; an arrow marks step `marked`, if one is given."""
     topology = scenario.topology
-    nodes = len(set(topology.node_of))
-    where = counted(scenario.world, "rank") + (f" on {nodes} nodes" if nodes > 1 else "")
+    where = counted(scenario.world, "rank") + (f" on {topology.where}" if topology.where != "1 node" else "")
     system = f"pool {scenario.system.pool}"
     if scenario.system.collectives not in KERNELS:
         system += f" · collectives {scenario.system.collectives}"
@@ -46,6 +45,28 @@ def _step(step: Step) -> str:
         shown = f"{value.buffer}+{value.offset}" if isinstance(value, View) else value
         fields.append(f"{name}={shown}")
     return f"{step.kind} {' '.join(fields)}"
+
+
+def whereabouts(topology: Topology) -> Iterator[str]:
+    """Where the ranks are, if on several nodes or NVLink domains, and which groups have no windows there."""
+    several = len(set(zip(topology.node_of, topology.domain_of, strict=True))) > 1
+    if several:
+        yield f"nodes: {_together(topology.node_of)}"
+        yield f"NVLink domains: {_together(topology.domain_of)}"
+    if topology.hides_peers:
+        yield "a process sees its own GPU alone"
+    for name, partition in topology.families.items() if several else ():
+        without = [group for group in partition if not topology.has_windows(group)]
+        sizes = sorted({topology.lsa_team_size(group) for group in without})
+        if without:
+            which = "all" if len(without) == len(partition) else " ".join(str(list(group)) for group in without)
+            yield f"without windows: {name} {which}, LSA teams of {', '.join(map(str, sizes))}"
+
+
+def _together(labels: Sequence[int]) -> str:
+    """The ranks of each node or domain."""
+    parts = ([rank for rank, label in enumerate(labels) if label == part] for part in sorted(set(labels)))
+    return " ".join(map(str, parts))
 
 
 def shown(text: str) -> str:

@@ -20,7 +20,7 @@ from harness.campaign.tally import Tally
 from harness.oracle.findings import Record
 from harness.report import verdicts
 from harness.report.frames import places
-from harness.report.listing import layout, listing
+from harness.report.listing import layout, listing, whereabouts
 from harness.scenario.scenario import Scenario
 from harness.scenario.topology import Topology
 from harness.studies.agree.comparison import Agreement, Disagreement
@@ -255,6 +255,8 @@ def topology(console: Console, shown: Topology) -> None:
         widths = sorted({len(group) for group in partition})
         table.add_row(plain(name), ", ".join(map(str, widths)), plain(whose), plain(groups))
     console.print(table)
+    for line in whereabouts(shown):
+        console.print(plain(line), highlight=False, soft_wrap=True)
     if shown.note:
         console.print(plain(shown.note), highlight=False)
 

@@ -29,28 +29,12 @@ from harness.scenario.layouts.groups import (
     rank_in_two,
     world_of,
 )
+from harness.scenario.placement import Placement, TopologyError, domains_of, lsa_team_size, nodes_of
+from harness.text import counted
 
 SCHEMA = 1
 LARGEST = 8 << 20
 """Most bytes of a file of plain data."""
-MOST = 1 << 16
-"""Most nodes, and most GPUs of one."""
-
-
-class TopologyError(UsageError):
-    """A topology that does not hold together; the message names the key, rank or family."""
-
-
-class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where ranks live: `nodes` nodes of `gpus_per_node` GPUs.
-
-    Without `ranks`, rank r sits on node r // gpus_per_node. With it, `ranks[n]` lists the ranks of
-    node n in GPU order.
-    """
-
-    nodes: int = 1
-    gpus_per_node: int = 8
-    ranks: tuple[tuple[int, ...], ...] | None = None
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
@@ -71,7 +55,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     shares: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.node_of, self.ids
+        _ = self.domain_of, self.ids
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -79,7 +63,17 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes two topologies the same layout in the same place, whatever their names."""
-        return tuple(sorted(self.ids.items())), self.node_of
+        return tuple(sorted(self.ids.items())), self.place
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where the ranks are: node and NVLink domain of each, and whether processes see the GPUs of their peers."""
+        return self.node_of, self.domain_of, self.hides_peers
+
+    @property
+    def hides_peers(self) -> bool:
+        """Whether a process sees its own GPU alone."""
+        return self.placement is not None and self.placement.peers_hidden
 
     @cached_property
     def families(self) -> dict[str, Groups]:
@@ -141,22 +135,39 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     @cached_property
     def node_of(self) -> tuple[int, ...]:
         """Node of each rank, in rank order; one node where no placement is given."""
-        placement = self.placement
-        if placement is None:
-            return (0,) * self.world
-        if placement.nodes < 1 or placement.gpus_per_node < 1:
-            raise TopologyError(f"topology {self.name!r}: placement needs at least one node and one GPU on it")
-        if max(placement.nodes, placement.gpus_per_node) > MOST:
-            raise TopologyError(f"topology {self.name!r}: placement has at most {MOST} nodes and GPUs on each")
-        if placement.ranks is None:
-            room = placement.nodes * placement.gpus_per_node
-            if self.world > room:
-                raise TopologyError(
-                    f"topology {self.name!r}: {self.world} ranks do not fit "
-                    f"{placement.nodes} nodes · {placement.gpus_per_node} GPUs = {room}"
-                )
-            return tuple(rank // placement.gpus_per_node for rank in range(self.world))
-        return _placed(self.name, placement, self.world)
+        return nodes_of(self.name, self.placement, self.world)
+
+    @cached_property
+    def domain_of(self) -> tuple[int, ...]:
+        """NVLink domain of each rank, in rank order; the node where the placement says nothing else."""
+        return domains_of(self.name, self.placement, self.node_of)
+
+    @property
+    def where(self) -> str:
+        """Such as `2 nodes`, or `1 node, 4 NVLink domains` where a domain is no node."""
+        nodes = counted(len(set(self.node_of)), "node")
+        own = self.splits_nodes or self.joins_nodes
+        return f"{nodes}, {counted(len(set(self.domain_of)), 'NVLink domain')}" if own else nodes
+
+    def span(self, group: Group) -> str:
+        """What a group without windows spans, such as `2 nodes` or `2 NVLink domains`."""
+        kind = "NVLink domain" if self.splits_nodes or self.joins_nodes else "node"
+        return counted(len({self.domain_of[rank] for rank in group}), kind)
+
+    @property
+    def splits_nodes(self) -> bool:
+        """Whether a node has more than one NVLink domain."""
+        return len(self._parts) > len(set(self.node_of))
+
+    @property
+    def joins_nodes(self) -> bool:
+        """Whether an NVLink domain spans nodes."""
+        return len(self._parts) > len(set(self.domain_of))
+
+    @property
+    def _parts(self) -> set[tuple[int, int]]:
+        """Each node with each of its domains."""
+        return set(zip(self.node_of, self.domain_of, strict=True))
 
     def group(self, family: str, rank: int) -> Group:
         """The one group of `family` that `rank` is in. Raises `TopologyError` where it is in none, or in several."""
@@ -165,30 +176,13 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             raise TopologyError(f"topology {self.name!r}: rank {rank} is in {len(found) or 'no'} groups of {family}")
         return found[0].ranks
 
-    def spans_nodes(self, group: Group) -> bool:
-        """Whether a group's ranks lie on more than one node; such a group has no windows."""
-        return len({self.node_of[rank] for rank in group}) > 1
+    def has_windows(self, group: Group) -> bool:
+        """Whether a group is one LSA team, and so has windows: all of its ranks lie in one NVLink domain."""
+        return self.lsa_team_size(group) == len(group)
 
-
-def _placed(name: str, placement: Placement, world: int) -> tuple[int, ...]:
-    assert placement.ranks is not None
-    if len(placement.ranks) != placement.nodes:
-        raise TopologyError(f"topology {name!r}: placement lists {len(placement.ranks)} nodes, not {placement.nodes}")
-    node_of: dict[int, int] = {}
-    for node, ranks in enumerate(placement.ranks):
-        if len(ranks) > placement.gpus_per_node:
-            raise TopologyError(
-                f"topology {name!r}: node {node} holds {len(ranks)} ranks on {placement.gpus_per_node} GPUs"
-            )
-        for rank in ranks:
-            if rank in node_of:
-                raise TopologyError(f"topology {name!r}: rank {rank} is placed twice")
-            node_of[rank] = node
-    if sorted(node_of) != list(range(world)):
-        stray = min(set(node_of) ^ set(range(world)))
-        what = "not placed" if stray in range(world) else "not in the world"
-        raise TopologyError(f"topology {name!r}: rank {stray} is {what}")
-    return tuple(node_of[rank] for rank in range(world))
+    def lsa_team_size(self, group: Group) -> int:
+        """Ranks of each LSA team of a group, a divisor of its size."""
+        return lsa_team_size(self.domain_of[rank] for rank in group)
 
 
 def read_file(path: Path | str) -> bytes:

@@ -43,4 +43,4 @@ def is_common(scenario: Scenario) -> bool:
 
 
 def _is_on_one_node(topology: Topology) -> bool:
-    return len(set(topology.node_of)) == 1
+    return len(set(zip(topology.node_of, topology.domain_of, strict=True))) == 1

@@ -13,6 +13,7 @@ from typing import Any
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
+from harness.scenario.placement import lsa_team_size
 from harness.substrate.communicator import Communicator
 from harness.substrate.denial import Denial
 from harness.substrate.device import Device
@@ -45,6 +46,8 @@ class Substrate(ABC):
         """The graph that is being prepared or captured."""
         self._shared = shared
         self._node_of: Sequence[int] = ()
+        self.hosts: tuple[int, ...] = ()
+        """The machine of each rank, by its host name."""
         self._slots: dict[GroupId, int] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -63,12 +66,20 @@ class Substrate(ABC):
         self.denial.is_due, self.graph = False, None
         self.pools.clear()
 
-    def begin(self, families: Sequence[GroupIds], node_of: Sequence[int], slots: dict[GroupId, int]) -> None:
+    def begin(
+        self,
+        families: Sequence[GroupIds],
+        node_of: Sequence[int],
+        slots: dict[GroupId, int],
+        hosts: Sequence[int] | None = None,
+    ) -> None:
         """Start a draw: create this rank's communicators in every family. Collective over the world.
 
-        `node_of` gives the node of each rank, `slots` the row of the shared counters in which a group meets.
+        `node_of` gives what NCCL takes for the node of each rank: its NVLink domain. `hosts` gives its machine, if that
+        is another. `slots` has the row of the shared counters in which a group meets.
         """
         self._node_of, self._slots = node_of, slots
+        self.hosts = tuple(node_of if hosts is None else hosts)
         self.communicators.clear()
         self._create(families)
 
@@ -137,5 +148,6 @@ class Substrate(ABC):
         """Where the ranks of a group meet on the host."""
         return Rendezvous(self._shared, self._slots[group], group.ranks, self.rank)
 
-    def _is_on_one_node(self, group: Group) -> bool:
-        return len({self._node_of[rank] for rank in group}) == 1
+    def _is_one_lsa_team(self, group: Group) -> bool:
+        """Whether a group has windows: without GPU-initiated networking NCCL gives none across LSA teams."""
+        return lsa_team_size(self._node_of[rank] for rank in group) == len(group)

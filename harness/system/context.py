@@ -82,6 +82,15 @@ class RankContext:
         return self._substrate.device.torch_device
 
     @property
+    def hosts(self) -> tuple[int, ...]:
+        """The machine of each rank of the world, as host names tell it.
+
+        It decides nothing about windows: an NVLink domain may be a part of a machine, or span several. Ask
+        `communicator.supports_windows`.
+        """
+        return self._substrate.hosts
+
+    @property
     def is_capturing(self) -> bool:
         """Whether this thread's work is being captured into a graph. Local."""
         return self._substrate.device.is_capturing

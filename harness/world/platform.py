@@ -59,9 +59,12 @@ class Platform(msgspec.Struct, frozen=True):
         recovery = RECOVERY if served.has_daemon else 0.0
         return msgspec.structs.replace(self, why=why, environment=environment, recovery=recovery, **times)
 
-    def rank_environment(self, rank: int, nodes: Sequence[int]) -> dict[str, str]:
-        """Environment that differs between ranks, where rank r is placed on node `nodes[r]`."""
-        return nccl.node_environment(nodes[rank]) if self.is_node_bound and len(set(nodes)) > 1 else {}
+    def rank_environment(self, rank: int, nodes: Sequence[int], hides_peers: bool = False) -> dict[str, str]:
+        """Environment that differs between ranks, where NCCL takes rank r for one of node `nodes[r]`, and where a
+        process sees its own GPU alone, or all."""
+        found = nccl.node_environment(nodes[rank]) if self.is_node_bound and len(set(nodes)) > 1 else {}
+        gpu = self.gpu_of(rank)
+        return found | (gpus.only(gpu) if hides_peers and gpu is not None else {})
 
 
 def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:

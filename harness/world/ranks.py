@@ -52,7 +52,9 @@ class Ranks:
         """Versions and features of the substrate, as the first rank reports them."""
         self.processes: list[RankProcess] = []
         self.nodes: tuple[int, ...] = (0,) * size
-        """The node that each rank is started on, where the platform binds them to one."""
+        """What NCCL takes for the node of each rank, where the platform binds processes to one."""
+        self.hides_peers = False
+        """Whether a process sees its own GPU alone, where the platform binds processes."""
         self._shared, self._method, self._clock = shared, method, clock
         self._launchers: list[Launcher] = []
         self._poll = select.poll()
@@ -173,8 +175,8 @@ class Ranks:
             rank=index,
             processes=self.size,
             substrate=self.platform.name,
-            gpu=self.platform.gpu_of(index),
-            environment=self.platform.rank_environment(index, self.nodes),
+            gpu=0 if self.hides_peers else self.platform.gpu_of(index),
+            environment=self.platform.rank_environment(index, self.nodes, self.hides_peers),
             evidence=self.platform.evidence,
         )
 

@@ -149,7 +149,7 @@ class World:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
-        self._place(scenario.topology.node_of)
+        self._place(scenario.topology.domain_of, scenario.topology.hides_peers)
         if self._ranks.processes and self.leftovers.is_foreign(scenario.system):
             self._drop()
         self._start()
@@ -234,13 +234,17 @@ class World:
                 rank.send(Call(function, slots, arguments))
             return returned(self._ranks.processes, function, self._clock)
 
-    def _place(self, node_of: tuple[int, ...]) -> None:
-        """Where processes are bound to nodes, have the ranks of a draw on its nodes: if need be all start again."""
-        if not self.platform.is_node_bound or _same_nodes(self._ranks.nodes[: len(node_of)], node_of):
+    def _place(self, node_of: tuple[int, ...], hides_peers: bool) -> None:
+        """Where processes are bound to nodes, have the ranks of a draw on what NCCL is to take for nodes, and let them
+        see the GPUs that they are to see: if need be all start again."""
+        if not self.platform.is_node_bound:
+            return
+        if _same_nodes(self._ranks.nodes[: len(node_of)], node_of) and self._ranks.hides_peers == hides_peers:
             return
         if self._ranks.processes:
             self._ranks.kill()
         self._ranks.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
+        self._ranks.hides_peers = hides_peers
 
     def _start(self) -> None:
         """Have all ranks, in place of those that have died too; new ones find clean counters."""

@@ -28,10 +28,10 @@ def test_exactly_the_groups_inside_a_node_take_the_symmetric_path(world, on):
     draw = world.run(program(on))
     calls = {group: {use.ran.path for use in uses if use.ran} for (_, group), uses in Case(draw).calls.items()}
     assert judge(draw) == []
-    assert calls == {group: {"legacy" if on.spans_nodes(group) else "symmetric"} for group in calls}
+    assert calls == {group: {"symmetric" if on.has_windows(group) else "legacy"} for group in calls}
 
 
 def test_groups_across_nodes_have_no_windows(world):
     draw = world.run(program(BLOCKS))
     comms = {comm.group: comm.has_windows for trace in draw.traces for comm in trace.comms().values()}
-    assert comms == {group: not BLOCKS.spans_nodes(group) for group in comms}
+    assert comms == {group: BLOCKS.has_windows(group) for group in comms}

@@ -73,7 +73,7 @@ def test_shipped_topology_is_explained_in_one_or_two_sentences(stem: str) -> Non
 def test_shipped_topology_has_a_group_that_could_own_a_window(stem: str) -> None:
     topology = find(stem)
     groups = [group for partition in topology.families.values() for group in partition]
-    assert any(len(group) > 1 and not topology.spans_nodes(group) for group in groups)
+    assert any(len(group) > 1 and topology.has_windows(group) for group in groups)
 
 
 def test_no_two_shipped_topologies_are_the_same_layout_in_the_same_place() -> None:
@@ -118,10 +118,10 @@ def test_group_of_a_rank_is_the_one_it_is_in() -> None:
     assert Topology(name="eight", convention="sglang", degrees={"tp": 8, "attn_dp": 4}).group("attn_tp", 5) == (4, 5)
 
 
-@pytest.mark.parametrize(("family", "spans"), [("tp", True), ("attn_tp", False)])
-def test_only_a_group_with_ranks_on_two_nodes_spans_nodes(family: str, spans: bool) -> None:
+@pytest.mark.parametrize(("family", "has_windows"), [("tp", False), ("attn_tp", True)])
+def test_only_a_group_on_one_node_has_windows(family: str, has_windows: bool) -> None:
     topology = find("qwen3-235b-two-nodes-tp8-dpa2")
-    assert {topology.spans_nodes(group) for group in topology.families[family]} == {spans}
+    assert {topology.has_windows(group) for group in topology.families[family]} == {has_windows}
 
 
 def test_explicit_families_are_kept_as_given(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_on_a_named_topology_of_several_nodes_exactly_the_groups_inside_one_have
     case = Case(draw)
     calls = {group: {use.ran.path for use in uses if use.ran} for (_, group), uses in case.calls.items()}
     assert judge(draw) == []
-    assert calls == {group: {"legacy" if on.spans_nodes(group) else "symmetric"} for group in calls}
+    assert calls == {group: {"symmetric" if on.has_windows(group) else "legacy"} for group in calls}
 
 
 def placements(nodes: int) -> list[Topology]:

@@ -69,9 +69,9 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
         rule, why = PartlyRegistered, _past_window(case, use, sight, sight.window)
     elif sight.nulls:
         # A registration without symmetric support returns ncclSuccess, so a policy may not notice.
-        rule, why = NullWindow, _null(case, sight)
+        rule, why = NullWindow, _null(case, use, sight)
     elif not use.comm.has_windows:
-        return  # NCCL gives no windows to a group that spans nodes, so not registering there breaks no rule
+        return  # NCCL gives no windows across NVLink domains, so not registering there breaks no rule
     # A window that was deregistered properly, where another group has one now, is the other group's by right.
     elif sight.former and (sight.former[-1].is_never_deregistered or not sight.others):
         rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])
@@ -95,9 +95,13 @@ def _past_window(case: Case, use: Use, sight: Sight, window: WindowLife) -> str:
     return f"starts in the window of {own} but reaches {counted(past, 'byte')} past its end; NCCL tests the start only"
 
 
-def _null(case: Case, sight: Sight) -> str:
-    registered = case.window(sight.nulls[0])
-    return f"lies in memory {registered}; that registration succeeded with a null window, so there is none over it"
+def _null(case: Case, use: Use, sight: Sight) -> str:
+    registered, topology, group = case.window(sight.nulls[0]), case.scenario.topology, use.comm.group
+    because = "" if topology.has_windows(group) else f", as {case.name(use.comm.id)} spans {topology.span(group)}"
+    return (
+        f"lies in memory {registered}; that registration succeeded with a null window{because}, so there is none over "
+        f"it"
+    )
 
 
 def _window_gone(case: Case, use: Use, former: WindowLife) -> str:

@@ -87,6 +87,14 @@ def _apart(pool: str) -> Callable[[int], Strategy]:
     return lambda world: on_nodes(_free(pool)(world), world, world)
 
 
+def _domains(pool: str) -> Callable[[int], Strategy]:
+    """Free programs on nodes that are no NVLink domains: one node of several, or two nodes of one."""
+    drawn = _free(pool)
+    return lambda world: (
+        on_nodes(drawn(world), world, 1, max(1, world // 4)) | on_nodes(drawn(world), world, 2, 2 * -(-world // 2))
+    )
+
+
 def _claiming(world: int) -> Strategy:
     """Free programs whose caller relies on the symmetric path in every call (F21)."""
     return scenarios(world, via="library").map(
@@ -127,6 +135,7 @@ FAULTS = (
     Fault("F26", "keyed-by-ranks", ("wrong-owner",), _free("KeyedByRanks")),
     Fault("F27", "keyed-by-family", ("wrong-owner", "registration-skew", "hang"), _free("KeyedByFamily")),
     Fault("F28", "waits-for-idle-ranks", ("hang", "registration-skew"), _free("AgreesWithTheWidest")),
+    Fault("F29", "domain-is-not-node", ("null-window", "unregistered"), _domains("TrustsHostNames")),
     Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
     Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
     Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),

@@ -18,7 +18,7 @@ from harness.substrate.sim.memory import Arena, SimPool
 
 
 class SimSubstrate(Substrate):
-    """A rank without a GPU. Nodes are simulated: a group that spans two has no windows."""
+    """A rank without a GPU. Nodes are simulated: a group that spans two NVLink domains has no windows."""
 
     name = "sim"
     compares_always = True
@@ -44,7 +44,7 @@ class SimSubstrate(Substrate):
             self._rendezvous(group),
             group,
             generation,
-            supports_windows=self._is_on_one_node(group.ranks),
+            supports_windows=self._is_one_lsa_team(group.ranks),
             slot=self._slots[group],
             shared=self._shared,
         )

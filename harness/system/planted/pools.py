@@ -79,6 +79,14 @@ class IgnoresNull(Sound):
         return True
 
 
+class TrustsHostNames(Sound):
+    """Registers where all ranks of a group are on one machine, and nowhere else (F29: an NVLink domain may be a part of
+    a machine, and may span several)."""
+
+    def may_register(self, group: ProcessGroup) -> bool:
+        return len({self.context.hosts[rank] for rank in group.ranks}) == 1
+
+
 class WaitsForTheCommunicator(Sound):
     """The first registration with a group fails, as its communicator does not exist yet, and no error shows (F19)."""
 
