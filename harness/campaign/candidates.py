@@ -115,7 +115,7 @@ def _plainer_places(topology: Topology, used: int) -> Iterator[Placement | None]
     """For the same ranks: the nodes that it uses as NVLink domains, then one node, or two, with domains like its own,
     then processes that see all GPUs."""
     placement, world = topology.placement, topology.world
-    if placement is not None and (topology.splits_nodes or topology.joins_nodes):
+    if placement is not None and topology.has_own_domains:
         yield msgspec.structs.replace(placement, nvlink_domain=None, nvlink_domains=None, mnnvl=True)
     yield from (on_nodes(nodes, world, topology) for nodes in range(1, min(used, 3)))
     if placement is not None and placement.peers_hidden:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -30,7 +31,6 @@ from harness.scenario.layouts.groups import (
     world_of,
 )
 from harness.scenario.placement import Placement, TopologyError, domains_of, lsa_team_size, nodes_of
-from harness.text import counted
 
 SCHEMA = 1
 LARGEST = 8 << 20
@@ -145,14 +145,17 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     @property
     def where(self) -> str:
         """Such as `2 nodes`, or `1 node, 4 NVLink domains` where a domain is no node."""
-        nodes = counted(len(set(self.node_of)), "node")
-        own = self.splits_nodes or self.joins_nodes
-        return f"{nodes}, {counted(len(set(self.domain_of)), 'NVLink domain')}" if own else nodes
+        nodes = _several(self.node_of, "node")
+        return f"{nodes}, {_several(self.domain_of, 'NVLink domain')}" if self.has_own_domains else nodes
 
     def span(self, group: Group) -> str:
         """What a group without windows spans, such as `2 nodes` or `2 NVLink domains`."""
-        kind = "NVLink domain" if self.splits_nodes or self.joins_nodes else "node"
-        return counted(len({self.domain_of[rank] for rank in group}), kind)
+        return _several([self.domain_of[rank] for rank in group], "NVLink domain" if self.has_own_domains else "node")
+
+    @property
+    def has_own_domains(self) -> bool:
+        """Whether an NVLink domain is no node."""
+        return self.splits_nodes or self.joins_nodes
 
     @property
     def splits_nodes(self) -> bool:
@@ -183,6 +186,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def lsa_team_size(self, group: Group) -> int:
         """Ranks of each LSA team of a group, a divisor of its size."""
         return lsa_team_size(self.domain_of[rank] for rank in group)
+
+
+def _several(labels: Sequence[int], what: str) -> str:
+    count = len(set(labels))
+    return f"{count} {what}{'s' if count > 1 else ''}"
 
 
 def read_file(path: Path | str) -> bytes:

@@ -51,6 +51,11 @@ class Platform(msgspec.Struct, frozen=True):
         """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
         return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
 
+    def device_of(self, rank: int, hides_peers: bool) -> int | None:
+        """CUDA device of a rank in its process, which sees that GPU alone, or all."""
+        gpu = self.gpu_of(rank)
+        return 0 if hides_peers and gpu is not None else gpu
+
     def on(self, served: Mps) -> Platform:
         """The same, with ranks that share GPUs as `served` lets them."""
         why = f"{self.why}, {self.ranks_per_gpu} ranks a GPU: {served.how}"

@@ -175,7 +175,7 @@ class Ranks:
             rank=index,
             processes=self.size,
             substrate=self.platform.name,
-            gpu=0 if self.hides_peers else self.platform.gpu_of(index),
+            gpu=self.platform.device_of(index, self.hides_peers),
             environment=self.platform.rank_environment(index, self.nodes, self.hides_peers),
             evidence=self.platform.evidence,
         )

@@ -108,6 +108,27 @@ def test_ranks_come_onto_fewer_nodes_first() -> None:
     assert nodes == [1, 2]
 
 
+def test_ranks_come_into_plainer_places_first() -> None:
+    pairs = Topology("pairs", "sglang", {"tp": 4}, Placement(2, 2, nvlink_domain=1, peers_hidden=True))
+    found = [found.topology for found in fewer_ranks(Scenario(pairs, (A,))) if found.world == 4]
+    assert [topology.place for topology in found] == [
+        ((0, 0, 1, 1), (0, 0, 1, 1), True),
+        ((0, 0, 0, 0), (0, 0, 1, 1), False),
+        ((0, 0, 1, 1), (0, 1, 2, 3), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("placement", "domains"),
+    [(Placement(1, 4, nvlink_domain=2), {(0, 1), (0, 0, 1)}), (Placement(4, 1, nvlink_domain=4), {(0, 0), (0, 0, 0)})],
+)
+def test_fewer_ranks_keep_domains_that_are_no_nodes(placement: Placement, domains: set[tuple[int, ...]]) -> None:
+    wide = Topology("wide", "sglang", {"tp": 4}, placement)
+    found = [found.topology for found in fewer_ranks(Scenario(wide, (A,))) if found.world < 4]
+    assert {topology.domain_of for topology in found} == domains
+    assert all(topology.has_own_domains for topology in found)
+
+
 def test_the_fewest_ranks_come_first() -> None:
     worlds = [found.world for found in fewer_ranks(Scenario(EIGHT, (A,)))]
     assert worlds == sorted(worlds)

@@ -73,6 +73,34 @@ def test_layouts_are_placed_on_the_nodes_asked_for() -> None:
     assert {len(set(scenario.topology.node_of)) for scenario in drawn} == {4}
 
 
+@pytest.mark.parametrize("is_node_bound", [False, True])
+def test_layouts_are_placed_in_the_nvlink_domains_asked_for(is_node_bound: bool) -> None:
+    request = Request(world=4, nvlink_domain=2, topology=("qwen3-32b-tp4",))
+    drawn = sample(request.strategy(ranks(is_node_bound=is_node_bound)), 5)
+    assert {scenario.topology.place[:2] for scenario in drawn} == {((0, 0, 0, 0), (0, 0, 1, 1))}
+
+
+def test_a_domain_that_ends_inside_a_node_is_refused() -> None:
+    with pytest.raises(UsageError, match="an NVLink domain of 3 GPUs ends inside a node of 2"):
+        Request(world=4, nodes=2, nvlink_domain=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_node_bound", "is_said"),
+    [
+        ({"nodes": 2, "nvlink_domain": 4}, True, True),
+        ({"nodes": 2, "nvlink_domain": 4}, False, False),
+        ({"nodes": 2, "nvlink_domain": 2}, True, False),
+        ({"nodes": 2}, True, False),
+    ],
+)
+def test_what_ranks_on_nccl_do_not_show_of_a_domain_over_nodes_is_said(
+    options: dict[str, Any], is_node_bound: bool, is_said: bool
+) -> None:
+    said = Request(world=4, **options).not_shown(ranks(is_node_bound=is_node_bound))
+    assert said == ("NCCL takes each NVLink domain for a node here: the nodes inside it are not shown" * is_said)
+
+
 def test_ranks_that_are_bound_to_their_node_get_layouts_of_one() -> None:
     drawn = sample(Request(world=4).strategy(ranks(is_node_bound=True)), 10)
     assert {len(set(scenario.topology.node_of)) for scenario in drawn} == {1}

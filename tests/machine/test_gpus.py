@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.machine.gpus import Gpu, inventory, number, visible
+from harness.machine.gpus import Gpu, inventory, number, only, visible
 
 FOUND = [Gpu(f"GPU-{letter * 4}-{index}", f"card {index}", 80 << 30, "600.1") for index, letter in enumerate("abc")]
 
@@ -108,3 +108,13 @@ def test_the_inventory_is_empty_without_a_driver(driver: SimpleNamespace) -> Non
 @pytest.mark.parametrize(("count", "shown"), [(1, "1 GPU"), (2, "2 GPUs")])
 def test_gpus_are_counted_in_words(count: int, shown: str) -> None:
     assert number([Gpu("GPU-0", "card", 80 << 30, "600.1")] * count) == shown
+
+
+@pytest.mark.parametrize(("setting", "left"), [(None, "1"), ("2,0", "0"), ("GPU-a, GPU-b", "GPU-b")])
+def test_a_process_that_sees_one_gpu_alone_sees_the_one_of_that_index(
+    setting: str | None, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert only(1) == {"CUDA_VISIBLE_DEVICES": left}

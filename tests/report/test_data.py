@@ -38,7 +38,7 @@ def test_a_campaign_of_unseen_paths_judged_none() -> None:
 def test_a_topology_holds_its_families() -> None:
     explicit = Topology("pair", "explicit", placement=Placement(2, 1), note="odd", families_given={"tp": ((1, 0),)})
     parts = {"convention": "explicit", "degrees": {}, "node_of": [0, 1], "note": "odd", "families": {"tp": [[1, 0]]}}
-    parts["communicators"] = {"tp": [0]}
+    parts |= {"communicators": {"tp": [0]}, "nvlink_domain_of": [0, 1]}
     assert data.topology(explicit) == {"schema": 1, "name": "pair", "world": 2, **parts}
     assert data.topology(Topology("two", "sglang", {"tp": 2}))["degrees"] == {"tp": 2}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.listing import layout, listing
+from harness.report.listing import layout, listing, whereabouts
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate
@@ -27,6 +27,35 @@ def test_one_rank_is_singular() -> None:
 
 def test_nodes_are_named_where_there_are_several() -> None:
     assert "· 2 ranks on 2 nodes ·" in head(Topology("two", "sglang", {"tp": 2}, Placement(2, 1)))
+
+
+def test_domains_are_named_where_they_are_no_nodes() -> None:
+    pairs = Topology("two", "sglang", {"tp": 2}, Placement(1, 2, nvlink_domain=1))
+    assert "· 2 ranks on 1 node, 2 NVLink domains ·" in head(pairs)
+
+
+def test_a_topology_in_one_place_has_nothing_to_say_of_it() -> None:
+    assert list(whereabouts(TWO)) == []
+
+
+def test_nodes_domains_and_groups_without_windows_are_listed() -> None:
+    placement = Placement(2, 2, nvlink_domain=1, peers_hidden=True)
+    families = {"tp": ((0, 1), (2, 3)), "pp": ((0,), (1,), (2,), (3,)), "all": ((3, 1, 0, 2),)}
+    assert list(whereabouts(Topology("four", "explicit", {}, placement, families_given=families))) == [
+        "nodes: [0, 1] [2, 3]",
+        "NVLink domains: [0] [1] [2] [3]",
+        "a process sees its own GPU alone",
+        "without windows: tp all, LSA teams of 1",
+        "without windows: all all, LSA teams of 1",
+    ]
+
+
+def test_of_a_family_only_the_groups_without_windows_are_listed() -> None:
+    families = {"tp": ((0, 1), (2, 3))}
+    unequal = Placement(1, 4, nvlink_domains=((0, 1, 2), (3,)))
+    assert "without windows: tp [2, 3], LSA teams of 1" in whereabouts(
+        Topology("four", "explicit", {}, unequal, families_given=families)
+    )
 
 
 def test_collectives_and_sites_are_named_where_they_are_not_the_default() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.scenario.topology import LARGEST, MOST, Placement, Topology, TopologyError, find, load, named, save
+from harness.scenario.placement import MOST
+from harness.scenario.topology import LARGEST, Placement, Topology, TopologyError, find, load, named, save
 
 PAIR: dict[str, Any] = {"schema": 1, "name": "pair", "convention": "sglang", "degrees": {"tp": 2}}
 QUAD: dict[str, Any] = {**PAIR, "name": "quad", "degrees": {"tp": 4}}

@@ -15,8 +15,8 @@ from harness.strategies.placements import check_nodes, on_nodes
 QUAD = Topology("quad", "sglang", {"tp": 4})
 
 
-def placed(topology: Topology, world: int, nodes: int) -> Topology:
-    return sample(on_nodes(st.just(Scenario(topology, (Trim(),))), world, nodes), 1)[0].topology
+def placed(topology: Topology, world: int, nodes: int, domain: int | None = None) -> Topology:
+    return sample(on_nodes(st.just(Scenario(topology, (Trim(),))), world, nodes, domain), 1)[0].topology
 
 
 def test_each_node_has_an_equal_share_of_ranks_in_a_row() -> None:
@@ -38,6 +38,22 @@ def test_a_topology_that_is_there_already_stays_as_it_is() -> None:
 
 def test_one_node_takes_a_placement_away() -> None:
     assert placed(Topology("two", "sglang", {"tp": 4}, Placement(2, 2)), 4, 1).node_of == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "domain", "domain_of"), [(1, 2, (0, 0, 1, 1)), (2, 4, (0, 0, 0, 0)), (2, 1, (0, 1, 2, 3))]
+)
+def test_domains_are_ranks_in_a_row(nodes: int, domain: int, domain_of: tuple[int, ...]) -> None:
+    assert placed(QUAD, 4, nodes, domain).domain_of == domain_of
+
+
+def test_a_topology_that_is_put_in_other_domains_says_so_in_its_name() -> None:
+    assert placed(QUAD, 4, 1, 2).name == "quad on 1 node, 2 NVLink domains"
+
+
+def test_without_a_domain_a_node_is_one() -> None:
+    pairs = Topology("pairs", "sglang", {"tp": 4}, Placement(1, 4, nvlink_domain=2))
+    assert placed(pairs, 4, 1).domain_of == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("nodes", [0, 5])

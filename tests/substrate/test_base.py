@@ -84,6 +84,14 @@ def test_a_group_that_spans_nodes_has_no_windows(nodes: list[int], has_windows: 
     assert rank.substrate.communicator(GroupId((0, 1))).supports_windows is has_windows
 
 
+def test_a_policy_sees_host_names_and_windows_follow_domains(rank: Rank) -> None:
+    pair = GroupId((0, 1))
+    for domains, hosts in (([0, 0], [0, 1]), ([0, 1], [0, 0])):
+        rank.substrate.begin([(pair,)], domains, {pair: 0}, hosts)
+        found = rank.substrate.hosts, rank.substrate.communicator(pair).supports_windows
+        assert found == (tuple(hosts), domains == [0, 0])
+
+
 def test_segments_and_windows_that_are_left_are_leaks(rank: Rank) -> None:
     begin(rank)
     left = made_in(rank)

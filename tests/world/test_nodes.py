@@ -29,6 +29,8 @@ ONE_NODE = Topology("one", "sglang", DEGREES)
 BLOCKS = Topology("blocks", "sglang", DEGREES, Placement(2, 2))
 RENAMED = Topology("renamed", "sglang", DEGREES, Placement(2, 2, ((2, 3), (0, 1))))
 CYCLIC = Topology("cyclic", "sglang", DEGREES, Placement(2, 2, ((0, 2), (1, 3))))
+PAIRS = Topology("pairs", "sglang", DEGREES, Placement(1, 4, nvlink_domain=2))
+TRAYS = Topology("trays", "sglang", DEGREES, Placement(2, 2, nvlink_domain=4))
 SMALL = Topology("small", "sglang", {"tp": 2})
 MULTI_NODE = [name for name, path in topology.named().items() if len(set(topology.load(path).node_of)) > 1]
 
@@ -87,6 +89,31 @@ def test_ranks_stay_where_a_draw_finds_them_in_place(bound: World, after: Topolo
     before = bound.pids
     bound.run(program(after))
     assert bound.pids == before
+
+
+def test_nccl_is_told_of_domains_as_of_hosts_and_of_no_node_in_one(bound: World) -> None:
+    for on, hosts_of in ((PAIRS, ["node0", "node0", "node1", "node1"]), (TRAYS, [""] * 4)):
+        assert judge(bound.run(program(on))) == []
+        assert hosts(bound) == hosts_of
+
+
+def test_processes_start_again_to_see_their_own_gpu_alone(bound: World) -> None:
+    bound.run(program(ONE_NODE))
+    before = bound.pids
+    hidden = msgspec.structs.replace(ONE_NODE, placement=Placement(1, 4, peers_hidden=True))
+    bound.run(program(hidden))
+    between = bound.pids
+    bound.run(program(hidden))
+    assert before != between == bound.pids
+
+
+@pytest.mark.parametrize("on", [PAIRS, TRAYS], ids=lambda on: on.name)
+def test_exactly_the_groups_inside_a_domain_take_the_symmetric_path(sixteen: World, on: Topology) -> None:
+    draw = sixteen.run(program(on))
+    calls = {group: {use.ran.path for use in uses if use.ran} for (_, group), uses in Case(draw).calls.items()}
+    assert judge(draw) == []
+    assert calls == {group: {"symmetric" if on.has_windows(group) else "legacy"} for group in calls}
+    assert {path for paths in calls.values() for path in paths} >= {"symmetric"}
 
 
 def test_moving_is_no_restart_for_a_failure(bound: World) -> None:

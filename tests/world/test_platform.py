@@ -170,3 +170,21 @@ def test_ranks_on_nccl_are_given_more_time_than_on_sim(monkeypatch: pytest.Monke
     """They compile kernels and create communicators, which sim need not."""
     equip(monkeypatch, 1, (2, 32, 3))
     assert choose("nccl", 1).deadline > choose("sim", 1).deadline
+
+
+# what a process sees
+
+
+def test_a_process_sees_all_gpus_or_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    equip(monkeypatch, 2, (2, 32, 3))
+    platform = choose("nccl", 4)
+    seen = [[platform.device_of(rank, hides) for rank in range(4)] for hides in (False, True)]
+    assert seen == [[0, 0, 1, 1], [0, 0, 0, 0]]
+    environments = [platform.rank_environment(rank, (0, 0, 0, 0), hides_peers=True) for rank in range(4)]
+    assert environments == [{"CUDA_VISIBLE_DEVICES": str(rank // 2)} for rank in range(4)]
+    assert platform.rank_environment(3, (0, 0, 0, 0)) == {}
+
+
+def test_a_simulation_hides_no_gpu() -> None:
+    assert (choose("sim", 2).device_of(1, True), choose("sim", 2).rank_environment(1, (0, 0), True)) == (None, {})

@@ -12,7 +12,7 @@ from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Step, Trim
 from harness.scenario.system import System
-from harness.scenario.topology import Topology
+from harness.scenario.topology import Placement, Topology
 from harness.trace.draw import Draw
 from harness.trace.events import (
     Began,
@@ -224,6 +224,33 @@ def test_a_null_window_taken_for_a_window_is_found(ranks: World) -> None:
     assert "registered with tp[0,1] at step 0 (allocate); that registration succeeded with a null window" in str(
         found[0]
     )
+
+
+PARTS = Topology("parts", "sglang", {"tp": 2}, Placement(1, 2, nvlink_domain=1))
+TRAYS = Topology("trays", "sglang", {"tp": 2}, Placement(2, 1, nvlink_domain=2))
+
+
+@pytest.mark.parametrize(("topology", "span"), [(APART, "2 nodes"), (PARTS, "2 NVLink domains")])
+def test_a_null_window_is_explained_by_what_its_group_spans(ranks: World, topology: Topology, span: str) -> None:
+    (found, *_) = findings(ranks, scenario(*GATHER, topology=topology, pool="IgnoresNull"))
+    assert f"succeeded with a null window, as tp[0,1] spans {span}, so there is none over it" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("topology", "broken"),
+    [(PARTS, ["null-window"]), (TRAYS, ["unregistered"]), (APART, []), (PAIR, [])],
+    ids=["domain in a node", "domain over nodes", "nodes", "one node"],
+)
+def test_a_pool_that_trusts_host_names_fails_where_a_domain_is_no_node(
+    ranks: World, topology: Topology, broken: list[str]
+) -> None:
+    assert rules(findings(ranks, scenario(*GATHER, topology=topology, pool="TrustsHostNames"))) == broken
+
+
+@pytest.mark.parametrize("topology", [PARTS, TRAYS], ids=["domain in a node", "domain over nodes"])
+@pytest.mark.parametrize("pool", ["deferred", "per-group"])
+def test_pools_that_ship_ask_nccl_and_not_host_names(ranks: World, topology: Topology, pool: str) -> None:
+    assert judge_draw(ranks.run(Scenario(topology, GATHER, System(pool)))) == []
 
 
 def test_a_group_that_spans_nodes_and_registers_nothing_is_silent(ranks: World) -> None:

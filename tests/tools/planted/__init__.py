@@ -25,6 +25,7 @@ from harness.system.planted.pools import (
     RemembersAddresses,
     RemembersSegments,
     ShortWindow,
+    TrustsHostNames,
 )
 from harness.system.planted.sound import EveryGroup, Sound
 from tests.tools.planted.collectives import (
@@ -95,6 +96,7 @@ __all__ = [
     "Sleeps",
     "Sound",
     "SoundKernels",
+    "TrustsHostNames",
     "WritesBesidePads",
     "WritesBesidePadsAndLeaves",
     "WritesToNull",
