@@ -66,6 +66,8 @@ def replay(
     with World(size, substrate, deadline=deadline, evidence=evidence or ()) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        if line := world.platform.not_shown(scenario.topology.joins_nodes):
+            console.print(line, highlight=False)
         if before:
             console.print(f"draws before each run, on fresh ranks: {len(before)}", highlight=False)
 

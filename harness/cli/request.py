@@ -121,9 +121,7 @@ class Request:
     def not_shown(self, ranks: World) -> str:
         """What these ranks do not show of the placement asked for, in a line, or nothing."""
         share = -(-self.world // (self.nodes or 1))
-        if ranks.platform.is_node_bound and self.nvlink_domain is not None and self.nvlink_domain > share:
-            return "NCCL takes each NVLink domain for a node here: the nodes inside it are not shown"
-        return ""
+        return ranks.platform.not_shown((self.nvlink_domain or 0) > share)
 
     def _programs(self, via: Via) -> SearchStrategy[Scenario]:
         layouts, system = self._layouts, self.system

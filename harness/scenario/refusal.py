@@ -6,7 +6,8 @@ from harness.scenario.alive import Alive, LiveBuffer
 from harness.scenario.bases import BaseStep
 from harness.scenario.layouts.groups import GroupIds
 from harness.scenario.operands import Elements, at
-from harness.scenario.topology import Topology, TopologyError
+from harness.scenario.placement import TopologyError
+from harness.scenario.topology import Topology
 
 
 class Refused(Exception):

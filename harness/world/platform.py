@@ -24,6 +24,10 @@ TURNS_DEADLINE, TURNS_PATIENCE = 90.0, 30.0
 """Deadline and patience of ranks that take turns on a GPU, in seconds."""
 
 
+NOT_SHOWN = "NCCL takes each NVLink domain for a node here: the nodes inside it are not shown"
+"""Said where a domain is to span nodes: processes are told apart by host ids, and one domain has one."""
+
+
 class Platform(msgspec.Struct, frozen=True):
     """A chosen substrate: its name, why, and the environment of its processes."""
 
@@ -55,6 +59,10 @@ class Platform(msgspec.Struct, frozen=True):
         """CUDA device of a rank in its process, which sees that GPU alone, or all."""
         gpu = self.gpu_of(rank)
         return 0 if hides_peers and gpu is not None else gpu
+
+    def not_shown(self, joins_nodes: bool) -> str:
+        """What processes here do not show of a placement, in a line, or nothing."""
+        return NOT_SHOWN if self.is_node_bound and joins_nodes else ""
 
     def on(self, served: Mps) -> Platform:
         """The same, with ranks that share GPUs as `served` lets them."""

@@ -11,11 +11,13 @@ from harness.cli.request import Request
 from harness.errors import MachineError, UsageError
 from harness.scenario.system import System
 from harness.strategies.batches import sample
+from harness.world.platform import NOT_SHOWN, Platform
 
 
 def ranks(has_kernels: bool = True, is_node_bound: bool = False) -> Any:
     description = {"kernels": has_kernels, "nccl_loaded": "2.28.9"}
-    return SimpleNamespace(description=description, platform=SimpleNamespace(is_node_bound=is_node_bound))
+    platform = Platform("fake", "", 1.0, 1.0, is_node_bound=is_node_bound)
+    return SimpleNamespace(description=description, platform=platform)
 
 
 def test_nothing_asked_for_is_the_default_system() -> None:
@@ -98,7 +100,7 @@ def test_what_ranks_on_nccl_do_not_show_of_a_domain_over_nodes_is_said(
     options: dict[str, Any], is_node_bound: bool, is_said: bool
 ) -> None:
     said = Request(world=4, **options).not_shown(ranks(is_node_bound=is_node_bound))
-    assert said == ("NCCL takes each NVLink domain for a node here: the nodes inside it are not shown" * is_said)
+    assert said == NOT_SHOWN * is_said
 
 
 def test_ranks_that_are_bound_to_their_node_get_layouts_of_one() -> None:
