@@ -48,7 +48,7 @@ def lsa_team_size(domains: Iterable[int]) -> int:
     """Ranks of each LSA team of a communicator, from what NCCL takes for the node of each of its ranks, in order.
 
     Teams are runs of consecutive ranks, all of one size: the greatest common divisor of the lengths of the runs of
-    ranks on one node (`computeLsaSize` in `src/dev_runtime.cc`, NCCL 2.28.9 to 2.30.7).
+    ranks on one node (`computeLsaSize` in `src/dev_runtime.cc`, NCCL 2.28.9 to 2.30.7; measured with 2.32.3).
     """
     return gcd(*(len(list(run)) for _, run in groupby(domains)))
 

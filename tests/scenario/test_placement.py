@@ -38,6 +38,27 @@ def test_lsa_teams_are_as_large_as_the_greatest_common_divisor_of_the_runs(domai
     assert lsa_team_size(map(int, domains)) == size
 
 
+MEASURED = {
+    "0011": "01 1 23 1 0123 2 3210 2 0213 4 012 3 123 3 02 2 12 2 13 2",
+    "0001": "012 1 01 1 02 1 12 1 0123 4 0213 4 3210 4 123 3 13 2 23 2",
+    "0101": "02 1 13 1 0213 2 0123 4 3210 4 012 3 123 3 01 2 12 2 23 2",
+    "00001111": "0123 1 3210 1 4567 1 012 1 01 1 01234567 2 0246 2 2345 2 012345 3 0415 4 345 3 04 2 34 2",
+    "00111111": "2345 1 4567 1 345 1 01 1 34 1 01234567 4 0123 2 3210 2 012345 3 0246 4 0415 4 012 3 12 2",
+}
+"""By the host of each rank, groups in the order of their communicator, each with its LSA teams (NCCL 2.32.3)."""
+
+
+@pytest.mark.parametrize("hosts", MEASURED)
+def test_groups_have_the_lsa_teams_that_nccl_gave_them_and_windows_where_it_gave_one(hosts: str) -> None:
+    domains = tuple(tuple(rank for rank, host in enumerate(hosts) if host == which) for which in "01")
+    world = len(hosts)
+    on = Topology("measured", "sglang", {"tp": world}, Placement(1, world, nvlink_domains=domains))
+    words = MEASURED[hosts].split()
+    groups = [tuple(map(int, word)) for word in words[::2]]
+    teams = [(len(group) // on.lsa_team_size(group), on.has_windows(group)) for group in groups]
+    assert teams == [(int(word), word == "1") for word in words[1::2]]
+
+
 @pytest.mark.parametrize(
     ("placement", "domains"),
     [
