@@ -19,7 +19,7 @@ def test_every_collective_owns_its_buffers_and_is_exact(world, scenario):
 
 
 @settings(max_examples=15, deadline=None)
-@given(scenario=scenarios(topologies=topologies(4, conventions=["megatron"]), via="kernel"))
+@given(scenario=scenarios(topologies=topologies(4, conventions=["megatron-core"]), via="kernel"))
 def test_kernels_on_megatron_layouts(world, scenario):
     world.check(scenario)
 

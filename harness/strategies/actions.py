@@ -19,6 +19,8 @@ DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5
 COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025, 4097, 10007)
 """Elements a rank contributes: one, odd ones, and both sides of the kernels' block sizes."""
 LARGE_COUNTS = (32769, 65537)
+FAMILIES = 24
+"""At least as many as a layout of any convention has."""
 ROOMS = (0, 512, 1 << 20, 2 << 20, 10 << 20, 20 << 20)
 """Bytes a buffer is filled up to: as needed, or to a boundary of the caching allocator's size classes."""
 GROUPS = (0,) * 6 + tuple(range(1, 7))
@@ -66,7 +68,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
     return st.builds(
         Action,
         kind=st.sampled_from(kinds),
-        family=_small(),
+        family=st.integers(0, FAMILIES - 1),
         buffer=_small(),
         is_fresh=st.booleans(),
         count=_counts(),

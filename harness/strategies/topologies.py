@@ -23,14 +23,17 @@ def _sizes(world: int) -> st.SearchStrategy[int]:
 
 
 EXPLICIT = "explicit"
-_CONVENTIONS = ("sglang", "vllm", "megatron", EXPLICIT)
+CONVENTIONAL = ("sglang", "vllm", "megatron-core", "tensorrt-llm", "torchtitan")
+"""Those that are drawn. `megatron` is for files from before."""
+_CONVENTIONS = (*CONVENTIONAL, EXPLICIT, EXPLICIT)
 _PICKS = st.tuples(*[st.integers(0, 119)] * 6)
 
 
 def _layout(convention: str, world: int, picks: Sequence[int]) -> Topology:
     if convention == EXPLICIT:
         return explicit(world, picks)
-    degrees = {name: width for name, width in CONVENTIONS[convention].drawn(world, picks).items() if width != 1}
+    drawn = CONVENTIONS[convention].drawn(world, picks)
+    degrees = {name: width for name, width in drawn.items() if width is True or width != 1}
     return Topology(name="drawn", convention=convention, degrees=degrees)
 
 

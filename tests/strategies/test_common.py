@@ -32,7 +32,8 @@ def test_every_pool_meets_both_kinds_of_sites(drawn: list[Scenario]) -> None:
 
 
 def test_every_convention_is_drawn(drawn: list[Scenario]) -> None:
-    assert {scenario.topology.convention for scenario in drawn} == {"sglang", "vllm", "megatron", "explicit"}
+    expected = {"sglang", "vllm", "megatron-core", "tensorrt-llm", "torchtitan", "explicit"}
+    assert {scenario.topology.convention for scenario in drawn} == expected
 
 
 def test_flows_and_free_programs_are_drawn(drawn: list[Scenario]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.scenario.topology import Topology
+from harness.strategies.actions import FAMILIES
 from harness.strategies.programs import scenarios
 from harness.strategies.topologies import topologies
 from tests.tools.drawn import MANY, WORLD, harmless, sample
@@ -35,7 +36,14 @@ def seldom(found: Iterable[object], expected: Iterable[object], at_least: int = 
 
 def test_every_convention_is_drawn() -> None:
     conventions = (drawn.topology.convention for drawn in harmless())
-    assert not seldom(conventions, ["sglang", "vllm", "megatron"], at_least=MANY // 10)
+    assert not seldom(
+        conventions, ["sglang", "vllm", "megatron-core", "tensorrt-llm", "torchtitan"], at_least=MANY // 10
+    )
+
+
+def test_all_gather_groups_of_megatron_are_drawn() -> None:
+    found = [drawn.topology.degrees for drawn in harmless() if drawn.topology.convention == "megatron-core"]
+    assert not seldom((degrees.get("all_gather_group", False) for degrees in found), [False, True])
 
 
 def test_every_world_of_two_to_eight_ranks_is_drawn() -> None:
@@ -45,3 +53,8 @@ def test_every_world_of_two_to_eight_ranks_is_drawn() -> None:
 def test_topologies_that_ship_are_drawn_beside_random_ones() -> None:
     random = Counter(drawn.topology.name == "drawn" for drawn in harmless())
     assert min(random[True], random[False]) >= MANY // 10
+
+
+def test_an_action_can_name_every_family_of_a_drawn_topology() -> None:
+    most = max(len(topology.families) for topology in sample(topologies(16), 300))
+    assert 16 < most <= FAMILIES
