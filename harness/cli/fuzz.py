@@ -33,10 +33,15 @@ from harness.report import data, leftovers, terminal
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
+from harness.strategies.topologies import LARGER
 from harness.world import environment
 from harness.world.world import World
 
 DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
+USUAL = 8
+WORLD = (
+    f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
+)
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -44,7 +49,7 @@ def fuzz(
     draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
     substrate: SubstrateOption = "auto",
-    world: Annotated[int, typer.Option(min=1, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
+    world: Annotated[int | None, typer.Option(min=1, max=64, metavar="MAX", help=WORLD)] = None,
     topology_file: Annotated[
         list[str] | None,
         typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable."),
@@ -91,8 +96,10 @@ def fuzz(
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
     data.check_target(json_file, topology_file or ())
+    is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
     request = Request(
-        world=world,
+        world=world or USUAL,
+        larger=is_larger,
         topology=topology_file or (),
         pool=pool,
         collectives=collectives,
@@ -108,7 +115,8 @@ def fuzz(
     seeds.check_folder(seeds_dir)
     console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
-    with World(world, substrate, deadline=deadline, evidence=evidence or ()) as ranks:
+    largest = max(LARGER) if is_larger else 0
+    with World(request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or ()) as ranks:
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         if line := request.not_shown(ranks):

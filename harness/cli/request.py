@@ -23,7 +23,7 @@ from harness.strategies.actions import Via
 from harness.strategies.flows import Tokens, applies, check_world, flows
 from harness.strategies.placements import check_nodes, on_nodes
 from harness.strategies.programs import HAZARDS, WITH_GRAPHS, scenarios
-from harness.strategies.topologies import topologies
+from harness.strategies.topologies import LARGER, topologies
 from harness.system.check import check_system
 from harness.world.world import World
 
@@ -52,6 +52,8 @@ class Request:
     streams: int = 1
     nodes: int | None = None
     nvlink_domain: int | None = None
+    larger: bool = False
+    """Whether a share of free programs, placed as they come, is to have more ranks than `world`."""
 
     def __post_init__(self) -> None:
         check_system(self.pool, self.collectives)
@@ -113,7 +115,7 @@ class Request:
 
     def strategy(self, ranks: World) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""
-        strategy = self._programs(self.via(ranks))
+        strategy = self._programs(self.via(ranks), self.larger and ranks.size >= max(LARGER))
         if (self.nodes, self.nvlink_domain) == (None, None) and not ranks.platform.is_node_bound:
             return strategy
         return on_nodes(strategy, self.world, self.nodes or 1, self.nvlink_domain)
@@ -123,13 +125,13 @@ class Request:
         share = -(-self.world // (self.nodes or 1))
         return ranks.platform.not_shown((self.nvlink_domain or 0) > share)
 
-    def _programs(self, via: Via) -> SearchStrategy[Scenario]:
+    def _programs(self, via: Via, larger: bool) -> SearchStrategy[Scenario]:
         layouts, system = self._layouts, self.system
         if self.flow is not None:
             return flows(self.world, flow=self.flow, tokens=self.tokens, topologies=layouts, system=system, via=via)
         return scenarios(
             self.world,
-            topologies=topologies(self.world) if layouts is None else layouts,
+            topologies=topologies(self.world, larger=larger) if layouts is None else layouts,
             system=system,
             hazards=self.hazard,  # type: ignore[arg-type]
             via=via,

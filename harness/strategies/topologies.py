@@ -16,10 +16,17 @@ from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.topology import Topology
 from harness.strategies.families import explicit
 
+LARGER = (16, 16, 32)
+"""Worlds beyond the largest that is asked for, where some are to be drawn; the more ranks, the more rarely."""
+COMMON = 10
+"""How often a world of the usual sizes is drawn for each of those."""
 
-def _sizes(world: int) -> st.SearchStrategy[int]:
+
+def _sizes(world: int, larger: bool = False) -> st.SearchStrategy[int]:
     """Numbers of ranks. One rank, on which little can be tested, is rare and not what shrinking ends at."""
-    return st.sampled_from([*range(2, world + 1)] * 4 + [1])
+    usual = [*range(2, world + 1)] * 4 + [1]
+    beyond = [size for size in LARGER if size > world] if larger else []
+    return st.sampled_from(usual * COMMON + beyond if beyond else usual)
 
 
 EXPLICIT = "explicit"
@@ -48,11 +55,15 @@ def _shipped() -> tuple[Topology, ...]:
 
 
 def topologies(
-    world: int = 8, named: Sequence[Topology] | None = None, conventions: Collection[str] = _CONVENTIONS
+    world: int = 8,
+    named: Sequence[Topology] | None = None,
+    conventions: Collection[str] = _CONVENTIONS,
+    larger: bool = False,
 ) -> st.SearchStrategy[Topology]:
     """Random layouts of some conventions, mixed with the named topologies of them that fit `world` ranks.
 
-    `named` replaces both: then exactly those are drawn. Raises `UsageError` if one of them does not fit.
+    `larger`: a share has the ranks of `LARGER`. `named` replaces all: then exactly those are drawn. Raises `UsageError`
+    if one of them does not fit.
     """
     if named is not None:
         for topology in named:
@@ -61,10 +72,10 @@ def topologies(
                     f"topology {topology.name!r} has {topology.world} ranks; the largest world to draw has {world}"
                 )
         return st.sampled_from(sorted(named, key=lambda topology: topology.world))
-    return _mixed(world, tuple(conventions))
+    return _mixed(_sizes(world, larger), tuple(conventions))
 
 
-def _mixed(world: int, conventions: tuple[str, ...]) -> st.SearchStrategy[Topology]:
+def _mixed(sizes: st.SearchStrategy[int], conventions: tuple[str, ...]) -> st.SearchStrategy[Topology]:
     """Named topologies and layouts, always from the same number of choices, so that each shrinks by itself."""
 
     def build(size: int, is_shipped: bool, convention: str, picks: tuple[int, ...]) -> Topology:
@@ -73,4 +84,4 @@ def _mixed(world: int, conventions: tuple[str, ...]) -> st.SearchStrategy[Topolo
             return fitting[picks[0] % len(fitting)]
         return _layout(convention, size, picks)
 
-    return st.builds(build, _sizes(world), st.booleans(), st.sampled_from(conventions), _PICKS)
+    return st.builds(build, sizes, st.booleans(), st.sampled_from(conventions), _PICKS)

@@ -1,6 +1,7 @@
 """The rank processes of a world as one, as the parent starts, prepares and kills them: together.
 
-Invariant: there are either all ranks, joined and ready, or none.
+Invariant: there are as many ranks as a draw has needed, joined and ready, or none. Where they join a world of NCCL,
+those are all.
 """
 
 from __future__ import annotations
@@ -60,14 +61,16 @@ class Ranks:
         self._poll = select.poll()
         self._sizes: set[int] = set()
 
-    def start(self) -> None:
-        """Start what is not there. Raises `MachineError`."""
+    def start(self, wanted: int) -> None:
+        """Start those of the first `wanted` ranks that are not there; all ranks, where they join one another. Raises
+        `MachineError`."""
+        wanted = self.size if self.platform.gpus else wanted
         if not self._launchers:
             self._launch()
         end = self._clock.now() + self.platform.recovery
         try:
-            while not self.processes:
-                self._start(again=self._clock.now() < end)
+            while len(self.processes) < wanted:
+                self._start(wanted, again=self._clock.now() < end)
         except BaseException:
             self.close()
             raise
@@ -141,10 +144,11 @@ class Ranks:
         for launcher in self._launchers:
             launcher.wait_ready()
 
-    def _start(self, again: bool) -> None:
-        """Start every rank. Where CUDA refuses and it may be tried `again`, there are none after a moment."""
+    def _start(self, wanted: int, again: bool) -> None:
+        """Start the first `wanted` ranks. Where CUDA refuses and it may be tried `again`, there are none after a
+        moment."""
         try:
-            self._start_each()
+            self._start_each(wanted)
         except MachineError as error:
             if not self.platform.recovery or not CUDA_ERROR.search(str(error)):
                 raise
@@ -154,16 +158,19 @@ class Ranks:
             self._shared.reset()
             self._clock.sleep(PAUSE)
 
-    def _start_each(self) -> None:
+    def _start_each(self, wanted: int) -> None:
         self._sizes.clear()
-        self._poll = select.poll()
-        for index in range(self.size):
+        if not self.processes:
+            self._poll = select.poll()
+        present = len(self.processes)
+        for index in range(present, wanted):
             launcher = self._launchers[index % len(self._launchers)]
             self.processes.append(launcher.start(self._config(index)))
             self._poll.register(self.processes[-1].connection, select.POLLIN)
-        first = self._collect()[0]
+        first = collect(self.processes[present:], self._clock)[0]
         assert isinstance(first, Ready)
-        self.description = {name: value for name, value in first.description.items() if name != TOKEN}
+        if not present:
+            self.description = {name: value for name, value in first.description.items() if name != TOKEN}
         token = first.description.get(TOKEN)
         if token is not None:
             for rank in self.processes:

@@ -46,7 +46,8 @@ DAMAGED = "its journal is damaged: something in this rank or one of its peers wr
 class World:
     """Rank processes on one substrate. A context manager; `close` leaves no process and no memory behind.
 
-    `size` is the largest world it can run; smaller ones use the first ranks. `substrate` is `auto`,
+    `size` is the largest world it can run; smaller ones use the first ranks. On the simulation draws
+    may have up to `largest` ranks, if that is more; those are started when a draw needs them. `substrate` is `auto`,
     `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank). `evidence` names
     kinds of `harness.machine.evidence`; without one of the path, the sharpest there is is taken.
     Raises `MachineError` where the machine cannot do that.
@@ -57,6 +58,7 @@ class World:
         size: int,
         substrate: str = "auto",
         *,
+        largest: int = 0,
         deadline: float | None = None,
         start: StartMethod = "fork",
         evidence: Sequence[str] = (),
@@ -65,6 +67,8 @@ class World:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
         platform = choose(substrate, size, evidence)
+        self._at_first = size
+        size = size if platform.gpus else max(size, largest)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
         self.ran: deque[Scenario] = deque(maxlen=REMEMBERED)
@@ -85,7 +89,7 @@ class World:
             self._ranks = Ranks(size, platform, self._shared, start, clock)
             undo.callback(self._ranks.close)
             try:
-                self._ranks.start()
+                self._ranks.start(self._at_first)
             except OSError as error:
                 raise MachineError(f"cannot start {size} rank processes: {error.strerror}") from error
             self._held = undo.pop_all()
@@ -152,7 +156,7 @@ class World:
         self._place(scenario.topology.domain_of, scenario.topology.hides_peers)
         if self._ranks.processes and self.leftovers.is_foreign(scenario.system):
             self._drop()
-        self._start()
+        self._start(scenario.world)
         self._ranks.set_world_size(scenario.world)
         slots = self._slots_for([GroupId(tuple(range(scenario.world))), *scenario.groups])
         self.ran.append(scenario)
@@ -226,7 +230,7 @@ class World:
         interrupts.check()
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
-        self._start()
+        self._start(self.size)
         self._ranks.set_world_size(self.size)
         slots = self._slots_for([GroupId(tuple(range(self.size)))])
         with self._kill_unless_done():
@@ -246,8 +250,8 @@ class World:
         self._ranks.nodes = node_of + (node_of[0],) * (self.size - len(node_of))
         self._ranks.hides_peers = hides_peers
 
-    def _start(self) -> None:
-        """Have all ranks, in place of those that have died too; new ones find clean counters."""
+    def _start(self, wanted: int) -> None:
+        """Have so many ranks, in place of those that have died too; after a restart they find clean counters."""
         if dead := self._ranks.ended():
             statuses = self._drop()
             self.leftovers.died({index: death(statuses[index]) for index in dead})
@@ -256,7 +260,7 @@ class World:
             self._slots.clear()
             self.ran.clear()
             self.leftovers.forget_ranks()
-        self._ranks.start()
+        self._ranks.start(max(wanted, self._at_first))
 
     @contextmanager
     def _kill_unless_done(self) -> Iterator[None]:
