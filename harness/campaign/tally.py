@@ -15,7 +15,7 @@ from harness.scenario.bases import is_uneven
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Collective, Step
 from harness.trace.draw import Draw
-from harness.trace.events import Ran, Registered
+from harness.trace.events import Placed, Ran, Registered
 
 
 class Tally(msgspec.Struct):
@@ -64,13 +64,17 @@ class Tally(msgspec.Struct):
         self.groups.update(draw.scenario.groups)
         for trace in draw.traces:
             self.held = max(self.held, trace.most_held)
+            declined: set[str] = set()
             for index, event in trace.steps():
                 self.windows += isinstance(event, Registered)
+                if isinstance(event, Placed) and event.is_declined:
+                    declined.add(event.buffer)
                 if isinstance(event, Ran):
-                    self._count_call(draw.scenario, index, event)
+                    self._count_call(draw.scenario, index, event, declined)
 
-    def _count_call(self, scenario: Scenario, index: int, ran: Ran) -> None:
-        """Add a collective that returned at a step: a call of its own, or one that a replay ran again."""
+    def _count_call(self, scenario: Scenario, index: int, ran: Ran, declined: set[str]) -> None:
+        """Add a collective that returned at a step: a call of its own, or one that a replay ran again. `declined`: the
+        buffers that this rank's policy did not want."""
         step = scenario.steps[index] if index >= 0 else None
         self.collectives += 1
         self.by_kernel += ran.path == "kernel"
@@ -79,11 +83,13 @@ class Tally(msgspec.Struct):
         if isinstance(step, Collective):
             # in a group of one rank there is nothing for a kernel to do
             self.fell_back += step.via == "kernel" and ran.path not in ("kernel", "copy")
-        self.seen += ran.path in ("symmetric", "legacy") and not ran.is_free and not _is_uneven(scenario, step)
+        says_nothing = _is_never_symmetric(scenario, step, declined)
+        self.seen += ran.path in ("symmetric", "legacy") and not ran.is_free and not says_nothing
 
 
-def _is_uneven(scenario: Scenario, step: Step | None) -> bool:
-    """Whether it is a call of unequal sizes, which is never symmetric, so that its path says nothing of ownership."""
+def _is_never_symmetric(scenario: Scenario, step: Step | None, declined: set[str]) -> bool:
+    """Whether it is a call of unequal sizes, or on a buffer that the policy declined: its path says nothing of
+    ownership."""
     if not isinstance(step, Collective):
         return False
-    return any(is_uneven(step, group) for group, _ in scenario.acting(step))
+    return step.whole.buffer in declined or any(is_uneven(step, group) for group, _ in scenario.acting(step))

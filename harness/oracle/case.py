@@ -59,9 +59,41 @@ class Case:
         """The rules of the NCCL that ran the draw."""
         return rules_of(self.draw.nccl)
 
-    def is_meant_for_window(self, use: Use) -> bool:
-        """Whether the peer-addressed operand was allocated to lie in a window."""
-        return self.scenario.allocations[self.peer_addressed(use).operand.buffer].role == "window"
+    def is_meant_for_window(self, uses: list[Use]) -> bool:
+        """Whether the peer-addressed operand was allocated to lie in a window, and the policy wanted it on any rank."""
+        is_for_window = self.scenario.allocations[self.peer_addressed(uses[0]).operand.buffer].role == "window"
+        return is_for_window and not all(map(self.is_declined, uses))
+
+    def is_declined(self, use: Use) -> bool:
+        """Whether the policy declined the peer-addressed operand's buffer on this rank."""
+        placed = self.histories[use.rank].buffers.get(self.peer_addressed(use).operand.buffer)
+        return placed is not None and placed.event.is_declined
+
+    def declines(self, group: GroupId | None = None) -> str:
+        """The buffers that the policy declined on some ranks of a group and not on others, as sentences; empty if
+        there is none. Of every group if none is given."""
+        return "".join(
+            f" The pool policy declined {name!r} at {self.at_step(born)} on {ranks_text(declined)} and not on "
+            f"{ranks_text(others)} of {self.name(named)}."
+            for (name, named, born), declined in self._declined.items()
+            if group in (None, named) and (others := self._not_declined(named, born, declined))
+        )
+
+    @cached_property
+    def _declined(self) -> dict[tuple[str, GroupId, int], tuple[int, ...]]:
+        """The ranks on which the policy declined a buffer, by buffer, group and step."""
+        declined: dict[tuple[str, GroupId, int], tuple[int, ...]] = {}
+        for history in self.histories:
+            for name, life in history.buffers.items():
+                if life.event.is_declined:
+                    key = name, life.event.named, life.born
+                    declined[key] = (*declined.get(key, ()), history.rank)
+        return declined
+
+    def _not_declined(self, group: GroupId, step: int, declined: tuple[int, ...]) -> tuple[int, ...]:
+        """The other ranks of a group that have come to a step."""
+        others = (rank for rank in group.ranks if rank not in declined)
+        return tuple(rank for rank in others if self.histories[rank].trace.last_step >= step)
 
     def name(self, group: GroupId) -> str:
         """Such as `tp[0,1]`: a group by the first family that the program names, of those that have its communicator,

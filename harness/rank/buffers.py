@@ -6,6 +6,7 @@ Invariant: a block returns to its pool at the step that releases its buffer, at 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -74,6 +75,12 @@ class Buffer:
         return [Canary(self.name, "fence", self.body[a:b], self._rank, a) for a, b in spans if a < b]
 
 
+class Declined(NamedTuple):
+    """Ordinary memory for a buffer that the pool policy declined."""
+
+    tensor: torch.Tensor
+
+
 class LiveBuffers(Mapping[str, Buffer]):
     """The buffers that this rank holds in a draw, by name."""
 
@@ -91,17 +98,25 @@ class LiveBuffers(Mapping[str, Buffer]):
     def __len__(self) -> int:
         return len(self._live)
 
-    def place(self, name: str, size: int, named: GroupId, make: Callable[[], torch.Tensor], stream: int = 0) -> None:
+    def place(
+        self,
+        name: str,
+        size: int,
+        named: GroupId,
+        make: Callable[[], torch.Tensor | Declined],
+        stream: int = 0,
+    ) -> None:
         """Have the system under test allocate `size` elements, the guard included, and keep them as a buffer."""
         try:
-            whole = call_system("pool", make, torch.OutOfMemoryError)
+            made = call_system("pool", make, torch.OutOfMemoryError)
         except torch.OutOfMemoryError:
             self._substrate.record(Exhausted(name, size - GUARD))
             return
+        whole, is_declined = (made.tensor, True) if isinstance(made, Declined) else (made, False)
         segment = self._substrate.locate(whole.data_ptr())
         ident = -1 if segment is None else segment.ident
         nbytes = whole.numel() * whole.element_size()
-        self._substrate.record(Placed(name, ident, whole.data_ptr(), nbytes, named))
+        self._substrate.record(Placed(name, ident, whole.data_ptr(), nbytes, named, is_declined))
         # In a capture nothing runs, so no canary can be written.
         is_guarded = not self._substrate.device.is_capturing
         self.memory.hold(name, whole[:size])

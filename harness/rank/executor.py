@@ -16,7 +16,7 @@ import torch
 
 from harness.clock import CLOCK, Clock
 from harness.rank import values
-from harness.rank.buffers import LiveBuffers
+from harness.rank.buffers import Declined, LiveBuffers
 from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
@@ -166,7 +166,7 @@ class Executor:
         return BufferSites(self._policy, self._substrate.device.torch_device)
 
     def _allocate(self, step: Allocate) -> None:
-        """Allocate through a buffer site, or from ordinary memory."""
+        """Allocate through a buffer site, or from ordinary memory: as the step says, or as the policy declines."""
         dtype = getattr(torch, step.dtype)
 
         def size_of(rank: int) -> int:
@@ -176,18 +176,27 @@ class Executor:
         group = self._group(step)
         named = GroupId(())
 
-        def make() -> torch.Tensor:
+        def make() -> torch.Tensor | Declined:
             if step.role == "plain":
-                return empty(mine, dtype=dtype, device=self._substrate.device.torch_device)
+                return self._ordinary(mine, dtype)
             if step.site == "global":
-                return self._sites.get_global_dp_buffer(group, mine, dtype)
-            return self._sites.get_local_dp_buffer(group, size_of, dtype)
+                tensor = self._sites.get_global_dp_buffer(group, mine, dtype)
+            else:
+                tensor = self._sites.get_local_dp_buffer(group, size_of, dtype)
+            return Declined(self._ordinary(mine, dtype)) if tensor is None else tensor
 
         if step.role == "window":
             named = self._sites.named(group).id
         with self._on(step.stream):
             self._buffers.place(step.buffer, mine, named, make, step.stream)
         self._substrate.device.synchronize()  # its canaries are looked at on other streams
+
+    def _ordinary(self, size: int, dtype: torch.dtype) -> torch.Tensor:
+        """So many elements outside every pool."""
+        tensor = empty(size, dtype=dtype, device=self._substrate.device.torch_device)
+        if self._substrate.device.is_capturing:
+            self._graphs.hold(tensor)
+        return tensor
 
     def _on(self, stream: int) -> AbstractContextManager[None]:
         """Under it, that stream is current; what names none stays on the stream of its graph, if it is for one."""

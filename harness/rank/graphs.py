@@ -1,7 +1,8 @@
 """Graphs on a rank: what was captured, and how it is replayed on new values.
 
-Invariant: a graph keeps addresses of buffers and no tensor of one, so their blocks go where the pool policy lets
-them go. What feeds a captured collective and what takes its result away is the harness's own memory.
+Invariant: a graph keeps addresses of a pool's buffers and no tensor of one, so their blocks go where the pool policy
+lets them go. Ordinary memory that was allocated in a capture stays with the graph, as with PyTorch. What feeds a
+captured collective and what takes its result away is the harness's own memory.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class CapturedGraph:
         self.calls: list[CapturedCall] = []
         self.buffers: set[str] = set()
         """Operands, which a replay may change."""
+        self.held: list[torch.Tensor] = []
         self._capturing = ExitStack()
         self._work = self._capturing.enter_context(substrate.device.capture())
 
@@ -117,6 +119,11 @@ class Graphs:
         graph = self._by_name[self._substrate.graph or ""]
         graph.calls.append(call)
         graph.buffers.update(operands)
+
+    def hold(self, tensor: torch.Tensor) -> None:
+        """Keep ordinary memory, allocated in the capture under way, for as long as its graph: that writes it at every
+        replay. (PyTorch's graphs have a private pool for it.)"""
+        self._by_name[self._substrate.graph or ""].held.append(tensor)
 
     def end(self) -> None:
         """End the capture under way, if one is."""

@@ -121,6 +121,10 @@ class PoolPolicy(Protocol):
 
     A policy may also have `agreed(sizes: Sequence[int]) -> int`: how many elements every rank of a group is to
     allocate where its ranks, in group order, need `sizes`. Without it each rank allocates what it needs.
+
+    And it may have `wants(group: ProcessGroup, nbytes: int) -> bool`: whether a buffer of `nbytes` for collectives of
+    `group` is to come from it. Where it says no, the buffer is in ordinary memory, and `use` is not entered. It is
+    asked on every rank of the group, which all have to say the same. Without it every buffer is wanted.
     """
 
     def use(self, group: ProcessGroup) -> AbstractContextManager[None]:

@@ -20,7 +20,8 @@ from harness.trace.raising import Part
 
 POOL = {"use": "group", "close": ""}
 COLLECTIVES = {"all_gather": "context, output, source", "reduce_scatter": "context, output, source, op"}
-AGREED = {"agreed": "sizes"}
+OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes"}
+"""Methods that a policy may have beside those of `POOL`."""
 LARGEST = 1 << 30
 """Elements that a policy may agree on; more is a mistake."""
 DIRECT = 2
@@ -31,7 +32,8 @@ MISCOUNTS = {"generator didn't yield": "does not yield", "generator didn't stop"
 
 def check_pool(policy: object) -> None:
     """Raise `Misshapen` unless a policy, or a class of policies, has its methods."""
-    _check_methods("pool", policy, POOL | (AGREED if hasattr(policy, "agreed") else {}))
+    optional = {name: arguments for name, arguments in OPTIONAL.items() if hasattr(policy, name)}
+    _check_methods("pool", policy, POOL | optional)
 
 
 def check_collectives(kernels: object) -> None:
@@ -79,6 +81,15 @@ def agreed_on(agreed: Callable[[list[int]], object], sizes: list[int]) -> int:
         text = f"has an agreed() that gave {size!r} for {sizes}, and not an int from {max(sizes)} to {LARGEST}"
         raise Misshapen("pool", agreed, text)
     return size
+
+
+def wanted(wants: Callable[[ProcessGroup, int], object], group: ProcessGroup, nbytes: int) -> bool:
+    """What a policy's `wants` gives. Raises `Misshapen` where that is no bool."""
+    answer = wants(group, nbytes)
+    if not isinstance(answer, bool):
+        text = f"has a wants() that gave {answer!r} for {group.name} and {nbytes} bytes, and not a bool"
+        raise Misshapen("pool", wants, text)
+    return answer
 
 
 def _check_methods(where: Part, plugin: object, methods: dict[str, str]) -> None:

@@ -108,13 +108,15 @@ class Deregistered(_Event, frozen=True, tag="deregistered"):
 
 class Placed(_Event, frozen=True, tag="placed"):
     """A buffer was allocated. `segment` is -1 for memory outside every pool; `named` the group that the
-    buffer site named to the pool policy, empty for ordinary memory."""
+    buffer site named to the pool policy, empty for ordinary memory. `is_declined`: the policy was asked and did not
+    want the buffer, so that it is in ordinary memory."""
 
     buffer: str
     segment: int
     address: int
     size: int
     named: GroupId = GroupId(())
+    is_declined: bool = False
 
 
 class Dropped(_Event, frozen=True, tag="dropped"):

@@ -10,7 +10,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
-from harness.trace.events import Began, Ran, Registered, SegmentAllocated
+from harness.trace.events import Began, Placed, Ran, Registered, SegmentAllocated
 from harness.trace.trace import Trace
 from tests.tools.campaigns import RIGHT
 
@@ -47,6 +47,16 @@ def test_a_call_of_unequal_sizes_shows_no_path_that_is_judged() -> None:
     for step, seen in ((1, 0), (2, 1)):
         tally, trace = Tally(), Trace(0, (Began(step), Ran("legacy", "shown")))
         tally.count(Draw(Scenario(topology, steps), (trace,), (), 1.0, 20.0), CLEAN, 0.5, is_expected=False)
+        assert tally.seen == seen
+
+
+def test_a_call_on_a_buffer_that_the_policy_declined_shows_no_path_that_is_judged() -> None:
+    steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), 4))
+    scenario = Scenario(Topology("two", "sglang", {"tp": 2}), steps)
+    for is_declined, seen in ((True, 0), (False, 1)):
+        placed = Placed("a", -1, 4096, 64, is_declined=is_declined)
+        tally, trace = Tally(), Trace(0, (Began(0), placed, Began(1), Ran("legacy", "shown")))
+        tally.count(Draw(scenario, (trace,), (), 1.0, 20.0), CLEAN, 0.5, is_expected=False)
         assert tally.seen == seen
 
 

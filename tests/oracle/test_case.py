@@ -101,7 +101,7 @@ def test_ranks_reach_each_other_through_a_gathers_output_and_a_scatters_source()
 def test_a_buffer_is_meant_for_a_window_as_its_step_says(role: str, is_meant: bool) -> None:
     steps = (Allocate("a", "tp", 8, role=role), AllGather("tp", View("a"), 4))  # type: ignore[arg-type]
     found = case((COMM, Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))), steps=steps)
-    assert found.is_meant_for_window(found.histories[0].uses[0]) is is_meant
+    assert found.is_meant_for_window(found.histories[0].uses) is is_meant
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -69,6 +71,19 @@ def test_a_graph_is_prepared_and_captured_on_its_stream(alone: Rank, graphs: Gra
         step()
         streams.append(device.current_stream)
     assert streams == [0, GRAPH_STREAM, GRAPH_STREAM, 0]
+
+
+def test_ordinary_memory_of_a_capture_stays_as_long_as_its_graph(alone: Rank, graphs: Graphs) -> None:
+    """A replay writes it, released or not."""
+    graphs.capture("g")
+    tensor = torch.zeros(COUNT)
+    kept = weakref.ref(tensor)
+    graphs.hold(tensor)
+    graphs.end()
+    del tensor
+    lives = [kept() is not None]
+    graphs.clear()
+    assert [*lives, kept() is not None] == [True, False]
 
 
 def test_nothing_is_captured_once_a_graph_ends(alone: Rank, graphs: Graphs) -> None:

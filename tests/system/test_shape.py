@@ -50,6 +50,11 @@ class AgreesOnNothing(Fits):
         return 0
 
 
+class WantsAnyGroup(Fits):
+    def wants(self, nbytes: int) -> bool:
+        return True
+
+
 class OneTensor:
     def all_gather(self, context: object, output: object) -> None: ...
 
@@ -79,6 +84,7 @@ def at(thing: Any) -> str:
         (NoGroup, rf"cannot be called as use\(group\): too many positional arguments {at(NoGroup.use)}"),
         (WantsMore, rf"cannot be called as close\(\): missing a required argument: 'now' {at(WantsMore.close)}"),
         (AgreesOnNothing, rf"cannot be called as agreed\(sizes\): too many .* {at(AgreesOnNothing.agreed)}"),
+        (WantsAnyGroup, rf"cannot be called as wants\(group, nbytes\): too many .* {at(WantsAnyGroup.wants)}"),
     ],
 )
 def test_a_policy_that_takes_other_arguments_is_refused_where_it_is_defined(pool: type, text: str) -> None:

@@ -138,6 +138,64 @@ def test_a_buffer_has_the_dtype_asked_for(get: Any) -> None:
     assert get(explicit(Listens())).dtype is torch.bfloat16
 
 
+# what a policy declines
+
+
+class Chooses(Agrees):
+    """One that wants buffers of some size, and notes what it was asked."""
+
+    def __init__(self, answer: object = False) -> None:
+        super().__init__()
+        self.offered: list[tuple[str, int]] = []
+        self.answer = answer
+
+    def agreed(self, sizes: Sequence[int]) -> int:
+        return max(sizes)
+
+    def wants(self, group: ProcessGroup, nbytes: int) -> Any:
+        self.offered.append((group.name, nbytes))
+        return self.answer
+
+
+@pytest.mark.parametrize("sites", [explicit, implicit])
+@pytest.mark.parametrize("get", [local, whole])
+def test_a_declined_buffer_is_none_and_the_policy_is_not_entered(sites: Any, get: Any) -> None:
+    policy = Chooses()
+    assert (get(sites(policy)), policy.heard) == (None, [])
+
+
+def test_a_buffer_that_is_wanted_comes_from_the_policy() -> None:
+    policy = Chooses(True)
+    assert (whole(explicit(policy)).shape, policy.heard) == ((55,), ["cp[3,1]"])
+
+
+def test_a_policy_is_asked_with_the_group_that_the_site_names() -> None:
+    policy = Chooses()
+    for sites in (explicit(policy), implicit(policy)):
+        whole(sites)
+    assert [name for name, _ in policy.offered] == ["cp[3,1]", "tp[0,1,2,3]"]
+
+
+def test_a_policy_is_asked_with_the_bytes_of_the_buffer_without_its_guard() -> None:
+    policy = Chooses()
+    explicit(policy).get_global_dp_buffer(group("cp", CP), 100 + GUARD, torch.bfloat16)
+    assert policy.offered == [("cp[3,1]", 200)]
+
+
+def test_a_policy_that_agrees_on_sizes_is_asked_with_what_they_agreed_on() -> None:
+    """So that ranks which need different sizes decide alike."""
+    policy = Chooses()
+    explicit(policy).get_local_dp_buffer(group("cp", CP), lambda rank: 10 * rank + GUARD, torch.float32)
+    assert policy.offered == [("cp[3,1]", 4 * 30)]
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes", torch.tensor(True)])
+def test_an_answer_that_is_no_bool_is_refused_with_what_was_given(answer: object) -> None:
+    text = f"has a wants() that gave {answer!r} for cp[3,1] and {2 * (55 - GUARD)} bytes, and not a bool"
+    with pytest.raises(Misshapen, match=re.escape(text)):
+        whole(explicit(Chooses(answer)))
+
+
 # in a world
 
 
@@ -169,6 +227,14 @@ def test_a_policy_that_gives_more_than_was_asked_for_is_sound(ranks: World) -> N
     draw = ranks.run(scenario(*steps, pool="deferred"))
     sizes = [event.size for trace in draw.traces for event in trace.events if isinstance(event, Placed)]
     assert (judge(draw), sizes) == ([], [4 * (100 + GUARD)] * 4)
+
+
+def test_an_answer_that_is_no_bool_is_an_error_of_the_policy(ranks: World) -> None:
+    text = (
+        r"declines:CannotSay' has a wants\(\) that gave None for tp\[0,1,2,3\] and 256 bytes, and not a bool \(wants, "
+    )
+    with pytest.raises(PluginError, match=text):
+        ranks.run(scenario(Allocate("a", "tp", 64), pool="tests.tools.planted.declines:CannotSay"))
 
 
 def test_what_is_placed_names_the_group_of_an_explicit_site(ranks: World) -> None:

@@ -69,7 +69,8 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
     found = explain(case)
     stood = f"{ranks_text(hung)} had not finished: {_everyone(case)}."
     seconds = f"after {case.draw.seconds:.1f} s"
-    refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused) + _pads(case)
+    refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
+    refusals += case.declines() + _pads(case)
     return Hang(
         f"{found.text} {seconds.capitalize()} {stood}{refusals}" if found.text else f"{seconds} {stood}{refusals}",
         step=min(_step(case, rank) for rank in hung),

@@ -30,13 +30,13 @@ from harness.text import counted
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    """Every call of more than one rank on a buffer that was meant to lie in a window.
+    """Every call of more than one rank on a buffer that was meant to lie in a window, and that the policy wanted.
 
     Calls of unequal sizes are left out: no rank reaches another through a window there.
     """
     for uses in case.calls.values():
         use, group = uses[0], uses[0].comm.group
-        if len(group) < 2 or not case.is_meant_for_window(use) or is_uneven(case.step(use.step), group):
+        if len(group) < 2 or not case.is_meant_for_window(uses) or is_uneven(case.step(use.step), group):
             continue
         broken = [use for use in uses if not _is_owned(case.peer_addressed(use))]
         if broken:
@@ -72,6 +72,8 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
         rule, why = NullWindow, _null(case, use, sight)
     elif not use.comm.has_windows:
         return  # NCCL gives no windows across NVLink domains, so not registering there breaks no rule
+    elif case.is_declined(use):
+        rule, why = Unregistered, _declined_here(case, use)
     # A window that was deregistered properly, where another group has one now, is the other group's by right.
     elif sight.former and (sight.former[-1].is_never_deregistered or not sight.others):
         rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])
@@ -134,6 +136,12 @@ def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
     size = counted(sight.segment.event.size, "byte")
     place = f"byte {start} of segment {sight.segment.event.segment}, which has {size}"
     return f"lies at {place}, and {own} finds no window there: {windows}"
+
+
+def _declined_here(case: Case, use: Use) -> str:
+    """The ranks of a group take one path where all of them decide alike, and hang where they do not."""
+    asked = case.declines(case.histories[use.rank].buffers[case.peer_addressed(use).operand.buffer].event.named)
+    return f"lies in ordinary memory, in a window of no communicator.{asked}"
 
 
 def _part(case: Case, window: WindowLife, segment: SegmentLife) -> str:

@@ -13,6 +13,7 @@ from harness.oracle.findings import Finding, SlowPath
 from harness.oracle.history import Use
 from harness.oracle.rules.ownership import is_owned
 from harness.scenario.bases import is_uneven
+from harness.scenario.steps import Collective
 
 REDUCIBLE = ("float32", "float16", "bfloat16")
 
@@ -21,7 +22,7 @@ def judge(case: Case) -> Iterator[Finding]:
     for uses in case.calls.values():
         use = uses[0]
         # A kernel under test is a path of its own, which NCCL's conditions do not bind.
-        reason = "" if use.ran is not None and use.ran.path == "kernel" else _ineligible(case, use)
+        reason = "" if use.ran is not None and use.ran.path == "kernel" else _ineligible(case, uses)
         if case.step(use.step).claim and reason:
             yield SlowPath(
                 f"{case.call(use)} claims the symmetric path, which {reason} never takes; {case.path(use)}.",
@@ -38,8 +39,9 @@ def judge(case: Case) -> Iterator[Finding]:
             )
 
 
-def _ineligible(case: Case, use: Use) -> str:
+def _ineligible(case: Case, uses: list[Use]) -> str:
     """Why NCCL takes no symmetric kernel for the call; empty if it does."""
+    use = uses[0]
     step = case.step(use.step)
     if len(use.comm.group) < 2:
         return "a group of one rank"
@@ -48,7 +50,14 @@ def _ineligible(case: Case, use: Use) -> str:
         return "a call of unequal sizes"
     if not use.comm.has_windows:
         return "a communicator without window support"
-    # NCCL's symmetric kernels move bytes of any type, and reduce these alone (2.32.3, forced path).
+    if any(map(case.is_declined, uses)):
+        return f"{case.peer_addressed(use).operand.buffer!r}, which the pool policy declined,"
+    return _irreducible(case, step)
+
+
+def _irreducible(case: Case, step: Collective) -> str:
+    """Why NCCL's symmetric kernels cannot reduce what a step asks for; empty if they can, or need not."""
+    # They move bytes of any type, and reduce these alone (2.32.3, forced path).
     if step.op is None:
         return ""
     dtype = case.scenario.allocations[step.whole.buffer].dtype

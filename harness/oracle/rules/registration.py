@@ -93,7 +93,7 @@ def _count_skew(
     yield RegistrationSkew(
         f"the ranks of {case.name(group)} entered different numbers of registrations: {counts}. "
         f"Rank {most} entered its registration {ordinal} at {case.at_step(step)}; rank {least} never did."
-        f"{case.refusals(group.ranks)}",
+        f"{case.refusals(group.ranks)}{case.declines(group)}",
         step=step,
         ranks=(most, least),
     )

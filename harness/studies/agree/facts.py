@@ -77,7 +77,8 @@ def place(case: Case) -> Facts:
     facts: Facts = {}
     for use in _uses(case):
         found = case.peer_addressed(use).place
-        shown = "no window" if found is None else f"window {found[0]} + {found[1]} bytes"
+        nowhere = "declined by the policy" if case.is_declined(use) else "no window"
+        shown = nowhere if found is None else f"window {found[0]} + {found[1]} bytes"
         facts[Where(use.step, use.rank, case.operand_role(use))] = shown
     return facts
 

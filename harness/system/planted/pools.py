@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from harness.system.context import Pool, ProcessGroup, RankContext, Segment
-from harness.system.planted.sound import EveryGroup, Sound
+from harness.system.planted.sound import EveryGroup, GoesWithout, Sound
 
 # ownership
 
@@ -112,6 +112,14 @@ class RemembersAddresses(Sound):
 
     def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
         return any(window.address == segment.address for window in self.windows)
+
+
+class DeclinesAlone(GoesWithout):
+    """The last rank of a group goes without symmetric memory where its peers do not, as where the choice rests on a
+    setting or on free memory of one rank (F30)."""
+
+    def wants(self, group: ProcessGroup, nbytes: int) -> bool:
+        return super().wants(group, nbytes) and group.rank < len(group.ranks) - 1
 
 
 # places

@@ -1,6 +1,6 @@
 """The sound pool policies that faults are planted in.
 
-Invariant: both break no rule of the harness, under any program without hazards.
+Invariant: they break no rule of the harness, under any program without hazards.
 """
 
 from __future__ import annotations
@@ -71,6 +71,16 @@ class Sound:
     def close(self) -> None:
         for pool in self.context.pools():
             pool.close()
+
+
+class GoesWithout(Sound):
+    """Breaks no rule: goes without symmetric memory for small buffers, on every rank alike."""
+
+    smallest = 2048
+    """Bytes of a buffer that is worth a window."""
+
+    def wants(self, group: ProcessGroup, nbytes: int) -> bool:
+        return nbytes >= self.smallest
 
 
 class EveryGroup(Sound):

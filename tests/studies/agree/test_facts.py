@@ -66,6 +66,12 @@ def test_a_place_is_a_window_and_an_offset(ranks: World) -> None:
     assert said == {Where(1, rank, "output"): "window 0 + 524 bytes" for rank in (0, 1)}
 
 
+def test_the_place_of_a_declined_buffer_says_so(ranks: World) -> None:
+    steps = (Allocate("a", "tp", 65), AllGather("tp", View("a", 3), 16))
+    said = facts.place(Case(run(ranks, *steps, pool="tests.tools.planted.declines:DeclinesOddSizes")))
+    assert said == {Where(1, rank, "output"): "declined by the policy" for rank in (0, 1)}
+
+
 def test_registrations_are_told_apart_by_communicator_and_order(ranks: World) -> None:
     two = (*GATHER, Allocate("large", "tp", 1 << 20))
     said = facts.registrations(Case(run(ranks, *two)))

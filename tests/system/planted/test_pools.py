@@ -9,7 +9,7 @@ import pytest
 
 from harness.studies.faults.catalogue import FAULTS
 from harness.system.planted import pools
-from harness.system.planted.sound import EveryGroup, Sound
+from harness.system.planted.sound import EveryGroup, GoesWithout, Sound
 
 PLANTED = [each for _, each in inspect.getmembers(pools, inspect.isclass) if each.__module__ == pools.__name__]
 
@@ -23,7 +23,7 @@ def test_a_planted_pool_names_faults_of_the_catalogue(planted: type) -> None:
 
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_planted_pool_differs_from_a_sound_one_in_what_it_overrides(planted: type) -> None:
-    assert planted.__base__ in (Sound, EveryGroup)
+    assert planted.__base__ in (Sound, EveryGroup, GoesWithout)
     overridden = {name for name, each in vars(planted).items() if inspect.isfunction(each)}
     assert overridden
-    assert overridden <= {*dir(Sound), *dir(EveryGroup)}
+    assert overridden <= {*dir(Sound), *dir(EveryGroup), *dir(GoesWithout)}

@@ -11,7 +11,7 @@ from harness.trace.events import Registered
 from harness.world.world import World
 from tests.tools.designs import RECREATED, TRIMMED, TWO_GROUPS, events, found, run
 
-SOUND = ["harness.system.planted.sound:Sound", "harness.system.planted.sound:EveryGroup"]
+SOUND = [f"harness.system.planted.sound:{name}" for name in ("Sound", "EveryGroup", "GoesWithout")]
 PROGRAMS = {"two groups": TWO_GROUPS, "recreated": RECREATED, "trimmed": TRIMMED}
 
 
