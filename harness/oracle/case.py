@@ -16,7 +16,7 @@ from harness.oracle.sight import Sight
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds
 from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
-from harness.trace.events import Exhausted
+from harness.trace.events import Exhausted, RegistrationFailed
 from harness.trace.trace import TEARDOWN
 
 
@@ -132,23 +132,24 @@ class Case:
         return f"the call took the {use.ran.path} path ({use.ran.evidence})"
 
     def refusals(self, ranks: Iterable[int]) -> str:
-        """Which of the ranks could not allocate what, as sentences; empty if all could."""
-        sentences = [
-            f" Rank {rank} could not allocate {event.buffer!r} at {self.at_step(step)}."
-            for rank in ranks
-            for step, event in self.histories[rank].trace.steps()
-            if isinstance(event, Exhausted)
-        ]
-        return "".join(sentences)
+        """Which of the ranks could not allocate or register what, as sentences; empty if all could."""
+        return "".join(f" Rank {rank} {refusal}." for rank in ranks for _, refusal in self._refusals(rank))
 
     def refused(self, rank: int, until: int) -> str:
-        """The last allocation that failed on a rank, no later than step `until`, as a verb; empty if none did."""
-        refusals = [
-            f"could not allocate {event.buffer!r} at {self.at_step(step)}"
-            for step, event in self.histories[rank].trace.steps()
-            if isinstance(event, Exhausted) and step <= until
-        ]
+        """The last allocation or registration that failed on a rank, no later than step `until`, as a verb; empty if
+        none did."""
+        refusals = [refusal for step, refusal in self._refusals(rank) if step <= until]
         return refusals[-1] if refusals else ""
+
+    def _refusals(self, rank: int) -> Iterator[tuple[int, str]]:
+        """Each allocation and registration that failed on a rank, as a verb, with its step."""
+        history = self.histories[rank]
+        for step, event in history.trace.steps():
+            if isinstance(event, Exhausted):
+                yield step, f"could not allocate {event.buffer!r} at {self.at_step(step)}"
+            elif isinstance(event, RegistrationFailed):
+                what = f"segment {event.segment} with {self.name(history.comms[event.comm].id)}"
+                yield step, f"could not register {what} at {self.at_step(step)} ({event.error})"
 
     def asked_for(self, use: Use, sight: Sight) -> str:
         """For which other group the buffer's site asked the pool, as a sentence; empty if for the call's own."""

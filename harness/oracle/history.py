@@ -22,6 +22,7 @@ from harness.trace.events import (
     Placed,
     Ran,
     Registered,
+    RegistrationFailed,
     SegmentAllocated,
     SegmentFreed,
 )
@@ -54,7 +55,8 @@ class History:
     buffers: dict[str, BufferLife] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     entered: dict[int, int] = field(default_factory=dict)
-    """Registrations entered, by communicator; one more than were made where the rank is still in one."""
+    """Registrations entered, by communicator, without those that failed; one more than were made where the rank is
+    still in one."""
     live_at: dict[int, frozenset[int]] = field(default_factory=dict)
     """For each window, those that were live over live segments when it was registered."""
 
@@ -80,7 +82,7 @@ def read(trace: Trace) -> History:
     history = History(trace)
     for step, event in trace.steps():
         match event:
-            case CommCreated() | CommDestroyed() | Entered() | Registered() | Deregistered():
+            case CommCreated() | CommDestroyed() | Entered() | RegistrationFailed() | Registered() | Deregistered():
                 _on_communicator(history, event, step)
             case SegmentAllocated():
                 history.segments[event.segment] = SegmentLife(event, step)
@@ -102,7 +104,9 @@ def read(trace: Trace) -> History:
 
 
 def _on_communicator(
-    history: History, event: CommCreated | CommDestroyed | Entered | Registered | Deregistered, step: int
+    history: History,
+    event: CommCreated | CommDestroyed | Entered | RegistrationFailed | Registered | Deregistered,
+    step: int,
 ) -> None:
     match event:
         case CommCreated():
@@ -117,6 +121,8 @@ def _on_communicator(
             if event.call == "register":
                 # Entered, not returned: a registration is collective, has no timeout, and may never come back.
                 history.entered[event.comm] = history.entered.get(event.comm, 0) + 1
+        case RegistrationFailed():
+            history.entered[event.comm] -= 1  # the peers go on waiting for this rank
         case Registered():
             # NCCL pairs the ranks' registrations by their order, and a null window takes a turn like any other.
             ordinal = len(history.registrations(event.comm))

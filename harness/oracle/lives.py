@@ -53,6 +53,11 @@ class WindowLife:
         return self.event.address + self.event.size
 
     @property
+    def base(self) -> int:
+        """Where its segment begins, which NCCL maps whole on the peers (`symMemoryObtain`)."""
+        return self.event.address if self.segment is None else self.segment.event.address
+
+    @property
     def is_never_deregistered(self) -> bool:
         """Whether it went without being deregistered: with its communicator, or before it with its segment."""
         if self.segment_freed_at is not None:

@@ -38,10 +38,11 @@ class Sight:
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """(window ordinal, offset): equal on every rank of a group that may address its peers."""
+        """(window ordinal, offset from the base of the window's segment): equal on every rank of a group that may
+        address its peers. Where a window covers a part alone, NCCL adds that part's own offset on this rank."""
         if self.window is None:
             return None
-        return self.window.ordinal, self.operand.address - self.window.event.address
+        return self.window.ordinal, self.operand.address - self.window.base
 
 
 def see(comm: CommCreated, operand: Operand, windows: Iterable[WindowLife], segments: Iterable[SegmentLife]) -> Sight:

@@ -17,7 +17,7 @@ from harness.oracle.case import Case
 from harness.oracle.history import History
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.steps import Recreate
-from harness.trace.events import Closing, Entered, Finished
+from harness.trace.events import Closing, Entered, Finished, RegistrationFailed
 
 Ranks = tuple[int, ...]
 WORLD_WIDE = "recreate"
@@ -145,9 +145,14 @@ class Waits:
 
 
 def _entries(history: History) -> Counter[tuple[str, GroupId, int]]:
-    """How often a rank entered each call of each communicator."""
-    comms = ((event.call, history.comms[event.comm]) for event in history.trace.events if isinstance(event, Entered))
-    return Counter((call, comm.id, comm.generation) for call, comm in comms)
+    """How often a rank entered each call of each communicator. A registration that failed on it was none for its
+    peers."""
+    events = history.trace.events
+    comms = ((event.call, history.comms[event.comm]) for event in events if isinstance(event, Entered))
+    entries = Counter((call, comm.id, comm.generation) for call, comm in comms)
+    failed = (history.comms[event.comm] for event in events if isinstance(event, RegistrationFailed))
+    entries.subtract(("register", comm.id, comm.generation) for comm in failed)
+    return entries
 
 
 def _world_wide(case: Case, history: History) -> int:

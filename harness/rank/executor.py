@@ -36,6 +36,7 @@ from harness.scenario.steps import (
     Prepare,
     Recreate,
     ReduceScatter,
+    Refuse,
     Release,
     Replay,
     Steady,
@@ -112,9 +113,9 @@ class Executor:
                 self._on_graph(step)
             case Recreate():
                 self._recreate(step)
-            case Straggle() | Deny() if step.rank == self._rank:
+            case Straggle() | Deny() | Refuse() if step.rank == self._rank:
                 self._disturb(step)
-            case Steady() | Straggle() | Deny():
+            case Steady() | Straggle() | Deny() | Refuse():
                 pass  # steady state is for the oracle; the others are for another rank
 
     def _on_memory(self, step: Allocate | Ballast | Release | Trim) -> None:
@@ -145,12 +146,14 @@ class Executor:
         self._graphs.forget(ids_of(family, self._rank))
         self._substrate.recreate(family)
 
-    def _disturb(self, step: Straggle | Deny) -> None:
+    def _disturb(self, step: Straggle | Deny | Refuse) -> None:
         match step:
             case Straggle():
                 self._clock.sleep(step.milliseconds / 1000)
             case Deny():
                 self._substrate.denial.is_due = True
+            case Refuse():
+                self._substrate.refusal.is_due = True
 
     def _group(self, step: Allocate | Ballast | Collective) -> ProcessGroup:
         group = self._scenario.group_of(step, self._rank)

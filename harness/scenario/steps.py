@@ -166,6 +166,12 @@ class Deny(BaseStep, frozen=True, tag="deny"):
     rank: int
 
 
+class Refuse(BaseStep, frozen=True, tag="refuse"):
+    """Local: the next segment that `rank` wants a window over cannot be registered on it, with any communicator."""
+
+    rank: int
+
+
 class Steady(BaseStep, frozen=True, tag="steady"):
     """On every rank: what follows repeats what pools have met twice, so that they need not grow; up to the next one
     with `begins` false."""
@@ -208,6 +214,7 @@ Step = (
     | Recreate
     | Straggle
     | Deny
+    | Refuse
     | Steady
     | Prepare
     | Capture

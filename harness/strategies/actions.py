@@ -13,7 +13,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-Hazard = Literal["ballast", "deny", "uneven"]
+Hazard = Literal["ballast", "deny", "refuse", "uneven"]
 Via = Literal["mixed", "library", "kernel"]
 DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
 COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025, 4097, 10007)

@@ -27,6 +27,7 @@ from harness.scenario.steps import (
     Prepare,
     Recreate,
     ReduceScatter,
+    Refuse,
     Release,
     Replay,
     Step,
@@ -68,6 +69,7 @@ class Builder:
             "straggle": self._straggle,
             "turns": self._turns,
             "deny": self._deny,
+            "refuse": self._refuse,
             "graph": self._graph,
             "replay": self._replay,
         }
@@ -212,6 +214,9 @@ class Builder:
 
     def _deny(self, action: Action) -> Iterator[Step]:
         yield Deny(self._rank(action))
+
+    def _refuse(self, action: Action) -> Iterator[Step]:
+        yield Refuse(self._rank(action))
 
     def _graph(self, action: Action) -> Iterator[Step]:
         """A graph over one collective in place: a warm-up, and the same again in the capture."""

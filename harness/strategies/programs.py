@@ -21,7 +21,7 @@ from harness.strategies.topologies import topologies as all_topologies
 
 WITH_GRAPHS = 48
 """Most steps of a program with graphs; one takes nine."""
-HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "uneven")
+HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "refuse", "uneven")
 
 
 @st.composite

@@ -15,7 +15,7 @@ from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
 from harness.scenario.placement import lsa_team_size
 from harness.substrate.communicator import Communicator
-from harness.substrate.denial import Denial
+from harness.substrate.denial import Denial, Refusal
 from harness.substrate.device import Device
 from harness.substrate.pool import Pool
 from harness.substrate.recorder import Recorder
@@ -39,7 +39,7 @@ class Substrate(ABC):
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         self.rank, self.evidence = rank, evidence
         self.recorder = Recorder(rank)
-        self.denial = Denial(self.recorder)
+        self.denial, self.refusal = Denial(self.recorder), Refusal(self.recorder)
         self.pools: dict[str, Pool] = {}
         self.communicators: dict[GroupId, Communicator] = {}
         self.graph: str | None = None
@@ -64,6 +64,7 @@ class Substrate(ABC):
         """Begin a draw's events; the draw has no pool yet. Local."""
         self.recorder.start(record)
         self.denial.is_due, self.graph = False, None
+        self.refusal.start()
         self.pools.clear()
 
     def begin(
@@ -82,6 +83,8 @@ class Substrate(ABC):
         self.hosts = tuple(node_of if hosts is None else hosts)
         self.communicators.clear()
         self._create(families)
+        for communicator in self.communicators.values():
+            communicator.refusal = self.refusal
 
     @abstractmethod
     def _create(self, families: Sequence[GroupIds]) -> None:
@@ -93,7 +96,9 @@ class Substrate(ABC):
         for communicator in old:
             communicator.entered("recreate")
             communicator.barrier()
-        self.communicators |= {new.id: new for new in self._replace(old, family)}
+        for new in self._replace(old, family):
+            new.refusal = self.refusal
+            self.communicators[new.id] = new
 
     @abstractmethod
     def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:

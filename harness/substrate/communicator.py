@@ -14,6 +14,7 @@ import torch
 from harness.ipc.memory import AGREE
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import GroupId
+from harness.substrate.denial import Refusal
 from harness.substrate.device import Device
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
@@ -21,6 +22,14 @@ from harness.trace import events as trace
 
 Counts = Sequence[int] | None
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+ALIGNMENT = 4096
+"""Bytes. A window starts at a multiple of it from its segment's base (`NCCL_WIN_REQUIRED_ALIGNMENT`, NCCL 2.28)."""
+
+
+class RegistrationError(RuntimeError):
+    """A registration failed on this rank. Its text begins with NCCL's name of the error."""
 
 
 class Communicator(ABC):
@@ -46,6 +55,8 @@ class Communicator(ABC):
         self.supports_windows = supports_windows
         self.ident = next(recorder.idents)
         self.windows: list[Window] = []
+        self.refusal = Refusal(recorder)
+        """Which segments cannot be registered on this rank; the substrate gives all its communicators one."""
         self._is_legacy_only = False
         recorder.record(trace.CommCreated(self.ident, self.group, generation, supports_windows, group.number))
 
@@ -56,23 +67,54 @@ class Communicator(ABC):
     @abstractmethod
     def ptr(self) -> int: ...
 
-    def register(self, segment: Segment) -> Window | None:
-        """Register a segment. Collective over the group, in the same order everywhere, no timeout.
+    def register(
+        self, segment: Segment, *, offset: int = 0, nbytes: int | None = None, symmetric: bool = True
+    ) -> Window | None:
+        """Register `nbytes` of a segment from `offset` on; without them, all of it. Collective over the group, in the
+        same order everywhere, no timeout.
 
-        Returns None where registration succeeds without a window (no symmetric support).
+        Returns None where registration succeeds without a window (no symmetric support). `symmetric` is NCCL's flag
+        `NCCL_WIN_COLL_SYMMETRIC`; no symmetric kernel takes a window without it. Raises `RegistrationError` where it
+        fails on this rank. As with NCCL, peers that have entered it then wait for ever: see `check`.
         """
         self.entered("register")
-        handle = self._register(segment)
-        window = Window(next(self.recorder.idents), self, segment, handle)
+        part = _part(segment, offset, nbytes)
+        try:
+            self.check(segment, offset=offset, nbytes=nbytes)
+            handle = self._register(segment, part, symmetric)
+        except RegistrationError as error:
+            self.recorder.record(trace.RegistrationFailed(self.ident, segment.ident, str(error)))
+            raise
+        window = Window(next(self.recorder.idents), self, segment, handle, part, symmetric)
         null = handle is None
         self.recorder.record(
-            trace.Registered(window.ident, self.ident, segment.ident, segment.address, segment.size, null)
+            trace.Registered(
+                window.ident, self.ident, segment.ident, window.address, window.size, null, is_symmetric=symmetric
+            )
         )
         if null:
             return None
         self.windows.append(window)
         segment.windows.append(window)
         return window
+
+    def check(self, segment: Segment, *, offset: int = 0, nbytes: int | None = None) -> None:
+        """Raise `RegistrationError` where `register` would fail on this rank before it meets its peers. Local.
+
+        So a pool's ranks can agree first. NCCL looks at a rank's own range and memory before its first exchange
+        (`ncclDevrWindowRegisterInGroup`, 2.28 to 2.30), and at neither where the communicator has no windows.
+        """
+        part = _part(segment, offset, nbytes)
+        if not part:
+            raise RegistrationError(f"ncclInvalidArgument: {len(part)} bytes of {segment} are no range")
+        if not self.supports_windows:
+            return
+        if part.start not in range(segment.size):
+            raise RegistrationError(f"ncclInvalidArgument: byte {offset} is not in {segment}")
+        if offset % ALIGNMENT:
+            raise RegistrationError(f"ncclInvalidArgument: byte {offset} of {segment} is no multiple of {ALIGNMENT}")
+        if self.refusal.refuses(segment.ident):
+            raise RegistrationError(f"ncclUnhandledCudaError: the memory of {segment} was refused")
 
     def deregister(self, window: Window) -> None:
         """Deregister a window. Local; a second call does nothing."""
@@ -99,7 +141,8 @@ class Communicator(ABC):
         self.recorder.record(trace.Entered(call, self.ident))
 
     @abstractmethod
-    def _register(self, segment: Segment) -> object | None: ...
+    def _register(self, segment: Segment, part: range, symmetric: bool) -> object | None:
+        """NCCL's registration of the bytes `part` of a segment: its handle, or None without a window."""
 
     @abstractmethod
     def _deregister(self, window: Window) -> None: ...
@@ -181,6 +224,11 @@ class Communicator(ABC):
             window.segment.windows.remove(window)
         self.windows.clear()
         self.recorder.record(trace.CommDestroyed(self.ident))
+
+
+def _part(segment: Segment, offset: int, nbytes: int | None) -> range:
+    """The bytes of a segment that are to be registered."""
+    return range(offset, segment.size if nbytes is None else offset + nbytes)
 
 
 def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:

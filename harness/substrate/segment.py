@@ -35,11 +35,22 @@ class Registrar(Protocol):
 
 
 class Window:
-    """The registration of a segment with one communicator. `close` is local and may be called twice."""
+    """The registration of a segment, or of a part of one, with one communicator. `close` is local and may be called
+    twice. `is_symmetric`: whether symmetric kernels take it; kernels that go by peer pointers take any."""
 
-    def __init__(self, ident: int, communicator: Registrar, segment: Segment, handle: object) -> None:
+    def __init__(
+        self,
+        ident: int,
+        communicator: Registrar,
+        segment: Segment,
+        handle: object,
+        part: range | None = None,
+        is_symmetric: bool = True,
+    ) -> None:
         self.ident, self.communicator, self.segment, self.handle = ident, communicator, segment, handle
-        self.address, self.size = segment.address, segment.size
+        part = range(segment.size) if part is None else part
+        self.address, self.size = segment.address + part.start, len(part)
+        self.is_symmetric = is_symmetric
         self.is_valid = True
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from harness.scenario.layouts.groups import Group, GroupId
 from harness.substrate.base import Substrate
-from harness.substrate.communicator import Communicator
+from harness.substrate.communicator import Communicator, RegistrationError
 from harness.substrate.pool import Pool
 from harness.substrate.segment import Segment, Window
 from harness.trace.events import SMALL_SEGMENT
@@ -27,6 +27,7 @@ __all__ = [
     "PoolPolicy",
     "ProcessGroup",
     "RankContext",
+    "RegistrationError",
     "Segment",
     "Window",
 ]

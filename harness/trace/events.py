@@ -90,7 +90,8 @@ class SegmentFreed(_Event, frozen=True, tag="segment-freed"):
 
 
 class Registered(_Event, frozen=True, tag="registered"):
-    """A registration returned. `is_null`: it succeeded without a window."""
+    """A registration of `size` bytes from `address` returned. `is_null`: it succeeded without a window.
+    `is_symmetric`: it was asked for with the flag without which no symmetric kernel takes the window."""
 
     window: int
     comm: int
@@ -98,6 +99,21 @@ class Registered(_Event, frozen=True, tag="registered"):
     address: int
     size: int
     is_null: bool
+    is_symmetric: bool = True
+
+
+class Unregistrable(_Event, frozen=True, tag="unregistrable"):
+    """The harness was asked to let every registration of this segment fail on this rank."""
+
+    segment: int
+
+
+class RegistrationFailed(_Event, frozen=True, tag="registration-failed"):
+    """A registration that the rank had entered failed on it, before it met its peers."""
+
+    comm: int
+    segment: int
+    error: str
 
 
 class Deregistered(_Event, frozen=True, tag="deregistered"):
@@ -308,6 +324,8 @@ Event = (
     | SegmentDenied
     | SegmentFreed
     | Registered
+    | Unregistrable
+    | RegistrationFailed
     | Deregistered
     | Placed
     | Dropped

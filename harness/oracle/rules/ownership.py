@@ -38,7 +38,7 @@ def judge(case: Case) -> Iterator[Finding]:
         use, group = uses[0], uses[0].comm.group
         if len(group) < 2 or not case.is_meant_for_window(uses) or is_uneven(case.step(use.step), group):
             continue
-        broken = [use for use in uses if not _is_owned(case.peer_addressed(use))]
+        broken = [use for use in uses if not _is_owned(case, use)]
         if broken:
             for use in broken:
                 yield from _not_owned(case, use, case.peer_addressed(use), tuple(u.rank for u in broken))
@@ -51,11 +51,19 @@ def is_owned(case: Case, uses: list[Use]) -> bool:
     if is_uneven(case.step(uses[0].step), uses[0].comm.group):
         return False
     sights = [case.peer_addressed(use) for use in uses]
-    return all(_is_owned(sight) for sight in sights) and len({sight.place for sight in sights}) == 1
+    return all(_is_owned(case, use) for use in uses) and len({sight.place for sight in sights}) == 1
 
 
-def _is_owned(sight: Sight) -> bool:
-    return sight.window is not None and sight.is_whole and sight.segment_freed_at is None
+def _is_owned(case: Case, use: Use) -> bool:
+    sight = case.peer_addressed(use)
+    if sight.window is None or not sight.is_whole or sight.segment_freed_at is not None:
+        return False
+    return sight.window.event.is_symmetric or _goes_by_pointers(case, use)
+
+
+def _goes_by_pointers(case: Case, use: Use) -> bool:
+    """Whether a kernel under test runs the call: NCCL gives peer pointers of any window, whatever its flags."""
+    return case.step(use.step).via == "kernel" and (use.ran is None or use.ran.path == "kernel")
 
 
 def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> Iterator[Finding]:
@@ -64,9 +72,11 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
     if sight.window is not None and sight.segment_freed_at is not None:
         # NCCL knows nothing of the free: its look-up goes on finding the window (2.32, ncclDevrFindWindow).
         rule, why = StaleWindow, _freed_below_window(case, sight.window, sight.segment_freed_at)
-    elif sight.window is not None:
+    elif sight.window is not None and not sight.is_whole:
         # NCCL tests the start address alone, so an operand that reaches past the window's end passes.
         rule, why = PartlyRegistered, _past_window(case, use, sight, sight.window)
+    elif sight.window is not None:
+        rule, why = Unregistered, _without_flag(case, sight.window)
     elif sight.nulls:
         # A registration without symmetric support returns ncclSuccess, so a policy may not notice.
         rule, why = NullWindow, _null(case, use, sight)
@@ -95,6 +105,14 @@ def _past_window(case: Case, use: Use, sight: Sight, window: WindowLife) -> str:
     past = sight.operand.address + sight.operand.size - window.end
     own = case.name(use.comm.id)
     return f"starts in the window of {own} but reaches {counted(past, 'byte')} past its end; NCCL tests the start only"
+
+
+def _without_flag(case: Case, window: WindowLife) -> str:
+    # `ncclGetSymRegType` (2.30.7) takes a window without the flag for none.
+    return (
+        f"lies in the window that was {case.window(window)} without the symmetric flag (NCCL_WIN_COLL_SYMMETRIC), "
+        f"so no symmetric kernel takes it"
+    )
 
 
 def _null(case: Case, use: Use, sight: Sight) -> str:

@@ -16,7 +16,7 @@ from harness.oracle.history import Use
 from harness.oracle.judge import every
 from harness.oracle.sight import Sight
 from harness.scenario.layouts.groups import GroupId
-from harness.trace.events import Exhausted, Mismatch, Ran
+from harness.trace.events import Exhausted, Mismatch, Ran, Registered
 from harness.trace.trace import TEARDOWN
 
 ANYWHERE = -1
@@ -90,10 +90,16 @@ def registrations(case: Case) -> Facts:
             ANYWHERE,
             history.rank,
             f"{_shown(window.comm.id)}#{window.comm.generation} registration {window.ordinal}",
-        ): f"{window.event.size} bytes{' without a window' if window.event.is_null else ''}"
+        ): f"{window.event.size} bytes{_without(window.event)}"
         for history in case.histories
         for window in history.windows.values()
     }
+
+
+def _without(event: Registered) -> str:
+    if event.is_null:
+        return " without a window"
+    return "" if event.is_symmetric else " without the symmetric flag"
 
 
 def path(case: Case) -> Facts:

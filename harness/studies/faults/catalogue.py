@@ -137,6 +137,7 @@ FAULTS = (
     Fault("F28", "waits-for-idle-ranks", ("hang", "registration-skew"), _free("AgreesWithTheWidest")),
     Fault("F29", "domain-is-not-node", ("null-window", "unregistered"), _domains("TrustsHostNames")),
     Fault("F30", "one-rank-declines", ("registration-skew", "unregistered"), _free("DeclinesAlone")),
+    Fault("F31", "swallowed-refusal", ("registration-skew", "hang"), _free("SwallowsRefusals", None, "refuse")),
     Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
     Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
     Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),

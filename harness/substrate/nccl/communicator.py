@@ -18,11 +18,11 @@ from nccl.bindings import nccl
 from harness.ipc.memory import CALL, HOST, REGISTER
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import GroupId
-from harness.substrate.communicator import Communicator, Counts, NotOwned, eligible
+from harness.substrate.communicator import Communicator, Counts, NotOwned, RegistrationError, eligible
 from harness.substrate.device import Device
 from harness.substrate.nccl.binding import CollectiveConfig
 from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
-from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_SYMMETRIC, NcclHandle
+from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_DEFAULT, WINDOW_SYMMETRIC, NcclHandle
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
@@ -53,9 +53,14 @@ class NcclCommunicator(Communicator):
     def ptr(self) -> int:
         return int(self.handle.comm.ptr)
 
-    def _register(self, segment: Segment) -> object | None:
-        with self._registering():
-            window = nccl.comm_window_register(self.handle.comm._comm, segment.address, segment.size, WINDOW_SYMMETRIC)
+    def _register(self, segment: Segment, part: range, symmetric: bool) -> object | None:
+        flags = WINDOW_SYMMETRIC if symmetric else WINDOW_DEFAULT
+        address = segment.address + part.start
+        try:
+            with self._registering():
+                window = nccl.comm_window_register(self.handle.comm._comm, address, len(part), flags)
+        except nccl.NCCLError as error:
+            raise RegistrationError(str(error)) from error
         return window if window else None
 
     def _registering(self) -> AbstractContextManager[None]:

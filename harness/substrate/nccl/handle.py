@@ -24,6 +24,8 @@ PROPERTIES = (2, 29)
 """The first NCCL that tells whether a communicator supports windows."""
 WINDOW_SYMMETRIC = 1
 """`NCCL_WIN_COLL_SYMMETRIC`."""
+WINDOW_DEFAULT = 0
+"""`NCCL_WIN_DEFAULT`: a window for peer pointers alone."""
 PAD_BYTES = 2 << 20
 SIGNALS_AT, BARRIER_AT = 4096, PAD_BYTES // 2
 """Where the pad of plug-ins and that of the kernel barrier begin, each between fences."""

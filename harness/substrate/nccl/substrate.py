@@ -18,7 +18,7 @@ from harness.machine.evidence import KINDS
 from harness.machine.nccl import version as nccl_version
 from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
 from harness.substrate.base import Substrate
-from harness.substrate.communicator import Communicator
+from harness.substrate.communicator import Communicator, RegistrationError
 from harness.substrate.nccl.communicator import NcclCommunicator
 from harness.substrate.nccl.device import NcclDevice
 from harness.substrate.nccl.evidence import gather
@@ -136,6 +136,8 @@ class NcclSubstrate(Substrate):
         return NcclPool(self.recorder, name, self.allocator)
 
     def fault(self, error: BaseException | None) -> str:
+        if isinstance(error, RegistrationError):
+            error = error.__cause__  # NCCL's own error; a refusal that a step asked for has none
         # Triton raises a plain RuntimeError for what the driver reports.
         is_tritons = isinstance(error, RuntimeError) and str(error).startswith("Triton Error [CUDA]")
         if error is None or not (is_tritons or isinstance(error, nccl.NCCLError | torch.AcceleratorError)):

@@ -45,9 +45,11 @@ class SimCommunicator(Communicator):
     def ptr(self) -> int:
         return (self._slot << 20) | 1  # the same for a re-created one, as malloc often reuses an address
 
-    def _register(self, segment: Segment) -> object | None:
-        offsets = self._rendezvous.exchange(REGISTER, segment.address - self._shared.base)
-        return [self._shared.base + int(offset) for offset in offsets[:, 0]] if self.supports_windows else None
+    def _register(self, segment: Segment, part: range, symmetric: bool) -> object | None:
+        bases = self._rendezvous.exchange(REGISTER, segment.address - self._shared.base)
+        # NCCL maps the peers' allocations whole, and applies this rank's own offset in its own to all of them.
+        here = self._shared.base + part.start
+        return [here + int(base) for base in bases[:, 0]] if self.supports_windows else None
 
     def _deregister(self, window: Window) -> None:
         pass
@@ -93,7 +95,7 @@ class SimCommunicator(Communicator):
             return "copy", EVIDENCE
         self.entered("all_gather")
         # The output is what peers write, so its window decides, as with NCCL's SYMK_ST.
-        window = self.find_window(into)
+        window = self._symmetric_window(into)
         if window is None or counts is not None or self._is_legacy_only:
             sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
             self.device.enqueue(lambda: self._gather_staged(into, origin, sizes))
@@ -110,7 +112,7 @@ class SimCommunicator(Communicator):
             self.device.enqueue(lambda: _copy(into, origin, count * dtype.itemsize))
             return "copy", EVIDENCE
         self.entered("reduce_scatter")
-        window = self.find_window(origin)
+        window = self._symmetric_window(origin)
         # The source is what peers read, so its window decides, as with NCCL's SYMK_LD.
         is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
         if window is None or not is_eligible or self._is_legacy_only:
@@ -120,6 +122,12 @@ class SimCommunicator(Communicator):
         peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
         self.device.enqueue(lambda: self._pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
+
+    def _symmetric_window(self, address: int) -> Window | None:
+        """The window that the look-up finds, if it was registered for symmetric kernels. One without the flag hides
+        those below it all the same (NCCL 2.30.7, `ncclGetSymRegType`)."""
+        window = self.find_window(address)
+        return window if window is not None and window.is_symmetric else None
 
     def _push(self, peers: list[int], source: int, nbytes: int) -> None:
         """The symmetric all-gather: store this rank's shard into every peer's output."""

@@ -7,11 +7,11 @@ of the catalogue.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 
-from harness.system.context import Pool, ProcessGroup, RankContext, Segment
+from harness.system.context import Pool, ProcessGroup, RankContext, RegistrationError, Segment
 from harness.system.planted.sound import EveryGroup, GoesWithout, Sound
 
 # ownership
@@ -237,6 +237,15 @@ class AlwaysRegisters(Sound):
 
     def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
         return False
+
+
+class SwallowsRefusals(Sound):
+    """A registration that failed becomes a line of a log, and the rank goes on without a window while its peers wait
+    in theirs (F31)."""
+
+    def register(self, segment: Segment, group: ProcessGroup) -> None:
+        with suppress(RegistrationError):
+            super().register(segment, group)
 
 
 # lifetime

@@ -3,10 +3,12 @@
 Invariants:
 - The segment allocator's callbacks note segments, and do nothing collective. Leaving an unchanged pool is one
   comparison: no snapshot, no communication.
-- After a change the ranks of the group compare their new segments: the number, the sizes, and that no rank was
-  refused memory. Either all register the same list in the same order, or all raise `torch.OutOfMemoryError`, give
-  the pool up, and go on with a fresh one, again in step. Buffers of a pool that was given up keep their windows.
-  They get no window of a communicator that is made later.
+- After a change the ranks of the group compare their new segments: the number, the sizes, that no rank was refused
+  memory, and that each can register what it has. Either all register the same list in the same order, or all raise
+  `torch.OutOfMemoryError`, give the pool up, and go on with a fresh one, again in step. Buffers of a pool that was
+  given up keep their windows. They get no window of a communicator that is made later.
+- A registration that fails on one rank leaves the others waiting in it. So each rank asks beforehand
+  (`Communicator.check`), and registers only once all of them can.
 - PyTorch up to 2.12 reuses, of free blocks of one size and kind, the one at the lowest address. Addresses may
   lie in another order on another rank (pytorch 178138). A pool in which they do takes no further allocation: its
   buffers keep their windows, and the next allocation starts a fresh pool, in step.
@@ -35,12 +37,13 @@ from harness.system.context import (
     Pool,
     ProcessGroup,
     RankContext,
+    RegistrationError,
     Segment,
     Window,
 )
 
-REFUSED = -1
-"""The word that a rank exchanges when it was refused memory."""
+REFUSED, UNREGISTRABLE = -1, -2
+"""The words that a rank exchanges when it was refused memory, and when it cannot register what it has."""
 BITS = 31
 """Bits of a digest. Any other word is a digest of the new segments' sizes, and below it one of the order of all
 addresses. Together they stay within a signed word."""
@@ -106,16 +109,25 @@ class Deferred:
                 f"the pool of {group.name} had to grow while a graph was captured; let it grow once before the capture"
             )
         sizes, order = _digest(segment.size for segment in new), _digest(pool.order_of_addresses())
-        words = group.exchange(REFUSED if refused else sizes << BITS | order)
-        if REFUSED in words or len({word >> BITS for word in words}) > 1:
+        word = sizes << BITS | order if _can_register(new, communicator) else UNREGISTRABLE
+        words = group.exchange(REFUSED if refused else word)
+        if min(words) < 0 or len({word >> BITS for word in words}) > 1:
             self._retire(group)
             raise torch.OutOfMemoryError(_disagreement(group, words))
         pool.settled = (pool.epoch, communicator.ident)
         if not communicator.supports_windows:
             return
-        pool.register(new, communicator)
+        self._register(pool, new, group)
         if len(set(words)) > 1:  # the sizes agree, so the order of the addresses differs
             self._retire(group)
+
+    def _register(self, pool: _GroupPool, segments: Sequence[Segment], group: ProcessGroup) -> None:
+        try:
+            pool.register(segments, group.communicator)
+        except RegistrationError as error:
+            # The ranks' address space for windows is used alike, so it runs out on all of them together.
+            self._retire(group)
+            raise torch.OutOfMemoryError(f"the pool of {group.name} is given up: {error}") from error
 
     def _retire(self, group: ProcessGroup) -> None:
         """Take no more from the group's pool: its buffers live on, and the next allocation starts a fresh one."""
@@ -168,13 +180,26 @@ class _GroupPool:
         self._windows = {key: window for key, window in self._windows.items() if key[0] != segment.ident}
 
 
+def _can_register(segments: Iterable[Segment], communicator: Communicator) -> bool:
+    """Whether this rank can register segments, as far as it can know without its peers. Local."""
+    try:
+        for segment in segments:
+            communicator.check(segment)
+    except RegistrationError:
+        return False
+    return True
+
+
 def _digest(numbers: Iterable[int]) -> int:
     """A number of `BITS` bits, the same for equal lists."""
     return int.from_bytes(blake2b(",".join(map(str, numbers)).encode(), digest_size=4).digest(), "little") >> 1
 
 
 def _disagreement(group: ProcessGroup, words: Sequence[int]) -> str:
-    refused = [rank for rank, word in zip(group.ranks, words, strict=True) if word == REFUSED]
-    ranks = " and ".join(f"rank {rank}" for rank in refused)
-    why = f"memory was refused to {ranks}" if refused else "its ranks grew by different segments"
+    whys = [
+        f"{why} {' and '.join(f'rank {rank}' for rank in ranks)}"
+        for word, why in ((REFUSED, "memory was refused to"), (UNREGISTRABLE, "registering is refused to"))
+        if (ranks := [rank for rank, sent in zip(group.ranks, words, strict=True) if sent == word])
+    ]
+    why = ", and ".join(whys) or "its ranks grew by different segments"
     return f"the pool of {group.name} is given up: {why}"
