@@ -104,17 +104,17 @@ class Communicator(ABC):
         So a pool's ranks can agree first. NCCL looks at a rank's own range and memory before its first exchange
         (`ncclDevrWindowRegisterInGroup`, 2.28 to 2.30), and at neither where the communicator has no windows.
         """
-        part = _part(segment, offset, nbytes)
+        part, named = _part(segment, offset, nbytes), f"segment {segment.ident}"
         if not part:
-            raise RegistrationError(f"ncclInvalidArgument: {len(part)} bytes of {segment} are no range")
+            raise RegistrationError(f"ncclInvalidArgument: {nbytes} bytes of {named} are no range")
         if not self.supports_windows:
             return
         if part.start not in range(segment.size):
-            raise RegistrationError(f"ncclInvalidArgument: byte {offset} is not in {segment}")
+            raise RegistrationError(f"ncclInvalidArgument: byte {offset} is not in {named} of {segment.size}")
         if offset % ALIGNMENT:
-            raise RegistrationError(f"ncclInvalidArgument: byte {offset} of {segment} is no multiple of {ALIGNMENT}")
+            raise RegistrationError(f"ncclInvalidArgument: byte {offset} of {named} is no multiple of {ALIGNMENT}")
         if self.refusal.refuses(segment.ident):
-            raise RegistrationError(f"ncclUnhandledCudaError: the memory of {segment} was refused")
+            raise RegistrationError(f"ncclUnhandledCudaError: the memory of {named} was refused")
 
     def deregister(self, window: Window) -> None:
         """Deregister a window. Local; a second call does nothing."""

@@ -21,6 +21,7 @@ from harness.scenario.steps import (
     Prepare,
     Recreate,
     ReduceScatter,
+    Refuse,
     Release,
     Replay,
     Trim,
@@ -157,6 +158,30 @@ def test_ranks_that_agree_fail_together_and_the_next_allocation_works(world):
     refused = [[event.buffer for event in trace.events if isinstance(event, Exhausted)] for trace in draw.traces]
     assert (refused, rules(draw)) == ([["a"], ["a"]], [])
     assert {use.ran.path for uses in Case(draw).calls.values() for use in uses} == {"symmetric"}
+
+
+def test_ranks_that_agree_fail_together_where_one_cannot_register(world):
+    steps = (Refuse(1), Allocate("a", "tp", 64), Allocate("b", "tp", 64), AllGather("tp", View("b"), 32))
+    draw = world.run(Scenario(TP2, steps, System("deferred")))
+    refused = [[event.buffer for event in trace.events if isinstance(event, Exhausted)] for trace in draw.traces]
+    assert (refused, rules(draw)) == ([["a"], ["a"]], [])
+    assert {use.ran.path for uses in Case(draw).calls.values() for use in uses} == {"symmetric"}
+
+
+@pytest.mark.parametrize(
+    ("pool", "broken"),
+    [("FirstHalf", []), ("SecondPart", []), ("PartsApart", []), ("ShortPart", ["unregistered"])],
+)
+def test_a_part_of_a_segment_owns_what_lies_in_it(world, pool, broken):
+    steps = (Allocate("front", "tp", 1024), Allocate("a", "tp", 64), AllGather("tp", View("a"), 32))
+    assert rules(world.run(Scenario(TP2, steps, System(f"tests.tools.planted.registers:{pool}")))) == broken
+
+
+def test_nccl_takes_a_window_without_the_symmetric_flag_for_none(world):
+    steps = (Allocate("a", "tp", 64), AllGather("tp", View("a"), 32))
+    draw = world.run(Scenario(TP2, steps, System("tests.tools.planted.registers:WithoutFlag")))
+    assert rules(draw) == ["unregistered"]
+    assert {use.ran.path for uses in Case(draw).calls.values() for use in uses} == {"legacy"}
 
 
 @pytest.mark.parametrize("part", [None, "p"])

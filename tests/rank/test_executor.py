@@ -18,6 +18,7 @@ from harness.scenario.steps import (
     Ballast,
     Deny,
     ReduceScatter,
+    Refuse,
     Release,
     Step,
     Straggle,
@@ -110,6 +111,12 @@ def test_ballast_lies_on_its_rank_alone(alone: Rank, named: int, placed: list[tu
 def test_the_next_segment_is_denied_to_the_named_rank_alone(alone: Rank, named: int) -> None:
     events = played(alone, Deny(named), A, topology=TWO)
     assert kinds(events, Exhausted, SegmentAllocated) == [(1, "Exhausted" if named == 0 else "SegmentAllocated")]
+
+
+@pytest.mark.parametrize("named", [0, 1])
+def test_the_next_registration_is_refused_to_the_named_rank_alone(alone: Rank, named: int) -> None:
+    played(alone, Refuse(named), topology=TWO)
+    assert alone.substrate.refusal.is_due is (named == 0)
 
 
 def test_a_collective_on_a_buffer_that_was_denied_is_skipped(alone: Rank) -> None:

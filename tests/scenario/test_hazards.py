@@ -10,6 +10,7 @@ from harness.scenario.steps import (
     Ballast,
     Deny,
     Recreate,
+    Refuse,
     Step,
     Straggle,
     Trim,
@@ -25,11 +26,12 @@ QUAD = Topology(name="quad", convention="sglang", degrees={"tp": 4, "attn_dp": 2
         ((Allocate("a", "tp", 64), Trim(), Recreate("tp"), Straggle(0, 1)), set()),
         ((Ballast("a", "tp", 0, 512),), {"ballast"}),
         ((Deny(0), Ballast("a", "tp", 0, 512)), {"ballast", "deny"}),
+        ((Refuse(0),), {"refuse"}),
         ((Allocate("a", "tp", (64, 64, 64, 65)),), {"uneven"}),
         ((Allocate("a", "attn_tp", (64, 64, 65, 65)),), set()),
         ((Allocate("a", "tp", (64, 64, 64, 65), role="plain"),), set()),
     ],
-    ids=["harmless", "ballast", "deny", "uneven in a group", "uneven between groups", "uneven in ordinary memory"],
+    ids=["harmless", "ballast", "deny", "refuse", "uneven in a group", "between groups", "in ordinary memory"],
 )
 def test_hazards_of_a_program_are_what_one_rank_does_alone(steps: tuple[Step, ...], found: set[str]) -> None:
     assert hazards(steps, QUAD) == found

@@ -16,6 +16,7 @@ from harness.scenario.steps import (
     ProgramError,
     Recreate,
     ReduceScatter,
+    Refuse,
     Release,
     Step,
     Straggle,
@@ -56,15 +57,16 @@ def test_unknown_family_is_refused_with_the_known_ones(step: Step) -> None:
 
 
 @pytest.mark.parametrize("rank", [-1, 4])
-@pytest.mark.parametrize("kind", ["ballast", "straggle", "deny"])
+@pytest.mark.parametrize("kind", ["ballast", "straggle", "deny", "refuse"])
 def test_rank_outside_the_world_is_refused(kind: str, rank: int) -> None:
-    step = {"ballast": Ballast("b", "tp", rank, 512), "straggle": Straggle(rank, 1), "deny": Deny(rank)}[kind]
+    steps = Ballast("b", "tp", rank, 512), Straggle(rank, 1), Deny(rank), Refuse(rank)
+    step = next(step for step in steps if step.kind == kind)
     assert refusal(step) == f"rank {rank} is not in a world of 4"
 
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_first_and_last_rank_are_in_the_world(rank: int) -> None:
-    assert accepted(Ballast("b", "tp", rank, 512), Straggle(rank, 1), Deny(rank))
+    assert accepted(Ballast("b", "tp", rank, 512), Straggle(rank, 1), Deny(rank), Refuse(rank))
 
 
 @pytest.mark.parametrize("milliseconds", [-1, MAX_STRAGGLE_MS + 1])

@@ -42,9 +42,10 @@ def test_a_pool_is_made_at_its_first_use_and_kept(rank: Rank) -> None:
 
 def test_a_draw_begins_without_the_pools_the_graph_and_the_denial_of_the_draw_before(rank: Rank) -> None:
     rank.pool()
-    rank.substrate.graph, rank.substrate.denial.is_due = "g", True
+    rank.substrate.graph, rank.substrate.denial.is_due, rank.substrate.refusal.is_due = "g", True, True
     rank.substrate.start_recording(rank.events.append)
-    assert (rank.substrate.pools, rank.substrate.graph, rank.substrate.denial.is_due) == ({}, None, False)
+    assert (rank.substrate.pools, rank.substrate.graph) == ({}, None)
+    assert (rank.substrate.denial.is_due, rank.substrate.refusal.is_due) == (False, False)
 
 
 def test_partitions_that_share_a_group_share_its_communicator(rank: Rank) -> None:

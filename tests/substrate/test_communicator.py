@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.substrate.communicator import eligible
+from harness.substrate.communicator import RegistrationError, eligible
 from harness.substrate.segment import Segment, Window
 from harness.substrate.sim.communicator import SimCommunicator
-from harness.trace.events import CommCreated, CommDestroyed, Deregistered, Entered, Registered, Returned
+from harness.trace.events import (
+    CommCreated,
+    CommDestroyed,
+    Deregistered,
+    Entered,
+    Registered,
+    RegistrationFailed,
+    Returned,
+)
 from tests.tools.one_rank import Rank
 
 BASE = 1 << 20
@@ -107,6 +115,83 @@ def test_life_of_a_window_is_recorded(rank: Rank) -> None:
         Registered(1, 0, 0, BASE, 4096, False),
         Deregistered(1),
     ]
+
+
+# parts of segments, flags, and what fails
+
+
+@pytest.fixture
+def segment() -> Segment:
+    return Segment(7, "pool", BASE, 3 * 4096)
+
+
+def test_a_part_of_a_segment_is_registered_and_recorded_as_such(rank: Rank, segment: Segment) -> None:
+    comm = rank.communicator()
+    part = comm.register(segment, offset=4096, nbytes=4096)
+    assert part is not None
+    assert (part.address, part.size, part.segment) == (BASE + 4096, 4096, segment)
+    assert rank.events[-1] == Registered(part.ident, comm.ident, 7, BASE + 4096, 4096, False)
+    assert [found(comm, at) for at in (4095, 4096, 8191, 8192)] == [None, part, part, None]
+
+
+def test_a_part_reaches_to_the_end_of_its_segment_unless_bytes_are_given(rank: Rank, segment: Segment) -> None:
+    part = rank.communicator().register(segment, offset=4096)
+    assert part is not None
+    assert (part.address, part.size) == (BASE + 4096, 2 * 4096)
+
+
+def test_a_window_without_the_flag_is_recorded_and_hides_others_all_the_same(rank: Rank, segment: Segment) -> None:
+    comm = rank.communicator()
+    whole, plain = comm.register(segment), comm.register(segment, offset=4096, symmetric=False)
+    assert (whole is not None and whole.is_symmetric, plain is not None and plain.is_symmetric) == (True, False)
+    assert rank.events[-1] == Registered(2, comm.ident, 7, BASE + 4096, 8192, False, False)
+    assert found(comm, 4096) is plain
+
+
+FAILS = {
+    "no bytes": ({"nbytes": 0}, "0 bytes of segment 7 are no range"),
+    "negative bytes": ({"nbytes": -4096}, "-4096 bytes of segment 7 are no range"),
+    "in front": ({"offset": -4096}, "byte -4096 is not in segment 7 of 12288"),
+    "behind": ({"offset": 3 * 4096, "nbytes": 1}, "byte 12288 is not in segment 7 of 12288"),
+    "off a page": ({"offset": 512}, "byte 512 of segment 7 is no multiple of 4096"),
+}
+
+
+@pytest.mark.parametrize(("part", "text"), FAILS.values(), ids=FAILS)
+def test_a_range_that_nccl_refuses_fails_with_its_error_and_is_recorded(
+    rank: Rank, segment: Segment, part: dict[str, int], text: str
+) -> None:
+    comm, error = rank.communicator(), f"ncclInvalidArgument: {text}"
+    for attempt in (comm.check, comm.register):
+        with pytest.raises(RegistrationError, match=rf"^{error}$"):
+            attempt(segment, **part)
+    assert rank.events[1:] == [Entered("register", comm.ident), RegistrationFailed(comm.ident, 7, error)]
+    assert (comm.windows, segment.windows) == ([], [])
+
+
+def test_a_range_that_fits_passes_and_nothing_is_recorded_of_the_look(rank: Rank, segment: Segment) -> None:
+    comm = rank.communicator()
+    comm.check(segment, offset=4096, nbytes=1)
+    assert rank.events == [CommCreated(comm.ident, (0,), 0, True)]
+
+
+def test_without_window_support_only_an_empty_range_fails(rank: Rank, segment: Segment) -> None:
+    """NCCL looks at nothing else before it returns its null window."""
+    comm = rank.communicator(windows=False)
+    comm.refusal.is_due = True
+    assert comm.register(segment, offset=512) is None
+    with pytest.raises(RegistrationError, match="0 bytes"):
+        comm.register(segment, nbytes=0)
+
+
+def test_a_refused_segment_fails_with_every_communicator_and_others_do_not(rank: Rank, segment: Segment) -> None:
+    comm, other = rank.communicator(), rank.communicator(slot=1)
+    other.refusal = comm.refusal
+    comm.refusal.is_due = True
+    for attempt in (comm.check, comm.register, other.register):
+        with pytest.raises(RegistrationError, match=r"^ncclUnhandledCudaError: the memory of segment 7 was refused$"):
+            attempt(segment)
+    assert comm.register(Segment(8, "pool", BASE, 4096)) is not None
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import torch
 pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
 from harness.ipc.rendezvous import Rendezvous
-from harness.substrate.communicator import NotOwned
+from harness.scenario.layouts.groups import GroupId
+from harness.substrate.communicator import NotOwned, RegistrationError
 from harness.substrate.nccl import communicator as module
 from harness.substrate.nccl.communicator import NcclCommunicator
 from harness.substrate.nccl.evidence import Asked
-from harness.substrate.nccl.handle import WINDOW_SYMMETRIC, NcclHandle, Version
+from harness.substrate.nccl.handle import WINDOW_DEFAULT, WINDOW_SYMMETRIC, NcclHandle, Version
 from harness.substrate.segment import Segment
-from harness.trace.events import Entered, Registered
+from harness.trace.events import Entered, Registered, RegistrationFailed
 from tests.tools.fake_nccl import Calls, FakeComm, fake_calls
 from tests.tools.one_rank import Rank
 
@@ -54,7 +55,7 @@ def made(
     rank: Rank, calls: Calls, answers: Answers, size: int = 2, version: Version = (2, 32, 3), has_windows: bool = True
 ) -> NcclCommunicator:
     """This rank's end of a group of `size` ranks, whose others make the same calls."""
-    group = tuple(range(size))
+    group = GroupId(tuple(range(size)))
     handle = NcclHandle(FakeComm(calls, nranks=size, has_windows=has_windows), version, is_on_one_node=True)
     rendezvous = Rendezvous(rank.memory, 0, (0,), 0)
     on = rank.substrate
@@ -127,6 +128,37 @@ def test_a_segment_is_registered_for_symmetric_kernels(rank: Rank, calls: Calls,
     assert (window is not None and window.handle) == 0x40
 
 
+def test_a_part_of_a_segment_is_registered_with_the_flags_asked_for(rank: Rank, calls: Calls, answers: Answers) -> None:
+    made(rank, calls, answers).register(SEGMENT, offset=8192, nbytes=4096, symmetric=False)
+    assert calls == [("comm_window_register", "base", 4096 + 8192, 4096, WINDOW_DEFAULT)]
+
+
+def test_a_registration_that_nccl_refuses_is_an_error_with_ncclss_own_as_its_cause(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(Exception):
+        """As nccl4py's."""
+
+    def refuse(*_: object) -> None:
+        raise Refused("ncclInternalError (3): Internal error")
+
+    monkeypatch.setattr(module.nccl, "NCCLError", Refused)
+    monkeypatch.setattr(module.nccl, "comm_window_register", refuse)
+    pair = made(rank, calls, answers)
+    with pytest.raises(RegistrationError, match=r"^ncclInternalError") as error:
+        pair.register(SEGMENT)
+    assert isinstance(error.value.__cause__, Refused)
+    assert rank.events[-1] == RegistrationFailed(pair.ident, 0, "ncclInternalError (3): Internal error")
+
+
+def test_a_refused_segment_is_not_asked_of_nccl(rank: Rank, calls: Calls, answers: Answers) -> None:
+    pair = made(rank, calls, answers)
+    pair.refusal.is_due = True
+    with pytest.raises(RegistrationError, match="was refused"):
+        pair.register(SEGMENT)
+    assert calls == []
+
+
 def test_a_null_window_of_nccl_is_no_window_and_is_recorded_as_null(
     rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +195,7 @@ def test_epochs_outlive_a_draws_communicator_and_begin_anew_with_their_pads(
 ) -> None:
     pair = made(rank, calls, answers)
     again = NcclCommunicator(
-        pair.recorder, pair.device, pair._rendezvous, (0, 1), 0, pair.handle, answers, lambda: None
+        pair.recorder, pair.device, pair._rendezvous, GroupId((0, 1)), 0, pair.handle, answers, lambda: None
     )
     assert (pair.next_epoch(), again.next_epoch(), pair.next_barrier(), again.next_barrier()) == (1, 2, 1, 2)
     pair.handle.renew()

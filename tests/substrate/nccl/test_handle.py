@@ -111,13 +111,13 @@ def test_pads_are_zero_between_fences_and_so_again_when_they_begin_anew(calls: C
 @pytest.mark.parametrize(("at", "pad"), [(SIGNALS_AT, SIGNALS), (BARRIER_AT, OF_BARRIER)])
 def test_words_beside_a_pad_are_seen_once_and_signals_stay(calls: Calls, at: int, pad: str) -> None:
     group = made(calls)
-    assert group.overwritten((4, 6)) == []
+    assert group.overwritten(GroupId((4, 6))) == []
     group.pads()
     row(group, at)[FENCE] = 3
-    assert group.overwritten((4, 6)) == []
+    assert group.overwritten(GroupId((4, 6))) == []
     row(group, at)[FENCE + 2 : FENCE + 4] = 5
     assert group.overwritten(GroupId((4, 6))) == [PadOverwritten(GroupId((4, 6)), pad, 2, 2, "0x5")]
-    assert (group.overwritten((4, 6)), int(row(group, at)[FENCE])) == ([], 3)
+    assert (group.overwritten(GroupId((4, 6))), int(row(group, at)[FENCE])) == ([], 3)
 
 
 def test_the_pads_memory_goes_after_its_window_and_its_communicator(calls: Calls) -> None:

@@ -14,6 +14,7 @@ import pickle  # noqa: E402
 
 from harness.ipc.memory import SharedMemory  # noqa: E402
 from harness.scenario.layouts.groups import GroupId  # noqa: E402
+from harness.substrate.communicator import RegistrationError  # noqa: E402
 from harness.substrate.nccl import substrate as module  # noqa: E402
 from harness.substrate.nccl.handle import NcclHandle  # noqa: E402
 from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: E402
@@ -158,6 +159,13 @@ def test_a_report_of_nccl_cuda_or_the_driver_is_a_fault(error: Exception, text: 
 @pytest.mark.parametrize("error", [None, RuntimeError("a mistake"), ValueError("Triton Error [CUDA]")], ids=str)
 def test_a_mistake_in_python_is_no_fault(error: Exception | None, substrate: NcclSubstrate) -> None:
     assert substrate.fault(error) == ""
+
+
+def test_a_registration_that_nccl_refused_is_a_fault_by_its_cause(substrate: NcclSubstrate) -> None:
+    error = RegistrationError("refused")
+    assert substrate.fault(error) == "", "a refusal that a step asked for is none of NCCL's"
+    error.__cause__ = NcclFault(5)
+    assert substrate.fault(error) == "ncclInvalidUsage"
 
 
 def test_a_fault_comes_with_nccls_last_error(substrate: NcclSubstrate) -> None:

@@ -53,6 +53,14 @@ def test_peers_are_addressed_by_the_offset_given_here(rank: Rank) -> None:
     assert comm.peer_pointers(whole, 24) == [segment.address + 24]
 
 
+def test_peers_of_a_part_are_addressed_by_its_own_offset_in_their_segments(rank: Rank) -> None:
+    comm = rank.communicator()
+    segment = Segment(0, "pool", rank.memory.base + 512, 3 * 4096)
+    part = comm.register(segment, offset=4096)
+    assert part is not None
+    assert comm.peer_pointers(part, 24) == [segment.address + 4096 + 24]
+
+
 # programs on several ranks
 
 

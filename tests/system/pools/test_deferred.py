@@ -14,7 +14,7 @@ from harness.scenario.layouts.groups import GroupId
 from harness.scenario.steps import Recreate
 from harness.substrate.sim.communicator import SimCommunicator
 from harness.substrate.sim.substrate import SimSubstrate
-from harness.system.context import ProcessGroup, RankContext, Segment
+from harness.system.context import ProcessGroup, RankContext, RegistrationError, Segment
 from harness.system.pools.deferred import Deferred, GrowthDuringCapture
 from harness.trace.draw import Draw
 from harness.trace.events import Entered, Placed, Registered, SegmentAllocated
@@ -126,8 +126,15 @@ def test_deferred_serves_a_capture_from_a_pool_that_has_grown_before(captured: l
 class Windowless(SimCommunicator):
     """Says that it supports windows, and gives none."""
 
-    def _register(self, segment: Segment) -> object | None:
+    def _register(self, segment: Segment, part: range, symmetric: bool) -> object | None:
         return None
+
+
+class OutOfSpace(SimCommunicator):
+    """Has no room for another window, as its peers have none."""
+
+    def _register(self, segment: Segment, part: range, symmetric: bool) -> object | None:
+        raise RegistrationError("ncclInternalError: no suitable space")
 
 
 @pytest.fixture
@@ -147,6 +154,22 @@ def test_deferred_takes_no_null_window_from_a_communicator_that_supports_windows
         policy.use(ProcessGroup(alone.substrate, "tp", GroupId((0,)))),
     ):
         torch.empty(BLOCK)
+
+
+def test_deferred_gives_the_pool_up_where_windows_run_out_of_address_space(alone: Rank) -> None:
+    """On every rank alike, as all have used the space alike; so there is nothing to agree on."""
+    group = ProcessGroup(alone.substrate, "tp", GroupId((0,)))
+    policy = Deferred(RankContext(alone.substrate, 1))
+    whole = alone.substrate.communicators[group.id]
+    alone.substrate.communicators[group.id] = alone.communicator(kind=OutOfSpace)
+    with pytest.raises(torch.OutOfMemoryError, match=r"tp\[0\] is given up: ncclInternalError"), policy.use(group):
+        torch.empty(BLOCK)
+    alone.substrate.communicators[group.id] = whole
+    with policy.use(group):
+        kept = torch.empty(BLOCK)
+    segment = alone.substrate.locate(kept.data_ptr())
+    assert segment is not None
+    assert (segment.pool, len(segment.windows)) == ("0#1", 1)
 
 
 def test_deferred_enters_no_collective_where_it_is_refused_memory_during_capture(alone: Rank) -> None:

@@ -9,10 +9,18 @@ import pytest
 
 from harness.oracle.judge import judge
 from harness.scenario.layouts.groups import Group, GroupId
-from harness.scenario.steps import Deny, Release, Step
+from harness.scenario.steps import Deny, Recreate, Refuse, Release, Step
 from harness.system.context import ProcessGroup
-from harness.system.pools.deferred import BITS, REFUSED, _digest, _disagreement
-from harness.trace.events import Exhausted, Ran, SegmentAllocated, Skipped
+from harness.system.pools.deferred import BITS, REFUSED, UNREGISTRABLE, _digest, _disagreement
+from harness.trace.events import (
+    Exhausted,
+    Ran,
+    Registered,
+    RegistrationFailed,
+    SegmentAllocated,
+    Skipped,
+    Unregistrable,
+)
 from harness.world.world import World
 from tests.tools.deferred_on_ranks import BLOCK
 from tests.tools.designs import (
@@ -88,6 +96,46 @@ def test_deferred_leaves_a_group_alone_that_has_not_the_refused_rank(ranks: Worl
 def test_deferred_tells_a_group_without_windows_that_one_rank_was_refused_memory(ranks: World) -> None:
     draw = run(ranks, Deny(1), allocate("lost", "tp"), gather("lost", "tp"), topology=APART)
     assert judge(draw) == []
+
+
+# deferred: one rank cannot register
+
+
+UNREGISTRABLE_ON_ONE = (REFUSAL[0], Refuse(1), *REFUSAL[2:])
+
+
+def test_deferred_breaks_no_rule_where_one_rank_cannot_register(ranks: World) -> None:
+    draw = run(ranks, *UNREGISTRABLE_ON_ONE)
+    assert judge(draw) == []
+    assert events(draw, Exhausted) == [[Exhausted("lost", LARGE)]] * 4
+
+
+def test_deferred_enters_no_registration_that_would_fail_on_one_rank(ranks: World) -> None:
+    draw = run(ranks, *UNREGISTRABLE_ON_ONE)
+    assert [len(each) for each in events(draw, Unregistrable)] == [0, 1, 0, 0]
+    assert events(draw, RegistrationFailed) == [[]] * 4
+    assert [len(each) for each in events(draw, Registered)] == [2] * 4
+
+
+def test_deferred_goes_on_in_a_fresh_pool_where_one_rank_could_not_register(ranks: World) -> None:
+    draw = run(ranks, *UNREGISTRABLE_ON_ONE)
+    names = [[event.pool for event in each] for each in events(draw, SegmentAllocated)]
+    assert names == [["0-1-2-3#0", "0-1-2-3#0", "0-1-2-3#1"]] * 4
+    assert [[event.path for event in each] for each in events(draw, Ran)] == [["symmetric"] * 2] * 4
+
+
+def test_deferred_goes_on_where_two_ranks_could_not_register(ranks: World) -> None:
+    lost = Refuse(1), Deny(3), allocate("lost", "tp"), Refuse(0), allocate("lost too", "tp")
+    draw = run(ranks, *lost, allocate("next", "tp"), gather("next", "tp"))
+    exhausted = [[event.buffer for event in each] for each in events(draw, Exhausted)]
+    assert (judge(draw), exhausted) == ([], [["lost", "lost too"]] * 4)
+
+
+def test_deferred_survives_a_refusal_when_it_registers_with_a_new_communicator(ranks: World) -> None:
+    steps = allocate("a", "tp"), Recreate("tp"), Refuse(2), allocate("lost", "tp"), allocate("b", "tp")
+    draw = run(ranks, *steps, gather("b", "tp"))
+    exhausted = [[event.buffer for event in each] for each in events(draw, Exhausted)]
+    assert (judge(draw), exhausted) == ([], [["lost"]] * 4)
 
 
 # deferred: ranks grow by different segments
@@ -197,6 +245,12 @@ def group(rank: int = 0, ranks: Group = (0, 4, 2)) -> ProcessGroup:
 def test_a_disagreement_names_the_ranks_that_were_refused_memory() -> None:
     text = _disagreement(group(), [7, REFUSED, REFUSED])
     assert text == "the pool of tp[0,4,2] is given up: memory was refused to rank 4 and rank 2"
+
+
+def test_a_disagreement_names_the_ranks_that_cannot_register() -> None:
+    text = _disagreement(group(), [UNREGISTRABLE, REFUSED, 7])
+    why = "memory was refused to rank 4, and registering is refused to rank 0"
+    assert text == f"the pool of tp[0,4,2] is given up: {why}"
 
 
 def test_a_disagreement_without_a_refusal_is_one_on_segments() -> None:
