@@ -153,7 +153,7 @@ def test_on_a_named_topology_of_several_nodes_exactly_the_groups_inside_one_have
 
 
 def placements(nodes: int) -> list[Topology]:
-    return [each.topology for each in sample(on_nodes(scenarios(8), 8, nodes), 60, seed=1)]
+    return [each.topology for each in sample(on_nodes(scenarios(8), 8, nodes), 240, seed=1)]
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 4])
