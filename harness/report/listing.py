@@ -42,9 +42,14 @@ def _step(step: Step) -> str:
     for name, value in msgspec.structs.asdict(step).items():
         if value is None or value is False or (name == "stream" and value == 0):
             continue
-        shown = f"{value.buffer}+{value.offset}" if isinstance(value, View) else value
-        fields.append(f"{name}={shown}")
+        fields.append(f"{name}={_shown(name, value)}")
     return f"{step.kind} {' '.join(fields)}"
+
+
+def _shown(name: str, value: object) -> object:
+    if isinstance(value, View):
+        return f"{value.buffer}+{value.offset}"
+    return ",".join(str([*group]) for group in value) if name == "groups" and isinstance(value, tuple) else value
 
 
 def whereabouts(topology: Topology) -> Iterator[str]:

@@ -227,3 +227,60 @@ def test_all_steps_are_tried_in_float32_together() -> None:
         AllGather("tp", View("a"), 1, View("b")),
     )
     assert programs(plainer(Scenario(PAIR, halves)))[0] == (A, Allocate("b", "tp", 8), halves[2])
+
+
+# groups that act, and families that are given
+
+HALVES = Topology("halves", "explicit", families_given={"tp": ((0, 1), (2, 3)), "ends": ((0, 3),)})
+B = Allocate("b", "tp", 8, groups=((2, 3),))
+
+
+def test_a_step_of_some_groups_becomes_one_of_all_and_one_of_fewer() -> None:
+    both = ((0, 1), (2, 3))
+    made = plain(Allocate("b", "tp", 8, groups=both), topology=HALVES)
+    assert [step.groups for step in made if isinstance(step, Allocate) and step.elements == 8][:3] == [
+        None,
+        ((2, 3),),
+        ((0, 1),),
+    ]
+
+
+def test_groups_keep_their_place_in_a_layout_of_fewer_ranks_or_all_act() -> None:
+    eight = Topology("eight", "sglang", {"tp": 8, "attn_dp": 4})
+    third = Scenario(eight, (Allocate("b", "attn_tp", 8, groups=((4, 5),)),))
+    named = {
+        (found.world, found.steps[0].groups) for found in fewer_ranks(third) if found.topology.degrees.get("tp") == 4
+    }
+    assert {(4, ((0, 1),)), (4, None)} <= named
+
+
+def given(scenario: Scenario) -> list[object]:
+    return [(found.topology.families, found.steps[0].groups) for found in fewer_ranks(scenario)]
+
+
+def test_of_given_families_those_that_nothing_names_go_and_then_ranks_and_groups() -> None:
+    found = given(Scenario(HALVES, (B,)))
+    assert found[0] == ({"tp": ((0, 1), (2, 3))}, ((2, 3),))
+    assert ({"tp": ((0,), (1, 2))}, ((1, 2),)) in found  # without rank 0
+    assert ({"tp": ((2, 3),)}, ((2, 3),)) in found
+
+
+def test_ranks_that_are_in_no_group_of_what_is_named_go_at_once() -> None:
+    found = given(Scenario(HALVES, (Allocate("b", "ends", 8),)))
+    assert ({"ends": ((0, 1),)}, None) in found
+
+
+def test_a_step_whose_groups_are_gone_goes_with_what_rests_on_it() -> None:
+    steps = B, AllGather("tp", View("b"), 4, groups=((2, 3),)), Allocate("c", "tp", 8)
+    left = [
+        found.steps for found in fewer_ranks(Scenario(HALVES, steps)) if found.topology.families == {"tp": ((0, 1),)}
+    ]
+    assert left[0] == (Allocate("c", "tp", 8),)
+
+
+def test_families_that_share_communicators_go_on_to_share_them() -> None:
+    shared = {"tp": ((0, 1, 2),), "ep": ((0, 1, 2),)}
+    like = Topology("like", "explicit", families_given=shared, shares={"ep": "tp"})
+    found = [*fewer_ranks(Scenario(like, (Allocate("b", "ep", 8), Allocate("c", "tp", 8))))]
+    assert found
+    assert all(each.topology.ids["ep"] == each.topology.ids["tp"] for each in found)

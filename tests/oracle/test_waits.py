@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from harness.oracle.waits import AtEnd, AtStep, InCall, Situation, Waits
 from harness.scenario.layouts.groups import GroupId
+from harness.scenario.steps import Recreate, Trim
 from harness.scenario.topology import Topology
 from harness.trace.events import Began, CommCreated, Entered, Event, Returned
 from harness.trace.trace import TEARDOWN
 from tests.tools.hung import CHAIN, CP, DONE, DP, RING, THROUGH, TP, case, inside
-from tests.tools.scenes import CROSSED, SQUARE
+from tests.tools.scenes import CROSSED, SQUARE, explicit
 
 
 def roots(topology: Topology, *ranks: tuple[Event, ...]) -> list[tuple[Situation, ...]]:
@@ -67,6 +68,13 @@ def test_a_world_wide_call_waits_for_ranks_of_other_groups_once_its_own_have_com
     recreate = inside(TP, "recreate")
     waits = Waits(case(CROSSED, recreate, recreate, (Began(0),), (Began(0),)))
     assert waits.awaited(in_call("recreate", 0, 1)) == (2, 3)
+
+
+def test_a_rank_that_a_family_leaves_out_has_come_to_its_world_wide_call_once_it_is_past() -> None:
+    apart = explicit(tp=((0, 1),), cp=((2, 3),))
+    recreate, past = inside(TP, "recreate"), (Began(0), Began(1))
+    waits = Waits(case(apart, recreate, recreate, (), past, steps=(Recreate("tp"), Trim())))
+    assert waits.awaited(in_call("recreate", 0, 1)) == (2,)
 
 
 def test_members_that_came_out_of_a_call_have_left_it() -> None:

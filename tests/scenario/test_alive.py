@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.scenario.alive import Alive, without
-from harness.scenario.layouts.groups import GroupId
+from harness.scenario.layouts.groups import GroupId, Groups
 from harness.scenario.operands import View
 from harness.scenario.steps import (
     AllGather,
@@ -127,3 +127,33 @@ def test_a_release_goes_alone() -> None:
 
 def test_indices_behind_the_end_leave_nothing_out() -> None:
     assert without((ALLOCATE,), range(1, 5)) == (ALLOCATE,)
+
+
+# groups that act
+
+PAIRS = Topology("pairs", "explicit", families_given={"tp": ((0, 1), (2, 3)), "cp": ((0, 1), (3, 2))})
+
+
+def account(*steps: Step) -> Alive:
+    alive = Alive(PAIRS)
+    for step in steps:
+        alive.take(step)
+    return alive
+
+
+def test_the_ranks_of_the_groups_that_act_hold_a_buffer() -> None:
+    alive = account(Allocate("a", "tp", 8, groups=((2, 3),)), Allocate("b", "tp", 8), Ballast("c", "tp", 3, 8))
+    assert [each.holders for each in alive.buffers.values()] == [{2, 3}, {0, 1, 2, 3}, {3}]
+
+
+@pytest.mark.parametrize(("groups", "is_stale"), [(((0, 1),), True), (((2, 3),), False)])
+def test_a_buffer_is_stale_where_a_group_that_it_is_for_was_replaced(groups: Groups, is_stale: bool) -> None:
+    alive = account(Allocate("a", "tp", 8, groups=groups), Recreate("cp"))
+    assert alive.buffers["a"].is_stale == is_stale
+
+
+def test_a_graph_rests_on_the_groups_that_act_in_it() -> None:
+    other = ((2, 3),)
+    steps = Allocate("a", "tp", 8), Capture("g"), AllGather("tp", View("a"), 4, groups=other), EndCapture("g")
+    assert account(*steps).graphs["g"].groups == {GroupId((2, 3))}
+    assert account(*steps, Recreate("cp")).graphs["g"].ended_by is None

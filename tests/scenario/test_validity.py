@@ -187,3 +187,39 @@ def buffers(step: Step) -> set[str]:
         case AllGather() | ReduceScatter():
             return {view.buffer for view in (step.source, step.output) if view is not None}
     return set()
+
+
+# groups that act
+
+RING = Topology("ring", "explicit", families_given={"next": ((0, 1), (1, 2), (2, 3), (3, 0)), "ends": ((0, 3),)})
+HERE, THERE = ((0, 1), (2, 3)), ((1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (Allocate("a", "next", 8), "rank 0 is in [0, 1] and [3, 0] of next; name groups that share no rank"),
+        (Allocate("a", "next", 8, groups=((0, 2),)), "[0, 2] is no group of next"),
+        (Allocate("a", "next", 8, groups=()), "no group of next acts"),
+        (Allocate("a", "next", 8, groups=((0, 1), (0, 1))), "rank 0 is in [0, 1] and [0, 1] of next; "),
+        (Ballast("a", "next", 3, 8, HERE[:1]), "rank 3 is in no group of next that acts"),
+        (Ballast("a", "ends", 1, 8), "rank 1 is in no group of ends that acts"),
+    ],
+)
+def test_groups_that_cannot_act_are_refused_by_name(step: Step, reason: str) -> None:
+    assert refusal(step, topology=RING).startswith(reason)
+
+
+def test_a_rank_that_acts_on_a_buffer_has_to_hold_it() -> None:
+    steps = Allocate("a", "next", 8, groups=HERE[:1]), AllGather("next", A, 4, groups=HERE)
+    assert refusal(*steps, topology=RING) == "rank 2 acts and does not hold 'a'"
+    assert accepted(steps[0], AllGather("next", A, 4, groups=HERE[:1]), topology=RING)
+
+
+def test_counts_of_ranks_that_do_not_act_are_not_looked_at() -> None:
+    steps = Allocate("a", "ends", (8, -1, -1, 8)), AllGather("ends", A, (4, -1, -1, 4))
+    assert accepted(*steps, topology=RING)
+
+
+def test_a_family_whose_groups_overlap_is_re_created_as_a_whole() -> None:
+    assert accepted(Recreate("next"), topology=RING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.scenario.steps import Allocate, Recreate, ReduceScatter, Release, Replay, Step
+from harness.scenario.steps import AllGather, Allocate, Ballast, Recreate, ReduceScatter, Release, Replay, Step
 from harness.scenario.topology import Topology
 from harness.scenario.validity import check
 from harness.strategies.actions import LARGE_COUNTS
@@ -101,3 +101,51 @@ def test_a_family_is_drawn_by_its_widest_group() -> None:
     uneven = Topology("uneven", "explicit", families_given=families)
     program = Builder(uneven, 16).build([], act("all_gather"))
     assert {step.family for step in program} == {"cp"}
+
+
+# groups that act
+
+RING = Topology("ring", "explicit", families_given={"next": ((0, 1), (1, 2), (2, 3), (3, 0))})
+QUADS = Topology("quads", "explicit", families_given={"tp": ((0, 1), (2, 3), (4, 5))}, shares={})
+
+
+def acting(topology: Topology, groups: int, kind: str = "all_gather") -> object:
+    return Builder(topology, 16).build([], act(kind, groups=groups))[-1].groups
+
+
+@pytest.mark.parametrize(
+    ("number", "named"),
+    [(0, None), (1, ((0, 1),)), (2, ((2, 3),)), (3, ((4, 5),)), (4, ((0, 1), (2, 3))), (6, ((0, 1), (4, 5)))],
+)
+def test_a_number_stands_for_groups_that_act(number: int, named: object) -> None:
+    assert acting(QUADS, number) == named
+
+
+@pytest.mark.parametrize(("number", "named"), [(0, ((0, 1), (2, 3))), (2, ((1, 2),)), (6, ((1, 2), (3, 0)))])
+def test_of_groups_that_overlap_as_many_act_as_share_no_rank(number: int, named: object) -> None:
+    assert acting(RING, number) == named
+
+
+def test_a_buffer_of_all_groups_serves_some_and_not_the_other_way_round() -> None:
+    every, some = act("all_gather"), act("all_gather", groups=1)
+    assert kinds(Builder(QUADS, 16).build([every], some)) == ["allocate", "all_gather", "all_gather"]
+    assert kinds(Builder(QUADS, 16).build([some], every)) == ["allocate", "all_gather"] * 2
+
+
+def test_groups_take_turns_in_different_orders() -> None:
+    program = Builder(QUADS, 16).build([act("turns")], act("all_gather"))
+    calls = [(step.kind, step.groups) for step in program if isinstance(step, AllGather | ReduceScatter)]
+    first, rest = ((0, 1), (2, 3)), ((4, 5),)
+    assert calls[:3] == [("all_gather", first), ("reduce_scatter", None), ("all_gather", rest)]
+
+
+def test_ballast_is_on_a_rank_that_acts() -> None:
+    program = Builder(RING, 16).build([act("ballast", groups=4, buffer=1)], act("all_gather"))
+    (ballast,) = (step for step in program if isinstance(step, Ballast))
+    assert (ballast.rank, ballast.groups) == (3, ((3, 0),))
+
+
+def test_every_rank_takes_every_step_of_an_spmd_program() -> None:
+    mixed = Topology("mixed", "explicit", families_given={"tp": ((0, 1), (2, 3)), "ends": ((0, 3),)})
+    program = Builder(mixed, 16, spmd=True).build([act("all_gather", groups=2, family=1)], act("all_gather", groups=1))
+    assert {(step.family, step.groups) for step in program} == {("tp", None)}
