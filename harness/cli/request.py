@@ -15,7 +15,7 @@ from hypothesis.strategies import SearchStrategy
 
 from harness.errors import MachineError, UsageError
 from harness.scenario import topology
-from harness.scenario.flows import check_flow
+from harness.scenario.flows.catalogue import check_flow
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology

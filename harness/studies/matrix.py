@@ -17,7 +17,6 @@ from harness.campaign.keeper import Found
 from harness.campaign.limits import Limits
 from harness.errors import UsageError
 from harness.scenario import topology as topologies_module
-from harness.scenario.layers import Layer
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import Tokens, applies, flows
@@ -104,7 +103,7 @@ def cells(
     Raises `UsageError` for a topology that flows cannot run on, for two of one name, and where no cell is left.
     """
     check_topologies(named)
-    wide = {topology.name: Layer(topology, "float32", "library").attn_dp > 1 for topology in named}
+    wide = {topology.name: applies("all", topology, "uneven") for topology in named}
     every = product(named, dict.fromkeys(sites), dict.fromkeys(tokens), dict.fromkeys(pools))
     chosen = [(t, site, pool, count) for t, site, count, pool in every if count == "padded" or wide[t.name]]
     if not chosen:

@@ -15,7 +15,7 @@ import typer
 
 from harness.cli.main import app
 from harness.machine.evidence import NAMES
-from harness.scenario.flows import FLOWS
+from harness.scenario.flows.catalogue import FLOWS
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.scenario.flows import FLOWS, compile_flows
-from harness.scenario.layers import Batch, Layer
+from harness.scenario.flows.catalogue import FLOWS, compile_flows
+from harness.scenario.flows.layer import Batch
+from harness.scenario.flows.sglang import ENGINE, SglangLayer
 from harness.scenario.operands import View, at
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Step
@@ -22,7 +23,7 @@ TOKENS_OF = {"4x2": (6, 4, 1, 9), "split": (6, 4), "lone": (6, 4, 1, 9, 2, 2, 3,
 def steps(topology: Topology, *names: str, padded: bool = True, layers: int = 1) -> list[Step]:
     """Layers of these lines on the topology's tokens."""
     batch = Batch(TOKENS_OF[topology.name], padded)
-    return [*compile_flows(names, Layer(topology, "float32", "library"), [batch], layers)]
+    return [*compile_flows(names, SglangLayer(topology, "float32", "library"), [batch], layers)]
 
 
 def test_a_draw_on_a_topology_without_attention_groups_is_refused_by_name() -> None:

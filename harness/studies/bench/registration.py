@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from harness.scenario.flows import FLOWS, compile_flows
-from harness.scenario.layers import Batch, Layer
+from harness.scenario.flows.catalogue import FLOWS, compile_flows, layer_of
+from harness.scenario.flows.layer import Batch
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import POOLS, System
 from harness.scenario.topology import Topology
@@ -102,7 +102,7 @@ def _leaving(world: World, repeats: int, history: bool) -> list[Leaving]:
 
 def _held(world: World, topology: Topology, pool: str) -> int:
     """Bytes that one rank held at most over two layers of decoding, two of a prefill, and two of decoding again."""
-    layer = Layer(topology, "bfloat16", "library", stretch=HIDDEN)
-    batches = [Batch((tokens,) * layer.attn_dp, is_padded=True) for tokens in (DECODE, PREFILL, DECODE)]
+    layer = layer_of(topology, dtype="bfloat16", stretch=HIDDEN)
+    batches = [Batch((tokens,) * layer.sources, is_padded=True) for tokens in (DECODE, PREFILL, DECODE)]
     draw = world.run(Scenario(topology, compile_flows(FLOWS, layer, batches, 2), System(pool)))
     return max(trace.most_held for trace in draw.traces)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.scenario.flows import compile_flows
-from harness.scenario.layers import Batch, Layer
+from harness.scenario.flows.catalogue import compile_flows
+from harness.scenario.flows.layer import Batch
+from harness.scenario.flows.sglang import SglangLayer
 from harness.scenario.operands import Elements, View
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Step
 from harness.scenario.topology import Topology
@@ -17,7 +18,7 @@ TOKENS_OF = {"4x2": (6, 4, 1, 9), "split": (6, 4), "lone": (6, 4, 1, 9, 2, 2, 3,
 def steps(topology: Topology, *names: str, padded: bool = True, layers: int = 1) -> list[Step]:
     """Layers of these lines on the topology's tokens."""
     batch = Batch(TOKENS_OF[topology.name], padded)
-    return [*compile_flows(names, Layer(topology, "float32", "library"), [batch], layers)]
+    return [*compile_flows(names, SglangLayer(topology, "float32", "library"), [batch], layers)]
 
 
 def taken(topology: Topology, name: str, padded: bool = True) -> list[Step]:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.scenario.flows import FLOWS, check_flow, compile_flows
-from harness.scenario.layers import KERNEL_COUNT, Batch, Layer, engine_batch
+from harness.scenario.flows.catalogue import check_flow, compile_flows
+from harness.scenario.flows.layer import KERNEL_COUNT, Batch
+from harness.scenario.flows.sglang import FLOWS, SglangLayer, engine_batch
 from harness.scenario.operands import Elements, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Collective, Release, Step
@@ -22,7 +23,7 @@ TOKENS_OF = {"4x2": (6, 4, 1, 9), "split": (6, 4), "lone": (6, 4, 1, 9, 2, 2, 3,
 def steps(topology: Topology, *names: str, padded: bool = True, layers: int = 1) -> list[Step]:
     """Layers of these lines on the topology's tokens."""
     batch = Batch(TOKENS_OF[topology.name], padded)
-    return [*compile_flows(names, Layer(topology, "float32", "library"), [batch], layers)]
+    return [*compile_flows(names, SglangLayer(topology, "float32", "library"), [batch], layers)]
 
 
 def local(buffer: str, family: str, elements: Elements) -> Allocate:
@@ -76,13 +77,13 @@ def test_lines_run_in_a_layers_order_whatever_order_they_are_named_in() -> None:
 
 
 def test_batches_follow_one_another_with_their_own_sizes() -> None:
-    layer = Layer(LONE, "float32", "library")
+    layer = SglangLayer(LONE, "float32", "library")
     program = compile_flows(["combine"], layer, [Batch((3,) * 8, True), Batch((1, 2) * 4, False)], 1)
     assert [step.count for step in collectives(program)] == [3, (1, 2, 1, 2, 1, 2, 1, 2)]
 
 
 def test_stretch_makes_buffers_of_sites_larger_than_what_moves_through_them() -> None:
-    layer = Layer(QUADS, "float32", "library", stretch=16)
+    layer = SglangLayer(QUADS, "float32", "library", stretch=16)
     program = compile_flows(["attn-tp-gather"], layer, [Batch((6, 4, 1, 9), is_padded=False)], 1)
     assert [*program[:3]] == [
         plain("b0", ODD_QUADS),
@@ -92,7 +93,7 @@ def test_stretch_makes_buffers_of_sites_larger_than_what_moves_through_them() ->
 
 
 def vias(topology: Topology, tokens: tuple[int, ...], name: str, padded: bool) -> list[str]:
-    program = compile_flows([name], Layer(topology, "float32", "kernel"), [Batch(tokens, padded)], 1)
+    program = compile_flows([name], SglangLayer(topology, "float32", "kernel"), [Batch(tokens, padded)], 1)
     return [step.via for step in collectives(program)]
 
 
@@ -115,7 +116,7 @@ def test_the_library_takes_counts_that_are_too_large_for_kernels(tokens: int, vi
 
 def test_sites_take_ordinary_memory_without_symmetric_memory() -> None:
     batch = engine_batch(ODD_LONE, is_extending=True)
-    program = compile_flows(["combine"], Layer(LONE, "float32", "library"), [batch], 1)
+    program = compile_flows(["combine"], SglangLayer(LONE, "float32", "library"), [batch], 1)
     allocated = [step for step in program if isinstance(step, Allocate)]
     assert allocated == [
         Allocate("b0", "tp", 32, "float32", "plain", "global"),
@@ -124,7 +125,7 @@ def test_sites_take_ordinary_memory_without_symmetric_memory() -> None:
 
 
 def test_no_line_takes_a_window_without_symmetric_memory() -> None:
-    program = compile_flows(FLOWS, Layer(SPLIT, "float32", "library"), [engine_batch((6, 4), is_extending=True)], 2)
+    program = compile_flows(FLOWS, SglangLayer(SPLIT, "float32", "library"), [engine_batch((6, 4), is_extending=True)], 2)
     assert {step.role for step in program if isinstance(step, Allocate)} == {"plain"}
 
 
@@ -158,7 +159,7 @@ def test_every_layout_has_a_program_of_every_flow_that_names_the_right_groups(
     hidden: int,
     layers: int,
 ) -> None:
-    layer = Layer(topology, "float32", "kernel", hidden)
+    layer = SglangLayer(topology, "float32", "kernel", hidden)
     tokens = [Batch(tuple(each[: layer.attn_dp]), padded, symmetric) for each, padded, symmetric in batches]
     scenario = Scenario(topology, compile_flows(names, layer, tokens, layers))
     assert (strangers(scenario), unreleased(scenario.steps)) == ([], set())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.scenario.layers import Batch, Layer, engine_batch
+from harness.scenario.flows.layer import Batch
+from harness.scenario.flows.sglang import SglangLayer, engine_batch
 from harness.scenario.topology import Topology
 from tests.tools.dp_attention import PAIR, QUADS, SPLIT, TWICE
 
@@ -16,31 +17,31 @@ ODD_SPLIT = (2, 2, 2, 2, 1, 1, 1, 1)
 
 
 def test_a_padded_batch_gives_every_rank_a_shard_of_the_longest_dp_rank() -> None:
-    layer = Layer(QUADS, "float32", "library", batch=Batch((6, 4, 1, 9), is_padded=True))
+    layer = SglangLayer(QUADS, "float32", "library", batch=Batch((6, 4, 1, 9), is_padded=True))
     assert [layer.shard(rank) for rank in range(8)] == [5] * 8
 
 
 def test_an_unpadded_batch_gives_every_rank_a_shard_of_its_own_dp_rank() -> None:
-    layer = Layer(QUADS, "float32", "library", batch=Batch((6, 4, 1, 9), is_padded=False))
+    layer = SglangLayer(QUADS, "float32", "library", batch=Batch((6, 4, 1, 9), is_padded=False))
     assert [layer.shard(rank) for rank in range(8)] == [*ODD_QUADS]
 
 
 def test_context_parallel_ranks_share_the_tokens_of_their_dp_rank() -> None:
-    layer = Layer(SPLIT, "float32", "library", batch=Batch((6, 4), is_padded=False))
+    layer = SglangLayer(SPLIT, "float32", "library", batch=Batch((6, 4), is_padded=False))
     assert [layer.shard(rank) for rank in range(8)] == [*ODD_SPLIT]
 
 
 def test_every_pipeline_stage_has_the_same_tokens() -> None:
-    layer = Layer(TWICE, "float32", "library", batch=Batch((6, 4), is_padded=False))
+    layer = SglangLayer(TWICE, "float32", "library", batch=Batch((6, 4), is_padded=False))
     assert [layer.shard(rank) for rank in range(8)] == [3, 3, 2, 2, 3, 3, 2, 2]
 
 
 def test_a_global_buffer_holds_the_shards_of_one_pipeline_stage() -> None:
-    assert Layer(TWICE, "float32", "library", batch=Batch((6, 4), is_padded=False)).all_shards() == 10
+    assert SglangLayer(TWICE, "float32", "library", batch=Batch((6, 4), is_padded=False)).all_shards() == 10
 
 
 def test_a_shard_has_so_many_elements_a_token() -> None:
-    layer = Layer(QUADS, "float32", "library", hidden=16, batch=Batch((6, 4, 1, 9), is_padded=True))
+    layer = SglangLayer(QUADS, "float32", "library", hidden=16, batch=Batch((6, 4, 1, 9), is_padded=True))
     assert layer.shard(0) == 80
 
 
@@ -62,7 +63,7 @@ def test_a_batch_is_padded_only_above_half_of_what_padding_makes_of_it(tokens: t
 
 def test_a_topology_without_attention_groups_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"topology 'pair' \(vllm\) has no attn_tp; flows run on the families"):
-        Layer(PAIR, "float32", "library")
+        SglangLayer(PAIR, "float32", "library")
 
 
 @pytest.mark.parametrize(
@@ -75,4 +76,4 @@ def test_a_topology_without_attention_groups_is_refused_by_name() -> None:
 def test_a_topology_that_no_layer_fits_is_refused(families: dict[str, Any], reason: str) -> None:
     odd = Topology("odd", "explicit", families_given={**families, "attn_cp": ((0,), (1,), (2,), (3,))})
     with pytest.raises(UsageError, match=reason):
-        Layer(odd, "float32", "library")
+        SglangLayer(odd, "float32", "library")
