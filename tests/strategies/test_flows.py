@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.scenario.flows.catalogue import FLOWS, compile_flows
+from harness.scenario.flows.catalogue import FLOWS, compile_flows, engines_of
 from harness.scenario.flows.layer import Batch
 from harness.scenario.flows.sglang import ENGINE, SglangLayer
 from harness.scenario.operands import View, at
@@ -27,8 +27,21 @@ def steps(topology: Topology, *names: str, padded: bool = True, layers: int = 1)
 
 
 def test_a_draw_on_a_topology_without_attention_groups_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match=r"topology 'pair' \(vllm\) has no attn_tp"):
-        sample(flows(2, topologies=st.just(PAIR)), 1)
+    bare = Topology("bare", "explicit", families_given={"tp": ((0, 1),)})
+    with pytest.raises(UsageError, match=r"topology 'bare' \(explicit\) has no attn_tp"):
+        sample(flows(2, topologies=st.just(bare)), 1)
+
+
+def test_a_draw_on_a_convention_without_flows_is_refused_with_those_that_have_some() -> None:
+    torch = Topology("torch", "torchtitan", {"tp": 2})
+    known = "sglang, vllm, megatron-core, tensorrt-llm"
+    with pytest.raises(UsageError, match=f"'torch' has convention torchtitan; flow 'all' runs on {known}"):
+        sample(flows(2, topologies=st.just(torch)), 1)
+
+
+def test_a_flow_on_a_topology_of_another_engine_is_refused() -> None:
+    with pytest.raises(UsageError, match="'pair' has convention vllm; flow 'combine' runs on sglang"):
+        sample(flows(2, flow="combine", topologies=st.just(PAIR)), 1)
 
 
 def test_a_draw_of_an_unknown_flow_is_refused() -> None:
@@ -36,14 +49,18 @@ def test_a_draw_of_an_unknown_flow_is_refused() -> None:
         sample(flows(2, flow="gather"), 1)
 
 
+def convention_of(name: str) -> str:
+    return engines_of(name)[0].convention
+
+
 @pytest.mark.parametrize("name", [*FLOWS, "all"])
 def test_no_flow_applies_to_one_rank(name: str) -> None:
-    assert not applies(name, Topology("one", "sglang", {"tp": 1}))
+    assert not applies(name, Topology("one", convention_of(name)))
 
 
 @pytest.mark.parametrize("name", [*FLOWS, "all"])
 def test_no_flow_applies_where_every_pipeline_stage_is_one_rank(name: str) -> None:
-    assert not applies(name, Topology("line", "sglang", {"tp": 1, "pp": 4}))
+    assert not applies(name, Topology("line", convention_of(name), {"pp": 4}))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +74,7 @@ def test_no_flow_applies_where_every_pipeline_stage_is_one_rank(name: str) -> No
     ids=lambda value: getattr(value, "name", None),
 )
 def test_flows_that_have_nothing_to_communicate_do_not_apply(topology: Topology, idle: set[str]) -> None:
-    assert {name for name in FLOWS if not applies(name, topology)} == idle
+    assert {name for name in ENGINE.flows if not applies(name, topology)} == idle
 
 
 @pytest.mark.parametrize("tokens", TOKENS)

@@ -88,6 +88,38 @@ def test_uneven_mean_of_two_ranks_is_exact(ranks: World, dtype: DType) -> None:
     assert (judge(draw), [path for ((path, _),) in ran(draw)]) == ([], ["legacy", "legacy", "copy"])
 
 
+IDLE = [(0, 3, 9), (5, 0, 9), (5, 3, 0), (0, 0, 9), (5, 0, 0)]
+"""Counts with ranks that have nothing."""
+
+
+@pytest.mark.parametrize("counts", IDLE)
+@pytest.mark.parametrize("call", [gather, scatter])
+@pytest.mark.parametrize("part", [None, P], ids=["in place", "not in place"])
+def test_a_call_is_exact_where_ranks_have_nothing(
+    ranks: World, call: Any, part: View | None, counts: tuple[int, ...]
+) -> None:
+    assert outcome(ranks, window(sum(counts)), plain(counts), call(part, counts)) == SOUND
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["all memory watched", "not watched"])
+def test_a_rank_that_has_nothing_makes_its_next_call_on_the_same_buffers(ranks: World, seed: int) -> None:
+    steps = window(15), plain(9), gather(P, IDLE[1]), gather(P, 5), scatter(P, IDLE[0]), scatter(P, 5)
+    draw = ranks.run(Scenario(THREE, steps, System("per-group"), seed))
+    paths = ["legacy", "symmetric", "legacy", "symmetric"]
+    assert (judge(draw), [[path for path, _ in each] for each in ran(draw)]) == ([], [paths] * 3)
+
+
+def test_a_buffer_may_be_empty_on_a_rank_and_serve_it_with_a_window(ranks: World) -> None:
+    steps = Allocate("w", "all", (14, 14, 14)), Allocate("p", "all", (5, 0, 9)), gather(P, IDLE[1]), scatter(P, IDLE[1])
+    assert judge(ranks.run(Scenario(THREE, steps, System("deferred")))) == []
+
+
+def test_a_group_without_elements_does_not_act(ranks: World) -> None:
+    steps = window(8, family="near"), AllGather("near", W, (5, 3, 0), groups=((0, 1),))
+    draw = run(ranks, *steps)
+    assert (judge(draw), ran(draw)) == ([], [LEGACY[0], LEGACY[0], []])
+
+
 LONG = STAGING_BYTES // 4 + 5
 """Elements of float32 that do not fit into the scratch through which ranks reach each other."""
 

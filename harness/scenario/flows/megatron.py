@@ -32,7 +32,7 @@ class MegatronLayer(Layer):
     """
 
     convention = "megatron-core"
-    families = "tp", "cp", "dp", "dp_cp", "intra_dp_cp", "ep", "etp", "etp_ep", "intra_expert_dp"
+    families = "tp", "cp", "dp", "dp_cp", "intra_dp_cp", "ep", "etp", "etp_ep", "expert_dp", "intra_expert_dp"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,14 +49,21 @@ class MegatronLayer(Layer):
 
     @property
     def spread(self) -> int:
-        weights = WEIGHTS * max(self.width_of["dp_cp"], self.width_of["intra_expert_dp"])
+        weights = WEIGHTS * max(self.width_of["dp_cp"], self.width_of["expert_dp"])
         return max(self.width_of["etp_ep"], self.width_of["etp"], weights)
 
     @property
-    def gather_family(self) -> str:
-        """The family that gathers weights: one of its own where the layout has that, and the optimizer one instance."""
-        is_hybrid = self.width_of["intra_dp_cp"] < self.width_of["dp_cp"]
-        return "dp_cp_ag" if "dp_cp_ag" in self.topology.families and not is_hybrid else "intra_dp_cp"
+    def replicas(self) -> tuple[str, ...]:
+        """The families over which weights are sharded: dense ones, and those of experts that divide ranks at all. With
+        more than one instance of the optimizer, each instance shards them for itself."""
+        intra = "intra_" * (self.width_of["intra_dp_cp"] < self.width_of["dp_cp"])
+        return (f"{intra}dp_cp", *([f"{intra}expert_dp"] if self.width_of["etp_ep"] > 1 else []))
+
+    @property
+    def gathering(self) -> tuple[str, ...]:
+        """The families that gather weights: dense ones over communicators of their own where the layout has such."""
+        dense, *experts = self.replicas
+        return ("dp_cp_ag" if dense == "dp_cp" and "dp_cp_ag" in self.topology.families else dense, *experts)
 
     def shard(self, rank: int) -> int:
         """Elements of this rank's part of its replica's tokens."""
@@ -82,7 +89,7 @@ def sp_scatter(layer: MegatronLayer) -> None:
 
 def fsdp_gather(layer: MegatronLayer) -> None:
     """Weights before they are used: dense ones over the groups of DP and CP, those of experts over expert DP."""
-    for family in (layer.gather_family, *_expert_replicas(layer)):
+    for family in layer.gathering:
         if layer.width(family) > 1:
             shard = View(layer.get(family, WEIGHTS * layer.hidden))
             whole = layer.get(family, layer.whole(family, WEIGHTS * layer.hidden), "global")
@@ -91,7 +98,7 @@ def fsdp_gather(layer: MegatronLayer) -> None:
 
 def fsdp_scatter(layer: MegatronLayer) -> None:
     """Gradients once they are complete, in place, over the same ranks."""
-    for family in ("intra_dp_cp", *_expert_replicas(layer)):
+    for family in layer.replicas:
         if layer.width(family) > 1:
             whole = layer.get(family, layer.whole(family, WEIGHTS * layer.hidden), "global")
             layer.reduce_scatter(family, whole, WEIGHTS * layer.hidden, None)
@@ -118,11 +125,6 @@ def etp_gather(layer: MegatronLayer) -> None:
 def etp_scatter(layer: MegatronLayer) -> None:
     """The all-to-all dispatcher, back: reduced over `etp`."""
     _scatter(layer, "etp", layer.on_each(layer.routed))
-
-
-def _expert_replicas(layer: MegatronLayer) -> tuple[str, ...]:
-    """The family over which weights of experts are sharded, where experts divide ranks at all."""
-    return ("intra_expert_dp",) if layer.width_of["etp_ep"] > 1 else ()
 
 
 def _gather(layer: MegatronLayer, family: str, count: Elements) -> None:

@@ -7,7 +7,7 @@ these, so the trace has `legacy`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
@@ -112,7 +112,7 @@ class NcclCommunicator(Communicator):
             return self._run("all_gather", GATHER, output, source, None)
         with self._in_call("all_gather", counts):
             with nc.group():
-                for root, chunk in enumerate(torch.split(output, list(counts))):
+                for root, chunk in _chunks(output, counts):
                     self.handle.comm.broadcast(source, chunk, root, stream=_stream())
             self.device.synchronize()
         return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
@@ -124,7 +124,7 @@ class NcclCommunicator(Communicator):
             return self._run("reduce_scatter", REDUCE, output, source, op)
         with self._in_call("reduce_scatter", counts):
             with nc.group():
-                for root, chunk in enumerate(torch.split(source, list(counts))):
+                for root, chunk in _chunks(source, counts):
                     self.handle.comm.reduce(chunk, output, OPS[op], root, stream=_stream())
             self.device.synchronize()
         return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
@@ -167,6 +167,11 @@ class NcclCommunicator(Communicator):
             comm.allgather(source, output, stream=stream, config=config)
         else:
             comm.reduce_scatter(source, output, OPS[op], stream=stream, config=config)
+
+
+def _chunks(whole: torch.Tensor, counts: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each rank with its chunk. A rank without elements is left out: every rank knows that, and so makes no call."""
+    return ((root, chunk) for root, chunk in enumerate(torch.split(whole, list(counts))) if chunk.numel())
 
 
 @cache

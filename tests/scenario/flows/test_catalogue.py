@@ -125,7 +125,9 @@ def test_sites_take_ordinary_memory_without_symmetric_memory() -> None:
 
 
 def test_no_line_takes_a_window_without_symmetric_memory() -> None:
-    program = compile_flows(FLOWS, SglangLayer(SPLIT, "float32", "library"), [engine_batch((6, 4), is_extending=True)], 2)
+    program = compile_flows(
+        FLOWS, SglangLayer(SPLIT, "float32", "library"), [engine_batch((6, 4), is_extending=True)], 2
+    )
     assert {step.role for step in program if isinstance(step, Allocate)} == {"plain"}
 
 

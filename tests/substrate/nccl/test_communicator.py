@@ -115,6 +115,16 @@ def test_a_reduce_scatter_of_unequal_sizes_is_a_reduction_to_each_rank(
     assert (path, calls) == ("legacy", [("reduce", 0, 2), ("reduce", 1, 4)])
 
 
+@pytest.mark.parametrize(("counts", "made_of"), [([0, 6], [(1, 6)]), ([6, 0], [(0, 6)])])
+def test_a_rank_without_elements_is_left_out_of_a_call_of_unequal_sizes(
+    counts: list[int], made_of: list[tuple[int, int]], rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    pair, mine = made(rank, calls, answers), torch.zeros(counts[0])
+    pair.all_gather(SIX, mine, counts)
+    pair.reduce_scatter(mine, SIX, "sum", counts)
+    assert calls == [(kind, *each) for kind in ("broadcast", "reduce") for each in made_of]
+
+
 def test_a_call_is_recorded_before_nccl_is_called(rank: Rank, calls: Calls, answers: Answers) -> None:
     alone = made(rank, calls, answers, size=1)
     alone.handle.comm.allgather = lambda *_, **__: calls.append(tuple(rank.events))
