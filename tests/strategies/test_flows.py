@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.scenario.flows.catalogue import FLOWS, compile_flows, engines_of
+from harness.scenario.bases import is_uneven
+from harness.scenario.flows.catalogue import ENGINES, FLOWS, compile_flows, engines_of
 from harness.scenario.flows.layer import Batch
 from harness.scenario.flows.sglang import ENGINE, SglangLayer
 from harness.scenario.operands import View, at
@@ -99,6 +102,39 @@ def test_a_drawn_flow_communicates(name: str) -> None:
     assert min(widest(scenario) for scenario in sample(flows(8, flow=name), 24)) > 1
 
 
+def test_flows_of_every_engine_are_drawn_and_sglangs_most_often() -> None:
+    met = Counter(scenario.topology.convention for scenario in sample(flows(8), 240))
+    assert (met.keys(), met.most_common(1)[0][0]) == (ENGINES.keys(), "sglang")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_flow_is_drawn_on_the_convention_of_its_engine(name: str) -> None:
+    assert {scenario.topology.convention for scenario in sample(flows(8, flow=name), 12)} == {convention_of(name)}
+
+
+def test_all_flows_of_a_topology_are_those_of_its_engine() -> None:
+    vllm = Topology("vllm", "vllm", {"dp": 2, "tp": 2, "dcp": 2})
+    families = {step.family for scenario in sample(flows(4, topologies=st.just(vllm)), 60) for step in scenario.steps}
+    assert families == {"dp", "tp", "ep", "dcp", None}
+
+
+PLAIN_SIZES = ("megatron-fsdp-gather", "megatron-fsdp-scatter", "megatron-expert-gather", "megatron-expert-scatter")
+
+
+@pytest.mark.parametrize("name", PLAIN_SIZES)
+def test_lines_whose_sizes_never_differ_are_refused_with_uneven_tokens(name: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"flow '{name}' with uneven tokens has nothing to communicate in a world of 8"
+    ):
+        check_world(name, "uneven", 8)
+
+
+@pytest.mark.parametrize("name", sorted(FLOWS.keys() - {*PLAIN_SIZES}))
+def test_every_other_line_is_drawn_with_sizes_that_differ(name: str) -> None:
+    drawn = [counts(scenario) for scenario in sample(flows(8, flow=name, tokens="uneven"), 12)]
+    assert all(max(map(len, each)) > 1 for each in drawn)
+
+
 def counts(scenario: Scenario) -> list[set[int]]:
     """For each collective, the counts of the ranks."""
     ranks = range(scenario.world)
@@ -141,10 +177,10 @@ def test_the_engines_batches_never_put_uneven_calls_on_windows() -> None:
     drawn = sample(flows(8, tokens="engine"), 96)
     uneven = plain_ones = 0
     for scenario in drawn:
-        roles = {step.buffer: step.role for step in scenario.steps if isinstance(step, Allocate)}
-        for step, each in zip(collectives(scenario.steps), counts(scenario), strict=True):
-            uneven += len(each) > 1
-            plain_ones += len(each) > 1 and roles[step.whole.buffer] == "plain"
+        for step in collectives(scenario.steps):
+            differ = any(is_uneven(step, group.ranks) for group in scenario.acting(step))
+            uneven += differ
+            plain_ones += differ and scenario.allocations[step.whole.buffer].role == "plain"
     assert uneven == plain_ones > 0
 
 
