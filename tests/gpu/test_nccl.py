@@ -34,7 +34,7 @@ from harness.strategies.flows import flows
 from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.studies.agree.comparison import Agreement, Comparison
 from harness.trace.draw import Draw
-from harness.trace.events import Exhausted, Placed
+from harness.trace.events import Exhausted, Placed, Ran
 from harness.world import litter
 from harness.world.world import World
 
@@ -197,6 +197,31 @@ def test_collectives_of_unequal_sizes_are_exact(world, dtype, part):
     )
     draw = world.run(Scenario(TP4_DPA2, steps))
     assert ({use.ran.path for uses in Case(draw).calls.values() for use in uses}, rules(draw)) == ({"legacy"}, [])
+
+
+@pytest.mark.parametrize("part", [None, "p"])
+@pytest.mark.parametrize("counts", [(0, 3, 17, 1), (5, 0, 0, 1), (5, 3, 17, 0), (0, 0, 0, 17)])
+def test_collectives_are_exact_where_ranks_have_no_elements(world, counts, part):
+    view = None if part is None else View(part)
+    steps = (
+        *(Allocate("w", "tp", max(4, sum(counts)), "bfloat16"), Allocate("p", "tp", counts, "bfloat16", "plain")),
+        *(AllGather("tp", View("w"), counts, view), ReduceScatter("tp", View("w"), counts, view)),
+        *(Allocate("q", "attn_tp", (0, 0, 2, 2)), AllGather("attn_tp", View("q"), (0, 0, 1, 1), groups=((2, 3),))),
+        AllGather("tp", View("w"), 1),
+    )
+    draw = world.run(Scenario(TP4_DPA2, steps))
+    paths = [[event.path for event in trace.events if isinstance(event, Ran)] for trace in draw.traces]
+    legacy, symmetric = ["legacy"] * 2, ["symmetric"]
+    assert (paths, rules(draw)) == ([legacy + symmetric] * 2 + [legacy + symmetric * 2] * 2, [])
+
+
+@pytest.mark.parametrize("tokens", ["engine", "padded", "uneven"])
+@pytest.mark.parametrize(
+    "name", ["moe-scatter", "vllm-dcp", "vllm-ep-gather", "megatron-etp-scatter", "trtllm-moe-gather"]
+)
+def test_flows_of_every_engine_are_clean_with_deferred(world, name, tokens):
+    drawn = sample(flows(RANKS, flow=name, tokens=tokens), 5, seed=7)
+    assert [rules(world.run(scenario)) for scenario in drawn] == [[]] * len(drawn)
 
 
 @pytest.mark.parametrize("pool", POOLS)
