@@ -215,7 +215,7 @@ def _at_once(path: str, flags: int) -> int:
 def parse(data: bytes) -> Any:
     """The JSON of a file of plain data. Raises `ValueError` or `RecursionError`, and for a repeated key
     `TopologyError`."""
-    return json.loads(data, object_pairs_hook=_no_repeats)
+    return json.loads(data, object_pairs_hook=no_repeats)
 
 
 def load(path: Path | str) -> Topology:
@@ -239,7 +239,8 @@ def load(path: Path | str) -> Topology:
         raise TopologyError(f"topology file {path}: {error}") from error
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its keys and values. Raises `TopologyError` for a key that is there twice."""
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:
