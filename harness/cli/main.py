@@ -14,13 +14,13 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from harness import interrupts
-from harness.cli import studies
+from harness.cli import layouts, studies
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
 from harness.cli.options import JsonOption
@@ -28,7 +28,6 @@ from harness.cli.replay import replay
 from harness.errors import UsageError
 from harness.report import data, terminal
 from harness.report.listing import shown
-from harness.scenario import topology
 
 app = typer.Typer(
     name="symm",
@@ -37,6 +36,8 @@ app = typer.Typer(
 )
 app.command()(fuzz)
 app.command()(replay)
+app.command()(layouts.show)
+app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)
 app.command()(studies.agree)
 app.command()(studies.faults)
@@ -44,29 +45,6 @@ app.add_typer(studies.bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]
 """click's `ClickException`, which typer carries inside itself from 0.26 on and takes from click before."""
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="TOPOLOGY", help="A file, or the name of one that ships here.")],
-    json_file: JsonOption = None,
-) -> None:
-    """Print a topology's families."""
-    data.check_target(json_file, [name])
-    shown = topology.find(name)
-    if json_file != "-":
-        terminal.topology(terminal.Screen(), shown)
-    data.write(data.topology(shown), json_file)
-
-
-@app.command(name="topologies")
-def list_topologies(json_file: JsonOption = None) -> None:
-    """List the named topologies."""
-    data.check_target(json_file)
-    loaded = [topology.load(path) for path in topology.named().values()]
-    if json_file != "-":
-        terminal.topologies(terminal.Screen(), loaded)
-    data.write({"schema": data.SCHEMA, "topologies": [data.topology(t) for t in loaded]}, json_file)
 
 
 @app.command()

@@ -156,19 +156,19 @@ def _with_own_experts(axes: tuple[str, ...], families: Families) -> tuple[str, .
 def _experts(families: Families) -> Iterator[Broken]:
     names = families.keys()
     if {"tp", "moe_tp", "moe_ep"} <= names and {"cp", "attn_tp"} & names:
-        around = [*Grid(families, ("tp",)).blocks, *Grid(families, ("tp", "cp")).blocks]
-        yield from _inside(Grid(families, ("moe_tp", "moe_ep")), around)
+        yield from _inside(Grid(families, ("moe_tp", "moe_ep")), Grid(families, ("tp", "cp")).blocks)
     if {"tp", "cp", "dp", "etp", "ep", "expert_dp"} <= names:
         yield from _equal(Grid(families, DENSE[0]), Grid(families, EXPERTS[0]))
     if {"tp", "cp", "dp_shard", "ep", "efsdp"} <= names:
         yield from _equal(Grid(families, DENSE[2]), Grid(families, EXPERTS[1]))
-    if "ep" in names and names <= ALL_EXPERTS and (names & {"pcp", "dcp"} or _is_alone("ep", families)):
+    if "ep" in names and names <= ALL_EXPERTS and (names & {"pcp", "dcp"} or _is_dense_alone(families)):
         yield from _covering(families)
 
 
-def _is_alone(name: str, families: Families) -> bool:
-    """Whether every rank is alone in its group."""
-    return all(len(group) == 1 for group in families[name])
+def _is_dense_alone(families: Families) -> bool:
+    """Whether tp divides layers, and every rank is alone in its ep group."""
+    widest = {name: max(map(len, families.get(name, ((),)))) for name in ("tp", "ep")}
+    return widest["tp"] > 1 and widest["ep"] == 1
 
 
 def _inside(experts: Grid, around: list[Group]) -> Iterator[Broken]:
