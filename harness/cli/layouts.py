@@ -76,8 +76,9 @@ def topologies(
 def _write(files: list[str], name: str | None, output: str, renamed: dict[str, str], json_file: str | None) -> None:
     """Write the topology of a dump in which ranks do not contradict one another."""
     data.check_target(output, files)
-    if output == "-" == json_file:
-        raise UsageError("--json - and the topology cannot both be on stdout; name a file with --output")
+    if output == json_file:
+        where = "on stdout" if output == "-" else f"in {output}"
+        raise UsageError(f"the topology and the facts of --json cannot both be {where}; --output names another file")
     found = dump.read(files, renamed)
     seen = layouts.look(found)
     if seen.disagreements:

@@ -47,7 +47,9 @@ class Dump:
 
     @property
     def name(self) -> str:
-        return ", ".join(self.files)
+        """The file, or the first of several."""
+        more = len(self.files) - 1
+        return self.files[0] + (f" and {more} more" if more else "")
 
     @cached_property
     def families(self) -> dict[str, Groups]:

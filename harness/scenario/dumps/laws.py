@@ -56,7 +56,7 @@ def broken(layout: Layout) -> list[Broken]:
         found += _crossing(one, other, good)
     if not found:
         found += _grids(good)
-    return found or [*_stages(layout), *_experts(families)]
+    return list(dict.fromkeys(found or [*_stages(layout), *_experts(families)]))
 
 
 def remarks(layout: Layout) -> list[str]:

@@ -50,22 +50,27 @@ FAMILIES: dict[str, str] = {
 
 _WHOLE = {"etp:device": "engram_tp", "edp:device": "engram_dp"}
 """In vLLM these divide a table of n-grams. Other engines mean experts by the same letters."""
-_COUNTED = re.compile(r":(\d+|device)$")
+_COUNTED = re.compile(r":(\d{1,4}|device)$", re.ASCII)
 _ON_HOST = re.compile(r"(:cpu|_gloo(_l\d+)?)$", re.IGNORECASE)
 
 
 def family_of(name: str) -> str:
     """The family that an engine's name of a group stands for, or the name itself where none is known.
 
-    `tp:0` (a name with its count), `tp:device` and `mesh_tp` are `tp`.
+    `tp:0` (a name with its count), `tp:device` and `mesh_tp` are `tp`; `tp:1`, made later, is `tp_2`.
     """
     if name in _WHOLE:
         return _WHOLE[name]
-    short = _COUNTED.sub("", name)
-    known = short.lower().removeprefix("mesh_")
-    if known in FAMILIES:
-        return FAMILIES[known]
-    return known if known != short.lower() else short
+    counted = _COUNTED.search(name)
+    number = int(counted[1]) if counted and counted[1].isdecimal() else 0
+    return _known(_COUNTED.sub("", name)) + (f"_{number + 1}" if number else "")
+
+
+def _known(name: str) -> str:
+    small = name.lower().removeprefix("mesh_")
+    if small in FAMILIES:
+        return FAMILIES[small]
+    return small if small != name.lower() else name
 
 
 def is_on_host(name: str) -> bool:

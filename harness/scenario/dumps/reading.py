@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 def entries(document: Document) -> list[Entry]:
     """The groups of one value. Raises `DumpError`, naming the place, where it shows none or a damaged one."""
     found = list(_Value(document.where, document.rank).read(document.value))
-    return _spoken(found) if isinstance(document.value, list) or "pg_config" in document.value else found
+    return _spoken(found) if len(found) > 1 else found
 
 
 def _spoken(found: list[Entry]) -> list[Entry]:
