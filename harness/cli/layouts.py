@@ -62,7 +62,7 @@ def topologies(
     """List the named topologies, or write one of a dump."""
     data.check_target(json_file, from_dump or ())
     if from_dump:
-        _write(from_dump, name, output or "-", _renamed(rename), json_file)
+        _write(from_dump, name, "-" if output is None else output, _renamed(rename), json_file)
         return
     for option, given in (("--name", name), ("--rename", rename), ("--output", output)):
         if given is not None:
@@ -83,7 +83,10 @@ def _write(files: list[str], name: str | None, output: str, renamed: dict[str, s
     seen = layouts.look(found)
     if seen.disagreements:
         raise UsageError(f"no topology has these groups. {next(layouts.lines(seen))}")
-    made = found.topology(name or Path(files[0]).stem) if isinstance(found, Dump) else _explicit(found, name)
+    if isinstance(found, Dump):
+        made = found.topology(Path(files[0]).stem if name is None else name)
+    else:
+        made = _explicit(found, name)
     if output != "-" and json_file != "-":
         layouts.show(terminal.Screen(), layouts.look(made))
     data.write({"schema": topology.SCHEMA, **msgspec.to_builtins(made)}, output)
@@ -94,7 +97,7 @@ def _explicit(shown: Topology, name: str | None) -> Topology:
     """A topology that gives its families itself, by another name."""
     if shown.convention != "explicit":
         raise UsageError(f"topology {shown.name!r} has degrees of {shown.convention!r}; --from-dump takes groups")
-    return msgspec.structs.replace(shown, name=name or shown.name)
+    return msgspec.structs.replace(shown, name=shown.name if name is None else name)
 
 
 def _renamed(rename: list[str] | None) -> dict[str, str]:
