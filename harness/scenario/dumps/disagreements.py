@@ -62,14 +62,16 @@ def _process_groups(entries: Sequence[Entry]) -> Iterator[Disagreement]:
 
 def _peers(entries: Sequence[Entry]) -> Iterator[Disagreement]:
     """A group that one of its ranks shows, and another that speaks does not."""
-    views: dict[int, dict[str, set[Group]]] = defaultdict(lambda: defaultdict(set))
+    numbers: dict[Group, int] = {}  # groups may have a thousand ranks: they are looked up once, and then by number
+    views: dict[int, dict[str, dict[int, Group]]] = defaultdict(lambda: defaultdict(dict))
     for entry in entries:
         if entry.speaker is not None:
-            views[entry.speaker][entry.family].add(entry.ranks)
+            number = numbers.setdefault(entry.ranks, len(numbers))
+            views[entry.speaker][entry.family][number] = entry.ranks
     for rank, families in views.items():
         for family, groups in families.items():
-            for group in groups:
+            for number, group in groups.items():
                 for peer in group if rank in group else ():
-                    if peer in views and group not in (shown := views[peer].get(family, set())):
-                        theirs = tuple(sorted(each for each in shown if peer in each))
+                    if peer in views and number not in (shown := views[peer].get(family, {})):
+                        theirs = tuple(sorted(each for each in shown.values() if peer in each))
                         yield Disagreement("peer", family, rank, group, peer, theirs)

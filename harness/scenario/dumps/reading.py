@@ -132,9 +132,9 @@ class _Value:
         if not listed:
             raise DumpError(f"dump {self.where}: {_short(what)} has {_short(ranks)} for ranks")
         group = tuple(self._rank(rank, what) for rank in listed)
-        for rank in group:
-            if group.count(rank) > 1:
-                raise DumpError(f"dump {self.where}: {_short(what)} has rank {rank} {group.count(rank)} times")
+        if len(set(group)) < len(group):
+            rank = next(rank for rank in group if group.count(rank) > 1)
+            raise DumpError(f"dump {self.where}: {_short(what)} has rank {rank} {group.count(rank)} times")
         return group
 
     def _rank(self, value: Any, what: str = "") -> int:
