@@ -25,7 +25,7 @@ RenameOption = Annotated[
 
 
 def show(
-    names: Annotated[list[str], typer.Argument(metavar="TOPOLOGY|DUMP...", help=SHOWN)],
+    names: Annotated[list[str], typer.Argument(metavar="TOPOLOGY|DUMP", help=SHOWN)],
     against: Annotated[
         str | None, typer.Option(metavar="TOPOLOGY", help="Compare with the groups of this one, by file or name.")
     ] = None,

@@ -68,7 +68,7 @@ def _one_group(families: Families) -> Iterator[Broken]:
     for name in (name for name in AXES if name in families):
         if (rank := rank_in_two(families[name])) is not None:
             groups = tuple(group for group in families[name] if rank in group)[:2]
-            yield Broken("one-group", (name,), rank, groups, f"rank {rank} is in two groups of {name}")
+            yield Broken("one-group", (name,), rank, groups, f"groups of {name} overlap")
 
 
 def _one_size(families: Families) -> Iterator[Broken]:
