@@ -16,7 +16,7 @@ from hypothesis.strategies import SearchStrategy
 from harness.errors import MachineError, UsageError
 from harness.scenario import topology
 from harness.scenario.flows.catalogue import check_flow
-from harness.scenario.scenario import Scenario
+from harness.scenario.scenario import Scenario, check_implicit
 from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.strategies.actions import Via
@@ -88,6 +88,8 @@ class Request:
         if not self.topology:
             return None
         named = [topology.find(name) for name in self.topology]
+        for each in named if self.sites == "implicit" else ():
+            check_implicit(each)
         if self.flow is not None and not any(applies(self.flow, each, self.tokens) for each in named):
             uneven = " with uneven tokens" if self.tokens == "uneven" else ""
             names = ", ".join(repr(each.name) for each in named)

@@ -32,8 +32,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
         if not 0 <= self.seed < 1 << 63:
             raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
-        if self.system.sites == "implicit" and (lack := lack_of_implicit(self.topology)):
-            raise ProgramError(f"implicit sites name {IMPLICIT!r}, {lack}")
+        if self.system.sites == "implicit":
+            check_implicit(self.topology)
         check(self.topology, self.steps)
 
     def __hash__(self) -> int:
@@ -78,6 +78,12 @@ WATCHED = 4
 """One seed in so many is watched. 0 is, to which shrinking lowers a seed."""
 IMPLICIT = "tp"
 """The family that implicit buffer sites name, whatever they are asked for."""
+
+
+def check_implicit(topology: Topology) -> None:
+    """Raise `ProgramError` where implicit sites cannot be on a topology."""
+    if lack := lack_of_implicit(topology):
+        raise ProgramError(f"implicit sites name {IMPLICIT!r}, {lack}")
 
 
 def lack_of_implicit(topology: Topology) -> str:

@@ -99,7 +99,7 @@ def test_two_faults_at_once_are_found_apart(
 ) -> None:
     both = System(f"harness.system.planted.pools:{pool}", f"harness.system.planted.kernels:{kernel}")
     strategy = scenarios(4, system=both, via="kernel")
-    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=10, shrinks=5).within(0.5)).run(20)
+    tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=40, shrinks=5).within(0.5)).run(50)
     assert tally.found.keys() == rules
 
 
