@@ -181,3 +181,9 @@ def test_text_of_a_dump_commands_no_terminal() -> None:
     shown = console.file.getvalue()
     assert not {"\x1b", "\x07"} & {*shown}
     assert shown.count("[red]") >= 4
+
+
+@pytest.mark.parametrize("convention", ["megatron", "megatron-core"])
+def test_the_old_convention_of_megatron_is_said_to_be_old(convention: str) -> None:
+    shown = said(layouts.look(Topology("mine", convention, {"tp": 2, "ep": 2, "dp": 2})))
+    assert any("megatron-core has Megatron's own groups" in line for line in shown) == (convention == "megatron")

@@ -429,3 +429,8 @@ def test_a_family_that_shares_has_the_communicators_of_the_other() -> None:
 def test_what_cannot_be_shared_is_refused_with_the_families(shared: dict[str, str], reason: str) -> None:
     with pytest.raises(LayoutError, match=reason):
         number_groups(EQUAL, shared)
+
+
+def test_the_old_convention_of_megatron_names_the_one_that_has_expert_tp() -> None:
+    with pytest.raises(LayoutError, match="megatron has no degree 'etp'; megatron-core has"):
+        build_families("megatron", {"etp": 2})

@@ -24,6 +24,8 @@ def families(degrees: Degrees) -> dict[str, Groups]:
     order = degrees.get("order", DEFAULT_ORDER)
     if not isinstance(order, str) or sorted(order.split("-")) != sorted(DEGREES):
         raise LayoutError(f"megatron order={order!r} is not an order of {DEFAULT_ORDER}")
+    if "etp" in degrees:
+        raise LayoutError("megatron has no degree 'etp'; megatron-core has")
     w = widths("megatron", DEGREES, {name: width for name, width in degrees.items() if name != "order"})
     world = prod(w.values())
     check_world("megatron", world, " · ".join(f"{name} {width}" for name, width in w.items()))
