@@ -75,10 +75,13 @@ class Communicator(ABC):
 
         Returns None where registration succeeds without a window (no symmetric support). `symmetric` is NCCL's flag
         `NCCL_WIN_COLL_SYMMETRIC`; no symmetric kernel takes a window without it. Raises `RegistrationError` where it
-        fails on this rank. As with NCCL, peers that have entered it then wait for ever: see `check`.
+        fails on this rank. As with NCCL, peers that have entered it then wait for ever: see `check`. Raises `TypeError`
+        for a flag that is no bool, and for a range that is not in integers.
         """
-        self.entered("register")
+        if not isinstance(symmetric, bool):  # the trace could not be read
+            raise TypeError(f"symmetric is {symmetric!r}, and not a bool")
         part = _part(segment, offset, nbytes)
+        self.entered("register")
         try:
             self.check(segment, offset=offset, nbytes=nbytes)
             handle = self._register(segment, part, symmetric)
@@ -106,7 +109,8 @@ class Communicator(ABC):
         """
         part, named = _part(segment, offset, nbytes), f"segment {segment.ident}"
         if not part:
-            raise RegistrationError(f"ncclInvalidArgument: {nbytes} bytes of {named} are no range")
+            size = part.stop - part.start
+            raise RegistrationError(f"ncclInvalidArgument: {size} bytes of {named} from byte {offset} on are no range")
         if not self.supports_windows:
             return
         if part.start not in range(segment.size):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -149,8 +151,9 @@ def test_a_window_without_the_flag_is_recorded_and_hides_others_all_the_same(ran
 
 
 FAILS = {
-    "no bytes": ({"nbytes": 0}, "0 bytes of segment 7 are no range"),
-    "negative bytes": ({"nbytes": -4096}, "-4096 bytes of segment 7 are no range"),
+    "no bytes": ({"nbytes": 0}, "0 bytes of segment 7 from byte 0 on are no range"),
+    "negative bytes": ({"nbytes": -4096}, "-4096 bytes of segment 7 from byte 0 on are no range"),
+    "behind, to the end": ({"offset": 4 * 4096}, "-4096 bytes of segment 7 from byte 16384 on are no range"),
     "in front": ({"offset": -4096}, "byte -4096 is not in segment 7 of 12288"),
     "behind": ({"offset": 3 * 4096, "nbytes": 1}, "byte 12288 is not in segment 7 of 12288"),
     "off a page": ({"offset": 512}, "byte 512 of segment 7 is no multiple of 4096"),
@@ -167,6 +170,14 @@ def test_a_range_that_nccl_refuses_fails_with_its_error_and_is_recorded(
             attempt(segment, **part)
     assert rank.events[1:] == [Entered("register", comm.ident), RegistrationFailed(comm.ident, 7, error)]
     assert (comm.windows, segment.windows) == ([], [])
+
+
+@pytest.mark.parametrize("wrong", [{"symmetric": 1}, {"symmetric": None}, {"nbytes": 4096.0}], ids=str)
+def test_what_no_range_or_flag_can_be_is_a_type_error_and_no_call(rank: Rank, segment: Segment, wrong: Any) -> None:
+    comm = rank.communicator()
+    with pytest.raises(TypeError):
+        comm.register(segment, **wrong)
+    assert rank.events == [CommCreated(comm.ident, (0,), 0, True)]
 
 
 def test_a_range_that_fits_passes_and_nothing_is_recorded_of_the_look(rank: Rank, segment: Segment) -> None:
