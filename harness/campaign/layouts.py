@@ -70,15 +70,21 @@ def _explicit(like: Topology, families: Mapping[str, Groups], kept: Group) -> It
     """The topology of what is left of these families, if it is one and another."""
     left = {name: [restricted(group, kept) for group in groups] for name, groups in families.items()}
     given = {name: tuple(dict.fromkeys(filter(None, groups))) for name, groups in left.items()}
-    shares = None if like.shares is None else {name: of for name, of in like.shares.items() if name in given}
+    shares = None if like.shares is None else _shares(like, given)
     nodes = len({like.node_of[rank] for rank in kept})
     try:
         world = max(map(world_of, given.values()), default=0)
         found = Topology("reduced", "explicit", {}, on_nodes(nodes, world, like), families_given=given, shares=shares)
-    except (UsageError, ValueError):  # a family that shares one that is gone, or has no group left
+    except (UsageError, ValueError):  # a family that has other groups than the one it shares, or has none left
         return
     if found.key != like.key and found.world <= len(kept):
         yield found, kept[: found.world]
+
+
+def _shares(like: Topology, names: Collection[str]) -> dict[str, str]:
+    """Of families that are kept, those that use the communicators of another one kept: the first that has them."""
+    first = {name: next(other for other in names if like.ids[other] == like.ids[name]) for name in names}
+    return {name: owner for name, owner in first.items() if owner != name}
 
 
 def _layout(like: Topology, degrees: Degrees, world: int, nodes: int) -> Topology | None:

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from harness.campaign.layouts import layouts_like, on_nodes, stand_ins
+from harness.campaign.layouts import layouts_like, on_nodes, parts_of, stand_ins
 from harness.errors import UsageError
 from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.topology import Placement, Topology
@@ -66,3 +66,12 @@ def test_the_first_the_last_and_ranks_between_may_stand_for_all() -> None:
 
 def test_the_same_choice_of_ranks_comes_once() -> None:
     assert stand_ins(3, 2) == [(0, 1), (1, 2), (0, 2)]
+
+
+def test_a_family_that_shares_one_that_is_left_out_shares_with_the_next_that_is_kept() -> None:
+    pairs = ((0, 1), (2, 3))
+    like = Topology(
+        "three", "explicit", families_given={"a": pairs, "b": pairs, "c": pairs}, shares={"b": "a", "c": "a"}
+    )
+    first, _ = next(parts_of(like, ("b", "c")))
+    assert (first.families_given, first.shares) == ({"b": pairs, "c": pairs}, {"c": "b"})
