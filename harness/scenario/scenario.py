@@ -92,5 +92,7 @@ def lack_of_implicit(topology: Topology) -> str:
         return f"which topology {topology.name!r} has not"
     for rank in range(topology.world):
         if (groups := len(ids_of(topology.ids[IMPLICIT], rank))) != 1:
-            return f"and rank {rank} is in {groups or 'no'} group{'s' * (groups > 1)} of it"
+            return (
+                f"and rank {rank} of topology {topology.name!r} is in {groups or 'no'} group{'s' * (groups > 1)} of it"
+            )
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from harness.cli.request import Request
 from harness.errors import MachineError, UsageError
 from harness.scenario.system import System
+from harness.scenario.topology import Topology, save
 from harness.strategies.batches import sample
 from harness.world.platform import NOT_SHOWN, Platform
 
@@ -63,6 +65,13 @@ def test_what_does_not_go_together_is_refused_by_its_option(what: str) -> None:
     options, named = REFUSED[what]
     with pytest.raises(UsageError, match=named):
         Request(**{"world": 4, **options})
+
+
+def test_implicit_sites_on_topologies_that_have_no_group_for_them_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "holes.json"
+    save(Topology("holes", "explicit", families_given={"tp": ((1, 2),)}), file)
+    with pytest.raises(UsageError, match="'tp', and rank 0 of topology 'holes' is in no group of it"):
+        Request(world=4, sites="implicit", topology=("qwen3-32b-tp4", str(file)))
 
 
 def test_topologies_asked_for_are_the_only_ones_drawn() -> None:
