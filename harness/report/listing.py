@@ -32,9 +32,28 @@ def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
 
 
 def layout(topology: Topology) -> str:
-    """A topology's convention and degrees."""
+    """A topology's convention and degrees; families that are given, in place of degrees."""
+    if topology.families_given is not None:
+        families = (f"{name}={_family(topology, name)}" for name in topology.families)
+        return f"{topology.convention} {' '.join(families)}"
     degrees = " ".join(f"{name}={width}" for name, width in topology.degrees.items()) or "all degrees 1"
     return f"{topology.convention} {degrees}"
+
+
+def _family(topology: Topology, name: str) -> str:
+    """The groups of a family, or the name of an earlier one that has the same communicators."""
+    owner = next(other for other, ids in topology.ids.items() if ids == topology.ids[name])
+    return owner if owner != name else ",".join(str([*group]) for group in topology.families[name])
+
+
+def owners(topology: Topology, name: str) -> str:
+    """Whose communicators a family has, of those listed before it: `its own`, `those of tp`, or some of each."""
+    before = list(topology.ids)[: list(topology.ids).index(name)]
+    first = [next((each for each in before if group in topology.ids[each]), "") for group in topology.ids[name]]
+    others = ", ".join(dict.fromkeys(filter(None, first)))
+    if not others:
+        return "its own"
+    return f"those of {others}" if all(first) else f"its own, and those of {others}"
 
 
 def _step(step: Step) -> str:

@@ -20,7 +20,7 @@ from harness.campaign.tally import Tally
 from harness.oracle.findings import Record
 from harness.report import verdicts
 from harness.report.frames import places
-from harness.report.listing import layout, listing, whereabouts
+from harness.report.listing import layout, listing, owners, whereabouts
 from harness.scenario.scenario import Scenario
 from harness.scenario.topology import Topology
 from harness.studies.agree.comparison import Agreement, Disagreement
@@ -250,10 +250,8 @@ def topology(console: Console, shown: Topology) -> None:
         table.add_column(column)
     for name, partition in shown.families.items():
         groups = " ".join(str(list(group)) for group in partition)
-        owner = next(other for other, ids in shown.ids.items() if ids == shown.ids[name])
-        whose = "its own" if owner == name else f"those of {owner}"
         widths = sorted({len(group) for group in partition})
-        table.add_row(plain(name), ", ".join(map(str, widths)), plain(whose), plain(groups))
+        table.add_row(plain(name), ", ".join(map(str, widths)), plain(owners(shown, name)), plain(groups))
     console.print(table)
     for line in whereabouts(shown):
         console.print(plain(line), highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.listing import layout, listing, whereabouts
+from harness.report.listing import layout, listing, owners, whereabouts
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate
@@ -74,3 +74,25 @@ def test_a_view_is_its_buffer_and_offset() -> None:
 
 def test_a_layout_without_degrees_says_so() -> None:
     assert layout(Topology("one", "sglang", {})) == "sglang all degrees 1"
+
+
+PAIRS = ((0, 1), (2, 3))
+FAMILIES = {"tp": PAIRS, "twin": PAIRS, "swapped": PAIRS[::-1], "edge": PAIRS[:1], "ends": ((0, 1), (0, 3))}
+
+
+def test_families_that_are_given_are_listed_in_place_of_degrees() -> None:
+    shown = layout(Topology("pairs", "explicit", families_given={"tp": PAIRS, "twin": PAIRS, "edge": PAIRS[:1]}))
+    assert shown == "explicit tp=[0, 1],[2, 3] twin=tp edge=[0, 1]"
+
+
+def test_a_family_has_its_own_communicators_those_of_another_or_some_of_each() -> None:
+    shared = Topology("pairs", "explicit", families_given=FAMILIES)
+    own = Topology("pairs", "explicit", families_given=FAMILIES, shares={})
+    assert [owners(shared, name) for name in FAMILIES] == [
+        "its own",
+        "those of tp",
+        "those of tp",
+        "those of tp",
+        "its own, and those of tp",
+    ]
+    assert {owners(own, name) for name in FAMILIES} == {"its own"}
