@@ -96,7 +96,7 @@ def lines(seen: Seen) -> Iterator[str]:
         yield from _read(seen.shown)
     yield from (f"note: {remark}" for remark in seen.remarks)
     if isinstance(seen.shown, Topology) and seen.shown.convention == "megatron":
-        yield "note: megatron is for files from before: ep multiplies its world; megatron-core has Megatron's own groups"
+        yield "note: megatron is for old files: ep multiplies its world; megatron-core has Megatron's own groups"
 
 
 def _read(dump: Dump) -> Iterator[str]:
