@@ -143,7 +143,7 @@ def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
         if isinstance(value, View):
             changes[name] = View(value.buffer, _pick(value.offset, kept))
     if step.rank is not None:
-        changes["rank"] = step.rank % len(kept)
+        changes["rank"] = kept.index(step.rank) if step.rank in kept else step.rank % len(kept)
     return msgspec.structs.replace(step, **changes)
 
 

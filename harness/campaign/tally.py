@@ -70,11 +70,11 @@ class Tally(msgspec.Struct):
                 if isinstance(event, Placed) and event.is_declined:
                     declined.add(event.buffer)
                 if isinstance(event, Ran):
-                    self._count_call(draw.scenario, index, event, declined)
+                    self._count_call(draw.scenario, trace.rank, index, event, declined)
 
-    def _count_call(self, scenario: Scenario, index: int, ran: Ran, declined: set[str]) -> None:
-        """Add a collective that returned at a step: a call of its own, or one that a replay ran again. `declined`: the
-        buffers that this rank's policy did not want."""
+    def _count_call(self, scenario: Scenario, rank: int, index: int, ran: Ran, declined: set[str]) -> None:
+        """Add a collective that returned on a rank at a step: a call of its own, or one that a replay ran again.
+        `declined`: the buffers that this rank's policy did not want."""
         step = scenario.steps[index] if index >= 0 else None
         self.collectives += 1
         self.by_kernel += ran.path == "kernel"
@@ -83,13 +83,14 @@ class Tally(msgspec.Struct):
         if isinstance(step, Collective):
             # in a group of one rank there is nothing for a kernel to do
             self.fell_back += step.via == "kernel" and ran.path not in ("kernel", "copy")
-        says_nothing = _is_never_symmetric(scenario, step, declined)
+        says_nothing = _is_never_symmetric(scenario, rank, step, declined)
         self.seen += ran.path in ("symmetric", "legacy") and not ran.is_free and not says_nothing
 
 
-def _is_never_symmetric(scenario: Scenario, step: Step | None, declined: set[str]) -> bool:
+def _is_never_symmetric(scenario: Scenario, rank: int, step: Step | None, declined: set[str]) -> bool:
     """Whether it is a call of unequal sizes, or on a buffer that the policy declined: its path says nothing of
     ownership."""
     if not isinstance(step, Collective):
         return False
-    return step.whole.buffer in declined or any(is_uneven(step, group) for group, _ in scenario.acting(step))
+    group = scenario.group_of(step, rank)
+    return step.whole.buffer in declined or (group is not None and is_uneven(step, group.ranks))

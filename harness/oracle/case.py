@@ -69,14 +69,16 @@ class Case:
         placed = self.histories[use.rank].buffers.get(self.peer_addressed(use).operand.buffer)
         return placed is not None and placed.event.is_declined
 
-    def declines(self, group: GroupId | None = None) -> str:
+    def declines(self, group: GroupId | None = None, buffer: str | None = None) -> str:
         """The buffers that the policy declined on some ranks of a group and not on others, as sentences; empty if
-        there is none. Of every group if none is given."""
+        there is none. Of every group, and every buffer, if none is given."""
         return "".join(
             f" The pool policy declined {name!r} at {self.at_step(born)} on {ranks_text(declined)} and not on "
             f"{ranks_text(others)} of {self.name(named)}."
             for (name, named, born), declined in self._declined.items()
-            if group in (None, named) and (others := self._not_declined(named, born, declined))
+            if group in (None, named)
+            and buffer in (None, name)
+            and (others := self._not_declined(named, born, declined))
         )
 
     @cached_property

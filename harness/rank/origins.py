@@ -83,7 +83,7 @@ class Calls:
         yield Origin("zeros"), zeros_like(run.found)
         yield from call.places(run)
         yield from call.partial(run)
-        for group in self._scenario.topology.families[call.step.family]:
+        for group, _ in self._scenario.acting(call.step):
             if group != call.group:
                 yield from self._inputs(call.index, group, call.is_wide).places(run)
         for index in chain(reversed(self._past[-PAST:]), self._next(call.index)):

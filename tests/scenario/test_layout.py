@@ -139,8 +139,8 @@ def test_vllm_dcp_as_wide_as_tp_without_pcp_is_the_tp_groups() -> None:
     assert families["dcp"] == families["tp"] == QUADS_8
 
 
-def test_vllm_dcp_of_one_is_no_family() -> None:
-    assert set(vllm(tp=8)) == {"tp", "pcp", "pp", "dp", "ep"}
+def test_vllm_dcp_of_one_is_a_family_of_single_ranks() -> None:
+    assert vllm(tp=8)["dcp"] == ALONE_8
 
 
 def test_vllm_world_of_two_replicas_of_two_stages_is_cut_by_its_axes() -> None:
@@ -151,6 +151,7 @@ def test_vllm_world_of_two_replicas_of_two_stages_is_cut_by_its_axes() -> None:
         "dp": HALVES_8,
         "pcp": ALONE_8,
         "ep": ((0, 1, 4, 5), (2, 3, 6, 7)),
+        "dcp": ALONE_8,
     }
 
 

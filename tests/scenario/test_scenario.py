@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
@@ -107,3 +108,17 @@ def test_scenario_lists_each_group_once_in_the_order_of_first_use() -> None:
     assert scenario(*steps).groups == wide
     halves = Topology("halves", "sglang", {"tp": 4, "attn_dp": 2, "ep": 2})
     assert scenario(*steps, topology=halves).groups == (*wide, ((0, 1), 1), ((2, 3), 1))
+
+
+CORNERS = Topology("corners", "explicit", families_given={"tp": ((0, 1), (2, 3)), "dp": ((0, 2), (1, 3))})
+
+
+@pytest.mark.parametrize(("groups", "idle"), [(((0, 2),), 1), (((1, 3),), 0)])
+def test_implicit_sites_ask_for_groups_of_which_every_rank_acts(groups: Groups, idle: int) -> None:
+    step, implicit = Allocate("a", "dp", 8, groups=groups), System(sites="implicit")
+    with pytest.raises(
+        ProgramError, match=rf"implicit sites ask for tp\[0, 1\], of which rank {idle} does not act"
+    ):
+        Scenario(CORNERS, (step,), implicit)
+    assert Scenario(CORNERS, (step,)).steps
+    assert Scenario(CORNERS, (Allocate("a", "dp", 8), Allocate("b", "tp", 8, groups=((2, 3),))), implicit).steps

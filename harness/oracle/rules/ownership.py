@@ -158,7 +158,8 @@ def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
 
 def _declined_here(case: Case, use: Use) -> str:
     """The ranks of a group take one path where all of them decide alike, and hang where they do not."""
-    asked = case.declines(case.histories[use.rank].buffers[case.peer_addressed(use).operand.buffer].event.named)
+    buffer = case.peer_addressed(use).operand.buffer
+    asked = case.declines(case.histories[use.rank].buffers[buffer].event.named, buffer)
     return f"lies in ordinary memory, in a window of no communicator.{asked}"
 
 

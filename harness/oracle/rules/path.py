@@ -51,7 +51,7 @@ def _ineligible(case: Case, uses: list[Use]) -> str:
     if not use.comm.has_windows:
         return "a communicator without window support"
     if any(map(case.is_declined, uses)):
-        return f"{case.peer_addressed(use).operand.buffer!r}, which the pool policy declined,"
+        return "a call on memory that the pool policy declined"
     return _irreducible(case, step)
 
 

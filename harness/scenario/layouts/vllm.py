@@ -30,8 +30,7 @@ def families(degrees: Degrees) -> dict[str, Groups]:
         "dp": rows(np.moveaxis(grid, 1, -1), dp),
         "ep": rows(grid.swapaxes(1, 2), dp * pcp * tp),
     }
-    if dcp > 1:
-        found["dcp"] = rows(grid.swapaxes(3, 4), dcp)
+    found["dcp"] = rows(grid.swapaxes(3, 4), dcp)
     return found
 
 

@@ -55,7 +55,7 @@ def test_a_draw_all_of_whose_buffers_were_declined_is_vacuous(ranks: World) -> N
 def test_the_claim_on_a_declined_buffer_is_slow_path(ranks: World) -> None:
     found = findings(ranks, scenario(*gather(DECLINED, claim=True), pool="DeclinesOddSizes"))
     assert rules(found) == ["slow-path"]
-    said = "claims the symmetric path, which 'a', which the pool policy declined, never takes"
+    said = "claims the symmetric path, which a call on memory that the pool policy declined never takes"
     assert unsaid(found[0], "step 1 (all_gather) on tp[0,1]", said, "legacy path") == []
 
 

@@ -146,4 +146,4 @@ def test_two_exchanged_ranks_and_a_shift_are_always_found(convention: str, is_so
 
 def test_what_is_compared_is_a_topology_or_a_dump() -> None:
     two = Layout.of(Topology("two", "vllm", {"tp": 2}))
-    assert compare(two, two).compared == ("tp", "pcp", "pp", "dp", "ep")
+    assert compare(two, two).compared == ("tp", "pcp", "pp", "dp", "ep", "dcp")

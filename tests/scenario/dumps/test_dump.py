@@ -101,7 +101,7 @@ def test_families_of_a_topology_are_renamed(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_given_is_refused(tmp_path: Path, renamed: dict[str, str]) -> None:
     file = tmp_path / "t.json"
     save(Topology("t", "vllm", {"tp": 2}), file)
-    with pytest.raises(UsageError, match=r"nothing=x.*there are dp, ep|two families"):
+    with pytest.raises(UsageError, match=r"nothing=x.*there are dcp, dp, ep|two families"):
         read([str(file)], renamed)
 
 

@@ -22,7 +22,6 @@ LAYOUTS = [(name, row) for name, table in TABLES.items() for row in table["layou
 REFUSED = [(name, degrees) for name, table in TABLES.items() for degrees in table["refused"]]
 OURS_ALONE = {"sglang": {"dcp"}}
 """Families of width one that the engine does not make and that the convention has always had."""
-THEIRS_ALONE = {"vllm": {"dcp"}}
 
 
 def numbers(text: str) -> Iterator[int]:
@@ -53,8 +52,6 @@ def test_families_are_those_of_the_engine(convention: str, row: Any) -> None:
     theirs = {name: sorted(groups) for name, groups in made(row).items()}
     for name in OURS_ALONE.get(convention, set()) - theirs.keys():
         assert all(len(group) == 1 for group in ours.pop(name))
-    for name in THEIRS_ALONE.get(convention, set()) - ours.keys():
-        assert all(len(group) == 1 for group in theirs.pop(name))
     assert ours == theirs
 
 
