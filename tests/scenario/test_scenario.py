@@ -116,9 +116,7 @@ CORNERS = Topology("corners", "explicit", families_given={"tp": ((0, 1), (2, 3))
 @pytest.mark.parametrize(("groups", "idle"), [(((0, 2),), 1), (((1, 3),), 0)])
 def test_implicit_sites_ask_for_groups_of_which_every_rank_acts(groups: Groups, idle: int) -> None:
     step, implicit = Allocate("a", "dp", 8, groups=groups), System(sites="implicit")
-    with pytest.raises(
-        ProgramError, match=rf"implicit sites ask for tp\[0, 1\], of which rank {idle} does not act"
-    ):
+    with pytest.raises(ProgramError, match=rf"implicit sites ask for tp\[0, 1\], of which rank {idle} does not act"):
         Scenario(CORNERS, (step,), implicit)
     assert Scenario(CORNERS, (step,)).steps
     assert Scenario(CORNERS, (Allocate("a", "dp", 8), Allocate("b", "tp", 8, groups=((2, 3),))), implicit).steps
