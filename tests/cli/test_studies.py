@@ -27,7 +27,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two pools on one topology, six draws a cell."""
     folder = tmp_path_factory.mktemp("matrix")
     save(FOUR, folder / "four.json")
-    return forked(folder, "matrix", *SMALL, *SIM, "--draws", "6", "--minutes", "0.1", "--json", "found.json")
+    return forked(folder, "matrix", *SMALL, *SIM, "--draws", "6", "--minutes", "0.5", "--json", "found.json")
 
 
 def cells(run: Run) -> list[dict[str, Any]]:
