@@ -113,8 +113,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "JSON where nothing can be written": (("doctor", "--json", "/proc/found.json"), "/proc/found.json"),
     "an unknown flow": (("fuzz", "--flow", "sideways"), "'sideways'"),
     "a flow on families that are not there": (
-        ("fuzz", "--flow", "all", "--topology", "kimi-k2-vllm-tp8-dcp8"),
-        "'kimi-k2-vllm-tp8-dcp8'",
+        ("fuzz", "--flow", "all", "--topology", "deepseek-v3-titan-dp2-cp2-tp2-ep4"),
+        "'deepseek-v3-titan-dp2-cp2-tp2-ep4'",
     ),
     "a flow with nothing to do": (("fuzz", "--flow", "cp-prefill", "--topology", "qwen3-32b-tp4"), "'qwen3-32b-tp4'"),
     "a flow in a world of one rank": (("fuzz", "--flow", "all", "--world", "1"), "at least 2"),
