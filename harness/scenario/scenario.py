@@ -41,16 +41,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     def _check_asked(self) -> None:
         """Raise `ProgramError` where a site asks for a group of which some ranks do not act: those would be waited
         for."""
-        for index, step in enumerate(self.steps):
-            if isinstance(step, Allocate) and step.role == "window":
-                acting = {rank for group in self.acting(step) for rank in group.ranks}
-                for group in self.topology.families[IMPLICIT]:
-                    idle = [rank for rank in group if rank not in acting]
-                    if 0 < len(idle) < len(group):
-                        raise ProgramError(
-                            f"step {index} (allocate): implicit sites ask for {IMPLICIT}{list(group)}, of which rank "
-                            f"{idle[0]} does not act"
-                        )
+        allocations = ((index, step) for index, step in enumerate(self.steps) if isinstance(step, Allocate))
+        for index, step in allocations:
+            acting = {rank for group in self.acting(step) for rank in group.ranks}
+            for group in self.topology.families[IMPLICIT] if step.role == "window" else ():
+                idle = [rank for rank in group if rank not in acting]
+                if 0 < len(idle) < len(group):
+                    asked = f"implicit sites ask for {IMPLICIT}{list(group)}, of which rank {idle[0]} does not act"
+                    raise ProgramError(f"step {index} (allocate): {asked}")
 
     def __hash__(self) -> int:
         return hash((self.topology, self.steps, self.system, self.seed))

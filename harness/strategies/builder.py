@@ -14,7 +14,7 @@ from itertools import chain
 import msgspec
 
 from harness.scenario.alive import Alive
-from harness.scenario.layouts.groups import GroupId, rank_in_two
+from harness.scenario.layouts.groups import disjoint
 from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
 from harness.scenario.steps import (
     AllGather,
@@ -104,14 +104,11 @@ class Builder:
         """The groups that act: all, or as many from a drawn one on as share no rank; of these all, or some."""
         family = self._family(action)
         ids = self._topology.ids[family]
-        number = 0 if self._is_spmd else action.groups
-        start, fewest = (number - 1) % len(ids), 1 + (number - 1) // len(ids)
-        chosen: list[GroupId] = []
-        for group in (*ids[start:], *ids[:start]) if number else ids:
-            if number and len(chosen) == fewest:
-                break
-            if rank_in_two([*(each.ranks for each in chosen), group.ranks]) is None:
-                chosen.append(group)
+        if action.groups and not self._is_spmd:
+            more, start = divmod(action.groups - 1, len(ids))
+            chosen = disjoint((*ids[start:], *ids[:start]))[0][: 1 + more]
+        else:
+            chosen = disjoint(ids)[0]
         acting = tuple(sorted(chosen, key=ids.index))
         return Acting(family, None if acting == ids else tuple(group.ranks for group in acting), acting)
 

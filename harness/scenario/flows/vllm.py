@@ -25,7 +25,7 @@ def engine_batch(tokens: Sequence[int], is_extending: bool) -> Batch:
 
 
 class VllmLayer(Layer):
-    """Layers of DP replicas, each of PCP · TP ranks. `dcp` is a family only where it is wider than 1."""
+    """Layers of DP replicas, each of PCP · TP ranks."""
 
     convention = "vllm"
     families = "tp", "dp", "pcp", "ep"
