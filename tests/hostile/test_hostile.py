@@ -126,7 +126,8 @@ def test_pytest_under_a_kill_keeps_a_rule_soon(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-pno:cacheprovider", *COMMANDS["pytest"], "-k", "test_one"]
     run = subprocess.run([*command, "--symm-shrink-seconds=0"], cwd=tmp_path, capture_output=True, check=False)
     assert run.returncode == 1
-    assert "stale-window" in [_rule(path) for path in (tmp_path / "kept").iterdir()]
+    kept = {_rule(path) for path in (tmp_path / "kept").iterdir()}
+    assert {"stale-window"} <= kept <= {"stale-window", "wrong-owner"}  # how far it came is a matter of time
 
 
 def test_to_warm_leaves_random_numbers_and_the_folder_of_hypothesis_as_they_were() -> None:

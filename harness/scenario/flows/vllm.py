@@ -28,12 +28,11 @@ class VllmLayer(Layer):
     """Layers of DP replicas, each of PCP · TP ranks."""
 
     convention = "vllm"
-    families = "tp", "dp", "pcp", "ep"
+    families = "tp", "dp", "pcp", "ep", "dcp"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.tp, self.dp, self.pcp = (self.width_of[name] for name in ("tp", "dp", "pcp"))
-        self.dcp = self.width("dcp")
+        self.tp, self.dp, self.pcp, self.dcp = (self.width_of[name] for name in ("tp", "dp", "pcp", "dcp"))
 
     @property
     def sources(self) -> int:
