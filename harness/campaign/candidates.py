@@ -1,7 +1,7 @@
 """Candidates: the scenarios that may stand for a failing one, on fewer ranks, of fewer steps, with plainer numbers.
 
-Invariant: every candidate is a valid scenario of the same convention and system, and none is larger
-than the one that it may stand for.
+Invariant: every candidate is a valid scenario of the same system, and none is larger than the one that it
+may stand for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _dropped(scenario: Scenario) -> Iterator[Sequence[int]]:
 
 def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     """The same ranks in plainer places; then every layout of the same convention with fewer ranks, smallest first, on
-    as many nodes as it takes. Of families that are given: fewer ranks, groups and families.
+    as many nodes as it takes; then parts of this layout, as families that are given.
 
     Nodes change rarely from one to the next: processes on nccl start again wherever they do.
     """
@@ -70,13 +70,19 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     for placement in _plainer_places(scenario.topology, used):
         fewer = msgspec.structs.replace(scenario.topology, placement=placement)
         yield from _valid(scenario, fewer, scenario.steps)
-    for topology in _distinct_layouts(scenario, nodes=min(used, 2)):
+    known: set[object] = set()
+    for topology in _distinct_layouts(scenario, min(used, 2), known):
         kept = stand_ins(scenario.world, topology.world)
         programs = (_program(scenario, topology, ranks, names) for ranks in kept for names in (_same_place, _everyone))
         for steps in dict.fromkeys(programs):
             yield from _valid(scenario, topology, steps)
     for topology, ranks in parts_of(scenario.topology, scenario.families):
-        yield from _valid(scenario, topology, _program(scenario, topology, ranks, _same_ranks))
+        if _as_named(topology, scenario.families) not in known:
+            program = _program(scenario, topology, ranks, _same_ranks)
+            for candidate in _valid(scenario, topology, program):
+                if candidate not in known:  # without one rank or another is often the same
+                    known.add(candidate)
+                    yield candidate
 
 
 Names = Callable[[Topology, Topology, str, Sequence[int], Groups], Groups | None]
@@ -122,17 +128,21 @@ def _plainer_places(topology: Topology, used: int) -> Iterator[Placement | None]
         yield msgspec.structs.replace(placement, peers_hidden=False)
 
 
-def _distinct_layouts(scenario: Scenario, nodes: int) -> Iterator[Topology]:
-    """Layouts of fewer ranks. Of those that differ only in families that the program does not name, one."""
-    known: set[object] = set()
+def _distinct_layouts(scenario: Scenario, nodes: int, known: set[object]) -> Iterator[Topology]:
+    """Layouts of fewer ranks. Of those that differ only in families that the program does not name, one; none that is
+    known, and those that come are known."""
     for world in range(2, scenario.world):
         for topology in layouts_like(scenario.topology, world, nodes):
-            ids = [topology.ids.get(name) for name in scenario.families]
-            groups = tuple(topology.families.get(name) for name in scenario.families)
-            key = world, groups, tuple(map(ids.index, ids))  # and which of them share communicators
+            key = _as_named(topology, scenario.families)
             if key not in known:
                 known.add(key)
                 yield topology
+
+
+def _as_named(topology: Topology, families: Sequence[str]) -> object:
+    """What a layout is to a program that names these families: their groups, and which share communicators."""
+    ids = [topology.ids.get(name) for name in families]
+    return topology.world, tuple(map(topology.families.get, families)), tuple(map(ids.index, ids))
 
 
 def _for_ranks(step: Step, kept: Sequence[int]) -> Step:

@@ -1,4 +1,5 @@
-"""The layouts of fewer ranks that may stand for another: every one of the same convention, and where its ranks are.
+"""The layouts of fewer ranks that may stand for another: those of its convention, its own parts as given families,
+and where the ranks are.
 
 Invariant: layouts come in one order, by the widths of their degrees, so that a search repeats.
 """
@@ -45,20 +46,30 @@ def stand_ins(whole: int, world: int) -> list[tuple[int, ...]]:
 
 
 def parts_of(topology: Topology, used: Collection[str]) -> Iterator[tuple[Topology, Group]]:
-    """Of families that are given: those `used` alone, then without all ranks that are in none, then without one rank in
-    turn, then without one group in turn. Each with the ranks that it keeps, which are numbered anew."""
-    given = topology.families_given
-    if given is None:
-        return
-    families = {name: groups for name, groups in given.items() if name in used}
+    """Parts of a topology, with the families `used` alone, given as they are. Each with the ranks that it keeps, which
+    are numbered anew.
+
+    First without the ranks that are in no group, then the ranks of one group in turn, then without one rank in turn,
+    then without one group in turn. The families of a convention are given only where ranks are fewer.
+    """
+    families = {name: topology.families[name] for name in topology.families if name in used}
     everyone = tuple(range(topology.world))
-    there = tuple(sorted({rank for groups in families.values() for group in groups for rank in group}))
-    for kept in (everyone, there, *(tuple(rank for rank in there if rank != left_out) for left_out in there)):
-        yield from _explicit(topology, families, kept)
+    groups = dict.fromkeys(tuple(sorted(group)) for name in families for group in families[name] if len(group) > 1)
+    there = tuple(sorted({rank for group in groups for rank in group}))
+    without_one = (tuple(rank for rank in there if rank != left_out) for left_out in there)
+    is_given = topology.families_given is not None
+    for kept in dict.fromkeys(filter(None, (everyone, there, *groups, *without_one))):
+        if is_given or len(kept) < topology.world:
+            yield from _explicit(topology, families, kept)
+    for name, fewer in _without_one_group(families) if is_given else ():
+        yield from _explicit(topology, families | {name: fewer}, everyone)
+
+
+def _without_one_group(families: Mapping[str, Groups]) -> Iterator[tuple[str, Groups]]:
+    """Each family that has several groups, without one of them in turn."""
     for name, groups in families.items():
-        for group in groups if len(groups) > 1 else ():
-            fewer = families | {name: tuple(each for each in groups if each != group)}
-            yield from _explicit(topology, fewer, everyone)
+        if len(groups) > 1:
+            yield from ((name, tuple(each for each in groups if each != left_out)) for left_out in groups)
 
 
 def restricted(group: Group, kept: Sequence[int]) -> Group:
@@ -70,7 +81,7 @@ def _explicit(like: Topology, families: Mapping[str, Groups], kept: Group) -> It
     """The topology of what is left of these families, if it is one and another."""
     left = {name: [restricted(group, kept) for group in groups] for name, groups in families.items()}
     given = {name: tuple(dict.fromkeys(filter(None, groups))) for name, groups in left.items()}
-    shares = None if like.shares is None else _shares(like, given)
+    shares = None if like.families_given is not None and like.shares is None else _shares(like, given)
     nodes = len({like.node_of[rank] for rank in kept})
     try:
         world = max(map(world_of, given.values()), default=0)

@@ -2,7 +2,7 @@
 
 Hypothesis shrinks the choices behind a scenario; a layout is several choices that must change
 together, which it rarely manages. Here the scenario itself is changed: every smaller layout of the
-same convention, every step left out, every number made plain.
+same convention, every part of the layout itself, every step left out, every number made plain.
 
 Invariant: what comes back breaks the same rule, was executed, and is no larger than what went in.
 """

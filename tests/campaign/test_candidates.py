@@ -140,7 +140,7 @@ def test_nodes_change_rarely_from_one_candidate_to_the_next() -> None:
     steps = A, Allocate("b", "attn_tp", tuple(range(1, 9)))
     placed = [found.topology.node_of for found in fewer_ranks(Scenario(wide, steps))]
     assert len(placed) > 100
-    assert sum(one != other for one, other in pairwise(placed)) < 8
+    assert sum(one != other for one, other in pairwise(placed)) < 10
 
 
 def test_layouts_that_are_the_same_to_the_program_come_once() -> None:

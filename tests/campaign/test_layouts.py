@@ -75,3 +75,26 @@ def test_a_family_that_shares_one_that_is_left_out_shares_with_the_next_that_is_
     )
     first, _ = next(parts_of(like, ("b", "c")))
     assert (first.families_given, first.shares) == ({"b": pairs, "c": pairs}, {"c": "b"})
+
+
+def test_a_layout_of_a_convention_has_parts_of_fewer_ranks_that_keep_its_communicators() -> None:
+    like = Topology("four", "torchtitan", {"dp_shard": 4, "ep": 2})
+    alike = {name for name in like.families if like.families[name] == like.families["fsdp"]}
+    used = (*alike, "ep")
+    found = [*parts_of(like, used)]
+    assert {topology.convention for topology, _ in found} == {"explicit"}
+    assert {topology.world for topology, _ in found} == {2, 3}
+    for topology, kept in found:
+        assert len(kept) == topology.world
+        assert {(a, b) for a in used for b in used if like.ids[a] == like.ids[b]} == {
+            (a, b) for a in used for b in used if topology.ids[a] == topology.ids[b]
+        }
+
+
+def test_the_ranks_of_one_group_come_before_all_but_one() -> None:
+    kept = [ranks for _, ranks in parts_of(Topology("four", "sglang", {"tp": 4, "attn_dp": 2}), ("attn_tp",))]
+    assert kept == [(0, 1), (2, 3), (1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)]
+
+
+def test_families_of_which_every_group_has_one_rank_have_no_parts() -> None:
+    assert [*parts_of(Topology("pair", "vllm", {"tp": 2}), ("dp",))] == []
