@@ -1,7 +1,7 @@
 # make fuzz   install what is missing and run the main job
 # make test   install what is missing, lint, type-check and run the tests
 # make lint   ruff and mypy alone
-# make docs   write docs/measurements.md from its data
+# make docs   write docs/measurements.md from its data, and what symm prints into docs/layouts.md
 # make hostile kill, mutate and mislead the harness for five minutes
 # make oldest check the oldest versions that pyproject.toml allows, in an environment of their own
 # make clean  remove the environments
@@ -52,8 +52,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict harness
 
-docs:
-	$(PYTHON) docs/measurements/page.py
+docs: $(VENV)/.installed
+	$(BIN)/python docs/measurements/page.py
+	$(BIN)/python docs/shown.py
 
 hostile: $(VENV)/.compiled
 	$(BIN)/python -m tests.hostile $(HOSTILE)
