@@ -45,7 +45,7 @@ class Canary:
 class Buffer:
     """A live buffer of `rank`: `body` between two guards of canaries; none if the buffer came while a graph was
     captured, when nothing can be written. `stream` is the one that its step names, to which its block belongs outside
-    graphs."""
+    graphs. `is_for_window`: it was asked of a pool policy, for a group's collectives."""
 
     def __init__(
         self,
@@ -55,8 +55,9 @@ class Buffer:
         stream: int = 0,
         is_guarded: bool = True,
         rank: int = 0,
+        is_for_window: bool = True,
     ) -> None:
-        self.name, self.stream, self._rank = name, stream, rank
+        self.name, self.stream, self._rank, self.is_for_window = name, stream, rank, is_for_window
         front, self.body, back = whole[:FRONT], whole[FRONT : FRONT + elements], whole[FRONT + elements :]
         self.is_shared = False
         """Whether another stream has used it, too."""
@@ -115,12 +116,15 @@ class LiveBuffers(Mapping[str, Buffer]):
         whole, is_declined = (made.tensor, True) if isinstance(made, Declined) else (made, False)
         segment = self._substrate.locate(whole.data_ptr())
         ident = -1 if segment is None else segment.ident
-        nbytes = whole.numel() * whole.element_size()
-        self._substrate.record(Placed(name, ident, whole.data_ptr(), nbytes, named, is_declined))
+        width = whole.element_size()
+        spans = FRONT * width, (size - GUARD) * width
+        self._substrate.record(Placed(name, ident, whole.data_ptr(), whole.numel() * width, named, is_declined, *spans))
         # In a capture nothing runs, so no canary can be written.
         is_guarded = not self._substrate.device.is_capturing
         self.memory.hold(name, whole[:size])
-        self._live[name] = Buffer(name, whole[:size], size - GUARD, stream, is_guarded, self._substrate.rank)
+        self._live[name] = Buffer(
+            name, whole[:size], size - GUARD, stream, is_guarded, self._substrate.rank, bool(named.ranks)
+        )
 
     def release(self, name: str) -> None:
         """Look at a buffer's canaries and drop it. Does nothing where it could not be allocated."""

@@ -65,7 +65,7 @@ class Call:
         if "stamps" in self._substrate.evidence and self._is_library:
             cross_checks.stamp(self._communicator, *self._peer_addressed)
         memory.before(self._output, self._source, *(fence.region for fence in fences))
-        self._record_operands()
+        self._record_call()
         try:
             path, evidence = self._dispatch(kernel)
         except NotOwned:  # an engine falls back to the library here, and so does the harness
@@ -92,15 +92,29 @@ class Call:
         """Capture the library's call, made at step `index`. Local; what is captured is collective."""
         captured = CapturedCall(self._substrate, self._communicator.id, self._exact, index, self._into, self._from)
         captured.before(self._output, self._source)
-        self._record_operands()
+        self._record_call()
         path, evidence = self._library()
         self._substrate.record(trace.Ran(path, evidence, is_free=self._is_free(path)))
         captured.after(self._output, self._source)
         return captured
 
-    def _record_operands(self) -> None:
-        operands = _operand(self._from, self._source), _operand(self._into, self._output)
-        self._substrate.record(trace.Called(self._communicator.ident, *operands))
+    def _record_call(self) -> None:
+        step, counts = self._step, self._exact.counts
+        self._substrate.record(
+            trace.Called(
+                self._communicator.ident,
+                _operand(self._from, self._source),
+                _operand(self._into, self._output),
+                kind="all_gather" if isinstance(step, AllGather) else "reduce_scatter",
+                dtype=str(self._output.dtype).removeprefix("torch."),
+                op=step.op,
+                counts=counts if self._is_uneven else counts[0],
+                via=step.via,
+                family=step.family,
+                meant=(step.whole_operand,) if self._buffers[step.whole.buffer].is_for_window else (),
+                claims=step.claim,
+            )
+        )
 
     @property
     def _is_library(self) -> bool:

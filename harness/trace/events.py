@@ -7,8 +7,11 @@ it hung or died.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
+from harness.scenario.bases import Via
 from harness.scenario.layouts.groups import Group, GroupId
 
 
@@ -125,7 +128,8 @@ class Deregistered(_Event, frozen=True, tag="deregistered"):
 class Placed(_Event, frozen=True, tag="placed"):
     """A buffer was allocated. `segment` is -1 for memory outside every pool; `named` the group that the
     buffer site named to the pool policy, empty for ordinary memory. `is_declined`: the policy was asked and did not
-    want the buffer, so that it is in ordinary memory."""
+    want the buffer, so that it is in ordinary memory. The program has `body` bytes of it, behind `front` bytes of
+    canaries."""
 
     buffer: str
     segment: int
@@ -133,6 +137,8 @@ class Placed(_Event, frozen=True, tag="placed"):
     size: int
     named: GroupId = GroupId(())
     is_declined: bool = False
+    front: int = 0
+    body: int = 0
 
 
 class Dropped(_Event, frozen=True, tag="dropped"):
@@ -162,12 +168,54 @@ class Operand(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
+Kind = Literal[
+    "all_gather",
+    "reduce_scatter",
+    "all_reduce",
+    "all_to_all",
+    "broadcast",
+    "reduce",
+    "gather",
+    "scatter",
+    "send",
+    "recv",
+]
+"""What a call does. Draws make the first two alone."""
+Role = Literal["source", "output"]
+"""Which operand of a call."""
+
+
 class Called(_Event, frozen=True, tag="called"):
-    """A collective was called. Written before it runs, so that a call that never returns has its operands."""
+    """A collective was called. Written before it runs, so that a call that never returns has its operands and its
+    facts: all that the oracle knows of a call.
+
+    comm     the communicator that runs it
+    dtype    of an element, in torch's words
+    op       how it reduces; None where it moves data alone
+    counts   elements that each rank contributes or receives: one number, or one for each rank of the group, in its
+             order, where they differ
+    via      the library, or a kernel under test
+    family   the name under which the call was made
+    meant    the operands that were allocated to lie in a window
+    claims   whether the caller relies on the symmetric path
+    """
 
     comm: int
     source: Operand
     output: Operand
+    kind: Kind
+    dtype: str
+    op: str | None
+    counts: int | tuple[int, ...]
+    via: Via
+    family: str
+    meant: tuple[Role, ...]
+    claims: bool
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the ranks of the group differ in count, so that no symmetric kernel runs the call."""
+        return isinstance(self.counts, tuple) and len({*self.counts}) > 1
 
 
 class Ran(_Event, frozen=True, tag="ran"):

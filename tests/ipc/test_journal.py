@@ -9,7 +9,6 @@ from harness.errors import JournalFull
 from harness.ipc.journal import Journal
 from harness.trace.events import (
     Began,
-    Called,
     CommCreated,
     Entered,
     Event,
@@ -19,13 +18,14 @@ from harness.trace.events import (
     Ran,
     Registered,
 )
+from tests.tools.calls import gathered
 
 EVENTS: tuple[Event, ...] = (
     CommCreated(0, (3, 1), 2, True),
     Began(0),
     Registered(2, 0, 1, (1 << 63) + 512, 2 << 20, False),
     Entered("all_gather", 0),
-    Called(0, Operand("source", 4096, 16), Operand("output", 8192, 32)),
+    gathered(0, Operand("source", 4096, 16), Operand("output", 8192, 32)),
     Ran("symmetric", "look-up"),
     Mismatch("output", 1, 8, 3, 0, "1.0 (0x3f800000)", "nan (0x7fc00000)"),
     Finished(),

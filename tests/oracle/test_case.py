@@ -13,7 +13,6 @@ from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.events import (
     Began,
-    Called,
     CommCreated,
     Dropped,
     Event,
@@ -25,12 +24,13 @@ from harness.trace.events import (
     SegmentAllocated,
 )
 from harness.trace.trace import TEARDOWN, Trace
+from tests.tools.calls import gathered, scattered
 from tests.tools.scenes import PAIR, explicit
 
 STEPS = (Allocate("a", "tp", 8), Allocate("p", "tp", 8, role="plain"), AllGather("tp", View("a"), 4, View("p")))
 COMM = CommCreated(0, (0, 1), 0, True)
 WINDOWED = (COMM, Began(0), SegmentAllocated(1, "p", 0, 4096), Registered(2, 0, 1, 0, 4096, False))
-CALLED = (Began(2), Called(0, Operand("p", 9000, 16), Operand("a", 64, 32)))
+CALLED = (Began(2), gathered(0, Operand("p", 9000, 16), Operand("a", 64, 32)))
 BUFFER = Placed("a", 1, 64, 96, GroupId((0, 1)))
 
 
@@ -66,7 +66,7 @@ def test_a_step_goes_by_its_number_and_kind() -> None:
 def test_a_call_names_the_family_of_its_step_and_the_other_name_of_its_group() -> None:
     topology = explicit(ep=((0, 1),), tp=((0, 1),))
     steps = (Allocate("a", "ep", 8), AllGather("tp", View("a"), 4))
-    called = Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))
+    called = Began(1), gathered(0, Operand("a", 64, 16), Operand("a", 64, 32))
     (use, _), *_ = case((COMM, *called), (COMM, *called), steps=steps, topology=topology).calls.values()
     assert (
         case(steps=steps, topology=topology).call(use) == "step 1 (all_gather) on tp[0,1] (the same group as ep[0,1])"
@@ -79,7 +79,7 @@ def test_a_call_names_the_family_of_its_step_and_the_other_name_of_its_group() -
 def test_a_call_has_its_ranks_in_the_order_of_their_group() -> None:
     turned = CommCreated(0, (1, 0), 0, True)
     steps = (Allocate("a", "cp", 8), AllGather("cp", View("a"), 4))
-    called = Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))
+    called = Began(1), gathered(0, Operand("a", 64, 16), Operand("a", 64, 32))
     ranks = [(turned, *called)] * 2
     calls = case(*ranks, steps=steps, topology=explicit(cp=((1, 0),))).calls
     assert {key: [use.rank for use in uses] for key, uses in calls.items()} == {(1, (1, 0)): [1, 0]}
@@ -88,8 +88,8 @@ def test_a_call_has_its_ranks_in_the_order_of_their_group() -> None:
 def test_ranks_reach_each_other_through_a_gathers_output_and_a_scatters_source() -> None:
     scatter = (*STEPS[:2], ReduceScatter("tp", View("a"), 4, View("p")))
     called = (
-        Called(0, Operand("p", 9000, 16), Operand("a", 64, 32)),
-        Called(0, Operand("a", 64, 32), Operand("p", 0, 16)),
+        gathered(0, Operand("p", 9000, 16), Operand("a", 64, 32)),
+        scattered(0, Operand("a", 64, 32), Operand("p", 0, 16)),
     )
     for steps, event, role in ((STEPS, called[0], "output"), (scatter, called[1], "source")):
         found = case((COMM, Began(2), event), steps=steps)
@@ -100,7 +100,7 @@ def test_ranks_reach_each_other_through_a_gathers_output_and_a_scatters_source()
 @pytest.mark.parametrize(("role", "is_meant"), [("window", True), ("plain", False)])
 def test_a_buffer_is_meant_for_a_window_as_its_step_says(role: str, is_meant: bool) -> None:
     steps = (Allocate("a", "tp", 8, role=role), AllGather("tp", View("a"), 4))  # type: ignore[arg-type]
-    found = case((COMM, Began(1), Called(0, Operand("a", 64, 16), Operand("a", 64, 32))), steps=steps)
+    found = case((COMM, Began(1), gathered(0, Operand("a", 64, 16), Operand("a", 64, 32))), steps=steps)
     assert found.is_meant_for_window(found.histories[0].uses) is is_meant
 
 

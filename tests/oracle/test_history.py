@@ -5,7 +5,6 @@ from __future__ import annotations
 from harness.oracle.history import History, read
 from harness.trace.events import (
     Began,
-    Called,
     CommCreated,
     CommDestroyed,
     Deregistered,
@@ -20,12 +19,13 @@ from harness.trace.events import (
     SegmentFreed,
 )
 from harness.trace.trace import Trace
+from tests.tools.calls import gathered
 
 COMM, AGAIN = CommCreated(0, (0, 1), 0, True), CommCreated(8, (0, 1), 1, True)
 SEGMENT = SegmentAllocated(1, "p", 0, 4096)
 WINDOW, SECOND = Registered(2, 0, 1, 0, 4096, False), Registered(3, 0, 1, 0, 4096, False)
 NULL = Registered(4, 0, 1, 0, 4096, True)
-CALL = Called(0, Operand("b", 512, 16), Operand("a", 64, 32))
+CALL = gathered(0, Operand("b", 512, 16), Operand("a", 64, 32))
 
 
 def of(*events: Event) -> History:

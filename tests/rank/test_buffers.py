@@ -143,7 +143,15 @@ def test_a_buffer_is_recorded_with_its_segment_and_the_group_it_is_for(alone: Ra
     (segment,) = alone.pool().segments
     size = 4 * (ROOM + GUARD)
     assert seen(alone, Placed) == [
-        Placed("a", segment.ident, buffers["a"].body.data_ptr() - 4 * FRONT, size, GroupId((0,)))
+        Placed(
+            "a",
+            segment.ident,
+            buffers["a"].body.data_ptr() - 4 * FRONT,
+            size,
+            GroupId((0,)),
+            front=4 * FRONT,
+            body=4 * ROOM,
+        )
     ]
 
 

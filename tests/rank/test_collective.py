@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -32,7 +33,7 @@ SCATTER = ReduceScatter("tp", View("a", 10), COUNT, View("b", 20))
 def buffers(alone: Rank) -> LiveBuffers:
     live = LiveBuffers(alone.substrate)
     for name in "ab":
-        live.place(name, ROOM + GUARD, (), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
+        live.place(name, ROOM + GUARD, GroupId(()), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
     alone.events.clear()
     return live
 
@@ -58,8 +59,37 @@ def test_operands_are_recorded_before_the_call_and_its_path_after_it(alone: Rank
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
     source = Operand("b", buffers["b"].body.data_ptr(), 4 * COUNT)
     output = Operand("a", buffers["a"].body.data_ptr() + 40, 4 * COUNT)
-    assert alone.events[0] == Called(0, source, output)
+    assert isinstance(alone.events[0], Called)
+    assert (alone.events[0].source, alone.events[0].output) == (source, output)
     assert [type(event) for event in alone.events] == [Called, Ran]
+
+
+@pytest.mark.parametrize(
+    ("step", "facts"),
+    [
+        (GATHER, ("all_gather", "int32", None, COUNT, "library", "tp", (), False)),
+        (
+            AllGather("ep", View("w"), (COUNT,), claim=True),
+            ("all_gather", "int32", None, COUNT, "library", "ep", ("output",), True),
+        ),
+        (
+            ReduceScatter("tp", View("w"), COUNT, View("b"), op="max"),
+            ("reduce_scatter", "int32", "max", COUNT, "library", "tp", ("source",), False),
+        ),
+        (
+            ReduceScatter("tp", View("a"), COUNT, View("w"), via="kernel"),
+            ("reduce_scatter", "int32", "sum", COUNT, "kernel", "tp", (), False),
+        ),
+    ],
+    ids=["a gather", "in place and claimed", "a reduction", "by a kernel"],
+)
+def test_a_call_is_recorded_with_its_facts(
+    alone: Rank, buffers: LiveBuffers, step: Collective, facts: tuple[object, ...]
+) -> None:
+    buffers.place("w", ROOM + GUARD, GroupId((0,)), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
+    call(alone, buffers, step).run(KEYS, kernel=None)
+    (called,) = (event for event in alone.events if isinstance(event, Called))
+    assert msgspec.structs.astuple(called)[3:] == facts
 
 
 @pytest.mark.parametrize(
@@ -149,7 +179,7 @@ def test_the_digest_of_the_output_is_recorded_if_the_world_has_digests(
     rank.substrate.begin([(GroupId((0,)),)], [0], {GroupId((0,)): 0})
     live = LiveBuffers(rank.substrate)
     for name in "ab":
-        live.place(name, ROOM + GUARD, (), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
+        live.place(name, ROOM + GUARD, GroupId(()), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
     call(rank, live, GATHER).run(KEYS, kernel=None)
     written = zlib.crc32(live["a"].body[10:50].numpy().tobytes())
     assert [event.digest for event in rank.events if isinstance(event, Ran)] == [written if evidence else None]

@@ -25,7 +25,7 @@ SEED = 5
 def buffers(alone: Rank) -> LiveBuffers:
     live = LiveBuffers(alone.substrate)
     for name in ("output", "other"):
-        live.place(name, COUNT + GUARD, (), lambda: torch.zeros(COUNT + GUARD, dtype=torch.int32))
+        live.place(name, COUNT + GUARD, GroupId(()), lambda: torch.zeros(COUNT + GUARD, dtype=torch.int32))
     return live
 
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from harness.trace import events
-from harness.trace.events import Called, CommCreated, Event, Operand, Placed, Ran, Registered, SegmentFreed
+from harness.trace.events import CommCreated, Event, Operand, Placed, Ran, Registered, SegmentFreed
+from tests.tools.calls import gathered, scattered
 
 KINDS: tuple[type[msgspec.Struct], ...] = typing.get_args(Event)
 SAMPLES = (
@@ -16,7 +17,8 @@ SAMPLES = (
     Registered(4, 0, 2, 4096, 8192, False),
     SegmentFreed(2, (4, 5)),
     Placed("a", -1, 64, 128),
-    Called(0, Operand("a", 64, 8), Operand("b", 72, 16)),
+    gathered(0, Operand("a", 64, 8), Operand("b", 72, 16)),
+    scattered(0, Operand("a", 64, 24), Operand("b", 72, 16), counts=(4, 2), meant=()),
     Ran("symmetric", "the log"),
     Ran("legacy", "", 7),
     Ran("legacy", "the log", None, True),

@@ -16,7 +16,6 @@ from harness.scenario.topology import Placement, Topology
 from harness.trace.draw import Draw
 from harness.trace.events import (
     Began,
-    Called,
     CommCreated,
     CommDestroyed,
     Dropped,
@@ -28,6 +27,7 @@ from harness.trace.events import (
 )
 from harness.trace.trace import Trace
 from harness.world.world import World
+from tests.tools.calls import gathered
 from tests.tools.scenes import APART, PAIR, SQUARE, TURNED, findings, first, rules, scenario
 
 GATHER = (Allocate("a", "tp", 256), AllGather("tp", View("a"), 100))
@@ -288,7 +288,7 @@ def test_a_window_gone_with_its_communicator_is_stale_whoever_else_has_one() -> 
     allocated = Began(0), SegmentAllocated(2, "p", 0, 4096), Placed("a", 2, 0, 1088, GroupId((0, 1)))
     windows = Registered(3, 1, 2, 0, 4096, False), Registered(4, 0, 2, 0, 4096, False)
     replaced = Began(1), CommDestroyed(0), CommCreated(5, (0, 1), 1, True)
-    called = Began(2), Called(5, Operand("a", 0, 400), Operand("a", 0, 800)), Ran("legacy", "the log")
+    called = Began(2), gathered(5, Operand("a", 0, 400), Operand("a", 0, 800)), Ran("legacy", "the log")
     events = (*comms, *allocated, *windows, *replaced, *called)
     steps = scenario(GATHER[0], Recreate("tp"), GATHER[1], topology=TURNED)
     case = Case(Draw(steps, (Trace(0, events), Trace(1, events)), (), 1.0, 1.0))
@@ -373,7 +373,7 @@ def test_an_offset_mismatch_names_a_release_that_one_rank_alone_made() -> None:
     begin = comm, Began(0), SegmentAllocated(1, "p", 0, 8192), Registered(2, 0, 1, 0, 8192, False)
     placed = Placed("a", 1, 0, 1024, GroupId((0, 1))), Began(1)
     traces = tuple(
-        Trace(rank, (*begin, *placed, *events, Began(2), Placed("b", 1, at, 1024), Began(3), Called(0, own, own)))
+        Trace(rank, (*begin, *placed, *events, Began(2), Placed("b", 1, at, 1024), Began(3), gathered(0, own, own)))
         for rank, (events, at) in enumerate([((Dropped("a"),), 0), ((), 1024)])
         for own in [Operand("b", at, 800)]
     )
