@@ -152,9 +152,16 @@ def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
     for name, value in fields.items():
         if isinstance(value, View):
             changes[name] = View(value.buffer, _pick(value.offset, kept))
+    if isinstance(step, Allocate) and step.registered is not None:
+        changes["registered"] = _same(tuple(step.registered_on(rank) for rank in kept))
     if step.rank is not None:
         changes["rank"] = kept.index(step.rank) if step.rank in kept else step.rank % len(kept)
     return msgspec.structs.replace(step, **changes)
+
+
+def _same(lists: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """One list for all ranks where theirs are equal."""
+    return lists[:1] if len(set(lists)) == 1 else lists
 
 
 def _pick(value: Elements, kept: Sequence[int]) -> Elements:
@@ -201,6 +208,18 @@ def _plain_steps(scenario: Scenario, step: Step) -> Iterator[Step]:
             for elements in (_needed(scenario, step), *_fewer(step.elements)):
                 yield msgspec.structs.replace(step, elements=elements)
             yield msgspec.structs.replace(step, stream=0)
+            yield from _fewer_registrations(step)
+
+
+def _fewer_registrations(step: Allocate) -> Iterator[Step]:
+    """Nothing in front of the buffer; what one rank registers, on all; then one registration fewer, on all."""
+    yield msgspec.structs.replace(step, lead=0)
+    lists = step.registered or ()
+    if len(lists) > 1:
+        yield from (msgspec.structs.replace(step, registered=(names,)) for names in dict.fromkeys(lists))
+    for name in step.other_families:
+        left = tuple(tuple(each for each in names if each != name) for names in lists)
+        yield msgspec.structs.replace(step, registered=_same(left))
 
 
 def _fewer_groups(step: Allocate | Collective) -> Iterator[Step]:

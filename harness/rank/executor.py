@@ -21,6 +21,7 @@ from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
 from harness.rank.own import empty
+from harness.rank.told import ToldMemory
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
@@ -72,6 +73,7 @@ class Executor:
         self._graphs = Graphs(substrate, self._buffers, scenario.seed)
         self._calls = Calls(scenario, substrate.rank)
         self._index = 0
+        self._told = ToldMemory(substrate, self._topology)
         self._policy = call_system("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
         call_system("pool", lambda: check_pool(self._policy))  # a policy's attributes may be code of its own
         self._sites = self._make_sites()
@@ -92,6 +94,7 @@ class Executor:
         for communicator in self._substrate.communicators.values():
             self._look_at_pads(communicator)
         self._buffers.release_all()
+        self._told.close()
 
     def close(self) -> None:
         """Close the policy; after this nothing of the system under test should be left."""
@@ -182,6 +185,8 @@ class Executor:
         def make() -> torch.Tensor | Declined:
             if step.role == "plain":
                 return self._ordinary(mine, dtype)
+            if step.registered is not None:
+                return self._told.allocate(step, mine, dtype)
             if step.site == "global":
                 tensor = self._sites.get_global_dp_buffer(group, mine, dtype)
             else:
@@ -189,7 +194,7 @@ class Executor:
             return Declined(self._ordinary(mine, dtype)) if tensor is None else tensor
 
         if step.role == "window":
-            named = self._sites.named(group).id
+            named = (group if step.registered is not None else self._sites.named(group)).id
         with self._on(step.stream):
             self._buffers.place(step.buffer, mine, named, make, step.stream)
         self._substrate.device.synchronize()  # its canaries are looked at on other streams

@@ -59,7 +59,7 @@ def owners(topology: Topology, name: str) -> str:
 def _step(step: Step) -> str:
     fields = []
     for name, value in msgspec.structs.asdict(step).items():
-        if value is None or value is False or (name == "stream" and value == 0):
+        if value is None or value is False or (name in ("stream", "lead") and value == 0):
             continue
         fields.append(f"{name}={_shown(name, value)}")
     return f"{step.kind} {' '.join(fields)}"
@@ -68,6 +68,8 @@ def _step(step: Step) -> str:
 def _shown(name: str, value: object) -> object:
     if isinstance(value, View):
         return f"{value.buffer}+{value.offset}"
+    if name == "registered" and isinstance(value, tuple):
+        return " | ".join(",".join(names) or "nothing" for names in value)
     return ",".join(str([*group]) for group in value) if name == "groups" and isinstance(value, tuple) else value
 
 

@@ -35,6 +35,11 @@ class BaseStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return None
 
     @property
+    def other_families(self) -> tuple[str, ...]:
+        """Further families whose communicators it uses."""
+        return ()
+
+    @property
     def groups(self) -> Groups | None:
         """The groups of that family that act, of which no two have a rank in common. None: all of them."""
         return None

@@ -69,7 +69,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     @cached_property
     def families(self) -> tuple[str, ...]:
         """The families that steps or sites name, in the order of first use: a draw needs their communicators."""
-        named = [step.family for step in self.steps if step.family is not None]
+        named = [name for step in self.steps for name in (step.family, *step.other_families) if name is not None]
         return tuple(dict.fromkeys([*named, IMPLICIT] if self.system.sites == "implicit" else named))
 
     @cached_property

@@ -32,6 +32,10 @@ class Allocate(BaseStep, frozen=True, tag="allocate"):
     Role `window`: through a buffer site, under the pool policy, for collectives of `family`; `site` says which
     one (`harness.system.sites`). Role `plain`: ordinary memory. The block belongs to `stream` and returns there, once
     the other streams that used it are done.
+
+    `registered` takes the place of the policy, as in a program made of a recording: the buffer has a segment of its
+    own, which each rank registers with its groups of these families, in this order. One list for all ranks, or one for
+    each. `lead` elements of the segment lie in front of it.
     """
 
     buffer: str
@@ -42,8 +46,19 @@ class Allocate(BaseStep, frozen=True, tag="allocate"):
     site: Literal["local", "global"] = "local"
     stream: int = 0
     groups: Groups | None = None
+    registered: tuple[tuple[str, ...], ...] | None = None
+    lead: Elements = 0
 
-    per_rank = ("elements",)
+    per_rank = ("elements", "lead")
+
+    @property
+    def other_families(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for names in self.registered or () for name in names))
+
+    def registered_on(self, rank: int) -> tuple[str, ...]:
+        """The families with whose groups a rank registers the segment."""
+        names = self.registered or ((),)
+        return names[0] if len(names) == 1 else names[rank]
 
     @property
     def allocates(self) -> str:

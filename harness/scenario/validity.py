@@ -85,8 +85,9 @@ def _check_fields(step: Step, alive: Alive) -> None:
     if alive.capturing is not None and not isinstance(step, CAPTURED):
         raise Refused(f"graph {alive.capturing.name!r} is being captured, which allows only {_KINDS}")
     families = alive.topology.families
-    if step.family is not None and step.family not in families:
-        raise Refused(f"family {step.family!r} is not one of {', '.join(families)}")
+    for name in (step.family, *step.other_families):
+        if name is not None and name not in families:
+            raise Refused(f"family {name!r} is not one of {', '.join(families)}")
     if not 0 <= step.stream < STREAMS:
         raise Refused(f"stream {step.stream} is not one of the {STREAMS} that programs may use")
     if step.stream and alive.open is not None:
@@ -110,7 +111,23 @@ def _allocate(step: Allocate, alive: Alive) -> None:
             # the site of a global buffer takes one size, as the engine's does (`harness.system.sites`)
             if len({elements[rank] for rank in group}) > 1:
                 raise Refused(f"ranks of {step.family}{list(group)} differ in elements of a global buffer")
-    _check_new(step.buffer, (max(elements.values()) + GUARD) * ITEMSIZE[step.dtype], alive)
+    lead = counts("lead", step.lead, alive.topology, acting)
+    if step.registered is None and any(lead.values()):
+        raise Refused("lead goes with registered and with nothing else")
+    if step.registered is not None:
+        _check_registered(step, alive)
+    size = max(elements[rank] + lead[rank] for rank in elements) + GUARD
+    _check_new(step.buffer, size * ITEMSIZE[step.dtype], alive)
+
+
+def _check_registered(step: Allocate, alive: Alive) -> None:
+    lists = len(step.registered or ())
+    if lists not in (1, alive.topology.world):
+        raise Refused(f"registered has {lists} lists, and needs one, or one for each of {alive.topology.world} ranks")
+    if step.role != "window" or step.site != "local":
+        raise Refused("registered goes with role window and site local alone")
+    if alive.open is not None:
+        raise Refused(f"graph {alive.open.name!r} is prepared or captured, and registered is for memory outside graphs")
 
 
 @_check_kind.register

@@ -282,3 +282,18 @@ def test_families_that_share_communicators_go_on_to_share_them() -> None:
     found = [*fewer_ranks(Scenario(like, (Allocate("b", "ep", 8), Allocate("c", "tp", 8))))]
     assert found
     assert all(each.topology.ids["ep"] == each.topology.ids["tp"] for each in found)
+
+
+def test_what_is_registered_becomes_the_same_on_all_ranks_and_less() -> None:
+    three = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),), "ep": ((0, 1, 2),)}, shares={})
+    step = Allocate("b", "tp", 8, registered=(("tp",), ("tp", "ep"), ("tp",)), lead=(0, 4, 0))
+    found = [each for each in plain(step, topology=three) if isinstance(each, Allocate)]
+    assert {each.registered for each in found if each.lead == step.lead} >= {(("tp",),), (("tp", "ep"),)}
+    assert any(each.lead == 0 for each in found)
+
+
+def test_fewer_ranks_keep_what_each_of_them_registers() -> None:
+    three = Topology("three", "explicit", families_given={"tp": ((0, 1, 2),)})
+    step = Allocate("b", "tp", 8, registered=(("tp",), (), ("tp",)))
+    lists = [found.steps[0].registered for found in fewer_ranks(Scenario(three, (step,)))]  # type: ignore[union-attr]
+    assert (((), ("tp",)) in lists, (("tp",),) in lists) == (True, True)

@@ -142,6 +142,26 @@ def test_a_global_buffer_of_different_sizes_in_a_group_is_refused() -> None:
     assert reason == "ranks of attn_tp[2, 3] differ in elements of a global buffer"
 
 
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (Allocate("a", "tp", 8, registered=(("nobody",),)), "family 'nobody' is not one of "),
+        (
+            Allocate("a", "tp", 8, registered=((), ())),
+            "registered has 2 lists, and needs one, or one for each of 4 ranks",
+        ),
+        (
+            Allocate("a", "tp", 8, role="plain", registered=((),)),
+            "registered goes with role window and site local alone",
+        ),
+        (Allocate("a", "tp", 8, lead=4), "lead goes with registered and with nothing else"),
+    ],
+    ids=["family", "lists", "role", "lead"],
+)
+def test_registrations_that_no_rank_can_make_are_refused(step: Step, reason: str) -> None:
+    assert refusal(step).startswith(reason)
+
+
 def test_first_of_several_offenders_is_named() -> None:
     with pytest.raises(ProgramError, match=r"^step 1 \(straggle\): rank 9 "):
         Scenario(QUAD, (Trim(), Straggle(9, 1), Deny(9)))
