@@ -21,6 +21,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from harness import interrupts
 from harness.cli import layouts, studies
+from harness.cli.bisection import bisect
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
 from harness.cli.options import JsonOption
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command()(fuzz)
 app.command()(replay)
+app.command()(bisect)
 app.command()(layouts.show)
 app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)

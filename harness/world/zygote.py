@@ -8,6 +8,7 @@ environment and imports from a zygote of their own.
 from __future__ import annotations
 
 import os
+import site
 import socket
 import subprocess
 import sys
@@ -184,11 +185,22 @@ SHARED = Zygotes()
 """Those of this process."""
 
 
+def import_path(*first: str) -> str:
+    """A PYTHONPATH with which another process finds this harness, and other packages as this one does.
+
+    The folders `first` come before all others. The harness's own folder goes in front of the user's where nothing else
+    leads to it, as with a checkout. Installed, it would bring all packages beside it in front of the user's.
+    """
+    root = Path(__file__).resolve().parents[2]
+    given = os.environ.get("PYTHONPATH", "")
+    places = [*filter(None, given.split(os.pathsep)), *site.getsitepackages(), site.getusersitepackages()]
+    is_found = root in map(Path.resolve, map(Path, places))
+    return os.pathsep.join(filter(None, [*first, "" if is_found else str(root), given]))
+
+
 def _environment(environment: dict[str, str]) -> dict[str, str]:
     """All of a zygote's environment."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, **QUIET, **environment, "PYTHONPATH": path}
+    return {**os.environ, **QUIET, **environment, "PYTHONPATH": import_path()}
 
 
 def _inheritance(environment: dict[str, str], preload: tuple[str, ...]) -> Inheritance:
