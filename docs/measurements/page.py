@@ -17,7 +17,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "measurements.md"
 Record = dict[str, Any]
-POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
+POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", "per-group", "deferred")
 VERSIONS = {
     "python": "Python",
     "torch": "torch",
@@ -115,10 +115,17 @@ def campaign(record: Record) -> str:
 def matrix(record: Record) -> str:
     """`symm matrix`: a row for each topology, sites and tokens; a column for each design."""
     cells = {(cell["topology"], cell["sites"], cell["tokens"], cell["pool"]): cell for cell in record["cells"]}
+    pools = measured(key[3] for key in cells)
     rows = [
-        (*row, *(verdict(cells.get((*row, pool))) for pool in POOLS)) for row in dict.fromkeys(key[:3] for key in cells)
+        (*row, *(verdict(cells.get((*row, pool))) for pool in pools)) for row in dict.fromkeys(key[:3] for key in cells)
     ]
-    return table(("topology", "sites", "tokens", *(f"`{pool}`" for pool in POOLS)), rows)
+    return table(("topology", "sites", "tokens", *(f"`{pool}`" for pool in pools)), rows)
+
+
+def measured(names: Iterable[str]) -> list[str]:
+    """The designs that a record has: one from before a design was built in lacks it."""
+    met = set(names)
+    return [pool for pool in POOLS if pool in met]
 
 
 def verdict(cell: Record | None) -> str:
@@ -202,23 +209,24 @@ def registration(record: Record) -> str:
 def leaving(rows: Sequence[Record]) -> str:
     """Own time by segments and design, and how many times longer the snapshot takes than `deferred`."""
     by = {(row["history"], row["segments"], row["pool"]): row for row in rows}
+    pools = measured(key[2] for key in by)
     shown = [
         (
             "100,000 entries" if history else "none",
             segments,
-            *(number(1e6 * by[history, segments, pool]["own"]) for pool in POOLS),
+            *(number(1e6 * by[history, segments, pool]["own"]) for pool in pools),
             number(round(by[history, segments, "snapshot-once"]["times"], 1)),
         )
         for history, segments in dict.fromkeys(key[:2] for key in by)
     ]
-    head = ("allocator history", "segments", *(f"`{pool}`, µs" for pool in POOLS), "snapshot / deferred")
+    head = ("allocator history", "segments", *(f"`{pool}`, µs" for pool in pools), "snapshot / deferred")
     return table(head, shown)
 
 
 def held(rows: Sequence[Record]) -> str:
     """MiB that one rank held at most, by topology and design."""
     by = {(row["topology"], row["pool"]): row["most"] for row in rows}
-    pools = [pool for pool in POOLS if any(pool == key[1] for key in by)]
+    pools = measured(key[1] for key in by)
     shown = [
         (topology, *(f"{by[topology, pool] / (1 << 20):.0f}" for pool in pools))
         for topology in dict.fromkeys(key[0] for key in by)

@@ -51,7 +51,7 @@ def matrix(
     ] = None,
     pool: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
+        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the six designs."),
     ] = None,
     sites: Annotated[Sites | None, typer.Option(help="Only these buffer sites.")] = None,
     tokens: Annotated[Tokens | None, typer.Option(help="Only these token counts.")] = None,
@@ -99,7 +99,7 @@ def agree(
     world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
     pool: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the five designs."),
+        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the six designs."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
     seeds_dir: Annotated[Path, typer.Option(help="Where scenarios are kept that differ.")] = Path("symm-seeds"),

@@ -23,7 +23,7 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sites: Sites = "explicit"
 
 
-POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
+POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", "per-group", "deferred")
 """Built-in pool policies (`harness.system.pools.built_in`)."""
 
 

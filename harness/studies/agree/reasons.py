@@ -39,6 +39,7 @@ class Reason(NamedTuple):
     holds: Callable[[Disparity], bool]
 
 
+FORGETS_NO_ADDRESS = ("snapshot-once", "per-unique-id")
 PLACED = frozenset(FACTS) - {"exhausted"}
 """The facts that follow from which block or window a buffer got."""
 FRESH = frozenset({"place", "registrations"})
@@ -112,7 +113,7 @@ def _communicators(disparity: Disparity) -> bool:
 
 def _segments(disparity: Disparity) -> bool:
     """Whether a pool that never forgets an address got one again on one side and not on the other."""
-    if disparity.pool != "snapshot-once" or disparity.fact not in PLACED:
+    if disparity.pool not in FORGETS_NO_ADDRESS or disparity.fact not in PLACED:
         return False
     traces = zip(disparity.first.traces, disparity.second.traces, strict=True)
     return any(_used_again(here) != _used_again(there) for here, there in traces)
@@ -144,8 +145,8 @@ REASONS = (
     ),
     Reason(
         "segment address reused",
-        "`snapshot-once` skips an address that it has seen; a new segment has a freed one's address on sim always, on "
-        "nccl only if the driver gives it again",
+        "`snapshot-once` and `per-unique-id` skip an address that they have seen; a new segment has a freed one's "
+        "address on sim always, on nccl only if the driver gives it again",
         _segments,
     ),
 )

@@ -10,6 +10,7 @@ from harness.system.context import PoolPolicy, RankContext
 from harness.system.loading import load_attribute
 from harness.system.pools.deferred import Deferred
 from harness.system.pools.per_group import PerGroup
+from harness.system.pools.per_unique_id import PerUniqueId
 from harness.system.pools.shared_at_alloc import SharedAtAlloc
 from harness.system.pools.shared_at_exit import SharedAtExit
 from harness.system.pools.snapshot_once import SnapshotOnce
@@ -21,6 +22,7 @@ BUILT_IN: dict[str, PoolFactory] = {
     "snapshot-once": SnapshotOnce,
     "shared-at-alloc": SharedAtAlloc,
     "shared-at-exit": SharedAtExit,
+    "per-unique-id": PerUniqueId,
     "per-group": PerGroup,
     "deferred": Deferred,
 }

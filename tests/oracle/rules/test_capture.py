@@ -30,7 +30,8 @@ EAGER = (Allocate("u", "tp", 256), AllGather("tp", View("u"), 64))
 TAKEN = (Prepare("h"), *EAGER, Capture("h"), EndCapture("h"))
 """On the stream that captures graphs, where a block that another graph let go is free."""
 AWARE = ["deferred", "per-group", "Sound"]
-UNAWARE = ["snapshot-once", "shared-at-alloc", "shared-at-exit", "harness.system.planted.pools:SharesWithGraphs"]
+SHARES_WITH_GRAPHS = "harness.system.planted.pools:SharesWithGraphs"
+UNAWARE = ["snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", SHARES_WITH_GRAPHS]
 
 
 def found_in(ranks: World, *steps: Step, pool: str = "deferred") -> list[Finding]:

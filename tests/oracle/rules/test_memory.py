@@ -9,7 +9,7 @@ from harness.oracle.judge import judge
 from harness.scenario.bases import Via
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Release, Step
-from harness.scenario.system import System
+from harness.scenario.system import POOLS, System
 from harness.strategies.batches import sample
 from harness.strategies.programs import WITH_GRAPHS, scenarios
 from harness.trace.events import Called, Mismatch, Ran, SourceChanged, Touched
@@ -18,7 +18,6 @@ from harness.world.world import World
 from tests.tools.scenes import findings, first, rules, scenario
 
 RULES_ON_MEMORY = ("overlapping-buffers", "out-of-bounds", "source-changed")
-BUILT_IN = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group", "deferred")
 MINE = Allocate("mine", "tp", 256, role="plain")
 
 
@@ -184,7 +183,7 @@ def test_a_source_that_is_overwritten_whole_is_found(ranks: World) -> None:
 
 
 @pytest.mark.parametrize("via", ["library", "kernel"])
-@pytest.mark.parametrize("pool", BUILT_IN)
+@pytest.mark.parametrize("pool", POOLS)
 def test_drawn_programs_with_graphs_break_no_rule_on_memory(ranks: World, pool: str, via: Via) -> None:
     """Fifteen draws of each pool by each way. Some pools break rules of their own."""
     drawn = scenarios(4, system=System(pool), via=via, graphs=True, max_steps=WITH_GRAPHS)

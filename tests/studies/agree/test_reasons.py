@@ -155,10 +155,11 @@ def test_a_difference_before_the_communicator_was_recreated_needs_another_reason
 # segment address reused
 
 
+@pytest.mark.parametrize(("pool", "told"), [("snapshot-once", symmetric), ("per-unique-id", other_path)])
 def test_an_address_used_again_on_one_side_is_accounted_for_with_a_pool_that_forgets_none(
-    compare: Callable[..., Agreement], ranks: World
+    compare: Callable[..., Agreement], ranks: World, pool: str, told: Retelling
 ) -> None:
-    agreement = compare(TRIMMED, "snapshot-once", Elsewhere(ranks, moved(symmetric)), ("path",))
+    agreement = compare(TRIMMED, pool, Elsewhere(ranks, moved(told)), ("path",))
     assert (accounted(agreement), agreement.found) == ([SEGMENTS], {})
 
 

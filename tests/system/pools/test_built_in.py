@@ -28,7 +28,7 @@ def test_one_group_with_equal_sizes_is_owned_under_every_design(ranks: World, po
     assert found(ranks, pool, (*TWO_GROUPS[:2], TWO_GROUPS[4])) == []
 
 
-@pytest.mark.parametrize("pool", ["snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group"])
+@pytest.mark.parametrize("pool", ["snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", "per-group"])
 def test_segments_of_different_sizes_are_right_where_nccl_allows_them(ranks: World, pool: str) -> None:
     """From 2.30.7 on, and so on the simulation; before, a registration fails on some rank."""
     draw = run(ranks, *PROGRAMS["uneven segments"], pool=pool)
@@ -39,7 +39,7 @@ def test_segments_of_different_sizes_are_right_where_nccl_allows_them(ranks: Wor
 
 
 @pytest.mark.parametrize("name", UNEVEN)
-@pytest.mark.parametrize("pool", ["snapshot-once", "shared-at-alloc", "shared-at-exit", "per-group"])
+@pytest.mark.parametrize("pool", ["snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", "per-group"])
 def test_uneven_sizes_in_a_group_break_pools_whose_ranks_agree_on_nothing(ranks: World, pool: str, name: str) -> None:
     broken = found(ranks, pool, PROGRAMS[name])
     assert causes(broken) == UNEVEN_RULES[name]
