@@ -1,63 +1,6 @@
-// NCCL's profiler plug-in, version 7: keeps what NCCL says of each collective that it starts.
-//
-// NCCL calls in here; the harness reads with `symm_calls_written` and `symm_calls_read`. The last KEPT calls stay.
-// The layout is that of NCCL 2.31 and 2.32. Nothing here blocks, allocates or fails: NCCL waits meanwhile.
+// NCCL's profiler plug-in, version 7: keeps what NCCL says of each collective that it starts (`calls.h`).
 
-#include <stdint.h>
-#include <string.h>
-
-enum { COLLECTIVE = 2, KEPT = 64, LONGEST = 32 };
-
-// What NCCL hands over when it starts a collective.
-struct started {
-  uint64_t type;
-  void *parent;
-  int rank;
-  uint64_t sequence;
-  const char *function;
-  const void *send;
-  void *receive;
-  uint64_t count;
-  int root;
-  const char *datatype;
-  uint8_t channels;
-  uint8_t warps;
-  const char *algorithm;
-  const char *protocol;
-  void *parent_group;
-  const char *kernel;
-  uint8_t is_symmetric;
-};
-
-// What the harness reads. `harness.substrate.nccl.calls.Call` has the same layout.
-struct call {
-  uint64_t send;
-  uint64_t receive;
-  int32_t channels;
-  int32_t is_symmetric;
-  char function[LONGEST];
-  char algorithm[LONGEST];
-  char protocol[LONGEST];
-  char kernel[LONGEST];
-};
-
-static struct call calls[KEPT];
-static uint64_t written;
-
-static void keep(char *into, const char *text) {
-  strncpy(into, text ? text : "", LONGEST - 1);
-  into[LONGEST - 1] = 0;
-}
-
-uint64_t symm_calls_written(void) { return __atomic_load_n(&written, __ATOMIC_ACQUIRE); }
-
-// Copies call number `number`, counted from 0. Returns whether it is still there.
-int symm_calls_read(uint64_t number, struct call *into) {
-  uint64_t end = symm_calls_written();
-  if (number >= end || end - number > KEPT) return 0;
-  *into = calls[number % KEPT];
-  return 1;
-}
+#include "calls.h"
 
 static int initialize(void **context, uint64_t communicator, int *mask, const char *name, int nodes, int ranks,
                       int rank, void *log) {
@@ -68,17 +11,7 @@ static int initialize(void **context, uint64_t communicator, int *mask, const ch
 
 static int start(void *context, void **handle, struct started *event) {
   *handle = calls;
-  if (event->type != COLLECTIVE) return 0;
-  struct call *call = &calls[written % KEPT];
-  call->send = (uint64_t)event->send;
-  call->receive = (uint64_t)event->receive;
-  call->channels = event->channels;
-  call->is_symmetric = event->is_symmetric;
-  keep(call->function, event->function);
-  keep(call->algorithm, event->algorithm);
-  keep(call->protocol, event->protocol);
-  keep(call->kernel, event->kernel);
-  __atomic_store_n(&written, written + 1, __ATOMIC_RELEASE);
+  if (event->type == COLLECTIVE) keep_call(event);
   return 0;
 }
 
@@ -88,11 +21,4 @@ static int record_state(void *handle, int state, void *arguments) { return 0; }
 
 static int finalize(void *context) { return 0; }
 
-const struct {
-  const char *name;
-  int (*initialize)(void **, uint64_t, int *, const char *, int, int, int, void *);
-  int (*start)(void *, void **, struct started *);
-  int (*stop)(void *);
-  int (*record_state)(void *, int, void *);
-  int (*finalize)(void *);
-} ncclProfiler_v7 = {"symm", initialize, start, stop, record_state, finalize};
+const struct plugin ncclProfiler_v7 = {"symm", initialize, start, stop, record_state, finalize};

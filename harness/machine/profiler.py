@@ -7,19 +7,16 @@ there.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.errors import MachineError
+from harness.machine.compiler import compile_source, compiler
 
 VARIABLE = "NCCL_PROFILER_PLUGIN"
 """The environment variable from which NCCL takes the path of its plug-in."""
 SOURCE = Path(__file__).with_suffix(".c")
-COMPILERS = ("cc", "gcc", "clang")
-SECONDS = 60.0
 
 
 def why_missing() -> str:
@@ -39,9 +36,9 @@ def library() -> str:
 
     Raises `MachineError` where there is no C compiler, it fails, or there is no room for what it makes.
     """
-    compiler = _compiler()
+    path = compiler()
     try:
-        content = _built(compiler)
+        content = _built(path)
         descriptor = os.memfd_create("symm-profiler", os.MFD_CLOEXEC)
         os.write(descriptor, content)
     except OSError as error:
@@ -49,27 +46,9 @@ def library() -> str:
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
-def _built(compiler: str) -> bytes:
+def _built(path: str) -> bytes:
     """The compiled plug-in. The folder that it was made in is gone."""
     with TemporaryDirectory(prefix="symm-") as folder:
         built = Path(folder) / "profiler.so"
-        _compile([compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(SOURCE)])
+        compile_source([path, "-shared", "-fPIC", "-O1", "-o", str(built), str(SOURCE)], SOURCE.name)
         return built.read_bytes()
-
-
-def _compiler() -> str:
-    names = [os.environ["CC"]] if os.environ.get("CC") else COMPILERS
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise MachineError(f"no C compiler is on the PATH ({', '.join(names)})")
-    return found
-
-
-def _compile(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MachineError(f"{command[0]} cannot be run: {error}") from error
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise MachineError(f"{command[0]} failed on {SOURCE.name}: {said[-1] if said else done.returncode}")

@@ -1,0 +1,170 @@
+"""What the observer sees of a process, a class for each kind of fact.
+
+Invariant: a fact states what the process did or got, and never judges it. A number of a communicator holds inside one
+process; `identity` is equal in all processes of one communicator. Addresses and windows are those of the process.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Fact(msgspec.Struct, frozen=True):
+    pass
+
+
+class CommCreated(_Fact, frozen=True, tag=True):
+    """The process has a communicator from now on.
+
+    `result` is NCCL's, and -1 while the call has not returned. `size` is 0 where a split left this rank out. `how` is
+    `init`, `config`, `scalable`, `all`, `split`, `shrink`, `grow`, or `unknown` for one that was created unseen, which
+    has identity 0.
+    """
+
+    comm: int
+    identity: int
+    size: int
+    rank: int
+    how: str
+    name: str = ""
+    parent: int = -1
+    colour: int = 0
+    key: int = 0
+    result: int = 0
+    site: str = ""
+
+
+class CommGone(_Fact, frozen=True, tag=True):
+    """The process gave a communicator up: `finalize`, `destroy`, `abort` or `revoke`."""
+
+    comm: int
+    how: str
+    result: int = 0
+
+
+class Allocated(_Fact, frozen=True, tag=True):
+    """NCCL gave a segment of `size` bytes."""
+
+    address: int
+    size: int
+    site: str = ""
+
+
+class AllocationFailed(_Fact, frozen=True, tag=True):
+    """NCCL gave no segment, or the harness denied it."""
+
+    size: int
+    result: int
+    denied: bool
+    site: str = ""
+
+
+class Freed(_Fact, frozen=True, tag=True):
+    """The process frees a segment. `is_held`: it lies under a live window, and the harness keeps it."""
+
+    address: int
+    is_held: bool
+    site: str = ""
+
+
+class RegisterEntered(_Fact, frozen=True, tag=True):
+    """The process enters a registration, which waits for the other ranks of the communicator."""
+
+    comm: int
+    address: int
+    size: int
+    flags: int
+    site: str = ""
+
+
+class Registered(_Fact, frozen=True, tag=True):
+    """A registration has succeeded. `window` is 0 where NCCL gave none."""
+
+    comm: int
+    address: int
+    size: int
+    flags: int
+    window: int
+    site: str = ""
+
+
+class RegisterFailed(_Fact, frozen=True, tag=True):
+    """A registration has failed with NCCL's `result`."""
+
+    comm: int
+    address: int
+    size: int
+    flags: int
+    result: int
+    site: str = ""
+
+
+class Deregistered(_Fact, frozen=True, tag=True):
+    """The process has given a window back."""
+
+    comm: int
+    window: int
+    result: int = 0
+    site: str = ""
+
+
+class GroupStarted(_Fact, frozen=True, tag=True):
+    """A thread begins a group of calls. In flight, it stands for the end of that group."""
+
+    thread: int = 0
+
+
+class GroupEnded(_Fact, frozen=True, tag=True):
+    """A thread has ended a group of calls."""
+
+    result: int = 0
+    thread: int = 0
+
+
+class Call(_Fact, frozen=True, tag=True):
+    """Equal calls of a collective, `calls` of them.
+
+    `count` is in elements, as NCCL gets it: those that a rank sends (all-gather) or receives (reduce-scatter). `op` is
+    empty and `root` -1 where the function has none; `root` is the peer of a send or receive. An address may be 0.
+    `symmetric`, `legacy` and `copy` say how many of the calls NCCL reported on each path, and `copy` counts copy-engine
+    collectives. `stream` is that of the first call. `site` has a line for each frame, innermost first.
+    """
+
+    comm: int
+    function: str
+    dtype: str
+    op: str
+    root: int
+    count: int
+    send: int
+    receive: int
+    stream: int
+    site: str
+    calls: int
+    symmetric: int
+    legacy: int
+    copy: int
+    result: int = 0
+
+
+class Unobserved(_Fact, frozen=True, tag=True):
+    """The process has another library of NCCL, at `path`. Nothing is known of the calls that reach it."""
+
+    path: str
+
+
+Fact = (
+    CommCreated
+    | CommGone
+    | Allocated
+    | AllocationFailed
+    | Freed
+    | RegisterEntered
+    | Registered
+    | RegisterFailed
+    | Deregistered
+    | GroupStarted
+    | GroupEnded
+    | Call
+    | Unobserved
+)

@@ -1,0 +1,157 @@
+// What the parts of the observer share. `observer.c` has the functions that it stands in front of.
+//
+// A thread may hold the mutex (`lock`) only over memory of its own process: never over a call of NCCL, of Python or of
+// a listener, since each of these may wait for another thread.
+
+#ifndef SYMM_OBSERVER_H
+#define SYMM_OBSERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SUCCESS = 0, CUDA_ERROR = 1, INVALID_ARGUMENT = 4, IN_PROGRESS = 7, NOT_RETURNED = -1 };
+enum { MOST_THREADS = 64, NAME = 64 };
+#define NONE UINT32_MAX
+
+// `harness.machine.observer.records` reads these numbers.
+enum kind {
+  COMM_CREATED = 1,
+  COMM_GONE,
+  ALLOCATED,
+  ALLOCATION_FAILED,
+  FREED,
+  REGISTER_ENTERED,
+  REGISTERED,
+  REGISTER_FAILED,
+  DEREGISTERED,
+  GROUP_STARTED,
+  GROUP_ENDED,
+  CALL,
+  UNOBSERVED,
+};
+enum how { INIT, CONFIG, SCALABLE, ALL, SPLIT, SHRINK, GROW, UNKNOWN, FINALIZE, DESTROY, ABORT, REVOKE };
+enum function {
+  ALL_GATHER,
+  REDUCE_SCATTER,
+  ALL_REDUCE,
+  ALL_TO_ALL,
+  BROADCAST,
+  REDUCE,
+  SEND,
+  RECV,
+  GATHER,
+  SCATTER,
+  FUNCTIONS,
+};
+
+// One fact, as it lies in the file. What a kind has no use for is 0; of a call, `op` and `root` may be -1.
+struct fact {
+  uint32_t kind;
+  int32_t result;
+  uint32_t communicator;
+  int32_t parent;    // number of the communicator that it came from; -1: none
+  uint32_t site;     // text: where the program was
+  uint32_t name;     // text: of the communicator, or a path
+  int32_t word;      // how, function, or whether it was denied or held
+  int32_t flags;     // of a registration; dtype of a call; thread of a group
+  int32_t rank;      // of this process in the communicator; root or peer of a call
+  int32_t size;      // ranks of the communicator; op of a call
+  int32_t colour;
+  int32_t key;
+  uint64_t address;  // of memory; send buffer of a call
+  uint64_t other;    // window; identity of a communicator; receive buffer of a call
+  uint64_t count;    // bytes; elements of a call
+  uint64_t handle;   // stream of a call; second identity of a communicator that grew
+  uint64_t caller;   // return address: a key of equal calls, and nothing to a reader
+  uint64_t calls, symmetric, legacy, copy;
+};
+
+// One call of the program on its way through NCCL.
+struct visit {
+  struct fact fact;
+  char name[NAME];
+  void *communicator;  // of a registration
+  uint64_t event;  // its place in the sequence
+  uint32_t record; // NONE where it has none
+  int slot;        // its place among those in flight; -1: none
+  int result;      // of a collective
+  bool is_ours;    // made by the program, and not by NCCL itself
+};
+
+// What a thread is about.
+struct thread {
+  uint32_t number;
+  int depth, muted, groups;
+  struct visit *call;  // the collective under way
+};
+extern __thread struct thread here;
+
+#define CALLER __builtin_return_address(0)
+
+// real.c: the library behind. `enter` says whether the program made this call, and not NCCL itself; each has a `leave`.
+extern const char *const real_path;
+int real_version(void);
+bool enter(void *caller);
+void leave(void);
+
+// creation.c, memory.c and groups.c: what is stood in front of. A result may come later (`pending`).
+uint32_t known_number(void *communicator);
+void finish_creation(struct visit *visit, void **where, int result);
+void finish_registration(struct visit *visit, void **where, int result);
+bool wait_for(const struct visit *visit, void **where, void *communicator);
+void forget_pending(void);
+void forget_control(void);
+
+// recording.c: the file
+void lock(void);
+void unlock(void);
+bool is_recording(void);  // this and what follows: the caller holds the mutex
+uint32_t add(const struct fact *fact);
+uint32_t find_or_add(const struct fact *fact);
+uint32_t find(const struct fact *fact);
+struct fact *record(uint32_t number);
+uint64_t happened(uint32_t number);
+void happened_instead(uint64_t event, uint32_t number);
+uint32_t text(const char *bytes, size_t size);
+int fly(uint32_t number);
+void land(int slot);
+void unmatched(void);
+void forget_recording(void);
+
+// told.c: facts on their way to the file and to a listener
+void tell(struct fact *fact, const char *name);
+void begin(struct visit *visit);
+void end(struct visit *visit);
+void enter_fact(struct visit *visit);
+void leave_fact(struct visit *visit);
+typedef void (*listener)(const struct fact *fact, const char *name);
+void symm_observer_listen(listener callback);
+
+// communicators.c: numbers, identities and windows, kept also of muted calls. Each takes the mutex itself.
+uint32_t next_number(void);
+void know(void *communicator, uint32_t number, uint64_t identity);
+uint32_t number_of(void *communicator);
+uint32_t number_locked(void *communicator);
+uint64_t identity_of(void *communicator);
+uint32_t ordinal(void *communicator, enum how how);
+uint32_t forget(void *communicator);
+void know_window(void *communicator, void *window, void *address, size_t size);
+void forget_window(void *communicator, void *window);
+bool is_under_window(void *address, size_t size);
+void forget_all(void);
+uint64_t digest(uint64_t seed, const void *bytes, size_t size);
+
+// site.c: where the program is
+uint32_t site(void);
+bool takes_every_stack(void);
+void forget_sites(void);
+
+// others.c: libraries of NCCL that nobody observes
+void look_for_others(void);
+
+// path.c: NCCL's word on the path of calls
+void expect_call(const struct visit *visit);
+void forget_expected(void);
+
+#endif
