@@ -1,6 +1,6 @@
-"""One executed draw as the rules see it, and the phrases that their explanations share.
+"""One draw or recording as the rules see it, and the phrases that their explanations share.
 
-Invariant: a case follows from its draw alone.
+Invariant: a case follows from what was seen alone. No rule asks which of the two it is.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from harness.oracle.history import History, Use, read
-from harness.oracle.lives import WindowLife
+from harness.oracle.lives import SegmentLife, WindowLife
 from harness.oracle.nccl import NcclRules, rules_of
+from harness.oracle.peers import peer_operands
+from harness.oracle.program import Seen, program_of
 from harness.oracle.sight import Sight
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds
-from harness.scenario.steps import Collective
-from harness.trace.draw import Draw
-from harness.trace.events import Exhausted, RegistrationFailed
+from harness.trace.events import Exhausted, RegistrationFailed, Role
 from harness.trace.trace import TEARDOWN
 
 
 class Case:
-    """A draw with the histories of its ranks."""
+    """A draw or a recording, with what was run and the histories of its ranks."""
 
-    def __init__(self, draw: Draw) -> None:
-        self.draw, self.scenario = draw, draw.scenario
-        self.histories: list[History] = [read(trace) for trace in draw.traces]
+    def __init__(self, seen: Seen) -> None:
+        self.seen, self.program = seen, program_of(seen)
+        self.histories: list[History] = [read(trace) for trace in seen.traces]
 
     @cached_property
     def calls(self) -> dict[tuple[int, Group], list[Use]]:
@@ -38,35 +38,38 @@ class Case:
             uses.sort(key=lambda use: group.index(use.rank))
         return dict(calls)
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether every rank ran to the end."""
+        return all(fate.state == "finished" for fate in self.seen.fates)
+
     @cached_property
     def raised(self) -> dict[int, int]:
         """The step at which the system under test raised on a rank, by rank."""
-        raised = (fate.rank for fate in self.draw.fates if fate.state == "raised")
+        raised = (fate.rank for fate in self.seen.fates if fate.state == "raised")
         return {rank: self.histories[rank].trace.last_step for rank in raised}
 
-    def step(self, index: int) -> Collective:
-        """The collective at a step."""
-        step = self.scenario.steps[index]
-        assert isinstance(step, Collective)
-        return step
-
-    def peer_addressed(self, use: Use) -> Sight:
-        """The operand through which ranks reach each other: all-gather's output, reduce-scatter's source."""
-        return use.output if self.operand_role(use) == "output" else use.source
+    def peer_roles(self, uses: list[Use]) -> tuple[Role, ...]:
+        """The operands through which the ranks of a call reach each other, each memory once."""
+        roles: dict[tuple[tuple[int, int], ...], Role] = {}
+        for role in peer_operands(uses[0].called.kind):
+            operands = (use.sight(role).operand for use in uses)
+            roles.setdefault(tuple((operand.address, operand.size) for operand in operands), role)
+        return tuple(roles.values())
 
     @cached_property
     def nccl(self) -> NcclRules:
-        """The rules of the NCCL that ran the draw."""
-        return rules_of(self.draw.nccl)
+        """The rules of the NCCL that ran it."""
+        return rules_of(self.seen.nccl)
 
-    def is_meant_for_window(self, uses: list[Use]) -> bool:
-        """Whether the peer-addressed operand was allocated to lie in a window, and the policy wanted it on any rank."""
-        is_for_window = self.scenario.allocations[self.peer_addressed(uses[0]).operand.buffer].role == "window"
-        return is_for_window and not all(map(self.is_declined, uses))
+    def is_meant_for_window(self, uses: list[Use], role: Role) -> bool:
+        """Whether an operand was meant to lie in a window on any rank, and the policy wanted it on any."""
+        is_meant = any(role in use.called.meant for use in uses)
+        return is_meant and not all(self.is_declined(use, role) for use in uses)
 
-    def is_declined(self, use: Use) -> bool:
-        """Whether the policy declined the peer-addressed operand's buffer on this rank."""
-        placed = self.histories[use.rank].buffers.get(self.peer_addressed(use).operand.buffer)
+    def is_declined(self, use: Use, role: Role) -> bool:
+        """Whether the policy declined an operand's buffer on this rank."""
+        placed = self.histories[use.rank].buffers.get(use.sight(role).operand.buffer)
         return placed is not None and placed.event.is_declined
 
     def declines(self, group: GroupId | None = None, buffer: str | None = None) -> str:
@@ -100,26 +103,31 @@ class Case:
     def name(self, group: GroupId) -> str:
         """Such as `tp[0,1]`: a group by the first family that the program names, of those that have its communicator,
         or by the layout's first."""
-        families = self.scenario.topology.ids
-        named = {name: families[name] for name in self.scenario.families}
+        families = self.program.topology.ids
+        named = {name: families[name] for name in self.program.families}
         return group_name({**named, **families}, group)
 
     def at_step(self, index: int) -> str:
-        """Such as `step 3 (all_gather)`."""
+        """Such as `step 3 (all_gather)`, or in a recording `all_gather 14 (model.py:31 forward)`."""
         if index >= TEARDOWN:
             return "the end"
-        return "the start" if index < 0 else f"step {index} ({self.scenario.steps[index].kind})"
+        return "the start" if index < 0 else self.program.place(index)
 
     def call(self, use: Use) -> str:
-        """Such as `step 3 (all_gather) on attn_tp[0,1]`, the family being the one the step names; where two families
+        """Such as `step 3 (all_gather) on attn_tp[0,1]`, the family being the one the call names; where two families
         share the communicator, and it goes by the other's name elsewhere, that follows."""
-        named = f"{self.step(use.step).family}[{','.join(map(str, use.comm.group))}]"
+        named = f"{use.called.family}[{','.join(map(str, use.comm.group))}]"
         also = self.name(use.comm.id)
         return f"{self.at_step(use.step)} on {named}{'' if also == named else f' (the same group as {also})'}"
 
-    def operand_role(self, use: Use) -> str:
-        """Which operand that is: `output` or `source`."""
-        return self.step(use.step).whole_operand
+    def operand(self, sight: Sight) -> str:
+        """Such as `'a'`, or in a recording `segment 3 + 4096`."""
+        return self.program.operand(sight.operand.buffer)
+
+    def segment(self, life: SegmentLife) -> str:
+        """Such as `segment 3 of pool 'tp'`; a recording knows no pools."""
+        pool = f" of pool {life.event.pool!r}" if life.event.pool else ""
+        return f"segment {life.event.segment}{pool}"
 
     def window(self, window: WindowLife) -> str:
         """Which registration a window is."""
@@ -150,19 +158,21 @@ class Case:
             if isinstance(event, Exhausted):
                 yield step, f"could not allocate {event.buffer!r} at {self.at_step(step)}"
             elif isinstance(event, RegistrationFailed):
-                what = f"segment {event.segment} with {self.name(history.comms[event.comm].id)}"
+                what = f"{memory(event.segment)} with {self.name(history.comms[event.comm].id)}"
                 yield step, f"could not register {what} at {self.at_step(step)} ({event.error})"
 
     def asked_for(self, use: Use, sight: Sight) -> str:
         """For which other group the buffer's site asked the pool, as a sentence; empty if for the call's own."""
-        placed = self.histories[use.rank].buffers[sight.operand.buffer]
-        if placed.event.named in (GroupId(()), use.comm.id):
+        placed = self.histories[use.rank].buffers.get(sight.operand.buffer)
+        if placed is None or placed.event.named in (GroupId(()), use.comm.id):
             return ""
         return f" Its site asked the pool for {self.name(placed.event.named)} at {self.at_step(placed.born)}."
 
     def earlier_holders(self, use: Use, sight: Sight) -> str:
         """Which buffers held this memory before, as a sentence; empty if none did."""
         history = self.histories[use.rank]
+        if sight.operand.buffer not in history.buffers:
+            return ""
         own = history.buffers[sight.operand.buffer].event
         holders = [
             f"{name!r} held this memory from {self.at_step(life.born)} to {self.at_step(life.died)}"
@@ -173,6 +183,11 @@ class Case:
             and own.address < life.event.address + life.event.size
         ]
         return f" {'; '.join(holders)}." if holders else ""
+
+
+def memory(segment: int) -> str:
+    """Such as `segment 3`."""
+    return f"segment {segment}" if segment >= 0 else "memory of no known segment"
 
 
 def group_name(families: dict[str, GroupIds], group: GroupId) -> str:

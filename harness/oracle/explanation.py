@@ -84,7 +84,7 @@ def _doing(case: Case, waits: Waits, root: _Root) -> str:
     is_, has = ("are", "have") if many else ("is", "has")
     match root.doing:
         case AtEnd():
-            return f"{who} {has} run every step"
+            return f"{who} {has} {case.program.done}"
         case AtStep(step):
             return f"{who} {is_} still {'giving everything back' if step >= TEARDOWN else f'at {case.at_step(step)}'}"
         case InCall() as call if not waits.awaited(call):

@@ -143,6 +143,12 @@ class Unregistered(Finding):
     rule = "unregistered"
 
 
+class UnregisteredOnSome(Unregistered):
+    """The same, where the buffer lies in memory that is made for windows on other ranks of the call."""
+
+    cause = "on some ranks alone"
+
+
 class PartlyRegistered(Finding):
     """A buffer starts in a window of its communicator and reaches past the window's end."""
 

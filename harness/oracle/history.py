@@ -23,6 +23,7 @@ from harness.trace.events import (
     Ran,
     Registered,
     RegistrationFailed,
+    Role,
     SegmentAllocated,
     SegmentFreed,
 )
@@ -36,10 +37,16 @@ class Use:
     rank: int
     step: int
     comm: CommCreated
+    called: Called
+    """The facts of the call."""
     source: Sight
     output: Sight
     ran: Ran | None = None
     """What came of the call; None where it never returned."""
+
+    def sight(self, role: Role) -> Sight:
+        """How the communicator saw one of the operands."""
+        return self.output if role == "output" else self.source
 
 
 @dataclass
@@ -95,7 +102,7 @@ def read(trace: Trace) -> History:
             case Called():
                 comm = history.comms[event.comm]
                 source, output = _sight(history, comm, event.source), _sight(history, comm, event.output)
-                history.uses.append(Use(history.rank, step, comm, source, output))
+                history.uses.append(Use(history.rank, step, comm, event, source, output))
             case Ran():
                 history.uses[-1] = replace(history.uses[-1], ran=event)
             case _:

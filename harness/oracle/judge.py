@@ -1,6 +1,6 @@
-"""Judging a draw: every rule is asked, and the findings come with causes before consequences.
+"""Judging a draw or a recording: every rule is asked, and the findings come with causes before consequences.
 
-Invariant: a verdict follows from the draw alone; there is no I/O, and only the parent judges.
+Invariant: a verdict follows from what was seen alone; there is no I/O, and only the parent judges.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
+from harness.oracle.program import Seen
 from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration
-from harness.scenario.steps import Allocate
-from harness.trace.draw import Draw
 
 JUDGES = (
     fate.judge,
@@ -28,15 +27,15 @@ JUDGES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a draw: its broken rules, causes before consequences, and whether it tested nothing."""
+    """The outcome: the broken rules, causes before consequences, and whether it tested nothing."""
 
     findings: list[Finding]
     is_vacuous: bool
 
 
-def examine(draw: Draw) -> Verdict:
-    """Judge a draw by every rule."""
-    case = Case(draw)
+def examine(seen: Seen) -> Verdict:
+    """Judge a draw or a recording by every rule."""
+    case = Case(seen)
     return Verdict(ordered([*every(case)]), _is_vacuous(case))
 
 
@@ -45,20 +44,19 @@ def every(case: Case) -> Iterator[Finding]:
     return (finding for rules in JUDGES for finding in rules(case))
 
 
-def judge(draw: Draw) -> list[Finding]:
-    """Every broken rule of a draw, causes before consequences."""
-    return examine(draw).findings
+def judge(seen: Seen) -> list[Finding]:
+    """Every broken rule of a draw or a recording, causes before consequences."""
+    return examine(seen).findings
 
 
-def is_vacuous(draw: Draw) -> bool:
-    """Whether the draw tested nothing: no collective over an owned buffer of a group larger than one, or
+def is_vacuous(seen: Seen) -> bool:
+    """Whether it tested nothing: no collective over an owned buffer of a group larger than one, or
     sizes that were meant to differ and did not."""
-    return _is_vacuous(Case(draw))
+    return _is_vacuous(Case(seen))
 
 
 def _is_vacuous(case: Case) -> bool:
-    sizes = [step.elements for step in case.scenario.steps if isinstance(step, Allocate)]
-    if any(isinstance(elements, tuple) and len(set(elements)) == 1 for elements in sizes):
+    if case.program.is_even_by_mistake:
         return True
     calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
     return not any(ownership.is_owned(case, uses) and all(use.ran for use in uses) for uses in calls)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.oracle.case import Case
 from harness.oracle.history import Use
 from harness.text import counted
-from harness.trace.events import Dropped, Exhausted, Placed
+from harness.trace.events import Dropped, Exhausted, Placed, Role
 
 
 class _Request(NamedTuple):
@@ -24,10 +24,12 @@ class _Request(NamedTuple):
     is_release: bool
 
 
-def first_difference(case: Case, uses: list[Use]) -> str:
-    """A sentence on the first request by which the ranks' histories differ, in the pools of the operand through which
-    a call's ranks reach each other, until it was allocated."""
-    asked = {use.rank: [*_requests(case, use)] for use in uses}
+def first_difference(case: Case, uses: list[Use], role: Role) -> str:
+    """A sentence on the first request by which the ranks' histories differ, in the pools of one of a call's operands,
+    until it was allocated. Empty where no request was seen, as in a recording."""
+    asked = {use.rank: [*_requests(case, use, role)] for use in uses}
+    if not any(asked.values()):
+        return ""
     for requests in zip_longest(*asked.values()):
         if len(set(requests)) > 1:
             step = min(request.step for request in requests if request is not None)
@@ -40,9 +42,9 @@ def first_difference(case: Case, uses: list[Use]) -> str:
     return " Until then the ranks' allocations and releases in that pool agree in step, buffer and size."
 
 
-def _requests(case: Case, use: Use) -> Iterator[_Request]:
+def _requests(case: Case, use: Use, role: Role) -> Iterator[_Request]:
     """What a rank asked of the pool in which the operand of a call lies, up to the operand's buffer."""
-    sight, history = case.peer_addressed(use), case.histories[use.rank]
+    sight, history = use.sight(role), case.histories[use.rank]
     own = None if sight.segment is None else sight.segment.event.pool
     sizes: dict[str, int] = {}
     for step, event in history.trace.steps():

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from harness.oracle.case import Case
 from harness.oracle.history import History
-from harness.scenario.layouts.groups import GroupId, ids_of
-from harness.scenario.steps import Recreate
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import Closing, Entered, Finished, RegistrationFailed
 
 Ranks = tuple[int, ...]
@@ -58,7 +57,7 @@ class Waits:
         self._entries = [_entries(history) for history in case.histories]
         self._where = [self._situation(history) for history in case.histories]
         self._came_to = [_world_wide(case, history) for history in case.histories]
-        self._has_calls = any(isinstance(situation, InCall) for situation in self._where)
+        self._meets_at_end = case.program.is_lockstep and not any(isinstance(at, InCall) for at in self._where)
 
     @property
     def situations(self) -> list[Situation]:
@@ -74,14 +73,15 @@ class Waits:
         return tuple(rank for rank, at in enumerate(self._where) if at == situation)
 
     def awaited(self, situation: Situation) -> Ranks:
-        """The ranks that those in a situation wait for. A rank at the end counts as done while others are in calls."""
+        """The ranks that those in a situation wait for. A rank at the end counts as done while others are in calls, and
+        where ranks do not meet there."""
         match situation:
             case InCall(call, group, generation, entry):
                 key = call, group, generation
                 # NCCL's registrations and collectives wait for every member, with no timeout.
                 late = tuple(sorted(rank for rank in group.ranks if self._entries[rank][key] < entry))
                 return late or (self._behind(situation) if call == WORLD_WIDE else ())
-            case AtEnd(meeting) if not self._has_calls:
+            case AtEnd(meeting) if self._meets_at_end:
                 return tuple(
                     rank for rank, at in enumerate(self._where) if not isinstance(at, AtEnd) or at.meeting < meeting
                 )
@@ -157,11 +157,6 @@ def _entries(history: History) -> Counter[tuple[str, GroupId, int]]:
 
 def _world_wide(case: Case, history: History) -> int:
     """How many world-wide calls a rank has come to: those that it entered, and those of families that leave it out."""
-    trace, ids = history.trace, case.scenario.topology.ids
+    trace = history.trace
     entered = {step for step, event in trace.steps() if isinstance(event, Entered) and event.call == WORLD_WIDE}
-    passed = {
-        index
-        for index, step in enumerate(case.scenario.steps[: max(0, trace.last_step + 1)])
-        if isinstance(step, Recreate) and not ids_of(ids[step.family], history.rank)
-    }
-    return len(entered | passed)
+    return len(entered | case.program.recreated_without(history.rank, trace.last_step))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from harness.oracle.case import Case, group_name, ranks_text
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step
+from harness.scenario.steps import AllGather, Allocate, Step
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.events import (
@@ -86,22 +87,30 @@ def test_a_call_has_its_ranks_in_the_order_of_their_group() -> None:
 
 
 def test_ranks_reach_each_other_through_a_gathers_output_and_a_scatters_source() -> None:
-    scatter = (*STEPS[:2], ReduceScatter("tp", View("a"), 4, View("p")))
     called = (
         gathered(0, Operand("p", 9000, 16), Operand("a", 64, 32)),
         scattered(0, Operand("a", 64, 32), Operand("p", 0, 16)),
     )
-    for steps, event, role in ((STEPS, called[0], "output"), (scatter, called[1], "source")):
-        found = case((COMM, Began(2), event), steps=steps)
+    for event, role in ((called[0], "output"), (called[1], "source")):
+        found = case((COMM, Began(2), event))
         (use,) = found.histories[0].uses
-        assert (found.operand_role(use), found.peer_addressed(use).operand.buffer) == (role, "a")
+        assert (found.peer_roles([use]), use.sight(role).operand.buffer) == ((role,), "a")
 
 
-@pytest.mark.parametrize(("role", "is_meant"), [("window", True), ("plain", False)])
-def test_a_buffer_is_meant_for_a_window_as_its_step_says(role: str, is_meant: bool) -> None:
-    steps = (Allocate("a", "tp", 8, role=role), AllGather("tp", View("a"), 4))  # type: ignore[arg-type]
-    found = case((COMM, Began(1), gathered(0, Operand("a", 64, 16), Operand("a", 64, 32))), steps=steps)
-    assert found.is_meant_for_window(found.histories[0].uses) is is_meant
+def test_an_operand_that_is_source_and_output_is_looked_at_once() -> None:
+    for source, roles in ((Operand("a", 64, 32), ("source",)), (Operand("b", 96, 32), ("source", "output"))):
+        reduced = msgspec.structs.replace(gathered(0, source, Operand("a", 64, 32)), kind="all_reduce", op="sum")
+        found = case((COMM, Began(2), reduced))
+        assert found.peer_roles(found.histories[0].uses) == roles
+
+
+def test_an_operand_is_meant_for_a_window_if_it_is_on_any_rank() -> None:
+    operands = Operand("a", 64, 16), Operand("a", 64, 32)
+    ranks = [(COMM, Began(2), gathered(0, *operands, meant=meant)) for meant in [(), ("output",), ()]]
+    for seen, is_meant in ((ranks, True), (ranks[::2], False)):
+        found = case(*seen)  # type: ignore[arg-type]
+        uses = [use for history in found.histories for use in history.uses]
+        assert [found.is_meant_for_window(uses, role) for role in ("source", "output")] == [False, is_meant]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -5,35 +5,27 @@ Rules: registered-in-capture, captured-reuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from harness.oracle.case import Case
 from harness.oracle.findings import CapturedReuse, Finding, RegisteredInCapture
 from harness.oracle.history import History, Use
 from harness.oracle.sight import Sight
-from harness.scenario.steps import Capture, EndCapture, Replay
 from harness.trace.events import Entered, Overwritten
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    captures = _captures(case)
+    captures, replays = case.program.captures, case.program.replays
     if not captures:
         return
     for history in case.histories:
         yield from _registered(case, history, captures)
-        for index, step in enumerate(case.scenario.steps[: history.trace.last_step + 1]):
-            if isinstance(step, Replay):
-                yield from _reused(case, history, step.graph, captures[step.graph], index)
+        for step, graph in replays.items():
+            if step <= history.trace.last_step:
+                yield from _reused(case, history, graph, captures[graph], step)
 
 
-def _captures(case: Case) -> dict[str, range]:
-    """The steps in which each graph is captured."""
-    starts = {step.graph: index for index, step in enumerate(case.scenario.steps) if isinstance(step, Capture)}
-    ends = {step.graph: index for index, step in enumerate(case.scenario.steps) if isinstance(step, EndCapture)}
-    return {graph: range(starts[graph], end) for graph, end in ends.items()}
-
-
-def _registered(case: Case, history: History, captures: dict[str, range]) -> Iterator[Finding]:
+def _registered(case: Case, history: History, captures: Mapping[str, range]) -> Iterator[Finding]:
     comms = history.comms
     for step, event in history.trace.steps():
         graph = next((name for name, steps in captures.items() if step in steps), None)

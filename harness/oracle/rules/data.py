@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.findings import Finding, OutOfBounds, WrongData
 from harness.oracle.history import History, Use
-from harness.scenario.steps import AllGather
 from harness.text import counted
 from harness.trace.events import (
     Changed,
@@ -92,7 +91,7 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     """`called` is the step of the call, which a replay runs again."""
     use = _use(case, rank, called)
     sender = use.comm.group[event.chunk]
-    chunk = f"in rank {sender}'s chunk" if isinstance(case.step(called), AllGather) else "in its own chunk"
+    chunk = f"in rank {sender}'s chunk" if use.called.kind == "all_gather" else "in its own chunk"
     where = f"output {event.buffer!r} of rank {rank} is wrong in {_part(event)}"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
@@ -133,7 +132,7 @@ def _origin(case: Case, use: Use, origin: Origin | None) -> str:
 
 def _equal(case: Case, use: Use, origin: Origin) -> str:
     rank, at = origin.ranks[0] if origin.ranks else -1, case.at_step(origin.step)
-    op = getattr(case.step(use.step), "op", "")
+    op = use.called.op
     equal = "equals" if origin.matched == 1 else "equal"
     match origin.kind:
         case "zeros":  # poison was there before the call
@@ -165,7 +164,7 @@ def _group(case: Case, use: Use, rank: int) -> str:
     """Of a rank that takes no part in the call, where it belongs."""
     if rank in use.comm.group:
         return ""
-    group = case.scenario.group_of(case.step(use.step), rank)
+    group = case.program.group_of(use.step, rank)
     return "" if group is None else f" of {case.name(group)}"
 
 

@@ -22,7 +22,7 @@ FATAL = re.compile(r"^Fatal Python error: .*\n(?:.+\n)?\n(?:Current t|T)hread 0x
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    for fate in case.draw.fates:
+    for fate in case.seen.fates:
         if fate.state == "crashed":
             how = fate.how or "ended"
             yield RankCrash(
@@ -32,7 +32,7 @@ def judge(case: Case) -> Iterator[Finding]:
                 stacks=tuple(_printed(fate)),
             )
     yield from _raised(case)
-    hung = tuple(fate.rank for fate in case.draw.fates if fate.state == "hung")
+    hung = tuple(fate.rank for fate in case.seen.fates if fate.state == "hung")
     if hung:
         yield _hang(case, hung)
 
@@ -40,16 +40,15 @@ def judge(case: Case) -> Iterator[Finding]:
 def _raised(case: Case) -> Iterator[Finding]:
     """One finding for each exception and place, with all ranks that raised it."""
     same: dict[str, dict[int, Raising]] = {}
-    for fate in case.draw.fates:
+    for fate in case.seen.fates:
         if fate.raising is not None:
             cause = f"{fate.raising.kind}{_at_place(fate.raising)}"
             same.setdefault(cause, {})[fate.rank] = fate.raising
     for cause, raised in same.items():
         ranks, (rank, raising) = tuple(raised), next(iter(raised.items()))
-        name = case.scenario.system.pool if raising.where == "pool" else case.scenario.system.collectives
         yield Raised.by(cause)(
-            f"{raising.where} {name!r} raised {raising.text}{_at_place(raising)} on {ranks_text(ranks)} "
-            f"at {_stands(case, rank)}.",
+            f"{raising.where} {case.program.name_of(raising.where)!r} raised {raising.text}{_at_place(raising)} on "
+            f"{ranks_text(ranks)} at {_stands(case, rank)}.",
             step=min(_step(case, each) for each in ranks),
             ranks=ranks,
             stacks=(
@@ -67,17 +66,17 @@ def _at_place(raising: Raising) -> str:
 def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
     """The smallest explanation first, then who waits for whom, then where every rank stood."""
     found = explain(case)
-    stood = f"{ranks_text(hung)} had not finished: {_everyone(case)}."
-    seconds = f"after {case.draw.seconds:.1f} s"
+    after = f"after {case.seen.seconds:.1f} s " if case.seen.seconds else ""
+    stood = f"{after}{ranks_text(hung)} had not finished: {_everyone(case)}."
     refusals = case.refusals(rank for rank in range(len(case.histories)) if rank not in found.refused)
     refusals += case.declines() + _pads(case)
     return Hang(
-        f"{found.text} {seconds.capitalize()} {stood}{refusals}" if found.text else f"{seconds} {stood}{refusals}",
+        f"{found.text} {stood[:1].upper()}{stood[1:]}{refusals}" if found.text else f"{stood}{refusals}",
         step=min(_step(case, rank) for rank in hung),
         ranks=hung,
         stacks=tuple(
             StackRecord(fate.rank, fate.witness, tuple(fate.stack.splitlines()))
-            for fate in case.draw.fates
+            for fate in case.seen.fates
             if fate.stack
         ),
     )
@@ -121,7 +120,7 @@ def _step(case: Case, rank: int) -> int:
 def _everyone(case: Case) -> str:
     """Where every rank stood, ranks at the same place together."""
     places: dict[str, list[int]] = {}
-    for fate in case.draw.fates:
+    for fate in case.seen.fates:
         place = "done" if fate.state == "finished" else f"at {_stands(case, fate.rank)}"
         places.setdefault(place, []).append(fate.rank)
     return "; ".join(f"{ranks_text(tuple(ranks))} {place}" for place, ranks in places.items())

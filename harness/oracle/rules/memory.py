@@ -14,8 +14,6 @@ from harness.oracle.findings import Finding, OutOfBounds, OverlappingBuffers, So
 from harness.oracle.history import History, Use
 from harness.oracle.lives import BufferLife
 from harness.oracle.sight import Sight
-from harness.scenario.operands import FRONT, ITEMSIZE, at
-from harness.scenario.steps import Allocate
 from harness.text import counted
 from harness.trace import events as trace
 
@@ -53,7 +51,7 @@ def _overlapping(case: Case, history: History) -> Iterator[Finding]:
                 f"rank {history.rank}: {new!r}, allocated at {case.at_step(second.born)}, shares "
                 f"{counted(shared, 'byte')} with {old!r}, which was allocated at {case.at_step(first.born)} and is "
                 f"still live: byte {begin - low} of {new!r} is byte {begin - start} of {old!r}, in "
-                f"{_pool(history, second.event.segment)}.",
+                f"{_pool(case, history, second.event.segment)}.",
                 step=second.born,
                 ranks=(history.rank,),
             )
@@ -64,10 +62,10 @@ def _whole(life: BufferLife) -> Span:
     return life.event.address, life.event.address + life.event.size
 
 
-def _pool(history: History, segment: int) -> str:
+def _pool(case: Case, history: History, segment: int) -> str:
     """Such as `segment 3 of pool 'tp'`."""
     life = history.segments.get(segment)
-    return "ordinary memory" if life is None else f"segment {segment} of pool {life.event.pool!r}"
+    return "ordinary memory" if life is None else case.segment(life)
 
 
 # what changed
@@ -115,17 +113,17 @@ def _between(case: Case, history: History, step: int) -> str:
 def _where(case: Case, history: History, step: int, event: trace.Touched) -> str:
     """In which buffer, or how far from which buffer in memory of which segment that nobody holds."""
     if event.buffer:
-        return _in_buffer(case, history, event)
-    place = f"in memory of {_pool(history, event.segment)} that nobody holds"
+        return _in_buffer(history, event)
+    place = f"in memory of {_pool(case, history, event.segment)} that nobody holds"
     beside = [life for life in history.buffers.values() if life.event.segment == event.segment and _lives(life, step)]
     if not beside:
         return place
-    nearest = min(beside, key=lambda life: abs(_distance(_body(case, history, life), event)))
-    return f"{place}, {_far(_body(case, history, nearest), event)} {nearest.event.buffer!r}"
+    nearest = min(beside, key=lambda life: abs(_distance(_body(life), event)))
+    return f"{place}, {_far(_body(nearest), event)} {nearest.event.buffer!r}"
 
 
-def _in_buffer(case: Case, history: History, event: trace.Touched) -> str:
-    start, end = body = _body(case, history, history.buffers[event.buffer])
+def _in_buffer(history: History, event: trace.Touched) -> str:
+    start, end = body = _body(history.buffers[event.buffer])
     if start <= event.address < end:
         return f"at byte {event.address - start} of {event.buffer!r}"
     return f"{_far(body, event)} {event.buffer!r}"
@@ -135,13 +133,10 @@ def _lives(life: BufferLife, step: int) -> bool:
     return life.born <= step and (life.died is None or life.died >= step)
 
 
-def _body(case: Case, history: History, life: BufferLife) -> Span:
+def _body(life: BufferLife) -> Span:
     """A buffer without its guards."""
-    made = case.scenario.allocations[life.event.buffer]
-    width = ITEMSIZE[made.dtype] if isinstance(made, Allocate) else 1
-    elements = at(made.elements, history.rank) if isinstance(made, Allocate) else made.size
-    start = life.event.address + FRONT * width
-    return start, start + elements * width
+    start = life.event.address + life.event.front
+    return start, start + life.event.body
 
 
 def _beside(use: Use | None, event: trace.Touched) -> str:

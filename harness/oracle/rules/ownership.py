@@ -2,15 +2,14 @@
 that runs the call, at the same place on every rank.
 
 Rules: wrong-owner, unregistered, partly-registered, null-window, stale-window, segment-mismatch,
-offset-mismatch. Source of what counts as peer-addressed: NCCL 2.32 (forced `SYMK_ST` and `SYMK_LD`
-runs need the receive buffer of an all-gather and the send buffer of a reduce-scatter).
+offset-mismatch. `oracle.peers` has what counts as peer-addressed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.oracle.case import Case, ranks_text
+from harness.oracle.case import Case, memory, ranks_text
 from harness.oracle.findings import (
     Finding,
     NullWindow,
@@ -19,14 +18,15 @@ from harness.oracle.findings import (
     SegmentMismatch,
     StaleWindow,
     Unregistered,
+    UnregisteredOnSome,
     WrongOwner,
 )
 from harness.oracle.history import Use
 from harness.oracle.lives import SegmentLife, WindowLife
 from harness.oracle.pool_history import first_difference
 from harness.oracle.sight import Sight
-from harness.scenario.bases import is_uneven
 from harness.text import counted
+from harness.trace.events import Role
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -35,40 +35,47 @@ def judge(case: Case) -> Iterator[Finding]:
     Calls of unequal sizes are left out: no rank reaches another through a window there.
     """
     for uses in case.calls.values():
-        use, group = uses[0], uses[0].comm.group
-        if len(group) < 2 or not case.is_meant_for_window(uses) or is_uneven(case.step(use.step), group):
+        if len(uses[0].comm.group) < 2 or uses[0].called.is_uneven:
             continue
-        broken = [use for use in uses if not _is_owned(case, use)]
-        if broken:
-            for use in broken:
-                yield from _not_owned(case, use, case.peer_addressed(use), tuple(u.rank for u in broken))
-        else:
-            yield from _places(case, uses)
+        for role in case.peer_roles(uses):
+            if case.is_meant_for_window(uses, role):
+                yield from _judge_operand(case, uses, role)
+
+
+def _judge_operand(case: Case, uses: list[Use], role: Role) -> Iterator[Finding]:
+    broken = [use for use in uses if not _is_owned(use, role)]
+    for use in broken:
+        yield from _not_owned(case, uses, use, role, tuple(u.rank for u in broken))
+    if not broken:
+        yield from _places(case, uses, role)
 
 
 def is_owned(case: Case, uses: list[Use]) -> bool:
-    """Whether every rank's buffer is owned at the same place and sizes agree: the condition of the symmetric path."""
-    if is_uneven(case.step(uses[0].step), uses[0].comm.group):
-        return False
-    sights = [case.peer_addressed(use) for use in uses]
-    return all(_is_owned(case, use) for use in uses) and len({sight.place for sight in sights}) == 1
+    """Whether every rank's buffers are owned at the same place and sizes agree: the condition of the symmetric path."""
+    roles = case.peer_roles(uses)
+    return bool(roles) and not uses[0].called.is_uneven and all(_is_owned_alike(uses, role) for role in roles)
 
 
-def _is_owned(case: Case, use: Use) -> bool:
-    sight = case.peer_addressed(use)
+def _is_owned_alike(uses: list[Use], role: Role) -> bool:
+    return all(_is_owned(use, role) for use in uses) and len({use.sight(role).place for use in uses}) == 1
+
+
+def _is_owned(use: Use, role: Role) -> bool:
+    sight = use.sight(role)
     if sight.window is None or not sight.is_whole or sight.segment_freed_at is not None:
         return False
-    return sight.window.event.is_symmetric or _goes_by_pointers(case, use)
+    return sight.window.event.is_symmetric or _goes_by_pointers(use)
 
 
-def _goes_by_pointers(case: Case, use: Use) -> bool:
+def _goes_by_pointers(use: Use) -> bool:
     """Whether a kernel under test runs the call: NCCL gives peer pointers of any window, whatever its flags."""
-    return case.step(use.step).via == "kernel" and (use.ran is None or use.ran.path == "kernel")
+    return use.called.via == "kernel" and (use.ran is None or use.ran.path == "kernel")
 
 
-def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> Iterator[Finding]:
+def _not_owned(case: Case, uses: list[Use], use: Use, role: Role, ranks: tuple[int, ...]) -> Iterator[Finding]:
     """The one rule that says why this rank's buffer is not owned."""
     rule: type[Finding]
+    sight = use.sight(role)
     if sight.window is not None and sight.segment_freed_at is not None:
         # NCCL knows nothing of the free: its look-up goes on finding the window (2.32, ncclDevrFindWindow).
         rule, why = StaleWindow, _freed_below_window(case, sight.window, sight.segment_freed_at)
@@ -82,8 +89,10 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
         rule, why = NullWindow, _null(case, use, sight)
     elif not use.comm.has_windows:
         return  # NCCL gives no windows across NVLink domains, so not registering there breaks no rule
-    elif case.is_declined(use):
-        rule, why = Unregistered, _declined_here(case, use)
+    elif case.is_declined(use, role):
+        rule, why = Unregistered, _declined_here(case, use, sight)
+    elif role not in use.called.meant:
+        rule, why = UnregisteredOnSome, _ordinary_here(uses, role)
     # A window that was deregistered properly, where another group has one now, is the other group's by right.
     elif sight.former and (sight.former[-1].is_never_deregistered or not sight.others):
         rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])
@@ -91,7 +100,7 @@ def _not_owned(case: Case, use: Use, sight: Sight, ranks: tuple[int, ...]) -> It
         rule, why = WrongOwner, _owned_by_others(case, use, sight)
     else:
         rule, why = Unregistered, _in_no_window(case, use, sight)
-    place = f"{case.call(use)}: {case.operand_role(use)} {sight.operand.buffer!r} of rank {use.rank}"
+    place = f"{case.call(use)}: {role} {case.operand(sight)} of rank {use.rank}"
     path = case.path(use)
     end = f" {path[:1].upper()}{path[1:]}." if why.endswith(".") else f"; {path}."
     yield rule(f"{place} {why}{end}", step=use.step, ranks=ranks)
@@ -116,7 +125,7 @@ def _without_flag(case: Case, window: WindowLife) -> str:
 
 
 def _null(case: Case, use: Use, sight: Sight) -> str:
-    registered, topology, group = case.window(sight.nulls[0]), case.scenario.topology, use.comm.group
+    registered, topology, group = case.window(sight.nulls[0]), case.program.topology, use.comm.group
     because = "" if topology.has_windows(group) else f", as {case.name(use.comm.id)} spans {topology.span(group)}"
     return (
         f"lies in memory {registered}; that registration succeeded with a null window{because}, so there is none over "
@@ -138,7 +147,7 @@ def _window_gone(case: Case, use: Use, former: WindowLife) -> str:
 def _owned_by_others(case: Case, use: Use, sight: Sight) -> str:
     owners = " and ".join(case.window(window) for window in sight.others)
     return (
-        f"lies in segment {sight.others[0].event.segment}, which was {owners}; {case.name(use.comm.id)} has no "
+        f"lies in {memory(sight.others[0].event.segment)}, which was {owners}; {case.name(use.comm.id)} has no "
         f"window over it.{case.asked_for(use, sight)}{case.earlier_holders(use, sight)}"
     )
 
@@ -156,9 +165,16 @@ def _in_no_window(case: Case, use: Use, sight: Sight) -> str:
     return f"lies at {place}, and {own} finds no window there: {windows}"
 
 
-def _declined_here(case: Case, use: Use) -> str:
+def _ordinary_here(uses: list[Use], role: Role) -> str:
+    """NCCL chooses on each rank by what that rank holds, so the ranks may take different paths and wait for ever."""
+    meant = tuple(sorted(use.rank for use in uses if role in use.called.meant))
+    holds = "holds" if len(meant) == 1 else "hold"
+    return f"lies in ordinary memory, while {ranks_text(meant)} {holds} it in memory that is made for windows"
+
+
+def _declined_here(case: Case, use: Use, sight: Sight) -> str:
     """The ranks of a group take one path where all of them decide alike, and hang where they do not."""
-    buffer = case.peer_addressed(use).operand.buffer
+    buffer = sight.operand.buffer
     asked = case.declines(case.histories[use.rank].buffers[buffer].event.named, buffer)
     return f"lies in ordinary memory, in a window of no communicator.{asked}"
 
@@ -171,18 +187,18 @@ def _part(case: Case, window: WindowLife, segment: SegmentLife) -> str:
     return f"the one {case.window(window)} covers {part}"
 
 
-def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
+def _places(case: Case, uses: list[Use], role: Role) -> Iterator[Finding]:
     """Whether the ranks hold the buffer at one and the same place."""
-    places = {use.rank: case.peer_addressed(use).place for use in uses}
+    places = {use.rank: use.sight(role).place for use in uses}
     if len(set(places.values())) == 1:
         return
     use = uses[0]
-    name = case.peer_addressed(use).operand.buffer
-    ranks, apart = tuple(sorted(places)), first_difference(case, uses)
+    name = case.operand(use.sight(role))
+    ranks, apart = tuple(sorted(places)), first_difference(case, uses, role)
     if len({place[0] for place in places.values() if place}) > 1:
         listed = ", ".join(f"rank {rank} in window {place[0]}" for rank, place in places.items() if place)
         yield SegmentMismatch(
-            f"{case.call(use)}: {name!r} lies in different windows of {case.name(use.comm.id)}: {listed} "
+            f"{case.call(use)}: {name} lies in different windows of {case.name(use.comm.id)}: {listed} "
             f"(counted in order of registration). Peers are addressed through the local window, so {ranks_text(ranks)} "
             f"reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,
@@ -191,7 +207,7 @@ def _places(case: Case, uses: list[Use]) -> Iterator[Finding]:
     else:
         listed = ", ".join(f"rank {rank} at byte {place[1]}" for rank, place in places.items() if place)
         yield OffsetMismatch(
-            f"{case.call(use)}: {name!r} lies at different offsets of the same window of "
+            f"{case.call(use)}: {name} lies at different offsets of the same window of "
             f"{case.name(use.comm.id)}: {listed}. The local offset is applied to every peer, so {ranks_text(ranks)} "
             f"reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,

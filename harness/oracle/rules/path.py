@@ -12,8 +12,7 @@ from harness.oracle.case import Case
 from harness.oracle.findings import Finding, SlowPath
 from harness.oracle.history import Use
 from harness.oracle.rules.ownership import is_owned
-from harness.scenario.bases import is_uneven
-from harness.scenario.steps import Collective
+from harness.trace.events import Called
 
 REDUCIBLE = ("float32", "float16", "bfloat16")
 
@@ -23,7 +22,7 @@ def judge(case: Case) -> Iterator[Finding]:
         use = uses[0]
         # A kernel under test is a path of its own, which NCCL's conditions do not bind.
         reason = "" if use.ran is not None and use.ran.path == "kernel" else _ineligible(case, uses)
-        if case.step(use.step).claim and reason:
+        if use.called.claims and reason:
             yield SlowPath(
                 f"{case.call(use)} claims the symmetric path, which {reason} never takes; {case.path(use)}.",
                 step=use.step,
@@ -32,8 +31,8 @@ def judge(case: Case) -> Iterator[Finding]:
         slow = [u for u in uses if u.ran and u.ran.path == "legacy" and u.ran.evidence and not u.ran.is_free]
         if slow and not reason and len(uses) == len(use.comm.group) and is_owned(case, uses):
             yield SlowPath(
-                f"{case.call(use)} owns its {case.operand_role(use)} on every rank and is eligible, yet on rank "
-                f"{slow[0].rank} {case.path(slow[0])}.",
+                f"{case.call(use)} owns its {' and '.join(case.peer_roles(uses))} on every rank and is eligible, yet "
+                f"on rank {slow[0].rank} {case.path(slow[0])}.",
                 step=use.step,
                 ranks=tuple(u.rank for u in slow),
             )
@@ -42,25 +41,27 @@ def judge(case: Case) -> Iterator[Finding]:
 def _ineligible(case: Case, uses: list[Use]) -> str:
     """Why NCCL takes no symmetric kernel for the call; empty if it does."""
     use = uses[0]
-    step = case.step(use.step)
+    roles = case.peer_roles(uses)
     if len(use.comm.group) < 2:
         return "a group of one rank"
-    if is_uneven(step, use.comm.group):
+    if not roles:
+        return f"a call of kind {use.called.kind}"
+    if use.called.is_uneven:
         # NCCL has no call for it: the harness makes one broadcast or reduction a rank, which no symmetric kernel runs.
         return "a call of unequal sizes"
     if not use.comm.has_windows:
         return "a communicator without window support"
-    if any(map(case.is_declined, uses)):
+    if any(case.is_declined(each, role) for role in roles for each in uses):
         return "a call on memory that the pool policy declined"
-    return _irreducible(case, step)
+    return _irreducible(use.called)
 
 
-def _irreducible(case: Case, step: Collective) -> str:
-    """Why NCCL's symmetric kernels cannot reduce what a step asks for; empty if they can, or need not."""
+def _irreducible(called: Called) -> str:
+    """Why NCCL's symmetric kernels cannot reduce what a call asks for; empty if they can, or need not."""
     # They move bytes of any type, and reduce these alone (2.32.3, forced path).
-    if step.op is None:
+    if called.op is None:
         return ""
-    dtype = case.scenario.allocations[step.whole.buffer].dtype
-    if step.op not in ("sum", "avg"):
-        return f"a reduce-scatter with op {step.op}"
-    return "" if dtype in REDUCIBLE else f"a reduce-scatter of {dtype}"
+    what = "an all-reduce" if called.kind == "all_reduce" else "a reduce-scatter"
+    if called.op not in ("sum", "avg"):
+        return f"{what} with op {called.op}"
+    return "" if called.dtype in REDUCIBLE else f"{what} of {called.dtype}"

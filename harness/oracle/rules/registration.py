@@ -12,7 +12,6 @@ from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, 
 from harness.oracle.history import History
 from harness.oracle.lives import SegmentLife, WindowLife
 from harness.scenario.layouts.groups import GroupId
-from harness.scenario.steps import Steady
 from harness.text import counted
 from harness.trace.events import Began, Entered
 from harness.trace.trace import TEARDOWN
@@ -20,11 +19,10 @@ from harness.trace.trace import TEARDOWN
 
 def judge(case: Case) -> Iterator[Finding]:
     yield from _skew(case)
-    has_steady_state = any(isinstance(step, Steady) for step in case.scenario.steps)
     for history in case.histories:
         yield from _oversized(case, history)
         yield from double(case, history)
-        if has_steady_state:
+        if case.program.steady:
             yield from _late(case, history)
 
 
@@ -33,9 +31,8 @@ def _late(case: Case, history: History) -> Iterator[Finding]:
     since: int | None = None
     for step, event in history.trace.steps():
         if isinstance(event, Began):
-            at = case.scenario.steps[step] if step < len(case.scenario.steps) else None
-            if isinstance(at, Steady):
-                since = step if at.begins else None
+            if step in case.program.steady:
+                since = step if case.program.steady[step] else None
         elif since is not None and isinstance(event, Entered) and event.call == "register":
             yield HotPathGrowth(
                 f"rank {history.rank} entered a registration with {case.name(history.comms[event.comm].id)} at "
@@ -53,7 +50,7 @@ def _skew(case: Case) -> Iterator[Finding]:
     Next to a crash, a rank that was stopped in a step may have had its registration ahead: it missed only those of
     the steps that it has behind it.
     """
-    crashed = any(fate.state in ("crashed", "raised") for fate in case.draw.fates)
+    crashed = any(fate.state in ("crashed", "raised") for fate in case.seen.fates)
     for key in dict.fromkeys((comm.id, comm.generation) for h in case.histories for comm in h.comms.values()):
         made = {rank: _registered(case.histories[rank], key) for rank in key[0].ranks}
         entered = {rank: _entered(case.histories[rank], key) for rank in key[0].ranks}
@@ -166,7 +163,7 @@ def _oversized(case: Case, history: History) -> Iterator[Finding]:
             continue
         past = window.end - window.segment.end
         beyond = next((segment for segment in _behind(history, window)), None)
-        into = "" if beyond is None else f", into segment {beyond.event.segment} of pool {beyond.event.pool!r}"
+        into = "" if beyond is None else f", into {case.segment(beyond)}"
         yield OversizedWindow(
             f"rank {history.rank}: the window {case.window(window)} reaches {counted(past, 'byte')} past the end of "
             f"its segment {window.event.segment}, which has {counted(window.segment.event.size, 'byte')}{into}. "

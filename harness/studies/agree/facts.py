@@ -14,6 +14,7 @@ from harness.oracle.case import Case, ranks_text
 from harness.oracle.findings import OutOfBounds, Raised
 from harness.oracle.history import Use
 from harness.oracle.judge import every
+from harness.oracle.peers import peer_operands
 from harness.oracle.sight import Sight
 from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import Exhausted, Mismatch, Ran, Registered
@@ -76,10 +77,11 @@ def place(case: Case) -> Facts:
     """Where the operand lies through which ranks reach each other."""
     facts: Facts = {}
     for use in _uses(case):
-        found = case.peer_addressed(use).place
-        nowhere = "declined by the policy" if case.is_declined(use) else "no window"
-        shown = nowhere if found is None else f"window {found[0]} + {found[1]} bytes"
-        facts[Where(use.step, use.rank, case.operand_role(use))] = shown
+        for role in peer_operands(use.called.kind):
+            found = use.sight(role).place
+            nowhere = "declined by the policy" if case.is_declined(use, role) else "no window"
+            shown = nowhere if found is None else f"window {found[0]} + {found[1]} bytes"
+            facts[Where(use.step, use.rank, role)] = shown
     return facts
 
 
@@ -132,7 +134,7 @@ def findings(case: Case) -> Facts:
     for each in every(case):
         ranks.setdefault(Where(each.step, ANYWHERE, each.key), set()).update(each.ranks)
     # GPUs compare memory around the calls of some draws; the simulation does in all, and may find more
-    unsure = set() if case.scenario.is_watched else {OutOfBounds.rule}
+    unsure = set() if case.program.is_watched else {OutOfBounds.rule}
     return {where: None if where.thing in unsure else _ranks(those) for where, those in ranks.items()}
 
 
@@ -174,7 +176,7 @@ def differences(fact: str, first: Case, second: Case) -> tuple[Difference, ...] 
 
     Draws of which one ended early are compared in their broken rules alone.
     """
-    if first.draw.is_clean and second.draw.is_clean:
+    if first.is_clean and second.is_clean:
         here, there = FACTS[fact](first), FACTS[fact](second)
     elif fact == "findings":
         here, there = broken_rules(first), broken_rules(second)
