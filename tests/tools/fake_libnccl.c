@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,7 +27,7 @@
 enum { SUCCESS = 0, CUDA_ERROR = 1, INVALID_ARGUMENT = 4, IN_PROGRESS = 7, MOST_RANKS = 64, SPLITS = 8 };
 enum { VERSION = 23203, SEGMENT = 2 << 20, POLLS = 2, NO_COLOUR = -1 };
 
-// Every function has two names, and calls among them go by the one that can be stood in front of.
+// Every function has two names. Some calls among them go by the public one, as in NCCL.
 #define PUBLIC(name) extern __typeof__(pnccl##name) nccl##name __attribute__((weak, alias("pnccl" #name)));
 
 struct id {
@@ -313,7 +314,7 @@ int pncclCommInitRankConfig(struct comm **comm, int size, struct id id, int rank
 PUBLIC(CommInitRankConfig)
 
 int pncclCommInitRank(struct comm **comm, int size, struct id id, int rank) {
-  return ncclCommInitRankConfig(comm, size, id, rank, NULL);
+  return begin(comm, size, id, rank);
 }
 PUBLIC(CommInitRank)
 
@@ -325,9 +326,9 @@ PUBLIC(CommInitRankScalable)
 int pncclCommInitAll(struct comm **comms, int size, const int *devices) {
   struct id id;
   pncclGetUniqueId(&id);
-  ncclGroupStart();
-  for (int i = 0; i < size; i++) ncclCommInitRank(&comms[i], size, id, i);
-  return ncclGroupEnd();
+  pncclGroupStart();
+  for (int i = 0; i < size; i++) begin(&comms[i], size, id, i);
+  return pncclGroupEnd();
 }
 PUBLIC(CommInitAll)
 
@@ -387,17 +388,6 @@ PUBLIC(CommFinalize)
 int pncclCommRevoke(struct comm *comm, int flags) { return SUCCESS; }
 PUBLIC(CommRevoke)
 
-// The memory of a communicator is used again at once, as an allocator may do.
-int pncclCommDestroy(struct comm *comm) {
-  munmap(comm->place, sizeof *comm->place);
-  free(comm);
-  return SUCCESS;
-}
-PUBLIC(CommDestroy)
-
-int pncclCommAbort(struct comm *comm) { return pncclCommDestroy(comm); }
-PUBLIC(CommAbort)
-
 // --- Memory and windows
 
 int pncclMemAlloc(void **address, size_t size) {
@@ -434,6 +424,19 @@ int pncclCommWindowDeregister(struct comm *comm, struct window *window) {
 }
 PUBLIC(CommWindowDeregister)
 
+// Takes the windows along. The memory of a communicator is used again at once, as an allocator may do.
+int pncclCommDestroy(struct comm *comm) {
+  hang_if_asked("CommDestroy");
+  while (comm->windows) ncclCommWindowDeregister(comm, comm->windows);
+  munmap(comm->place, sizeof *comm->place);
+  free(comm);
+  return SUCCESS;
+}
+PUBLIC(CommDestroy)
+
+int pncclCommAbort(struct comm *comm) { return pncclCommDestroy(comm); }
+PUBLIC(CommAbort)
+
 // --- Collectives
 
 static int call(const char *function, const void *send, void *receive, size_t count, int root, struct comm *comm) {
@@ -447,14 +450,10 @@ static int call(const char *function, const void *send, void *receive, size_t co
   return run(task);
 }
 
-// NCCL opens groups of its own around calls, and some of these go by the public names.
 #define CALLS(name, root, ...)                                                                   \
-  int pnccl##name(const void *send, void *receive, size_t count, int dtype __VA_ARGS__, struct comm *comm,  \
-                  void *stream) {                                                                \
-    ncclGroupStart();                                                                            \
-    int result = call(#name, send, receive, count, root, comm);                                  \
-    int ended = ncclGroupEnd();                                                                  \
-    return result ? result : ended;                                                              \
+  int pnccl##name(const void *send, void *receive, size_t count, int dtype __VA_ARGS__,          \
+                  struct comm *comm, void *stream) {                                             \
+    return call(#name, send, receive, count, root, comm);                                        \
   }                                                                                              \
   PUBLIC(name)
 #define COMMA ,
@@ -484,3 +483,16 @@ int pncclAllGatherConfig(const void *send, void *receive, size_t count, int dtyp
   return call("AllGather", send, receive, count, -1, comm);
 }
 PUBLIC(AllGatherConfig)
+
+// NCCL has threads of its own, which use some of its public functions.
+static void *call_from_within(void *nothing) {
+  void *address;
+  int result = ncclMemAlloc(&address, 4096);
+  return ncclMemFree(address) || result ? address : NULL;
+}
+
+int fakeCallsInAThread(void) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, call_from_within, NULL)) return CUDA_ERROR;
+  return pthread_join(thread, NULL);
+}

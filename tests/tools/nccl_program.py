@@ -6,10 +6,12 @@ import ctypes
 import os
 import time
 from pathlib import Path
+from typing import TypeAlias
 
-POINTER, SIZE, INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+POINTER: TypeAlias = ctypes.c_void_p
+SIZE, INT = ctypes.c_size_t, ctypes.c_int
 BFLOAT16, SUM = 9, 0
-RANK = int(os.environ.get("RANK", "0"))
+RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdigit() else 0
 
 
 class UniqueId(ctypes.Structure):

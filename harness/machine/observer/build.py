@@ -104,8 +104,9 @@ def _offered(real: Path) -> list[str]:
     A program asks for a function to learn whether NCCL has it, so the observer offers no other.
     """
     wrapped = re.findall(r"\bX\((\w+)[,)]", (HERE / "nccl.h").read_text())
+    twins = [f"{name}Config" for name in wrapped]
     there = defined(real)
-    found = [f"nccl{name}{twin}" for name in wrapped for twin in ("", "Config") if f"pnccl{name}{twin}" in there]
+    found = sorted(f"nccl{name}" for name in {*wrapped, *twins} if f"pnccl{name}" in there)
     if not found:
         raise MachineError(f"{real} is no NCCL: it has no function that begins with pnccl")
     return found

@@ -63,7 +63,7 @@ static void begin_call(struct visit *visit, void *communicator) {
   if (visit->record != NONE) record(visit->record)->calls++;
   visit->event = happened(visit->record);
   visit->slot = fly(visit->record);
-  if (here.groups) expect_call(visit);
+  visit->expected = expect_call(visit);
   here.call = visit;
   unlock();
 }
@@ -83,13 +83,9 @@ static void end_call(struct visit *visit) {
   if (here.call != visit) return;
   here.call = NULL;
   land(visit->slot);
-  if (visit->result == IN_PROGRESS && !here.groups) {
-    lock();
-    expect_call(visit);
-    unlock();
-  } else if (visit->result && visit->result != IN_PROGRESS) {
-    correct(visit);
-  }
+  bool is_over = visit->result != IN_PROGRESS && !here.groups;
+  if (is_over) end_expecting(visit->expected);
+  if (visit->result && visit->result != IN_PROGRESS) correct(visit);
 }
 
 #define VISIT(function, send, receive, op, root)                                                                \

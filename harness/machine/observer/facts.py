@@ -148,9 +148,14 @@ class Call(_Fact, frozen=True, tag=True):
 
 
 class Unobserved(_Fact, frozen=True, tag=True):
-    """The process has another library of NCCL, at `path`. Nothing is known of the calls that reach it."""
+    """Calls may go past the observer to the library at `path`. Nothing is known of them.
+
+    It is another NCCL, or the real one, which the program then called by its path. Of the real one, `calls` counts the
+    collectives that NCCL told of, which it does from 2.31 on.
+    """
 
     path: str
+    calls: int = 0
 
 
 Fact = (

@@ -87,6 +87,7 @@ static void ended(int slot, int result) {
   land(slot);
   if (here.groups) here.groups--;
   if (!here.groups) end_group(result);
+  if (!here.groups && result != IN_PROGRESS) end_expecting_group();
   tell(&fact, NULL);
 }
 

@@ -139,6 +139,6 @@ MEANINGS: dict[int, _Meaning] = {
     10: lambda of, *_: facts.GroupStarted(thread=of.flags),
     11: lambda of, *_: facts.GroupEnded(result=of.result, thread=of.flags),
     12: _call,
-    13: lambda of, site, name, *_: facts.Unobserved(path=name),
+    13: lambda of, site, name, *_: facts.Unobserved(path=name, calls=of.handle),
 }
 """By the numbers of `enum kind`."""

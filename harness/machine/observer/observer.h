@@ -62,7 +62,7 @@ struct fact {
   uint64_t address;  // of memory; send buffer of a call
   uint64_t other;    // window; identity of a communicator; receive buffer of a call
   uint64_t count;    // bytes; elements of a call
-  uint64_t handle;   // stream of a call; second identity of a communicator that grew
+  uint64_t handle;   // stream of a call; second identity of one that grew; calls past the observer
   uint64_t caller;   // return address: a key of equal calls, and nothing to a reader
   uint64_t calls, symmetric, legacy, copy;
 };
@@ -72,11 +72,12 @@ struct visit {
   struct fact fact;
   char name[NAME];
   void *communicator;  // of a registration
-  uint64_t event;  // its place in the sequence
-  uint32_t record; // NONE where it has none
-  int slot;        // its place among those in flight; -1: none
-  int result;      // of a collective
-  bool is_ours;    // made by the program, and not by NCCL itself
+  uint64_t event;     // its place in the sequence
+  uint64_t expected;  // its number among those that NCCL is to tell of
+  uint32_t record;    // NONE where it has none
+  int slot;           // its place among those in flight; -1: none
+  int result;         // of a collective
+  bool is_ours;       // made by the program, and not by NCCL itself
 };
 
 // What a thread is about.
@@ -151,7 +152,9 @@ void forget_sites(void);
 void look_for_others(void);
 
 // path.c: NCCL's word on the path of calls
-void expect_call(const struct visit *visit);
+uint64_t expect_call(const struct visit *visit);
+void end_expecting(uint64_t number);
+void end_expecting_group(void);
 void forget_expected(void);
 
 #endif

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -155,8 +156,15 @@ static int create(const char *folder, const char *host) {
   }
 }
 
+// A file that grows past the limit of the process would end the process.
+static bool is_past_limit(void) {
+  struct rlimit limit;
+  return !getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur < BYTES;
+}
+
 // Returns 0 or the error.
 static int map(int file) {
+  if (is_past_limit()) return EFBIG;
   if (ftruncate(file, BYTES)) return errno;
   int error = posix_fallocate(file, 0, HEADER);
   if (error) return error;
@@ -188,10 +196,6 @@ static void open_recording(void) {
 bool is_recording(void) {
   if (state == UNTRIED) open_recording();
   return header;
-}
-
-void unmatched(void) {
-  if (is_recording()) header->unmatched++;
 }
 
 struct fact *record(uint32_t number) { return fact_at(number); }
@@ -252,6 +256,17 @@ uint64_t happened(uint32_t number) {
   *event_at(event) = number;
   __atomic_store_n(&header->ordered, event + 1, __ATOMIC_RELEASE);
   return event;
+}
+
+// NCCL told of a call that nobody made here: the program reached the real library by its path.
+void unmatched(void) {
+  if (!is_recording()) return;
+  struct fact fact = {.kind = UNOBSERVED, .parent = -1, .name = header->real, .address = header->real};
+  header->unmatched++;
+  uint32_t number = find_or_add(&fact);
+  if (number == NONE) return;
+  if (!record(number)->calls++) happened(number);
+  record(number)->handle++;
 }
 
 void happened_instead(uint64_t event, uint32_t number) {

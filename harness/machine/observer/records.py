@@ -6,11 +6,13 @@ that is none, or that is damaged, is one error that names it.
 
 from __future__ import annotations
 
+import os
 import shlex
 import struct
 from array import array
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -122,39 +124,60 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Recording:
-    """The content of one file. Raises `MachineError` if it is no recording."""
+    """One file, read in the order in which later parts rest on earlier ones: its process may be writing.
+
+    Raises `MachineError` if it is no recording.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._bytes = path.read_bytes()
-            self.header = _header(self._bytes)
+            with path.open("rb") as file:
+                self._read(file)
         except OSError as error:
             raise MachineError(f"the recording {path} cannot be read: {error.strerror}") from error
-        except struct.error as error:
+        except (struct.error, msgspec.ValidationError) as error:
             raise MachineError(f"{path} is no recording of the observer") from error
-        if self.header.magic != MAGIC:
-            raise MachineError(f"{path} is no recording of the observer")
-        if self.header.layout != LAYOUT:
-            raise MachineError(f"{path} has layout {self.header.layout}, and this harness reads layout {LAYOUT}")
+
+    def _read(self, file: BinaryIO) -> None:
+        first = self._header(file)
+        self._events = _part(file, first.sequence_at, 4 * first.ordered)
+        self._facts = _part(file, first.facts_at, FACT.size * self._header(file).facts)
+        self._texts = _part(file, first.texts_at, self._header(file).text_bytes)
+        self.header = first
+
+    def _header(self, file: BinaryIO) -> Header:
+        header = _header(_part(file, 0, HEADER.size))
+        if header.magic != MAGIC:
+            raise MachineError(f"{self.path} is no recording of the observer")
+        if header.layout != LAYOUT:
+            raise MachineError(f"{self.path} has layout {header.layout}, and this harness reads layout {LAYOUT}")
+        return header
 
     def text(self, number: int) -> str:
         """A text by its number."""
-        begin = self.header.texts_at + number
-        size = int.from_bytes(self._bytes[begin : begin + 4], "little") if number else 0
-        return self._bytes[begin + 4 : begin + 4 + size].decode("utf-8", "replace")
+        size = int.from_bytes(self._texts[number : number + 4], "little")
+        content = self._texts[number + 4 : number + 4 + size]
+        if len(content) < size:
+            raise IndexError(number)
+        return content.decode("utf-8", "replace")
 
     def fields(self) -> list[Fields]:
         """The facts of the table, as numbers."""
-        begin = self.header.facts_at
-        table = self._bytes[begin : begin + self.header.facts * FACT.size]
-        return [Fields(*each) for each in FACT.iter_unpack(table)]
+        return [Fields(*each) for each in FACT.iter_unpack(self._facts)]
 
     def order(self) -> tuple[int, ...]:
         """Indexes of facts, in the order of the process. Equal ones are one object, since there may be a million."""
-        begin = self.header.sequence_at
-        events = array("I", self._bytes[begin : begin + 4 * self.header.ordered])
-        return tuple(map(list(range(self.header.facts)).__getitem__, events))
+        known = list(range(len(self._facts) // FACT.size))
+        return tuple(map(known.__getitem__, array("I", self._events)))
+
+
+def _part(file: BinaryIO, begin: int, size: int) -> bytes:
+    """Part of a file. Raises `struct.error` if the file ends before."""
+    if file.seek(0, os.SEEK_END) < begin + size:
+        raise struct.error(f"{size} bytes at {begin}")
+    file.seek(begin)
+    return file.read(size)
 
 
 def read(path: Path) -> Process:

@@ -52,7 +52,8 @@ static bool has_python(void) {
 
 static size_t write_frame(char *into, size_t room, void *frame) {
   void *code = PyFrame_GetCode(frame);
-  void *file = PyObject_GetAttrString(code, "co_filename"), *name = PyObject_GetAttrString(code, "co_name");
+  void *file = PyObject_GetAttrString(code, "co_filename"), *name = PyObject_GetAttrString(code, "co_qualname");
+  if (!name) name = PyObject_GetAttrString(code, "co_name");  // before Python 3.11
   const char *path = file ? PyUnicode_AsUTF8(file) : NULL, *function = name ? PyUnicode_AsUTF8(name) : NULL;
   int size = snprintf(into, room, "%s:%d %s\n", path ? path : "?", PyFrame_GetLineNumber(frame), function ? function : "?");
   PyErr_Clear();
