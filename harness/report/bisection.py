@@ -28,7 +28,7 @@ def summary(search: Search, package: str) -> list[str]:
     lines = [each for change in search.changes for each in _change(change)]
     if len(search.changes) > 1:
         lines.append(
-            f"the verdict changes {len(search.changes)} times, so versions between those tried may differ from both"
+            f"not one change but {len(search.changes)}: versions that were not tried may differ from both sides"
         )
     return lines
 

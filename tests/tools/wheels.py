@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -44,12 +44,20 @@ class Pool(PerGroup):
 DOES_NOT_IMPORT = "import there_is_no_such_package\n"
 
 
-def wheel(folder: Path, name: str, version: str, files: Mapping[str, str | bytes], tag: str = "py3-none-any") -> Path:
+def wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, str | bytes],
+    tag: str = "py3-none-any",
+    requires: Sequence[str] = (),
+) -> Path:
     """A wheel that holds these files, by their paths in it."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     contents = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
-    contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
+    contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}".encode()
     contents[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n".encode()
     record = [f"{path},sha256={_digest(content)},{len(content)}" for path, content in contents.items()]
     contents[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()

@@ -47,6 +47,7 @@ class Request(msgspec.Struct, frozen=True):
     options: tuple[str, ...] = ()
     """Further options of `symm replay`."""
     has_plug_ins: bool = False
+    """Whether ranks look into the working directory for parts of the system under test."""
 
     def __post_init__(self) -> None:
         if self.substrate == "sim" and self.package.startswith(NO_LIBRARY_ON_SIM):
@@ -95,14 +96,11 @@ class Trials:
 
     def _check_not_hidden(self, place: Path) -> None:
         """Plug-ins are looked for in the working directory first, and so is what they import."""
-        request = self._request
-        is_looked_at = (
-            any(seeds.plug_ins(each.system) for each in request.seed.scenarios) or "--pool" in request.options
-        )
         here = Path.cwd()
-        for name in sorted(names(place)) if is_looked_at else ():
-            if (here / name).is_dir() or (here / f"{name}.py").exists():
-                raise UsageError(f"{here / name} hides every version of {request.package}: run it in another folder")
+        for name in sorted(names(place)) if self._request.has_plug_ins else ():
+            for hides in (here / f"{name}.py", here / name / "__init__.py"):
+                if hides.exists():
+                    raise UsageError(f"{hides} hides every version of {self._request.package}: use another folder")
 
     def _replay(self, place: Path, folder: Path) -> tuple[Ended, Any]:
         request, seed, found = self._request, folder / "seed.json", folder / "found.json"
