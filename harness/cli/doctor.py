@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from harness.errors import MachineError
-from harness.machine import daemon, gpus, mps, nccl
+from harness.machine import daemon, gpus, libraries, mps, nccl
 from harness.machine.evidence import KINDS, Version, dotted
+from harness.machine.libraries import Library
 from harness.world import environment, stacks
 from harness.world.platform import NCCL_FOR_SHARED_GPUS, NCCL_FOR_WINDOWS, choose
+from harness.world.zygote import whole
 
 FEATURES = (
     (NCCL_FOR_WINDOWS, "windows", "collectives over registered buffers"),
@@ -31,12 +34,15 @@ class Row(msgspec.Struct, frozen=True):
 class Examination(msgspec.Struct, frozen=True):
     environment: dict[str, Any]
     rows: tuple[Row, ...]
+    libraries: tuple[Library, ...]
+    """Each libnccl that a rank would map."""
 
 
 def examine() -> Examination:
-    """Look at the machine. Local; creates no CUDA context and starts no rank."""
+    """Look at the machine. Local; creates no CUDA context and starts no rank, but a process with a rank's imports."""
     facts = environment.describe()
-    return Examination(facts, (*_software(facts), *_hardware(), *_nccl(), _choice()))
+    found, rows = _libraries()
+    return Examination(facts, (*_software(facts), *_hardware(), *_nccl(), *rows, _choice()), found)
 
 
 def _software(facts: dict[str, Any]) -> list[Row]:
@@ -71,6 +77,31 @@ def _nccl() -> list[Row]:
         why = kind.lacks()
         rows.append(Row(f"evidence {kind.name}", f"no, {why}" if why else _has(version, kind.since), kind.shows))
     return [*rows, _mps()]
+
+
+def _libraries() -> tuple[tuple[Library, ...], list[Row]]:
+    """Each libnccl that a rank would map, and what is to be seen of them."""
+    try:
+        found = libraries.of_a_rank(whole(nccl.environment(1)))
+    except MachineError as error:
+        return (), [Row("libnccl", "unknown", f"a process with the imports of a rank failed: {error}")]
+    own = [each for each in found if not each.is_observer]
+    rows = [Row("libnccl", each.path, _library(each, found)) for each in found]
+    if len(own) > 1:
+        means = "torch and nccl4py may call different ones; put one of them in front (LD_PRELOAD)"
+        rows.append(Row("libnccl", f"warning: {len(own)} different ones in one process", means))
+    return found, rows or [Row("libnccl", "none", "a rank that imports torch and nccl4py maps no NCCL")]
+
+
+def _library(library: Library, found: Sequence[Library]) -> str:
+    """One of the libraries of a process, in words."""
+    if library.is_observer:
+        return f"the observer, in front of {next((each.path for each in found if each.is_observed), 'no NCCL')}"
+    packages = f", of {' and '.join(library.packages)}" if library.packages else ""
+    version = f"NCCL {library.version}" if library.version else "it does not say its version"
+    has_observer = any(each.is_observer for each in found)
+    sight = ", observed" if library.is_observed else ", not observed" if has_observer else ""
+    return f"{version}{packages}{sight}"
 
 
 def _has(version: Version, since: Version) -> str:

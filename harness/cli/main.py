@@ -58,7 +58,8 @@ def doctor(json_file: JsonOption = None) -> None:
         terminal.table(
             terminal.Screen(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows)
         )
-    data.write({"schema": data.SCHEMA, "environment": found.environment, "checks": found.rows}, json_file)
+    facts = {"environment": found.environment, "checks": found.rows, "libraries": found.libraries}
+    data.write({"schema": data.SCHEMA, **facts}, json_file)
 
 
 def _run_command() -> object:

@@ -32,6 +32,11 @@ def version() -> tuple[int, int, int] | None:
         number = int(nccl.get_version())
     except Exception:
         return None
+    return taken_apart(number)
+
+
+def taken_apart(number: int) -> tuple[int, int, int]:
+    """NCCL's number of a version, such as 23203, as a version (`NCCL_VERSION` in nccl.h, 2.9 and later)."""
     return number // 10000, number // 100 % 100, number % 100
 
 

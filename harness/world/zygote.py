@@ -79,7 +79,7 @@ class Zygote:
         self._reading = threading.Lock()
         self._door, inside = packets.pair()
         with inside:
-            self._process = spawn(inside, _environment(environment), preload)
+            self._process = spawn(inside, whole(environment), preload)
 
     @property
     def has_ended(self) -> bool:
@@ -198,12 +198,12 @@ def import_path(*first: str) -> str:
     return os.pathsep.join(filter(None, [*first, "" if is_found else str(root), given]))
 
 
-def _environment(environment: dict[str, str]) -> dict[str, str]:
-    """All of a zygote's environment."""
+def whole(environment: dict[str, str]) -> dict[str, str]:
+    """All of the environment of a zygote that needs this."""
     return {**os.environ, **QUIET, **environment, "PYTHONPATH": import_path()}
 
 
 def _inheritance(environment: dict[str, str], preload: tuple[str, ...]) -> Inheritance:
     """What a rank would have from a zygote that is started now."""
-    items = frozenset(item for item in _environment(environment).items() if item[0] != RUNNING_TEST)
+    items = frozenset(item for item in whole(environment).items() if item[0] != RUNNING_TEST)
     return Inheritance(os.getpid(), os.path.realpath("."), items, preload)
