@@ -20,7 +20,7 @@ import typer
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from harness import interrupts
-from harness.cli import layouts, studies
+from harness.cli import layouts, studies, watch
 from harness.cli.bisection import bisect
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
@@ -43,6 +43,8 @@ app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)
 app.command()(studies.agree)
 app.command()(studies.faults)
+app.command()(watch.watch)
+app.command()(watch.judge)
 app.add_typer(studies.bench, name="bench")
 
 _OptionError: Any = typer.BadParameter.__mro__[2]

@@ -11,10 +11,10 @@ _PEER_OPERANDS: dict[Kind, tuple[Role, ...]] = {
     # NCCL 2.32.3, forced `SYMK_ST` and `SYMK_LD` on an H100
     "all_gather": ("output",),
     "reduce_scatter": ("source",),
-    # its symmetric kernels read the peers' sources and write their outputs; not measured yet
+    # forced `SYMK_AGxLL_R` and `SYMK_RSxLD_AGxST` there: refused with either operand outside
     "all_reduce": ("source", "output"),
-    "all_to_all": ("source", "output"),
-    # NCCL 2.32.3 has no symmetric kernels for these
+    # NCCL 2.32.3 has no symmetric kernels for these, and refuses them if forced
+    "all_to_all": (),
     "broadcast": (),
     "reduce": (),
     "gather": (),

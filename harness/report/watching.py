@@ -1,0 +1,142 @@
+"""What `symm watch` and `symm judge` say of a program: its calls by call site, findings, and what was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+
+from harness.machine.observer.records import Call
+from harness.report import terminal
+from harness.report.data import SCHEMA
+from harness.report.frames import places
+from harness.studies.watching.judging import Judged
+from harness.studies.watching.table import Row
+from harness.text import counted
+
+COLUMNS = "communicators", "call", "calls", "size", "path", "memory that peers reach", "call site"
+UNITS = "B", "KiB", "MiB", "GiB", "TiB"
+
+
+def show(console: Console, judged: Judged) -> None:
+    """Print a verdict."""
+    members = judged.assembled.members
+    console.print(terminal.plain(_covered(judged)), highlight=False)
+    if judged.rows:
+        terminal.table(console, COLUMNS, map(_cells, judged.rows))
+    for found in judged.findings:
+        record = found.record()
+        lines = [record.explanation, *places(record)]
+        console.print(
+            Panel(
+                terminal.plain("\n".join(lines)), title=terminal.plain(record.rule), title_align="left", highlight=False
+            )
+        )
+    for line in _ends(judged):
+        console.print(terminal.plain(line), highlight=False, soft_wrap=True)
+    for team in members.whole:
+        if not team.has_windows:
+            console.print(terminal.plain(f"without windows: {team.label}"), highlight=False)
+
+
+def _covered(judged: Judged) -> str:
+    """What was recorded."""
+    members = judged.assembled.members
+    calls = sum(fact.calls for process in members.processes for fact in process.facts if isinstance(fact, Call))
+    nccl = ".".join(map(str, members.processes[0].nccl))
+    return (
+        f"{counted(len(members.processes), 'rank')}, {counted(len(members.teams), 'communicator')}, "
+        f"{counted(calls, 'call')}; NCCL {nccl}."
+    )
+
+
+def _ends(judged: Judged) -> Iterator[str]:
+    """What the verdict rests on, and what it leaves out."""
+    for sentence in judged.assembled.left_out:
+        yield f"not judged: {sentence}"
+    slow = [row for row in judged.rows if row.has_slow_owned]
+    for row in slow:
+        yield (
+            f"slow though owned: {row.kind} of {row.family} at {row.place or 'an unknown place'}: "
+            f"{row.legacy} of {counted(row.calls, 'call')} took no symmetric kernel"
+        )
+    if judged.is_vacuous and not judged.findings:
+        yield "nothing was tested: no call of several ranks reached memory in a window of its communicator"
+    elif not judged.findings:
+        yield "no finding"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    owners = ", ".join(row.owners) or "-"
+    return (
+        row.family,
+        f"{row.kind} {row.dtype}",
+        str(row.calls),
+        size(row.nbytes / row.calls if row.calls else 0),
+        path(row),
+        owners,
+        row.place or "-",
+    )
+
+
+def path(row: Row) -> str:
+    """Such as `58 symmetric, 2 legacy`, as NCCL said."""
+    said = {"symmetric": row.symmetric, "legacy": row.legacy, "copy engine": row.copy, "unknown": row.unknown}
+    return ", ".join(f"{times} {word}" for word, times in said.items() if times)
+
+
+def size(nbytes: float) -> str:
+    """Bytes in the largest unit that they fill, such as `1.5 MiB`."""
+    unit = 0
+    while nbytes >= 1024 and unit < len(UNITS) - 1:
+        nbytes, unit = nbytes / 1024, unit + 1
+    return f"{nbytes:.4g} {UNITS[unit]}"
+
+
+def as_data(judged: Judged) -> dict[str, Any]:
+    """A verdict as JSON."""
+    members = judged.assembled.members
+    return {
+        "schema": SCHEMA,
+        "nccl": ".".join(map(str, members.processes[0].nccl)),
+        "ranks": [
+            {"rank": rank, "host": process.host, "pid": process.pid, "command": process.command}
+            for rank, process in enumerate(members.processes)
+        ],
+        "communicators": [
+            {"name": team.label, "ranks": team.group, "number": team.number, "windows": team.has_windows}
+            for team in members.whole
+        ],
+        "calls": [_row(row) for row in judged.rows],
+        "is_vacuous": judged.is_vacuous,
+        "not_judged": judged.assembled.left_out,
+        "findings": [
+            {
+                "rule": found.rule,
+                "explanation": found.explanation,
+                "ranks": found.ranks,
+                "at": judged.assembled.recording.places[found.step]
+                if found.step < len(judged.assembled.recording.places)
+                else "the end",
+            }
+            for found in judged.findings
+        ],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "family": row.family,
+        "kind": row.kind,
+        "dtype": row.dtype,
+        "calls": row.calls,
+        "bytes": row.nbytes,
+        "symmetric": row.symmetric,
+        "legacy": row.legacy,
+        "copy_engine": row.copy,
+        "unknown": row.unknown,
+        "owners": [*row.owners],
+        "site": row.place,
+    }

@@ -1,0 +1,103 @@
+"""What processes wrote, made into one recording: communicators as families, calls as steps, memory as segments.
+
+Invariant: NCCL pairs the calls of a communicator by their order on each rank, and so does this. Equal calls between
+two changes of memory, windows or communicators are told once; nothing could differ about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.machine.observer.records import Call, Process, RegisterEntered, Unobserved
+from harness.studies.watching.callsites import place_of
+from harness.studies.watching.lines import Line, line
+from harness.studies.watching.members import Members, Team, members_of
+from harness.studies.watching.ordering import Node, Steps, first_places, steps_of
+from harness.studies.watching.telling import KINDS, Teller
+from harness.text import counted
+from harness.trace.draw import Fate
+from harness.trace.recording import Recording
+from harness.trace.trace import Trace
+
+BEGINNING = "the start"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A recording, and what it stands on. `told`: by rank and step, the fact of the process that is told there."""
+
+    recording: Recording
+    members: Members
+    lines: tuple[Line, ...]
+    told: dict[tuple[int, int], int]
+    left_out: tuple[str, ...]
+    """What is not judged, a sentence each."""
+
+
+def assemble(processes: Sequence[Process]) -> Assembled:
+    """The recording of a run. Raises `UsageError` where it holds nothing to judge."""
+    members = members_of(processes)
+    lines = tuple(map(line, members.processes))
+    steps = steps_of(members, lines)
+    traces = tuple(
+        Trace(rank, tuple(Teller(rank, members, each).events(steps.of[rank]))) for rank, each in enumerate(lines)
+    )
+    fates = tuple(_fate(rank, process) for rank, process in enumerate(members.processes))
+    nccl = members.processes[0].nccl or None
+    recording = Recording(members.topology, traces, fates, _texts(members, lines, steps), nccl=nccl)
+    told = {
+        (rank, step): int(each.order[place])
+        for rank, each in enumerate(lines)
+        for place, step in steps.of[rank].items()
+    }
+    return Assembled(recording, members, lines, told, tuple(_left_out(members, steps)))
+
+
+def _fate(rank: int, process: Process) -> Fate:
+    """A process that never left a call was waiting in it when it ended."""
+    is_blocked = any(isinstance(process.facts[index], Call | RegisterEntered) for index in process.in_flight)
+    return Fate(rank, "hung" if is_blocked else "finished")
+
+
+def _texts(members: Members, lines: Sequence[Line], steps: Steps) -> tuple[str, ...]:
+    """The text of each step."""
+    teams = {team.identity: team for team in members.whole}
+    first = first_places(steps)
+    texts = [BEGINNING]
+    for step, node in enumerate(steps.nodes, 1):
+        rank, place = first.get(step, (0, None))
+        texts.append(_text(teams[node.identity], node, lines[rank], place))
+    return tuple(texts)
+
+
+def _text(team: Team, node: Node, line: Line, place: int | None) -> str:
+    """Such as `all_gather 14 (model.py:31 forward)`, or `registration 3 with tp[0,1]`."""
+    if node.what == "registration" or place is None:
+        return f"{node.what} {node.number + 1} with {team.label}"
+    call = line.process.facts[int(line.order[place])]
+    assert isinstance(call, Call)
+    where = place_of(call.site)
+    return f"{KINDS[call.function]} {node.number + 1}{f' ({where})' if where else ''}"
+
+
+def _left_out(members: Members, steps: Steps) -> Iterator[str]:
+    """What a recording holds and its verdict says nothing of."""
+    partial = [team for team in members.teams if not team.group]
+    for team in partial[:1]:
+        ranks = f"rank{'s' if len(team.missing) > 1 else ''} {', '.join(map(str, team.missing))}"
+        yield (
+            f"{counted(len(partial), 'communicator')} of which some ranks were not recorded, such as one of "
+            f"{team.size} without {ranks}."
+        )
+    if steps.misplaced:
+        yield f"{counted(len(steps.misplaced), 'call')} that ranks made in different orders on two communicators."
+    for process in members.processes:
+        if process.lost_events or process.lost_facts:
+            yield (
+                f"{counted(process.lost_events, 'event')} and {counted(process.lost_facts, 'fact')} of process "
+                f"{process.pid} for which its file had no room."
+            )
+    unseen = {fact.path for process in members.processes for fact in process.facts if isinstance(fact, Unobserved)}
+    for path in sorted(unseen):
+        yield f"Calls to {path}, which the program opened by its path."

@@ -1,0 +1,51 @@
+"""The verdict on what a program did: every rule that a recording can break, calls by call site, and what was judged.
+
+Invariant: a run in which no call of several ranks reached window memory tested nothing, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.machine.observer.records import Process, read_all
+from harness.oracle.case import Case
+from harness.oracle.findings import Finding
+from harness.oracle.judge import examine
+from harness.studies.watching.assembling import Assembled, assemble
+from harness.studies.watching.growth import growth
+from harness.studies.watching.table import Row, rows
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a program did, and what is wrong with it."""
+
+    assembled: Assembled
+    case: Case
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+    is_vacuous: bool
+
+
+def judge(processes: Sequence[Process]) -> Judged:
+    """The verdict on the processes of one run. Raises `UsageError` where they hold nothing to judge."""
+    assembled = assemble(processes)
+    verdict = examine(assembled.recording)
+    case = Case(assembled.recording)
+    table = tuple(rows(assembled, case))
+    findings = (*verdict.findings, *growth(assembled.members, assembled.lines))
+    return Judged(assembled, case, table, findings, verdict.is_vacuous)
+
+
+def read(folders: Sequence[Path]) -> list[Process]:
+    """What processes wrote into folders. Raises `UsageError` where a folder holds none, or a file is damaged."""
+    found = []
+    for folder in folders:
+        here = read_all(folder)
+        if not here:
+            raise UsageError(f"{folder} holds no recording (*.symm); was the program run by symm watch?")
+        found += here
+    return found

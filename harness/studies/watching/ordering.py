@@ -1,0 +1,103 @@
+"""The steps of a recording: which calls and registrations are told, and in which order they come on all ranks.
+
+Invariant: a call has one number on all of its ranks, and on every rank numbers grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from harness.machine.observer.records import Call, RegisterEntered
+from harness.studies.watching.lines import Line, Numbers
+from harness.studies.watching.members import Members
+from harness.studies.watching.merging import merged
+
+
+class Node(NamedTuple):
+    """A call on a communicator, or a registration with it: the `number`-th of either, from 0 on."""
+
+    identity: int
+    what: Literal["call", "registration"]
+    number: int
+
+
+class Steps(NamedTuple):
+    """For each rank the step at a place in its order; what each step is; and calls that ranks made in another order, so
+    that they have no step."""
+
+    of: tuple[dict[int, int], ...]
+    nodes: tuple[Node, ...]
+    misplaced: frozenset[Node]
+
+
+def steps_of(members: Members, lines: Sequence[Line]) -> Steps:
+    """The steps of all ranks, from 1 on."""
+    places = _places(members, lines)
+    order = merged([[*found] for found in places])
+    misplaced = frozenset(node for found in places for node in _against(found, order) if node.what == "call")
+    nodes = tuple(node for node in sorted(order, key=order.__getitem__) if node not in misplaced)
+    numbers = {node: step for step, node in enumerate(nodes, 1)}
+    return Steps(tuple(dict(_growing(found, numbers)) for found in places), nodes, misplaced)
+
+
+def _places(members: Members, lines: Sequence[Line]) -> list[dict[Node, int]]:
+    """For each rank its nodes, in its order, with their places there."""
+    found: list[dict[Node, int]] = [{} for _ in lines]
+    for team in members.whole:
+        comms = {member.process: member.comm for member in team.members.values()}
+        wanted = _wanted([(lines[rank], comm) for rank, comm in comms.items()])
+        for rank, comm in comms.items():
+            calls = lines[rank].places(comm)
+            for number in wanted[wanted < len(calls)]:
+                found[rank][Node(team.identity, "call", int(number))] = int(calls[number])
+            for number, place in enumerate(_registrations(lines[rank], comm)):
+                found[rank][Node(team.identity, "registration", number)] = int(place)
+    return [dict(sorted(each.items(), key=lambda item: item[1])) for each in found]
+
+
+def _wanted(ends: Sequence[tuple[Line, int]]) -> Numbers:
+    """The numbers of the calls on a communicator that are new on any of its ranks, or that one is still in."""
+    new = [line.new_calls(comm) for line, comm in ends]
+    last = [len(line.places(comm)) - 1 for line, comm in ends if _is_blocked(line, comm)]
+    return np.unique(np.concatenate([*new, np.asarray(last, np.int64)]))
+
+
+def _is_blocked(line: Line, comm: int) -> bool:
+    facts = (line.process.facts[index] for index in line.process.in_flight)
+    return any(isinstance(fact, Call) and fact.comm == comm for fact in facts)
+
+
+def _registrations(line: Line, comm: int) -> Numbers:
+    facts = line.process.facts
+    entered = [isinstance(fact, RegisterEntered) and fact.comm == comm for fact in facts]
+    return np.flatnonzero(np.asarray(entered, np.bool_)[line.order])
+
+
+def _against(found: dict[Node, int], order: dict[Node, int]) -> Iterator[Node]:
+    """What a rank did after something that has a higher number."""
+    highest = -1
+    for node in found:
+        if order[node] < highest:
+            yield node
+        highest = max(highest, order[node])
+
+
+def _growing(found: dict[Node, int], numbers: dict[Node, int]) -> Iterator[tuple[int, int]]:
+    """The places of a rank with their steps. A registration that would go back belongs to the step before it."""
+    highest = 0
+    for node, place in found.items():
+        if numbers.get(node, -1) > highest:
+            highest = numbers[node]
+            yield place, highest
+
+
+def first_places(steps: Steps) -> dict[int, tuple[int, int]]:
+    """For each step the first rank that has it, and the place there."""
+    found: dict[int, tuple[int, int]] = {}
+    for rank, places in enumerate(steps.of):
+        for place, step in places.items():
+            found.setdefault(step, (rank, place))
+    return found

@@ -1,0 +1,152 @@
+"""A finding of a recording made into a program: the memory that the call worked on, its windows, and the call.
+
+Invariant: the program has only what was recorded. Where the harness has no step for something, the error names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from harness.errors import UsageError
+from harness.oracle.case import Case
+from harness.oracle.findings import Finding
+from harness.oracle.history import History, Use
+from harness.oracle.lives import WindowLife
+from harness.oracle.sight import Sight
+from harness.scenario.bases import Op
+from harness.scenario.operands import ITEMSIZE, DType, Elements, View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Release, Step, Trim
+from harness.scenario.topology import Topology
+
+MOST = 1 << 16
+"""Elements a rank of a call that the program makes; where memory lies does not depend on more."""
+BUFFER = "recorded"
+FREED = ("freed-while-registered", "stale-window")
+
+
+class Untold(UsageError):
+    """A finding of which no program can be made; the message says what it has no step for."""
+
+
+def program_of(case: Case, topology: Topology, finding: Finding) -> Scenario:
+    """A scenario over the recorded communicators that does what the finding is about. Raises `Untold`."""
+    uses = next((each for (step, _), each in case.calls.items() if step == finding.step and _has(each, finding)), None)
+    steps = _registrations(case, topology, finding) if uses is None else _call(case, topology, uses)
+    return Scenario(topology, tuple(steps))
+
+
+def _has(uses: Sequence[Use], finding: Finding) -> bool:
+    return any(use.rank in finding.ranks for use in uses)
+
+
+def _call(case: Case, topology: Topology, uses: Sequence[Use]) -> Iterator[Step]:
+    """The buffer that peers reach, as it was registered; what became of its windows; the call."""
+    called, group = uses[0].called, uses[0].comm.group
+    if called.kind not in ("all_gather", "reduce_scatter"):
+        raise Untold(f"no program can be made of it: there is no step for {called.kind}")
+    dtype = _dtype(called.dtype)
+    if not isinstance(called.counts, int):
+        raise Untold("no program can be made of it: its ranks differ in counts")
+    if called.op is not None and called.op not in get_args(Op):
+        raise Untold(f"no program can be made of it: there is no step for op {called.op}")
+    count = min(called.counts, MOST)
+    (role,) = case.peer_roles([*uses])
+    sights = {use.rank: use.sight(role) for use in uses}
+    lists = {rank: _registered(topology, case.histories[rank], sight) for rank, sight in sights.items()}
+    family = next((names[0] for names in lists.values() if names), called.family)
+    leads = _leads(topology.world, sights, ITEMSIZE[dtype])
+    yield Allocate(
+        BUFFER, family, count * len(group), dtype, registered=_lists(topology, lists), lead=leads, groups=None
+    )
+    gone = (window for rank, sight in sights.items() for window in _gone(case.histories[rank], sight))
+    for name in dict.fromkeys(_family(topology, window) for window in gone):
+        yield Recreate(name)
+    groups = (group,)
+    if called.kind == "all_gather":
+        yield AllGather(called.family, View(BUFFER), count, groups=groups)
+    else:
+        yield ReduceScatter(called.family, View(BUFFER), count, op=called.op, groups=groups)  # type: ignore[arg-type]
+
+
+def _registrations(case: Case, topology: Topology, finding: Finding) -> Iterator[Step]:
+    """One buffer for each segment that the ranks of the finding registered with one communicator, in their order."""
+    histories = [case.histories[rank] for rank in finding.ranks]
+    segments = [_segments(topology, history) for history in histories]
+    if not any(segments):
+        raise Untold(f"no program can be made of {finding.rule}: no rank of it registered a segment")
+    for number in range(max(map(len, segments))):
+        lists = {
+            history.rank: found[number] if number < len(found) else ()
+            for history, found in zip(histories, segments, strict=True)
+        }
+        name = f"{BUFFER}{number}"
+        family = next(names[0] for names in lists.values() if names)
+        yield Allocate(name, family, 1, registered=_lists(topology, lists))
+        if finding.rule in FREED:
+            yield Release(name)
+    if finding.rule in FREED:
+        yield Trim()
+
+
+def _segments(topology: Topology, history: History) -> list[tuple[str, ...]]:
+    """For each segment that a rank registered the families it was registered with, in order."""
+    found: dict[int, list[str]] = {}
+    for window in history.windows.values():
+        found.setdefault(window.event.segment, []).append(_family(topology, window))
+    return [tuple(names) for names in found.values()]
+
+
+def _registered(topology: Topology, history: History, sight: Sight) -> tuple[str, ...]:
+    """The families with which the segment of an operand had been registered by then, in order."""
+    return tuple(_family(topology, window) for window in _over(history, sight))
+
+
+def _gone(history: History, sight: Sight) -> list[WindowLife]:
+    """The windows over an operand that went with their communicators."""
+    return [each for each in _over(history, sight) if each.is_gone_with_communicator and each in sight.former]
+
+
+def _over(history: History, sight: Sight) -> list[WindowLife]:
+    """The windows over an operand's segment that were there before the call, live or gone."""
+    if sight.segment is None:
+        return []
+    known = {id(window) for window in (*sight.others, *sight.beside, *sight.nulls, *sight.former)}
+    return [
+        window
+        for window in history.windows.values()
+        if window.segment is sight.segment and (id(window) in known or window is sight.window)
+    ]
+
+
+def _family(topology: Topology, window: WindowLife) -> str:
+    return next(name for name, ids in topology.ids.items() if window.comm.id in ids)
+
+
+def _lists(topology: Topology, lists: dict[int, tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """What each rank registers, once if all do the same. A rank that the finding says nothing of does as the first that
+    it speaks of."""
+    usual = next(iter(lists.values()))
+    found = tuple(lists.get(rank, usual) for rank in range(topology.world))
+    return found[:1] if len(set(found)) == 1 else found
+
+
+def _leads(world: int, sights: dict[int, Sight], width: int) -> Elements:
+    """How far into its segment the operand begins on each rank, where ranks differ."""
+    starts = {
+        rank: (sight.operand.address - sight.segment.event.address) // width
+        for rank, sight in sights.items()
+        if sight.segment is not None
+    }
+    least = min(starts.values(), default=0)
+    found = tuple(min(starts.get(rank, least) - least, MOST) for rank in range(world))
+    return found if any(found) else 0
+
+
+def _dtype(name: str) -> DType:
+    known: tuple[DType, ...] = get_args(DType)
+    for dtype in known:
+        if dtype == name:
+            return dtype
+    raise Untold(f"no program can be made of it: there is no step for {name}")

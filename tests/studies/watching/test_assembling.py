@@ -1,0 +1,126 @@
+"""What processes wrote as one recording: the events of each rank, the steps they share, and what is left out."""
+
+from __future__ import annotations
+
+from harness.machine.observer.records import (
+    Allocated,
+    AllocationFailed,
+    CommGone,
+    Deregistered,
+    Fact,
+    Freed,
+    RegisterEntered,
+    RegisterFailed,
+    Unobserved,
+)
+from harness.studies.watching.assembling import Assembled, assemble
+from harness.trace import events as trace
+from harness.trace.events import Event
+from tests.tools.recorded import BASE, SEGMENT, comm, gather, process, registration
+
+OWNED: list[Fact] = [Allocated(BASE, SEGMENT), *registration(0)]
+
+
+def alike(*done: Fact, ranks: int = 2) -> Assembled:
+    """The recording of ranks that all did the same on communicator 0."""
+    return assemble([process([comm(0, rank, ranks), *done], rank) for rank in range(ranks)])
+
+
+def events(assembled: Assembled, kind: type[Event], rank: int = 0) -> list[Event]:
+    return [event for event in assembled.recording.traces[rank].events if isinstance(event, kind)]
+
+
+def test_a_call_has_its_operands_by_segment_and_its_facts() -> None:
+    (called,) = events(alike(*OWNED, gather(0, receive=BASE + 64)), trace.Called)
+    assert isinstance(called, trace.Called)
+    assert (called.output.buffer, called.output.size, called.source.size) == ("segment 1 + 64", 16, 8)
+    assert (called.source.buffer, called.meant) == ("memory at 0x1000", ("output",))
+    assert (called.kind, called.dtype, called.op, called.counts) == ("all_gather", "bfloat16", None, 4)
+
+
+def test_equal_calls_are_told_once_until_something_changes() -> None:
+    assembled = alike(*OWNED, gather(0), gather(0), Allocated(1 << 40, SEGMENT), gather(0))
+    assert len(events(assembled, trace.Called)) == 2
+    assert assembled.recording.places[2:] == (
+        "all_gather 1 (model.py:31 forward)",
+        "all_gather 3 (model.py:31 forward)",
+    )
+
+
+def test_a_call_that_is_new_on_one_rank_is_told_on_all() -> None:
+    done = [[gather(0), gather(0), gather(0)], [gather(0), gather(0, receive=BASE + 64), gather(0)]]
+    assembled = assemble([process([comm(0, rank), *OWNED, *calls], rank) for rank, calls in enumerate(done)])
+    assert [len(events(assembled, trace.Called, rank)) for rank in range(2)] == [2, 2]
+
+
+def test_segments_and_windows_come_and_go() -> None:
+    window = Deregistered(0, 0x55)
+    assembled = alike(*OWNED, window, *registration(0, window=0x77), Freed(BASE, False), CommGone(0, "destroy"))
+    assert events(assembled, trace.SegmentFreed) == [trace.SegmentFreed(1, (3,))]
+    assert events(assembled, trace.Deregistered) == [trace.Deregistered(2)]
+    assert events(assembled, trace.CommDestroyed) == [trace.CommDestroyed(0)]
+
+
+def test_what_failed_is_told() -> None:
+    failed = [RegisterEntered(0, BASE, SEGMENT, 1), RegisterFailed(0, BASE, SEGMENT, 1, 2)]
+    assembled = alike(Allocated(BASE, SEGMENT), *failed, AllocationFailed(SEGMENT, 1, False))
+    assert events(assembled, trace.RegistrationFailed) == [trace.RegistrationFailed(0, 1, "ncclResult 2")]
+    assert events(assembled, trace.SegmentDenied) == [trace.SegmentDenied("", SEGMENT)]
+
+
+def test_a_null_window_and_a_window_without_the_flag_are_told_as_such() -> None:
+    assembled = alike(Allocated(BASE, SEGMENT), *registration(0, window=0), *registration(0))
+    null, real = (event for event in events(assembled, trace.Registered) if isinstance(event, trace.Registered))
+    assert (null.is_null, null.segment, real.is_null, real.is_symmetric) == (True, 1, False, True)
+
+
+def test_a_rank_that_never_came_out_of_a_call_hangs_in_it() -> None:
+    call = gather(0)
+    processes = [process([comm(0, rank), *OWNED, call], rank, blocked=[call] * (rank == 1)) for rank in range(2)]
+    assembled = assemble(processes)
+    assert [fate.state for fate in assembled.recording.fates] == ["finished", "hung"]
+    assert isinstance(assembled.recording.traces[1].events[-1], trace.Entered)
+    assert events(assembled, trace.Ran, 1) == []
+
+
+def test_registrations_in_opposite_order_are_told_on_both_ranks() -> None:
+    first, second = registration(0), registration(1)
+    made = [comm(0, 0), comm(1, 0)], [comm(0, 1), comm(1, 1)]
+    order = [*first, *second], [*second, *first]
+    processes = [
+        process([*comms, Allocated(BASE, SEGMENT), *done], rank)
+        for rank, (comms, done) in enumerate(zip(made, order, strict=True))
+    ]
+    assembled = assemble(processes)
+    assert [len(events(assembled, trace.Registered, rank)) for rank in range(2)] == [2, 2]
+    assert assembled.left_out == ()
+
+
+def test_calls_in_opposite_order_are_left_out_and_counted() -> None:
+    calls = [gather(0), gather(1)], [gather(1), gather(0)]
+    processes = [process([comm(0, rank), comm(1, rank), *done], rank) for rank, done in enumerate(calls)]
+    assembled = assemble(processes)
+    assert len(events(assembled, trace.Called)) == 1
+    assert assembled.left_out == ("1 call that ranks made in different orders on two communicators.",)
+
+
+def test_what_is_not_judged_is_said() -> None:
+    lost = [process([comm(0, rank), comm(1, 0, 3), Unobserved("/opt/libnccl.so")], rank) for rank in range(2)]
+    lost[1] = process([comm(0, 1)], 1, lost_events=7, lost_facts=1)
+    assert assemble(lost).left_out == (
+        "1 communicator of which some ranks were not recorded, such as one of 3 without ranks 1, 2.",
+        "7 events and 1 fact of process 101 for which its file had no room.",
+        "Calls to /opt/libnccl.so, which the program opened by its path.",
+    )
+
+
+def test_sends_and_receives_have_no_step() -> None:
+    assert events(alike(*OWNED, gather(0, function="Send")), trace.Called) == []
+
+
+def test_paths_are_what_nccl_said() -> None:
+    ran = [
+        events(alike(*OWNED, gather(0, **said)), trace.Ran)[0]
+        for said in ({"symmetric": 1}, {"legacy": 1}, {"copy": 1}, {}, {"symmetric": 1, "legacy": 1})
+    ]
+    assert [event.path for event in ran] == ["symmetric", "legacy", "copy engine", "unknown", "unknown"]  # type: ignore[union-attr]

@@ -1,0 +1,86 @@
+"""Jobs that know nothing of the harness, on a stand-in for NCCL: faults are named, and right jobs are silent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.machine.observer.records import read_all
+from harness.studies.watching.judging import Judged, judge
+from tests.tools import plain_jobs
+from tests.tools.fake_libnccl import ROOT, observed
+
+WRONG = {
+    "wrong-site-group": "wrong-owner",
+    "cross-group-reuse": "wrong-owner",
+    "offset-skew": "offset-mismatch",
+    "segment-skew": "segment-mismatch",
+    "history-coupling": "offset-mismatch",
+    "hot-path-growth": "hot-path-growth",
+    "stale-window": "stale-window",
+    "free-before-deregister": "freed-while-registered",
+    "double-registration": "double-registration",
+    "stream-stranding": "hot-path-growth",
+    "leak": "hot-path-growth",
+    "null-window-ignored": "null-window",
+    "lazy-communicator": "unregistered",
+}
+HANGING = {
+    "register-count-skew": "hang",
+    "register-order-skew": "registration-skew",
+    "one-rank-oom": "hang",
+    "uneven-tokens": "hang",
+}
+RIGHT = [name for name in plain_jobs.JOBS if name.startswith("right-")]
+SECONDS = 30.0
+HUNG = 3.0
+
+
+def watched(name: str, folder: Path, seconds: float = SECONDS) -> Judged:
+    """What two ranks did that ran a job, which are killed if it takes longer."""
+    more = {"WORLD_SIZE": "2", "FAKE_NCCL_NULL_WINDOWS": str(int(name == "null-window-ignored"))}
+    command = [sys.executable, str(ROOT / "tests" / "tools" / "plain_jobs.py"), name]
+    out = folder / "out"
+    ranks = [subprocess.Popen(command, env=observed(folder, out, {"RANK": str(rank), **more})) for rank in range(2)]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(rank.poll() is None for rank in ranks):
+        time.sleep(0.02)
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
+    return judge(read_all(out))
+
+
+def rules(judged: Judged) -> list[str]:
+    return [finding.rule for finding in judged.findings]
+
+
+def test_every_job_is_tried() -> None:
+    assert {*WRONG, *HANGING, *RIGHT} == plain_jobs.JOBS.keys()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_fault_is_named(name: str, tmp_path: Path) -> None:
+    assert {*rules(watched(name, tmp_path))} == {WRONG[name]}
+
+
+@pytest.mark.parametrize("name", HANGING)
+def test_a_fault_that_hangs_is_named(name: str, tmp_path: Path) -> None:
+    assert rules(watched(name, tmp_path, HUNG))[0] == HANGING[name]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_job_is_silent_and_tested(name: str, tmp_path: Path) -> None:
+    judged = watched(name, tmp_path)
+    assert (rules(judged), judged.is_vacuous) == ([], False)
+
+
+def test_calls_are_told_by_call_site_with_path_and_owner(tmp_path: Path) -> None:
+    first, second = watched("cross-group-reuse", tmp_path).rows
+    assert (first.calls, first.symmetric, [*first.owners]) == (6, 6, ["its own window"])
+    assert (second.calls, second.legacy, [*second.owners]) == (2, 2, ["windows of comm[0,1]"])
+    assert second.place.startswith("plain_jobs.py:") or second.place.startswith("nccl_program.py:")

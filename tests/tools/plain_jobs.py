@@ -1,0 +1,243 @@
+"""Jobs as users have them, which know nothing of the harness: each does one thing wrong, or its twin does it right.
+
+    torchrun --nproc-per-node 2 tests/tools/plain_jobs.py wrong-site-group
+
+Every rank talks to NCCL by ctypes. With a GPU the memory is the GPU's; without one NCCL has to be a stand-in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from nccl_program import POINTER, RANK, Nccl
+
+WORLD = int(os.environ.get("WORLD_SIZE", "2"))
+SEGMENT = 2 << 20
+STEADY = 40
+NO_SUCH_SIZE = 1 << 56
+
+
+class Job:
+    """One rank of a job with two communicators over all of its ranks."""
+
+    def __init__(self) -> None:
+        self.nccl = Nccl()
+        self.tp, self.cp = self.nccl.world(WORLD, RANK, "tp"), self.nccl.world(WORLD, RANK, "cp")
+        self.source = self.nccl.alloc()
+
+    def segment(self, *comms: POINTER, size: int = SEGMENT) -> int:
+        """A segment that is registered with each of these."""
+        memory = self.nccl.alloc(size)
+        for comm in comms:
+            self.nccl.register(comm, memory, size)
+        return memory.value or 0
+
+    def gather(self, comm: POINTER, memory: int, times: int = 1, stream: int | None = None) -> None:
+        for _ in range(times):
+            self.nccl.call("AllGather", self.source, POINTER(memory), 64, 9, comm, POINTER(stream))
+
+
+JOBS: dict[str, Callable[[Job], None]] = {}
+
+
+def job(call: Callable[[Job], None]) -> Callable[[Job], None]:
+    JOBS[call.__name__.replace("_", "-")] = call
+    return call
+
+
+@job
+def wrong_site_group(job: Job) -> None:
+    job.gather(job.cp, job.segment(job.tp))
+
+
+@job
+def right_site_group(job: Job) -> None:
+    job.gather(job.cp, job.segment(job.cp))
+
+
+@job
+def cross_group_reuse(job: Job) -> None:
+    block = job.segment(job.tp)
+    job.gather(job.tp, block, 3)
+    job.gather(job.cp, block)
+
+
+@job
+def right_reuse(job: Job) -> None:
+    block = job.segment(job.tp, job.cp)
+    job.gather(job.tp, block, 3)
+    job.gather(job.cp, block)
+
+
+@job
+def offset_skew(job: Job) -> None:
+    job.gather(job.tp, job.segment(job.tp) + 4096 * (RANK % 2))
+
+
+@job
+def right_offset(job: Job) -> None:
+    job.gather(job.tp, job.segment(job.tp) + 4096)
+
+
+@job
+def segment_skew(job: Job) -> None:
+    first, second = job.segment(job.tp), job.segment(job.tp)
+    job.gather(job.tp, second if RANK % 2 else first)
+
+
+@job
+def right_segments(job: Job) -> None:
+    first, second = job.segment(job.tp), job.segment(job.tp)
+    job.gather(job.tp, first)
+    job.gather(job.tp, second)
+
+
+@job
+def history_coupling(job: Job) -> None:
+    block, used = job.segment(job.tp, job.cp), 0
+    if RANK == 0:  # only this rank had a buffer of the other group in the shared segment before
+        used += 8192
+    job.gather(job.tp, block + used)
+
+
+@job
+def register_count_skew(job: Job) -> None:
+    job.segment(job.tp)
+    if RANK == 0:
+        job.segment(job.tp)
+
+
+@job
+def register_order_skew(job: Job) -> None:
+    order = (job.tp, job.cp) if RANK == 0 else (job.cp, job.tp)
+    job.gather(job.tp, job.segment(*order))
+
+
+@job
+def right_order(job: Job) -> None:
+    block = job.segment(job.tp, job.cp)
+    job.gather(job.tp, block)
+    job.gather(job.cp, block)
+
+
+@job
+def one_rank_oom(job: Job) -> None:
+    size = NO_SUCH_SIZE if RANK == 1 else SEGMENT
+    memory = job.nccl.alloc(size)
+    if job.nccl.result == 0:
+        job.nccl.register(job.tp, memory)
+
+
+@job
+def hot_path_growth(job: Job) -> None:
+    job.gather(job.tp, job.segment(job.tp), STEADY)
+    job.gather(job.tp, job.segment(job.tp))
+
+
+@job
+def right_growth(job: Job) -> None:
+    blocks = job.segment(job.tp), job.segment(job.tp)
+    for _ in range(STEADY):
+        for block in blocks:
+            job.gather(job.tp, block)
+
+
+@job
+def stale_window(job: Job) -> None:
+    block = job.segment(job.tp)
+    job.gather(job.tp, block)
+    job.nccl.call("CommDestroy", job.tp)
+    job.tp = job.nccl.world(WORLD, RANK, "tp-again")  # its address may be the old one: an index takes it for that
+    job.gather(job.tp, block)
+
+
+@job
+def right_recreation(job: Job) -> None:
+    block = job.segment(job.tp)
+    job.gather(job.tp, block)
+    job.nccl.call("CommDestroy", job.tp)
+    job.tp = job.nccl.world(WORLD, RANK, "tp-again")
+    job.nccl.register(job.tp, POINTER(block), SEGMENT)
+    job.gather(job.tp, block)
+
+
+@job
+def free_before_deregister(job: Job) -> None:
+    block = job.segment(job.tp)
+    job.gather(job.tp, block)
+    job.nccl.call("MemFree", POINTER(block))
+
+
+@job
+def right_free(job: Job) -> None:
+    memory = job.nccl.alloc(SEGMENT)
+    window = job.nccl.register(job.tp, memory, SEGMENT)
+    job.gather(job.tp, memory.value or 0)
+    job.nccl.call("CommWindowDeregister", job.tp, window)
+    job.nccl.call("MemFree", memory)
+
+
+@job
+def double_registration(job: Job) -> None:
+    block = job.segment(job.tp)
+    for _ in range(2):
+        job.nccl.register(job.tp, POINTER(block), SEGMENT)
+        job.gather(job.tp, block)
+
+
+@job
+def stream_stranding(job: Job) -> None:
+    job.gather(job.tp, job.segment(job.tp), STEADY)
+    job.gather(job.tp, job.segment(job.tp))  # a pool that grew again, for another stream
+
+
+@job
+def leak(job: Job) -> None:
+    for _ in range(STEADY):
+        job.gather(job.tp, job.segment(job.tp))
+
+
+@job
+def null_window_ignored(job: Job) -> None:
+    """Runs where registrations give no windows."""
+    job.gather(job.tp, job.segment(job.tp))
+
+
+@job
+def lazy_communicator(job: Job) -> None:
+    job.gather(job.tp, job.segment())
+
+
+@job
+def right_without_windows(job: Job) -> None:
+    """Ordinary memory, and a pool beside it that is used."""
+    job.gather(job.tp, job.segment(job.tp))
+    job.gather(job.cp, job.segment(job.cp))
+
+
+@job
+def uneven_tokens(job: Job) -> None:
+    job.segment(job.tp)
+    if RANK == 1:  # more tokens here, so the pool grows here alone
+        job.segment(job.tp, size=2 * SEGMENT)
+
+
+def main() -> None:
+    if not Path("/dev/nvidiactl").exists():
+        JOBS[sys.argv[1]](Job())
+        return
+    import torch
+
+    torch.cuda.set_device(RANK % torch.cuda.device_count())
+    torch.zeros(1, device="cuda")
+    JOBS[sys.argv[1]](Job())
+    torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
