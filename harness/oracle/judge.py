@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
 from harness.oracle.program import Seen
-from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration
+from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration, skew
 
 JUDGES = (
     fate.judge,
     lifetime.judge,
+    skew.judge,
     registration.judge,
     capture.judge,
     ownership.judge,

@@ -27,9 +27,11 @@ class Recording(msgspec.Struct, frozen=True):
     - A step is a number into `places`. It is one call of one communicator, with the same number on each of its ranks,
       or what ranks did between two calls. On every rank the numbers grow.
     - An operand has no buffer's name. `Operand.buffer` says where it lies, such as `segment 3 + 4096`.
-    - `Called.meant` names the operands that lie in a live segment of `ncclMemAlloc`. No other is meant for a window.
+    - `Called.meant` names the operands that lie in a live segment of `ncclMemAlloc`, or in a live window of any
+      communicator. No other is meant for a window.
     - A segment has no pool (`""`). A window over memory that is in no known segment has segment -1.
     - A call that the rank has not returned from ends its trace with `Called` and `Entered`, and has no `Ran`.
+    - A rank whose process ended by itself ends its trace with `Finished`.
 
     A rank that nobody watched has an empty trace, and the fate `stopped`. Raises `UsageError` for a recording that does
     not hold together.

@@ -108,9 +108,9 @@ def test_an_operand_is_meant_for_a_window_if_it_is_on_any_rank() -> None:
     operands = Operand("a", 64, 16), Operand("a", 64, 32)
     ranks = [(COMM, Began(2), gathered(0, *operands, meant=meant)) for meant in [(), ("output",), ()]]
     for seen, is_meant in ((ranks, True), (ranks[::2], False)):
-        found = case(*seen)  # type: ignore[arg-type]
+        found = case(*seen)
         uses = [use for history in found.histories for use in history.uses]
-        assert [found.is_meant_for_window(uses, role) for role in ("source", "output")] == [False, is_meant]  # type: ignore[arg-type]
+        assert [found.is_meant_for_window(uses, role) for role in ("source", "output")] == [False, is_meant]
 
 
 @pytest.mark.parametrize(
