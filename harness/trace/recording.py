@@ -33,8 +33,9 @@ class Recording(msgspec.Struct, frozen=True):
     - A call that the rank has not returned from ends its trace with `Called` and `Entered`, and has no `Ran`.
     - A rank whose process ended by itself ends its trace with `Finished`.
 
-    A rank that nobody watched has an empty trace, and the fate `stopped`. Raises `UsageError` for a recording that does
-    not hold together.
+    A rank that was not watched has an empty trace, and the fate `stopped`.
+
+    Raises `UsageError` for a recording that does not hold together.
     """
 
     topology: Topology

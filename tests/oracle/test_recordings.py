@@ -66,7 +66,7 @@ def test_a_run_without_a_call_over_an_owned_buffer_is_vacuous_and_clean(call: tu
     assert (verdict.findings, verdict.is_vacuous) == ([], True)
 
 
-def test_a_rank_that_nobody_watched_breaks_no_rule() -> None:
+def test_a_rank_that_was_not_watched_breaks_no_rule() -> None:
     verdict = examine(recording(OWNED, (), states=("finished", "stopped")))
     assert (verdict.findings, verdict.is_vacuous) == ([], True)
 
@@ -117,7 +117,7 @@ def test_a_window_whose_segment_was_freed_is_stale() -> None:
     assert keys(found(reused, reused)) == ["freed-while-registered", "stale-window"]
 
 
-def test_buffers_at_different_offsets_are_told_without_a_word_on_pools() -> None:
+def test_buffers_at_different_offsets_are_found_without_a_word_on_pools() -> None:
     shifted = (*OWNED[:2], Step(CALL, called(TP, within(3, 8192))))
     (finding,) = found(OWNED, shifted)
     assert finding.key == "offset-mismatch"
@@ -181,7 +181,7 @@ def test_a_hang_of_unknown_length_names_none() -> None:
     )
 
 
-def test_a_process_that_ended_waits_for_nobody() -> None:
+def test_a_process_that_ended_waits_for_no_other() -> None:
     done = Step("the end", (Finished(),))
     (hang,) = found((*OWNED, done), OWNED, states=("finished", "hung"))
     assert str(hang).startswith("hang: rank 1 had not finished")

@@ -44,7 +44,7 @@ def judge(case: Case) -> Iterator[Finding]:
 
 
 def _seen(case: Case, key: Key) -> tuple[int, ...]:
-    """The ranks of a communicator, without those of a recording that nobody watched."""
+    """The ranks of a communicator, without those of a recording that were not watched."""
     if case.program.is_lockstep:
         return key[0].ranks
     return tuple(rank for rank in key[0].ranks if _comms(case.histories[rank], key))
