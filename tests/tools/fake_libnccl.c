@@ -8,6 +8,9 @@
 //   FAKE_NCCL_SLOW_PATH=1                               collectives on windows take the legacy path
 //   FAKE_NCCL_HANG=NAME                                 the function of this name does not return
 //   FAKE_NCCL_NONBLOCKING=1                             creations and registrations are in progress at first
+//   FAKE_NCCL_TELL_IN_A_THREAD=1                        the profiler hears of calls in another thread
+//   FAKE_NCCL_FAIL_GROUP=1                              the end of a group fails
+//   FAKE_NCCL_FAIL_CALL=N                               the Nth collective of a thread fails
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -155,6 +158,24 @@ static void tell(struct comm *comm, struct started *event) {
   plugin()->start(comm->profile, &handle, event);
 }
 
+// NCCL itself does so where a communicator does not block.
+struct word {
+  struct comm *comm;
+  struct started *event;
+};
+
+static void *tell_in_thread(void *word) {
+  tell(((struct word *)word)->comm, ((struct word *)word)->event);
+  return NULL;
+}
+
+static void tell_somewhere(struct comm *comm, struct started *event) {
+  struct word word = {comm, event};
+  pthread_t thread;
+  if (!is_set("FAKE_NCCL_TELL_IN_A_THREAD")) tell(comm, event);
+  else if (!pthread_create(&thread, NULL, tell_in_thread, &word)) pthread_join(thread, NULL);
+}
+
 // --- Tasks
 
 static void profile(struct comm *comm) {
@@ -224,7 +245,7 @@ static void run_first(struct task *task) {
 static void run_last(struct task *task) {
   if (task->kind == CREATE) finish_creation(task);
   if (task->kind == REGISTER) finish_registration(task);
-  if (task->kind == COLLECTIVE_CALL) tell(task->comm, &task->event);
+  if (task->kind == COLLECTIVE_CALL) tell_somewhere(task->comm, &task->event);
 }
 
 static struct task *kept(struct task task) {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,3 +78,11 @@ def recorded(program: str, folder: Path, *, ranks: int = 1, more: Mapping[str, s
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said
     return sorted(read_all(out), key=lambda process: process.rank)
+
+
+def wait_for(is_reached: Callable[[], bool]) -> None:
+    """Wait until a program has come so far."""
+    end = time.monotonic() + SECONDS
+    while not is_reached():
+        assert time.monotonic() < end, "the program has not come so far"
+        time.sleep(0.01)

@@ -188,10 +188,12 @@ def read(path: Path) -> Process:
 def read_all(folder: Path) -> list[Process]:
     """The recordings in `folder`, by host, start and pid. Raises `MachineError` for a damaged one.
 
+    A file in which nothing is written yet is left out.
+
     A communicator that grew has one identity on its old ranks and another on its new ones. The old rank that invited
     them knows both, so here all of them have the first.
     """
-    recordings = [Recording(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    recordings = [Recording(path) for path in sorted(folder.glob(f"*{SUFFIX}")) if _has_begun(path)]
     same = {
         each.handle: each.other
         for recording in recordings
@@ -200,6 +202,12 @@ def read_all(folder: Path) -> list[Process]:
     }
     processes = [_process(recording, same) for recording in recordings]
     return sorted(processes, key=lambda process: (process.host, process.began, process.pid))
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether there is anything in a file. Its process may have made it a moment ago, or have been killed just then."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)).strip(b"\0") != b""
 
 
 def _process(recording: Recording, same: dict[int, int]) -> Process:
