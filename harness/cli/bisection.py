@@ -39,6 +39,12 @@ def bisect(
     wheels: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Take versions from wheels in a folder, without a network.")
     ] = None,
+    along: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="PACKAGE", help="Bring this dependency along, as each version asks; repeatable."
+        ),
+    ] = None,
     pre: Annotated[bool, typer.Option("--pre", help="Try pre-releases too.")] = False,
     every: Annotated[bool, typer.Option("--every", help="Try every version, and show every change.")] = False,
     runs: Annotated[
@@ -68,6 +74,7 @@ def bisect(
         _substrate(substrate, seed),
         runs or runs_of(seed),
         _options(pool, collectives, sites, evidence or (), deadline, allow_plugins),
+        tuple(distribution(name, "--with") for name in along or ()),
         any(map(seeds.plug_ins, systems)),
     )
     versions = between(available(package, request.source), first, last)

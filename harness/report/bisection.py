@@ -35,13 +35,18 @@ def summary(search: Search, package: str) -> list[str]:
 
 def _unchanged(search: Search, package: str) -> str:
     """Why there is no change, in words."""
-    ran = [tried for _, tried in sorted(search.tried.items()) if tried.has_run]
-    verdict = "fails with" if ran[0].is_bad else "does not fail with"
-    if len(ran) == 1:
-        return f"no change: {package} {ran[0].version} alone could run, and the seed {verdict} it"
-    both = f"both {package} {ran[0].version} and {ran[-1].version}"
-    more = f", nor with {counted(len(ran) - 2, 'version')} between" if len(ran) > 2 and not ran[0].is_bad else ""
-    return f"no change: the seed {verdict} {both}{more}"
+    first, *others = (tried for _, tried in sorted(search.tried.items()) if tried.has_run)
+    if not others:
+        return f"no change: {package} {first.version} alone could run, and the seed {_verb(first)} with it"
+    last = others[-1]
+    is_bad = first.is_bad
+    ends = f"{package} {first.version} {'and' if is_bad else 'nor'} {last.version}"
+    more = f"; {counted(len(others) - 1, 'version')} tried between them gave the same" if len(others) > 1 else ""
+    return f"no change: the seed fails with {'both' if is_bad else 'neither'} {ends}{more}"
+
+
+def _verb(tried: Tried) -> str:
+    return "fails" if tried.is_bad else "does not fail"
 
 
 def _change(change: Change) -> list[str]:

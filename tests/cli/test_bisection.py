@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -122,7 +123,7 @@ def given(folder: Path, verdicts: str, *options: str, **environment: str) -> Run
 @pytest.mark.parametrize(
     ("verdicts", "words"),
     [
-        ("ggg", "no change: the seed does not fail with both brokenpool 1.0 and 1.2"),
+        ("ggg", "no change: the seed fails with neither brokenpool 1.0 nor 1.2"),
         ("bbb", "no change: the seed fails with both brokenpool 1.0 and 1.2"),
         ("ssb", "no change: brokenpool 1.2 alone could run, and the seed fails with it"),
     ],
@@ -169,6 +170,7 @@ def test_limits_choose_the_ends(tmp_path: Path) -> None:
         (("--from", "1.9", "--allow-plugins"), "a change takes two versions, and --from 1.9 leaves none of 1.0, 1.1"),
         (("--wheels", "gone", "--allow-plugins"), "--wheels gone: it is not a directory"),
         (("--over", "nccl4py", "--allow-plugins"), "--over nccl4py: the simulation does not use it"),
+        (("--with", "a b", "--allow-plugins"), "--with 'a b': it is not the name of a package"),
         ((), f"seed seed.json names pool {POOL!r}, and a seed runs no code by itself"),
     ],
 )
@@ -186,6 +188,13 @@ def test_a_package_is_needed(tmp_path: Path) -> None:
 # interrupted
 
 
+def replays(pid: int) -> bool:
+    """Whether a command has got as far as a replay."""
+    with suppress(psutil.Error):  # a child may end meanwhile
+        return any("replay" in child.cmdline() for child in psutil.Process(pid).children())
+    return False
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_leaves_no_folder_and_no_process(tmp_path: Path, number: signal.Signals, status: int) -> None:
     with_versions(tmp_path, SOUND, NEVER_REGISTERS)
@@ -195,7 +204,7 @@ def test_interrupted_it_leaves_no_folder_and_no_process(tmp_path: Path, number: 
     command = ["symm", *OVER, "--allow-plugins"]
     process = subprocess.Popen(command, cwd=tmp_path, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with process:
-        while not any("replay" in child.cmdline() for child in psutil.Process(process.pid).children()):
+        while not replays(process.pid):
             assert process.poll() is None
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

@@ -46,6 +46,8 @@ class Request(msgspec.Struct, frozen=True):
     runs: int
     options: tuple[str, ...] = ()
     """Further options of `symm replay`."""
+    along: tuple[str, ...] = ()
+    """Packages that each version brings along, where it depends on them."""
     has_plug_ins: bool = False
     """Whether ranks look into the working directory for parts of the system under test."""
 
@@ -84,31 +86,32 @@ class Trials:
     def attempt(self, version: str) -> Tried:
         """The verdict on one version. Raises `UsageError` where a verdict on any version would be of another."""
         interrupts.check()
+        request = self._request
         with scratch() as folder:
             try:
-                place = install(self._request.package, version, self._request.source, folder)
+                places = install(request.package, version, request.source, folder, request.along)
             except NotInstalled as error:
                 return Tried(version, "skipped", why=str(error))
-            self._check_not_hidden(place)
-            ended, found = self._replay(place, folder)
+            self._check_not_hidden(places)
+            ended, found = self._replay(places, folder)
         interrupts.check()
         return self._verdict(version, ended, found)
 
-    def _check_not_hidden(self, place: Path) -> None:
+    def _check_not_hidden(self, places: Sequence[Path]) -> None:
         """Plug-ins are looked for in the working directory first, and so is what they import."""
         here = Path.cwd()
-        for name in sorted(names(place)) if self._request.has_plug_ins else ():
+        for name in sorted(names(places)) if self._request.has_plug_ins else ():
             for hides in (here / f"{name}.py", here / name / "__init__.py"):
                 if hides.exists():
                     raise UsageError(f"{hides} hides every version of {self._request.package}: use another folder")
 
-    def _replay(self, place: Path, folder: Path) -> tuple[Ended, Any]:
+    def _replay(self, places: Sequence[Path], folder: Path) -> tuple[Ended, Any]:
         request, seed, found = self._request, folder / "seed.json", folder / "found.json"
         seeds.save(request.seed, seed)
         times = "--times", str(request.runs), "--substrate", request.substrate, "--json", str(found)
         # -P: only what the user has named is taken from the working directory
         command = [sys.executable, "-P", "-m", "harness", "replay", str(seed), *times, *request.options]
-        ended = run(command, environment(place))
+        ended = run(command, environment(places))
         return ended, json.loads(found.read_bytes()) if found.exists() else None
 
     def _verdict(self, version: str, ended: Ended, found: Any) -> Tried:

@@ -65,12 +65,12 @@ class Source(msgspec.Struct, frozen=True):
         return run([sys.executable, "-P", "-m", "pip", *arguments, *quiet, *self.options], environment)
 
 
-def distribution(package: str) -> str:
+def distribution(package: str, option: str = "--over") -> str:
     """The name of a package as indexes write it. Raises `UsageError` for one that is none, such as `torch==2.13`."""
     try:
         return canonicalize_name(package, validate=True)
     except InvalidName:
-        raise UsageError(f"--over {package!r}: it is not the name of a package") from None
+        raise UsageError(f"{option} {package!r}: it is not the name of a package") from None
 
 
 def available(package: str, source: Source) -> list[str]:

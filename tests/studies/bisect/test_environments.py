@@ -26,14 +26,14 @@ print(number.value)
 """
 
 
-def run(code: str, place: Path) -> str:
-    """What a process in the environment of a folder prints."""
+def run(code: str, places: list[Path]) -> str:
+    """What a process in the environment of folders prints."""
     command = [sys.executable, "-P", "-c", code]
-    return subprocess.run(command, env=environment(place), capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, env=environment(places), capture_output=True, text=True, check=True).stdout.strip()
 
 
-def installed(folder: Path, name: str, version: str) -> Path:
-    return install(name, version, Source(folder / "wheels"), folder)
+def installed(folder: Path, name: str, version: str, *along: str) -> list[Path]:
+    return install(name, version, Source(folder / "wheels"), folder, along)
 
 
 def test_a_version_comes_before_the_one_that_is_installed(tmp_path: Path) -> None:
@@ -53,6 +53,30 @@ def test_all_other_packages_are_those_that_are_there(tmp_path: Path) -> None:
 def test_what_a_version_depends_on_is_not_installed(tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "engine", "1.0", {"engine.py": ""}, requires=("there-is-no-such-package>=7",))
     assert names(installed(tmp_path, "engine", "1.0")) == {"engine"}
+
+
+def test_a_dependency_that_is_named_comes_in_the_version_asked_for(tmp_path: Path) -> None:
+    for version in ("3.7", "3.8", "3.9"):
+        wheel(tmp_path / "wheels", "compiler", version, {"compiler.py": f"version = {version!r}"})
+    needs = ("Compiler==3.8 ; python_version >= '3'", "compiler==3.7 ; python_version < '3'", "absent")
+    wheel(tmp_path / "wheels", "engine", "1.0", {"engine.py": ""}, requires=needs)
+    places = installed(tmp_path, "engine", "1.0", "compiler", "not-asked-for")
+    assert run("import engine, compiler; print(compiler.version)", places) == "3.8"
+
+
+def test_an_nccl_that_comes_along_is_loaded_too(tmp_path: Path) -> None:
+    built = nccl(tmp_path / "built", 22907).read_bytes()
+    wheel(tmp_path / "wheels", "nvidia_nccl_cu13", "2.29.7", {"nvidia/nccl/lib/libnccl.so.2": built})
+    needs = ("nvidia-nccl-cu13==2.29.7",)
+    wheel(tmp_path / "wheels", "engine", "1.0", {"nvidia/engine.py": ""}, requires=needs)
+    places = installed(tmp_path, "engine", "1.0", "nvidia-nccl-cu13")
+    assert run(f"import nvidia.engine\n{ASKS_NCCL}", places) == "22907"
+
+
+def test_a_dependency_that_is_not_there_is_a_version_not_installed(tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels", "engine", "1.0", {"engine.py": ""}, requires=("compiler==3.8",))
+    with pytest.raises(NotInstalled, match="No matching distribution found for compiler"):
+        installed(tmp_path, "engine", "1.0", "compiler")
 
 
 def test_a_version_that_is_not_there_says_so(tmp_path: Path) -> None:
@@ -75,8 +99,8 @@ def test_a_damaged_wheel_is_not_installed(tmp_path: Path) -> None:
         installed(tmp_path, "brokenpool", "1.0")
 
 
-def with_nccl(folder: Path, version: int) -> Path:
-    """The folder of a package that brings an NCCL."""
+def with_nccl(folder: Path, version: int) -> list[Path]:
+    """The folders of a package that brings an NCCL."""
     built = nccl(folder / "built", version).read_bytes()
     wheel(folder / "wheels", "nvidia_nccl_cu13", "2.32.3", {"nvidia/nccl/lib/libnccl.so.2": built})
     return installed(folder, "nvidia-nccl-cu13", "2.32.3")
@@ -90,9 +114,9 @@ def test_an_nccl_that_is_preloaded_gives_way(tmp_path: Path, monkeypatch: pytest
     other = nccl(tmp_path / "other", 22809)
     monkeypatch.setenv("LD_PRELOAD", f"libm.so.6 {other}")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(other.parent))
-    place = with_nccl(tmp_path, 23203)
-    assert run(ASKS_NCCL, place) == "23203"
-    maps = run("print(open('/proc/self/maps').read())", place)
+    (place,) = with_nccl(tmp_path, 23203)
+    assert run(ASKS_NCCL, [place]) == "23203"
+    maps = run("print(open('/proc/self/maps').read())", [place])
     assert (str(other) in maps, "libm.so.6" in maps, str(place) in maps) == (False, True, True)
 
 
@@ -106,7 +130,7 @@ def test_names_are_those_of_packages_and_modules(tmp_path: Path) -> None:
     for path in ("bin/tool", "engine/__init__.py", "one.py", "two.cpython-311.so", "engine-1.dist-info/METADATA"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("")
-    assert names(tmp_path) == {"engine", "one", "two"}
+    assert names([tmp_path]) == {"engine", "one", "two"}
 
 
 def fails_in(made: list[Path]) -> None:
