@@ -34,7 +34,9 @@ from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
 from harness.strategies.topologies import LARGER
+from harness.system.check import observed, prepare
 from harness.world import environment
+from harness.world.platform import Watched
 from harness.world.world import World
 
 DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
@@ -116,7 +118,10 @@ def fuzz(
     console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     largest = max(LARGER) if is_larger else 0
-    with World(request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or ()) as ranks:
+    watched = Watched(observed(pool), prepare)
+    with World(
+        request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
+    ) as ranks:
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         if line := request.not_shown(ranks):

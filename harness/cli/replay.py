@@ -27,8 +27,9 @@ from harness.errors import UsageError
 from harness.report import data, leftovers, terminal
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
-from harness.system.check import check_system
+from harness.system.check import check_system, observed, prepare
 from harness.world import environment
+from harness.world.platform import Watched
 from harness.world.watch import Debugger
 from harness.world.world import World
 
@@ -59,11 +60,12 @@ def replay(
         if not allow_plugins:
             seeds.check_plug_ins(seed_file, system, (pool, collectives))
         check_system(system.pool, system.collectives)
+    watched = Watched(observed(*(each.system.pool for each in (*before, scenario))), prepare)
     console = terminal.Screen(stderr=json_file == "-")
     debugger = None if pdb is None else _debugger(pdb, scenario, console)
     runs: list[Run] = []
     size = max(each.world for each in (*before, scenario))
-    with World(size, substrate, deadline=deadline, evidence=evidence or ()) as world:
+    with World(size, substrate, deadline=deadline, evidence=evidence or (), watched=watched) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
         if line := world.platform.not_shown(scenario.topology.joins_nodes):

@@ -27,8 +27,9 @@ from harness.studies.bench.draws import bench_draws
 from harness.studies.bench.registration import bench_registration
 from harness.studies.faults.catalogue import select
 from harness.studies.faults.proof import Outcome, expected, prove, sound
-from harness.system.check import check_system
+from harness.system.check import check_system, observed, prepare
 from harness.world import environment
+from harness.world.platform import Watched
 from harness.world.world import World
 
 BY_ADDRESS = (
@@ -74,7 +75,8 @@ def matrix(
     seeds.check_folder(seeds_dir)
     console = terminal.Screen(stderr=json_file == "-")
     found: list[verdict_matrix.Cell] = []
-    with World(max(each.world for each in named), substrate, deadline=deadline) as world:
+    watched = Watched(observed(*(pool or ())), prepare)
+    with World(max(each.world for each in named), substrate, deadline=deadline, watched=watched) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
 
@@ -116,7 +118,9 @@ def agree(
     seeds.check_folder(seeds_dir)
     console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 200
-    ranks = partial(World, world, deadline=deadline, evidence=("digests",))
+    ranks = partial(
+        World, world, deadline=deadline, evidence=("digests",), watched=Watched(observed(*(pool or ())), prepare)
+    )
     with ranks(against) as other, ranks("sim") as simulation:
         found_here = environment.describe(other)
         console.print(f"sim against {against}: {other.platform.why}", highlight=False)

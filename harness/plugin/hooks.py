@@ -19,8 +19,8 @@ from harness.errors import UsageError
 from harness.machine.evidence import NAMES
 from harness.plugin import workers
 from harness.scenario.system import Sites
-from harness.system.check import check_system
-from harness.world.platform import Platform, choose
+from harness.system.check import check_system, observed, prepare
+from harness.world.platform import Platform, Watched, choose
 
 if TYPE_CHECKING:
     from harness.plugin.tested_world import TestedWorld
@@ -127,7 +127,10 @@ def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
     from harness.world.world import World  # noqa: PLC0415
 
     option = request.config.getoption
-    with World(option("--symm-world"), option("--symm-substrate"), evidence=option("--symm-evidence")) as running:
+    watched = Watched(observed(option("--symm-pool")), prepare)
+    with World(
+        option("--symm-world"), option("--symm-substrate"), evidence=option("--symm-evidence"), watched=watched
+    ) as running:
         folder = Path(option("--symm-seeds-dir"))
         system = option("--symm-pool"), option("--symm-collectives"), option("--symm-sites")
         yield TestedWorld(running, *system, folder)

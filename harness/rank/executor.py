@@ -20,7 +20,7 @@ from harness.rank.buffers import Declined, LiveBuffers
 from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
-from harness.rank.own import empty
+from harness.rank.own import collect, empty
 from harness.rank.told import ToldMemory
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.operands import GUARD, at
@@ -49,7 +49,7 @@ from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.system.boundary import call_back, call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
-from harness.system.shape import allocate, check_pool
+from harness.system.shape import allocate, check_pool, is_forever, pointer
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace import events as trace
 from harness.trace.trace import TEARDOWN
@@ -77,6 +77,9 @@ class Executor:
         self._policy = call_system("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
         call_system("pool", lambda: check_pool(self._policy))  # a policy's attributes may be code of its own
         self._sites = self._make_sites()
+        self._comm_ptr = getattr(self._policy, "comm_ptr", None)
+        self._brought: set[tuple[GroupId, int]] = set()
+        """Groups that the policy has brought a communicator for, with their generations."""
 
     def run(self) -> None:
         """Every step, then give everything back. Raises `SystemRaised` if the system under test does."""
@@ -86,6 +89,7 @@ class Executor:
                 self._record(trace.Began(index))
                 self._take(step)
         except BaseException:
+            self._substrate.settle()  # what the policy did wrong in a call of NCCL comes before what that led to
             with suppress(Exception):  # the first error says more than what ending the capture may raise
                 self._graphs.end()
             raise
@@ -97,8 +101,17 @@ class Executor:
         self._told.close()
 
     def close(self) -> None:
-        """Close the policy; after this nothing of the system under test should be left."""
-        call_system("pool", lambda: self._policy.close())  # noqa: PLW0108  (to look `close` up may raise, too)
+        """Close the policy; after this nothing of the system under test should be left. One without a teardown is
+        dropped, once its windows are gone."""
+        self._substrate.part()
+        if not is_forever(self._policy):
+            call_system("pool", lambda: self._policy.close())  # noqa: PLW0108  (to look `close` up may raise, too)
+        else:
+            self._substrate.records_leaks = False
+            self._substrate.take_back()
+            del self._policy, self._sites, self._comm_ptr
+            collect()
+        self._substrate.settle()
 
     def _look_at_pads(self, communicator: Communicator) -> None:
         for damage in communicator.overwritten_pads():
@@ -154,7 +167,7 @@ class Executor:
             case Straggle():
                 self._clock.sleep(step.milliseconds / 1000)
             case Deny():
-                self._substrate.denial.is_due = True
+                self._substrate.deny()
             case Refuse():
                 self._substrate.refusal.is_due = True
 
@@ -194,10 +207,28 @@ class Executor:
             return Declined(self._ordinary(mine, dtype)) if tensor is None else tensor
 
         if step.role == "window":
-            named = (group if step.registered is not None else self._sites.named(group)).id
+            asked = group if step.registered is not None else self._sites.named(group)
+            named = asked.id
+            self._bring(asked)
         with self._on(step.stream):
             self._buffers.place(step.buffer, mine, named, make, step.stream)
+        self._substrate.settle()
         self._substrate.device.synchronize()  # its canaries are looked at on other streams
+
+    def _bring(self, group: ProcessGroup) -> None:
+        """Have the collectives of a group run over the communicator that the policy has for it, if it has its own.
+        Collective over the group."""
+        if self._comm_ptr is None:
+            return
+        communicator, key = group.communicator, (group.id, group.generation)
+        if key not in self._brought:
+            communicator.entered("comm_ptr")  # the policy may make it now, and wait for its peers
+        comm_ptr = self._comm_ptr
+        ptr = call_system("pool", lambda: pointer(comm_ptr, group))
+        if key not in self._brought:
+            self._record(trace.Returned("comm_ptr", communicator.ident))
+            self._brought.add(key)
+        self._substrate.bring(group.id, ptr)
 
     def _ordinary(self, size: int, dtype: torch.dtype) -> torch.Tensor:
         """So many elements outside every pool."""
@@ -218,6 +249,7 @@ class Executor:
             return allocate(self._policy, group, size, torch.uint8, self._substrate.device.torch_device)
 
         self._buffers.place(step.buffer, size, group.id, make)
+        self._substrate.settle()
 
     def _collective(self, step: Collective) -> None:
         for view in (step.source, step.output):
@@ -225,6 +257,7 @@ class Executor:
                 self._record(trace.Skipped(view.buffer))
                 return
         group = self._group(step)
+        self._bring(group)
         call = Call(self._substrate, self._buffers, step, group)
         operands = [view.buffer for view in (step.whole, step.part) if view is not None]
         if self._substrate.device.is_capturing:

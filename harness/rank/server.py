@@ -44,7 +44,8 @@ from harness.substrate.base import Substrate
 from harness.system.boundary import Misshapen, SystemRaised, call_back, call_system
 from harness.system.collectives import find_collectives
 from harness.system.loading import load_attribute
-from harness.system.pools.built_in import load_pool
+from harness.system.pools.built_in import load_pool, load_stand_in
+from harness.system.shape import is_observed
 from harness.trace import events as trace
 from harness.trace.raising import Part
 from harness.trace.trace import TEARDOWN
@@ -130,6 +131,9 @@ class Server:
         if has_plug_in:
             self._fingerprint.watch_names()
         make_pool, make_kernel = load_pool(system.pool), find_collectives(system.collectives)
+        is_watched = is_observed(make_pool)
+        if is_watched and substrate.name == "sim":
+            make_pool, is_watched = load_stand_in(system.pool, make_pool), False
         self._imported = self._changes_of_import(system)
         if has_plug_in:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
@@ -137,6 +141,8 @@ class Server:
         substrate.world(scenario.world)
         families = [topology.ids[name] for name in scenario.families]
         substrate.begin(families, topology.domain_of, slots, topology.node_of)
+        if is_watched:
+            substrate.observe(system.pool)
         executor = Executor(substrate, scenario, make_pool, call_system("collectives", make_kernel))
         executor.run()
         world = tuple(range(scenario.world))
@@ -149,7 +155,8 @@ class Server:
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
         self._journal.append(trace.Finished())
-        return self._imported + self._fingerprint.changes(has_plug_in)
+        left = (Change("memory", "", substrate.left),) if substrate.left else ()
+        return self._imported + self._fingerprint.changes(has_plug_in) + left
 
     def _changes_of_import(self, system: System) -> tuple[Change, ...]:
         """What loading a system for the first time has changed: new ranks would have it so at every draw of it."""

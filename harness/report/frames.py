@@ -26,6 +26,8 @@ CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 ASLEEP = re.compile(r"\bharness/ipc/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 """How a rank waits for others on the host; where it waits says more."""
 
+WRAPPED = re.compile(r"\bsubstrate/nccl/quiet\.py:\d")
+"""How the harness calls NCCL; who calls it says more."""
 OTHERS = re.compile(r"[(/]harness/(?!system/planted/|system/pools/)|/(site|dist)-packages/|/lib/python\d|\(<")
 """Frames that are not of the system under test, unless that is an installed package."""
 
@@ -60,7 +62,7 @@ def _informative(frames: tuple[str, ...]) -> list[str]:
     native = [*takewhile(is_native, frames)]
     candidates = [frame for frame in native if WRAPPERS.search(frame) is None]
     called = ([frame for frame in candidates if CALLS.match(frame)] or candidates)[-1:]
-    python = frames[len(native) :]
+    python = [frame for frame in frames[len(native) :] if WRAPPED.search(frame) is None]
     tested = next((index for index, frame in enumerate(python) if OTHERS.search(frame) is None), 0)
     return [*called, *python[:PYTHON], *python[max(PYTHON, tested) : tested + 1]] or native[:1]
 

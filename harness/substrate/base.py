@@ -7,9 +7,11 @@ system under test has left.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.errors import UsageError
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
@@ -42,6 +44,12 @@ class Substrate(ABC):
         self.denial, self.refusal = Denial(self.recorder), Refusal(self.recorder)
         self.pools: dict[str, Pool] = {}
         self.communicators: dict[GroupId, Communicator] = {}
+        self.records_leaks = True
+        """Whether what is left at the end of a draw is a leak; not where the policy under test has no teardown."""
+        self.left = ""
+        """Memory of the last draw that this process still has, in words; empty where there is none."""
+        self.recreated: Counter[GroupId] = Counter()
+        """How many `recreate` steps of the draw have replaced the communicator of a group."""
         self.graph: str | None = None
         """The graph that is being prepared or captured."""
         self._shared = shared
@@ -64,6 +72,8 @@ class Substrate(ABC):
         """Begin a draw's events; the draw has no pool yet. Local."""
         self.recorder.start(record)
         self.denial.is_due, self.graph = False, None
+        self.records_leaks, self.left = True, ""
+        self.recreated.clear()
         self.refusal.start()
         self.pools.clear()
 
@@ -93,6 +103,7 @@ class Substrate(ABC):
     def recreate(self, family: GroupIds) -> None:
         """Destroy and re-create the communicators of a family. Collective over the world."""
         old = [self.communicators[group] for group in ids_of(family, self.rank)]
+        self.recreated.update(each.id for each in old)
         for communicator in old:
             communicator.entered("recreate")
             communicator.barrier()
@@ -104,6 +115,33 @@ class Substrate(ABC):
     def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:
         """Destroy this rank's communicators of a family, whose ranks have all come, and create their successors.
         Collective over the world."""
+
+    def observe(self, pool: str) -> None:
+        """From here on in this draw, record what the pool policy of that name does with NCCL by itself. Local. Raises
+        `UsageError` where nothing sees that."""
+        raise UsageError(f"pool {pool!r} calls NCCL by itself, and substrate {self.name} has none")
+
+    def settle(self) -> None:  # noqa: B027  (only where a policy is observed)
+        """Raise what went wrong while the policy called NCCL by itself. Local."""
+
+    def bring(self, group: GroupId, ptr: int) -> None:
+        """Have the `ncclComm_t` at `ptr`, which the policy made, be the communicator of a group. Collective over it.
+        Raises `UsageError` where there is no NCCL."""
+        raise UsageError(f"the pool brings a communicator at {ptr:#x}, and substrate {self.name} has no NCCL")
+
+    def part(self) -> None:  # noqa: B027  (only where a policy brings communicators)
+        """Let go of the communicators that the policy made, which is about to be closed. Local."""
+
+    def deny(self) -> None:
+        """Let this rank's next segment be refused. Local."""
+        self.denial.is_due = True
+
+    def take_back(self) -> None:
+        """Deregister every window, for a policy that has no teardown. Local, once no rank uses them any more."""
+        self.device.synchronize()
+        for communicator in self.communicators.values():
+            for window in list(communicator.windows):
+                communicator.deregister(window)
 
     @abstractmethod
     def end(self) -> None:
@@ -141,7 +179,9 @@ class Substrate(ABC):
         return [(segment.address, segment.size)]
 
     def record_leaks(self) -> None:
-        """Record every segment and window that is still there."""
+        """Record every segment and window that is still there, unless the policy has no teardown."""
+        if not self.records_leaks:
+            return
         for pool in self.pools.values():
             for segment in pool.segments:
                 self.record(trace.Leaked("segment", segment.ident, segment.size))

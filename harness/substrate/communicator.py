@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -58,6 +58,8 @@ class Communicator(ABC):
         self.refusal = Refusal(recorder)
         """Which segments cannot be registered on this rank; the substrate gives all its communicators one."""
         self._is_legacy_only = False
+        self.is_gone = False
+        """Whether NCCL has it no more, or the group another in its place."""
         recorder.record(trace.CommCreated(self.ident, self.group, generation, supports_windows, group.number))
 
     def __repr__(self) -> str:
@@ -86,8 +88,13 @@ class Communicator(ABC):
             self.check(segment, offset=offset, nbytes=nbytes)
             handle = self._register(segment, part, symmetric)
         except RegistrationError as error:
-            self.recorder.record(trace.RegistrationFailed(self.ident, segment.ident, str(error)))
+            self.has_not_registered(segment, str(error))
             raise
+        return self.has_registered(segment, part, symmetric, handle)
+
+    def has_registered(self, segment: Segment, part: range, symmetric: bool, handle: object | None) -> Window | None:
+        """Note a registration that has come back: the bytes `part` of a segment, and NCCL's handle if it gave a window.
+        Local."""
         window = Window(next(self.recorder.idents), self, segment, handle, part, symmetric)
         null = handle is None
         self.recorder.record(
@@ -100,6 +107,14 @@ class Communicator(ABC):
         self.windows.append(window)
         segment.windows.append(window)
         return window
+
+    def has_not_registered(self, segment: Segment, error: str) -> None:
+        """Note a registration that has failed on this rank. `error` begins with NCCL's name of it. Local."""
+        self.recorder.record(trace.RegistrationFailed(self.ident, segment.ident, error))
+
+    def registering(self) -> AbstractContextManager[None]:
+        """Around a registration by NCCL, which waits for the peers: what this rank waits for is noted. Local."""
+        return nullcontext()
 
     def check(self, segment: Segment, *, offset: int = 0, nbytes: int | None = None) -> None:
         """Raise `RegistrationError` where `register` would fail on this rank before it meets its peers. Local.
@@ -126,6 +141,11 @@ class Communicator(ABC):
             return
         window.is_valid = False
         self._deregister(window)
+        self.has_deregistered(window)
+
+    def has_deregistered(self, window: Window) -> None:
+        """Note that a live window has been deregistered. Local."""
+        window.is_valid = False
         self.windows.remove(window)
         window.segment.windows.remove(window)
         self.recorder.record(trace.Deregistered(window.ident))
@@ -222,7 +242,10 @@ class Communicator(ABC):
         """Note that a kernel on this rank is about to wait for `epoch` on its pad of the kernel barrier."""
 
     def destroyed(self) -> None:
-        """Note that the communicator is gone, and its windows with it."""
+        """Note that the communicator is gone, and its windows with it. A second call does nothing."""
+        if self.is_gone:
+            return
+        self.is_gone = True
         for window in list(self.windows):
             window.is_valid = False
             window.segment.windows.remove(window)

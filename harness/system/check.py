@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
+from harness.errors import MachineError
 from harness.scenario.system import KERNELS, POOLS
 from harness.system.loading import load_attribute
+
+PREPARING = 900.0
+"""Seconds for a pool to make ready what its ranks need."""
 
 
 def check_system(pool: str | None, collectives: str | None) -> None:
@@ -29,6 +35,51 @@ def check_system(pool: str | None, collectives: str | None) -> None:
             from harness.system.collectives import load_collectives  # noqa: PLC0415
 
             load_collectives(collectives)
+
+
+def observed(*pools: str | None) -> dict[str, str]:
+    """Those of the pools that call NCCL by themselves, each with the design that stands in for it without NCCL, or
+    nothing. Loads what is not built in."""
+    found = {}
+    for pool in pools:
+        if pool is not None and pool not in POOLS:
+            from harness.system.pools.built_in import load_pool  # noqa: PLC0415
+            from harness.system.shape import is_observed  # noqa: PLC0415
+
+            factory = load_pool(pool)
+            if is_observed(factory):
+                found[pool] = getattr(factory, "fallback", "")
+    return found
+
+
+def prepare(pools: Iterable[str]) -> None:
+    """Have pools make ready what their ranks need, such as a library to be built: each that has `prepare`, in a process
+    of its own, which may use a GPU. Raises `MachineError` with the last line that such a process printed."""
+    from harness.system.pools.built_in import load_pool  # noqa: PLC0415
+
+    for pool in pools:
+        if callable(getattr(load_pool(pool), "prepare", None)):
+            _prepare(pool)
+
+
+def _prepare(pool: str) -> None:
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        f"from harness.system.pools.built_in import load_pool; load_pool({pool!r}).prepare()",
+    ]
+    try:
+        subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=PREPARING, check=True
+        )
+    except subprocess.TimeoutExpired:
+        raise MachineError(f"pool {pool!r} was not prepared within {PREPARING:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or [f"status {error.returncode}"]
+        raise MachineError(f"pool {pool!r} cannot be prepared: {lines[-1]}") from None
 
 
 @contextmanager

@@ -50,6 +50,11 @@ class ProcessGroup:
         return f"{self.family}[{','.join(map(str, self.ranks))}]"
 
     @property
+    def generation(self) -> int:
+        """How many `recreate` steps have replaced its communicator."""
+        return self._substrate.recreated[self.id]
+
+    @property
     def communicator(self) -> Communicator:
         """The group's present communicator. A `recreate` step replaces it, so ask at every use."""
         return self._substrate.communicator(self.id)

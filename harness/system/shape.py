@@ -18,10 +18,14 @@ from harness.system.boundary import Misshapen
 from harness.system.context import PoolPolicy, ProcessGroup
 from harness.trace.raising import Part
 
-POOL = {"use": "group", "close": ""}
+POOL = {"use": "group"}
+TEARDOWN = {"close": ""}
+"""What a policy has beside `POOL`, unless it says `forever`."""
 COLLECTIVES = {"all_gather": "context, output, source", "reduce_scatter": "context, output, source, op"}
-OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes"}
-"""Methods that a policy may have beside those of `POOL`."""
+OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
+"""Methods that a policy may have beside those."""
+SAID = {"observed": bool, "forever": bool, "fallback": str}
+"""What a policy may say of itself, by attributes of its class."""
 LARGEST = 1 << 30
 """Elements that a policy may agree on; more is a mistake."""
 DIRECT = 2
@@ -33,7 +37,21 @@ MISCOUNTS = {"generator didn't yield": "does not yield", "generator didn't stop"
 def check_pool(policy: object) -> None:
     """Raise `Misshapen` unless a policy, or a class of policies, has its methods."""
     optional = {name: arguments for name, arguments in OPTIONAL.items() if hasattr(policy, name)}
-    _check_methods("pool", policy, POOL | optional)
+    _check_methods("pool", policy, POOL | ({} if is_forever(policy) else TEARDOWN) | optional)
+    for name, kind in SAID.items():
+        if not isinstance(said := getattr(policy, name, kind()), kind):
+            subject = policy if isinstance(policy, type) else type(policy)
+            raise Misshapen("pool", subject, f"says {name} = {said!r}, which is no {kind.__name__}")
+
+
+def is_observed(policy: object) -> bool:
+    """Whether a policy, or a class of policies, says that it calls NCCL by itself."""
+    return getattr(policy, "observed", False) is True
+
+
+def is_forever(policy: object) -> bool:
+    """Whether a policy, or a class of policies, says that it has no teardown."""
+    return getattr(policy, "forever", False) is True
 
 
 def check_collectives(kernels: object) -> None:
@@ -90,6 +108,14 @@ def wanted(wants: Callable[[ProcessGroup, int], object], group: ProcessGroup, nb
         text = f"has a wants() that gave {answer!r} for {group.name} and {nbytes} bytes, and not a bool"
         raise Misshapen("pool", wants, text)
     return answer
+
+
+def pointer(comm_ptr: Callable[[ProcessGroup], object], group: ProcessGroup) -> int:
+    """What a policy's `comm_ptr` gives. Raises `Misshapen` where that is no address."""
+    ptr = comm_ptr(group)
+    if not isinstance(ptr, int) or ptr <= 0:
+        raise Misshapen("pool", comm_ptr, f"has a comm_ptr() that gave {ptr!r} for {group.name}, and not an address")
+    return ptr
 
 
 def _check_methods(where: Part, plugin: object, methods: dict[str, str]) -> None:

@@ -6,8 +6,9 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ from harness.errors import MachineError, UsageError
 from harness.machine import gpus, nccl
 from harness.machine.evidence import check_names, on_nccl, on_sim
 from harness.machine.mps import RECOVERY, Mps
+from harness.machine.observer import build as observer
 
 NCCL_FOR_WINDOWS = (2, 27)
 NCCL_FOR_SHARED_GPUS = (2, 30)
@@ -72,12 +74,34 @@ class Platform(msgspec.Struct, frozen=True):
         recovery = RECOVERY if served.has_daemon else 0.0
         return msgspec.structs.replace(self, why=why, environment=environment, recovery=recovery, **times)
 
+    def watching(self, watched: Watched) -> Platform:
+        """The same, for pools that call NCCL by themselves: the observer stands in front of NCCL in every rank. Raises
+        `UsageError` where no NCCL is there and nothing stands in for one of them, `MachineError` where there can be no
+        observer."""
+        if not watched.stand_ins:
+            return self
+        if self.gpus:
+            watched.prepare(watched.stand_ins)
+            return msgspec.structs.replace(self, environment={**observer.environment(None), **self.environment})
+        if missing := [pool for pool, stand_in in watched.stand_ins.items() if not stand_in]:
+            raise UsageError(f"pool {missing[0]!r} calls NCCL by itself, and there is none on {self.name} ({self.why})")
+        named = ", ".join(f"{stand_in} stands in for {pool}" for pool, stand_in in watched.stand_ins.items())
+        return msgspec.structs.replace(self, why=f"{self.why}; {named}")
+
     def rank_environment(self, rank: int, nodes: Sequence[int], hides_peers: bool = False) -> dict[str, str]:
         """Environment that differs between ranks, where NCCL takes rank r for one of node `nodes[r]`, and where a
         process sees its own GPU alone, or all."""
         found = nccl.node_environment(nodes[rank]) if self.is_node_bound and len(set(nodes)) > 1 else {}
         gpu = self.gpu_of(rank)
         return found | (gpus.only(gpu) if hides_peers and gpu is not None else {})
+
+
+class Watched(NamedTuple):
+    """The pools under test that call NCCL by themselves, each with the design that stands in for it where there is no
+    NCCL, or none. `prepare` is called with their names before ranks start on GPUs."""
+
+    stand_ins: Mapping[str, str]
+    prepare: Callable[[Iterable[str]], None]
 
 
 def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:

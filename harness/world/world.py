@@ -32,7 +32,7 @@ from harness.trace.events import PadOverwritten
 from harness.trace.trace import Trace
 from harness.world.calls import returned
 from harness.world.leftovers import Leftovers
-from harness.world.platform import Platform, choose
+from harness.world.platform import Platform, Watched, choose
 from harness.world.rank_process import death
 from harness.world.ranks import Ranks, StartMethod
 from harness.world.silence import Patience
@@ -50,7 +50,8 @@ class World:
     may have up to `largest` ranks, if that is more; those are started when a draw needs them. `substrate` is `auto`,
     `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank). `evidence` names
     kinds of `harness.machine.evidence`; without one of the path, the sharpest there is is taken.
-    Raises `MachineError` where the machine cannot do that.
+    `watched` has the pools under test that call NCCL by themselves. Raises `MachineError` where the machine cannot do
+    that, and `UsageError` where nothing stands in for a watched pool.
     """
 
     def __init__(
@@ -62,11 +63,14 @@ class World:
         deadline: float | None = None,
         start: StartMethod = "fork",
         evidence: Sequence[str] = (),
+        watched: Watched | None = None,
         clock: Clock = CLOCK,
     ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
         platform = choose(substrate, size, evidence)
+        platform = platform if watched is None else platform.watching(watched)
+        self._watched = watched
         self._at_first = size
         size = size if platform.gpus else max(size, largest)
         self.size, self.deadline = size, deadline or platform.deadline
@@ -125,10 +129,10 @@ class World:
     @cached_property
     def simulation(self) -> World | None:
         """A simulation beside ranks on GPUs, for tries that cost much there: started when first asked for, and closed
-        with this world. None where this world is one, or the machine has no room for it."""
+        with this world. None where this world is one, the machine has no room, or a pool under test needs NCCL."""
         if self.platform.gpus:
-            with suppress(MachineError):
-                return self._held.enter_context(World(self.size, "sim"))
+            with suppress(MachineError, UsageError):
+                return self._held.enter_context(World(self.size, "sim", watched=self._watched))
         return None
 
     def close(self) -> None:

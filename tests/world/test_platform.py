@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import MachineError, UsageError
 from harness.machine import gpus, nccl
-from harness.world.platform import Platform, choose
+from harness.machine.observer import build as observer
+from harness.world.platform import Platform, Watched, choose
 
 Version = tuple[int, int, int] | None
 
@@ -188,3 +189,40 @@ def test_a_process_sees_all_gpus_or_its_own_alone(monkeypatch: pytest.MonkeyPatc
 
 def test_a_simulation_hides_no_gpu() -> None:
     assert (choose("sim", 2).device_of(1, True), choose("sim", 2).rank_environment(1, (0, 0), True)) == (None, {})
+
+
+# pools that call NCCL by themselves
+
+
+def watched(asked: list[str], **stand_ins: str) -> Watched:
+    return Watched(stand_ins, asked.extend)
+
+
+def test_nothing_is_put_in_front_of_nccl_where_no_pool_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 1, (2, 32, 3))
+    platform = choose("nccl", 1)
+    assert platform.watching(watched([])) == platform
+
+
+def test_the_observer_stands_in_front_of_nccl_once_a_watched_pool_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 1, (2, 32, 3))
+    monkeypatch.setattr(observer, "environment", lambda out: {"LD_PRELOAD": "observer.so", "NCCL_NVLS_ENABLE": "1"})
+    platform, asked = choose("nccl", 1), list[str]()
+    assert platform.watching(watched(asked, engine="")).environment == {
+        "LD_PRELOAD": "observer.so",
+        **platform.environment,
+    }
+    assert asked == ["engine"]
+
+
+def test_the_simulation_says_what_stands_in_for_a_watched_pool_and_prepares_none() -> None:
+    asked: list[str] = []
+    assert (
+        choose("sim", 2).watching(watched(asked, engine="deferred")).why == "asked for; deferred stands in for engine"
+    )
+    assert asked == []
+
+
+def test_the_simulation_is_refused_where_nothing_stands_in() -> None:
+    with pytest.raises(UsageError, match=r"pool 'engine' calls NCCL by itself, and there is none on sim \(asked for\)"):
+        choose("sim", 2).watching(watched([], engine="", other="deferred"))

@@ -20,6 +20,7 @@ from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import Communicator, Counts, NotOwned, RegistrationError, eligible
 from harness.substrate.device import Device
+from harness.substrate.nccl import quiet
 from harness.substrate.nccl.binding import CollectiveConfig
 from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
 from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_DEFAULT, WINDOW_SYMMETRIC, NcclHandle
@@ -57,19 +58,19 @@ class NcclCommunicator(Communicator):
         flags = WINDOW_SYMMETRIC if symmetric else WINDOW_DEFAULT
         address = segment.address + part.start
         try:
-            with self._registering():
-                window = nccl.comm_window_register(self.handle.comm._comm, address, len(part), flags)
+            with self.registering():
+                window = quiet.register(self.handle.comm._comm, address, len(part), flags)
         except nccl.NCCLError as error:
             raise RegistrationError(str(error)) from error
         return window if window else None
 
-    def _registering(self) -> AbstractContextManager[None]:
+    def registering(self) -> AbstractContextManager[None]:
         """Let the parent see that this rank waits for its peers in a registration."""
         # Without windows NCCL returns at once, with ncclSuccess and a null window.
         return self._rendezvous.within(REGISTER) if self.supports_windows else nullcontext()
 
     def _deregister(self, window: Window) -> None:
-        nccl.comm_window_deregister(self.handle.comm._comm, window.handle)
+        quiet.deregister(self.handle.comm._comm, window.handle)
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         if not self.handle.has_peer_pointers:
@@ -84,7 +85,7 @@ class NcclCommunicator(Communicator):
 
     def _pads(self) -> list[int]:
         self.entered("signal pads")
-        with nullcontext() if self.handle.has_registered_pads else self._registering():
+        with nullcontext() if self.handle.has_registered_pads else self.registering():
             pads = self.handle.pads()
         self.recorder.record(trace.Returned("signal pads", self.ident))
         return pads
@@ -107,6 +108,7 @@ class NcclCommunicator(Communicator):
         self.device.synchronize()
         self._rendezvous.meet(HOST)
 
+    @quiet.quietly
     def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
         if counts is None:
             return self._run("all_gather", GATHER, output, source, None)
@@ -117,6 +119,7 @@ class NcclCommunicator(Communicator):
             self.device.synchronize()
         return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
 
+    @quiet.quietly
     def reduce_scatter(
         self, output: torch.Tensor, source: torch.Tensor, op: str, counts: Counts = None
     ) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from nccl.bindings import nccl
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS, overwritten
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import NotOwned
+from harness.substrate.nccl import quiet
 from harness.substrate.nccl.binding import made_for
 from harness.substrate.nccl.device import tensor_at
 from harness.trace.events import PadOverwritten
@@ -59,9 +60,9 @@ class NcclHandle:
         if not self._has_pads:
             raise NotOwned
         if not self.has_registered_pads:
-            self._pad = int(nccl.mem_alloc(PAD_BYTES))
+            self._pad = quiet.allocate(PAD_BYTES)
             self._clear()
-            self._window = nccl.comm_window_register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
+            self._window = quiet.register(self.comm._comm, self._pad, PAD_BYTES, WINDOW_SYMMETRIC)
         return [int(nccl.get_peer_device_pointer(self._window, 0, peer)) for peer in range(self.size)]
 
     def renew(self) -> None:
@@ -95,13 +96,21 @@ class NcclHandle:
         """int32[FENCE + size + FENCE]: the pad that begins there, with its fences."""
         return tensor_at(self._pad + at - 4 * FENCE, 4 * (self.size + 2 * FENCE)).view(torch.int32)
 
+    def part(self, is_gone: bool) -> None:
+        """Take the pads back from a communicator that is somebody else's, and may be gone with its windows. Local."""
+        if self._window is not None and not is_gone:
+            quiet.deregister(self.comm._comm, self._window)
+        if self._pad:
+            quiet.free(self._pad)
+        self._window, self._pad = None, 0
+
     def destroy(self) -> None:
         """Destroy the communicator. Collective over its ranks."""
         if self._window is not None:
-            nccl.comm_window_deregister(self.comm._comm, self._window)
-        self.comm.destroy()
+            quiet.deregister(self.comm._comm, self._window)
+        quiet.quietly(self.comm.destroy)()
         if self._pad:  # NCCL and the driver do not survive that memory is freed under a live window (pytorch 181626)
-            nccl.mem_free(self._pad)
+            quiet.free(self._pad)
         self._window, self._pad = None, 0
 
 

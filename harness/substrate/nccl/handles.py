@@ -18,6 +18,7 @@ import nccl.core as nc
 
 from harness.scenario.layouts.groups import GroupId, GroupIds, disjoint, ids_of
 from harness.substrate.nccl.handle import NcclHandle, Version
+from harness.substrate.nccl.quiet import quietly
 
 KEPT = 12
 """Families whose communicators are kept, for each world size, beside those that a draw needs."""
@@ -40,6 +41,7 @@ class Handles:
         """Split from `base` from now on."""
         self._worlds[self._processes] = base
 
+    @quietly
     def world(self, size: int) -> None:
         """Make the communicator over the first `size` ranks, if it is not there. Collective over all processes."""
         if size not in self._worlds:
@@ -73,6 +75,7 @@ class Handles:
             kept[serving[group]][group] = handle
         return new
 
+    @quietly
     def _split(self, family: GroupIds, node_of: Sequence[int]) -> dict[GroupId, NcclHandle]:
         found: dict[GroupId, NcclHandle] = {}
         for part in disjoint(family):

@@ -12,7 +12,7 @@ nothing is in use.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from nccl.bindings import nccl
 
 from harness.substrate.denial import Denial
+from harness.substrate.nccl import quiet
 from harness.substrate.nccl.references import kept
 from harness.substrate.pool import Pool
 from harness.substrate.recorder import Recorder
@@ -53,7 +54,7 @@ class SegmentAllocator:
             pool.refusals += 1
             return None
         try:
-            address = int(nccl.mem_alloc(size))
+            address = quiet.allocate(size)
         except nccl.NCCLError:
             self._expect_error()
             pool.refusals += 1
@@ -71,7 +72,7 @@ class SegmentAllocator:
             if segment.windows:
                 self._quarantine(segment)
             else:
-                nccl.mem_free(address)
+                quiet.free(address)
         except BaseException as error:
             self.error = error
 
@@ -99,14 +100,7 @@ class NcclPool(Pool):
         return [known[listed["address"]] for listed in self._listed()]
 
     def used(self) -> list[tuple[int, int]]:
-        found = []
-        for segment in self._listed():
-            address = segment["address"]
-            for block in segment["blocks"]:
-                if block["state"] == "active_allocated":
-                    found.append((address, block["size"]))
-                address += block["size"]
-        return found
+        return handed_out(self._listed())
 
     def _listed(self) -> list[dict[str, Any]]:
         """The pool's segments as PyTorch lists them.
@@ -139,6 +133,18 @@ class NcclPool(Pool):
             raise error
 
 
+def handed_out(listed: Iterable[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Address and bytes of each block that is handed out, of segments as PyTorch lists them."""
+    found = []
+    for segment in listed:
+        address = segment["address"]
+        for block in segment["blocks"]:
+            if block["state"] == "active_allocated":
+                found.append((address, block["size"]))
+            address += block["size"]
+    return found
+
+
 def _address(callback: Any) -> int:
     """The address of a callback, for C code."""
     return ctypes.cast(callback, ctypes.c_void_p).value or 0
@@ -146,4 +152,4 @@ def _address(callback: Any) -> int:
 
 def free_quarantined(segment: Segment) -> None:
     """Free a segment that was freed under live windows, now that these are gone."""
-    nccl.mem_free(segment.address)
+    quiet.free(segment.address)

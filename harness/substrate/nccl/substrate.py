@@ -13,12 +13,14 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
+from harness.errors import UsageError
 from harness.ipc.memory import HOST, SPLIT, SharedMemory
 from harness.machine.evidence import KINDS
 from harness.machine.nccl import version as nccl_version
 from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator, RegistrationError
+from harness.substrate.nccl import quiet
 from harness.substrate.nccl.communicator import NcclCommunicator
 from harness.substrate.nccl.device import NcclDevice
 from harness.substrate.nccl.evidence import gather
@@ -26,6 +28,7 @@ from harness.substrate.nccl.fault import LastError, describe
 from harness.substrate.nccl.handle import PEER_POINTERS, NcclHandle
 from harness.substrate.nccl.handles import Handles
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
+from harness.substrate.nccl.watching import Watching
 from harness.substrate.pool import Pool
 from harness.substrate.segment import Segment
 
@@ -56,6 +59,9 @@ class NcclSubstrate(Substrate):
         self._serving: dict[GroupId, GroupIds] = {}
         """The family whose kept communicator a group uses; two families may share it."""
         self._quarantined: list[Segment] = []
+        self._watching: Watching | None = None
+        self._brought: dict[int, NcclCommunicator] = {}
+        """The draw's communicators that the policy made, by address."""
 
     def describe(self) -> dict[str, Any]:
         version = ".".join(map(str, self._version))
@@ -102,9 +108,44 @@ class NcclSubstrate(Substrate):
             self._last_error.expect,
         )
 
+    def observe(self, pool: str) -> None:
+        observer = quiet.observer()
+        if observer is None:
+            raise UsageError(
+                f"pool {pool!r} calls NCCL by itself, and no observer stands in front of NCCL here: name the pool by "
+                "--pool or --symm-pool"
+            )
+        self._watching = Watching(observer, self.recorder, self.denial, self.refusal, self.communicators.values)
+        self.pools[self._watching.pool.name] = self._watching.pool
+
+    def settle(self) -> None:
+        if self._watching is not None:
+            self._watching.settle()
+
+    def deny(self) -> None:
+        super().deny()
+        if self._watching is not None:
+            self._watching.deny()
+
+    def bring(self, group: GroupId, ptr: int) -> None:
+        now = self.communicators[group]
+        if now.ptr == ptr:
+            return
+        if isinstance(now, NcclCommunicator) and now in self._brought.values():
+            now.handle.part(now.is_gone)
+        now.destroyed()
+        if ptr not in self._brought:
+            is_on_one_node = len({self._node_of[rank] for rank in group.ranks}) == 1
+            handle = NcclHandle(nc.Communicator(ptr), self._version, is_on_one_node)
+            self._brought[ptr] = self._communicator(group, now.generation + 1, handle)
+            self._brought[ptr].refusal = self.refusal
+        self.communicators[group] = self._brought[ptr]
+
     def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:
         for communicator in old:
             assert isinstance(communicator, NcclCommunicator)
+            if communicator in self._brought.values():
+                continue  # it is the policy's to destroy, or to keep
             for window in list(communicator.windows):
                 nccl.comm_window_deregister(communicator.handle.comm._comm, window.handle)
             communicator.destroyed()
@@ -118,6 +159,10 @@ class NcclSubstrate(Substrate):
         driver do not survive the real thing (pytorch 181626)."""
         self._quarantined.append(segment)
 
+    def part(self) -> None:
+        for communicator in self._brought.values():
+            communicator.handle.part(communicator.is_gone)
+
     def end(self) -> None:
         self.device.synchronize()
         self.record_leaks()
@@ -125,6 +170,9 @@ class NcclSubstrate(Substrate):
         for communicator in self.communicators.values():
             for window in list(communicator.windows):
                 communicator.deregister(window)
+        if self._watching is not None:
+            self.left, self._watching = self._watching.stop(), None
+        self._brought.clear()
         for segment in self._quarantined:
             free_quarantined(segment)
         self._quarantined.clear()

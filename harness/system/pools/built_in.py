@@ -47,6 +47,18 @@ def load_pool(name: str) -> PoolFactory:
     return factory
 
 
+def load_stand_in(name: str, factory: PoolFactory) -> PoolFactory:
+    """The factory of the policy that runs where there is no NCCL, in place of one that calls it by itself. Raises
+    `PluginError`."""
+    fallback = getattr(factory, "fallback", "")
+    if not fallback:
+        raise PluginError(
+            f"pool {name!r} calls NCCL by itself, and the simulation has none: run it with --substrate nccl, or name "
+            "the design that stands in for it there as its class's `fallback`"
+        )
+    return load_pool(fallback)
+
+
 def _is_plain(found: object) -> bool:
     """Whether a class makes its own instances, so that its methods are known before it is built."""
     # A class with `__new__` may return an object of another class.
