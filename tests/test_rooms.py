@@ -46,9 +46,9 @@ MAY: dict[str, set[str]] = {
     "world": {*DATA, "machine", "ipc"},
     "campaign": {*DATA, "strategies", "oracle", "world"},
 }
-MAY["studies"] = MAY["campaign"] | {"campaign"}
+MAY["studies"] = MAY["campaign"] | {"campaign", "machine"}
 MAY["report"] = MAY["studies"] | {"studies"}
-MAY["cli"] = MAY["plugin"] = MAY["report"] | {"report", "machine", "system"}
+MAY["cli"] = MAY["plugin"] = MAY["report"] | {"report", "system"}
 
 
 def files(room: str) -> list[Path]:

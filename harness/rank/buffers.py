@@ -1,4 +1,4 @@
-"""Buffers of a draw and the canaries that guard them.
+"""Buffers of a draw, the canaries that guard them, and memory whose windows a step says.
 
 Invariant: a block returns to its pool at the step that releases its buffer, at the same step on every rank.
 """
@@ -12,11 +12,14 @@ import torch
 
 from harness.rank import values
 from harness.rank.images import Memory
-from harness.rank.own import collect, crc32, equal
-from harness.scenario.layouts.groups import GroupId
-from harness.scenario.operands import FENCE, FRONT, GUARD
+from harness.rank.own import collect, crc32, empty, equal
+from harness.scenario.layouts.groups import GroupId, ids_of
+from harness.scenario.operands import FENCE, FRONT, GUARD, at
+from harness.scenario.steps import Allocate
+from harness.scenario.topology import Topology
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
+from harness.substrate.pool import Pool
 from harness.system.boundary import call_system
 from harness.trace.events import Dropped, Exhausted, Overwritten, Placed
 
@@ -163,3 +166,33 @@ class LiveBuffers(Mapping[str, Buffer]):
         if is_shared and not self._substrate.device.is_capturing:
             self._substrate.device.reclaim()
         self._substrate.record(Dropped(name))
+
+
+class ToldMemory:
+    """Memory that steps say the windows of (`Allocate.registered`), in segments of its own. A draw leaves nothing."""
+
+    def __init__(self, substrate: Substrate, topology: Topology) -> None:
+        self._substrate, self._topology = substrate, topology
+        self._pools: list[Pool] = []
+
+    def allocate(self, step: Allocate, size: int, dtype: torch.dtype) -> torch.Tensor:
+        """`size` elements behind the step's lead, in a segment that is then registered. Collective over every group
+        that it is registered with."""
+        rank = self._substrate.rank
+        pool = self._substrate.pool(f"recorded {step.buffer}")
+        self._pools.append(pool)
+        lead = at(step.lead, rank)
+        with pool.use():
+            whole = empty(lead + size, dtype=dtype, device=self._substrate.device.torch_device)
+        for name in step.registered_on(rank):
+            for group in ids_of(self._topology.ids[name], rank):
+                for segment in pool.segments:
+                    self._substrate.communicator(group).register(segment)
+        return whole[lead:]
+
+    def close(self) -> None:
+        """Give back every window, then every segment. Local."""
+        for pool in self._pools:
+            for segment in pool.segments:
+                segment.close_windows()
+            pool.close()

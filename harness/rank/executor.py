@@ -16,12 +16,11 @@ import torch
 
 from harness.clock import CLOCK, Clock
 from harness.rank import values
-from harness.rank.buffers import Declined, LiveBuffers
+from harness.rank.buffers import Declined, LiveBuffers, ToldMemory
 from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
 from harness.rank.own import collect, empty
-from harness.rank.told import ToldMemory
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
-from harness.machine.observer.records import Call
 from harness.report import terminal
 from harness.report.data import SCHEMA
 from harness.report.frames import places
@@ -44,11 +43,10 @@ def show(console: Console, judged: Judged) -> None:
 def _covered(judged: Judged) -> str:
     """What was recorded."""
     members = judged.assembled.members
-    calls = sum(fact.calls for process in members.processes for fact in process.facts if isinstance(fact, Call))
     nccl = ".".join(map(str, members.processes[0].nccl))
     return (
         f"{counted(len(members.processes), 'rank')}, {counted(len(members.teams), 'communicator')}, "
-        f"{counted(calls, 'call')}; NCCL {nccl}."
+        f"{counted(judged.calls, 'call')}; NCCL {nccl}."
     )
 
 

@@ -100,4 +100,4 @@ def _left_out(members: Members, steps: Steps) -> Iterator[str]:
             )
     unseen = {fact.path for process in members.processes for fact in process.facts if isinstance(fact, Unobserved)}
     for path in sorted(unseen):
-        yield f"Calls to {path}, which the program opened by its path."
+        yield f"Calls to {path}, if there were any: it is loaded beside the NCCL that is observed."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.machine.observer.records import Process, read_all
+from harness.machine.observer.records import Call, Process, read_all
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding
 from harness.oracle.judge import examine
@@ -28,6 +28,12 @@ class Judged:
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
     is_vacuous: bool
+
+    @property
+    def calls(self) -> int:
+        """All calls that were recorded, of whatever communicator."""
+        facts = (fact for process in self.assembled.members.processes for fact in process.facts)
+        return sum(fact.calls for fact in facts if isinstance(fact, Call))
 
 
 def judge(processes: Sequence[Process]) -> Judged:

@@ -45,6 +45,8 @@ ITEMSIZE = {
 SYMMETRIC = 1
 """`NCCL_WIN_COLL_SYMMETRIC`."""
 NOWHERE = -1
+LEFT_ALONE = (2, 6)
+"""`ncclSystemError` and `ncclRemoteError`: the rank had met its peers or waited for them, and one of them went away."""
 
 
 class Teller:
@@ -66,6 +68,8 @@ class Teller:
             if place in steps:
                 yield trace.Began(steps[place])
             yield from self._told(int(self.line.order[place]))
+        if not self._blocked:
+            yield trace.Finished()
 
     def _told(self, index: int) -> Iterator[Event]:
         fact = self.line.process.facts[index]
@@ -106,7 +110,7 @@ class Teller:
         match fact:
             case records.RegisterEntered() if fact.comm in self._comms:
                 yield trace.Entered("register", self._comms[fact.comm])
-            case records.RegisterFailed() if fact.comm in self._comms:
+            case records.RegisterFailed() if fact.comm in self._comms and fact.result not in LEFT_ALONE:
                 comm, segment = self._comms[fact.comm], self._segment_of(fact.address)
                 yield trace.RegistrationFailed(comm, segment, f"ncclResult {fact.result}")
             case records.Registered() if fact.comm in self._comms:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.machine.observer.records import (
     Allocated,
     AllocationFailed,
@@ -62,10 +64,16 @@ def test_segments_and_windows_come_and_go() -> None:
 
 
 def test_what_failed_is_told() -> None:
-    failed = [RegisterEntered(0, BASE, SEGMENT, 1), RegisterFailed(0, BASE, SEGMENT, 1, 2)]
+    failed = [RegisterEntered(0, BASE, SEGMENT, 1), RegisterFailed(0, BASE, SEGMENT, 1, 4)]
     assembled = alike(Allocated(BASE, SEGMENT), *failed, AllocationFailed(SEGMENT, 1, False))
-    assert events(assembled, trace.RegistrationFailed) == [trace.RegistrationFailed(0, 1, "ncclResult 2")]
+    assert events(assembled, trace.RegistrationFailed) == [trace.RegistrationFailed(0, 1, "ncclResult 4")]
     assert events(assembled, trace.SegmentDenied) == [trace.SegmentDenied("", SEGMENT)]
+
+
+@pytest.mark.parametrize("result", [2, 6])
+def test_a_registration_whose_peer_went_away_was_entered(result: int) -> None:
+    failed = [RegisterEntered(0, BASE, SEGMENT, 1), RegisterFailed(0, BASE, SEGMENT, 1, result)]
+    assert events(alike(Allocated(BASE, SEGMENT), *failed), trace.RegistrationFailed) == []
 
 
 def test_a_null_window_and_a_window_without_the_flag_are_told_as_such() -> None:
@@ -79,7 +87,8 @@ def test_a_rank_that_never_came_out_of_a_call_hangs_in_it() -> None:
     processes = [process([comm(0, rank), *OWNED, call], rank, blocked=[call] * (rank == 1)) for rank in range(2)]
     assembled = assemble(processes)
     assert [fate.state for fate in assembled.recording.fates] == ["finished", "hung"]
-    assert isinstance(assembled.recording.traces[1].events[-1], trace.Entered)
+    last = [each.events[-1] for each in assembled.recording.traces]
+    assert [type(each) for each in last] == [trace.Finished, trace.Entered]
     assert events(assembled, trace.Ran, 1) == []
 
 
@@ -110,7 +119,7 @@ def test_what_is_not_judged_is_said() -> None:
     assert assemble(lost).left_out == (
         "1 communicator of which some ranks were not recorded, such as one of 3 without ranks 1, 2.",
         "7 events and 1 fact of process 101 for which its file had no room.",
-        "Calls to /opt/libnccl.so, which the program opened by its path.",
+        "Calls to /opt/libnccl.so, if there were any: it is loaded beside the NCCL that is observed.",
     )
 
 
