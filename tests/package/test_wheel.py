@@ -30,6 +30,12 @@ def test_the_wheel_holds_every_module_and_the_mark_of_a_typed_package(built: Bui
     assert modules | {"harness/py.typed"} <= built.in_wheel()
 
 
+def test_the_wheel_holds_the_sources_that_are_compiled_when_needed(built: Built) -> None:
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "harness" / "machine").rglob("*.[ch]")}
+    assert {"harness/machine/profiler.c", "harness/machine/observer/observer.h"} <= sources
+    assert sources <= built.in_wheel()
+
+
 def test_the_source_archive_holds_the_files_of_the_wheel(built: Built) -> None:
     assert built.in_sdist() == built.in_wheel()
 

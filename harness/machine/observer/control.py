@@ -1,6 +1,6 @@
 """The observer as a process of the harness reaches it: what it calls back, denies, refuses and holds.
 
-Invariant: nothing here loads NCCL. A process whose NCCL is not observed has no `Observer`.
+Invariant: nothing here loads NCCL. A process without an observed NCCL has no `Observer`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Observer:
         """Call `callback` with every fact but those of calls and groups, in the thread that makes it; None: no more.
 
         `RegisterEntered` and `Freed` come before NCCL is called, the others after it returned. The callback must not
-        raise: the call that it is told of goes on.
+        raise: the call goes on.
         """
 
         def hear(fact: int, name: bytes) -> None:

@@ -162,6 +162,7 @@ static struct visit begin_going(void *caller, void *communicator, enum how how) 
   if (!visit.is_ours) return visit;
   bool stays = how == FINALIZE || how == REVOKE;
   visit.fact.communicator = known_number(communicator);
+  if (!stays) end_pending(communicator, IN_PROGRESS);
   if (!stays) forget(communicator);
   begin(&visit);
   return visit;

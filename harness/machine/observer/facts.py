@@ -151,7 +151,7 @@ class Unobserved(_Fact, frozen=True, tag=True):
     """Calls may go past the observer to the library at `path`. Nothing is known of them.
 
     It is another NCCL, or the real one, which the program then called by its path. Of the real one, `calls` counts the
-    collectives that NCCL told of, which it does from 2.31 on.
+    collectives that NCCL reported, which it does from 2.31 on.
     """
 
     path: str

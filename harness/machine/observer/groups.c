@@ -1,21 +1,24 @@
 // Groups, and what is pending in them.
 //
 // In a group, and on communicators that do not block, NCCL writes its results later: when the group ends, or when the
-// program is told that the communicator is ready. Until then what was entered is pending, and counts as in flight.
+// program learns that the communicator is ready. Until then what was entered is pending, and counts as in flight.
 
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "nccl.h"
 #include "observer.h"
 
 enum { MOST_PENDING = 256 };
 
-// A creation or a registration whose result is to come.
+// A creation or a registration without a result yet.
 struct pending {
   struct visit visit;
   void **where;        // NCCL writes the communicator or the window there; NULL: this place is free
   void *communicator;  // its state tells that the result is there
-  uint32_t thread;     // whose group it is in; 0: in none any more
+  uint32_t thread;     // the one that has it in a group; 0: none any more
 };
 static struct pending pending[MOST_PENDING];
 static int most_pending;
@@ -37,22 +40,22 @@ void forget_pending(void) {
   most_pending = 0;
 }
 
-static void finish(int place, int result) {
+static void finish(int place, void **where, int result) {
   lock();
-  struct pending done = pending[place];
+  struct visit visit = pending[place].visit;
   pending[place].where = NULL;
   unlock();
-  if (done.visit.fact.kind == COMM_CREATED) finish_creation(&done.visit, done.where, result);
-  else finish_registration(&done.visit, done.where, result);
+  if (visit.fact.kind == COMM_CREATED) finish_creation(&visit, where, result);
+  else finish_registration(&visit, where, result);
 }
 
-// Communicators that do not block go on after the end of the group.
+// Communicators that do not block go on after the end of the group. NCCL's place for a result is sure to be there now.
 static void end_group(int result) {
   int most = __atomic_load_n(&most_pending, __ATOMIC_ACQUIRE);
   for (int i = 0; i < most; i++) {
     if (!pending[i].where || pending[i].thread != here.number) continue;
     if (result == IN_PROGRESS) pending[i].thread = 0;
-    else finish(i, result);
+    else finish(i, pending[i].where, result);
   }
 }
 
@@ -109,17 +112,32 @@ int ncclGroupSimulateEnd(void *told) {
   return result;
 }
 
-static void end_of(void *communicator, int result) {
+// Reads what NCCL wrote. The program's variable may be gone, and its memory with it: then there is nothing to read.
+static bool read_late(void **where, void **value) {
+  int file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+  ssize_t size = file < 0 ? -1 : pread(file, value, sizeof *value, (off_t)where);
+  if (file >= 0) close(file);
+  return size == sizeof *value;
+}
+
+static void finish_late(int place, int result) {
+  void *value = NULL;
+  if (!result && !read_late(pending[place].where, &value)) result = IN_PROGRESS;
+  finish(place, &value, result);
+}
+
+// What was in progress on a communicator has its result; IN_PROGRESS: it never will.
+void end_pending(void *communicator, int result) {
   int most = __atomic_load_n(&most_pending, __ATOMIC_ACQUIRE);
   for (int i = 0; i < most; i++)
-    if (pending[i].where && !pending[i].thread && pending[i].communicator == communicator) finish(i, result);
+    if (pending[i].where && !pending[i].thread && pending[i].communicator == communicator) finish_late(i, result);
 }
 
 // Programs learn here that a communicator is ready, while the place for the result is still there.
 int ncclCommGetAsyncError(void *comm, int *state) {
   bool is_ours = enter(CALLER);
   int result = real.CommGetAsyncError(comm, state);
-  if (is_ours && !result && *state != IN_PROGRESS) end_of(comm, *state);
+  if (is_ours && !result && *state != IN_PROGRESS) end_pending(comm, *state);
   leave();
   return result;
 }

@@ -73,7 +73,7 @@ struct visit {
   char name[NAME];
   void *communicator;  // of a registration
   uint64_t event;     // its place in the sequence
-  uint64_t expected;  // its number among those that NCCL is to tell of
+  uint64_t expected;  // its number among those that NCCL is to report
   uint32_t record;    // NONE where it has none
   int slot;           // its place among those in flight; -1: none
   int result;         // of a collective
@@ -101,6 +101,7 @@ uint32_t known_number(void *communicator);
 void finish_creation(struct visit *visit, void **where, int result);
 void finish_registration(struct visit *visit, void **where, int result);
 bool wait_for(const struct visit *visit, void **where, void *communicator);
+void end_pending(void *communicator, int result);
 void forget_pending(void);
 void forget_control(void);
 
@@ -120,7 +121,7 @@ void land(int slot);
 void unmatched(void);
 void forget_recording(void);
 
-// told.c: facts on their way to the file and to a listener
+// notice.c: facts on their way to the file and to a listener
 void tell(struct fact *fact, const char *name);
 void begin(struct visit *visit);
 void end(struct visit *visit);
@@ -148,7 +149,7 @@ uint32_t site(void);
 bool takes_every_stack(void);
 void forget_sites(void);
 
-// others.c: libraries of NCCL that nobody observes
+// others.c: libraries of NCCL that are not observed
 void look_for_others(void);
 
 // path.c: NCCL's word on the path of calls

@@ -1,8 +1,8 @@
 // NCCL's own word on the path of calls, through its profiler plug-in of version 7.
 //
-// NCCL tells of a call in the thread that made it, while that call is under way; of the calls of a group when the
-// group ends; of calls on a communicator that does not block, from a thread of its own. These two are found by function
-// and buffers.
+// NCCL reports a call in the thread that made it, while that call is under way. It reports the calls of a group when
+// the group ends, and calls on a communicator that does not block from a thread of its own. These two are found by
+// function and buffers.
 
 #include "../calls.h"
 #include "observer.h"
@@ -12,7 +12,7 @@ enum { MOST_EXPECTED = 4096 };
 static const char *const names[FUNCTIONS] = {"AllGather", "ReduceScatter", "AllReduce", "AlltoAll", "Broadcast",
                                              "Reduce",    "Send",          "Recv",      "Gather",   "Scatter"};
 
-// A call that NCCL may tell of.
+// A call that NCCL may report.
 struct expected {
   uint64_t number;  // of the call, as `expect_call` gave it; 0: none, or NCCL is done with it
   uint32_t record, thread;
@@ -20,13 +20,13 @@ struct expected {
   uint64_t send, receive;
 };
 
-// A ring of the last calls that were begun. `oldest` is the first that NCCL may still tell of.
+// A ring of the last calls that were begun. `oldest` is the first that NCCL may still report.
 static struct expected ring[MOST_EXPECTED];
 static uint64_t oldest = 1, newest = 1;
 
 static struct expected *expected_at(uint64_t number) { return &ring[number % MOST_EXPECTED]; }
 
-// NCCL may tell of this call from now on. Returns its number. The caller holds the mutex.
+// NCCL may report this call from now on. Returns its number. The caller holds the mutex.
 uint64_t expect_call(const struct visit *visit) {
   const struct fact *fact = &visit->fact;
   while (oldest < newest && expected_at(oldest)->number != oldest) oldest++;
@@ -36,12 +36,12 @@ uint64_t expect_call(const struct visit *visit) {
   return newest++;
 }
 
-// NCCL has told of this call, or never will. Needs no mutex.
+// NCCL has reported this call, or never will. Needs no mutex.
 void end_expecting(uint64_t number) {
   __atomic_compare_exchange_n(&expected_at(number)->number, &number, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-// The group of this thread has ended, and NCCL has told of all of its calls.
+// The group of this thread has ended, and NCCL has reported all of its calls.
 void end_expecting_group(void) {
   lock();
   for (uint64_t i = oldest; i < newest; i++)
@@ -67,7 +67,7 @@ static bool take_expected(const struct started *event, uint32_t *record) {
   return false;
 }
 
-// A call that is under way in this thread, outside of a group, is the one that NCCL tells of there.
+// A call that is under way in this thread, outside of a group, is the one that NCCL reports there.
 static bool find_call(const struct started *event, uint32_t *record) {
   const struct visit *visit = here.groups ? NULL : here.call;
   if (!visit || strcmp(names[visit->fact.word], event->function)) return take_expected(event, record);

@@ -45,6 +45,7 @@ static void *open_real(void) {
 #define FIND(name) real.name = (__typeof__(real.name))dlsym(library, "pnccl" #name);
 #define FIND_BOTH(name, ...) FIND(name) FIND(name##Config)
 
+// The thread that forks goes on inside whatever it was in.
 static void forget_parent(void) {
   forget_recording();
   forget_all();
@@ -52,7 +53,8 @@ static void forget_parent(void) {
   forget_control();
   forget_pending();
   forget_sites();
-  here = (struct thread){.number = 1};
+  here.call = NULL;
+  here.groups = 0;
 }
 
 static void find_functions(void) {
@@ -87,7 +89,7 @@ bool enter(void *caller) {
 
 void leave(void) { here.depth--; }
 
-// What this thread calls between `mute(1)` and `mute(-1)` is forwarded, and nothing is told of it.
+// What this thread calls between `mute(1)` and `mute(-1)` is forwarded, and leaves no fact.
 void symm_observer_mute(int change) { here.muted += change; }
 
 // For whoever asks whether the library that a process got under NCCL's name is this one.

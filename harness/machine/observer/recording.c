@@ -258,7 +258,7 @@ uint64_t happened(uint32_t number) {
   return event;
 }
 
-// NCCL told of a call that nobody made here: the program reached the real library by its path.
+// NCCL reports a call that was not made here: the program reached the real library by its path.
 void unmatched(void) {
   if (!is_recording()) return;
   struct fact fact = {.kind = UNOBSERVED, .parent = -1, .name = header->real, .address = header->real};

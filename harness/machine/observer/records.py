@@ -102,7 +102,7 @@ class Process(msgspec.Struct, frozen=True):
     `order` has indexes into `facts`, in the order of the process; a fact in flight that is not yet whole is in none.
     `in_flight` has the facts that were entered and not left when the file was read. `rank` is that of the environment,
     or -1. `began` is in seconds since 1970. `lost_facts` counts occurrences of facts for which there was no room, and
-    `lost_events` those facts whose place in the order is lost. `unmatched` counts collectives that NCCL told of and
+    `lost_events` those facts whose place in the order is lost. `unmatched` counts collectives that NCCL reported and
     that the program made past the observer.
     """
 

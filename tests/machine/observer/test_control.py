@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine.observer.records import read_all
+from harness.machine.observer.records import Allocated, read_all
 from tests.tools.fake_libnccl import observed, plain, python, run
 
 FOUND = """
@@ -181,3 +181,22 @@ if not os.fork():
 os.wait()
 """
     assert said(LISTEN + program, tmp_path) == ["True"]
+
+
+def test_a_child_that_was_forked_while_muted_is_heard_again_when_that_ends(tmp_path: Path) -> None:
+    program = (
+        FOUND
+        + """
+with observer.muted():
+    child = os.fork()
+    if not child:
+        nccl.alloc(4096)
+if not child:
+    nccl.alloc(8192)
+    os._exit(0)
+os.wait()
+"""
+    )
+    run(python(program), observed(tmp_path, tmp_path / "out"))
+    _, child = sorted(read_all(tmp_path / "out"), key=lambda process: process.began)
+    assert [fact.size for fact in child.facts if isinstance(fact, Allocated)] == [8192]

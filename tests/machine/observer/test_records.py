@@ -358,6 +358,39 @@ def test_what_a_communicator_makes_that_does_not_block_is_there_when_it_says_so(
     assert registered.window
 
 
+def test_a_result_whose_place_is_gone_ends_no_program(tmp_path: Path) -> None:
+    program = """
+import mmap
+nccl = Nccl()
+state = INT(7)
+def wait(comm):
+    state.value = 7
+    while state.value == 7: nccl.call("CommGetAsyncError", comm, ctypes.byref(state))
+comm = nccl.world(); wait(comm)
+page = ctypes.CDLL(None).mmap
+page.restype, page.argtypes = POINTER, (POINTER, SIZE, INT, INT, INT, ctypes.c_long)
+place = page(None, 4096, 3, 0x22, -1, 0)
+nccl.call("CommWindowRegister", comm, nccl.alloc(), 4096, place, 1)
+nccl.library.fakeForgetTask(comm)
+ctypes.CDLL(None).munmap(POINTER(place), SIZE(4096))
+wait(comm)
+"""
+    (process,) = recorded(program, tmp_path, more={"FAKE_NCCL_NONBLOCKING": "1"})
+    assert [failed.result for failed in of(RegisterFailed, process)] == [7]
+
+
+def test_what_was_in_progress_ends_with_its_communicator(tmp_path: Path) -> None:
+    program = """
+nccl = Nccl()
+comm = nccl.world()
+nccl.register(comm, nccl.alloc())
+nccl.call("CommAbort", comm)
+"""
+    (process,) = recorded(program, tmp_path, more={"FAKE_NCCL_NONBLOCKING": "1"})
+    assert [failed.result for failed in of(RegisterFailed, process)] == [7]
+    assert process.in_flight == ()
+
+
 def test_a_file_that_is_no_recording_is_one_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "notes.symm"
     path.write_text("hello")
