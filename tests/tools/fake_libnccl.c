@@ -261,13 +261,22 @@ static int later(struct task task) {
   return SUCCESS;
 }
 
-// In a group: later. On communicators that do not block: when the program has asked for the state some times.
+// On communicators that do not block: when the program has asked for the state some times.
+static void start_task(struct task *task) {
+  run_first(task);
+  task->next = task->comm->task;
+  task->comm->task = task;
+  task->comm->polls = POLLS;
+}
+
+static bool is_later(const struct task *task) {
+  return is_set("FAKE_NCCL_NONBLOCKING") && task->kind != COLLECTIVE_CALL;
+}
+
 static int run(struct task task) {
   if (depth) return later(task);
-  if (is_set("FAKE_NCCL_NONBLOCKING") && task.kind != COLLECTIVE_CALL) {
-    run_first(&task);
-    task.comm->polls = POLLS;
-    task.comm->task = kept(task);
+  if (is_later(&task)) {
+    start_task(kept(task));
     return IN_PROGRESS;
   }
   run_first(&task);
@@ -287,12 +296,20 @@ int pncclGroupEnd(void) {
   hang_if_asked("GroupEnd");
   struct task *tasks = first;
   first = NULL;
-  for (struct task *each = tasks; each; each = each->next) run_first(each);
+  bool is_in_progress = false;
+  for (struct task *each = tasks; each; each = each->next)
+    if (!is_later(each)) run_first(each);
   for (struct task *next; tasks; tasks = next) {
-    run_last(tasks);
     next = tasks->next;
+    if (is_later(tasks)) {
+      is_in_progress = true;
+      start_task(tasks);
+      continue;
+    }
+    run_last(tasks);
     free(tasks);
   }
+  if (is_in_progress) return IN_PROGRESS;
   return is_set("FAKE_NCCL_FAIL_GROUP") ? CUDA_ERROR : SUCCESS;
 }
 PUBLIC(GroupEnd)
@@ -397,9 +414,11 @@ PUBLIC(CommUserRank)
 int pncclCommGetAsyncError(struct comm *comm, int *state) {
   *state = comm->task && comm->polls-- > 0 ? IN_PROGRESS : SUCCESS;
   if (*state || !comm->task) return SUCCESS;
-  run_last(comm->task);
-  free(comm->task);
-  comm->task = NULL;
+  for (struct task *next; comm->task; comm->task = next) {
+    next = comm->task->next;
+    run_last(comm->task);
+    free(comm->task);
+  }
   return SUCCESS;
 }
 PUBLIC(CommGetAsyncError)

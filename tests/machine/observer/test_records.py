@@ -346,7 +346,8 @@ def wait(comm):
 world = nccl.world(2); wait(world)
 child = nccl.split(world, 0); wait(child)
 memory = nccl.alloc()
-window = nccl.register(child, memory); wait(child)
+window = POINTER()
+nccl.call("CommWindowRegister", child, memory, 4096, ctypes.byref(window), 1); wait(child)
 """
 
 
@@ -356,6 +357,17 @@ def test_what_a_communicator_makes_that_does_not_block_is_there_when_it_says_so(
     assert [(fact.size, fact.rank, fact.result) for fact in of(CommCreated, process)] == [(2, 0, 0), (2, 0, 0)]
     (registered,) = of(Registered, process)
     assert registered.window
+
+
+def test_what_a_group_makes_on_a_communicator_that_does_not_block_is_there_when_it_says_so(tmp_path: Path) -> None:
+    start, _, rest = POLLED.partition("window = POINTER()\n")
+    program = f'{start}window = POINTER(); nccl.call("GroupStart")\n' + rest.replace(
+        "; wait", '; nccl.call("GroupEnd"); wait'
+    )
+    process, _ = recorded(program, tmp_path, ranks=2, more={"FAKE_NCCL_NONBLOCKING": "1"})
+    assert in_order(process)[3:] == ["GroupStarted", "RegisterEntered", "GroupEnded", "Registered"]
+    assert [fact.window != 0 for fact in of(Registered, process)] == [True]
+    assert [fact.result for fact in of(GroupEnded, process)] == [7]
 
 
 def test_a_result_whose_place_is_gone_ends_no_program(tmp_path: Path) -> None:

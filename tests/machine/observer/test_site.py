@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness.machine.observer.records import Call, CommCreated, RegisterEntered, read_all
+from harness.machine.observer.records import Allocated, Call, CommCreated, Freed, RegisterEntered, read_all
 from tests.machine.observer.test_users import LINKED
 from tests.tools.fake_libnccl import compiled, fake_nccl, observed, recorded, run
 
@@ -73,23 +73,34 @@ def test_a_program_without_python_has_the_name_of_its_thread(tmp_path: Path) -> 
     assert [fact.site for fact in process.facts if isinstance(fact, Call)] == ["thread program"]
 
 
+FREES_IN_A_DESTRUCTOR = """
+#include <stddef.h>
+int ncclMemAlloc(void **, size_t);
+int ncclMemFree(void *);
+extern void *PyExc_KeyError;
+void PyErr_SetString(void *, const char *);
+int fail_and_free(void) {
+  void *memory;
+  int result = ncclMemAlloc(&memory, 4096);
+  PyErr_SetString(PyExc_KeyError, "mine");
+  return result || ncclMemFree(memory);
+}
+"""
+
+
 def test_an_exception_that_is_on_its_way_stays(tmp_path: Path) -> None:
-    program = """
-class Segment:
-    def __del__(self): nccl.call("MemFree", self.memory)
-def use():
-    segment = Segment(); segment.memory = nccl.alloc()
-    raise KeyError("mine")
+    helper = compiled(FREES_IN_A_DESTRUCTOR, tmp_path, "-shared", "-fPIC")
+    program = f"""
 try:
-    use()
+    ctypes.PyDLL({str(helper)!r}).fail_and_free()
 except KeyError as error:
     assert error.args == ("mine",)
-    del error
 else:
     raise SystemExit("the exception is lost")
 """
     (process,) = recorded(HEAD + program, tmp_path)
-    assert len(process.order) == 3
+    sites = [fact.site for fact in process.facts if isinstance(fact, Allocated | Freed)]
+    assert (sites[0].split()[-1], sites[1].split()[0]) == ("<module>", "thread")
 
 
 def test_a_call_at_the_very_end_of_python_does_not_end_the_process_otherwise(tmp_path: Path) -> None:
