@@ -99,7 +99,7 @@ int ncclCommInitAll(void **comms, int size, const int *devices) {
 static struct fact child(void *parent, enum how how, uint64_t what) {
   struct fact fact = {.word = how, .size = -1, .rank = -1, .parent = known_number(parent)};
   uint64_t key[] = {identity_of(parent), how, ordinal(parent, how), what};
-  fact.other = digest(0, key, sizeof key);
+  if (key[0]) fact.other = digest(0, key, sizeof key);  // an unknown parent may be any
   return fact;
 }
 

@@ -17,8 +17,8 @@ class CommCreated(_Fact, frozen=True, tag=True):
     """The process has a communicator from now on.
 
     `result` is NCCL's, and -1 while the call has not returned. `size` is 0 where a split left this rank out. `how` is
-    `init`, `config`, `scalable`, `all`, `split`, `shrink`, `grow`, or `unknown` for one that was created unseen, which
-    has identity 0.
+    `init`, `config`, `scalable`, `all`, `split`, `shrink`, `grow`, or `unknown` for one that was created unseen. That
+    one and its children have identity 0.
     """
 
     comm: int

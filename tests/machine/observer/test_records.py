@@ -241,9 +241,11 @@ nccl.library.pncclCommInitRankConfig.argtypes = SIGNATURES["ncclCommInitRankConf
 comm = POINTER()
 nccl.library.pncclCommInitRankConfig(ctypes.byref(comm), 1, nccl.unique_id(), 0, None)
 nccl.all_gather(comm, None, None)
+nccl.split(comm, 0)
 """
     (process,) = recorded(program, tmp_path)
-    (created,), (call,) = of(CommCreated, process), of(Call, process)
+    (created, child), (call,) = of(CommCreated, process), of(Call, process)
+    assert (child.how, child.parent, child.identity) == ("split", created.comm, 0)
     assert (created.how, created.size, created.rank, created.identity) == ("unknown", 1, 0, 0)
     assert call.comm == created.comm
 
