@@ -22,6 +22,7 @@ LONG = (
     "test_interrupts.py",
     "world/test_world.py",
     "rank/state/test_fingerprint.py",
+    "cli/test_bisection.py",
     "cli/test_main.py",
     "cli/test_fuzz.py",
     "oracle/rules/test_memory.py",

@@ -25,7 +25,7 @@ from harness.report import bisection, data, terminal
 from harness.scenario.system import Sites
 from harness.studies.bisect.search import Search, Tried
 from harness.studies.bisect.trials import Request, Trials, known_version, runs_of
-from harness.studies.bisect.versions import Source, available, between, distribution
+from harness.studies.bisect.versions import Source, among, available, between, distribution
 from harness.text import counted
 from harness.world import environment
 from harness.world.platform import choose
@@ -100,7 +100,7 @@ def _search(request: Request, versions: list[str], every: bool, console: termina
         data.write({"schema": data.SCHEMA, **_facts(request), **bisection.data(search)}, target)
 
     with at_the_end(lambda: None, write):
-        search.run(known_version(request.seed, request.package), every)
+        search.run(among(versions, known_version(request.seed, request.package)), every)
     ran = [tried for tried in search.tried.values() if tried.has_run]
     if not ran:
         reason = search.tried[max(search.tried)]

@@ -98,6 +98,15 @@ def between(versions: Sequence[str], first: str | None, last: str | None) -> lis
     return chosen
 
 
+def among(versions: Sequence[str], version: str | None) -> str | None:
+    """The version of these that is `version`, whatever it was built for: 2.13.0 is that of `2.13.0+cu130`."""
+    try:
+        public = None if version is None else Version(version).public
+    except InvalidVersion:
+        return None
+    return next((each for each in versions if Version(each).public == public), None)
+
+
 def _bound(option: str, text: str | None) -> Version | None:
     try:
         return None if text is None else Version(text)

@@ -106,6 +106,14 @@ def test_a_local_version_counts_as_the_one_that_it_is_of() -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "found"),
+    [("2.28.9", "2.28.9"), ("2.28.9+cu130", "2.28.9"), ("2.28", None), ("a build of mine", None), (None, None)],
+)
+def test_a_version_is_found_whatever_it_was_built_for(version: str | None, found: str | None) -> None:
+    assert versions.among(KNOWN, version) == found
+
+
+@pytest.mark.parametrize(
     ("first", "last", "said"),
     [
         ("2.29", None, "--from 2.29 leaves only 2.30.7 of 2.27.7, "),
