@@ -12,6 +12,7 @@ from harness.errors import MachineError
 from harness.machine import daemon, gpus, libraries, mps, nccl
 from harness.machine.evidence import KINDS, Version, dotted
 from harness.machine.libraries import Library
+from harness.machine.observer import build
 from harness.world import environment, stacks
 from harness.world.platform import NCCL_FOR_SHARED_GPUS, NCCL_FOR_WINDOWS, choose
 from harness.world.zygote import whole
@@ -80,17 +81,25 @@ def _nccl() -> list[Row]:
 
 
 def _libraries() -> tuple[tuple[Library, ...], list[Row]]:
-    """Each libnccl that a rank would map, and what is to be seen of them."""
+    """Each libnccl that an observed rank would map, or a rank where no observer can be had, and what follows."""
     try:
-        found = libraries.of_a_rank(whole(nccl.environment(1)))
+        needs, rows = build.environment(None), []
     except MachineError as error:
-        return (), [Row("libnccl", "unknown", f"a process with the imports of a rank failed: {error}")]
-    own = [each for each in found if not each.is_observer]
+        needs, rows = {}, [Row("observer", f"no, {error}", "pools that call NCCL by themselves need it")]
+    try:
+        found = libraries.of_a_rank(whole({**nccl.environment(1), **needs}))
+    except MachineError as error:
+        return (), [*rows, Row("libnccl", "unknown", f"a process with the imports of a rank failed: {error}")]
+    return found, [*rows, *_mapped(found)]
+
+
+def _mapped(found: Sequence[Library]) -> list[Row]:
     rows = [Row("libnccl", each.path, _library(each, found)) for each in found]
+    own = [each for each in found if not each.is_observer]
     if len(own) > 1:
         means = "torch and nccl4py may call different ones; put one of them in front (LD_PRELOAD)"
         rows.append(Row("libnccl", f"warning: {len(own)} different ones in one process", means))
-    return found, rows or [Row("libnccl", "none", "a rank that imports torch and nccl4py maps no NCCL")]
+    return rows or [Row("libnccl", "none", "a rank that imports torch and nccl4py maps no NCCL")]
 
 
 def _library(library: Library, found: Sequence[Library]) -> str:

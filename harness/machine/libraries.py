@@ -23,10 +23,8 @@ NAME = "libnccl.so"
 """How the file name of an NCCL begins."""
 PLACE = "nvidia/nccl/lib/libnccl.so.2"
 """Where NVIDIA's wheels of NCCL put it, for every CUDA alike."""
-MARKER = "symm_observer_version"
-"""A symbol that the observer has and NCCL has not."""
-PRIVATE = "pncclGetVersion"
-"""A name that each NCCL has and that the observer leaves to the one behind it."""
+MARKER = "symm_observer_real"
+"""A function that observers have and NCCL has not: the path of the library behind it."""
 SECONDS = 120.0
 
 
@@ -72,10 +70,10 @@ def mapped() -> tuple[Library, ...]:
     """Each libnccl of this process, in the order of its memory."""
     mappings = [*_mappings()]
     files = dict.fromkeys(mapping.path for mapping in mappings)
-    observers = {path for path in files if _is_observer(path, mappings)}
-    observed = {_holder(path, PRIVATE, mappings) for path in observers} - observers
+    observers = {path for path in files if ".so" in path and _is_observer(path, mappings)}
+    observed = {os.path.realpath(_behind(path)) for path in observers}
     return tuple(
-        Library(path, _version(path), _packages(path), path in observers, path in observed)
+        Library(path, _version(path), _packages(path), path in observers, os.path.realpath(path) in observed)
         for path in files
         if path in observers or Path(path).name.startswith(NAME)
     )
@@ -92,16 +90,18 @@ def _mappings() -> Iterator[Mapping]:
 
 def _is_observer(path: str, mappings: list[Mapping]) -> bool:
     """Whether a file has the marker itself: a look-up through a library goes on to those that it needs."""
-    return ".so" in path and _holder(path, MARKER, mappings) == path
-
-
-def _holder(path: str, symbol: str, mappings: list[Mapping]) -> str | None:
-    """The file that a symbol comes from, when looked up through a mapped library."""
     try:
-        address = ctypes.cast(getattr(_opened(path), symbol), ctypes.c_void_p).value or 0
+        address = ctypes.cast(getattr(_opened(path), MARKER), ctypes.c_void_p).value or 0
     except (OSError, AttributeError):
-        return None
-    return next((each.path for each in mappings if each.begin <= address < each.end), None)
+        return False
+    return any(each.path == path and each.begin <= address < each.end for each in mappings)
+
+
+def _behind(observer: str) -> str:
+    """The path of the NCCL that an observer hands its calls to."""
+    ask = getattr(_opened(observer), MARKER)
+    ask.restype = ctypes.c_char_p
+    return os.fsdecode(ask())
 
 
 def _opened(path: str) -> ctypes.CDLL:

@@ -12,6 +12,7 @@ from harness.cli.doctor import examine
 from harness.errors import MachineError
 from harness.machine import libraries, profiler
 from harness.machine.libraries import Library
+from harness.machine.observer import build
 from tests.tools.commands import forked, symm
 from tests.tools.libraries import nccl
 
@@ -113,9 +114,20 @@ def test_imports_that_fail_are_a_line_of_their_own(monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_the_json_lists_the_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_nccl_says_why_nothing_can_be_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(out: Path | None) -> dict[str, str]:
+        raise MachineError("no NCCL is installed")
+
+    monkeypatch.setattr(build, "environment", refuse)
+    monkeypatch.setattr(libraries, "of_a_rank", lambda environment: ())
+    assert {"observer": "no, no NCCL is installed", "libnccl": "none"}.items() <= rows().items()
+
+
+def test_the_json_lists_the_libraries_of_an_observed_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = nccl(tmp_path / "real", 23203)
     monkeypatch.setenv("LD_PRELOAD", str(real))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
-    (found,) = symm(tmp_path / "here", "doctor", "--json", "-").data["libraries"]
-    assert (found["path"], found["version"], found["is_observed"]) == (str(real), "2.32.3", False)
+    found = symm(tmp_path / "here", "doctor", "--json", "-").data["libraries"]
+    assert [(each["path"], each["version"]) for each in found if each["is_observed"]] == [(str(real), "2.32.3")]
+    assert [each["is_observer"] for each in found if each["path"] != str(real)] == [True]

@@ -14,7 +14,8 @@ import pytest
 from harness.errors import MachineError
 from harness.machine import libraries
 from harness.machine.libraries import Library, mapped, of_a_rank
-from tests.tools.libraries import library, nccl, observer
+from harness.machine.observer import build
+from tests.tools.libraries import library, nccl
 
 ASKS = """
 import ctypes, sys, msgspec
@@ -31,6 +32,12 @@ def of_a_process(loads: Sequence[Path] = (), preloads: Sequence[Path] = (), **en
     command = [sys.executable, "-c", ASKS, *map(str, loads)]
     ended = subprocess.run(command, env=own, capture_output=True, check=True)
     return msgspec.json.decode(ended.stdout, type=tuple[Library, ...])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Observers are kept in the test's own folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def test_a_process_without_nccl_has_none() -> None:
@@ -50,27 +57,28 @@ def test_libraries_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_observer_is_known_by_its_marker_and_names_the_one_behind_it(tmp_path: Path) -> None:
     real = nccl(tmp_path / "real", 23203)
-    shim = observer(tmp_path / "shim", real)
+    shim = build.library(real)
     found = {each.path: each for each in of_a_process(preloads=[shim])}
     assert found.keys() == {str(real), str(shim)}
     assert (found[str(real)].is_observed, found[str(real)].is_observer) == (True, False)
     assert (found[str(shim)].is_observed, found[str(shim)].is_observer) == (False, True)
 
 
-def test_an_observer_under_another_file_name_is_found(tmp_path: Path) -> None:
+def test_an_observer_behind_a_link_names_the_file(tmp_path: Path) -> None:
     real = nccl(tmp_path / "real")
-    shim = observer(tmp_path / "shim", real).rename(tmp_path / "0f3a.so")
-    assert {each.path for each in of_a_process(preloads=[shim]) if each.is_observer} == {str(shim)}
+    (tmp_path / "link.so").symlink_to(build.library(real))
+    found = {each.path for each in of_a_process(preloads=[tmp_path / "link.so"]) if each.is_observed}
+    assert found == {str(real)}
 
 
 def test_a_library_that_is_opened_by_path_beside_an_observer_is_not_observed(tmp_path: Path) -> None:
     real, other = nccl(tmp_path / "real"), nccl(tmp_path / "other", 22907)
-    found = {each.path: each.is_observed for each in of_a_process([other], [observer(tmp_path / "shim", real)])}
+    found = {each.path: each.is_observed for each in of_a_process([other], [build.library(real)])}
     assert (found[str(real)], found[str(other)]) == (True, False)
 
 
 def test_a_library_that_needs_the_observer_is_none(tmp_path: Path) -> None:
-    shim = observer(tmp_path / "shim", nccl(tmp_path / "real"))
+    shim = build.library(nccl(tmp_path / "real"))
     user = library(tmp_path / "user", "", "-Wl,--no-as-needed", str(shim), name="libuser.so", soname="libuser.so")
     found = of_a_process([user], [shim])
     assert [each.path for each in found if each.is_observer] == [str(shim)]
