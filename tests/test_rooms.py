@@ -27,9 +27,13 @@ PLUGINS = [
         if path.stem != "built_in"
     ),
     *(HOUSE.parent / "examples" / name for name in ("pool.py", "collectives.py")),
+    *(HOUSE.parent / "examples" / "engines").glob("[a-z]*.py"),
 ]
 """Pool policies and collectives, ours and a user's."""
-MAY_SEE = ("harness.system.context", "harness.system.collectives", "harness.system.planted.", "harness.kernels.")
+MAY_SEE = (
+    *("harness.system.context", "harness.system.collectives", "harness.system.released"),
+    *("harness.system.planted.", "harness.kernels."),
+)
 
 DATA = GROUND | {"scenario", "trace"}
 MAY: dict[str, set[str]] = {

@@ -48,6 +48,7 @@ from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.system.boundary import call_back, call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
+from harness.system.executed import forget
 from harness.system.shape import allocate, check_pool, is_forever, pointer
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace import events as trace
@@ -109,7 +110,8 @@ class Executor:
             self._substrate.records_leaks = False
             self._substrate.take_back()
             del self._policy, self._sites, self._comm_ptr
-            collect()
+        forget()
+        collect()
         self._substrate.settle()
 
     def _look_at_pads(self, communicator: Communicator) -> None:

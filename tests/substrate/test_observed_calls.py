@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.errors import MachineError
-from tests.tools.fake_libnccl import fake_nccl, observed, python, run
-
-RANK = """
-import json
-from harness.ipc.memory import SharedMemory
-from harness.machine.observer.control import Observer
-from harness.substrate.sim.substrate import SimSubstrate
-from tests.tools.one_rank import Rank
-from tests.tools.overheard import Heard, Waits
-
-nccl, observer = Nccl(), Observer.find()
-with observer.muted():
-    comm = nccl.world()
-
-class Ours(Waits):
-    ptr = comm.value
-
-shared = SharedMemory.create(1)
-rank = Rank(SimSubstrate(0, shared), shared)
-rank.substrate.start_recording(rank.events.append)
-heard = Heard(rank, observer, Ours)
-observer.listen(heard.overheard.hear)
-said = []
-def register(address):
-    window = POINTER()
-    said.append(nccl.call("CommWindowRegister", comm, address, SIZED, ctypes.byref(window), 1))
-    return window
-def allocate():
-    address = POINTER()
-    said.append(nccl.call("MemAlloc", ctypes.byref(address), SIZED))
-    return address
-SIZED = 2 << 20
-"""
-END = """
-heard.overheard.raise_pending()
-print(json.dumps([said, [type(event).__name__ for event in rank.events], heard.substrate.denial.is_due]))
-"""
+from tests.tools.fake_libnccl import fake_nccl
+from tests.tools.observed_rank import ran
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,10 +17,6 @@ def _compiler() -> None:
         fake_nccl()
     except MachineError as error:
         pytest.skip(str(error))
-
-
-def ran(program: str, folder: Path) -> Any:
-    return json.loads(run(python(RANK + program + END), observed(folder, None)).splitlines()[-1])
 
 
 def test_a_policys_calls_become_events_and_muted_ones_do_not(tmp_path: Path) -> None:
