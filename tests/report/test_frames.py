@@ -49,6 +49,21 @@ def test_a_call_of_nccl_comes_before_the_python_that_made_it() -> None:
     assert line == "rank 0: in ncclCommWindowRegister (dev_runtime.cc:1862) < meet (rendezvous.py:99)"
 
 
+def test_an_engines_own_frame_is_shown_where_its_registration_hangs() -> None:
+    frames = (
+        *("register (/env/site-packages/engine/pool.py:30)", "__exit__ (/env/site-packages/engine/pool.py:20)"),
+        *("allocate (/work/harness/system/shape.py:80)", "_empty (/work/harness/system/sites.py:60)"),
+    )
+    assert lines(stack(0, *frames)) == [
+        "rank 0: in register (pool.py:30) < __exit__ (pool.py:20) < allocate (shape.py:80)"
+    ]
+
+
+def test_how_the_harness_hides_its_own_calls_from_the_observer_is_left_out() -> None:
+    wrapped = "register (/work/harness/substrate/nccl/quiet.py:58)", "run (/work/harness/substrate/nccl/quiet.py:34)"
+    assert lines(stack(0, *wrapped, MEET)) == ["rank 0: in meet (rendezvous.py:99)"]
+
+
 def test_the_last_lines_of_a_dead_rank_are_shown_as_it_printed_them() -> None:
     assert lines(stack(1, "out of", "sorts", witness=PRINTED)) == [
         "rank 1 printed, at the last:",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ pool = Pool(None)
 TWICE = "for _ in range(2):\n    with pool.use(group):\n        pass\n"
 
 
-def used(name: str, program: str, folder: Path) -> list[str]:
+def used(name: str, program: str, folder: Path, more: Mapping[str, str] | None = None) -> list[str]:
     """The events of a program over the pool of an engine whose package is in `folder`."""
     try:
         fake_nccl()
@@ -40,7 +41,7 @@ def used(name: str, program: str, folder: Path) -> list[str]:
         pytest.skip(str(error))
     install(name, folder)
     start = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
-    more = {"TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder)}
+    more = {"TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder), **(more or {})}
     events: list[str] = ran(start + BUILDER + USED.format(name=name) + program, folder, more)[1]
     return events
 
@@ -56,6 +57,29 @@ def test_an_engine_is_loaded_anew_for_each_draw_and_its_library_built_once(tmp_p
         "from harness.system.executed import forget\nforget()\ncpp_extension.load_inline = None\npool = Pool(None)\n"
     )
     assert len(used(name, TWICE + again + TWICE, tmp_path)) == 12
+
+
+HANGS = """
+import os, sys, threading, time, traceback
+main = threading.main_thread().ident
+def look():
+    while type(rank.events[-1]).__name__ != "Entered":
+        time.sleep(0.01)
+    time.sleep(0.1)
+    frames = traceback.extract_stack(sys._current_frames()[main])
+    print(json.dumps([said, [rank.events[-1].call, frames[-1].name, os.path.basename(frames[-1].filename)], False]))
+    sys.stdout.flush()
+    os._exit(0)
+nccl.alloc()
+threading.Thread(target=look, daemon=True).start()
+"""
+
+
+def test_a_rank_that_hangs_in_an_engines_registration_has_written_it_and_stands_in_the_engines_frame(
+    tmp_path: Path,
+) -> None:
+    hung = used("sglang", HANGS + TWICE, tmp_path, {"FAKE_NCCL_HANG": "CommWindowRegister"})
+    assert hung == ["register", "__exit__", "pynccl_allocator.py"]
 
 
 def test_sglang_leaves_a_group_of_one_rank_to_ordinary_memory(tmp_path: Path) -> None:
