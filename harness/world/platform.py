@@ -82,7 +82,8 @@ class Platform(msgspec.Struct, frozen=True):
             return self
         if self.gpus:
             watched.prepare(watched.stand_ins)
-            return msgspec.structs.replace(self, environment={**observer.environment(None), **self.environment})
+            # the observer is NCCL's profiler plug-in too, and bears the names of the harness's own
+            return msgspec.structs.replace(self, environment={**self.environment, **observer.environment(None)})
         if missing := [pool for pool, stand_in in watched.stand_ins.items() if not stand_in]:
             raise UsageError(f"pool {missing[0]!r} calls NCCL by itself, and there is none on {self.name} ({self.why})")
         named = ", ".join(f"{stand_in} stands in for {pool}" for pool, stand_in in watched.stand_ins.items())

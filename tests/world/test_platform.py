@@ -9,6 +9,7 @@ import pytest
 from harness.errors import MachineError, UsageError
 from harness.machine import gpus, nccl
 from harness.machine.observer import build as observer
+from harness.machine.profiler import VARIABLE
 from harness.world.platform import Platform, Watched, choose
 
 Version = tuple[int, int, int] | None
@@ -206,13 +207,11 @@ def test_nothing_is_put_in_front_of_nccl_where_no_pool_is_watched(monkeypatch: p
 
 def test_the_observer_stands_in_front_of_nccl_once_a_watched_pool_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     equip(monkeypatch, 1, (2, 32, 3))
-    monkeypatch.setattr(observer, "environment", lambda out: {"LD_PRELOAD": "observer.so", "NCCL_NVLS_ENABLE": "1"})
+    added = {"LD_PRELOAD": "observer.so", VARIABLE: "observer.so"}
+    monkeypatch.setattr(observer, "environment", lambda out: added)
     platform, asked = choose("nccl", 1), list[str]()
-    assert platform.watching(watched(asked, engine="")).environment == {
-        "LD_PRELOAD": "observer.so",
-        **platform.environment,
-    }
-    assert asked == ["engine"]
+    assert platform.watching(watched(asked, engine="")).environment == {**platform.environment, **added}
+    assert (asked, platform.environment["NCCL_NVLS_ENABLE"]) == (["engine"], "0")
 
 
 def test_the_simulation_says_what_stands_in_for_a_watched_pool_and_prepares_none() -> None:
