@@ -59,7 +59,7 @@ def parts_of(topology: Topology, used: Collection[str]) -> Iterator[tuple[Topolo
     without_one = (tuple(rank for rank in there if rank != left_out) for left_out in there)
     is_given = topology.families_given is not None
     for kept in dict.fromkeys(filter(None, (everyone, there, *groups, *without_one))):
-        if is_given or len(kept) < topology.world:
+        if is_given or 1 < len(kept) < topology.world:
             yield from _explicit(topology, families, kept)
     for name, fewer in _without_one_group(families) if is_given else ():
         yield from _explicit(topology, families | {name: fewer}, everyone)

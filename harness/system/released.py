@@ -62,10 +62,21 @@ class Package:
 def building() -> Iterator[None]:
     """Under it, `torch.utils.cpp_extension.load_inline` builds a library once for the same sources, whatever process
     asks, and the compiler finds NCCL. Other processes wait meanwhile."""
-    from torch.utils import cpp_extension  # noqa: PLC0415  (seconds, and only engines need it)
-
+    with _same_path():
+        from torch.utils import cpp_extension  # noqa: PLC0415  (seconds, and only engines need it)
     with patch.object(cpp_extension, "load_inline", _once(cpp_extension.load_inline)):
         yield
+
+
+@contextmanager
+def _same_path() -> Iterator[None]:
+    """Under it, what is imported does not change where modules are looked for, as setuptools does: ranks whose draw
+    changed that are replaced."""
+    before = [*sys.path]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 @cache

@@ -39,7 +39,7 @@ def wrong(text: str) -> list[str]:
     return [
         match[0]
         for match in shown
-        if match[1] not in COMMANDS or set(re.findall(r"--[\w-]+", match[2])) - COMMANDS[match[1]]
+        if match[1] not in COMMANDS or set(re.findall(r"--[\w-]+", match[2].split(" -- ")[0])) - COMMANDS[match[1]]
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, order=True)
@@ -18,13 +19,21 @@ class Live:
     ident: int
 
 
+class Registration(NamedTuple):
+    """A live window: its number, and the addresses that it covers."""
+
+    ident: int
+    start: int
+    end: int
+
+
 @dataclass
 class Memory:
     """The live segments and windows of one process."""
 
     segments: list[Live] = field(default_factory=list)
-    windows: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-    """By communicator and handle: the window's number, and where it starts."""
+    windows: dict[tuple[int, int], Registration] = field(default_factory=dict)
+    """By communicator and handle."""
 
     def add(self, segment: Live) -> None:
         insort(self.segments, segment)
@@ -41,10 +50,14 @@ class Memory:
         if found is None or found.address != address:
             return None
         self.segments.remove(found)
-        over = (
-            window for window, start in self.windows.values() if found.address <= start < found.address + found.size
+        end = found.address + found.size
+        return found, tuple(each.ident for each in self.windows.values() if found.address <= each.start < end)
+
+    def is_for_window(self, address: int) -> bool:
+        """Whether an address lies in memory that may have windows: a live segment, or one that was freed under one."""
+        return self.segment(address) is not None or any(
+            window.start <= address < window.end for window in self.windows.values()
         )
-        return found, tuple(over)
 
     def gone(self, comm: int) -> None:
         """Take the windows of a communicator away."""

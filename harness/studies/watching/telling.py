@@ -12,7 +12,7 @@ from harness.machine.observer import records
 from harness.machine.observer.records import Call, Fact
 from harness.studies.watching.lines import Line
 from harness.studies.watching.members import Members
-from harness.studies.watching.memory import Live, Memory
+from harness.studies.watching.memory import Live, Memory, Registration
 from harness.trace import events as trace
 from harness.trace.events import Event, Kind, Operand, Role
 
@@ -116,13 +116,13 @@ class Teller:
             case records.Registered() if fact.comm in self._comms:
                 ident = next(self._idents)
                 if fact.window:
-                    self._memory.windows[fact.comm, fact.window] = ident, fact.address
+                    end = fact.address + fact.size
+                    self._memory.windows[fact.comm, fact.window] = Registration(ident, fact.address, end)
                 place = self._segment_of(fact.address), fact.address, fact.size
                 is_symmetric = bool(fact.flags & SYMMETRIC)
                 yield trace.Registered(ident, self._comms[fact.comm], *place, not fact.window, is_symmetric)
             case records.Deregistered() if (fact.comm, fact.window) in self._memory.windows:
-                ident, _ = self._memory.windows.pop((fact.comm, fact.window))
-                yield trace.Deregistered(ident)
+                yield trace.Deregistered(self._memory.windows.pop((fact.comm, fact.window)).ident)
 
     def _segment_of(self, address: int) -> int:
         segment = self._memory.segment(address)
@@ -133,7 +133,7 @@ class Teller:
         comm, sizes = self._comms[fact.comm], sizes_of(fact, team.size)
         source, output = self._operand(fact.send, sizes[0]), self._operand(fact.receive, sizes[1])
         roles: tuple[tuple[Role, Operand], ...] = ("source", source), ("output", output)
-        meant = tuple(role for role, operand in roles if self._memory.segment(operand.address) is not None)
+        meant = tuple(role for role, operand in roles if self._memory.is_for_window(operand.address))
         what = KINDS[fact.function], fact.dtype, fact.op or None, fact.count
         yield trace.Called(comm, source, output, *what, "library", team.family, meant, claims=False)
         if is_blocked:

@@ -31,7 +31,7 @@ WRONG = {
 }
 HANGING = {
     "register-count-skew": "registration-skew",
-    "register-order-skew": "registration-skew",
+    "register-order-skew": "hang",
     "one-rank-oom": "registration-skew",
     "uneven-tokens": "registration-skew",
 }
@@ -81,6 +81,12 @@ def test_a_fault_is_named(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HANGING)
 def test_a_fault_that_hangs_is_named(name: str, tmp_path: Path) -> None:
     assert rules(watched(name, tmp_path))[0] == HANGING[name]
+
+
+def test_registrations_in_opposite_order_are_named_by_both_communicators(tmp_path: Path) -> None:
+    (found,) = watched("register-order-skew", tmp_path).findings
+    assert "comm[0,1]" in found.explanation
+    assert "comm-2[0,1]" in found.explanation
 
 
 @pytest.mark.parametrize("name", RIGHT)
