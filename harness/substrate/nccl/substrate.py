@@ -129,12 +129,12 @@ class NcclSubstrate(Substrate):
 
     def bring(self, group: GroupId, ptr: int) -> None:
         now = self.communicators[group]
-        if now.ptr == ptr:
+        if now.ptr == ptr and not now.is_gone:
             return
         if isinstance(now, NcclCommunicator) and now in self._brought.values():
             now.handle.part(now.is_gone)
         now.destroyed()
-        if ptr not in self._brought:
+        if ptr not in self._brought or self._brought[ptr].is_gone:  # a new one may be at the old one's address
             is_on_one_node = len({self._node_of[rank] for rank in group.ranks}) == 1
             handle = NcclHandle(nc.Communicator(ptr), self._version, is_on_one_node)
             self._brought[ptr] = self._communicator(group, now.generation + 1, handle)

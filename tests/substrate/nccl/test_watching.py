@@ -30,7 +30,8 @@ SIZE, AT, WINDOW, THEIRS = 2 << 20, 0x10000000, 0x77, 0xBEEF
 
 
 class FakeObserver:
-    """Notes what it is asked, in the log of NCCL's calls. Communicator 1 is the harness's, 2 the pool's."""
+    """Notes what it is asked, in the log of NCCL's calls. Communicator 1 is the harness's, 2 the pool's, and so
+    is 3, made later at the address of 2."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
@@ -47,7 +48,7 @@ class FakeObserver:
         self.hear = callback
 
     def address(self, comm: int) -> int | None:
-        return {1: 7, 2: THEIRS}.get(comm)
+        return {1: 7, 2: THEIRS, 3: THEIRS}.get(comm)
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         def ask(*arguments: object) -> int:
@@ -247,6 +248,22 @@ def test_a_communicator_that_the_pool_keeps_over_a_recreate_step_keeps_its_windo
     substrate.bring(ALONE, THEIRS)
     assert (between.windows, len(substrate.communicator(ALONE).windows)) == ([], 1)
     assert (substrate.recreated[ALONE], asked(calls, "comm_window_deregister")) == (1, [])
+
+
+def test_a_communicator_at_the_address_of_one_that_is_gone_is_another(
+    substrate: NcclSubstrate, observer: FakeObserver, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(substrate)
+    bring(substrate, calls, monkeypatch)
+    tell(observer, *registered(2))
+    former = substrate.communicator(ALONE)
+    substrate.recreate((ALONE,))
+    tell(observer, facts.CommGone(comm=2, how="destroy"))
+    bring(substrate, calls, monkeypatch)
+    now = substrate.communicator(ALONE)
+    assert (former.is_gone, now.is_gone, now is former) == (True, False, False)
+    tell(observer, *registered(3))
+    assert [window.address for window in now.windows] == [AT]
 
 
 def test_a_communicator_that_the_pool_brought_is_not_the_harnesss_to_destroy(
