@@ -15,7 +15,7 @@ from harness.studies.watching.judging import Judged
 from harness.studies.watching.table import Row
 from harness.text import counted
 
-COLUMNS = "communicators", "call", "calls", "size", "path", "memory that peers reach", "call site"
+COLUMNS = "call", "times", "path", "owner", "call site"
 UNITS = "B", "KiB", "MiB", "GiB", "TiB"
 
 
@@ -67,16 +67,9 @@ def _ends(judged: Judged) -> Iterator[str]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    owners = ", ".join(row.owners) or "-"
-    return (
-        row.family,
-        f"{row.kind} {row.dtype}",
-        str(row.calls),
-        size(row.nbytes / row.calls if row.calls else 0),
-        path(row),
-        owners,
-        row.place or "-",
-    )
+    each = size(row.nbytes / row.calls if row.calls else 0)
+    call = f"{row.kind}\n{row.dtype} of {row.family}"
+    return call, f"{row.calls} × {each}", path(row), ", ".join(row.owners) or "-", row.place or "-"
 
 
 def path(row: Row) -> str:

@@ -72,13 +72,11 @@ def _texts(members: Members, lines: Sequence[Line], steps: Steps) -> tuple[str, 
 
 
 def _text(team: Team, node: Node, line: Line, place: int | None) -> str:
-    """Such as `all_gather 14 (model.py:31 forward)`, or `registration 3 with tp[0,1]`."""
-    if node.what == "registration" or place is None:
-        return f"{node.what} {node.number + 1} with {team.label}"
-    call = line.process.facts[int(line.order[place])]
-    assert isinstance(call, Call)
-    where = place_of(call.site)
-    return f"{KINDS[call.function]} {node.number + 1}{f' ({where})' if where else ''}"
+    """Such as `all_gather 14 (model.py:31 forward)`, or `registration 3 (pool.py:88 register)`."""
+    fact = None if place is None else line.process.facts[int(line.order[place])]
+    what = KINDS[fact.function] if isinstance(fact, Call) else node.what
+    where = place_of(fact.site) if isinstance(fact, Call | RegisterEntered) else ""
+    return f"{what} {node.number + 1} ({where or f'of {team.label}'})"
 
 
 def _left_out(members: Members, steps: Steps) -> Iterator[str]:

@@ -145,7 +145,8 @@ class Teller:
         segment = self._memory.segment(address)
         if segment is None:
             return Operand(f"memory at {address:#x}", address, size)
-        return Operand(f"segment {segment.ident} + {address - segment.address}", address, size)
+        offset = address - segment.address
+        return Operand(f"segment {segment.ident}{f' + {offset}' if offset else ''}", address, size)
 
 
 def sizes_of(call: Call, ranks: int) -> tuple[int, int]:
