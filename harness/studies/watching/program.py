@@ -23,6 +23,8 @@ from harness.scenario.topology import Topology
 MOST = 1 << 16
 """Elements a rank of a call that the program makes; where memory lies does not depend on more."""
 BUFFER = "recorded"
+OF_REGISTRATIONS = ("freed-while-registered", "double-registration", "registration-skew", "oversized-window", "hang")
+"""Rules that are about segments and their registrations, at whatever call they show."""
 FREED = ("freed-while-registered", "stale-window")
 
 
@@ -33,7 +35,8 @@ class Untold(UsageError):
 def program_of(case: Case, topology: Topology, finding: Finding) -> Scenario:
     """A scenario over the recorded communicators that does what the finding is about. Raises `Untold`."""
     uses = next((each for (step, _), each in case.calls.items() if step == finding.step and _has(each, finding)), None)
-    steps = _registrations(case, topology, finding) if uses is None else _call(case, topology, uses)
+    is_of_call = uses is not None and finding.rule not in OF_REGISTRATIONS
+    steps = _call(case, topology, uses or ()) if is_of_call else _registrations(case, topology, finding)
     return Scenario(topology, tuple(steps))
 
 
