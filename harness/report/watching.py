@@ -11,7 +11,9 @@ from rich.panel import Panel
 from harness.report import terminal
 from harness.report.data import SCHEMA
 from harness.report.frames import places
+from harness.studies.watching.callsites import place_of
 from harness.studies.watching.judging import Judged
+from harness.studies.watching.members import Team
 from harness.studies.watching.table import Row
 from harness.text import counted
 
@@ -23,6 +25,8 @@ def show(console: Console, judged: Judged) -> None:
     """Print a verdict."""
     members = judged.assembled.members
     console.print(terminal.plain(_covered(judged)), highlight=False)
+    for team in members.whole:
+        console.print(terminal.plain(_communicator(team)), highlight=False, soft_wrap=True)
     if judged.rows:
         terminal.table(console, COLUMNS, map(_cells, judged.rows))
     for found in judged.findings:
@@ -35,9 +39,13 @@ def show(console: Console, judged: Judged) -> None:
         )
     for line in _ends(judged):
         console.print(terminal.plain(line), highlight=False, soft_wrap=True)
-    for team in members.whole:
-        if not team.has_windows:
-            console.print(terminal.plain(f"without windows: {team.label}"), highlight=False)
+
+
+def _communicator(team: Team) -> str:
+    """Such as `  comm-2[0,1]: made at model.py:31 build; without windows`."""
+    again = f", again ({team.generation + 1})" if team.generation else ""
+    made = f": made at {place_of(team.site)}{again}" if place_of(team.site) else again
+    return f"  {team.label}{made}{'' if team.has_windows else '; without windows'}"
 
 
 def _covered(judged: Judged) -> str:
@@ -97,7 +105,14 @@ def as_data(judged: Judged) -> dict[str, Any]:
             for rank, process in enumerate(members.processes)
         ],
         "communicators": [
-            {"name": team.label, "ranks": team.group, "number": team.number, "windows": team.has_windows}
+            {
+                "name": team.label,
+                "ranks": team.group,
+                "number": team.number,
+                "generation": team.generation,
+                "windows": team.has_windows,
+                "made_at": place_of(team.site),
+            }
             for team in members.whole
         ],
         "calls": [_row(row) for row in judged.rows],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.machine.observer.records import Call, Process, RegisterEntered, Unobserved
+from harness.machine.observer.records import Call, Freed, Process, RegisterEntered, Unobserved
 from harness.studies.watching.callsites import place_of
 from harness.studies.watching.lines import Line, line
 from harness.studies.watching.members import Members, Team, members_of
@@ -67,16 +67,21 @@ def _texts(members: Members, lines: Sequence[Line], steps: Steps) -> tuple[str, 
     texts = [BEGINNING]
     for step, node in enumerate(steps.nodes, 1):
         rank, place = first.get(step, (0, None))
-        texts.append(_text(teams[node.identity], node, lines[rank], place))
+        texts.append(_text(teams.get(node.identity), node, lines[rank], place))
     return tuple(texts)
 
 
-def _text(team: Team, node: Node, line: Line, place: int | None) -> str:
-    """Such as `all_gather 14 (model.py:31 forward)`, or `registration 3 (pool.py:88 register)`."""
+def _text(team: Team | None, node: Node, line: Line, place: int | None) -> str:
+    """Such as `all_gather 14 (model.py:31 forward)`, `free 3 (pool.py:88 trim)` or `destruction of tp[0,1]`."""
     fact = None if place is None else line.process.facts[int(line.order[place])]
+    where = place_of(fact.site) if isinstance(fact, Call | RegisterEntered | Freed) else ""
+    again = f" of communicator {team.generation + 1} there" if team is not None and team.generation else ""
+    if node.what == "free" or team is None:
+        return f"free {node.number + 1}{f' ({where})' if where else ''}"
+    if node.what in ("creation", "destruction"):
+        return f"{node.what} of {team.label}{again}"
     what = KINDS[fact.function] if isinstance(fact, Call) else node.what
-    where = place_of(fact.site) if isinstance(fact, Call | RegisterEntered) else ""
-    return f"{what} {node.number + 1} ({where or f'of {team.label}'})"
+    return f"{what} {node.number + 1}{again} ({where or f'of {team.label}'})"
 
 
 def _left_out(members: Members, steps: Steps) -> Iterator[str]:

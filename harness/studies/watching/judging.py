@@ -42,8 +42,19 @@ def judge(processes: Sequence[Process]) -> Judged:
     verdict = examine(assembled.recording)
     case = Case(assembled.recording)
     table = tuple(rows(assembled, case))
-    findings = (*verdict.findings, *growth(assembled.members, assembled.lines))
+    found = _told_once(verdict.findings, assembled.recording.places)
+    findings = (*found, *growth(assembled.members, assembled.lines))
     return Judged(assembled, case, table, findings, verdict.is_vacuous)
+
+
+def _told_once(findings: Sequence[Finding], places: Sequence[str]) -> list[Finding]:
+    """Findings of one rule and place as one, with all ranks: frees are steps of each rank's own."""
+    found: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        place = places[finding.step] if finding.step < len(places) else ""
+        first = found.setdefault((finding.key, place), finding)
+        first.ranks = tuple(dict.fromkeys((*first.ranks, *finding.ranks)))
+    return [*found.values()]
 
 
 def read(folders: Sequence[Path]) -> list[Process]:

@@ -51,6 +51,8 @@ class Team:
     """How many were in its place before."""
     has_windows: bool = True
     """Whether registrations with it give windows, as far as that was seen."""
+    site: str = ""
+    """The Python stack that made it, on the first process that has one."""
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -121,7 +123,7 @@ def _teams(processes: Sequence[Process]) -> list[Team]:
         for place, fact in _on_communicators(process):
             if isinstance(fact, CommCreated):
                 team = teams.setdefault(fact.identity, Team(fact.identity, fact.size))
-                team.name = team.name or fact.name
+                team.name, team.site = team.name or fact.name, team.site or fact.site
                 _join(team, fact.rank, Member(index, fact.comm, place), process)
             else:
                 _leave(teams, index, fact.comm, place)

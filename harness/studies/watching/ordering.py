@@ -10,18 +10,21 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from harness.machine.observer.records import Call, RegisterEntered
+from harness.machine.observer.records import Call, Freed, RegisterEntered
 from harness.studies.watching.lines import Line, Numbers
-from harness.studies.watching.members import Members
+from harness.studies.watching.members import NEVER, Members
 from harness.studies.watching.merging import merged
+
+What = Literal["call", "registration", "creation", "destruction", "free"]
 
 
 class Node(NamedTuple):
-    """A call on a communicator, or a registration with it: the `number`-th of either, from 0 on."""
+    """A call on a communicator, or a registration with it: the `number`-th of either, from 0 on. Or its creation or
+    destruction. Or the free of a segment, which is a rank's own; then `identity` is that rank."""
 
     identity: int
-    what: Literal["call", "registration"]
-    number: int
+    what: What
+    number: int = 0
 
 
 class Steps(NamedTuple):
@@ -55,6 +58,13 @@ def _places(members: Members, lines: Sequence[Line]) -> list[dict[Node, int]]:
                 found[rank][Node(team.identity, "call", int(number))] = int(calls[number])
             for number, place in enumerate(_registrations(lines[rank], comm)):
                 found[rank][Node(team.identity, "registration", number)] = int(place)
+        for member in team.members.values():
+            found[member.process][Node(team.identity, "creation")] = member.made
+            if member.gone != NEVER:
+                found[member.process][Node(team.identity, "destruction")] = member.gone
+    for rank, line in enumerate(lines):
+        for number, place in enumerate(_frees(line)):
+            found[rank][Node(rank, "free", number)] = int(place)
     return [dict(sorted(each.items(), key=lambda item: item[1])) for each in found]
 
 
@@ -71,9 +81,16 @@ def _is_blocked(line: Line, comm: int) -> bool:
 
 
 def _registrations(line: Line, comm: int) -> Numbers:
-    facts = line.process.facts
-    entered = [isinstance(fact, RegisterEntered) and fact.comm == comm for fact in facts]
-    return np.flatnonzero(np.asarray(entered, np.bool_)[line.order])
+    return _where(line, [isinstance(fact, RegisterEntered) and fact.comm == comm for fact in line.process.facts])
+
+
+def _frees(line: Line) -> Numbers:
+    return _where(line, [isinstance(fact, Freed) for fact in line.process.facts])
+
+
+def _where(line: Line, wanted: Sequence[bool]) -> Numbers:
+    """Where in the order of a process those facts are."""
+    return np.flatnonzero(np.asarray(wanted, np.bool_)[line.order])
 
 
 def _against(found: dict[Node, int], order: dict[Node, int]) -> Iterator[Node]:

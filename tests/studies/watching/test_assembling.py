@@ -43,7 +43,10 @@ def test_a_call_has_its_operands_by_segment_and_its_facts() -> None:
 def test_equal_calls_are_told_once_until_something_changes() -> None:
     assembled = alike(*OWNED, gather(0), gather(0), Allocated(1 << 40, SEGMENT), gather(0))
     assert len(events(assembled, trace.Called)) == 2
-    assert assembled.recording.places[2:] == (
+    assert assembled.recording.places == (
+        "the start",
+        "creation of comm[0,1]",
+        "registration 1 (of comm[0,1])",
         "all_gather 1 (model.py:31 forward)",
         "all_gather 3 (model.py:31 forward)",
     )

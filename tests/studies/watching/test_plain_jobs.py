@@ -100,3 +100,14 @@ def test_calls_are_told_by_call_site_with_path_and_owner(tmp_path: Path) -> None
     assert (first.calls, first.symmetric, [*first.owners]) == (6, 6, ["its own window"])
     assert (second.calls, second.legacy, [*second.owners]) == (2, 2, ["windows of comm[0,1]"])
     assert second.place.startswith("plain_jobs.py:") or second.place.startswith("nccl_program.py:")
+
+
+def test_what_all_ranks_did_wrong_is_one_finding(tmp_path: Path) -> None:
+    (found,) = watched("free-before-deregister", tmp_path).findings
+    assert found.ranks == (0, 1)
+    assert "was freed at free 1 (" in found.explanation
+
+
+def test_a_window_that_went_with_its_communicator_is_said_to_have_gone_then(tmp_path: Path) -> None:
+    (found,) = watched("stale-window", tmp_path).findings
+    assert "that window went at destruction of comm[0,1]" in found.explanation
