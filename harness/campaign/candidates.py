@@ -1,7 +1,6 @@
 """Candidates: the scenarios that may stand for a failing one, on fewer ranks, of fewer steps, with plainer numbers.
 
-Invariant: every candidate is a valid scenario of the same system, and none is larger than the one that it
-may stand for.
+Invariant: every candidate is a valid scenario of the same system, and none is larger than what it may stand for.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.machine.observer import facts
 from harness.substrate.communicator import Communicator, RegistrationError
 from harness.substrate.denial import Denial, Refusal
+from harness.substrate.nccl.fault import NCCL_ERRORS
 from harness.substrate.pool import Pool
 from harness.substrate.segment import Segment, Window
 
@@ -21,17 +22,6 @@ NAME = "observed"
 """The pool that segments of the policy's own are said to be of."""
 SYMMETRIC = 1
 """`NCCL_WIN_COLL_SYMMETRIC`."""
-ERRORS = (
-    "ncclSuccess",
-    "ncclUnhandledCudaError",
-    "ncclSystemError",
-    "ncclInternalError",
-    "ncclInvalidArgument",
-    "ncclInvalidUsage",
-    "ncclRemoteError",
-    "ncclInProgress",
-)
-"""NCCL's results by number (`ncclResult_t`)."""
 
 
 class Control(Protocol):
@@ -134,7 +124,7 @@ class Overheard:
         with suppress(RegistrationError):
             self._come_back(fact, RegistrationError())
         communicator, segment = self._communicator(fact.comm), self._segment(fact.address)
-        name = ERRORS[fact.result] if fact.result in range(len(ERRORS)) else f"ncclResult {fact.result}"
+        name = NCCL_ERRORS[fact.result] if fact.result in range(len(NCCL_ERRORS)) else f"ncclResult {fact.result}"
         communicator.has_not_registered(segment, f"{name}: from a registration of segment {segment.ident}")
 
     def _come_back(self, fact: facts.Registered | facts.RegisterFailed, error: RegistrationError | None = None) -> None:

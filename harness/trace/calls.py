@@ -1,0 +1,82 @@
+"""Events of collectives: what was called on which memory, and which path it took.
+
+Invariant: a call is written before it runs, with all that the oracle knows of it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from harness.scenario.bases import Via
+from harness.trace.bases import BaseEvent
+
+
+class Operand(msgspec.Struct, frozen=True, array_like=True):
+    """Where a collective's operand lay: address and bytes of the view, and its buffer."""
+
+    buffer: str
+    address: int
+    size: int
+
+
+Kind = Literal[
+    "all_gather",
+    "reduce_scatter",
+    "all_reduce",
+    "all_to_all",
+    "broadcast",
+    "reduce",
+    "gather",
+    "scatter",
+    "send",
+    "recv",
+]
+"""What a call does. Draws make the first two alone."""
+Role = Literal["source", "output"]
+"""Which operand of a call."""
+
+
+class Called(BaseEvent, frozen=True, tag="called"):
+    """A collective was called. Written before it runs, so that a call that never returns has its operands and its
+    facts: all that the oracle knows of a call.
+
+    comm     the communicator that runs it
+    dtype    of an element, in torch's words
+    op       how it reduces; None where it moves data alone
+    counts   elements that each rank contributes or receives: one number, or one for each rank of the group, in its
+             order, where they differ
+    via      the library, or a kernel under test
+    family   the name under which the call was made
+    meant    the operands that were allocated to lie in a window
+    claims   whether the caller relies on the symmetric path
+    """
+
+    comm: int
+    source: Operand
+    output: Operand
+    kind: Kind
+    dtype: str
+    op: str | None
+    counts: int | tuple[int, ...]
+    via: Via
+    family: str
+    meant: tuple[Role, ...]
+    claims: bool
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the ranks of the group differ in count, so that no symmetric kernel runs the call."""
+        return isinstance(self.counts, tuple) and len({*self.counts}) > 1
+
+
+class Ran(BaseEvent, frozen=True, tag="ran"):
+    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: how it is known.
+    `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`. `is_free`:
+    NCCL chose the path by itself, so that one that owns its buffers may have gone either way."""
+
+    path: str
+    evidence: str
+    digest: int | None = None
+    is_free: bool = False

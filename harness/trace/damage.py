@@ -1,0 +1,120 @@
+"""Events of memory that is not as it has to be: outputs, sources, canaries, pads, and bytes that no call may write.
+
+Invariant: an event shows what was found and what was due, and accuses nobody.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.scenario.layouts.groups import Group, GroupId
+from harness.trace.bases import BaseEvent
+
+
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """What the first `matched` of a run of `wrong` elements equal. By `kind`:
+
+    zeros    zero
+    input    what rank `ranks` had put in
+    result   what rank `ranks` should have got of a reduction
+    without  the reduction without `ranks`
+    twice    the reduction with rank `ranks` counted twice
+    mixed    the reduction with what rank `ranks` puts in at step `step`
+
+    `step` is that of an earlier or later call, or -1. `shift`: how many elements further on in that data they are.
+    """
+
+    kind: str
+    ranks: Group = ()
+    step: int = -1
+    shift: int = 0
+    matched: int = 0
+    wrong: int = 0
+
+
+class Mismatch(BaseEvent, frozen=True, tag="mismatch"):
+    """Elements of an output view differ from the exact result; the first one is shown. `origin` is where it came from,
+    if that is sure."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    chunk: int
+    expected: str
+    found: str
+    origin: Origin | None = None
+
+
+class _Elements(BaseEvent, frozen=True):
+    """So many elements `of` a view are not as they were; the first one is shown, before and after."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    before: str
+    after: str
+
+
+class Changed(_Elements, frozen=True, tag="changed"):
+    """Elements of an output view changed after the call had returned."""
+
+
+class Overwritten(BaseEvent, frozen=True, tag="overwritten"):
+    """Canaries of a buffer changed: `where` is front (in front of it), guard (behind it) or fence (beside an output
+    view). Or replay: elements of a buffer that is no operand of the graph that ran."""
+
+    buffer: str
+    where: str
+    index: int
+    elements: int
+
+
+class Touched(BaseEvent, frozen=True, tag="touched"):
+    """Bytes changed where no call may write: `changed` of those from `address` up to `end`, in a live buffer, or with
+    no `buffer` in free memory of a segment. The first ones are shown, before and after. `when`: during the step's call
+    or replay, or between the call before and this step. `segment` is -1 outside every pool."""
+
+    when: str
+    buffer: str
+    segment: int
+    address: int
+    end: int
+    changed: int
+    before: str
+    after: str
+
+
+class SourceChanged(_Elements, frozen=True, tag="source-changed"):
+    """Elements of a call's source, its output left out, are not as they were put there."""
+
+
+class PadOverwritten(BaseEvent, frozen=True, tag="pad-overwritten"):
+    """Words beside this rank's pad of a group changed: `pad` is the signal pad or that of the barrier. `index` of the
+    first from the pad's first word on, negative before it; `found`: what it held."""
+
+    group: GroupId
+    pad: str
+    index: int
+    words: int
+    found: str
+
+
+class Strayed(BaseEvent, frozen=True, tag="strayed"):
+    """Read through the peer pointer to `peer`'s part of a buffer, this is not the stamp that `peer` wrote there."""
+
+    buffer: str
+    peer: int
+    found: str
+
+
+class Differs(BaseEvent, frozen=True, tag="differs"):
+    """The symmetric and the legacy path left different bits in an output; the first ones are shown."""
+
+    buffer: str
+    elements: int
+    of: int
+    index: int
+    symmetric: str
+    legacy: str
