@@ -7,10 +7,12 @@ Every rank talks to NCCL by ctypes. With a GPU the memory is the GPU's; without 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -42,6 +44,18 @@ class Job:
             self.nccl.call("AllGather", self.source, POINTER(memory), 64, 9, comm, POINTER(stream))
 
 
+def ordinary() -> int:
+    """Memory that is none of NCCL's, and stays."""
+    if Path("/dev/nvidiactl").exists():
+        import torch
+
+        _KEPT.append(torch.zeros(SEGMENT, dtype=torch.uint8, device="cuda"))
+        return int(_KEPT[-1].data_ptr())
+    _KEPT.append(ctypes.create_string_buffer(SEGMENT))
+    return ctypes.addressof(_KEPT[-1])
+
+
+_KEPT: list[Any] = []
 JOBS: dict[str, Callable[[Job], None]] = {}
 
 
@@ -145,6 +159,24 @@ def right_growth(job: Job) -> None:
     for _ in range(STEADY):
         for block in blocks:
             job.gather(job.tp, block)
+
+
+@job
+def right_warm_up(job: Job) -> None:
+    """Steady in ordinary memory, as an engine profiles itself, and then in a pool."""
+    job.gather(job.tp, ordinary(), STEADY)
+    job.gather(job.tp, job.segment(job.tp), STEADY)
+
+
+@job
+def right_epochs(job: Job) -> None:
+    """A pool that is given back and made again: it is never larger than before."""
+    for _ in range(3):
+        memory = job.nccl.alloc(SEGMENT)
+        window = job.nccl.register(job.tp, memory, SEGMENT)
+        job.gather(job.tp, memory.value or 0, STEADY)
+        job.nccl.call("CommWindowDeregister", job.tp, window)
+        job.nccl.call("MemFree", memory)
 
 
 @job

@@ -1,16 +1,18 @@
 """Registrations in the middle of steady work: what a program without steps of its own tells of its hot path.
 
-Invariant: a registration counts if a call of the same shape on the same communicator, over its other windows, has run
-often before, and the new window is used by such a call. A program that meets a new size or a new communicator is right.
+Invariant: a registration counts if a call of the same shape on the same communicator has run often before in windows
+that are still there, and the new window is used by such a call. A program is right that meets a new size or a new
+communicator, that ran in ordinary memory before, or that gave its windows back: nothing has grown.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from harness.machine.observer.records import Call, Registered
+from harness.machine.observer.records import Call, Deregistered, Registered
 from harness.oracle.findings import Finding, HotPathGrowth
 from harness.studies.watching.callsites import place_of
 from harness.studies.watching.lines import Line
@@ -46,32 +48,56 @@ def growth(members: Members, lines: Sequence[Line]) -> list[Finding]:
     ]
 
 
+@dataclass(eq=False)
+class _Open:
+    """A live window, with how often calls of each shape have run in it, and whether one has."""
+
+    made: Registered
+    times: Counter[Shape] = field(default_factory=Counter)
+    is_used: bool = False
+
+    def holds(self, call: Call) -> bool:
+        """Whether an operand of a call begins in it."""
+        end = self.made.address + self.made.size
+        return self.made.address <= call.send < end or self.made.address <= call.receive < end
+
+
 def _grown(line: Line) -> Iterator[tuple[int, str]]:
     """The first registration of each communicator that came in steady state, with what it was for."""
-    facts = line.process.facts
-    calls: Counter[Shape] = Counter()
-    fresh: dict[int, Registered] = {}
-    known: set[int] = set()
+    facts, known = line.process.facts, set[int]()
+    windows: dict[int, dict[int, _Open]] = {}
+    homes: dict[int, list[_Open]] = {}
     for index in line.order.tolist():
         match facts[index]:
             case Registered() as made if made.window:
-                fresh[made.comm] = made
-            case Call() as call:
-                shape = Shape(call.comm, call.function, call.dtype, call.count)
-                window = fresh.get(call.comm)
-                if window is not None and _is_in(window, call):
-                    del fresh[call.comm]
-                    if calls[shape] >= STEADY and call.comm not in known:
-                        known.add(call.comm)
-                        yield call.comm, _text(call, window, calls[shape])
-                calls[shape] += 1
+                windows.setdefault(made.comm, {})[made.window] = _Open(made)
+                homes.clear()
+            case Deregistered() as given:
+                windows.get(given.comm, {}).pop(given.window, None)
+                homes.clear()
+            case Call() as call if call.comm in windows:
+                if index not in homes:
+                    homes[index] = [window for window in windows[call.comm].values() if window.holds(call)]
+                text = _used(call, homes[index], windows[call.comm])
+                if text and call.comm not in known:
+                    known.add(call.comm)
+                    yield call.comm, text
             case _:
                 pass
 
 
-def _is_in(window: Registered, call: Call) -> bool:
-    end = window.address + window.size
-    return window.address <= call.send < end or window.address <= call.receive < end
+def _used(call: Call, homes: Sequence[_Open], windows: Mapping[int, _Open]) -> str:
+    """Count a call in the first window that holds it. Returns what is wrong if one is new, and the shape is not."""
+    if not homes:
+        return ""
+    shape, text = Shape(call.comm, call.function, call.dtype, call.count), ""
+    for home in homes:
+        if not home.is_used:
+            home.is_used = True
+            times = sum(window.times[shape] for window in windows.values())
+            text = text or (_text(call, home.made, times) if times >= STEADY else "")
+    homes[0].times[shape] += 1
+    return text
 
 
 def _text(call: Call, window: Registered, times: int) -> str:
@@ -79,5 +105,5 @@ def _text(call: Call, window: Registered, times: int) -> str:
     where = f" (at {place_of(window.site)})" if place_of(window.site) else ""
     return (
         f"a segment of {counted(window.size, 'byte')} was registered{where} for {KINDS[call.function]} of {size} a "
-        f"rank, which had run {counted(times, 'time')} before in other memory; the pool still grows on the hot path"
+        f"rank, which had run {counted(times, 'time')} before in other windows; the pool still grows on the hot path"
     )
