@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness import interrupts
 from harness.campaign import seeds
 from harness.cli.options import JsonOption
 from harness.errors import UsageError
 from harness.machine.observer import build
 from harness.report import data, terminal, watching
-from harness.studies.watching import judging, keeping, running
+from harness.studies.watching import alive, judging, keeping, running
 from harness.studies.watching.judging import Judged
 from harness.text import counted
 from harness.world import environment
@@ -52,7 +54,12 @@ def watch(
     screen = terminal.Screen(stderr=json_file == "-")
     screen.print(terminal.plain(f"watching into {folder}; symm judge {folder} judges it again"), highlight=False)
     look = Looking(folder, screen)
-    status = running.run(command, environment, look.again, every)
+    try:
+        status = running.run(command, environment, look.again, every, look.interrupted)
+    except KeyboardInterrupt:
+        with interrupts.held(), suppress(UsageError):
+            _judge([folder], json_file, look.running)
+        raise
     if status:
         screen.print(terminal.plain(f"{command[0]} ended with status {status}"), highlight=False)
     found = _judge([folder], json_file)
@@ -93,11 +100,18 @@ class Looking:
     def __init__(self, folder: Path, screen: terminal.Screen) -> None:
         self._folder, self._screen = folder, screen
         self._shown: set[str] = set()
+        self.running: frozenset[str] = frozenset()
+        """Recordings of processes that were there when this process was interrupted."""
+
+    def interrupted(self) -> None:
+        """Note what is still there: what it does from now on says nothing of what it would have done."""
+        self.running = alive.writing(self._folder)
 
     def again(self) -> None:
         """Print what is new. What cannot be judged yet is for later."""
         try:
-            found = judging.judge(judging.read([self._folder]))
+            running = alive.writing(self._folder)
+            found = judging.judge(judging.read([self._folder]), running)
         except UsageError:
             return
         for finding in found.findings:
@@ -106,8 +120,9 @@ class Looking:
                 self._screen.print(terminal.plain(str(finding)), highlight=False)
 
 
-def _judge(folders: list[Path], json_file: str | None) -> Judged:
-    found = judging.judge(judging.read(folders))
+def _judge(folders: list[Path], json_file: str | None, running: frozenset[str] = frozenset()) -> Judged:
+    running = running.union(*map(alive.writing, folders))
+    found = judging.judge(judging.read(folders), running)
     if json_file != "-":
         watching.show(terminal.Screen(), found)
     data.write(watching.as_data(found), json_file)

@@ -6,10 +6,11 @@ two changes of memory, windows or communicators are told once; nothing could dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.machine.observer.records import Call, Freed, Process, RegisterEntered, Unobserved
+from harness.oracle.case import ranks_text
 from harness.studies.watching.callsites import place_of
 from harness.studies.watching.lines import Line, line
 from harness.studies.watching.members import Members, Team, members_of
@@ -35,15 +36,17 @@ class Assembled:
     """What is not judged, a sentence each."""
 
 
-def assemble(processes: Sequence[Process]) -> Assembled:
-    """The recording of a run. Raises `UsageError` where it holds nothing to judge."""
+def assemble(processes: Sequence[Process], running: Collection[str] = ()) -> Assembled:
+    """The recording of a run; `running` has the paths of processes that had not ended. Raises `UsageError` where it
+    holds nothing to judge."""
     members = members_of(processes)
     lines = tuple(map(line, members.processes))
     steps = steps_of(members, lines)
+    fates = tuple(_fate(rank, process, process.path in running) for rank, process in enumerate(members.processes))
     traces = tuple(
-        Trace(rank, tuple(Teller(rank, members, each).events(steps.of[rank]))) for rank, each in enumerate(lines)
+        Trace(rank, tuple(Teller(rank, members, each).events(steps.of[rank], fates[rank].state == "finished")))
+        for rank, each in enumerate(lines)
     )
-    fates = tuple(_fate(rank, process) for rank, process in enumerate(members.processes))
     nccl = members.processes[0].nccl or None
     recording = Recording(members.topology, traces, fates, _texts(members, lines, steps), nccl=nccl)
     told = {
@@ -51,13 +54,13 @@ def assemble(processes: Sequence[Process]) -> Assembled:
         for rank, each in enumerate(lines)
         for place, step in steps.of[rank].items()
     }
-    return Assembled(recording, members, lines, told, tuple(_left_out(members, steps)))
+    return Assembled(recording, members, lines, told, tuple(_left_out(members, steps, running)))
 
 
-def _fate(rank: int, process: Process) -> Fate:
-    """A process that never left a call was waiting in it when it ended."""
+def _fate(rank: int, process: Process, is_running: bool) -> Fate:
+    """A process that never left a call was waiting in it when it ended. One that had not ended may do anything yet."""
     is_blocked = any(isinstance(process.facts[index], Call | RegisterEntered) for index in process.in_flight)
-    return Fate(rank, "hung" if is_blocked else "finished")
+    return Fate(rank, "hung" if is_blocked else "stopped" if is_running else "finished")
 
 
 def _texts(members: Members, lines: Sequence[Line], steps: Steps) -> tuple[str, ...]:
@@ -84,8 +87,10 @@ def _text(team: Team | None, node: Node, line: Line, place: int | None) -> str:
     return f"{what} {node.number + 1}{again} ({where or f'of {team.label}'})"
 
 
-def _left_out(members: Members, steps: Steps) -> Iterator[str]:
+def _left_out(members: Members, steps: Steps, running: Collection[str]) -> Iterator[str]:
     """What a recording holds and its verdict says nothing of."""
+    if going_on := tuple(rank for rank, process in enumerate(members.processes) if process.path in running):
+        yield f"What {ranks_text(going_on)} had yet to do."
     partial = [team for team in members.teams if not team.group]
     for team in partial[:1]:
         ranks = f"rank{'s' if len(team.missing) > 1 else ''} {', '.join(map(str, team.missing))}"

@@ -5,15 +5,16 @@ Invariant: a run in which no call of several ranks reached window memory tested 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.machine.observer.records import Call, Process, read_all
 from harness.oracle.case import Case
-from harness.oracle.findings import Finding
+from harness.oracle.findings import Finding, Hang
 from harness.oracle.judge import examine
+from harness.oracle.waits import AtEnd, InCall, Situation, Waits
 from harness.studies.watching.assembling import Assembled, assemble
 from harness.studies.watching.growth import growth
 from harness.studies.watching.table import Row, rows
@@ -36,15 +37,28 @@ class Judged:
         return sum(fact.calls for fact in facts if isinstance(fact, Call))
 
 
-def judge(processes: Sequence[Process]) -> Judged:
-    """The verdict on the processes of one run. Raises `UsageError` where they hold nothing to judge."""
-    assembled = assemble(processes)
+def judge(processes: Sequence[Process], running: Collection[str] = ()) -> Judged:
+    """The verdict on the processes of one run; `running` has the paths of those that had not ended. Raises `UsageError`
+    where they hold nothing to judge."""
+    assembled = assemble(processes, running)
     verdict = examine(assembled.recording)
     case = Case(assembled.recording)
     table = tuple(rows(assembled, case))
-    found = _told_once(verdict.findings, assembled.recording.places)
+    seen = (each for each in verdict.findings if not (running and isinstance(each, Hang)) or _is_for_ever(case))
+    found = _told_once([*seen], assembled.recording.places)
     findings = (*found, *growth(assembled.members, assembled.lines))
     return Judged(assembled, case, table, findings, verdict.is_vacuous)
+
+
+def _is_for_ever(case: Case) -> bool:
+    """Whether ranks wait that nobody will let go on, although some have not ended: for one that has, or in a circle.
+    All others may be late."""
+    waits = Waits(case)
+    return any(isinstance(root[0], AtEnd) or all(_waits(waits, each) for each in root) for root in waits.roots())
+
+
+def _waits(waits: Waits, situation: Situation) -> bool:
+    return isinstance(situation, InCall) and bool(waits.next(situation))
 
 
 def _told_once(findings: Sequence[Finding], places: Sequence[str]) -> list[Finding]:

@@ -61,14 +61,14 @@ class Teller:
         self._comms: dict[int, int] = {}
         self._blocked = set(line.process.in_flight)
 
-    def events(self, steps: Mapping[int, int]) -> Iterator[Event]:
+    def events(self, steps: Mapping[int, int], has_ended: bool = True) -> Iterator[Event]:
         """Every change, and the calls at the places that have a step; what comes before the first is step 0."""
         yield trace.Began(0)
         for place in sorted({*map(int, self.line.changes()), *steps}):
             if place in steps:
                 yield trace.Began(steps[place])
             yield from self._told(int(self.line.order[place]))
-        if not self._blocked:
+        if has_ended and not self._blocked:
             yield trace.Finished()
 
     def _told(self, index: int) -> Iterator[Event]:
