@@ -75,6 +75,13 @@ def right_site_group(job: Job) -> None:
 
 
 @job
+def many_buffers(job: Job) -> None:
+    block = job.segment(job.tp)
+    for number in range(5):
+        job.gather(job.cp, block + 4096 * number)
+
+
+@job
 def cross_group_reuse(job: Job) -> None:
     block = job.segment(job.tp)
     job.gather(job.tp, block, 3)

@@ -6,6 +6,7 @@ two changes of memory, windows or communicators are told once; nothing could dif
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from harness.trace.recording import Recording
 from harness.trace.trace import Trace
 
 BEGINNING = "the start"
+NUMBER = re.compile(r" \d+\b")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Assembled:
     members: Members
     lines: tuple[Line, ...]
     told: dict[tuple[int, int], int]
+    kinds: tuple[str, ...]
+    """By step, what steps have in common that differ only in their number: operation, communicator and call site."""
     left_out: tuple[str, ...]
     """What is not judged, a sentence each."""
 
@@ -48,13 +52,22 @@ def assemble(processes: Sequence[Process], running: Collection[str] = ()) -> Ass
         for rank, each in enumerate(lines)
     )
     nccl = members.processes[0].nccl or None
-    recording = Recording(members.topology, traces, fates, _texts(members, lines, steps), nccl=nccl)
+    texts = _texts(members, lines, steps)
+    recording = Recording(members.topology, traces, fates, texts, nccl=nccl)
     told = {
         (rank, step): int(each.order[place])
         for rank, each in enumerate(lines)
         for place, step in steps.of[rank].items()
     }
-    return Assembled(recording, members, lines, told, tuple(_left_out(members, steps, running)))
+    left_out = tuple(_left_out(members, steps, running))
+    return Assembled(recording, members, lines, told, _kinds(members, steps, texts), left_out)
+
+
+def _kinds(members: Members, steps: Steps, texts: Sequence[str]) -> tuple[str, ...]:
+    """The text of each step without its number, with its communicator."""
+    labels = {team.identity: team.label for team in members.whole}
+    owners = ["", *(labels.get(node.identity, "") if node.what != "free" else "" for node in steps.nodes)]
+    return tuple(f"{NUMBER.sub('', text, count=1)} {owner}" for text, owner in zip(texts, owners, strict=True))
 
 
 def _fate(rank: int, process: Process, is_running: bool) -> Fate:

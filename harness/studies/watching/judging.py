@@ -18,6 +18,7 @@ from harness.oracle.waits import AtEnd, InCall, Situation, Waits
 from harness.studies.watching.assembling import Assembled, assemble
 from harness.studies.watching.growth import growth
 from harness.studies.watching.table import Row, rows
+from harness.text import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def judge(processes: Sequence[Process], running: Collection[str] = ()) -> Judged
     case = Case(assembled.recording)
     table = tuple(rows(assembled, case))
     seen = (each for each in verdict.findings if not (running and isinstance(each, Hang)) or _is_for_ever(case))
-    found = _told_once([*seen], assembled.recording.places)
+    found = _told_once([*seen], assembled.kinds)
     findings = (*found, *growth(assembled.members, assembled.lines))
     return Judged(assembled, case, table, findings, verdict.is_vacuous)
 
@@ -61,14 +62,19 @@ def _waits(waits: Waits, situation: Situation) -> bool:
     return isinstance(situation, InCall) and bool(waits.next(situation))
 
 
-def _told_once(findings: Sequence[Finding], places: Sequence[str]) -> list[Finding]:
-    """Findings of one rule and place as one, with all ranks: frees are steps of each rank's own."""
-    found: dict[tuple[str, str], Finding] = {}
+def _told_once(findings: Sequence[Finding], kinds: Sequence[str]) -> list[Finding]:
+    """Findings of one rule at steps of one kind as one, with all ranks, and how many more there are: a call site may
+    make the same mistake with a hundred buffers."""
+    found: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        place = places[finding.step] if finding.step < len(places) else ""
-        first = found.setdefault((finding.key, place), finding)
-        first.ranks = tuple(dict.fromkeys((*first.ranks, *finding.ranks)))
-    return [*found.values()]
+        kind = kinds[finding.step] if finding.step < len(kinds) else ""
+        found.setdefault((finding.key, kind), []).append(finding)
+    for first, *others in found.values():
+        first.ranks = tuple(dict.fromkeys(rank for each in (first, *others) for rank in each.ranks))
+        steps = {each.step for each in others} - {first.step}
+        if steps and not kinds[first.step].startswith("free"):
+            first.explanation += f" The same holds at {counted(len(steps), 'other step')} like it."
+    return [first for first, *_ in found.values()]
 
 
 def read(folders: Sequence[Path]) -> list[Process]:

@@ -43,7 +43,7 @@ class Line:
         if not places.size:
             return places
         epochs = np.cumsum(self.state[self.order])[places]
-        _, first = np.unique(np.stack((self.order[places], epochs)), axis=1, return_index=True)
+        _, first = np.unique(epochs * len(self.comms) + self.order[places], return_index=True)
         return np.sort(first)
 
     def changes(self) -> Numbers:

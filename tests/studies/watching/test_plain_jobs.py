@@ -16,6 +16,7 @@ from tests.tools.fake_libnccl import ROOT, observed
 
 WRONG = {
     "wrong-site-group": "wrong-owner",
+    "many-buffers": "wrong-owner",
     "cross-group-reuse": "wrong-owner",
     "offset-skew": "offset-mismatch",
     "segment-skew": "segment-mismatch",
@@ -111,3 +112,9 @@ def test_what_all_ranks_did_wrong_is_one_finding(tmp_path: Path) -> None:
 def test_a_window_that_went_with_its_communicator_is_said_to_have_gone_then(tmp_path: Path) -> None:
     (found,) = watched("stale-window", tmp_path).findings
     assert "that window went at destruction of comm[0,1]" in found.explanation
+
+
+def test_one_mistake_with_many_buffers_is_one_finding(tmp_path: Path) -> None:
+    (found,) = watched("many-buffers", tmp_path).findings
+    assert found.rule == "wrong-owner"
+    assert found.explanation.endswith("The same holds at 4 other steps like it.")
