@@ -187,6 +187,18 @@ def right_epochs(job: Job) -> None:
 
 
 @job
+def right_turns(job: Job) -> None:
+    """Its source stays, and its output is given back after each call: no more memory is there than before."""
+    source = job.segment(job.tp)
+    for _ in range(STEADY):
+        memory = job.nccl.alloc(SEGMENT)
+        window = job.nccl.register(job.tp, memory, SEGMENT)
+        job.nccl.call("AllGather", POINTER(source), memory, 64, 9, job.tp, None)
+        job.nccl.call("CommWindowDeregister", job.tp, window)
+        job.nccl.call("MemFree", memory)
+
+
+@job
 def stale_window(job: Job) -> None:
     block = job.segment(job.tp)
     job.gather(job.tp, block)

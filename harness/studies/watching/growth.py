@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 from harness.machine.observer.records import Call, Deregistered, Registered
 from harness.oracle.findings import Finding, HotPathGrowth
+from harness.oracle.peers import peer_operands
 from harness.studies.watching.callsites import place_of
 from harness.studies.watching.lines import Line
 from harness.studies.watching.members import Members
 from harness.studies.watching.telling import KINDS, sizes_of
 from harness.text import counted
+from harness.trace.events import Role
 
 STEADY = 32
 """Calls of one shape after which a program has come to a steady state."""
@@ -57,9 +59,10 @@ class _Open:
     is_used: bool = False
 
     def holds(self, call: Call) -> bool:
-        """Whether an operand of a call begins in it."""
+        """Whether an operand through which ranks reach each other begins in it."""
+        places: dict[Role, int] = {"source": call.send, "output": call.receive}
         end = self.made.address + self.made.size
-        return self.made.address <= call.send < end or self.made.address <= call.receive < end
+        return any(self.made.address <= places[role] < end for role in peer_operands(KINDS[call.function]))
 
 
 def _grown(line: Line) -> Iterator[tuple[int, str]]:
