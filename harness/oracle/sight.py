@@ -107,6 +107,5 @@ def _nulls(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
 
 def _former(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
     # By group: NCCL destroys windows with their communicator, and the one re-created in its place has another number.
-    return tuple(
-        window for window in over if not window.is_live and not window.event.is_null and window.comm.id == comm.id
-    )
+    gone = (window for window in over if not window.is_live and not window.event.is_null)
+    return tuple(each for each in gone if each.comm.number == comm.number and each.comm.group == comm.group)

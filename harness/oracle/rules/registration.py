@@ -88,12 +88,10 @@ def double(case: Case, history: History) -> Iterator[Finding]:
     live_at = history.live_at
     for index, later in enumerate(windows):
         for earlier in windows[:index]:
+            if earlier.event.window not in live_at[later.event.window]:
+                continue
             apart = _end(later) <= earlier.event.address or _end(earlier) <= later.event.address
-            if (
-                later.event.comm != earlier.event.comm
-                or apart
-                or earlier.event.window not in live_at[later.event.window]
-            ):
+            if apart or later.event.comm != earlier.event.comm:
                 continue
             yield DoubleRegistration(
                 f"rank {history.rank}: {case.at_step(later.born)} registered segment {later.event.segment} with "

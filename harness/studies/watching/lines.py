@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.machine.observer.records import Call, GroupEnded, GroupStarted, Process
+from harness.machine.observer.records import Call, GroupEnded, GroupStarted, Process, RegisterEntered
 
 PAIRWISE = ("Send", "Recv")
 """Calls that are no collective: they have no counterpart on every rank."""
@@ -45,6 +46,16 @@ class Line:
         epochs = np.cumsum(self.state[self.order])[places]
         _, first = np.unique(epochs * len(self.comms) + self.order[places], return_index=True)
         return np.sort(first)
+
+    @cached_property
+    def registrations(self) -> dict[int, list[int]]:
+        """Where in the order registrations with each communicator were entered."""
+        facts, found = self.process.facts, dict[int, list[int]]()
+        for place in self.changes().tolist():
+            fact = facts[int(self.order[place])]
+            if isinstance(fact, RegisterEntered):
+                found.setdefault(fact.comm, []).append(place)
+        return found
 
     def changes(self) -> Numbers:
         """Where facts are in the order that change memory, windows or communicators."""

@@ -102,8 +102,9 @@ def members_of(recorded: Sequence[Process]) -> Members:
         raise UsageError(f"nothing to judge: of every communicator some ranks were not recorded{_example(teams)}")
     topology = _named(whole)
     by_rank = sorted(processes, key=lambda process: places[processes.index(process)])
+    given = [_given(process) for process in by_rank]
     for team in whole:
-        team.has_windows = _has_windows(team, by_rank)
+        team.has_windows = _has_windows(team, by_rank, given)
     return Members(tuple(by_rank), tuple(teams), topology)
 
 
@@ -180,15 +181,19 @@ def _places(processes: Sequence[Process], teams: Sequence[Team]) -> dict[int, in
     return {index: rank for rank, index in enumerate(by_host)}
 
 
-def _has_windows(team: Team, processes: Sequence[Process]) -> bool:
+def _given(process: Process) -> dict[int, list[int]]:
+    """The windows that registrations with each communicator gave."""
+    found: dict[int, list[int]] = {}
+    for fact in process.facts:
+        if isinstance(fact, Registered):
+            found.setdefault(fact.comm, []).append(fact.window)
+    return found
+
+
+def _has_windows(team: Team, processes: Sequence[Process], given: Sequence[Mapping[int, list[int]]]) -> bool:
     """Whether it has windows: as its registrations said; without any, whether all ranks are on one host."""
     comms = {member.process: member.comm for member in team.members.values()}
-    registered = [
-        fact.window
-        for rank, comm in comms.items()
-        for fact in processes[rank].facts
-        if isinstance(fact, Registered) and fact.comm == comm
-    ]
+    registered = [window for rank, comm in comms.items() for window in given[rank].get(comm, ())]
     if registered:
         return any(registered)
     return len({processes[rank].host for rank in comms}) == 1

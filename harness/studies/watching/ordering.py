@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from harness.machine.observer.records import Call, Freed, RegisterEntered
+from harness.machine.observer.records import Call, Freed
 from harness.studies.watching.lines import Line, Numbers
 from harness.studies.watching.members import NEVER, Members
 from harness.studies.watching.merging import merged
@@ -56,7 +56,7 @@ def _places(members: Members, lines: Sequence[Line]) -> list[dict[Node, int]]:
             calls = lines[rank].places(comm)
             for number in wanted[wanted < len(calls)]:
                 found[rank][Node(team.identity, "call", int(number))] = int(calls[number])
-            for number, place in enumerate(_registrations(lines[rank], comm)):
+            for number, place in enumerate(lines[rank].registrations.get(comm, ())):
                 found[rank][Node(team.identity, "registration", number)] = int(place)
         for member in team.members.values():
             found[member.process][Node(team.identity, "creation")] = member.made
@@ -80,17 +80,10 @@ def _is_blocked(line: Line, comm: int) -> bool:
     return any(isinstance(fact, Call) and fact.comm == comm for fact in facts)
 
 
-def _registrations(line: Line, comm: int) -> Numbers:
-    return _where(line, [isinstance(fact, RegisterEntered) and fact.comm == comm for fact in line.process.facts])
-
-
 def _frees(line: Line) -> Numbers:
-    return _where(line, [isinstance(fact, Freed) for fact in line.process.facts])
-
-
-def _where(line: Line, wanted: Sequence[bool]) -> Numbers:
-    """Where in the order of a process those facts are."""
-    return np.flatnonzero(np.asarray(wanted, np.bool_)[line.order])
+    """Where in the order of a process segments are freed."""
+    freed = [isinstance(fact, Freed) for fact in line.process.facts]
+    return np.flatnonzero(np.asarray(freed, np.bool_)[line.order])
 
 
 def _against(found: dict[Node, int], order: dict[Node, int]) -> Iterator[Node]:
