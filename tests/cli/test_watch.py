@@ -99,7 +99,9 @@ def test_a_finding_becomes_a_seed_that_replays(tmp_path: Path, job: str, rule: s
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("judge", "."), ". holds no recording (*.symm)"),
+        (("judge", "."), ". holds no recording (*.symm): no process called NCCL under symm watch"),
+        (("judge", "/etc/passwd"), "is a file; name the folder that it is in"),
+        (("watch", "--", "true"), "holds no recording (*.symm): no process called NCCL"),
         (("watch", "--", "no-such-program"), "no-such-program cannot be run: No such file or directory"),
         (("watch", "--stacks", "some", "--", "true"), "--stacks is first or all, and not 'some'"),
         (("watch", "--nccl", "/no/such/file", "--", "true"), "/no/such/file"),

@@ -81,8 +81,10 @@ def read(folders: Sequence[Path]) -> list[Process]:
     """What processes wrote into folders. Raises `UsageError` where a folder holds none, or a file is damaged."""
     found = []
     for folder in folders:
+        if folder.is_file():
+            raise UsageError(f"{folder} is a file; name the folder that it is in, with the files of all processes")
         here = read_all(folder)
         if not here:
-            raise UsageError(f"{folder} holds no recording (*.symm); was the program run by symm watch?")
+            raise UsageError(f"{folder} holds no recording (*.symm): no process called NCCL under symm watch")
         found += here
     return found
