@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.machine.observer.records import Call, Freed, Process, RegisterEntered, Unobserved
+from harness.machine.observer.records import Call, Freed, GroupStarted, Process, RegisterEntered, Unobserved
 from harness.oracle.case import ranks_text
 from harness.studies.watching.callsites import place_of
 from harness.studies.watching.lines import Line, line
@@ -71,8 +71,11 @@ def _kinds(members: Members, steps: Steps, texts: Sequence[str]) -> tuple[str, .
 
 
 def _fate(rank: int, process: Process, is_running: bool) -> Fate:
-    """A process that never left a call was waiting in it when it ended. One that had not ended may do anything yet."""
-    is_blocked = any(isinstance(process.facts[index], Call | RegisterEntered) for index in process.in_flight)
+    """A process that never left a call, or the end of a group, was waiting there when it ended. One that had not ended
+    may do anything yet."""
+    is_blocked = any(
+        isinstance(process.facts[index], Call | RegisterEntered | GroupStarted) for index in process.in_flight
+    )
     return Fate(rank, "hung" if is_blocked else "stopped" if is_running else "finished")
 
 

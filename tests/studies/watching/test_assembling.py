@@ -11,6 +11,7 @@ from harness.machine.observer.records import (
     Deregistered,
     Fact,
     Freed,
+    GroupStarted,
     RegisterEntered,
     RegisterFailed,
     Unobserved,
@@ -114,6 +115,21 @@ def test_calls_in_opposite_order_are_left_out_and_counted() -> None:
     assembled = assemble(processes)
     assert len(events(assembled, trace.Called)) == 1
     assert assembled.left_out == ("1 call that ranks made in different orders on two communicators.",)
+
+
+def test_the_end_of_a_group_that_never_comes_is_a_hang() -> None:
+    group = GroupStarted(1)
+    done = [comm(0, 0), group, gather(0)], [comm(0, 1), group, gather(0)]
+    processes = [process(done[0], 0, blocked=[group]), process(done[1], 1)]
+    assert [fate.state for fate in assemble(processes).recording.fates] == ["hung", "finished"]
+
+
+def test_a_rank_that_has_not_ended_is_not_done() -> None:
+    ranks = [process([comm(0, rank), gather(0)], rank, path=f"{rank}.symm") for rank in range(2)]
+    assembled = assemble(ranks, {"1.symm"})
+    assert [fate.state for fate in assembled.recording.fates] == ["finished", "stopped"]
+    assert [len(events(assembled, trace.Finished, rank)) for rank in range(2)] == [1, 0]
+    assert assembled.left_out == ("What rank 1 had yet to do.",)
 
 
 def test_what_is_not_judged_is_said() -> None:
