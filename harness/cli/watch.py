@@ -16,7 +16,7 @@ from harness.cli.options import JsonOption
 from harness.errors import UsageError
 from harness.machine.observer import build
 from harness.report import data, terminal, watching
-from harness.studies.watching import alive, judging, keeping, running
+from harness.studies.watching import alive, judging, program, running
 from harness.studies.watching.judging import Judged
 from harness.text import counted
 from harness.world import environment
@@ -86,9 +86,9 @@ def _keep(found: Judged, target: Path, screen: terminal.Screen) -> None:
     """Keep the first finding of which a program can be made, and say what became of it."""
     if not found.findings:
         raise UsageError("nothing to keep: there is no finding")
-    scenario, rule = keeping.first_program(found)
+    scenario, rule = program.first_program(found)
     with World(scenario.world, "sim") as world:
-        smallest = keeping.keep(world, scenario, rule, target, environment.describe(world))
+        smallest = program.keep(world, scenario, rule, target, environment.describe(world))
     size = f"{counted(smallest.world, 'rank')} and {counted(len(smallest.steps), 'step')}"
     again = seeds.command(str(target), smallest.system)
     screen.print(terminal.plain(f"{rule}: {size}\n  replay: {again}"), highlight=False, soft_wrap=True)
