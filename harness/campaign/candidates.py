@@ -17,7 +17,7 @@ from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.placement import Placement
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Ballast, Collective, Step, Straggle
+from harness.scenario.steps import Allocate, Ballast, Collective, Step, Straggle, same_on_all
 from harness.scenario.topology import Topology
 
 
@@ -152,15 +152,10 @@ def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
         if isinstance(value, View):
             changes[name] = View(value.buffer, _pick(value.offset, kept))
     if isinstance(step, Allocate) and step.registered is not None:
-        changes["registered"] = _same(tuple(step.registered_on(rank) for rank in kept))
+        changes["registered"] = same_on_all(tuple(step.registered_on(rank) for rank in kept))
     if step.rank is not None:
         changes["rank"] = kept.index(step.rank) if step.rank in kept else step.rank % len(kept)
     return msgspec.structs.replace(step, **changes)
-
-
-def _same(lists: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-    """One list for all ranks where theirs are equal."""
-    return lists[:1] if len(set(lists)) == 1 else lists
 
 
 def _pick(value: Elements, kept: Sequence[int]) -> Elements:
@@ -218,7 +213,7 @@ def _fewer_registrations(step: Allocate) -> Iterator[Step]:
         yield from (msgspec.structs.replace(step, registered=(names,)) for names in dict.fromkeys(lists))
     for name in step.other_families:
         left = tuple(tuple(each for each in names if each != name) for names in lists)
-        yield msgspec.structs.replace(step, registered=_same(left))
+        yield msgspec.structs.replace(step, registered=same_on_all(left))
 
 
 def _fewer_groups(step: Allocate | Collective) -> Iterator[Step]:

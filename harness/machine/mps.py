@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.machine import daemon
 from harness.machine.daemon import CONTROL, LOGS, PATIENCE, PIPES
 from harness.machine.guardian import READY
+from harness.machine.imports import import_path
 
 DEFAULT_PIPES = "/tmp/nvidia-mps"
 RECOVERY = 20.0
@@ -94,11 +95,9 @@ def _private() -> Mps:
 
 
 def _guardian(folder: Path, places: dict[str, str]) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "harness.machine.guardian", str(folder)],
-        env={**os.environ, **places, "PYTHONPATH": path},
+        env={**os.environ, **places, "PYTHONPATH": import_path()},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

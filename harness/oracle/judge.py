@@ -36,7 +36,11 @@ class Verdict:
 
 def examine(seen: Seen) -> Verdict:
     """Judge a draw or a recording by every rule."""
-    case = Case(seen)
+    return examine_case(Case(seen))
+
+
+def examine_case(case: Case) -> Verdict:
+    """The same, where its case is there already."""
     return Verdict(ordered([*every(case)]), _is_vacuous(case))
 
 

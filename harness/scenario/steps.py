@@ -65,6 +65,11 @@ class Allocate(BaseStep, frozen=True, tag="allocate"):
         return self.buffer
 
 
+def same_on_all(lists: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """What each rank registers, as `Allocate.registered` has it: one list where those of all ranks are equal."""
+    return lists[:1] if len(set(lists)) == 1 else lists
+
+
 class Release(BaseStep, frozen=True, tag="release"):
     """Local on every rank that holds it: drop `buffer`."""
 

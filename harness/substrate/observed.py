@@ -20,8 +20,6 @@ from harness.substrate.segment import Segment, Window
 
 NAME = "observed"
 """The pool that segments of the policy's own are said to be of."""
-SYMMETRIC = 1
-"""`NCCL_WIN_COLL_SYMMETRIC`."""
 
 
 class Control(Protocol):
@@ -116,7 +114,7 @@ class Overheard:
         start = fact.address - segment.address
         handle = self._window_of(fact.window) if fact.window else None
         part = range(start, start + fact.size)
-        window = communicator.has_registered(segment, part, bool(fact.flags & SYMMETRIC), handle)
+        window = communicator.has_registered(segment, part, bool(fact.flags & facts.SYMMETRIC), handle)
         if window is not None:
             self._windows[fact.comm, fact.window] = window
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 
 from harness.errors import MachineError
 from harness.scenario.system import KERNELS, POOLS
@@ -52,19 +51,20 @@ def observed(*pools: str | None) -> dict[str, str]:
     return found
 
 
-def prepare(pools: Iterable[str]) -> None:
-    """Have pools make ready what their ranks need, such as a library to be built: each that has `prepare`, in a process
-    of its own, which may use a GPU. Raises `MachineError` with the last line that such a process printed."""
+def prepare(pools: Iterable[str], import_path: str) -> None:
+    """Have pools make ready what their ranks need, such as a library to be built: each that has `prepare`.
+
+    Each does so in a process of its own, which may use a GPU and looks for modules on `import_path`. Raises
+    `MachineError` with the last line that such a process printed.
+    """
     from harness.system.pools.built_in import load_pool  # noqa: PLC0415
 
     for pool in pools:
         if callable(getattr(load_pool(pool), "prepare", None)):
-            _prepare(pool)
+            _prepare(pool, import_path)
 
 
-def _prepare(pool: str) -> None:
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+def _prepare(pool: str, import_path: str) -> None:
     command = [
         sys.executable,
         "-P",
@@ -73,7 +73,7 @@ def _prepare(pool: str) -> None:
     ]
     try:
         subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=PREPARING, check=True
+            command, env={**os.environ, "PYTHONPATH": import_path}, capture_output=True, timeout=PREPARING, check=True
         )
     except subprocess.TimeoutExpired:
         raise MachineError(f"pool {pool!r} was not prepared within {PREPARING:.0f} s") from None

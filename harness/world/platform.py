@@ -15,6 +15,7 @@ import msgspec
 from harness.errors import MachineError, UsageError
 from harness.machine import gpus, nccl
 from harness.machine.evidence import check_names, on_nccl, on_sim
+from harness.machine.imports import import_path
 from harness.machine.mps import RECOVERY, Mps
 from harness.machine.observer import build as observer
 
@@ -81,7 +82,7 @@ class Platform(msgspec.Struct, frozen=True):
         if not watched.stand_ins:
             return self
         if self.gpus:
-            watched.prepare(watched.stand_ins)
+            watched.prepare(watched.stand_ins, import_path())
             # the observer is NCCL's profiler plug-in too, and bears the names of the harness's own
             return msgspec.structs.replace(self, environment={**self.environment, **observer.environment(None)})
         if missing := [pool for pool, stand_in in watched.stand_ins.items() if not stand_in]:
@@ -99,10 +100,10 @@ class Platform(msgspec.Struct, frozen=True):
 
 class Watched(NamedTuple):
     """The pools under test that call NCCL by themselves, each with the design that stands in for it where there is no
-    NCCL, or none. `prepare` is called with their names before ranks start on GPUs."""
+    NCCL, or none. `prepare` is called before ranks start on GPUs, with their names and where processes find modules."""
 
     stand_ins: Mapping[str, str]
-    prepare: Callable[[Iterable[str]], None]
+    prepare: Callable[[Iterable[str], str], None]
 
 
 def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:

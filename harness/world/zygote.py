@@ -8,19 +8,18 @@ environment and imports from a zygote of their own.
 from __future__ import annotations
 
 import os
-import site
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from harness.errors import MachineError
 from harness.ipc import packets
 from harness.ipc.messages import Serve
+from harness.machine.imports import import_path
 
 QUIET = {
     "OMP_NUM_THREADS": "1",
@@ -183,19 +182,6 @@ class Zygotes:
 
 SHARED = Zygotes()
 """Those of this process."""
-
-
-def import_path(*first: str) -> str:
-    """A PYTHONPATH with which another process finds this harness, and other packages as this one does.
-
-    The folders `first` come before all others. The harness's own folder goes in front of the user's where nothing else
-    leads to it, as with a checkout. Installed, it would bring all packages beside it in front of the user's.
-    """
-    root = Path(__file__).resolve().parents[2]
-    given = os.environ.get("PYTHONPATH", "")
-    places = [*filter(None, given.split(os.pathsep)), *site.getsitepackages(), site.getusersitepackages()]
-    is_found = root in map(Path.resolve, map(Path, places))
-    return os.pathsep.join(filter(None, [*first, "" if is_found else str(root), given]))
 
 
 def whole(environment: dict[str, str]) -> dict[str, str]:

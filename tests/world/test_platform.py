@@ -196,7 +196,7 @@ def test_a_simulation_hides_no_gpu() -> None:
 
 
 def watched(asked: list[str], **stand_ins: str) -> Watched:
-    return Watched(stand_ins, asked.extend)
+    return Watched(stand_ins, lambda pools, import_path: asked.extend(pools))
 
 
 def test_nothing_is_put_in_front_of_nccl_where_no_pool_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.world.world import World
-from harness.world.zygote import RUNNING_TEST, Zygote, Zygotes, import_path
+from harness.world.zygote import RUNNING_TEST, Zygote, Zygotes
 
 
 class Pretended:
@@ -55,26 +55,6 @@ def test_a_changed_environment_of_the_process_gets_another_zygote(
     before = zygotes.take({}, ())
     monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
     assert zygotes.take({}, ()) is not before
-
-
-ROOT = str(Path(__file__).parents[2])
-
-
-def test_a_checkout_comes_before_what_the_user_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/theirs")
-    assert import_path("/first") == f"/first:{ROOT}:/theirs"
-
-
-def test_a_checkout_that_the_user_named_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"/theirs:{ROOT}")
-    assert import_path() == f"/theirs:{ROOT}"
-
-
-def test_packages_beside_an_installed_harness_come_after_what_the_user_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank would import another torch than the command otherwise."""
-    monkeypatch.setenv("PYTHONPATH", "/theirs")
-    monkeypatch.setattr("site.getsitepackages", lambda: [ROOT])
-    assert import_path("/first") == "/first:/theirs"
 
 
 def test_another_folder_gets_another_zygote(zygotes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+SYMMETRIC = 1
+"""The flag `NCCL_WIN_COLL_SYMMETRIC` of a registration."""
+
 
 class _Fact(msgspec.Struct, frozen=True):
     pass
@@ -67,34 +70,29 @@ class Freed(_Fact, frozen=True, tag=True):
     site: str = ""
 
 
-class RegisterEntered(_Fact, frozen=True, tag=True):
-    """The process enters a registration, which waits for the other ranks of the communicator."""
-
+class _Registration(_Fact, frozen=True):
     comm: int
     address: int
     size: int
     flags: int
+
+
+class RegisterEntered(_Registration, frozen=True, tag=True):
+    """The process enters a registration, which waits for the other ranks of the communicator."""
+
     site: str = ""
 
 
-class Registered(_Fact, frozen=True, tag=True):
+class Registered(_Registration, frozen=True, tag=True):
     """A registration has succeeded. `window` is 0 where NCCL gave none."""
 
-    comm: int
-    address: int
-    size: int
-    flags: int
     window: int
     site: str = ""
 
 
-class RegisterFailed(_Fact, frozen=True, tag=True):
+class RegisterFailed(_Registration, frozen=True, tag=True):
     """A registration has failed with NCCL's `result`."""
 
-    comm: int
-    address: int
-    size: int
-    flags: int
     result: int
     site: str = ""
 

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness import interrupts
+from harness.machine.imports import import_path
 from harness.studies.bisect.versions import Source, error_of
-from harness.world.zygote import import_path
 
 NCCL = "libnccl.so.2"
 

@@ -38,10 +38,9 @@ class Shape(NamedTuple):
 def growth(members: Members, lines: Sequence[Line]) -> list[Finding]:
     """A finding for each communicator with which ranks went on registering, at the first such registration."""
     found: dict[str, list[tuple[int, str]]] = {}
-    teams = {(m.process, m.comm): team for team in members.whole for m in team.members.values()}
     for rank, line in enumerate(lines):
         for comm, text in _grown(line):
-            team = teams.get((rank, comm))
+            team = members.by_end.get((rank, comm))
             if team is not None and team.size > 1:
                 found.setdefault(team.label, []).append((rank, text))
     return [

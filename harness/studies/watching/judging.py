@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.machine.observer.records import Call, Process, read_all
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, Hang
-from harness.oracle.judge import examine
+from harness.oracle.judge import examine_case
 from harness.oracle.waits import AtEnd, InCall, Situation, Waits
 from harness.studies.watching.assembling import Assembled, assemble
 from harness.studies.watching.growth import growth
@@ -42,8 +42,8 @@ def judge(processes: Sequence[Process], running: Collection[str] = ()) -> Judged
     """The verdict on the processes of one run; `running` has the paths of those that had not ended. Raises `UsageError`
     where they hold nothing to judge."""
     assembled = assemble(processes, running)
-    verdict = examine(assembled.recording)
     case = Case(assembled.recording)
+    verdict = examine_case(case)
     table = tuple(rows(assembled, case))
     seen = (each for each in verdict.findings if not (running and isinstance(each, Hang)) or _is_for_ever(case))
     found = _told_once([*seen], assembled.kinds)

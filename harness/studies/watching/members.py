@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.errors import UsageError
 from harness.machine.observer.records import CommCreated, CommGone, Fact, Process, Registered
@@ -83,6 +84,11 @@ class Members:
         """Those of which every rank was recorded."""
         return [team for team in self.teams if team.group]
 
+    @cached_property
+    def by_end(self) -> dict[tuple[int, int], Team]:
+        """The whole ones by each of their ends: a rank, and the communicator's number in its process."""
+        return {(member.process, member.comm): team for team in self.whole for member in team.members.values()}
+
 
 def members_of(recorded: Sequence[Process]) -> Members:
     """The ranks and communicators of what was recorded. Raises `UsageError` for what cannot be one run, for one process
@@ -137,19 +143,15 @@ def _on_communicators(process: Process) -> Iterator[tuple[int, CommCreated | Com
     for index, fact in enumerate(process.facts):
         if (isinstance(fact, CommCreated) and is_there(fact)) or (isinstance(fact, CommGone) and fact.how in ENDED):
             found[index] = fact
-    for place in places_of(process, found):
-        yield place, found[int(process.order[place])]
+    for place, index in enumerate(process.order):
+        if index in found:
+            yield place, found[index]
 
 
 def is_there(created: CommCreated) -> bool:
     """Whether a communicator came into being that can be told apart: NCCL returned success, or goes on by itself; a
     split did not leave this rank out; and the observer saw it being made."""
     return created.result in (SUCCESS, IN_PROGRESS) and created.size > 0 and created.identity != 0
-
-
-def places_of(process: Process, wanted: Mapping[int, object]) -> list[int]:
-    """Where in the order of a process the facts with these indexes are."""
-    return [place for place, index in enumerate(process.order) if index in wanted]
 
 
 def _join(team: Team, rank: int, member: Member, process: Process) -> None:

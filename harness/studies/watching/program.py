@@ -26,7 +26,7 @@ from harness.oracle.sight import Sight
 from harness.scenario.bases import Op
 from harness.scenario.operands import ITEMSIZE, DType, Elements, View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Release, Step, Trim
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Release, Step, Trim, same_on_all
 from harness.scenario.topology import Topology
 from harness.studies.watching.judging import Judged
 from harness.world.world import World
@@ -143,8 +143,7 @@ def _lists(topology: Topology, lists: dict[int, tuple[str, ...]]) -> tuple[tuple
     """What each rank registers, once if all do the same. A rank that the finding says nothing of does as the first that
     it speaks of."""
     usual = next(iter(lists.values()))
-    found = tuple(lists.get(rank, usual) for rank in range(topology.world))
-    return found[:1] if len(set(found)) == 1 else found
+    return same_on_all(tuple(lists.get(rank, usual) for rank in range(topology.world)))
 
 
 def _leads(world: int, sights: dict[int, Sight], width: int) -> Elements:

@@ -17,6 +17,7 @@ from pathlib import Path
 from harness import interrupts
 from harness.errors import UsageError
 from harness.machine.observer.build import OUT
+from harness.machine.observer.records import SUFFIX
 from harness.studies.watching.alive import started_under
 
 GRACE = 10.0
@@ -95,6 +96,6 @@ def free_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: {error.strerror or error}") from error
-    if any(folder.glob("*.symm")):
+    if any(folder.glob(f"*{SUFFIX}")):
         raise UsageError(f"{folder} holds what another run wrote; name another folder, or remove it")
     return folder

@@ -51,7 +51,7 @@ def rows(assembled: Assembled, case: Case) -> list[Row]:
     """The table, with the most frequent calls first."""
     found: dict[tuple[str, ...], Row] = {}
     by_fact: dict[tuple[int, int], Row] = {}
-    teams = {(m.process, m.comm): team for team in assembled.members.whole for m in team.members.values()}
+    teams = assembled.members.by_end
     for rank, line in enumerate(assembled.lines):
         for index, fact in enumerate(line.process.facts):
             if isinstance(fact, Call) and (team := teams.get((rank, fact.comm))) is not None:

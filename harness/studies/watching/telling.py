@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from harness.machine.observer import records
+from harness.machine.observer.facts import SYMMETRIC
 from harness.machine.observer.records import Call, Fact
+from harness.scenario import operands
 from harness.studies.watching.lines import Line
 from harness.studies.watching.members import Members
 from harness.studies.watching.memory import Live, Memory, Registration
@@ -36,14 +38,7 @@ WHOLE: dict[str, tuple[Role, ...]] = {
     "Scatter": ("source",),
 }
 """The operands that hold `count` elements of every rank; all others hold `count` in all."""
-ITEMSIZE = {
-    **dict.fromkeys(("int8", "uint8", "float8_e4m3fn", "float8_e5m2"), 1),
-    **dict.fromkeys(("float16", "bfloat16"), 2),
-    **dict.fromkeys(("int32", "uint32", "float32"), 4),
-    **dict.fromkeys(("int64", "uint64", "float64"), 8),
-}
-SYMMETRIC = 1
-"""`NCCL_WIN_COLL_SYMMETRIC`."""
+ITEMSIZE = {**operands.ITEMSIZE, "int8": 1, "uint8": 1, "uint32": 4, "int64": 8, "uint64": 8, "float64": 8}
 NOWHERE = -1
 LEFT_ALONE = (2, 6)
 """`ncclSystemError` and `ncclRemoteError`: the rank had met its peers or waited for them, and one of them went away."""
@@ -54,9 +49,7 @@ class Teller:
 
     def __init__(self, rank: int, members: Members, line: Line) -> None:
         self.rank, self.line = rank, line
-        self._teams = {
-            member.comm: team for team in members.whole for member in team.members.values() if member.process == rank
-        }
+        self._teams = {comm: team for (of, comm), team in members.by_end.items() if of == rank}
         self._memory, self._idents = Memory(), count()
         self._comms: dict[int, int] = {}
         self._blocked = set(line.process.in_flight)
