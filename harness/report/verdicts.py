@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from harness.campaign.keeper import Found
-from harness.studies.faults.proof import Outcome
+from harness.studies.faults.proof import Hunt, Outcome
 from harness.studies.matrix import Cell
 from harness.text import counted
 
@@ -44,12 +44,20 @@ def _end(found: Found) -> str:
 
 
 def of_fault(outcome: Outcome) -> str:
-    """With how many seeds a planted fault was found, and how soon."""
+    """With how many seeds a planted fault was found, and how soon, and what each other hunt ended with."""
     found, seeds = outcome.found, counted(len(outcome.hunts), "seed")
+    others = "".join(_missed(seed, hunt) for seed, hunt in outcome.missed.items())
     if not found:
-        return f"missed with {seeds}"
+        return f"missed with {seeds}{others}"
     after = counted(statistics.median(hunt.draws for hunt in found), "draw")
-    return f"found with {len(found)} of {seeds}, after {after} in the median"
+    return f"found with {len(found)} of {seeds}, after {after} in the median{others}"
+
+
+def _missed(seed: int, hunt: Hunt) -> str:
+    after = counted(hunt.draws, "draw")
+    if not hunt.rule:
+        return f"; seed {seed}: no finding in {after}"
+    return f"; seed {seed}: {hunt.rule} after {after}, in {hunt.seed_file}"
 
 
 def of_cell(cell: Cell) -> str:

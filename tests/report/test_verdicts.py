@@ -81,11 +81,27 @@ def test_a_fault_is_found_after_the_median_of_the_draws_of_its_seeds() -> None:
 
 
 def test_a_hunt_that_named_another_rule_first_does_not_count() -> None:
-    assert of_fault(Outcome(FAULT, (hunt(1), hunt(7, "hang")))) == "found with 1 of 2 seeds, after 1 draw in the median"
+    assert of_fault(Outcome(FAULT, (hunt(1), hunt(7, "hang")))) == (
+        "found with 1 of 2 seeds, after 1 draw in the median; seed 1: hang after 7 draws, in kept/leak.json"
+    )
 
 
 def test_a_fault_that_no_seed_found_is_missed() -> None:
-    assert of_fault(Outcome(FAULT, (hunt(7, "hang"),))) == "missed with 1 seed"
+    assert of_fault(Outcome(FAULT, (hunt(7, "hang"),))) == (
+        "missed with 1 seed; seed 0: hang after 7 draws, in kept/leak.json"
+    )
+
+
+def test_a_hunt_that_found_nothing_says_so() -> None:
+    assert of_fault(Outcome(FAULT, (Hunt("", (), 9, 0.5, 0, 0, ""),))) == (
+        "missed with 1 seed; seed 0: no finding in 9 draws"
+    )
+
+
+def test_a_missed_hunt_is_in_the_data_with_its_seed() -> None:
+    assert Outcome(FAULT, (hunt(1), hunt(7, "hang"))).as_data()["missed"] == [
+        {"seed": 1, "rule": "hang", "draws": 7, "seed_file": "kept/leak.json"}
+    ]
 
 
 def test_a_clean_cell_counts_the_draws_that_tested_something() -> None:

@@ -58,6 +58,11 @@ class Outcome(msgspec.Struct, frozen=True):
         return [hunt for hunt in self.hunts if hunt.rule in self.fault.rules]
 
     @property
+    def missed(self) -> dict[int, Hunt]:
+        """The others, by their seed."""
+        return {seed: hunt for seed, hunt in enumerate(self.hunts) if hunt.rule not in self.fault.rules}
+
+    @property
     def is_found(self) -> bool:
         return len(self.found) == len(self.hunts)
 
@@ -80,6 +85,10 @@ class Outcome(msgspec.Struct, frozen=True):
             "world": max((hunt.world for hunt in found), default=None),
             "steps": max((hunt.steps for hunt in found), default=None),
             "seed_files": [hunt.seed_file for hunt in self.hunts if hunt.seed_file],
+            "missed": [
+                {"seed": seed, "rule": hunt.rule, "draws": hunt.draws, "seed_file": hunt.seed_file}
+                for seed, hunt in self.missed.items()
+            ],
         }
 
 
