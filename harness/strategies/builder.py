@@ -14,7 +14,7 @@ from itertools import chain
 import msgspec
 
 from harness.scenario.alive import Alive
-from harness.scenario.layouts.groups import disjoint
+from harness.scenario.layouts.groups import GroupIds, disjoint
 from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
 from harness.scenario.steps import (
     AllGather,
@@ -35,7 +35,7 @@ from harness.scenario.steps import (
     Trim,
 )
 from harness.scenario.topology import Topology
-from harness.strategies.actions import Action
+from harness.strategies.actions import COLLECTIVES, Action
 from harness.strategies.operands import KERNEL_COUNT, Acting, Operands
 
 LARGEST_ACTION = 3
@@ -76,13 +76,25 @@ class Builder:
 
     def build(self, actions: Sequence[Action], last: Action) -> tuple[Step, ...]:
         """Compile as many actions as fit in `max_steps`, and `last` whatever else fits."""
-        for action in actions:
+        for action in chain.from_iterable(map(self._rounds, actions)):
             if not self._take(action, self._max_steps - LARGEST_ACTION):
                 break
         if self._max_steps < LARGEST_ACTION:
             last = replace(last, part="in-place")  # one buffer and one collective
-        self._take(last, max(self._max_steps, 2))
+        for action in self._rounds(last):
+            self._take(action, max(self._max_steps, 2))
         return tuple(self._steps)
+
+    def _rounds(self, action: Action) -> Iterator[Action]:
+        """A collective of a family whose groups overlap goes on in the next batch, as the steps of a ring do: a rank
+        then acts in two groups of one family."""
+        yield action
+        if action.kind in COLLECTIVES and not action.groups and len(self._batches(action)) > 1:
+            yield replace(action, family=action.family + len(self._families))
+
+    def _batches(self, action: Action) -> list[GroupIds]:
+        """The groups of the action's family, in batches that share no rank."""
+        return disjoint(self._topology.ids[self._family(action)])
 
     def _take(self, action: Action, limit: int) -> bool:
         """Add the steps of one action, unless they would pass the limit."""
@@ -101,14 +113,15 @@ class Builder:
         return self._families[action.family % len(self._families)]
 
     def _acting(self, action: Action) -> Acting:
-        """The groups that act: all, or as many from a drawn one on as share no rank; of these all, or some."""
+        """The groups that act: all, or one of the batches that share no rank; or some, from a drawn one on."""
         family = self._family(action)
         ids = self._topology.ids[family]
         if action.groups and not self._is_spmd:
             more, start = divmod(action.groups - 1, len(ids))
             chosen = disjoint((*ids[start:], *ids[:start]))[0][: 1 + more]
         else:
-            chosen = disjoint(ids)[0]
+            batches = self._batches(action)
+            chosen = batches[action.family // len(self._families) % len(batches)]
         acting = tuple(sorted(chosen, key=ids.index))
         return Acting(family, None if acting == ids else tuple(group.ranks for group in acting), acting)
 

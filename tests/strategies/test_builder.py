@@ -109,8 +109,10 @@ RING = Topology("ring", "explicit", families_given={"next": ((0, 1), (1, 2), (2,
 QUADS = Topology("quads", "explicit", families_given={"tp": ((0, 1), (2, 3), (4, 5))}, shares={})
 
 
-def acting(topology: Topology, groups: int, kind: str = "all_gather") -> object:
-    return Builder(topology, 16).build([], act(kind, groups=groups))[-1].groups
+def acting(topology: Topology, groups: int) -> object:
+    first = Builder(topology, 16).build([], act("all_gather", groups=groups))[1]
+    assert isinstance(first, AllGather)
+    return first.groups
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,18 @@ def test_a_number_stands_for_groups_that_act(number: int, named: object) -> None
 @pytest.mark.parametrize(("number", "named"), [(0, ((0, 1), (2, 3))), (2, ((1, 2),)), (6, ((1, 2), (3, 0)))])
 def test_of_groups_that_overlap_as_many_act_as_share_no_rank(number: int, named: object) -> None:
     assert acting(RING, number) == named
+
+
+def test_a_collective_of_groups_that_overlap_goes_on_in_the_next_batch() -> None:
+    rounds = Builder(RING, 16).build([act("all_gather")], act("all_gather", groups=1))
+    calls = [step.groups for step in rounds if isinstance(step, AllGather)]
+    assert calls == [((0, 1), (2, 3)), ((1, 2), (3, 0)), ((0, 1),)]
+    last = Builder(RING, 16).build([], act("all_gather"))
+    assert [step.groups for step in last if isinstance(step, AllGather)] == calls[:2]
+
+
+def test_only_as_much_of_the_last_collective_is_taken_as_fits() -> None:
+    assert kinds(Builder(RING, 3).build([], act("all_gather"))) == ["allocate", "all_gather"]
 
 
 def test_a_buffer_of_all_groups_serves_some_and_not_the_other_way_round() -> None:

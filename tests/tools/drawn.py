@@ -45,7 +45,7 @@ def harmless() -> list[Scenario]:
 
 @cache
 def hazardous() -> list[Scenario]:
-    return sample(scenarios(WORLD, hazards=HAZARDS), 100)
+    return sample(scenarios(WORLD, hazards=HAZARDS), 120)
 
 
 def act(kind: str, **fields: object) -> Action:
