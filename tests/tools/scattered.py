@@ -1,7 +1,7 @@
 """Pool policies on ranks whose segments lie in different orders of address, as they may on GPUs."""
 
 from harness.system.context import RankContext
-from harness.system.pools import deferred, per_group
+from harness.system.pools import deferred, per_group, per_unique_id
 
 
 def scatter(context: RankContext) -> None:
@@ -16,6 +16,12 @@ class PerGroup(per_group.PerGroup):
 
 
 class Deferred(deferred.Deferred):
+    def __init__(self, context: RankContext) -> None:
+        scatter(context)
+        super().__init__(context)
+
+
+class PerUniqueId(per_unique_id.PerUniqueId):
     def __init__(self, context: RankContext) -> None:
         scatter(context)
         super().__init__(context)

@@ -39,7 +39,8 @@ class Reason(NamedTuple):
     holds: Callable[[Disparity], bool]
 
 
-FORGETS_NO_ADDRESS = ("snapshot-once", "per-unique-id")
+BY_SNAPSHOT = ("snapshot-once", "per-unique-id")
+"""The pools that register what a snapshot shows, in its order, and that forget no address."""
 PLACED = frozenset(FACTS) - {"exhausted"}
 """The facts that follow from which block or window a buffer got."""
 FRESH = frozenset({"place", "registrations"})
@@ -51,7 +52,8 @@ def _addresses(disparity: Disparity) -> bool:
     the draws differ; and whether what differs beside places does so where an operand lies elsewhere."""
     if disparity.fact not in (FRESH if disparity.pool == "deferred" else PLACED):
         return False
-    orders = [_orders(trace) for draw in (disparity.first, disparity.second) for trace in draw.traces]
+    of_classes = disparity.pool not in BY_SNAPSHOT
+    orders = [_orders(trace, of_classes) for draw in (disparity.first, disparity.second) for trace in draw.traces]
     since = min(
         (
             max(here[0], there[0])
@@ -82,15 +84,15 @@ def _follows(disparity: Disparity, difference: Difference, since: int, moved: se
     return step in moved if disparity.fact == "data" else any(elsewhere <= step for elsewhere in moved)
 
 
-def _orders(trace: Trace) -> dict[str, list[tuple[int, list[int]]]]:
+def _orders(trace: Trace, of_classes: bool) -> dict[str, list[tuple[int, list[int]]]]:
     """For each pool, whenever it had grown: the step, and its live segments, counted as they came, from the lowest
-    address up: those for large blocks, then those for small ones."""
+    address up. `of_classes`: those for large blocks, then those for small ones, which the allocator never mixes."""
     orders: dict[str, list[tuple[int, list[int]]]] = {}
     live: dict[str, dict[int, tuple[bool, int]]] = {}
     for step, event in trace.steps():
         if isinstance(event, SegmentAllocated):
             addresses = live.setdefault(event.pool, {})
-            addresses[event.segment] = event.size == SMALL_SEGMENT, event.address
+            addresses[event.segment] = of_classes and event.size == SMALL_SEGMENT, event.address
             places = {segment: place for place, segment in enumerate(addresses)}
             by_address = sorted(addresses, key=lambda segment: addresses[segment])
             orders.setdefault(event.pool, []).append((step, [places[segment] for segment in by_address]))
@@ -113,7 +115,7 @@ def _communicators(disparity: Disparity) -> bool:
 
 def _segments(disparity: Disparity) -> bool:
     """Whether a pool that never forgets an address got one again on one side and not on the other."""
-    if disparity.pool not in FORGETS_NO_ADDRESS or disparity.fact not in PLACED:
+    if disparity.pool not in BY_SNAPSHOT or disparity.fact not in PLACED:
         return False
     traces = zip(disparity.first.traces, disparity.second.traces, strict=True)
     return any(_used_again(here) != _used_again(there) for here, there in traces)
@@ -134,7 +136,8 @@ REASONS = (
     Reason(
         "addresses in another order",
         "PyTorch before 2.13 gives out, of free blocks of one size, the one at the lowest address, and NCCL's segments "
-        "lie in any order; where ranks differ, `deferred` starts a fresh pool",
+        "lie in any order; where ranks differ, `deferred` starts a fresh pool. A snapshot lists segments by address, and "
+        "`snapshot-once` and `per-unique-id` register in that order",
         _addresses,
     ),
     Reason(

@@ -31,6 +31,11 @@ TWO_FREE_SEGMENTS: tuple[Step, ...] = (
 AGAIN: tuple[Step, ...] = (Allocate("b", "tp", 64), AllGather("tp", View("b"), 16))
 RECREATED: tuple[Step, ...] = (Allocate("a", "tp", 64), Release("a"), Recreate("tp"), *AGAIN)
 TRIMMED: tuple[Step, ...] = (Allocate("a", "tp", 64), Release("a"), Trim(), *AGAIN)
+OF_BOTH_CLASSES: tuple[Step, ...] = (
+    *(Allocate("a", "tp", OWN_SEGMENT), Recreate("tp"), Allocate("b", "tp", 64)),
+    AllGather("tp", View("b"), 16),
+)
+"""A segment for large blocks, which the new communicator registers beside one for small blocks."""
 ADDRESSES, COMMUNICATORS, SEGMENTS = (reason.name for reason in REASONS)
 
 
@@ -87,6 +92,21 @@ def test_buffers_elsewhere_are_accounted_for_where_addresses_lie_in_another_orde
     second = Elsewhere(ranks, pool=f"tests.tools.scattered:{elsewhere}")
     agreement = compare(TWO_FREE_SEGMENTS, pool, second)
     assert (accounted(agreement), agreement.found) == ([ADDRESSES], {})
+
+
+def test_the_order_of_large_and_small_segments_counts_where_a_snapshot_is_registered(
+    compare: Callable[..., Agreement], ranks: World
+) -> None:
+    second = Elsewhere(ranks, pool="tests.tools.scattered:PerUniqueId")
+    facts = ("registrations", "place", "findings")
+    agreement = compare(OF_BOTH_CLASSES, "per-unique-id", second, facts)
+    assert (accounted(agreement), agreement.found) == ([ADDRESSES], {})
+
+
+def test_their_order_explains_nothing_elsewhere(compare: Callable[..., Agreement], ranks: World) -> None:
+    second = Elsewhere(ranks, other_path, pool="tests.tools.scattered:PerGroup")
+    agreement = compare(OF_BOTH_CLASSES, "per-group", second, ("path",))
+    assert (accounted(agreement), agreement.found.keys()) == ([], {"path"})
 
 
 def test_the_order_of_addresses_does_not_explain_a_path_that_deferred_takes(
