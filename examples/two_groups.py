@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,15 +20,18 @@ RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE",
 COUNT, CALLS = 1024, 20
 
 
-def allocator() -> tuple[Any, list[Any]]:
-    """Segments from `ncclMemAlloc`, and what has to stay alive for it."""
+def allocator(taken: Callable[[int, int], object] = lambda address, size: None) -> tuple[Any, list[Any]]:
+    """Segments from `ncclMemAlloc`, and what has to stay alive for it. `taken` is told of each."""
     nccl = ctypes.CDLL("libnccl.so.2")
     nccl.ncclMemAlloc.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     nccl.ncclMemFree.argtypes = (ctypes.c_void_p,)
 
     def take(size: int, device: int, stream: int) -> int | None:
         address = ctypes.c_void_p()
-        return None if nccl.ncclMemAlloc(ctypes.byref(address), size) else address.value
+        if nccl.ncclMemAlloc(ctypes.byref(address), size) or address.value is None:
+            return None
+        taken(address.value, size)
+        return address.value
 
     def give_back(address: int, size: int, device: int, stream: int) -> None:
         nccl.ncclMemFree(address)

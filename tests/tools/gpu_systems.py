@@ -1,10 +1,13 @@
 """Systems under test for the GPU tests."""
 
+import ctypes
 import os
 import signal
+from contextlib import contextmanager
 
 import torch
 
+from examples import two_groups
 from harness.system.pools.per_group import PerGroup
 
 
@@ -46,3 +49,35 @@ class CapturesAnAllGather(PerGroup):
         super().close()
         if path != "symmetric" or not torch.equal(found, expected):
             raise AssertionError(f"replay over path {path} gave {found.tolist()}")
+
+
+class ByItself:
+    """One pool for all groups, whose segments and windows it asks NCCL for itself, through ctypes: as `per-unique-id`,
+    with the order of allocation in place of a snapshot's."""
+
+    observed = forever = True
+
+    def __init__(self, context):
+        made, self._kept = two_groups.allocator(self._taken)
+        self._pool = torch.cuda.MemPool(made)
+        self._segments, self._done = [], set()
+
+    def _taken(self, address, size):
+        self._segments.append((address, size))
+
+    @contextmanager
+    def use(self, group):
+        with torch.cuda.use_mem_pool(self._pool):
+            yield
+        for segment in self._segments:
+            if len(group.ranks) > 1 and (group.comm_ptr, *segment) not in self._done:
+                self._done.add((group.comm_ptr, *segment))
+                self._register(group.comm_ptr, *segment)
+
+    def _register(self, comm, address, size):
+        nccl = ctypes.CDLL("libnccl.so.2")
+        window = ctypes.c_void_p()
+        place, count = ctypes.c_void_p, ctypes.c_size_t
+        result = nccl.ncclCommWindowRegister(place(comm), place(address), count(size), ctypes.byref(window), 1)
+        if result:
+            raise RuntimeError(f"ncclCommWindowRegister gave {result}")

@@ -136,8 +136,8 @@ REASONS = (
     Reason(
         "addresses in another order",
         "PyTorch before 2.13 gives out, of free blocks of one size, the one at the lowest address, and NCCL's segments "
-        "lie in any order; where ranks differ, `deferred` starts a fresh pool. A snapshot lists segments by address, and "
-        "`snapshot-once` and `per-unique-id` register in that order",
+        "lie in any order; where ranks differ, `deferred` starts a fresh pool. A snapshot lists segments by address, "
+        "and `snapshot-once` and `per-unique-id` register in that order",
         _addresses,
     ),
     Reason(
