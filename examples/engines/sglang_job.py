@@ -1,6 +1,6 @@
 """Layers with DP attention over SGLang's released communicators and pool, in a program of its own:
 
-    symm watch --out run -- torchrun --nproc-per-node 8 examples/engines/sglang_job.py
+    symm watch --out run -- torchrun --nproc-per-node 8 -m examples.engines.sglang_job
 
 Needs `sglang` (0.5.23) and GPUs; `--implicit` asks for every buffer with the TP group, as SGLang did at the time of its
 bug report. The files of the package are loaded alone, so its dependencies need not be installed.
@@ -20,6 +20,8 @@ from harness.system.released import Package, building
 
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 ATTENTION, TOKENS, HIDDEN, LAYERS = 2, 16, 1024, 4
+KEPT: list[object] = []
+"""The pool's module, to the end of the process, as in the engine: its segments go with it, windows or not."""
 COMMUNICATORS = "sglang.srt.distributed.device_communicators."
 
 
@@ -58,6 +60,7 @@ def main() -> None:
     package = Package({**stand_ins, "sglang.srt.distributed.utils": {"StatelessProcessGroup": type("None_", (), {})}})
     package.load(f"{COMMUNICATORS}pynccl_wrapper")
     pynccl, pool = (package.load(COMMUNICATORS + name) for name in ("pynccl", "pynccl_allocator"))
+    KEPT.append(pool)
     with building():
         pool.get_nccl_mem_pool()
     pairs = [[*range(first, first + ATTENTION)] for first in range(0, WORLD, ATTENTION)]
