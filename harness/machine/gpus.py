@@ -69,9 +69,21 @@ def why_no_gpu() -> str:
 
 def only(gpu: int) -> dict[str, str]:
     """Environment in which a process sees the GPU of that CUDA index alone, as its first."""
-    setting = os.environ.get(VISIBLE)
+    setting = by_uuid().get(VISIBLE, os.environ.get(VISIBLE))
     words = [part.strip() for part in (setting or "").split(",")]
     return {VISIBLE: str(gpu) if setting is None else words[gpu]}
+
+
+def by_uuid() -> dict[str, str]:
+    """Environment that names the GPUs which `CUDA_VISIBLE_DEVICES` leaves, by UUID. Empty where it is not set, or names
+    what is no whole GPU.
+
+    An MPS daemon numbers anew the GPUs that it is left. Its clients then find none under an old number.
+    """
+    setting = os.environ.get(VISIBLE)
+    found = inventory() if setting else []
+    is_all = found and len(found) == len((setting or "").split(","))
+    return {VISIBLE: ",".join(gpu.uuid for gpu in found)} if is_all else {}
 
 
 def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.machine import daemon
+from harness.machine import daemon, gpus
 from harness.machine.daemon import CONTROL, LOGS, PATIENCE, PIPES
 from harness.machine.guardian import READY
 from harness.machine.imports import import_path
@@ -25,7 +25,8 @@ client of that time is gone it takes no new ones, or ends them with the others."
 
 
 class Mps:
-    """How ranks share a GPU. `environment` is for the processes that use the GPU, `how` describes it in a line."""
+    """How ranks share a GPU. `environment` is for the processes that use the GPU: where the daemon is, and by UUID the
+    GPUs that it was left. `how` describes it in a line."""
 
     def __init__(self, environment: dict[str, str], how: str, guardian: subprocess.Popen[bytes] | None = None) -> None:
         self.environment, self.how = environment, how
@@ -83,7 +84,7 @@ def serves_already() -> bool:
 def _private() -> Mps:
     """A daemon with a guardian, or the reason why there is none."""
     folder = Path(tempfile.mkdtemp(prefix="symm-mps-"))
-    places = {PIPES: str(folder / "pipe"), LOGS: str(folder / "log")}
+    places = {PIPES: str(folder / "pipe"), LOGS: str(folder / "log"), **gpus.by_uuid()}
     guardian = _guardian(folder, places)
     assert guardian.stdout is not None
     report = guardian.stdout.readline().decode(errors="replace").strip()

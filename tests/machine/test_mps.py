@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from harness.errors import MachineError
-from harness.machine import mps
+from harness.machine import gpus, mps
 from harness.world import world as world_module
 from harness.world.platform import Platform, choose
 from harness.world.world import World
+from tests.tools.fake_gpus import equip
 from tests.tools.mps_daemon import leftovers, pid_of, runs
 
 
@@ -52,6 +53,33 @@ def test_two_worlds_of_a_process_share_a_daemon_until_both_are_closed(machine: P
     assert runs(pid)
     second.close()
     assert (runs(pid), leftovers(machine)) == (False, [])
+
+
+def test_a_daemon_and_its_clients_name_the_gpus_that_are_left_by_uuid(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that is left GPU 1 calls it 0, so a client that asks for 1 would find none."""
+    equip(monkeypatch, 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+    served = mps.start()
+    served.close()
+    uuids = [gpu.uuid for gpu in gpus.inventory()]
+    assert served.environment["CUDA_VISIBLE_DEVICES"] == ",".join(uuids)
+    assert (len(uuids), len({*uuids})) == (2, 2)
+    assert gpus.only(1) == {"CUDA_VISIBLE_DEVICES": uuids[1]}
+
+
+@pytest.mark.parametrize("setting", [None, "", "0,MIG-1"])
+def test_a_daemon_is_left_what_it_is_where_no_whole_gpus_are_named(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None
+) -> None:
+    equip(monkeypatch, 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    served = mps.start()
+    served.close()
+    assert "CUDA_VISIBLE_DEVICES" not in served.environment
 
 
 def test_a_daemon_can_be_started_again(machine: Path) -> None:
