@@ -264,6 +264,22 @@ def lazy_communicator(job: Job) -> None:
     job.gather(job.tp, job.segment())
 
 
+class Pool:
+    """A pool that lives as long as its process, and gives its memory back when Python ends: as engines' pools do."""
+
+    def __init__(self, job: Job) -> None:
+        self._memory, self._free = POINTER(job.segment(job.tp)), job.nccl.library.ncclMemFree
+        job.gather(job.tp, self._memory.value or 0)
+
+    def __del__(self) -> None:
+        self._free(self._memory)
+
+
+@job
+def right_free_at_the_end(job: Job) -> None:
+    _KEPT.append(Pool(job))
+
+
 @job
 def right_without_windows(job: Job) -> None:
     """Ordinary memory, and a pool beside it that is used."""

@@ -10,6 +10,8 @@ import msgspec
 
 SYMMETRIC = 1
 """The flag `NCCL_WIN_COLL_SYMMETRIC` of a registration."""
+AT_END = "the end of the process"
+"""Where the program is once Python has ended in it: it goes with its interpreter."""
 
 
 class _Fact(msgspec.Struct, frozen=True):

@@ -43,11 +43,15 @@ static bool find_python(void) {
   return is_finalizing;
 }
 
+static bool was_running;
+
 // Taking the lock of an interpreter that ends would end the thread.
 static bool has_python(void) {
   static bool is_found;
   if (!is_found) is_found = find_python();
-  return is_found && Py_IsInitialized() && !is_finalizing() && PyGILState_GetThisThreadState();
+  if (!is_found || !Py_IsInitialized() || is_finalizing()) return false;
+  was_running = true;
+  return PyGILState_GetThisThreadState();
 }
 
 static size_t write_frame(char *into, size_t room, void *frame) {
@@ -92,11 +96,16 @@ static size_t thread_name(char *into, size_t room) {
   return snprintf(into, room, "thread %s\n", name);
 }
 
+// An interpreter ends with its process, so what comes now is no step of the program.
+static bool has_ended(void) { return was_running && (!Py_IsInitialized() || is_finalizing()); }
+
+static size_t end_of_process(char *into, size_t room) { return snprintf(into, room, "the end of the process\n"); }
+
 // The site of this thread now. Takes Python's lock, and then the mutex.
 uint32_t site(void) {
   char bytes[LONGEST_SITE];
   size_t size = python_stack(bytes, sizeof bytes);
-  if (!size) size = thread_name(bytes, sizeof bytes);
+  if (!size) size = has_ended() ? end_of_process(bytes, sizeof bytes) : thread_name(bytes, sizeof bytes);
   lock();
   uint32_t number = is_recording() ? text(bytes, size - 1) : 0;
   unlock();

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.machine.observer.facts import AT_END
 from harness.machine.observer.records import Call, Freed, GroupStarted, Process, RegisterEntered, Unobserved
 from harness.oracle.case import ranks_text
 from harness.studies.watching.callsites import place_of
@@ -114,6 +115,9 @@ def _left_out(members: Members, steps: Steps, running: Collection[str]) -> Itera
             f"{counted(len(partial), 'communicator')} of which some ranks were not recorded, such as one of "
             f"{team.size} without {ranks}."
         )
+    at_end = sum(isinstance(fact, Freed) and fact.site == AT_END for each in members.processes for fact in each.facts)
+    if at_end:
+        yield f"{counted(at_end, 'free')} at the end of a process, when Python had ended: windows may live longer."
     if steps.misplaced:
         yield f"{counted(len(steps.misplaced), 'call')} that ranks made in different orders on two communicators."
     for process in members.processes:

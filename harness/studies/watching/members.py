@@ -14,6 +14,8 @@ from harness.errors import UsageError
 from harness.machine.observer.records import CommCreated, CommGone, Fact, Process, Registered
 from harness.scenario.layouts.groups import Group, GroupId, rank_in_two
 from harness.scenario.topology import Topology
+from harness.studies.watching.callsites import place_of
+from harness.text import counted
 
 UNNAMED = "comm"
 """The family of communicators that the program gave no name."""
@@ -95,7 +97,7 @@ def members_of(recorded: Sequence[Process]) -> Members:
     that was several ranks of a communicator, and where no communicator is whole."""
     processes = [process for process in recorded if any(_is_made(fact) for fact in process.facts)]
     if not processes:
-        raise UsageError("nothing to judge: no process made a communicator")
+        raise UsageError(f"nothing to judge: no process made a communicator{''.join(_waits(recorded))}")
     teams = _teams(processes)
     places = _places(processes, teams)
     for team in teams:
@@ -112,6 +114,16 @@ def members_of(recorded: Sequence[Process]) -> Members:
     for team in whole:
         team.has_windows = _has_windows(team, by_rank, given)
     return Members(tuple(by_rank), tuple(teams), topology)
+
+
+def _waits(recorded: Sequence[Process]) -> Iterator[str]:
+    """Which processes never came out of the creation of one."""
+    for process in recorded:
+        for fact in (process.facts[index] for index in process.in_flight):
+            if isinstance(fact, CommCreated):
+                name = f"process {process.pid}" if process.rank < 0 else f"rank {process.rank}"
+                where = f" ({place_of(fact.site)})" if fact.site else ""
+                yield f"; {name} never came out of the creation of one of {counted(fact.size, 'rank')}{where}"
 
 
 def _is_made(fact: Fact) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from harness.machine.observer import records
-from harness.machine.observer.facts import SYMMETRIC
+from harness.machine.observer.facts import AT_END, SYMMETRIC
 from harness.machine.observer.records import Call, Fact
 from harness.scenario import operands
 from harness.studies.watching.lines import Line
@@ -97,7 +97,7 @@ class Teller:
                 yield trace.SegmentDenied("", fact.size)
             case records.Freed() if (freed := self._memory.free(fact.address)) is not None:
                 segment, windows = freed
-                yield trace.SegmentFreed(segment.ident, windows)
+                yield trace.SegmentFreed(segment.ident, () if fact.site == AT_END else windows)
 
     def _window(self, fact: Fact) -> Iterator[Event]:
         match fact:

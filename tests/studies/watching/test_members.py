@@ -88,6 +88,12 @@ def test_without_a_registration_a_group_over_hosts_has_no_windows() -> None:
     assert [team.has_windows for team in found.whole] == [False]
 
 
+def test_who_never_came_out_of_a_creation_is_named() -> None:
+    waits = comm(0, 1, result=-1, site="/job/model.py:30 main")
+    with pytest.raises(UsageError, match=r"no process made a communicator; rank 1 never came out of the creation of"):
+        members_of([process([], 0), process([waits], 1, blocked=[waits])])
+
+
 @pytest.mark.parametrize(
     ("made", "text"),
     [

@@ -109,6 +109,13 @@ def test_what_all_ranks_did_wrong_is_one_finding(tmp_path: Path) -> None:
     assert "was freed at free 1 (" in found.explanation
 
 
+def test_what_is_freed_by_the_end_of_a_process_is_said_beside_the_verdict(tmp_path: Path) -> None:
+    judged = watched("right-free-at-the-end", tmp_path)
+    assert judged.assembled.left_out == (
+        "2 frees at the end of a process, when Python had ended: windows may live longer.",
+    )
+
+
 def test_a_window_that_went_with_its_communicator_is_said_to_have_gone_then(tmp_path: Path) -> None:
     (found,) = watched("stale-window", tmp_path).findings
     assert "that window went at destruction of comm[0,1]" in found.explanation
