@@ -11,6 +11,7 @@ static void name_it(struct visit *visit, const struct config *config) {
   visit->name[0] = 0;
   bool has_name = config && config->size >= offsetof(struct config, name) + sizeof config->name && config->name;
   if (has_name) snprintf(visit->name, sizeof visit->name, "%s", config->name);
+  if (!visit->name[0] && !here.muted) write_torch_name(visit->name, sizeof visit->name);
 }
 
 static void begin_creation(struct visit *visit, struct fact fact, const struct config *config) {

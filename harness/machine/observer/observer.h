@@ -146,6 +146,7 @@ uint64_t digest(uint64_t seed, const void *bytes, size_t size);
 
 // site.c: where the program is
 uint32_t site(void);
+void write_torch_name(char *into, size_t room);
 bool takes_every_stack(void);
 void forget_sites(void);
 

@@ -26,6 +26,7 @@ enum { MOST_FRAMES = 12, LONGEST_SITE = 2048 };
   X(void *, PyFrame_GetCode, (void *))                                        \
   X(int, PyFrame_GetLineNumber, (void *))                                     \
   X(void *, PyObject_GetAttrString, (void *, const char *))                   \
+  X(void *, PyMapping_GetItemString, (void *, const char *))                  \
   X(const char *, PyUnicode_AsUTF8, (void *))                                 \
   X(void, Py_DecRef, (void *))
 
@@ -88,6 +89,59 @@ static size_t python_stack(char *into, size_t room) {
   size_t size = PyErr_Occurred() ? 0 : write_frames(into, room);
   PyGILState_Release(held);
   return size;
+}
+
+static bool is_name(const char *text) {
+  return text && *text && strcmp(text, "undefined") && strcmp(text, "default_pg");
+}
+
+// Takes a reference to the text, which may be none.
+static size_t write_name(char *into, size_t room, void *given) {
+  const char *found = given ? PyUnicode_AsUTF8(given) : NULL;
+  size_t size = is_name(found) ? (size_t)snprintf(into, room, "%s", found) : 0;
+  PyErr_Clear();
+  if (given) Py_DecRef(given);
+  return size;
+}
+
+static bool is_of_torch(void *frame) {
+  void *code = PyFrame_GetCode(frame), *file = PyObject_GetAttrString(code, "co_filename");
+  const char *path = file ? PyUnicode_AsUTF8(file) : NULL;
+  bool found = path && strstr(path, "/torch/");
+  PyErr_Clear();
+  if (file) Py_DecRef(file);
+  Py_DecRef(code);
+  return found;
+}
+
+// PyTorch makes a communicator with its group, whose description is a variable there, or at a group's first collective.
+static size_t write_group(char *into, size_t room, void *frame) {
+  void *variables = is_of_torch(frame) ? PyObject_GetAttrString(frame, "f_locals") : NULL;
+  if (!variables) return 0;
+  size_t size = write_name(into, room, PyMapping_GetItemString(variables, "group_desc"));
+  void *group = size ? NULL : PyMapping_GetItemString(variables, "group");
+  if (group) {
+    size = write_name(into, room, PyObject_GetAttrString(group, "group_desc"));
+    Py_DecRef(group);
+  }
+  PyErr_Clear();
+  Py_DecRef(variables);
+  return size;
+}
+
+// What PyTorch calls the group of the communicator that this thread makes, or nothing. Takes Python's lock.
+void write_torch_name(char *into, size_t room) {
+  if (!has_python()) return;
+  int held = PyGILState_Ensure();
+  void *frame = PyErr_Occurred() ? NULL : PyThreadState_GetFrame(PyGILState_GetThisThreadState());
+  for (size_t size = 0; frame;) {
+    size = write_group(into, room, frame);
+    void *outer = size ? NULL : PyFrame_GetBack(frame);
+    Py_DecRef(frame);
+    frame = outer;
+  }
+  PyErr_Clear();
+  PyGILState_Release(held);
 }
 
 static size_t thread_name(char *into, size_t room) {
