@@ -44,6 +44,8 @@ def programs(
     """
     if not 1 <= streams <= STREAMS:
         raise UsageError(f"{streams} streams are not between 1 and {STREAMS}")
+    if graphs and hazards:
+        raise UsageError(f"programs with graphs have no hazards: {', '.join(hazards)}")
     chosen = draw(st.lists(actions(hazards, via, graphs, streams), max_size=max(0, max_steps // 2 - 1)))
     last = draw(of_kinds(COLLECTIVES, frozenset(hazards), via, streams))
     return Builder(topology, max_steps, spmd).build(chosen, last)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
+from harness.errors import UsageError
 from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Step
@@ -83,6 +84,11 @@ def test_via_sends_every_collective_but_maxima_one_way(via: str, paths: set[str]
     drawn = sample(scenarios(4, via=via), 40)  # type: ignore[arg-type]
     found = [step for scenario in drawn for step in scenario.steps if isinstance(step, AllGather | ReduceScatter)]
     assert {step.via for step in found if getattr(step, "op", "sum") != "max"} == paths
+
+
+def test_graphs_do_not_go_with_hazards() -> None:
+    with pytest.raises(UsageError, match="programs with graphs have no hazards: deny, uneven"):
+        sample(scenarios(4, hazards=("deny", "uneven"), graphs=True), 6)
 
 
 def seldom(found: Iterable[object], expected: Iterable[object], at_least: int = 10) -> list[object]:
