@@ -23,7 +23,8 @@ Seen = Draw | Recording
 
 
 class Program(ABC):
-    """What was run. That of a recording says nothing of graphs, of steady state, and of what was to come."""
+    """What was run. That of a recording says nothing of graphs (its events say what was captured), of steady state, and
+    of what was to come."""
 
     is_lockstep: ClassVar[bool] = False
     """Whether its ranks take the same steps, and wait for each other at the end."""

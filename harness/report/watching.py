@@ -77,7 +77,8 @@ def _ends(judged: Judged) -> Iterator[str]:
 def _cells(row: Row) -> tuple[str, ...]:
     each = size(row.nbytes / row.calls if row.calls else 0)
     call = f"{row.kind}\n{row.dtype} of {row.family}"
-    return call, f"{row.calls} × {each}", path(row), ", ".join(row.owners) or "-", row.place or "-"
+    captured = f"\n{row.captured} captured" if row.captured else ""
+    return call, f"{row.calls} × {each}{captured}", path(row), ", ".join(row.owners) or "-", row.place or "-"
 
 
 def path(row: Row) -> str:
@@ -143,6 +144,7 @@ def _row(row: Row) -> dict[str, Any]:
         "legacy": row.legacy,
         "copy_engine": row.copy,
         "unknown": row.unknown,
+        "captured": row.captured,
         "owners": [*row.owners],
         "site": row.place,
     }

@@ -70,10 +70,12 @@ class Began(BaseEvent, frozen=True, tag="began"):
 
 
 class Entered(BaseEvent, frozen=True, tag="entered"):
-    """The rank is about to block in a collective call on a communicator."""
+    """The rank is about to block in a collective call on a communicator. `capture`: the capture that a registration of
+    a watched program was made in, such as `capture 2 (train.py:40 step)`. Of a draw, its program says that."""
 
     call: str
     comm: int
+    capture: str = ""
 
 
 class Returned(BaseEvent, frozen=True, tag="returned"):

@@ -29,6 +29,7 @@ class Recording(msgspec.Struct, frozen=True):
     - An operand has no buffer's name. `Operand.buffer` says where it lies, such as `segment 3 + 4096`.
     - `Called.meant` names the operands that lie in a live segment of `ncclMemAlloc`, or in a live window of any
       communicator. No other is meant for a window.
+    - `Entered.capture` says in which capture a registration was made, of the thread that made it.
     - A segment has no pool (`""`). A window over memory that is in no known segment has segment -1.
     - A call that the rank has not returned from ends its trace with `Called` and `Entered`, and has no `Ran`.
     - A rank whose process ended by itself ends its trace with `Finished`.

@@ -16,6 +16,7 @@ from harness.machine.observer.build import environment
 from harness.machine.observer.records import Process, read_all
 
 SOURCE = Path(__file__).with_suffix(".c")
+CUDART = SOURCE.with_name("fake_libcudart.c")
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
 _FOLDER = TemporaryDirectory(prefix="symm-fake-nccl-")
@@ -28,6 +29,19 @@ def fake_nccl() -> Path:
     flags = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-Wl,-soname,libnccl.so.2", "-o", str(made))
     compile_source([compiler(), *flags, str(SOURCE), "-ldl"], SOURCE.name)
     (made.parent / "libnccl.so").symlink_to(made.name)
+    return made
+
+
+@cache
+def fake_cudart() -> Path:
+    """Path of a libcudart that knows captures alone. It lies beside the fake NCCL, and its names bear a version, as the
+    real one's do."""
+    made = fake_nccl().with_name("libcudart.so.12")
+    named = f"-Wl,-soname,{made.name}", f"-Wl,--version-script,{CUDART.with_suffix('.map')}"
+    compile_source(
+        [compiler(), "-std=gnu11", "-O2", "-fPIC", "-shared", *named, "-o", str(made), str(CUDART)], made.name
+    )
+    (made.parent / "libcudart.so").symlink_to(made.name)
     return made
 
 

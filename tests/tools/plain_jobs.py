@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from graph_programs import Pool, captured, other_stream
 from nccl_program import POINTER, RANK, Nccl
 
 WORLD = int(os.environ.get("WORLD_SIZE", "2"))
@@ -38,6 +40,13 @@ class Job:
         for comm in comms:
             self.nccl.register(comm, memory, size)
         return memory.value or 0
+
+    def pool(self, comm: POINTER) -> Pool:
+        """A caching pool that registers what it takes with a communicator."""
+        return Pool(
+            lambda size: self.nccl.alloc(size).value or 0,
+            lambda address, size: self.nccl.register(comm, POINTER(address), size),
+        )
 
     def gather(self, comm: POINTER, memory: int, times: int = 1, stream: int | None = None) -> None:
         for _ in range(times):
@@ -245,6 +254,66 @@ def double_registration(job: Job) -> None:
 def stream_stranding(job: Job) -> None:
     job.gather(job.tp, job.segment(job.tp), STEADY)
     job.gather(job.tp, job.segment(job.tp))  # a pool that grew again, for another stream
+
+
+@job
+def register_in_capture(job: Job) -> None:
+    """Warmed up in memory of its own, so that its pool is empty when the capture begins."""
+    job.gather(job.tp, job.segment(job.tp), 3)
+    pool = job.pool(job.tp)
+    with captured() as stream:
+        job.gather(job.tp, pool.block(stream), stream=stream)
+
+
+@job
+def stranding_in_capture(job: Job) -> None:
+    """Warmed up on another stream, to which the block goes back."""
+    pool = job.pool(job.tp)
+    block = pool.block()
+    job.gather(job.tp, block, 3)
+    pool.release(block)
+    with captured() as stream:
+        job.gather(job.tp, pool.block(stream), stream=stream)
+
+
+@job
+def right_capture(job: Job) -> None:
+    """Its pool has grown before the capture, and the graph keeps the block."""
+    block = job.pool(job.tp).block()
+    job.gather(job.tp, block)
+    with captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+
+
+@job
+def right_captured_calls(job: Job) -> None:
+    """Nothing but captures: many graphs, each with memory of its own, as for batch sizes."""
+    blocks = [job.segment(job.tp) for _ in range(STEADY)]
+    for block in blocks:
+        with captured() as stream:
+            job.gather(job.tp, block, stream=stream)
+
+
+@job
+def right_stream_after_capture(job: Job) -> None:
+    """Registers for another stream when nothing is captured any more."""
+    pool = job.pool(job.tp)
+    block = pool.block()
+    with captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+    with other_stream() as stream:
+        job.gather(job.tp, pool.block(stream), stream=stream)
+
+
+@job
+def right_thread_beside_capture(job: Job) -> None:
+    """Another thread registers with another communicator while this one captures."""
+    block = job.segment(job.tp)
+    with captured() as stream:
+        beside = threading.Thread(target=lambda: job.gather(job.cp, job.segment(job.cp)))
+        beside.start()
+        beside.join()
+        job.gather(job.tp, block, stream=stream)
 
 
 @job

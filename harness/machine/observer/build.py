@@ -26,7 +26,9 @@ NCCL = "libnccl.so.2"
 OUT = "SYMM_OBSERVER_OUT"
 """The environment variable with the folder for recordings."""
 PRELOAD = "LD_PRELOAD"
-OWN = ("ncclProfiler_v7", "symm_*")
+CAPTURES = ("cudaStreamBeginCapture", "cudaStreamBeginCaptureToGraph", "cudaStreamEndCapture")
+"""Of libcudart, each with a twin for programs whose default stream is the thread's."""
+OWN = ("ncclProfiler_v7", "symm_*", *CAPTURES, *(f"{name}_ptsz" for name in CAPTURES))
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-ftls-model=initial-exec")
 FIND = f"""
 import ctypes
@@ -114,7 +116,7 @@ def _offered(real: Path) -> list[str]:
 
 def _fingerprint(real: Path, path: str, names: list[str]) -> str:
     sources = [each.read_bytes() for each in sorted([*HERE.glob("*.[ch]"), *HERE.parent.glob("*.h")])]
-    words = [str(real), path, *FLAGS, *names]
+    words = [str(real), path, *FLAGS, *names, *OWN]
     return hashlib.sha256(b"\0".join([*sources, *(word.encode() for word in words)])).hexdigest()[:16]
 
 

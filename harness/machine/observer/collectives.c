@@ -12,7 +12,8 @@ static struct {
 } sites[SITES];
 
 static uint64_t hash_of_kind(const struct fact *fact) {
-  uint64_t key[] = {fact->communicator, fact->word, fact->flags, fact->size, fact->count, fact->caller};
+  uint64_t key[] = {fact->communicator, fact->word,   fact->flags, fact->size,
+                    fact->count,        fact->caller, fact->colour};
   return digest(0, key, sizeof key) | 1;
 }
 
@@ -47,6 +48,7 @@ static void find_site(struct fact *fact) {
 
 static void begin_call(struct visit *visit, void *communicator) {
   struct fact *fact = &visit->fact;
+  fact->colour = is_captured(fact->handle);
   lock();
   if (!is_recording()) return unlock();
   fact->communicator = number_locked(communicator);

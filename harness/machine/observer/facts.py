@@ -80,9 +80,11 @@ class _Registration(_Fact, frozen=True):
 
 
 class RegisterEntered(_Registration, frozen=True, tag=True):
-    """The process enters a registration, which waits for the other ranks of the communicator."""
+    """The process enters a registration, which waits for the other ranks of the communicator. `thread` is its number
+    in the process, 0 where that is not known."""
 
     site: str = ""
+    thread: int = 0
 
 
 class Registered(_Registration, frozen=True, tag=True):
@@ -128,6 +130,7 @@ class Call(_Fact, frozen=True, tag=True):
     empty and `root` -1 where the function has none; `root` is the peer of a send or receive. An address may be 0.
     `symmetric`, `legacy` and `copy` say how many of the calls NCCL reported on each path, and `copy` counts copy-engine
     collectives. `stream` is that of the first call. `site` has a line for each frame, innermost first.
+    `captured`: their streams were captured, so that they ran at no call, and run at replays.
     """
 
     comm: int
@@ -144,6 +147,25 @@ class Call(_Fact, frozen=True, tag=True):
     symmetric: int
     legacy: int
     copy: int
+    result: int = 0
+    captured: bool = False
+
+
+class CaptureBegan(_Fact, frozen=True, tag=True):
+    """A thread has begun to capture what is enqueued on `stream`, for a CUDA graph. Equal captures are one fact: of one
+    thread, on one stream, at one place. `mode` is `global`, `thread-local` or `relaxed`."""
+
+    stream: int
+    thread: int
+    mode: str = "global"
+    site: str = ""
+
+
+class CaptureEnded(_Fact, frozen=True, tag=True):
+    """A thread has ended the capture of `stream`. `result` is CUDA's: other than 0 where there is no graph."""
+
+    stream: int
+    thread: int
     result: int = 0
 
 
@@ -172,4 +194,6 @@ Fact = (
     | GroupEnded
     | Call
     | Unobserved
+    | CaptureBegan
+    | CaptureEnded
 )

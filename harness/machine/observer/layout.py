@@ -24,6 +24,8 @@ DTYPES = (
 )
 """By NCCL's numbers, in torch's words."""
 OPS = ("sum", "prod", "max", "min", "avg")
+MODES = ("global", "thread-local", "relaxed")
+"""Of captures, by CUDA's numbers."""
 
 
 class Fields(NamedTuple):
@@ -103,11 +105,16 @@ def _call(of: Fields, site: str, *_: object) -> Fact:
         legacy=of.legacy,
         copy=of.copy,
         result=of.result,
+        captured=bool(of.colour),
     )
 
 
 def _failed(of: Fields, site: str, *_: object) -> Fact:
     return facts.AllocationFailed(size=of.amount, result=of.result, denied=bool(of.word), site=site)
+
+
+def _register_entered(of: Fields, site: str, *_: object) -> Fact:
+    return facts.RegisterEntered(**_registration(of), site=site, thread=of.key)
 
 
 def _registered(of: Fields, site: str, *_: object) -> Fact:
@@ -126,13 +133,17 @@ def _deregistered(of: Fields, site: str, *_: object) -> Fact:
     return facts.Deregistered(comm=of.communicator, window=of.other, result=of.result, site=site)
 
 
+def _capture_began(of: Fields, site: str, *_: object) -> Fact:
+    return facts.CaptureBegan(stream=of.address, thread=of.flags, mode=word(MODES, of.word), site=site)
+
+
 MEANINGS: dict[int, _Meaning] = {
     1: _created,
     2: lambda of, *_: facts.CommGone(comm=of.communicator, how=HOWS[of.word], result=of.result),
     3: lambda of, site, *_: facts.Allocated(address=of.address, size=of.amount, site=site),
     4: _failed,
     5: lambda of, site, *_: facts.Freed(address=of.address, is_held=bool(of.word), site=site),
-    6: lambda of, site, *_: facts.RegisterEntered(**_registration(of), site=site),
+    6: _register_entered,
     7: _registered,
     8: _register_failed,
     9: _deregistered,
@@ -140,5 +151,7 @@ MEANINGS: dict[int, _Meaning] = {
     11: lambda of, *_: facts.GroupEnded(result=of.result, thread=of.flags),
     12: _call,
     13: lambda of, site, name, *_: facts.Unobserved(path=name, calls=of.handle),
+    14: _capture_began,
+    15: lambda of, *_: facts.CaptureEnded(stream=of.address, thread=of.flags, result=of.result),
 }
 """By the numbers of `enum kind`."""

@@ -123,6 +123,7 @@ static void begin_registration(struct visit *visit, void *comm, void *address, s
   visit->fact.communicator = known_number(comm);
   visit->communicator = comm;
   visit->fact.address = (uint64_t)address;
+  visit->fact.key = here.number;
   enter_fact(visit);
 }
 

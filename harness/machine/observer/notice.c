@@ -9,15 +9,20 @@ static listener heard;
 // The listener is called in the thread that makes the fact. It may wait for Python's lock.
 void symm_observer_listen(listener callback) { __atomic_store_n(&heard, callback, __ATOMIC_RELEASE); }
 
+static bool is_group(const struct fact *fact) { return fact->kind == GROUP_STARTED || fact->kind == GROUP_ENDED; }
+static bool is_capture(const struct fact *fact) { return fact->kind == CAPTURE_BEGAN || fact->kind == CAPTURE_ENDED; }
+
 static void call_back(const struct fact *fact, const char *name) {
   listener callback = __atomic_load_n(&heard, __ATOMIC_ACQUIRE);
-  if (callback && fact->kind != CALL && fact->kind != GROUP_STARTED && fact->kind != GROUP_ENDED)
-    callback(fact, name ? name : "");
+  if (callback && fact->kind != CALL && !is_group(fact) && !is_capture(fact)) callback(fact, name ? name : "");
 }
 
+// Equal ones are one fact.
 static bool is_counted(const struct fact *fact) {
-  return fact->kind == GROUP_STARTED || fact->kind == GROUP_ENDED || fact->kind == UNOBSERVED;
+  return is_group(fact) || is_capture(fact) || fact->kind == UNOBSERVED;
 }
+
+static bool has_site(const struct fact *fact) { return fact->kind == CAPTURE_BEGAN || !is_counted(fact); }
 
 static bool has_file(void) {
   lock();
@@ -30,7 +35,8 @@ static bool has_file(void) {
 void tell(struct fact *fact, const char *name) {
   if (here.muted) return;
   bool is_written = has_file();
-  if (is_written && !is_counted(fact)) fact->site = site();
+  if (is_written && has_site(fact)) fact->site = site();
+  if (is_capture(fact)) fact->count = fact->site;  // captures that begin at two places are two facts
   lock();
   if (is_written && name) fact->name = text(name, strlen(name));
   uint32_t number = is_counted(fact) ? find_or_add(fact) : add(fact);

@@ -29,6 +29,8 @@ enum kind {
   GROUP_ENDED,
   CALL,
   UNOBSERVED,
+  CAPTURE_BEGAN,
+  CAPTURE_ENDED,
 };
 enum how { INIT, CONFIG, SCALABLE, ALL, SPLIT, SHRINK, GROW, UNKNOWN, FINALIZE, DESTROY, ABORT, REVOKE };
 enum function {
@@ -53,15 +55,15 @@ struct fact {
   int32_t parent;    // number of the communicator that it came from; -1: none
   uint32_t site;     // text: where the program was
   uint32_t name;     // text: of the communicator, or a path
-  int32_t word;      // how, function, or whether it was denied or held
-  int32_t flags;     // of a registration; dtype of a call; thread of a group
+  int32_t word;      // how, function, mode of a capture, or whether it was denied or held
+  int32_t flags;     // of a registration; dtype of a call; thread of a group or a capture
   int32_t rank;      // of this process in the communicator; root or peer of a call
   int32_t size;      // ranks of the communicator; op of a call
-  int32_t colour;
-  int32_t key;
-  uint64_t address;  // of memory; send buffer of a call
+  int32_t colour;    // of a split; 1 for a call that is captured
+  int32_t key;       // of a split; thread of a registration
+  uint64_t address;  // of memory; send buffer of a call; stream of a capture
   uint64_t other;    // window; identity of a communicator; receive buffer of a call
-  uint64_t count;    // bytes; elements of a call
+  uint64_t count;    // bytes; elements of a call; site of a capture
   uint64_t handle;   // stream of a call; second identity of one that grew; calls past the observer
   uint64_t caller;   // return address: a key of equal calls, and nothing to a reader
   uint64_t calls, symmetric, legacy, copy;
@@ -152,6 +154,10 @@ void forget_sites(void);
 
 // others.c: libraries of NCCL that are not observed
 void look_for_others(void);
+
+// capture.c: captures of streams
+bool is_captured(uint64_t stream);
+void forget_captures(void);
 
 // path.c: NCCL's word on the path of calls
 uint64_t expect_call(const struct visit *visit);

@@ -52,6 +52,7 @@ static void forget_parent(void) {
   forget_expected();
   forget_control();
   forget_pending();
+  forget_captures();
   forget_sites();
   here.call = NULL;
   here.groups = 0;

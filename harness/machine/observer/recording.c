@@ -228,7 +228,7 @@ static uint64_t hash_of(const struct fact *fact) {
 static bool is_equal(const struct fact *a, const struct fact *b) {
   return a->kind == b->kind && a->communicator == b->communicator && a->word == b->word && a->flags == b->flags &&
          a->rank == b->rank && a->size == b->size && a->address == b->address && a->other == b->other &&
-         a->count == b->count && a->caller == b->caller && a->result == b->result;
+         a->count == b->count && a->caller == b->caller && a->result == b->result && a->colour == b->colour;
 }
 
 // The bucket of an equal fact, or an empty one. The table has twice as many buckets as facts.

@@ -16,8 +16,6 @@ from harness.trace.events import Entered, Overwritten
 
 def judge(case: Case) -> Iterator[Finding]:
     captures, replays = case.program.captures, case.program.replays
-    if not captures:
-        return
     for history in case.histories:
         yield from _registered(case, history, captures)
         for step, graph in replays.items():
@@ -28,15 +26,23 @@ def judge(case: Case) -> Iterator[Finding]:
 def _registered(case: Case, history: History, captures: Mapping[str, range]) -> Iterator[Finding]:
     comms = history.comms
     for step, event in history.trace.steps():
-        graph = next((name for name, steps in captures.items() if step in steps), None)
-        if graph is not None and isinstance(event, Entered) and event.call == "register":
+        if not isinstance(event, Entered) or event.call != "register":
+            continue
+        capture = event.capture or _drawn(case, captures, step)
+        if capture:
             yield RegisteredInCapture(
                 f"rank {history.rank} entered a registration with {case.name(comms[event.comm].id)} at "
-                f"{case.at_step(step)}, in the capture of graph {graph!r} that began at "
-                f"{case.at_step(captures[graph].start)}.",
+                f"{case.at_step(step)}, in {capture}.",
                 step=step,
                 ranks=(history.rank,),
             )
+
+
+def _drawn(case: Case, captures: Mapping[str, range], step: int) -> str:
+    """The capture of a draw that a step is in; empty for none."""
+    graph = next((name for name, steps in captures.items() if step in steps), None)
+    began = "" if graph is None else case.at_step(captures[graph].start)
+    return began and f"the capture of graph {graph!r} that began at {began}"
 
 
 def _reused(case: Case, history: History, graph: str, captured: range, replay: int) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 Invariant: a registration counts if a call of the same shape on the same communicator has run often before in windows
 that are still there, and the new window is used by such a call. A program is right that meets a new size or a new
-communicator, that ran in ordinary memory before, or that gave its windows back: nothing has grown.
+communicator, that ran in ordinary memory before, or that gave its windows back: nothing has grown. A window whose first
+call is captured is a graph's, and each graph may have memory of its own; captured calls have not run.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def _used(call: Call, homes: Sequence[_Open], windows: Mapping[int, _Open]) -> s
         if not home.is_used:
             home.is_used = True
             times = sum(window.times[shape] for window in windows.values())
-            text = text or (_text(call, home.made, times) if times >= STEADY else "")
-    homes[0].times[shape] += 1
+            text = text or (_text(call, home.made, times) if times >= STEADY and not call.captured else "")
+    homes[0].times[shape] += not call.captured
     return text
 
 

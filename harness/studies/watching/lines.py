@@ -13,11 +13,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.machine.observer.records import Call, GroupEnded, GroupStarted, Process, RegisterEntered
+from harness.machine.observer.records import (
+    Call,
+    CaptureBegan,
+    CaptureEnded,
+    GroupEnded,
+    GroupStarted,
+    Process,
+    RegisterEntered,
+)
+from harness.studies.watching.callsites import place_of
 
 PAIRWISE = ("Send", "Recv")
 """Calls that are no collective: they have no counterpart on every rank."""
-NO_STATE = (Call, GroupStarted, GroupEnded)
+NO_STATE = (Call, GroupStarted, GroupEnded, CaptureBegan, CaptureEnded)
 """Facts that change nothing for the calls that follow."""
 
 Numbers = NDArray[np.int64]
@@ -56,6 +65,38 @@ class Line:
             if isinstance(fact, RegisterEntered):
                 found.setdefault(fact.comm, []).append(place)
         return found
+
+    @cached_property
+    def captures(self) -> dict[int, str]:
+        """The registrations that were entered while their own thread captured, by their places in the order, each with
+        its capture, such as `capture 2 (train.py:40 step)`.
+
+        A capture is its thread's. What other threads do meanwhile is not in it: on their streams nothing is captured.
+        """
+        open_, number, found = dict[int, tuple[int, str]](), 0, dict[int, str]()
+        for place in self._around_captures().tolist():
+            match self.process.facts[int(self.order[place])]:
+                case CaptureBegan() as began:
+                    number += 1
+                    where = place_of(began.site)
+                    open_.pop(began.stream, None)  # where its end was not seen
+                    open_[began.stream] = began.thread, f"capture {number}{f' ({where})' if where else ''}"
+                case CaptureEnded() as ended:
+                    open_.pop(ended.stream, None)
+                case RegisterEntered() as entered:
+                    own = [name for thread, name in open_.values() if thread == entered.thread]
+                    found.update({place: own[-1]} if own else {})
+                case _:
+                    pass
+        return found
+
+    def _around_captures(self) -> Numbers:
+        """Where captures begin and end, and registrations are entered; nowhere in a process without captures."""
+        facts = self.process.facts
+        if not any(isinstance(fact, CaptureBegan) for fact in facts):
+            return np.asarray([], np.int64)
+        told = [isinstance(fact, CaptureBegan | CaptureEnded | RegisterEntered) for fact in facts]
+        return np.flatnonzero(np.asarray(told, np.bool_)[self.order])
 
     def changes(self) -> Numbers:
         """Where facts are in the order that change memory, windows or communicators."""

@@ -33,6 +33,8 @@ class Row:
     symmetric: int = 0
     legacy: int = 0
     copy: int = 0
+    captured: int = 0
+    """Calls that were captured for a CUDA graph. NCCL may have said a path of them all the same."""
     owners: dict[str, None] = field(default_factory=dict)
     """What owns the operands through which ranks reach each other, in the order in which it was met."""
 
@@ -70,6 +72,7 @@ def _count(row: Row, call: Call, ranks: int) -> None:
     row.symmetric += call.symmetric
     row.legacy += call.legacy
     row.copy += call.copy
+    row.captured += call.calls if call.captured else 0
 
 
 def owners(case: Case, use: Use) -> Iterator[str]:

@@ -60,11 +60,11 @@ class Teller:
         for place in sorted({*map(int, self.line.changes()), *steps}):
             if place in steps:
                 yield trace.Began(steps[place])
-            yield from self._told(int(self.line.order[place]))
+            yield from self._told(int(self.line.order[place]), self.line.captures.get(place, ""))
         if has_ended and not self._blocked:
             yield trace.Finished()
 
-    def _told(self, index: int) -> Iterator[Event]:
+    def _told(self, index: int, capture: str) -> Iterator[Event]:
         fact = self.line.process.facts[index]
         match fact:
             case Call():
@@ -73,6 +73,8 @@ class Teller:
                 yield from self._communicator(fact)
             case records.Allocated() | records.AllocationFailed() | records.Freed():
                 yield from self._segment(fact)
+            case records.RegisterEntered() if fact.comm in self._comms:
+                yield trace.Entered("register", self._comms[fact.comm], capture)
             case _:
                 yield from self._window(fact)
 
@@ -101,8 +103,6 @@ class Teller:
 
     def _window(self, fact: Fact) -> Iterator[Event]:
         match fact:
-            case records.RegisterEntered() if fact.comm in self._comms:
-                yield trace.Entered("register", self._comms[fact.comm])
             case records.RegisterFailed() if fact.comm in self._comms and fact.result not in LEFT_ALONE:
                 comm, segment = self._comms[fact.comm], self._segment_of(fact.address)
                 yield trace.RegistrationFailed(comm, segment, f"ncclResult {fact.result}")

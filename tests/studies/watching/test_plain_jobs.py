@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 from harness.machine.observer.records import read_all
 from harness.studies.watching.judging import Judged, judge
 from tests.tools import plain_jobs
-from tests.tools.fake_libnccl import ROOT, observed
+from tests.tools.fake_libnccl import ROOT, fake_cudart, observed
 
 WRONG = {
     "wrong-site-group": "wrong-owner",
@@ -26,6 +27,8 @@ WRONG = {
     "free-before-deregister": "freed-while-registered",
     "double-registration": "double-registration",
     "stream-stranding": "hot-path-growth",
+    "register-in-capture": "registered-in-capture",
+    "stranding-in-capture": "registered-in-capture",
     "leak": "hot-path-growth",
     "null-window-ignored": "null-window",
     "lazy-communicator": "unregistered",
@@ -45,6 +48,7 @@ def watched(name: str, folder: Path) -> Judged:
     more = {"WORLD_SIZE": "2", "FAKE_NCCL_NULL_WINDOWS": str(int(name == "null-window-ignored"))}
     command = [sys.executable, str(ROOT / "tests" / "tools" / "plain_jobs.py"), name]
     out = folder / "out"
+    fake_cudart()
     ranks = [subprocess.Popen(command, env=observed(folder, out, {"RANK": str(rank), **more})) for rank in range(2)]
     end = time.monotonic() + SECONDS
     while time.monotonic() < end and any(rank.poll() is None for rank in ranks) and not _hangs(out, ranks):
@@ -125,3 +129,18 @@ def test_one_mistake_with_many_buffers_is_one_finding(tmp_path: Path) -> None:
     (found,) = watched("many-buffers", tmp_path).findings
     assert found.rule == "wrong-owner"
     assert found.explanation.endswith("The same holds at 4 other steps like it.")
+
+
+@pytest.mark.parametrize("name", ["register-in-capture", "stranding-in-capture"])
+def test_a_registration_in_a_capture_is_named_with_communicator_place_and_capture(name: str, tmp_path: Path) -> None:
+    (found,) = watched(name, tmp_path).findings
+    entered, _, capture = found.explanation.partition(", in ")
+    assert entered.startswith("rank 0 entered a registration with comm[0,1] at registration 2 (nccl_program.py:")
+    assert "from plain_jobs.py:" in entered
+    assert re.fullmatch(r"capture 1 \(graph_programs\.py:\d+ .* from plain_jobs\.py:\d+ \w+\)\.", capture)
+    assert name.replace("-", "_") in capture
+
+
+def test_captured_calls_are_counted_as_such(tmp_path: Path) -> None:
+    (row,) = watched("right-capture", tmp_path).rows
+    assert (row.calls, row.captured, [*row.owners]) == (4, 2, ["its own window"])

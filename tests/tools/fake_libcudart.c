@@ -1,0 +1,67 @@
+// What libcudart knows of captures, for machines without a GPU. A stream is any number but 0, and nothing is enqueued.
+
+#include <pthread.h>
+#include <stddef.h>
+
+enum { SUCCESS = 0, ILLEGAL_STATE = 401, UNSUPPORTED = 900, WRONG_THREAD = 908, RELAXED = 2, MOST = 16 };
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+  void *stream, *origin;  // NULL: this place is free; a stream that has joined has another one's capture
+  int mode;
+  pthread_t thread;
+} open[MOST];
+
+static int place_of(void *stream) {
+  int i = 0;
+  while (i < MOST && open[i].stream != stream) i++;
+  return i;
+}
+
+static int begin(void *stream, void *origin, int mode) {
+  if (!stream) return UNSUPPORTED;
+  pthread_mutex_lock(&mutex);
+  int place = place_of(stream) == MOST ? place_of(NULL) : MOST;
+  if (place < MOST) {
+    open[place].stream = stream;
+    open[place].origin = origin;
+    open[place].mode = mode;
+    open[place].thread = pthread_self();
+  }
+  pthread_mutex_unlock(&mutex);
+  return place < MOST ? SUCCESS : ILLEGAL_STATE;
+}
+
+static int end(void *stream) {
+  int place = place_of(stream);
+  if (place == MOST || open[place].origin != stream) return ILLEGAL_STATE;
+  if (open[place].mode != RELAXED && !pthread_equal(open[place].thread, pthread_self())) return WRONG_THREAD;
+  for (int i = 0; i < MOST; i++)
+    if (open[i].origin == stream) open[i].stream = open[i].origin = NULL;
+  return SUCCESS;
+}
+
+int cudaStreamBeginCapture(void *stream, int mode) { return begin(stream, stream, mode); }
+
+int cudaStreamBeginCaptureToGraph(void *stream, void *graph, const void *nodes, const void *edges, size_t count,
+                                  int mode) {
+  return begin(stream, stream, mode);
+}
+
+int cudaStreamEndCapture(void *stream, void **graph) {
+  pthread_mutex_lock(&mutex);
+  int result = stream ? end(stream) : ILLEGAL_STATE;
+  pthread_mutex_unlock(&mutex);
+  *graph = result ? NULL : stream;
+  return result;
+}
+
+int cudaStreamIsCapturing(void *stream, int *status) {
+  pthread_mutex_lock(&mutex);
+  *status = stream && place_of(stream) < MOST;
+  pthread_mutex_unlock(&mutex);
+  return SUCCESS;
+}
+
+// In place of an event that one stream records and another waits for.
+int fakeStreamJoins(void *origin, void *stream) { return begin(stream, origin, RELAXED); }
