@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.campaign import seeds
-from tests.tools.fake_libnccl import ROOT, fake_nccl, plain
+from tests.tools.fake_libnccl import ROOT, fake_cudart, fake_nccl, plain
 from tests.tools.observer_cache import anew, kept
 
 __all__ = ["anew", "kept"]
@@ -34,6 +34,7 @@ def symm(folder: Path, *arguments: str, seconds: float = 90) -> subprocess.Compl
 
 
 def watch(folder: Path, job: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    fake_cudart()
     launcher = [sys.executable, "-c", BOTH, job, str(status)]
     return symm(folder, "watch", "--out", "out", "--nccl", str(fake_nccl()), *options, "--", *launcher)
 
@@ -119,3 +120,14 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: tuple[str, ...],
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     watch(tmp_path, "right-reuse")
     assert "out holds what another run wrote" in watch(tmp_path, "right-reuse").stderr
+
+
+def test_captured_calls_are_shown_and_a_registration_in_a_capture_has_no_seed(tmp_path: Path) -> None:
+    done = watch(tmp_path, "register-in-capture")
+    assert done.returncode == 1, done.stderr
+    assert "registered-in-capture" in done.stdout
+    assert "2 captured" in done.stdout
+    found = json.loads(symm(tmp_path, "judge", "out", "--json", "-").stdout)
+    assert [(row["calls"], row["captured"]) for row in found["calls"]] == [(8, 2)]
+    kept = symm(tmp_path, "judge", "out", "--seed-file", "seed.json")
+    assert (kept.returncode, "no program can be made of registered-in-capture" in kept.stderr) == (2, True)

@@ -130,3 +130,22 @@ def test_the_bug_reports_fault_is_named_in_a_program_that_knows_nothing_of_us(
 def test_nothing_is_found_where_the_right_group_owns_the_buffer(shared: dict[str, str], tmp_path: Path) -> None:
     status, said = watch(shared, tmp_path / "run", "examples/two_groups.py", "--right")
     assert (status, "wrong-owner" in said) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("job", "rule"),
+    [
+        ("register-in-capture", "registered-in-capture"),
+        ("stranding-in-capture", "registered-in-capture"),
+        ("right-capture", ""),
+        ("right-captured-calls", ""),
+        ("right-stream-after-capture", ""),
+    ],
+)
+def test_a_registration_in_a_capture_of_pytorchs_is_named(
+    shared: dict[str, str], tmp_path: Path, job: str, rule: str
+) -> None:
+    met = {"FAKE_NCCL_FOLDER": str(tmp_path)}
+    status, said = watch(shared | met, tmp_path / "run", "tests/tools/plain_jobs.py", job)
+    assert ("captured" in said, "registered-in-capture" in said) == (True, bool(rule)), said
+    assert status == bool(rule), said

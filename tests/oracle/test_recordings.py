@@ -203,3 +203,17 @@ def test_a_registration_that_failed_names_memory_of_no_segment() -> None:
     hung = found((SETUP, tried), (SETUP, Step(REGISTER, (Entered("register", TP),))), states=("hung", "hung"))
     assert keys(hung) == ["hang"]
     assert "could not register memory of no known segment with tp[0,1] at register 1" in str(hung[0])
+
+
+# in a capture
+
+
+def test_a_registration_in_a_capture_is_named_with_its_communicator_and_both_places() -> None:
+    entered, *made = registered(TP, 3)
+    assert isinstance(entered, Entered)
+    steps = SETUP, Step(REGISTER, (msgspec.structs.replace(entered, capture="capture 2 (train.py:40 step)"), *made))
+    (finding,) = found((*steps, OWNED[2]), OWNED)
+    assert (finding.rule, finding.ranks) == ("registered-in-capture", (0,))
+    assert finding.explanation == (
+        f"rank 0 entered a registration with tp[0,1] at {REGISTER}, in capture 2 (train.py:40 step)."
+    )

@@ -69,7 +69,7 @@ def other_stream() -> Iterator[int]:
         return
     import torch
 
-    with torch.cuda.stream(torch.cuda.Stream()) as _:
+    with torch.cuda.stream(torch.cuda.Stream()):
         yield torch.cuda.current_stream().cuda_stream
 
 

@@ -168,3 +168,13 @@ def test_without_libcudart_a_capture_fails_as_of_a_symbol_that_is_not_found(tmp_
     assert run(python(program), observed(tmp_path, tmp_path / "out")) == "302\n"
     (process,) = read_all(tmp_path / "out")
     assert seen(process) == ["Allocated"]
+
+
+def test_a_listener_hears_of_no_capture_and_a_muted_thread_tells_of_none(tmp_path: Path) -> None:
+    lines = (
+        "from harness.machine.observer.control import Observer; heard = []; seen = Observer.find()",
+        "seen.listen(heard.append); cuda.begin(81); cuda.end(81); nccl.alloc()",
+        "with seen.muted(): cuda.begin(82), cuda.end(82)",
+        "assert [type(each).__name__ for each in heard] == ['Allocated']; seen.listen(None)",
+    )
+    assert seen(ran(tmp_path, *lines)) == ["CommCreated", "CaptureBegan", "CaptureEnded", "Allocated"]

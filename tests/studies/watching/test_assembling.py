@@ -7,6 +7,8 @@ import pytest
 from harness.machine.observer.records import (
     Allocated,
     AllocationFailed,
+    CaptureBegan,
+    CaptureEnded,
     CommGone,
     Deregistered,
     Fact,
@@ -17,6 +19,7 @@ from harness.machine.observer.records import (
     Unobserved,
 )
 from harness.studies.watching.assembling import Assembled, assemble
+from harness.studies.watching.judging import judge
 from harness.trace import events as trace
 from harness.trace.events import Event
 from tests.tools.recorded import BASE, SEGMENT, comm, gather, process, registration
@@ -152,3 +155,24 @@ def test_paths_are_what_nccl_said() -> None:
         for said in ({"symmetric": 1}, {"legacy": 1}, {"copy": 1}, {}, {"symmetric": 1, "legacy": 1})
     ]
     assert [event.path for event in ran] == ["symmetric", "legacy", "copy engine", "unknown", "unknown"]  # type: ignore[union-attr]
+
+
+def test_a_registration_is_told_with_the_capture_that_its_thread_was_in() -> None:
+    began = CaptureBegan(81, 4, "global", "/job/train.py:40 step")
+    inside, beside = RegisterEntered(0, BASE, SEGMENT, 1, "", 4), RegisterEntered(0, BASE, SEGMENT, 1, "", 5)
+    told = events(alike(Allocated(BASE, SEGMENT), began, inside, beside, CaptureEnded(81, 4)), trace.Entered)
+    assert told == [trace.Entered("register", 0, "capture 1 (train.py:40 step)"), trace.Entered("register", 0)]
+
+
+def test_captured_calls_of_which_nccl_says_no_path_are_not_slow_though_owned() -> None:
+    done = [*OWNED, CaptureBegan(81, 1), gather(0, captured=True), CaptureEnded(81, 1)]
+    judged = judge([process([comm(0, rank), *done], rank) for rank in range(2)])
+    (row,) = judged.rows
+    assert (row.calls, row.captured, row.unknown, row.has_slow_owned) == (2, 2, 2, False)
+    assert ([*row.owners], judged.findings, judged.is_vacuous) == (["its own window"], (), False)
+
+
+def test_a_captured_call_without_an_own_window_is_judged_as_others_are() -> None:
+    done = [*OWNED, gather(1, captured=True)]
+    judged = judge([process([comm(0, rank), comm(1, rank), *done], rank) for rank in range(2)])
+    assert [finding.rule for finding in judged.findings] == ["wrong-owner"]

@@ -1,13 +1,28 @@
-"""Which calls of a process are new: those that nothing equal has come before since anything changed."""
+"""Which calls of a process are new: those that nothing equal has come before since anything changed. And which
+registrations were made in a capture: those of the thread that captured."""
 
 from __future__ import annotations
 
-from harness.machine.observer.records import Allocated, Fact, GroupEnded, GroupStarted
+import msgspec
+import pytest
+
+from harness.machine.observer.records import (
+    Allocated,
+    CaptureBegan,
+    CaptureEnded,
+    Fact,
+    GroupEnded,
+    GroupStarted,
+    RegisterEntered,
+)
 from harness.studies.watching.lines import line
 from tests.tools.recorded import comm, gather, process
 
 A, B = gather(0), gather(0, count=8)
 SEND = gather(0, function="Send")
+BEGAN = CaptureBegan(81, 1, "global", "/torch/cuda/graphs.py:9 __enter__\n/job/train.py:40 step")
+ENDED, REGISTER = CaptureEnded(81, 1), RegisterEntered(0, 0, 8, 1, "", 1)
+FIRST, SECOND = "capture 1 (train.py:40 step)", "capture 2 (train.py:40 step)"
 
 
 def new(*done: Fact) -> list[int]:
@@ -24,6 +39,39 @@ def test_after_a_change_equal_calls_are_new_again() -> None:
 
 def test_groups_of_calls_change_nothing() -> None:
     assert new(A, GroupStarted(), A, GroupEnded()) == [0]
+
+
+def test_captures_change_nothing() -> None:
+    assert new(A, BEGAN, A, ENDED, A) == [0]
+
+
+def test_a_captured_call_is_another_one() -> None:
+    assert new(A, BEGAN, gather(0, captured=True), ENDED, A) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("done", "captures"),
+    [
+        ((REGISTER, BEGAN, ENDED, REGISTER), {}),
+        ((BEGAN, REGISTER, ENDED), {1: FIRST}),
+        ((BEGAN, ENDED, BEGAN, REGISTER, REGISTER, ENDED), {3: SECOND, 4: SECOND}),
+        ((BEGAN, RegisterEntered(0, 0, 8, 1, "", 2), ENDED), {}),
+        ((BEGAN, CaptureEnded(82, 1), REGISTER), {2: FIRST}),
+        ((BEGAN, CaptureEnded(81, 2), REGISTER), {}),
+        ((BEGAN, BEGAN, ENDED, REGISTER), {}),
+        ((CaptureBegan(82, 2), BEGAN, CaptureEnded(82, 2), REGISTER), {3: SECOND}),
+        ((CaptureBegan(82, 1), REGISTER), {1: "capture 1"}),
+    ],
+    ids=[
+        *("before and after it", "in it", "in a later one", "by another thread", "beside the end of another stream's"),
+        *("after its end by another thread", "after one whose end was not seen", "beside another thread's"),
+        "in one without a stack",
+    ],
+)
+def test_a_registration_is_in_the_open_capture_of_its_thread(done: tuple[Fact, ...], captures: dict[int, str]) -> None:
+    facts = list(dict.fromkeys(done))
+    seen = process([]), tuple(facts), tuple(map(facts.index, done))
+    assert line(msgspec.structs.replace(seen[0], facts=seen[1], order=seen[2])).captures == captures
 
 
 def test_calls_that_are_no_collectives_have_no_number() -> None:
