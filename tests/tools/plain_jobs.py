@@ -333,7 +333,7 @@ def lazy_communicator(job: Job) -> None:
     job.gather(job.tp, job.segment())
 
 
-class Pool:
+class LivesOn:
     """A pool that lives as long as its process, and gives its memory back when Python ends: as engines' pools do."""
 
     def __init__(self, job: Job) -> None:
@@ -346,7 +346,7 @@ class Pool:
 
 @job
 def right_free_at_the_end(job: Job) -> None:
-    _KEPT.append(Pool(job))
+    _KEPT.append(LivesOn(job))
 
 
 @job
