@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from harness.oracle.ground import Ground, in_turn, kept
 from harness.oracle.lives import BufferLife, SegmentLife, WindowLife
 from harness.oracle.sight import Sight, see
 from harness.trace.events import (
@@ -64,8 +65,12 @@ class History:
     entered: dict[int, int] = field(default_factory=dict)
     """Registrations entered, by communicator, without those that failed; one more than were made where the rank is
     still in one."""
-    live_at: dict[int, frozenset[int]] = field(default_factory=dict)
-    """For each window, those that were live over live segments when it was registered."""
+    doubled: dict[int, tuple[WindowLife, ...]] = field(default_factory=dict)
+    """For a window, those of its communicator that shared an address with it and were live over live segments when it
+    was registered; without windows that met none."""
+    ground: Ground = field(default_factory=Ground, repr=False)
+    """What is there now."""
+    _by_comm: dict[int, list[WindowLife]] = field(default_factory=dict, repr=False)
 
     @property
     def rank(self) -> int:
@@ -73,7 +78,7 @@ class History:
 
     def registrations(self, comm: int) -> list[WindowLife]:
         """Windows and null windows of a communicator, in order."""
-        return [window for window in self.windows.values() if window.event.comm == comm]
+        return self._by_comm.get(comm, [])
 
     def on_pads(self) -> Iterator[tuple[int, PadOverwritten]]:
         """What was found written on its pads, by the rank or after its end, with the step by which it was."""
@@ -93,6 +98,7 @@ def read(trace: Trace) -> History:
                 _on_communicator(history, event, step)
             case SegmentAllocated():
                 history.segments[event.segment] = SegmentLife(event, step)
+                history.ground.allocated(history.segments[event.segment])
             case SegmentFreed():
                 _freed(history, event, step)
             case Placed():
@@ -123,6 +129,7 @@ def _on_communicator(
             # NCCL destroys a communicator's windows with it; none is inherited by the one that replaces it.
             for window in history.registrations(event.comm):
                 if window.died is None:
+                    history.ground.went(window)
                     window.died, window.is_gone_with_communicator = step, True
         case Entered():
             if event.call == "register":
@@ -131,27 +138,40 @@ def _on_communicator(
         case RegistrationFailed():
             history.entered[event.comm] -= 1  # the peers go on waiting for this rank
         case Registered():
-            # NCCL pairs the ranks' registrations by their order, and a null window takes a turn like any other.
-            ordinal = len(history.registrations(event.comm))
-            live = (w.event.window for w in history.windows.values() if w.is_live and w.segment_freed_at is None)
-            history.live_at[event.window] = frozenset(live)
-            window = WindowLife(
-                event, history.comms[event.comm], step, ordinal, segment=history.segments.get(event.segment)
-            )
-            if event.comm in history.destroyed:  # no communicator is left that could find it
-                window.came_after = history.destroyed[event.comm]
-                window.died, window.is_gone_with_communicator = step, True
-            history.windows[event.window] = window
+            _registered(history, event, step)
         case Deregistered():
-            history.windows[event.window].died = step
+            window = history.windows[event.window]
+            if window.is_live:
+                history.ground.went(window)
+            window.died = step
+
+
+def _registered(history: History, event: Registered, step: int) -> None:
+    # NCCL pairs the ranks' registrations by their order, and a null window takes a turn like any other.
+    same = history._by_comm.setdefault(event.comm, [])
+    comm, segment = history.comms[event.comm], history.segments.get(event.segment)
+    window = WindowLife(event, comm, step, len(same), segment=segment)
+    if event.comm in history.destroyed:  # no communicator is left that could find it
+        window.came_after = history.destroyed[event.comm]
+        window.died, window.is_gone_with_communicator = step, True
+    met = history.ground.sound.meeting(event.address, window.end)
+    if doubled := in_turn(kept(there[event.comm]) for _, there in met if event.comm in there):
+        history.doubled[event.window] = doubled
+    history.ground.registered(window)
+    history.windows[event.window] = window
+    same.append(window)
 
 
 def _freed(history: History, event: SegmentFreed, step: int) -> None:
     segment = history.segments[event.segment]
+    history.ground.freed(segment)
     segment.died, segment.windows_at_death = step, event.windows
     for ident in event.windows:
-        history.windows[ident].segment_freed_at = step
+        window = history.windows[ident]
+        if window.segment_freed_at is None:
+            history.ground.sound.take(window.event.comm, window)
+        window.segment_freed_at = step
 
 
 def _sight(history: History, comm: CommCreated, operand: Operand) -> Sight:
-    return see(comm, operand, history.windows.values(), history.segments.values())
+    return see(comm, operand, history.ground)

@@ -18,6 +18,8 @@ class SegmentLife:
     born: int
     died: int | None = None
     windows_at_death: tuple[int, ...] = ()
+    turn: int = 0
+    """Its place among all segments and windows of its rank (`oracle.ground`)."""
 
     @property
     def end(self) -> int:
@@ -47,6 +49,8 @@ class WindowLife:
     segment: SegmentLife | None = None
     came_after: int | None = None
     """The step at which its communicator had been destroyed, before it was registered."""
+    turn: int = 0
+    """Its place among all segments and windows of its rank (`oracle.ground`)."""
 
     @property
     def end(self) -> int:

@@ -5,11 +5,23 @@ Invariant: a sight holds only windows and segments that were recorded before the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
+from harness.oracle.ground import Ground, Kept, in_turn, kept
 from harness.oracle.lives import SegmentLife, WindowLife
 from harness.trace.events import CommCreated, Operand
+
+
+class Around(NamedTuple):
+    """What else was there than the window that NCCL finds, as `Sight` tells it."""
+
+    others: tuple[Kept, ...]
+    beside: tuple[Kept, ...]
+    nulls: tuple[Kept, ...]
+    former: tuple[Kept, ...]
 
 
 @dataclass(frozen=True)
@@ -20,16 +32,31 @@ class Sight:
     segment: SegmentLife | None
     window: WindowLife | None
     """The window that NCCL finds for the operand."""
-    others: tuple[WindowLife, ...]
-    """Live windows of other communicators over the operand's start."""
-    beside: tuple[WindowLife, ...]
-    """Live windows of any communicator over other parts of the operand's segment."""
-    nulls: tuple[WindowLife, ...]
-    """Registrations of this communicator over the operand's start that gave no window."""
-    former: tuple[WindowLife, ...]
-    """Windows of the same group over this memory that are gone; the latest comes last."""
     segment_freed_at: int | None
     """The step at which the segment had been freed under the window, if it had."""
+    latest_former: WindowLife | None
+    """The last of `former`."""
+    around: Around
+
+    @cached_property
+    def others(self) -> tuple[WindowLife, ...]:
+        """Live windows of other communicators over the operand's start."""
+        return in_turn(self.around.others)
+
+    @cached_property
+    def beside(self) -> tuple[WindowLife, ...]:
+        """Live windows of any communicator over other parts of the operand's segment."""
+        return in_turn(self.around.beside)
+
+    @cached_property
+    def nulls(self) -> tuple[WindowLife, ...]:
+        """Registrations of this communicator over the operand's start that gave no window."""
+        return in_turn(self.around.nulls)
+
+    @cached_property
+    def former(self) -> tuple[WindowLife, ...]:
+        """Windows of the same group over this memory that are gone; the latest comes last."""
+        return in_turn(self.around.former)
 
     @property
     def is_whole(self) -> bool:
@@ -45,67 +72,46 @@ class Sight:
         return self.window.ordinal, self.operand.address - self.window.base
 
 
-def see(comm: CommCreated, operand: Operand, windows: Iterable[WindowLife], segments: Iterable[SegmentLife]) -> Sight:
-    """An operand as a communicator sees it now, of all windows and segments that its rank has had so far."""
-    windows = [*windows]
-    segment = _segment(operand, segments)
-    below = [window for window in windows if window.event.address <= operand.address]
-    over = [window for window in below if window.covers(operand.address)]
-    found = _found(comm, operand, below)
-    return Sight(
-        operand,
-        segment,
-        found,
-        _of_others(comm, over),
-        _beside(segment, operand, windows),
-        _nulls(comm, over),
-        _former(comm, over),
-        None if found is None else found.segment_freed_at,
+def see(comm: CommCreated, operand: Operand, ground: Ground) -> Sight:
+    """An operand as a communicator sees it now, on the ground of its rank."""
+    segment, found = ground.segment(operand.address), _found(comm, operand, ground)
+    around = Around(
+        tuple(_of_others(comm, operand, ground)),
+        tuple(_beside(segment, operand, ground)),
+        tuple(_nulls(comm, operand, ground)),
+        tuple(_former(comm, operand, ground)),
     )
+    freed = None if found is None else found.segment_freed_at
+    return Sight(operand, segment, found, freed, ground.latest(comm.id, operand.address), around)
 
 
-def _segment(operand: Operand, segments: Iterable[SegmentLife]) -> SegmentLife | None:
-    """The live segment in which an operand starts."""
-    # Only live ones: ncclMemAlloc and cudaMalloc give the address of a freed segment out again.
-    return next((segment for segment in segments if segment.is_live and segment.covers(operand.address)), None)
-
-
-def _found(comm: CommCreated, operand: Operand, below: list[WindowLife]) -> WindowLife | None:
-    """The window that NCCL finds, of all that start at or below the operand."""
+def _found(comm: CommCreated, operand: Operand, ground: Ground) -> WindowLife | None:
+    """The window that NCCL finds."""
     # NCCL looks a window up by start address alone, in the list of the communicator that runs the call: the one with
     # the highest base counts, and hides a larger one around it (2.32, ncclDevrFindWindow).
-    own = [window for window in below if window.is_window and window.event.comm == comm.comm]
-    best = max(own, key=lambda window: window.event.address, default=None)
+    best = ground.highest(comm.comm, operand.address)
     return best if best is not None and best.covers(operand.address) else None
 
 
-def _of_others(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
+def _of_others(comm: CommCreated, operand: Operand, ground: Ground) -> Iterator[Kept]:
     # A window serves the communicator it was registered with and no other, be it over the same ranks: NCCL refuses
     # a forced symmetric call on a buffer in the window of another (2.32.3, run on an H100).
-    return tuple(window for window in over if window.is_window and window.event.comm != comm.comm)
+    for there in ground.windows.covering(operand.address):
+        yield from (kept(windows) for owner, windows in there.items() if owner != comm.comm)
 
 
-def _beside(segment: SegmentLife | None, operand: Operand, windows: Iterable[WindowLife]) -> tuple[WindowLife, ...]:
-    if segment is None:
-        return ()
-    return tuple(
-        window
-        for window in windows
-        if window.is_window
-        and window.event.address < segment.end
-        and segment.event.address < window.end
-        and not window.covers(operand.address)
-    )
+def _beside(segment: SegmentLife | None, operand: Operand, ground: Ground) -> Iterator[Kept]:
+    if segment is not None:
+        for (start, end), there in ground.windows.meeting(segment.event.address, segment.end):
+            if not start <= operand.address < end:
+                yield from map(kept, there.values())
 
 
-def _nulls(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
+def _nulls(comm: CommCreated, operand: Operand, ground: Ground) -> Iterator[Kept]:
     # ncclCommWindowRegister returns ncclSuccess and a null window where the communicator has no symmetric support.
-    return tuple(
-        window for window in over if window.is_live and window.event.is_null and window.event.comm == comm.comm
-    )
+    return (kept(there[comm.comm]) for there in ground.nulls.covering(operand.address) if comm.comm in there)
 
 
-def _former(comm: CommCreated, over: list[WindowLife]) -> tuple[WindowLife, ...]:
+def _former(comm: CommCreated, operand: Operand, ground: Ground) -> Iterator[Kept]:
     # By group: NCCL destroys windows with their communicator, and the one re-created in its place has another number.
-    gone = (window for window in over if not window.is_live and not window.event.is_null)
-    return tuple(each for each in gone if each.comm.number == comm.number and each.comm.group == comm.group)
+    return (kept(there[comm.id]) for there in ground.gone.covering(operand.address) if comm.id in there)

@@ -72,13 +72,18 @@ def test_a_registration_that_was_entered_counts_if_it_returned_or_not() -> None:
     assert history.entered == {0: 2}
 
 
-def test_a_window_knows_which_were_live_when_it_came() -> None:
+def test_a_window_knows_those_of_its_communicator_that_it_doubled_when_it_came() -> None:
     history = of(COMM, SEGMENT, WINDOW, SECOND, Deregistered(2), NULL)
-    assert history.live_at == {2: frozenset(), 3: {2}, 4: {3}}
+    assert history.doubled == {3: (history.windows[2],), 4: (history.windows[3],)}
 
 
-def test_a_window_over_a_freed_segment_is_not_live_for_the_next() -> None:
-    assert of(COMM, SEGMENT, WINDOW, SegmentFreed(1, (2,)), SECOND).live_at[3] == frozenset()
+def test_windows_of_another_communicator_or_beside_it_are_not_doubled() -> None:
+    other = CommCreated(5, (0, 2), 0, True), Registered(6, 5, 1, 0, 4096, False)
+    assert of(COMM, SEGMENT, *other, WINDOW, Registered(3, 0, 1, 4096, 4096, False)).doubled == {}
+
+
+def test_a_window_over_a_freed_segment_is_not_doubled() -> None:
+    assert of(COMM, SEGMENT, WINDOW, SegmentFreed(1, (2,)), SECOND).doubled == {}
 
 
 def test_a_call_is_seen_as_things_were_when_it_was_made() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.oracle.ground import Ground
 from harness.oracle.lives import SegmentLife, WindowLife
 from harness.oracle.sight import Sight, see
 from harness.trace.events import CommCreated, Operand, Registered, SegmentAllocated
@@ -20,7 +21,12 @@ def window(
 
 
 def sight(*windows: WindowLife, at: int = 100, size: int = 10, segments: tuple[SegmentLife, ...] = ()) -> Sight:
-    return see(MINE, Operand("a", at, size), windows, segments)
+    ground = Ground()
+    for segment in segments:
+        ground.allocated(segment)
+    for window in windows:
+        ground.registered(window)
+    return see(MINE, Operand("a", at, size), ground)
 
 
 # the window that is found

@@ -94,8 +94,8 @@ def _not_owned(case: Case, uses: list[Use], use: Use, role: Role, ranks: tuple[i
     elif role not in use.called.meant:
         rule, why = UnregisteredOnSome, _ordinary_here(uses, role)
     # A window that was deregistered properly, where another group has one now, is the other group's by right.
-    elif sight.former and (sight.former[-1].is_never_deregistered or not sight.others):
-        rule, why = StaleWindow, _window_gone(case, use, sight.former[-1])
+    elif (last := sight.latest_former) is not None and (last.is_never_deregistered or not sight.others):
+        rule, why = StaleWindow, _window_gone(case, use, last)
     elif sight.others:
         rule, why = WrongOwner, _owned_by_others(case, use, sight)
     else:

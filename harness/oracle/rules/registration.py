@@ -84,14 +84,9 @@ def _end(window: WindowLife) -> int:
 
 def double(case: Case, history: History) -> Iterator[Finding]:
     """Two windows of one communicator that overlap while both live."""
-    windows = [window for window in history.windows.values() if not window.event.is_null]
-    live_at = history.live_at
-    for index, later in enumerate(windows):
-        for earlier in windows[:index]:
-            if earlier.event.window not in live_at[later.event.window]:
-                continue
-            apart = _end(later) <= earlier.event.address or _end(earlier) <= later.event.address
-            if apart or later.event.comm != earlier.event.comm:
+    for later in history.windows.values():
+        for earlier in () if later.event.is_null else history.doubled.get(later.event.window, ()):
+            if _end(later) <= earlier.event.address or _end(earlier) <= later.event.address:
                 continue
             yield DoubleRegistration(
                 f"rank {history.rank}: {case.at_step(later.born)} registered segment {later.event.segment} with "
