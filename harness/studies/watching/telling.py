@@ -14,7 +14,7 @@ from harness.machine.observer.records import Call, Fact
 from harness.scenario import operands
 from harness.studies.watching.lines import Line
 from harness.studies.watching.members import Members
-from harness.studies.watching.memory import Live, Memory, Registration
+from harness.studies.watching.memory import Live, Memory
 from harness.trace import events as trace
 from harness.trace.events import Event, Kind, Operand, Role
 
@@ -109,13 +109,14 @@ class Teller:
             case records.Registered() if fact.comm in self._comms:
                 ident = next(self._idents)
                 if fact.window:
-                    end = fact.address + fact.size
-                    self._memory.windows[fact.comm, fact.window] = Registration(ident, fact.address, end)
+                    self._memory.registered(fact.comm, fact.window, ident, fact.address, fact.size)
                 place = self._segment_of(fact.address), fact.address, fact.size
                 is_symmetric = bool(fact.flags & SYMMETRIC)
                 yield trace.Registered(ident, self._comms[fact.comm], *place, not fact.window, is_symmetric)
-            case records.Deregistered() if (fact.comm, fact.window) in self._memory.windows:
-                yield trace.Deregistered(self._memory.windows.pop((fact.comm, fact.window)).ident)
+            case records.Deregistered():
+                gone = self._memory.deregistered(fact.comm, fact.window)
+                if gone is not None:
+                    yield trace.Deregistered(gone)
 
     def _segment_of(self, address: int) -> int:
         segment = self._memory.segment(address)
