@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from harness.oracle.history import History, Use, read
+from harness.oracle.history import History, Key, Use, read
 from harness.oracle.lives import SegmentLife, WindowLife
 from harness.oracle.nccl import NcclRules, rules_of
 from harness.oracle.peers import peer_operands
@@ -37,6 +37,17 @@ class Case:
         for (_, group), uses in calls.items():
             uses.sort(key=lambda use: group.index(use.rank))
         return dict(calls)
+
+    def calls_on(self, key: Key) -> list[list[Use]]:
+        """The ranks' views of each collective on a communicator, in the order of `calls`."""
+        return self._by_key.get(key, [])
+
+    @cached_property
+    def _by_key(self) -> dict[Key, list[list[Use]]]:
+        found: dict[Key, list[list[Use]]] = {}
+        for uses in self.calls.values():
+            found.setdefault((uses[0].comm.id, uses[0].comm.generation), []).append(uses)
+        return found
 
     @property
     def is_clean(self) -> bool:
@@ -103,9 +114,16 @@ class Case:
     def name(self, group: GroupId) -> str:
         """Such as `tp[0,1]`: a group by the first family that the program names, of those that have its communicator,
         or by the layout's first."""
+        return self._names.get(group) or group_name({}, group)
+
+    @cached_property
+    def _names(self) -> dict[GroupId, str]:
         families = self.program.topology.ids
-        named = {name: families[name] for name in self.program.families}
-        return group_name({**named, **families}, group)
+        names: dict[GroupId, str] = {}
+        for family in (*self.program.families, *families):
+            for group in families[family]:
+                names.setdefault(group, group_name({family: (group,)}, group))
+        return names
 
     def at_step(self, index: int) -> str:
         """Such as `step 3 (all_gather)`, or in a recording `all_gather 14 (model.py:31 forward)`."""
@@ -143,17 +161,21 @@ class Case:
 
     def refusals(self, ranks: Iterable[int]) -> str:
         """Which of the ranks could not allocate or register what, as sentences; empty if all could."""
-        return "".join(f" Rank {rank} {refusal}." for rank in ranks for _, refusal in self._refusals(rank))
+        return "".join(f" Rank {rank} {refusal}." for rank in ranks for _, refusal in self._refusals[rank])
 
     def refused(self, rank: int, until: int) -> str:
         """The last allocation or registration that failed on a rank, no later than step `until`, as a verb; empty if
         none did."""
-        refusals = [refusal for step, refusal in self._refusals(rank) if step <= until]
+        refusals = [refusal for step, refusal in self._refusals[rank] if step <= until]
         return refusals[-1] if refusals else ""
 
-    def _refusals(self, rank: int) -> Iterator[tuple[int, str]]:
+    @cached_property
+    def _refusals(self) -> list[tuple[tuple[int, str], ...]]:
+        """Those of each rank. Findings ask for them again and again."""
+        return [tuple(self._refused(history)) for history in self.histories]
+
+    def _refused(self, history: History) -> Iterator[tuple[int, str]]:
         """Each allocation and registration that failed on a rank, as a verb, with its step."""
-        history = self.histories[rank]
         for step, event in history.trace.steps():
             if isinstance(event, Exhausted):
                 yield step, f"could not allocate {event.buffer!r} at {self.at_step(step)}"

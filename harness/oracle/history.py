@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from harness.oracle.ground import Ground, in_turn, kept
 from harness.oracle.lives import BufferLife, SegmentLife, WindowLife
 from harness.oracle.sight import Sight, see
+from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import (
     Called,
     CommCreated,
@@ -50,6 +52,11 @@ class Use:
         return self.output if role == "output" else self.source
 
 
+Key = tuple[GroupId, int]
+"""A communicator, equal on all of its ranks: its group, and its generation."""
+OnComm = Called | Entered | RegistrationFailed
+
+
 @dataclass
 class History:
     """What one rank's trace says, in the order in which it happened."""
@@ -79,6 +86,37 @@ class History:
     def registrations(self, comm: int) -> list[WindowLife]:
         """Windows and null windows of a communicator, in order."""
         return self._by_comm.get(comm, [])
+
+    def numbers(self, key: Key) -> list[int]:
+        """A communicator by its number on this rank; empty where it was not made here."""
+        return self._numbers.get(key, [])
+
+    def made(self, key: Key) -> list[WindowLife]:
+        """What was registered with a communicator, in order."""
+        windows = (window for comm in self.numbers(key) for window in self.registrations(comm))
+        return sorted(windows, key=lambda window: window.turn)
+
+    def on(self, key: Key) -> list[tuple[int, OnComm]]:
+        """The calls on a communicator, and the registrations that were entered and that failed, with their steps."""
+        found = [each for comm in self.numbers(key) for each in self._on_comms.get(comm, ())]
+        return [(step, event) for _, step, event in sorted(found, key=lambda each: each[0])]
+
+    @cached_property
+    def _numbers(self) -> dict[Key, list[int]]:
+        numbers: dict[Key, list[int]] = {}
+        for comm in self.comms.values():
+            numbers.setdefault((comm.id, comm.generation), []).append(comm.comm)
+        return numbers
+
+    @cached_property
+    def _on_comms(self) -> dict[int, list[tuple[int, int, OnComm]]]:
+        """Their places in the trace, steps and events, by communicator."""
+        found: dict[int, list[tuple[int, int, OnComm]]] = {}
+        for place, (step, event) in enumerate(self.trace.steps()):
+            match event:
+                case Called() | Entered(call="register") | RegistrationFailed():
+                    found.setdefault(event.comm, []).append((place, step, event))
+        return found
 
     def on_pads(self) -> Iterator[tuple[int, PadOverwritten]]:
         """What was found written on its pads, by the rank or after its end, with the step by which it was."""

@@ -38,11 +38,12 @@ def _left(case: Case, history: History, event: Leaked) -> str:
 
 
 def _freed(case: Case, history: History) -> Iterator[Finding]:
+    names = {comm.comm: case.name(comm.id) for comm in history.comms.values()}
     for segment in history.segments.values():
         if segment.died is None or not segment.windows_at_death:
             continue
         windows = [history.windows[ident] for ident in segment.windows_at_death]
-        owners = ", ".join(case.name(window.comm.id) for window in windows)
+        owners = ", ".join(names[window.event.comm] for window in windows)
         yield FreedWhileRegistered(
             f"rank {history.rank}: segment {segment.event.segment} was freed at {case.at_step(segment.died)} while "
             f"{owners} still had a window over it, {case.window(windows[0])}.",

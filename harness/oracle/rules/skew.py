@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator
 
 from harness.oracle.case import Case, memory
 from harness.oracle.findings import Finding, RegistrationSkew
-from harness.oracle.history import History
+from harness.oracle.history import History, Key
 from harness.oracle.lives import WindowLife
 from harness.scenario.layouts.groups import GroupId
 from harness.text import counted
 from harness.trace.events import Called, Entered, RegistrationFailed
 
-Key = tuple[GroupId, int]
-"""A communicator, equal on all of its ranks: its group, and its generation."""
 Made = dict[int, list[WindowLife]]
 """What each rank registered with a communicator, in order."""
 
@@ -31,7 +29,7 @@ def judge(case: Case) -> Iterator[Finding]:
     crashed = any(fate.state in ("crashed", "raised") for fate in case.seen.fates)
     for key in dict.fromkeys((comm.id, comm.generation) for h in case.histories for comm in h.comms.values()):
         ranks = _seen(case, key)
-        made = {rank: _registered(case.histories[rank], key) for rank in ranks}
+        made = {rank: case.histories[rank].made(key) for rank in ranks}
         entered = {rank: _entered(case.histories[rank], key) for rank in ranks}
         if len(set(entered.values())) > 1:
             yield from _count_skew(case, key, made, entered, crashed)
@@ -47,20 +45,11 @@ def _seen(case: Case, key: Key) -> tuple[int, ...]:
     """The ranks of a communicator, without those of a recording that were not watched."""
     if case.program.is_lockstep:
         return key[0].ranks
-    return tuple(rank for rank in key[0].ranks if _comms(case.histories[rank], key))
-
-
-def _comms(history: History, key: Key) -> list[int]:
-    """A communicator by its number on a rank."""
-    return [comm.comm for comm in history.comms.values() if (comm.id, comm.generation) == key]
-
-
-def _registered(history: History, key: Key) -> list[WindowLife]:
-    return [window for window in history.windows.values() if (window.comm.id, window.comm.generation) == key]
+    return tuple(rank for rank in key[0].ranks if case.histories[rank].numbers(key))
 
 
 def _entered(history: History, key: Key) -> int:
-    return sum(history.entered.get(comm, 0) for comm in _comms(history, key))
+    return sum(history.entered.get(comm, 0) for comm in history.numbers(key))
 
 
 def _count_skew(case: Case, key: Key, made: Made, entered: dict[int, int], crashed: bool) -> Iterator[Finding]:
@@ -84,28 +73,28 @@ def _count_skew(case: Case, key: Key, made: Made, entered: dict[int, int], crash
     )
 
 
-def _went_past(case: Case, key: Key, least: int, most: int, ordinal: int, step: int) -> bool:
+def _went_past(case: Case, key: Key, least: int, most: int, ordinal: int, due: int) -> bool:
     """Whether a rank has gone past the registration that another entered. In a recording steps of two ranks say little
     of what came first: there it has made a later call on that communicator, or is done with it."""
     history = case.histories[least]
     if case.program.is_lockstep:
-        return history.trace.last_step >= step
-    comms = _comms(history, key)
+        return history.trace.last_step >= due
+    comms = history.numbers(key)
     is_done = case.seen.fates[least].state == "finished" or any(comm in history.destroyed for comm in comms)
     before = _last_call_before(case.histories[most], key, ordinal)
-    return is_done or any(use.comm.comm in comms and use.step > before for use in history.uses)
+    return is_done or any(isinstance(event, Called) and step > before for step, event in history.on(key))
 
 
 def _last_call_before(history: History, key: Key, ordinal: int) -> int:
     """The step of the last call that a rank had made on a communicator when it entered a registration; -1 if none."""
-    comms, last, found = _comms(history, key), -1, list[int]()
-    for step, event in history.trace.steps():
+    last, found = -1, list[int]()
+    for step, event in history.on(key):
         match event:
-            case Called() if event.comm in comms:
+            case Called():
                 last = step
-            case Entered(call="register") if event.comm in comms:
+            case Entered():
                 found.append(last)
-            case RegistrationFailed() if event.comm in comms:
+            case RegistrationFailed():
                 found.pop()
     return found[ordinal]
 
@@ -170,19 +159,19 @@ def _ages(case: Case, made: Made) -> dict[int, list[int]]:
     ages: dict[int, list[int]] = {}
     for rank, windows in made.items():
         registered = {window.event.segment for window in windows}
-        order = [ident for ident in case.histories[rank].segments if ident in registered]
-        ages[rank] = [order.index(each) if each in order else -1 for each in (w.event.segment for w in windows)]
+        order = (ident for ident in case.histories[rank].segments if ident in registered)
+        age = {ident: index for index, ident in enumerate(order)}
+        ages[rank] = [age.get(window.event.segment, -1) for window in windows]
     return ages
 
 
 def _is_paired(case: Case, key: Key, ordinal: int) -> bool:
     """Whether a call found its operand at one place of the windows of that number on every rank."""
-    for uses in case.calls.values():
-        if (uses[0].comm.id, uses[0].comm.generation) == key:
-            for role in case.peer_roles(uses):
-                places = {use.sight(role).place for use in uses}
-                if len(places) == 1 and all(place and place[0] == ordinal for place in places):
-                    return True
+    for uses in case.calls_on(key):
+        for role in case.peer_roles(uses):
+            places = {use.sight(role).place for use in uses}
+            if len(places) == 1 and all(place and place[0] == ordinal for place in places):
+                return True
     return False
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 FRAME = re.compile(r"^(?P<path>.*/)?(?P<file>[^/]+):(?P<line>\d+) (?P<function>.+)$")
 PASSED_ON = re.compile(r"/(torch|nccl|ctypes|contextlib|triton)(/|\.py)|^<frozen | ([^ ]*\.)?nccl[A-Z]\w*$")
 """Frames of code that passes a call on: PyTorch, bindings, and functions that bear the name of one of NCCL's."""
 
 
+@cache
 def place_of(site: str) -> str:
     """Such as `model.py:31 forward`: the innermost frame of a stack that does not pass a call on; or else the
     innermost; empty for a call without a stack. Where another file called that one, `from` and the place there:

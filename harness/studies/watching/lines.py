@@ -30,6 +30,7 @@ NO_STATE = (Call, GroupStarted, GroupEnded, CaptureBegan, CaptureEnded)
 """Facts that change nothing for the calls that follow."""
 
 Numbers = NDArray[np.int64]
+NONE: Numbers = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,23 @@ class Line:
 
     def places(self, comm: int) -> Numbers:
         """Where the collective calls of a communicator are in the order; the k-th is call k on it."""
-        return np.flatnonzero(self.comms[self.order] == comm)
+        return self._by_comm.get(comm, NONE)
+
+    @cached_property
+    def _by_comm(self) -> dict[int, Numbers]:
+        """All at once: a look at the whole order for each communicator costs too much where many are made anew."""
+        comms = self.comms[self.order]
+        calls = np.flatnonzero(comms >= 0)
+        # numbers are small, and numpy sorts 16 bits in linear time
+        small = comms[calls].astype(np.uint16) if self.comms.max(initial=0) < 1 << 16 else comms[calls]
+        calls = calls[np.argsort(small, kind="stable")]
+        owners, starts = np.unique(comms[calls], return_index=True)
+        return dict(zip(owners.tolist(), np.split(calls, starts[1:]), strict=False))
+
+    @cached_property
+    def _epochs(self) -> Numbers:
+        """For each place, how many changes there were until then."""
+        return np.cumsum(self.state[self.order])
 
     def new_calls(self, comm: int) -> Numbers:
         """The numbers, on their communicator, of the calls that differ from every earlier one, or follow a change of
@@ -52,8 +69,7 @@ class Line:
         places = self.places(comm)
         if not places.size:
             return places
-        epochs = np.cumsum(self.state[self.order])[places]
-        _, first = np.unique(epochs * len(self.comms) + self.order[places], return_index=True)
+        _, first = np.unique(self._epochs[places] * len(self.comms) + self.order[places], return_index=True)
         return np.sort(first)
 
     @cached_property

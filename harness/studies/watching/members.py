@@ -139,13 +139,17 @@ def _teams(processes: Sequence[Process]) -> list[Team]:
     """Every communicator, in the order in which the first of its ranks made it."""
     teams: dict[int, Team] = {}
     for index, process in enumerate(processes):
+        ends: dict[int, list[Member]] = {}
         for place, fact in _on_communicators(process):
             if isinstance(fact, CommCreated):
                 team = teams.setdefault(fact.identity, Team(fact.identity, fact.size))
                 team.name, team.site = team.name or fact.name, team.site or fact.site
-                _join(team, fact.rank, Member(index, fact.comm, place), process)
+                member = Member(index, fact.comm, place)
+                _join(team, fact.rank, member, process)
+                ends.setdefault(fact.comm, []).append(member)
             else:
-                _leave(teams, index, fact.comm, place)
+                for member in ends.get(fact.comm, ()):
+                    member.gone = min(member.gone, place)
     return sorted(teams.values(), key=lambda team: min(member.made for member in team.members.values()))
 
 
@@ -172,13 +176,6 @@ def _join(team: Team, rank: int, member: Member, process: Process) -> None:
     if any(each.process == member.process for each in team.members.values()):
         raise UsageError(f"{process.path}: the process has several ranks of one communicator; each rank needs its own")
     team.members[rank] = member
-
-
-def _leave(teams: Mapping[int, Team], process: int, comm: int, place: int) -> None:
-    for team in teams.values():
-        for member in team.members.values():
-            if (member.process, member.comm) == (process, comm):
-                member.gone = min(member.gone, place)
 
 
 def _places(processes: Sequence[Process], teams: Sequence[Team]) -> dict[int, int]:
@@ -220,14 +217,18 @@ def _named(teams: Sequence[Team]) -> Topology:
     one family while no rank is in two of them.
     """
     families: dict[str, list[Team]] = {}
+    gone: dict[tuple[str, Group], list[Team]] = {}
     for team in teams:
-        before = _predecessor(families, team)
+        before = _predecessor(gone.get((team.name, team.group), []), families, team)
         if before is None:
             team.family = _family(families, team)
         else:
             team.family, team.generation = before.family, before.generation + 1
             families[team.family].remove(before)
+            gone[team.name, team.group].remove(before)
         families.setdefault(team.family, []).append(team)
+        if team.members[0].gone != NEVER:
+            gone.setdefault((team.name, team.group), []).append(team)
     groups = {name: tuple(team.group for team in members) for name, members in families.items()}
     topology = Topology("recorded", "explicit", families_given=groups, shares={})
     for team in teams:
@@ -235,11 +236,14 @@ def _named(teams: Sequence[Team]) -> Topology:
     return topology
 
 
-def _predecessor(families: Mapping[str, list[Team]], team: Team) -> Team | None:
-    """A communicator of the same ranks and name that was destroyed before this one was made, on their first rank."""
-    alike = (each for others in families.values() for each in others if each.name == team.name)
-    gone = (each for each in alike if each.members[0].gone < team.members[0].made)
-    return next((each for each in gone if each.group == team.group), None)
+def _predecessor(gone: Sequence[Team], families: Mapping[str, list[Team]], team: Team) -> Team | None:
+    """A communicator of the same ranks and name that was destroyed before this one was made, on their first rank. Of
+    several that of the first family."""
+    before = [each for each in gone if each.members[0].gone < team.members[0].made]
+    if len(before) < 2:
+        return next(iter(before), None)
+    order = [*families]
+    return min(before, key=lambda each: order.index(each.family))
 
 
 def _family(families: Mapping[str, list[Team]], team: Team) -> str:
