@@ -5,12 +5,15 @@ Rules: oversized-window, double-registration, hot-path-growth. `oracle.rules.ske
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from harness.oracle.case import Case
 from harness.oracle.findings import DoubleRegistration, Finding, HotPathGrowth, OversizedWindow
 from harness.oracle.history import History
 from harness.oracle.lives import SegmentLife, WindowLife
+from harness.oracle.spans import Spans
 from harness.text import counted
 from harness.trace.events import Began, Entered
 from harness.trace.trace import TEARDOWN
@@ -48,15 +51,19 @@ def _oversized(case: Case, history: History) -> Iterator[Finding]:
     In NCCL's dev_runtime.cc, 2.28 keeps the size that it was given and maps the one allocation at the start; 2.29
     refuses a range over several allocations; from 2.30.3 on all of them are mapped.
     """
-    for window in history.windows.values():
-        if window.event.is_null or window.segment is None or window.end <= window.segment.end:
-            continue
-        past = window.end - window.segment.end
-        beyond = next((segment for segment in _behind(history, window)), None)
+    found = [
+        (window, window.segment)
+        for window in history.windows.values()
+        if not window.event.is_null and window.segment is not None and window.end > window.segment.end
+    ]
+    segments = _by_span(history) if found else Spans()
+    for window, own in found:
+        past = window.end - own.end
+        beyond = _behind(segments, window)
         into = "" if beyond is None else f", into {case.segment(beyond)}"
         yield OversizedWindow(
             f"rank {history.rank}: the window {case.window(window)} reaches {counted(past, 'byte')} past the end of "
-            f"its segment {window.event.segment}, which has {counted(window.segment.event.size, 'byte')}{into}. "
+            f"its segment {window.event.segment}, which has {counted(own.event.size, 'byte')}{into}. "
             f"NCCL 2.28 maps the segment alone on the peers, 2.29 refuses the window, and from 2.30 on it takes in "
             f"what lies behind.",
             step=window.born,
@@ -64,13 +71,44 @@ def _oversized(case: Case, history: History) -> Iterator[Finding]:
         )
 
 
-def _behind(history: History, window: WindowLife) -> Iterator[SegmentLife]:
-    """Other segments into which a window reaches, as long as both are there."""
+class _Lives(NamedTuple):
+    """The segments of one span, in order, and the last step until which any of those so far was there."""
+
+    segments: list[SegmentLife]
+    until: list[int]
+
+    def add(self, segment: SegmentLife) -> None:
+        self.segments.append(segment)
+        self.until.append(max([_gone(segment.died), *self.until[-1:]]))
+
+
+def _by_span(history: History) -> Spans[_Lives]:
+    """All segments that there ever were."""
+    found: Spans[_Lives] = Spans()
     for segment in history.segments.values():
-        starts, ends = max(segment.born, window.born), min(_gone(segment.died), _gone(window.died))
-        reaches = segment.event.address < window.end and window.event.address < segment.end
-        if segment is not window.segment and reaches and starts <= ends:
-            yield segment
+        span = segment.event.address, segment.end
+        if (lives := found.get(span)) is None:
+            found.put(span, lives := _Lives([], []))
+        lives.add(segment)
+    return found
+
+
+def _behind(segments: Spans[_Lives], window: WindowLife) -> SegmentLife | None:
+    """The first other segment into which a window reaches while both are there."""
+    met = (_first(lives, window) for _, lives in segments.meeting(window.event.address, window.end))
+    return min((segment for segment in met if segment is not None), key=lambda segment: segment.turn, default=None)
+
+
+def _first(lives: _Lives, window: WindowLife) -> SegmentLife | None:
+    """The first segment of a span, but for the window's own, that was there with it."""
+    until = _gone(window.died)
+    for place in range(bisect_left(lives.until, window.born), len(lives.segments)):
+        segment = lives.segments[place]
+        if segment.born > until:
+            return None
+        if segment is not window.segment and _gone(segment.died) >= window.born:
+            return segment
+    return None
 
 
 def _gone(died: int | None) -> int:

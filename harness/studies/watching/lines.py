@@ -30,7 +30,8 @@ NO_STATE = (Call, GroupStarted, GroupEnded, CaptureBegan, CaptureEnded)
 """Facts that change nothing for the calls that follow."""
 
 Numbers = NDArray[np.int64]
-NONE: Numbers = np.empty(0, np.int64)
+Places = NDArray[np.int32]
+NONE: Places = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Line:
     comms: Numbers
     state: NDArray[np.bool_]
 
-    def places(self, comm: int) -> Numbers:
+    def places(self, comm: int) -> Places:
         """Where the collective calls of a communicator are in the order; the k-th is call k on it."""
         return self._by_comm.get(comm, NONE)
 
     @cached_property
-    def _by_comm(self) -> dict[int, Numbers]:
+    def _by_comm(self) -> dict[int, Places]:
         """All at once: a look at the whole order for each communicator costs too much where many are made anew."""
         comms = self.comms[self.order]
         calls = np.flatnonzero(comms >= 0)
@@ -56,20 +57,14 @@ class Line:
         small = comms[calls].astype(np.uint16) if self.comms.max(initial=0) < 1 << 16 else comms[calls]
         calls = calls[np.argsort(small, kind="stable")]
         owners, starts = np.unique(comms[calls], return_index=True)
-        return dict(zip(owners.tolist(), np.split(calls, starts[1:]), strict=False))
-
-    @cached_property
-    def _epochs(self) -> Numbers:
-        """For each place, how many changes there were until then."""
-        return np.cumsum(self.state[self.order])
+        return dict(zip(owners.tolist(), np.split(calls.astype(np.int32), starts[1:]), strict=False))
 
     def new_calls(self, comm: int) -> Numbers:
         """The numbers, on their communicator, of the calls that differ from every earlier one, or follow a change of
         memory, windows or communicators."""
         places = self.places(comm)
-        if not places.size:
-            return places
-        _, first = np.unique(self._epochs[places] * len(self.comms) + self.order[places], return_index=True)
+        epochs = np.searchsorted(self._changes, places)
+        _, first = np.unique(epochs * len(self.comms) + self.order[places], return_index=True)
         return np.sort(first)
 
     @cached_property
@@ -116,6 +111,10 @@ class Line:
 
     def changes(self) -> Numbers:
         """Where facts are in the order that change memory, windows or communicators."""
+        return self._changes
+
+    @cached_property
+    def _changes(self) -> Numbers:
         return np.flatnonzero(self.state[self.order])
 
 
