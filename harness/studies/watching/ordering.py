@@ -71,7 +71,8 @@ def _places(members: Members, lines: Sequence[Line]) -> list[dict[Node, int]]:
 def _wanted(ends: Sequence[tuple[Line, int]]) -> Numbers:
     """The numbers of the calls on a communicator that are new on any of its ranks, or that one is still in."""
     new = [line.new_calls(comm) for line, comm in ends]
-    last = [len(line.places(comm)) - 1 for line, comm in ends if _is_blocked(line, comm)]
+    # a rank may hang in a send, or in a first call that is not whole yet: then no call of it has a number
+    last = [len(line.places(comm)) - 1 for line, comm in ends if line.places(comm).size and _is_blocked(line, comm)]
     return np.unique(np.concatenate([*new, np.asarray(last, np.int64)]))
 
 

@@ -149,6 +149,13 @@ def test_sends_and_receives_have_no_step() -> None:
     assert events(alike(*OWNED, gather(0, function="Send")), trace.Called) == []
 
 
+def test_a_rank_that_hangs_in_a_send_before_any_collective_is_judged() -> None:
+    call = gather(0, function="Send")
+    processes = [process([comm(0, rank), call], rank, blocked=[call] * (rank == 1)) for rank in range(2)]
+    assembled = assemble(processes)
+    assert [fate.state for fate in assembled.recording.fates] == ["finished", "hung"]
+
+
 def test_paths_are_what_nccl_said() -> None:
     ran = [
         events(alike(*OWNED, gather(0, **said)), trace.Ran)[0]
