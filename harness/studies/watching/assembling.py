@@ -45,8 +45,7 @@ def assemble(processes: Sequence[Process], running: Collection[str] = ()) -> Ass
     """The recording of a run; `running` has the paths of processes that had not ended. Raises `UsageError` where it
     holds nothing to judge."""
     members = members_of(processes)
-    lines = tuple(map(line, members.processes))
-    steps = steps_of(members, lines)
+    lines, steps = _in_step(members)
     fates = tuple(_fate(rank, process, process.path in running) for rank, process in enumerate(members.processes))
     traces = tuple(
         Trace(rank, tuple(Teller(rank, members, each).events(steps.of[rank], fates[rank].state == "finished")))
@@ -62,6 +61,21 @@ def assemble(processes: Sequence[Process], running: Collection[str] = ()) -> Ass
     }
     left_out = tuple(_left_out(members, steps, running))
     return Assembled(recording, members, lines, told, _kinds(members, steps, texts), left_out)
+
+
+def _in_step(members: Members) -> tuple[tuple[Line, ...], Steps]:
+    """The lines of all ranks, and their steps. Ranks may make calls on two communicators in different orders, as on two
+    streams or inside a group."""
+    lines = tuple(map(line, members.processes))
+    steps = steps_of(members, lines)
+    if steps.misplaced:
+        place = {team.identity: number for number, team in enumerate(members.whole)}
+        ends: list[dict[int, int]] = [{} for _ in lines]
+        for (rank, comm), team in members.by_end.items():
+            ends[rank][comm] = place[team.identity]
+        lines = tuple(each.by_communicator(known) for each, known in zip(lines, ends, strict=True))
+        steps = steps_of(members, lines)
+    return lines, steps
 
 
 def _kinds(members: Members, steps: Steps, texts: Sequence[str]) -> tuple[str, ...]:

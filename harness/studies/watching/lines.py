@@ -6,8 +6,8 @@ names it on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +58,19 @@ class Line:
         calls = calls[np.argsort(small, kind="stable")]
         owners, starts = np.unique(comms[calls], return_index=True)
         return dict(zip(owners.tolist(), np.split(calls.astype(np.int32), starts[1:]), strict=False))
+
+    def by_communicator(self, rank: Mapping[int, int]) -> Line:
+        """The same with the calls between two changes in the order of their communicators, of which `rank` has the
+        place of each: whatever the order of two of them, both find the same. The last ones stay as they are in a
+        process that is still in one: those after it did not come."""
+        calls = np.flatnonzero(self.comms[self.order] >= 0)
+        epochs = np.searchsorted(self._changes, calls)
+        if self.process.in_flight:
+            calls, epochs = (each[epochs < len(self._changes)] for each in (calls, epochs))
+        ranks = [rank.get(comm, len(rank)) for comm in self.comms[self.order[calls]].tolist()]
+        order = self.order.copy()
+        order[calls] = self.order[calls[np.lexsort((ranks, epochs))]]
+        return replace(self, order=order)
 
     def new_calls(self, comm: int) -> Numbers:
         """The numbers, on their communicator, of the calls that differ from every earlier one, or follow a change of

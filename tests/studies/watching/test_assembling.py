@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from harness.machine.observer.records import (
@@ -112,12 +114,33 @@ def test_registrations_in_opposite_order_are_told_on_both_ranks() -> None:
     assert assembled.left_out == ()
 
 
-def test_calls_in_opposite_order_are_left_out_and_counted() -> None:
-    calls = [gather(0), gather(1)], [gather(1), gather(0)]
-    processes = [process([comm(0, rank), comm(1, rank), *done], rank) for rank, done in enumerate(calls)]
-    assembled = assemble(processes)
+def on_two(*calls: Sequence[Fact], **fields: object) -> Assembled:
+    """What ranks did on two communicators."""
+    made = [process([comm(0, rank), comm(1, rank), *done], rank, **fields) for rank, done in enumerate(calls)]  # type: ignore[arg-type]
+    return assemble(made)
+
+
+def test_calls_in_opposite_order_are_told_on_all_ranks() -> None:
+    again = gather(1, count=8)
+    assembled = on_two([gather(0), gather(1), again], [gather(1), again, gather(0)])
+    assert [[each.comm for each in events(assembled, trace.Called, rank)] for rank in range(2)] == [[0, 1, 1]] * 2
+    assert [[each.counts for each in events(assembled, trace.Called, rank)] for rank in range(2)] == [[4, 4, 8]] * 2
+    assert assembled.left_out == ()
+
+
+def test_calls_in_opposite_order_around_a_change_are_left_out_and_counted() -> None:
+    change = Allocated(BASE, SEGMENT)
+    assembled = on_two([gather(0), change, gather(1)], [gather(1), change, gather(0)])
     assert len(events(assembled, trace.Called)) == 1
     assert assembled.left_out == ("1 call that ranks made in different orders on two communicators.",)
+
+
+def test_the_call_that_a_rank_is_still_in_stays_its_last() -> None:
+    """The call on the second communicator comes first on both ranks, and the one on the first never ends."""
+    assembled = on_two([gather(1), gather(0)], [gather(0), gather(1)], blocked=[gather(0)])
+    told = [[each.comm for each in events(assembled, trace.Called, rank)] for rank in range(2)]
+    assert told[0][-1] == 0
+    assert [fate.state for fate in assembled.recording.fates] == ["hung", "hung"]
 
 
 def test_the_end_of_a_group_that_never_comes_is_a_hang() -> None:
