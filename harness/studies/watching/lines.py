@@ -67,7 +67,7 @@ class Line:
         epochs = np.searchsorted(self._changes, calls)
         if self.process.in_flight:
             calls, epochs = (each[epochs < len(self._changes)] for each in (calls, epochs))
-        ranks = [rank.get(comm, len(rank)) for comm in self.comms[self.order[calls]].tolist()]
+        ranks = _array(rank.get(comm, len(rank)) for comm in self.comms[self.order[calls]].tolist())
         order = self.order.copy()
         order[calls] = self.order[calls[np.lexsort((ranks, epochs))]]
         return replace(self, order=order)
