@@ -55,6 +55,23 @@ static bool has_python(void) {
   return PyGILState_GetThisThreadState();
 }
 
+// Python's lock, and under it what the program itself calls: Python may run a destructor or a property of the program
+// here, and what that calls of NCCL is no call of NCCL's own.
+struct turn {
+  int held, depth;
+};
+
+static struct turn take_python(void) {
+  struct turn turn = {PyGILState_Ensure(), here.depth};
+  here.depth = 0;
+  return turn;
+}
+
+static void give_python_back(struct turn turn) {
+  here.depth = turn.depth;
+  PyGILState_Release(turn.held);
+}
+
 static size_t write_frame(char *into, size_t room, void *frame) {
   void *code = PyFrame_GetCode(frame);
   void *file = PyObject_GetAttrString(code, "co_filename"), *name = PyObject_GetAttrString(code, "co_qualname");
@@ -85,9 +102,9 @@ static size_t write_frames(char *into, size_t room) {
 // An exception that is on its way, as in a destructor, is left alone.
 static size_t python_stack(char *into, size_t room) {
   if (!has_python()) return 0;
-  int held = PyGILState_Ensure();
+  struct turn turn = take_python();
   size_t size = PyErr_Occurred() ? 0 : write_frames(into, room);
-  PyGILState_Release(held);
+  give_python_back(turn);
   return size;
 }
 
@@ -132,7 +149,7 @@ static size_t write_group(char *into, size_t room, void *frame) {
 // What PyTorch calls the group of the communicator that this thread makes, or nothing. Takes Python's lock.
 void write_torch_name(char *into, size_t room) {
   if (!has_python()) return;
-  int held = PyGILState_Ensure();
+  struct turn turn = take_python();
   void *frame = PyErr_Occurred() ? NULL : PyThreadState_GetFrame(PyGILState_GetThisThreadState());
   for (size_t size = 0; frame;) {
     size = write_group(into, room, frame);
@@ -141,7 +158,7 @@ void write_torch_name(char *into, size_t room) {
     frame = outer;
   }
   PyErr_Clear();
-  PyGILState_Release(held);
+  give_python_back(turn);
 }
 
 static size_t thread_name(char *into, size_t room) {

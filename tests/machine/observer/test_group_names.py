@@ -76,3 +76,18 @@ class Broken:
 inside.all_gather(make, Broken())
 """
     assert names(program, tmp_path) == [""]
+
+
+def test_what_a_property_calls_of_nccl_is_the_programs(tmp_path: Path) -> None:
+    program = """
+class Allocating:
+    @property
+    def group_desc(self):
+        nccl.alloc()
+        return "TENSOR_GROUP"
+inside.all_gather(make, Allocating())
+"""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "inside.py").write_text(INSIDE)
+    (process,) = recorded(HEAD.format(folder=str(tmp_path / "torch"), name="") + program, tmp_path)
+    assert [type(process.facts[index]).__name__ for index in process.order] == ["Allocated", "CommCreated"]

@@ -103,6 +103,24 @@ else:
     assert (sites[0].split()[-1], sites[1].split()[0]) == ("<module>", "thread")
 
 
+COLLECTED = """
+import gc
+free = nccl.library.ncclMemFree
+class Block:
+    def __init__(self): self.memory, self.itself = nccl.alloc(), self
+    def __del__(self): free(self.memory)
+gc.collect()
+gc.set_threshold(5)
+for count in range(1, 201): nccl.all_gather(comm, Block().memory, None, count)
+gc.collect()
+"""
+
+
+def test_what_pythons_collector_frees_while_a_stack_is_taken_is_the_programs(tmp_path: Path) -> None:
+    (process,) = recorded(HEAD + COLLECTED, tmp_path)
+    assert sum(isinstance(process.facts[index], Freed) for index in process.order) == 200
+
+
 def test_a_call_at_the_very_end_of_python_does_not_end_the_process_otherwise(tmp_path: Path) -> None:
     program = """
 class Last:
