@@ -9,7 +9,7 @@
 
 #include "observer.h"
 
-enum { SYMBOL_NOT_FOUND = 302, UNMATCHED = 903, WRONG_THREAD = 908 };  // of cudaError_t
+enum { SYMBOL_NOT_FOUND = 302, NOT_CAPTURING = 401, UNMATCHED = 903, WRONG_THREAD = 908 };  // of cudaError_t
 enum { LAST_LEGACY_STREAM = 1 };  // NULL and cudaStreamLegacy, of which CUDA captures no work
 
 // Captures that this process has begun and not ended. Without one, a call asks CUDA nothing.
@@ -66,9 +66,10 @@ static void close_one(void) {
 }
 
 // A capture that CUDA found invalid has ended, too. One that another thread may not end, or another stream, goes on.
+// Where the stream captured nothing, captures of other streams go on.
 static int ended(void *caller, void *stream, int result) {
   bool is_ours = enter(caller), goes_on = result == UNMATCHED || result == WRONG_THREAD;
-  if (!goes_on) close_one();
+  if (!goes_on && result != NOT_CAPTURING) close_one();
   if (is_ours && !goes_on) tell_capture(CAPTURE_ENDED, stream, 0, result);
   leave();
   return result;

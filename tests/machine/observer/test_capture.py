@@ -124,6 +124,11 @@ def test_an_end_that_another_thread_may_not_make_ends_nothing(tmp_path: Path) ->
     assert calls(process) == [(1, True), (1, False)]
 
 
+def test_an_end_of_a_stream_that_captures_nothing_ends_no_other_capture(tmp_path: Path) -> None:
+    lines = "cuda.begin(81)", "assert cuda.end(82) == 401", CALL.format(81), "cuda.end(81)", CALL.format(81)
+    assert calls(ran(tmp_path, *lines)) == [(1, True), (1, False)]
+
+
 def test_a_registration_has_the_thread_that_entered_it(tmp_path: Path) -> None:
     register = "nccl.register(comm, nccl.alloc())"
     beside = f"beside = threading.Thread(target=lambda: {register}); beside.start(); beside.join()"
