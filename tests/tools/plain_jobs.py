@@ -344,6 +344,24 @@ class LivesOn:
         self._free(self._memory)
 
 
+class GoesOn(LivesOn):
+    """Frees as Python ends, and calls once more, in other memory."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._call = job.nccl.library.ncclAllGather, job.source, POINTER(ordinary()), 64, 9, job.tp, None
+
+    def __del__(self) -> None:
+        super().__del__()
+        call, *arguments = self._call
+        call(*arguments)
+
+
+@job
+def work_after_a_free_at_the_end(job: Job) -> None:
+    _KEPT.append(GoesOn(job))
+
+
 @job
 def right_free_at_the_end(job: Job) -> None:
     _KEPT.append(LivesOn(job))

@@ -10,11 +10,10 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.machine.observer.facts import AT_END
 from harness.machine.observer.records import Call, Freed, GroupStarted, Process, RegisterEntered, Unobserved
 from harness.oracle.case import ranks_text
 from harness.studies.watching.callsites import place_of
-from harness.studies.watching.lines import Line, line
+from harness.studies.watching.lines import Line, last_frees, line
 from harness.studies.watching.members import Members, Team, members_of
 from harness.studies.watching.ordering import Node, Steps, first_places, steps_of
 from harness.studies.watching.telling import KINDS, Teller
@@ -129,7 +128,7 @@ def _left_out(members: Members, steps: Steps, running: Collection[str]) -> Itera
             f"{counted(len(partial), 'communicator')} of which some ranks were not recorded, such as one of "
             f"{team.size} without {ranks}."
         )
-    at_end = sum(isinstance(fact, Freed) and fact.site == AT_END for each in members.processes for fact in each.facts)
+    at_end = sum(len(last_frees(each)) for each in members.processes)
     if at_end:
         yield f"{counted(at_end, 'free')} at the end of a process, when Python had ended: windows may live longer."
     if steps.misplaced:

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.machine.observer.facts import AT_END
 from harness.machine.observer.records import (
+    Allocated,
     Call,
     CaptureBegan,
     CaptureEnded,
+    CommCreated,
+    Freed,
     GroupEnded,
     GroupStarted,
     Process,
@@ -28,6 +33,8 @@ PAIRWISE = ("Send", "Recv")
 """Calls that are no collective: they have no counterpart on every rank."""
 NO_STATE = (Call, GroupStarted, GroupEnded, CaptureBegan, CaptureEnded)
 """Facts that change nothing for the calls that follow."""
+WORK = (Call, RegisterEntered, CommCreated, Allocated)
+"""Facts of a process that goes on: what ends gives back and makes nothing."""
 
 Numbers = NDArray[np.int64]
 Places = NDArray[np.int32]
@@ -129,6 +136,17 @@ class Line:
     @cached_property
     def _changes(self) -> Numbers:
         return np.flatnonzero(self.state[self.order])
+
+
+def last_frees(process: Process) -> frozenset[int]:
+    """The frees, as numbers of facts, that Python's end made and after which the process did no work: a program that
+    has Python inside, or that calls NCCL from a destructor, may go on after Python."""
+    after = takewhile(lambda index: not isinstance(process.facts[index], WORK), reversed(process.order))
+    return frozenset(index for index in after if _is_at_end(process.facts[index]))
+
+
+def _is_at_end(fact: object) -> bool:
+    return isinstance(fact, Freed) and fact.site == AT_END
 
 
 def line(process: Process) -> Line:

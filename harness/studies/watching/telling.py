@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from harness.machine.observer import records
-from harness.machine.observer.facts import AT_END, SYMMETRIC
+from harness.machine.observer.facts import SYMMETRIC
 from harness.machine.observer.records import Call, Fact
 from harness.scenario import operands
-from harness.studies.watching.lines import Line
+from harness.studies.watching.lines import Line, last_frees
 from harness.studies.watching.members import Members
 from harness.studies.watching.memory import Live, Memory
 from harness.trace import events as trace
@@ -52,7 +52,7 @@ class Teller:
         self._teams = {comm: team for (of, comm), team in members.by_end.items() if of == rank}
         self._memory, self._idents = Memory(), count()
         self._comms: dict[int, int] = {}
-        self._blocked = set(line.process.in_flight)
+        self._blocked, self._last_frees = set(line.process.in_flight), last_frees(line.process)
 
     def events(self, steps: Mapping[int, int], has_ended: bool = True) -> Iterator[Event]:
         """Every change, and the calls at the places that have a step; what comes before the first is step 0."""
@@ -72,7 +72,7 @@ class Teller:
             case records.CommCreated() | records.CommGone():
                 yield from self._communicator(fact)
             case records.Allocated() | records.AllocationFailed() | records.Freed():
-                yield from self._segment(fact)
+                yield from self._segment(fact, is_last=index in self._last_frees)
             case records.RegisterEntered() if fact.comm in self._comms:
                 yield trace.Entered("register", self._comms[fact.comm], capture)
             case _:
@@ -89,7 +89,9 @@ class Teller:
                 self._memory.gone(fact.comm)
                 yield trace.CommDestroyed(self._comms[fact.comm])
 
-    def _segment(self, fact: records.Allocated | records.AllocationFailed | records.Freed) -> Iterator[Event]:
+    def _segment(
+        self, fact: records.Allocated | records.AllocationFailed | records.Freed, is_last: bool
+    ) -> Iterator[Event]:
         match fact:
             case records.Allocated():
                 segment = Live(fact.address, fact.size, next(self._idents))
@@ -99,7 +101,7 @@ class Teller:
                 yield trace.SegmentDenied("", fact.size)
             case records.Freed() if (freed := self._memory.free(fact.address)) is not None:
                 segment, windows = freed
-                yield trace.SegmentFreed(segment.ident, () if fact.site == AT_END else windows)
+                yield trace.SegmentFreed(segment.ident, () if is_last else windows)
 
     def _window(self, fact: Fact) -> Iterator[Event]:
         match fact:

@@ -25,6 +25,7 @@ WRONG = {
     "hot-path-growth": "hot-path-growth",
     "stale-window": "stale-window",
     "free-before-deregister": "freed-while-registered",
+    "work-after-a-free-at-the-end": "freed-while-registered",
     "double-registration": "double-registration",
     "stream-stranding": "hot-path-growth",
     "register-in-capture": "registered-in-capture",
