@@ -14,6 +14,7 @@ from harness.text import counted
 
 CONTROL_DEVICE = "/dev/nvidiactl"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER, BY_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
 
 
 class Gpu(msgspec.Struct, frozen=True):
@@ -32,6 +33,11 @@ def number(found: Sequence[Gpu]) -> str:
 
 def inventory() -> list[Gpu]:
     """GPUs that a process started here would see, in CUDA order; empty without a driver."""
+    return visible(present(), os.environ.get(VISIBLE))
+
+
+def present() -> list[Gpu]:
+    """All GPUs of this machine, in the order of their bus; empty without a driver."""
     try:
         import pynvml  # noqa: PLC0415  (absent on some machines)
 
@@ -41,7 +47,7 @@ def inventory() -> list[Gpu]:
     try:
         driver = pynvml.nvmlSystemGetDriverVersion()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        found = [
+        return [
             Gpu(
                 pynvml.nvmlDeviceGetUUID(handle),
                 pynvml.nvmlDeviceGetName(handle),
@@ -52,7 +58,6 @@ def inventory() -> list[Gpu]:
         ]
     finally:
         pynvml.nvmlShutdown()
-    return visible(found, os.environ.get(VISIBLE))
 
 
 def why_no_gpu() -> str:
@@ -75,15 +80,21 @@ def only(gpu: int) -> dict[str, str]:
 
 
 def by_uuid() -> dict[str, str]:
-    """Environment that names the GPUs which `CUDA_VISIBLE_DEVICES` leaves, by UUID. Empty where it is not set, or names
-    what is no whole GPU.
+    """Environment that names the GPUs which `CUDA_VISIBLE_DEVICES` leaves, by UUID. Empty where it is not set, names
+    what is no whole GPU, or has numbers that may mean other GPUs to CUDA.
 
     An MPS daemon numbers anew the GPUs that it is left. Its clients then find none under an old number.
     """
-    setting = os.environ.get(VISIBLE)
-    found = inventory() if setting else []
-    is_all = found and len(found) == len((setting or "").split(","))
-    return {VISIBLE: ",".join(gpu.uuid for gpu in found)} if is_all else {}
+    words = [word.strip() for word in os.environ.get(VISIBLE, "").split(",") if word.strip()]
+    found = inventory() if words else []
+    is_sure = len(found) == len(words) and not (any(map(str.isdigit, words)) and _may_be_sorted())
+    return {VISIBLE: ",".join(gpu.uuid for gpu in found)} if found and is_sure else {}
+
+
+def _may_be_sorted() -> bool:
+    """Whether CUDA may number the cards otherwise than the driver, which goes by their bus: it takes the fastest
+    first, unless it is told not to."""
+    return os.environ.get(ORDER) != BY_BUS and len({gpu.name for gpu in present()}) > 1
 
 
 def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:

@@ -82,6 +82,20 @@ def test_a_daemon_is_left_what_it_is_where_no_whole_gpus_are_named(
     assert "CUDA_VISIBLE_DEVICES" not in served.environment
 
 
+@pytest.mark.parametrize(("order", "is_named"), [("", False), ("PCI_BUS_ID", True)])
+def test_a_number_is_no_uuid_where_cuda_may_sort_unequal_cards(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, order: str, is_named: bool
+) -> None:
+    equip(monkeypatch, 2)
+    unequal = [msgspec.structs.replace(gpu, name=name) for gpu, name in zip(gpus.inventory(), "ab", strict=True)]
+    monkeypatch.setattr(gpus, "present", lambda: unequal)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    served = mps.start()
+    served.close()
+    assert served.environment.get("CUDA_VISIBLE_DEVICES") == (unequal[1].uuid if is_named else None)
+
+
 def test_a_daemon_can_be_started_again(machine: Path) -> None:
     mps.start().close()
     again = mps.start()

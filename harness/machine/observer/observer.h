@@ -152,6 +152,9 @@ void write_torch_name(char *into, size_t room);
 bool takes_every_stack(void);
 void forget_sites(void);
 
+// python.c: Python's lock
+void forget_python(void);
+
 // others.c: libraries of NCCL that are not observed
 void look_for_others(void);
 

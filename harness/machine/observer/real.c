@@ -54,6 +54,7 @@ static void forget_parent(void) {
   forget_pending();
   forget_captures();
   forget_sites();
+  forget_python();
   here.call = NULL;
   here.groups = 0;
 }

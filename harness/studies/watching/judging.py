@@ -5,7 +5,7 @@ Invariant: a run in which no call of several ranks reached window memory tested 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from harness.oracle.judge import examine_case
 from harness.oracle.waits import AtEnd, InCall, Situation, Waits
 from harness.studies.watching.assembling import Assembled, assemble
 from harness.studies.watching.growth import growth
+from harness.studies.watching.members import in_creation, listed
 from harness.studies.watching.table import Row, rows
 from harness.text import counted
 
@@ -47,8 +48,16 @@ def judge(processes: Sequence[Process], running: Collection[str] = ()) -> Judged
     table = tuple(rows(assembled, case))
     seen = (each for each in verdict.findings if not (running and isinstance(each, Hang)) or _is_for_ever(case))
     found = _told_once([*seen], assembled.kinds)
-    findings = (*found, *growth(assembled.members, assembled.lines))
+    made = () if running or any(isinstance(each, Hang) for each in found) else _never_made(assembled)
+    findings = (*found, *made, *growth(assembled.members, assembled.lines))
     return Judged(assembled, case, table, findings, verdict.is_vacuous)
+
+
+def _never_made(assembled: Assembled) -> Iterator[Finding]:
+    """Ranks that ended in the creation of a communicator: it is no step, since it has no group."""
+    waits = in_creation(assembled.members.processes)
+    if waits:
+        yield Hang(f"{listed(waits.values())}.", step=len(assembled.kinds) - 1, ranks=tuple(waits))
 
 
 def _is_for_ever(case: Case) -> bool:

@@ -99,10 +99,11 @@ class Line:
 
     @cached_property
     def captures(self) -> dict[int, str]:
-        """The registrations that were entered while their own thread captured, by their places in the order, each with
-        its capture, such as `capture 2 (train.py:40 step)`.
+        """The registrations that were entered in a capture, by their places in the order, each with the capture, such
+        as `capture 2 (train.py:40 step)`.
 
-        A capture is its thread's. What other threads do meanwhile is not in it: on their streams nothing is captured.
+        That is what its thread does. It is also what another one does for a call that is captured, as PyTorch's thread
+        of backward passes does.
         """
         open_, number, found = dict[int, tuple[int, str]](), 0, dict[int, str]()
         for place in self._around_captures().tolist():
@@ -116,10 +117,25 @@ class Line:
                     open_.pop(ended.stream, None)
                 case RegisterEntered() as entered:
                     own = [name for thread, name in open_.values() if thread == entered.thread]
+                    if not own and open_ and self._serves_a_capture(place, entered):
+                        own = [name for _, name in open_.values()]
                     found.update({place: own[-1]} if own else {})
                 case _:
                     pass
         return found
+
+    def _serves_a_capture(self, place: int, entered: RegisterEntered) -> bool:
+        """Whether the first call in what was registered there is captured, before a capture ends."""
+        inside = range(entered.address, entered.address + entered.size)
+        for index in self.order[place + 1 :]:
+            match self.process.facts[int(index)]:
+                case Call() as call if call.send in inside or call.receive in inside:
+                    return call.captured
+                case CaptureEnded():
+                    return False
+                case _:
+                    pass
+        return False
 
     def _around_captures(self) -> Numbers:
         """Where captures begin and end, and registrations are entered; nowhere in a process without captures."""

@@ -6,7 +6,7 @@ not recorded has no group, and is not judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,6 +22,7 @@ UNNAMED = "comm"
 ENDED = ("destroy", "abort")
 """What takes a communicator's windows with it. After `ncclCommFinalize` and `ncclCommRevoke` it is still there."""
 NEVER = 1 << 62
+MOST_CLAUSES = 4
 SUCCESS, IN_PROGRESS = 0, 7
 """Of NCCL's results."""
 
@@ -97,7 +98,8 @@ def members_of(recorded: Sequence[Process]) -> Members:
     that was several ranks of a communicator, and where no communicator is whole."""
     processes = [process for process in recorded if any(_is_made(fact) for fact in process.facts)]
     if not processes:
-        raise UsageError(f"nothing to judge: no process made a communicator{''.join(_waits(recorded))}")
+        waits = in_creation(recorded).values()
+        raise UsageError("nothing to judge: no process made a communicator" + (f"; {listed(waits)}" if waits else ""))
     teams = _teams(processes)
     places = _places(processes, teams)
     for team in teams:
@@ -116,14 +118,23 @@ def members_of(recorded: Sequence[Process]) -> Members:
     return Members(tuple(by_rank), tuple(teams), topology)
 
 
-def _waits(recorded: Sequence[Process]) -> Iterator[str]:
-    """Which processes never came out of the creation of one."""
-    for process in recorded:
+def in_creation(processes: Sequence[Process]) -> dict[int, str]:
+    """Those that have not come out of the creation of a communicator, by their place, each with a clause on it."""
+    found = {}
+    for place, process in enumerate(processes):
         for fact in (process.facts[index] for index in process.in_flight):
             if isinstance(fact, CommCreated):
                 name = f"process {process.pid}" if process.rank < 0 else f"rank {process.rank}"
+                size = f" of {counted(fact.size, 'rank')}" if fact.size > 0 else ""
                 where = f" ({place_of(fact.site)})" if fact.site else ""
-                yield f"; {name} never came out of the creation of one of {counted(fact.size, 'rank')}{where}"
+                found[place] = f"{name} has not come out of the creation of a communicator{size}{where}"
+    return found
+
+
+def listed(clauses: Collection[str]) -> str:
+    """The first clauses, and how many more there are."""
+    more = len(clauses) - MOST_CLAUSES
+    return "; ".join([*clauses][:MOST_CLAUSES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _is_made(fact: Fact) -> bool:

@@ -146,3 +146,41 @@ for thread in threads: thread.join()
 """
     (process,) = recorded(HEAD + program, tmp_path, more={"SYMM_OBSERVER_STACKS": "all"})
     assert sum(fact.calls for fact in process.facts if isinstance(fact, Call)) == 8000
+
+
+HOLDS_A_MUTEX = """
+#include <pthread.h>
+#include <stddef.h>
+#include <unistd.h>
+int ncclMemAlloc(void **, size_t);
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static int is_held;
+void take(void) {
+  void *memory;
+  pthread_mutex_lock(&mutex);
+  is_held = 1;
+  usleep(200000);
+  ncclMemAlloc(&memory, 4096);
+  pthread_mutex_unlock(&mutex);
+}
+void look(void) {
+  while (!is_held) usleep(1000);
+  pthread_mutex_lock(&mutex);
+  pthread_mutex_unlock(&mutex);
+}
+"""
+
+
+def test_a_thread_that_others_wait_for_does_not_wait_for_pythons_lock(tmp_path: Path) -> None:
+    """PyTorch's allocator calls NCCL under its mutex, without Python's lock; a tensor's end takes it under the lock."""
+    library = compiled(HOLDS_A_MUTEX, tmp_path, "-shared", "-fPIC", f"-L{fake_nccl().parent}", "-lnccl", "-lpthread")
+    program = f"""
+import ctypes, threading
+taking = threading.Thread(target=ctypes.CDLL({str(library)!r}).take)
+taking.start()
+ctypes.PyDLL({str(library)!r}).look()
+taking.join()
+"""
+    (process,) = recorded(HEAD + program, tmp_path)
+    (allocated,) = (fact for fact in process.facts if isinstance(fact, Allocated))
+    assert allocated.site.startswith("thread ")

@@ -206,3 +206,12 @@ def test_a_captured_call_without_an_own_window_is_judged_as_others_are() -> None
     done = [*OWNED, gather(1, captured=True)]
     judged = judge([process([comm(0, rank), comm(1, rank), *done], rank) for rank in range(2)])
     assert [finding.rule for finding in judged.findings] == ["wrong-owner"]
+
+
+def test_ranks_that_never_came_out_of_a_later_creation_hang() -> None:
+    waits = [comm(1, rank, result=-1) for rank in range(2)]
+    ranks = [process([comm(0, rank), *OWNED, gather(0), each], rank, [each]) for rank, each in enumerate(waits)]
+    (found,) = judge(ranks).findings
+    assert (found.rule, found.ranks) == ("hang", (0, 1))
+    assert found.explanation.startswith("rank 0 has not come out of the creation of a communicator of 2 ranks;")
+    assert judge(ranks, {ranks[0].path}).findings == ()

@@ -85,3 +85,24 @@ def test_calls_of_another_communicator_have_numbers_of_their_own() -> None:
 
 def test_a_communicator_without_calls_has_none() -> None:
     assert new() == []
+
+
+OTHER = RegisterEntered(0, 0x1000, 8, 1, "", 2)
+"""Of another thread than the capturing one."""
+
+
+@pytest.mark.parametrize(
+    ("after", "capture"),
+    [
+        ([gather(0, receive=0x1004, captured=True)], FIRST),
+        ([gather(0, receive=0x9000, send=0x8000), gather(0, receive=0x1004, captured=True)], FIRST),
+        ([gather(0, receive=0x1004), gather(0, receive=0x1004, captured=True)], ""),
+        ([gather(0, receive=0x9000, send=0x8000, captured=True)], ""),
+        ([ENDED, gather(0, receive=0x1004, captured=True)], ""),
+        ([], ""),
+    ],
+    ids=["captured", "captured later", "run first", "elsewhere", "after its end", "never"],
+)
+def test_another_thread_registers_in_a_capture_what_a_captured_call_uses(after: list[Fact], capture: str) -> None:
+    found = line(process([comm(0, 0), BEGAN, OTHER, *after])).captures
+    assert [*found.values()] == ([capture] if capture else [])

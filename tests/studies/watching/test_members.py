@@ -88,10 +88,19 @@ def test_without_a_registration_a_group_over_hosts_has_no_windows() -> None:
     assert [team.has_windows for team in found.whole] == [False]
 
 
-def test_who_never_came_out_of_a_creation_is_named() -> None:
+def test_who_has_not_come_out_of_a_creation_is_named() -> None:
     waits = comm(0, 1, result=-1, site="/job/model.py:30 main")
-    with pytest.raises(UsageError, match=r"no process made a communicator; rank 1 never came out of the creation of"):
+    said = (
+        r"no process made a communicator; rank 1 has not come out of the creation of a communicator of 2 ranks \(model"
+    )
+    with pytest.raises(UsageError, match=said):
         members_of([process([], 0), process([waits], 1, blocked=[waits])])
+
+
+def test_of_many_the_first_are_named() -> None:
+    waits = [comm(0, rank, 9, result=-1) for rank in range(9)]
+    with pytest.raises(UsageError, match=r"; rank 3 has not come out [^;]*; and 5 more$"):
+        members_of([process([each], rank, blocked=[each]) for rank, each in enumerate(waits)])
 
 
 @pytest.mark.parametrize(
