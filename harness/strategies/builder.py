@@ -55,6 +55,7 @@ class Builder:
         }
         wide_first = sorted(widest, key=lambda name: -widest[name])
         self._families = [name for name in wide_first if widest[name] > 1] or wide_first
+        self._disjoint: dict[str, list[GroupIds]] = {}
         self._steps: list[Step] = []
         self._alive = Alive(topology)
         self._operands = Operands(topology, self._alive)
@@ -94,7 +95,10 @@ class Builder:
 
     def _batches(self, action: Action) -> list[GroupIds]:
         """The groups of the action's family, in batches that share no rank."""
-        return disjoint(self._topology.ids[self._family(action)])
+        family = self._family(action)
+        if family not in self._disjoint:
+            self._disjoint[family] = disjoint(self._topology.ids[family])
+        return self._disjoint[family]
 
     def _take(self, action: Action, limit: int) -> bool:
         """Add the steps of one action, unless they would pass the limit."""

@@ -67,13 +67,11 @@ static bool is_of_torch(void *frame) {
   return found;
 }
 
-enum found { NOTHING, DECIDED };
-
 // PyTorch makes a communicator with its group, whose description is a variable there, or at a group's first collective.
-// There `group` is None for the group that has no name.
-static enum found write_group(char *into, size_t room, size_t *size, void *frame) {
+// There `group` is None for the group that has no name. Returns whether this frame says what the group is called.
+static bool write_group(char *into, size_t room, size_t *size, void *frame) {
   void *variables = is_of_torch(frame) ? PyObject_GetAttrString(frame, "f_locals") : NULL;
-  if (!variables) return NOTHING;
+  if (!variables) return false;
   void *described = PyMapping_GetItemString(variables, "group_desc"), *group = NULL, *given = NULL;
   PyErr_Clear();
   if (!described) group = PyMapping_GetItemString(variables, "group");
@@ -84,15 +82,13 @@ static enum found write_group(char *into, size_t room, size_t *size, void *frame
   PyErr_Clear();
   if (group) Py_DecRef(group);
   Py_DecRef(variables);
-  return is_decided ? DECIDED : NOTHING;
+  return is_decided;
 }
 
 static size_t write_innermost(void *thread, char *into, size_t room) {
   size_t size = 0;
-  enum found found = NOTHING;
   for (void *frame = PyThreadState_GetFrame(thread), *outer; frame; frame = outer) {
-    found = write_group(into, room, &size, frame);
-    outer = found == NOTHING ? PyFrame_GetBack(frame) : NULL;
+    outer = write_group(into, room, &size, frame) ? NULL : PyFrame_GetBack(frame);
     Py_DecRef(frame);
   }
   PyErr_Clear();
