@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -184,12 +185,22 @@ def _once(build: Callable[..., Any]) -> Callable[..., Any]:
         key = hashlib.sha256(repr(words).encode()).hexdigest()
         with _locked(folder / f"{name}.waiting"):
             if not made.exists() or not stamp.exists() or stamp.read_text() != key:
+                apart = _emptied(folder / f"{name}.building")
                 with patch.dict(os.environ, linking.variables()):
-                    build(name=name, build_directory=build_directory, is_python_module=is_python_module, **given)
+                    build(name=name, build_directory=str(apart), is_python_module=is_python_module, **given)
+                os.replace(next(apart.glob("*.so")), made)
                 stamp.write_text(key)
         return _python_module(name, made) if is_python_module else str(made)
 
     return load_inline
+
+
+def _emptied(folder: Path) -> Path:
+    """A folder that has torch's own lock for itself. An engine removes the one in its folder as a leftover, though
+    another process may build there and hold it (SGLang 0.5.23, `get_nccl_mem_pool`)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 @contextmanager

@@ -145,6 +145,44 @@ def test_a_build_that_failed_is_tried_again(
     assert len(built) == 1
 
 
+def test_an_engine_may_remove_a_lock_of_torch_while_another_process_builds(
+    tmp_path: Path, built: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = cpp_extension.load_inline
+
+    def load_inline(*, build_directory: str, **given: Any) -> None:
+        lock = Path(build_directory, "lock")  # torch's: made before a build, removed after it
+        lock.touch(exist_ok=False)
+        (tmp_path / "lock").unlink(missing_ok=True)  # another process, which takes it for a leftover
+        works(build_directory=build_directory, **given)
+        lock.unlink()
+
+    monkeypatch.setattr(cpp_extension, "load_inline", load_inline)
+    build(tmp_path)
+    assert len(built) == 1
+
+
+def test_a_lock_that_a_killed_process_left_holds_nobody_up(
+    tmp_path: Path, built: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = cpp_extension.load_inline
+
+    def killed(*, build_directory: str, **_: Any) -> None:
+        Path(build_directory, "lock").touch()
+        raise KeyboardInterrupt
+
+    def load_inline(*, build_directory: str, **given: Any) -> None:
+        Path(build_directory, "lock").touch(exist_ok=False)
+        works(build_directory=build_directory, **given)
+
+    monkeypatch.setattr(cpp_extension, "load_inline", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path)
+    monkeypatch.setattr(cpp_extension, "load_inline", load_inline)
+    build(tmp_path)
+    assert len(built) == 1
+
+
 def test_torch_builds_as_before_once_the_engine_is_loaded() -> None:
     before = cpp_extension.load_inline
     with building():

@@ -102,11 +102,21 @@ def prove(
     shrink_seconds: float = SHRINK_SECONDS,
     clock: Clock = CLOCK,
 ) -> Iterator[Outcome]:
-    """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each."""
+    """Look for each fault with seeds 0 to `tries - 1`, in worlds of at most `size` ranks and `draws` draws each.
+
+    Where a hunt is interrupted, what came of those before it is given out first.
+    """
     limits = LIMITS.within(shrink_seconds)
     for fault in faults:
-        folders = [seeds_dir / fault.id / str(seed) for seed in range(tries)]
-        hunts = [hunt(world, fault, seed, draws, size, folder, limits, clock) for seed, folder in enumerate(folders)]
+        hunts: list[Hunt] = []
+        try:
+            for seed in range(tries):
+                folder = seeds_dir / fault.id / str(seed)
+                hunts.append(hunt(world, fault, seed, draws, size, folder, limits, clock))
+        except BaseException:
+            if hunts:
+                yield Outcome(fault, tuple(hunts))
+            raise
         yield Outcome(fault, tuple(hunts))
 
 

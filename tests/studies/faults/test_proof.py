@@ -14,6 +14,7 @@ from harness.scenario.system import System
 from harness.strategies.batches import sample
 from harness.strategies.flows import flows
 from harness.strategies.programs import scenarios
+from harness.studies.faults import proof
 from harness.studies.faults.catalogue import FAULTS, Fault, select
 from harness.studies.faults.proof import Hunt, Outcome, expected, hunt, sound
 from harness.world.world import World
@@ -109,6 +110,21 @@ def test_a_fault_that_broke_another_rule_first_is_not_found() -> None:
     hunts = [Hunt(rule, (rule,), 3, 0.1, 2, 2, "") for rule in ("offset-mismatch", "leak")]
     outcome = Outcome(fault, tuple(hunts))
     assert (outcome.is_found, len(outcome.found), outcome.as_data()["found"]) == (False, 1, 1)
+
+
+def test_hunts_before_an_interrupted_one_are_told(
+    ranks: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hunted(world: World, fault: Fault, seed: int, *_: object) -> Hunt:
+        if seed == 2:
+            raise KeyboardInterrupt
+        return Hunt(fault.rules[0], (), 3, 0.1, 2, 2, "")
+
+    monkeypatch.setattr(proof, "hunt", hunted)
+    outcomes = proof.prove(ranks, select(["F03"]), 5, 10, 4, tmp_path)
+    assert len(next(outcomes).hunts) == 2
+    with pytest.raises(KeyboardInterrupt):
+        next(outcomes)
 
 
 def test_over_an_allocator_that_chooses_by_address_less_is_right() -> None:
