@@ -17,7 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from graph_programs import Pool, captured, other_stream
+from fake_torch import FakeTorch
+from graph_programs import HAS_GPU, Graph, Pool, captured, other_stream
 from nccl_program import POINTER, RANK, Nccl
 
 WORLD = int(os.environ.get("WORLD_SIZE", "2"))
@@ -51,6 +52,12 @@ class Job:
     def gather(self, comm: POINTER, memory: int, times: int = 1, stream: int | None = None) -> None:
         for _ in range(times):
             self.nccl.call("AllGather", self.source, POINTER(memory), 64, 9, comm, POINTER(stream))
+
+
+def with_history() -> None:
+    """PyTorch has a memory history; without a GPU a stand-in for it has."""
+    if not HAS_GPU:
+        FakeTorch().install()
 
 
 def ordinary() -> int:
@@ -314,6 +321,106 @@ def right_thread_beside_capture(job: Job) -> None:
         beside.start()
         beside.join()
         job.gather(job.tp, block, stream=stream)
+
+
+@job
+def captured_block_reuse(job: Job) -> None:
+    """The block of a graph goes back to its pool, and another tensor gets it before the graph runs."""
+    with_history()
+    pool, graph = job.pool(job.tp), Graph()
+    block = pool.block()
+    with graph.captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+    pool.release(block)
+    assert pool.block() == block
+    graph.launch(2)
+
+
+@job
+def captured_block_reuse_later(job: Job) -> None:
+    """The same after the graph has run rightly."""
+    with_history()
+    pool, graph = job.pool(job.tp), Graph()
+    block = pool.block()
+    with graph.captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+    graph.launch(3)
+    pool.release(block)
+    assert pool.block() == block
+    graph.launch()
+
+
+@job
+def graph_uses_eager_pool(job: Job) -> None:
+    """The capture takes a block from the free list of eager work, which gets it again."""
+    with_history()
+    pool, graph = job.pool(job.tp), Graph()
+    with graph.beside() as stream:
+        block = pool.block(stream)
+        pool.release(block, stream)
+    with graph.captured() as stream:
+        assert pool.block(stream) == block
+        job.gather(job.tp, block, stream=stream)
+    pool.release(block, stream)
+    with graph.beside() as stream:
+        assert pool.block(stream) == block
+    graph.launch()
+
+
+@job
+def right_static_buffer(job: Job) -> None:
+    """A buffer that is there before the capture, and stays. Eager work has other blocks."""
+    with_history()
+    pool, graph = job.pool(job.tp), Graph()
+    block = pool.block()
+    with graph.captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+    assert pool.block() != block
+    graph.launch(2)
+
+
+@job
+def right_graph_pool(job: Job) -> None:
+    """Graphs share memory of their own: what a capture left free the next one takes."""
+    with_history()
+    pool, graphs = job.pool(job.tp), (Graph(), Graph())
+    with graphs[0].beside() as stream:
+        pool.release(pool.block(stream), stream)
+    for graph in graphs:
+        with graph.captured() as stream:
+            block = pool.block(stream)
+            job.gather(job.tp, block, stream=stream)
+            if graph is graphs[0]:
+                pool.release(block, stream)
+    for graph in graphs:
+        graph.launch()
+
+
+@job
+def right_handed_back(job: Job) -> None:
+    """Another tensor has the block of a graph between its launches, and never at one."""
+    with_history()
+    pool, graph = job.pool(job.tp), Graph()
+    block = pool.block()
+    with graph.captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+    for _ in range(3):
+        pool.release(block)
+        assert pool.block() == block
+        pool.release(block)
+        graph.launch()
+        assert pool.block() == block
+
+
+@job
+def right_graph_that_never_runs(job: Job) -> None:
+    with_history()
+    pool, graph = job.pool(job.tp), Graph()
+    block = pool.block()
+    with graph.captured() as stream:
+        job.gather(job.tp, block, stream=stream)
+    pool.release(block)
+    assert pool.block() == block
 
 
 @job

@@ -26,9 +26,18 @@ NCCL = "libnccl.so.2"
 OUT = "SYMM_OBSERVER_OUT"
 """The environment variable with the folder for recordings."""
 PRELOAD = "LD_PRELOAD"
-CAPTURES = ("cudaStreamBeginCapture", "cudaStreamBeginCaptureToGraph", "cudaStreamEndCapture")
+ON_STREAMS = (
+    *("cudaStreamBeginCapture", "cudaStreamBeginCaptureToGraph", "cudaStreamEndCapture"),
+    *("cudaGraphInstantiateWithParams", "cudaGraphLaunch"),
+)
 """Of libcudart, each with a twin for programs whose default stream is the thread's."""
-OWN = ("ncclProfiler_v7", "symm_*", *CAPTURES, *(f"{name}_ptsz" for name in CAPTURES))
+ON_GRAPHS = (
+    *("cudaGraphInstantiate", "cudaGraphInstantiateWithFlags", "cudaGraphClone", "cudaGraphExecUpdate"),
+    *("cudaGraphDestroy", "cudaGraphExecDestroy"),
+)
+OWN = ("ncclProfiler_v7", "symm_*", *ON_GRAPHS, *ON_STREAMS, *(f"{name}_ptsz" for name in ON_STREAMS))
+HISTORY = HERE / "history.py"
+"""What the observer runs in the Python of a program."""
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-ftls-model=initial-exec")
 FIND = f"""
 import ctypes
@@ -83,10 +92,12 @@ def _built(path: str, real: Path, names: list[str], scratch: Path) -> Path:
     exports.write_text(f"{{ global: {' '.join(f'{name};' for name in (*names, *OWN))} local: *; }};\n")
     empty.write_text("typedef int empty;\n")
     compile_source([path, "-shared", *_to_linker("-soname", real), "-o", str(stub), str(empty)], empty.name)
+    code = ", ".join(map(str, HISTORY.read_bytes()))
+    (scratch / "history.h").write_text(f"static const unsigned char code_of_history[] = {{{code}, 0}};\n")
     sources = sorted(str(each) for each in HERE.glob("*.c"))
     named = [*_to_linker("-soname", NCCL), *_to_linker("--version-script", exports)]
     linked = [*_to_linker("--no-as-needed"), str(stub), *named, "-ldl", "-lpthread"]
-    compile_source([path, *FLAGS, _define("SYMM_REAL", real), "-o", str(built), *sources, *linked], "the observer")
+    compile_source([path, *FLAGS, f"-I{scratch}", _define("SYMM_REAL", real), "-o", str(built), *sources, *linked], "the observer")
     return built
 
 
@@ -115,7 +126,7 @@ def _offered(real: Path) -> list[str]:
 
 
 def _fingerprint(real: Path, path: str, names: list[str]) -> str:
-    sources = [each.read_bytes() for each in sorted([*HERE.glob("*.[ch]"), *HERE.parent.glob("*.h")])]
+    sources = [each.read_bytes() for each in sorted([HISTORY, *HERE.glob("*.[ch]"), *HERE.parent.glob("*.h")])]
     words = [str(real), path, *FLAGS, *names, *OWN]
     return hashlib.sha256(b"\0".join([*sources, *(word.encode() for word in words)])).hexdigest()[:16]
 

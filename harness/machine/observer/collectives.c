@@ -48,7 +48,8 @@ static void find_site(struct fact *fact) {
 
 static void begin_call(struct visit *visit, void *communicator) {
   struct fact *fact = &visit->fact;
-  fact->colour = is_captured(fact->handle);
+  uint64_t capture = captured_by(fact->handle);
+  fact->colour = capture != 0;
   lock();
   if (!is_recording()) return unlock();
   fact->communicator = number_locked(communicator);
@@ -63,6 +64,7 @@ static void begin_call(struct visit *visit, void *communicator) {
     visit->record = find_or_add(fact);
   }
   if (visit->record != NONE) record(visit->record)->calls++;
+  if (capture) enter_graph(capture, is_in_segment(fact->address) || is_in_segment(fact->other));
   visit->event = happened(visit->record);
   visit->slot = fly(visit->record);
   visit->expected = expect_call(visit);

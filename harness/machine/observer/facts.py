@@ -169,6 +169,49 @@ class CaptureEnded(_Fact, frozen=True, tag=True):
     result: int = 0
 
 
+class Graph(_Fact, frozen=True, tag=True):
+    """A capture with calls, and the launches of what it became. Times are in ticks, which `History` explains.
+
+    In the order it comes before captured calls, as often as they change from one capture to another, and not where it
+    is launched. `capture` is the number of the capture in the process, from 1 on; 0 stands for all that are not known.
+    `ended`, `first` and `last` are 0 where that has not been. `is_for_window`: a call reaches memory of `ncclMemAlloc`.
+    """
+
+    capture: int
+    began: int
+    ended: int
+    launches: int
+    first: int
+    last: int
+    is_for_window: bool
+    site: str = ""
+    launched_at: str = ""
+
+
+class History(_Fact, frozen=True, tag=True):
+    """What became of PyTorch's memory history, which is read at the end of Python.
+
+    `on` where it was switched on; then `read` or `part`, where entries before `since` were lost. Or there is none:
+    `no-torch`, `own` (the program keeps one), `switched-off` (by the program), `cannot`. `rate`: ticks a second.
+    """
+
+    state: str
+    since: int = 0
+    rate: int = 0
+
+
+class Held(_Fact, frozen=True, tag=True):
+    """A tensor that PyTorch gave memory of `ncclMemAlloc`, and that was there when some graph was launched. `until` is
+    0 where it is there yet. Both times may be wrong by `margin`, in ticks. No capture made it."""
+
+    address: int
+    size: int
+    since: int
+    until: int
+    margin: int
+    site: str = ""
+
+
 class Unobserved(_Fact, frozen=True, tag=True):
     """Calls may go past the observer to the library at `path`. Nothing is known of them.
 
@@ -196,4 +239,7 @@ Fact = (
     | Unobserved
     | CaptureBegan
     | CaptureEnded
+    | Graph
+    | History
+    | Held
 )

@@ -137,6 +137,25 @@ def _capture_began(of: Fields, site: str, *_: object) -> Fact:
     return facts.CaptureBegan(stream=of.address, thread=of.flags, mode=word(MODES, of.word), site=site)
 
 
+def _graph(of: Fields, site: str, name: str, _: object) -> Fact:
+    return facts.Graph(
+        capture=of.key,
+        began=of.other,
+        ended=of.amount,
+        launches=of.calls,
+        first=of.symmetric,
+        last=of.legacy,
+        is_for_window=bool(of.word),
+        site=site,
+        launched_at=name,
+    )
+
+
+def _held(of: Fields, _: str, name: str, __: object) -> Fact:
+    memory = {"address": of.address, "size": of.amount}
+    return facts.Held(**memory, since=of.other, until=of.handle, margin=of.caller, site=name)
+
+
 MEANINGS: dict[int, _Meaning] = {
     1: _created,
     2: lambda of, *_: facts.CommGone(comm=of.communicator, how=HOWS[of.word], result=of.result),
@@ -153,5 +172,8 @@ MEANINGS: dict[int, _Meaning] = {
     13: lambda of, site, name, *_: facts.Unobserved(path=name, calls=of.handle),
     14: _capture_began,
     15: lambda of, *_: facts.CaptureEnded(stream=of.address, thread=of.flags, result=of.result),
+    16: _graph,
+    17: lambda of, _, name, __: facts.History(state=name, since=of.other, rate=of.amount),
+    18: _held,
 }
 """By the numbers of `enum kind`."""

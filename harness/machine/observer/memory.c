@@ -51,6 +51,12 @@ static size_t pull(struct segment **list, void *address) {
   return size;
 }
 
+bool is_in_segment(uint64_t address) {
+  const struct segment *each = segments;
+  while (each && address - (uint64_t)each->address >= each->size) each = each->next;
+  return each;
+}
+
 static bool is_denied(void) {
   int left = here.muted ? 0 : __atomic_load_n(&denials, __ATOMIC_ACQUIRE);
   while (left > 0)

@@ -11,10 +11,11 @@ void symm_observer_listen(listener callback) { __atomic_store_n(&heard, callback
 
 static bool is_group(const struct fact *fact) { return fact->kind == GROUP_STARTED || fact->kind == GROUP_ENDED; }
 static bool is_capture(const struct fact *fact) { return fact->kind == CAPTURE_BEGAN || fact->kind == CAPTURE_ENDED; }
+static bool is_history(const struct fact *fact) { return fact->kind == HISTORY || fact->kind == HELD; }
 
 static void call_back(const struct fact *fact, const char *name) {
   listener callback = __atomic_load_n(&heard, __ATOMIC_ACQUIRE);
-  if (callback && fact->kind != CALL && !is_group(fact) && !is_capture(fact)) callback(fact, name ? name : "");
+  if (callback && fact->kind != CALL && !is_group(fact) && !is_capture(fact) && !is_history(fact)) callback(fact, name ? name : "");
 }
 
 // Equal ones are one fact.
@@ -22,7 +23,9 @@ static bool is_counted(const struct fact *fact) {
   return is_group(fact) || is_capture(fact) || fact->kind == UNOBSERVED;
 }
 
-static bool has_site(const struct fact *fact) { return fact->kind == CAPTURE_BEGAN || !is_counted(fact); }
+static bool has_site(const struct fact *fact) {
+  return fact->kind == CAPTURE_BEGAN || !(is_counted(fact) || is_history(fact));
+}
 
 static bool has_file(void) {
   lock();

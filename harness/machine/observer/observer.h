@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 enum { SUCCESS = 0, CUDA_ERROR = 1, INVALID_ARGUMENT = 4, IN_PROGRESS = 7, NOT_RETURNED = -1 };
 enum { MOST_THREADS = 64, NAME = 64 };
@@ -31,6 +32,9 @@ enum kind {
   UNOBSERVED,
   CAPTURE_BEGAN,
   CAPTURE_ENDED,
+  GRAPH,
+  HISTORY,
+  HELD,
 };
 enum how { INIT, CONFIG, SCALABLE, ALL, SPLIT, SHRINK, GROW, UNKNOWN, FINALIZE, DESTROY, ABORT, REVOKE };
 enum function {
@@ -48,25 +52,29 @@ enum function {
 };
 
 // One fact, as it lies in the file. What a kind has no use for is 0; of a call, `op` and `root` may be -1.
+//
+// A graph is a capture that has calls. Its fact is in the sequence where captured calls are, before the first that
+// follow in this graph, and not where it is launched. Times are in ticks.
 struct fact {
   uint32_t kind;
   int32_t result;
   uint32_t communicator;
   int32_t parent;    // number of the communicator that it came from; -1: none
   uint32_t site;     // text: where the program was
-  uint32_t name;     // text: of the communicator, or a path
-  int32_t word;      // how, function, mode of a capture, or whether it was denied or held
+  uint32_t name;     // text: of the communicator, a path, the first launch of a graph, or the state of a history
+  int32_t word;      // how, function, mode of a capture; whether it was denied, held, or may have windows (a graph)
   int32_t flags;     // of a registration; dtype of a call; thread of a group or a capture
   int32_t rank;      // of this process in the communicator; root or peer of a call
   int32_t size;      // ranks of the communicator; op of a call
   int32_t colour;    // of a split; 1 for a call that is captured
-  int32_t key;       // of a split; thread of a registration
+  int32_t key;       // of a split; thread of a registration; number of a graph's capture in the process
   uint64_t address;  // of memory; send buffer of a call; stream of a capture
-  uint64_t other;    // window; identity of a communicator; receive buffer of a call
-  uint64_t count;    // bytes; elements of a call; site of a capture
-  uint64_t handle;   // stream of a call; second identity of one that grew; calls past the observer
-  uint64_t caller;   // return address: a key of equal calls, and nothing to a reader
-  uint64_t calls, symmetric, legacy, copy;
+  uint64_t other;    // window; identity of a communicator; receive buffer of a call; when a graph or tensor began
+  uint64_t count;    // bytes; elements of a call; site of a capture; when a graph's capture ended; ticks a second
+  uint64_t handle;   // stream of a call; second identity of one that grew; calls past the observer; when a tensor went
+  uint64_t caller;   // return address: a key of equal calls, and nothing to a reader; how exact times of a tensor are
+  uint64_t calls;    // or launches of a graph
+  uint64_t symmetric, legacy, copy;  // or the first launch of a graph, the last, and nothing
 };
 
 // One call of the program on its way through NCCL.
@@ -106,6 +114,7 @@ bool wait_for(const struct visit *visit, void **where, void *communicator);
 void end_pending(void *communicator, int result);
 void forget_pending(void);
 void forget_control(void);
+bool is_in_segment(uint64_t address);  // the caller holds the mutex
 
 // recording.c: the file
 void lock(void);
@@ -115,6 +124,7 @@ uint32_t add(const struct fact *fact);
 uint32_t find_or_add(const struct fact *fact);
 uint32_t find(const struct fact *fact);
 struct fact *record(uint32_t number);
+uint32_t facts_there(void);
 uint64_t happened(uint32_t number);
 void happened_instead(uint64_t event, uint32_t number);
 uint32_t text(const char *bytes, size_t size);
@@ -159,8 +169,33 @@ void forget_python(void);
 void look_for_others(void);
 
 // capture.c: captures of streams
-bool is_captured(uint64_t stream);
+#define NO_ID UINT64_MAX
+uint64_t captured_by(uint64_t stream);
+void enter_graph(uint64_t id, bool is_in_segment);
 void forget_captures(void);
+
+// graphs.c: what was captured, and its launches. A graph is known by its fact; NONE: it is not to be known any more.
+void know_graph(void *graph, uint32_t fact);
+void forget_graphs(void);
+
+// history.c: PyTorch's own memory history
+void keep_history(void);
+void forget_history(void);
+
+// The clock that PyTorch's memory history goes by (c10/util/ApproximateClock.h of torch 2.8 to 2.13).
+static inline uint64_t ticks(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t now;
+  __asm__ __volatile__("mrs %0, cntvct_el0" : "=r"(now));
+  return now;
+#else
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1000000000u + now.tv_nsec;
+#endif
+}
 
 // path.c: NCCL's word on the path of calls
 uint64_t expect_call(const struct visit *visit);

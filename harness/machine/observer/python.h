@@ -19,6 +19,9 @@
   X(void *, PyObject_GetAttrString, (void *, const char *))  \
   X(void *, PyMapping_GetItemString, (void *, const char *)) \
   X(const char *, PyUnicode_AsUTF8, (void *))                \
+  X(void *, PyImport_ImportModule, (const char *))           \
+  X(void *, PyDict_New, (void))                              \
+  X(void *, PyObject_CallMethod, (void *, const char *, const char *, ...)) \
   X(void, Py_DecRef, (void *))
 
 #define DECLARE_PYTHON(result, name, parameters) extern result(*name) parameters;

@@ -53,6 +53,8 @@ static void forget_parent(void) {
   forget_control();
   forget_pending();
   forget_captures();
+  forget_graphs();
+  forget_history();
   forget_sites();
   forget_python();
   here.call = NULL;

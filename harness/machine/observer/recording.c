@@ -199,6 +199,7 @@ bool is_recording(void) {
 }
 
 struct fact *record(uint32_t number) { return fact_at(number); }
+uint32_t facts_there(void) { return header->facts; }
 
 uint32_t add(const struct fact *fact) {
   if (!is_recording()) return NONE;

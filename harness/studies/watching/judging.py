@@ -6,7 +6,7 @@ Invariant: a run in which no call of several ranks reached window memory tested 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -16,8 +16,9 @@ from harness.oracle.findings import Finding, Hang
 from harness.oracle.judge import examine_case
 from harness.oracle.waits import AtEnd, InCall, Situation, Waits
 from harness.studies.watching.assembling import Assembled, assemble
-from harness.studies.watching.growth import growth
 from harness.studies.watching.members import in_creation, listed
+from harness.studies.watching.rules.growth import growth
+from harness.studies.watching.rules.reuse import reuse, unjudged
 from harness.studies.watching.table import Row, rows
 from harness.text import counted
 
@@ -47,9 +48,11 @@ def judge(processes: Sequence[Process], running: Collection[str] = ()) -> Judged
     verdict = examine_case(case)
     table = tuple(rows(assembled, case))
     seen = (each for each in verdict.findings if not (running and isinstance(each, Hang)) or _is_for_ever(case))
-    found = _told_once([*seen], assembled.kinds)
+    members = assembled.members
+    assembled = replace(assembled, left_out=(*assembled.left_out, *unjudged(members.processes)))
+    found = _told_once([*seen, *reuse(members, case, assembled.told)], assembled.kinds)
     made = () if running or any(isinstance(each, Hang) for each in found) else _never_made(assembled)
-    findings = (*found, *made, *growth(assembled.members, assembled.lines))
+    findings = (*found, *made, *growth(members, assembled.lines))
     return Judged(assembled, case, table, findings, verdict.is_vacuous)
 
 

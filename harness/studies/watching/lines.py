@@ -22,8 +22,11 @@ from harness.machine.observer.records import (
     CaptureEnded,
     CommCreated,
     Freed,
+    Graph,
     GroupEnded,
     GroupStarted,
+    Held,
+    History,
     Process,
     RegisterEntered,
 )
@@ -31,7 +34,7 @@ from harness.studies.watching.callsites import place_of
 
 PAIRWISE = ("Send", "Recv")
 """Calls that are no collective: they have no counterpart on every rank."""
-NO_STATE = (Call, GroupStarted, GroupEnded, CaptureBegan, CaptureEnded)
+NO_STATE = (Call, GroupStarted, GroupEnded, CaptureBegan, CaptureEnded, Graph, History, Held)
 """Facts that change nothing for the calls that follow."""
 WORK = (Call, RegisterEntered, CommCreated, Allocated)
 """Facts of a process that goes on: what ends gives back and makes nothing."""

@@ -37,8 +37,12 @@ MOST = 1 << 16
 BUFFER = "recorded"
 OF_REGISTRATIONS = ("freed-while-registered", "double-registration", "registration-skew", "oversized-window", "hang")
 """Rules that are about segments and their registrations, at whatever call they show."""
-UNTELLABLE = ("registered-in-capture",)
-"""Rules of which the steps of a program cannot say the memory: `registered` is for memory outside graphs."""
+UNTELLABLE = {
+    "registered-in-capture": "registers in a capture",
+    "captured-reuse": "gives memory of a graph to another buffer",
+}
+"""Rules of which the steps of a program cannot say the memory, with what there is no step for: `registered` is for
+memory outside graphs, and who gets a block is the pool's."""
 FREED = ("freed-while-registered", "stale-window")
 
 
@@ -49,7 +53,7 @@ class Untold(UsageError):
 def program_of(case: Case, topology: Topology, finding: Finding) -> Scenario:
     """A scenario over the recorded communicators that does what the finding is about. Raises `Untold`."""
     if finding.rule in UNTELLABLE:
-        raise Untold(f"no program can be made of {finding.rule}: there is no step that registers in a capture")
+        raise Untold(f"no program can be made of {finding.rule}: there is no step that {UNTELLABLE[finding.rule]}")
     uses = next((each for (step, _), each in case.calls.items() if step == finding.step and _has(each, finding)), None)
     is_of_call = uses is not None and finding.rule not in OF_REGISTRATIONS
     steps = _call(case, topology, uses or ()) if is_of_call else _registrations(case, topology, finding)
