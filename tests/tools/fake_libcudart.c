@@ -76,6 +76,8 @@ int cudaGraphInstantiateWithParams(void **executable, void *graph, void *paramet
 int cudaGraphClone(void **clone, void *graph) { return give(clone); }
 int cudaGraphExecUpdate(void *executable, void *graph, void *result) { return SUCCESS; }
 int cudaGraphLaunch(void *executable, void *stream) { return executable ? SUCCESS : 1; }
+int cudaGraphInstantiateWithParams_ptsz(void **executable, void *graph, void *parameters) { return give(executable); }
+int cudaGraphLaunch_ptsz(void *executable, void *stream) { return executable ? SUCCESS : 1; }
 int cudaGraphDestroy(void *graph) { return destroy(graph); }
 int cudaGraphExecDestroy(void *executable) { return destroy(executable); }
 

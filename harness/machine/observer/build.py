@@ -97,7 +97,8 @@ def _built(path: str, real: Path, names: list[str], scratch: Path) -> Path:
     sources = sorted(str(each) for each in HERE.glob("*.c"))
     named = [*_to_linker("-soname", NCCL), *_to_linker("--version-script", exports)]
     linked = [*_to_linker("--no-as-needed"), str(stub), *named, "-ldl", "-lpthread"]
-    compile_source([path, *FLAGS, f"-I{scratch}", _define("SYMM_REAL", real), "-o", str(built), *sources, *linked], "the observer")
+    flags = (*FLAGS, f"-I{scratch}", _define("SYMM_REAL", real))
+    compile_source([path, *flags, "-o", str(built), *sources, *linked], "the observer")
     return built
 
 

@@ -44,7 +44,7 @@ class Reused(NamedTuple):
 def reuse(members: Members, case: Case, told: Mapping[tuple[int, int], int]) -> Iterator[Finding]:
     """A finding for each call of a graph whose memory is another tensor's at the first or the last launch. `told`: by
     rank and step, the fact that is told there."""
-    steps = {(rank, index): step for (rank, step), index in reversed(told.items())}
+    steps = {(rank, index): step for (rank, step), index in sorted(told.items(), reverse=True)}
     for rank, process in enumerate(members.processes):
         for found in _reused(process, {comm: team for (of, comm), team in members.by_end.items() if of == rank}):
             step = steps.get((rank, found.call), 0)
@@ -137,11 +137,17 @@ def unjudged(processes: Sequence[Process]) -> Iterator[str]:
     """What is not known of the memory of graphs, a sentence for each reason."""
     reasons: dict[str, list[int]] = {}
     for rank, process in enumerate(processes):
-        if any(isinstance(fact, Graph) and fact.is_for_window and _is_judged(fact) for fact in process.facts):
+        if _of_windows(process):
             reasons.setdefault(_reason(process), []).append(rank)
     for reason, ranks in reasons.items():
         if reason:
             yield f"Whether other tensors got memory of graphs on {ranks_text(tuple(ranks))}: {reason}."
+
+
+def _of_windows(process: Process) -> list[Graph]:
+    """The graphs that were launched and reach memory that may have windows."""
+    graphs = (fact for fact in process.facts if isinstance(fact, Graph))
+    return [graph for graph in graphs if graph.is_for_window and _is_judged(graph)]
 
 
 def _reason(process: Process) -> str:
@@ -149,6 +155,6 @@ def _reason(process: Process) -> str:
     last = next((fact for fact in reversed(process.facts) if isinstance(fact, History)), History(""))
     if last.state not in ("read", "part"):
         return WHY_NOT.get(last.state, WHY_NOT["cannot"])
-    first = min(fact.ended for fact in process.facts if isinstance(fact, Graph) and fact.is_for_window and _is_judged(fact))
+    first = min(graph.ended for graph in _of_windows(process))
     is_lost = last.state == "part" and last.since > first
     return "PyTorch's memory history no longer has the tensors that came early" if is_lost else ""
