@@ -40,6 +40,13 @@ def watch(
         float | None, typer.Option(metavar="SECONDS", min=1.0, help="Also print new findings while it runs.")
     ] = None,
     stacks: Stacks = "first",
+    graph_memory: Annotated[
+        bool,
+        typer.Option(
+            "--graph-memory",
+            help="Judge whether PyTorch hands memory of a CUDA graph to another tensor. Its snapshots take longer.",
+        ),
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Run any program under the observer, and judge which communicator owned what its collectives reached.
@@ -50,7 +57,8 @@ def watch(
     if stacks not in ("first", "all"):
         raise UsageError(f"--stacks is first or all, and not {stacks!r}")
     folder = running.free_folder(out or Path(FOLDER) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-    environment = build.environment(folder.resolve(), nccl) | {"SYMM_OBSERVER_STACKS": stacks}
+    environment = build.environment(folder.resolve(), nccl) | {build.STACKS: stacks}
+    environment |= {build.HISTORY_WANTED: "1"} if graph_memory else {}
     screen = terminal.Screen(stderr=json_file == "-")
     screen.print(terminal.plain(f"watching into {folder}; symm judge {folder} judges it again"), highlight=False)
     look = Looking(folder, screen)

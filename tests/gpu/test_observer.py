@@ -115,7 +115,7 @@ def shared() -> Iterator[dict[str, str]]:
 def watch(environment: dict[str, str], out: Path, *program: str) -> tuple[int, str]:
     """Status and output of `symm watch` over two processes of a program."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, "-m", "harness", "watch", "--out", str(out), "--", *torchrun, *program]
+    command = [sys.executable, "-m", "harness", "watch", "--graph-memory", "--out", str(out), "--", *torchrun, *program]
     run = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     return run.returncode, run.stdout
 

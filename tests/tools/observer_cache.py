@@ -20,7 +20,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def anew(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing that the user has set counts."""
-    for name in (profiler.VARIABLE, build.PRELOAD, build.OUT, "SYMM_OBSERVER_STACKS", "CC", "RANK"):
+    for name in (profiler.VARIABLE, build.PRELOAD, build.OUT, build.STACKS, build.HISTORY_WANTED, "CC", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
     build._library.cache_clear()

@@ -25,6 +25,8 @@ NCCL = "libnccl.so.2"
 """The name by which every program asks for NCCL, and which the observer bears."""
 OUT = "SYMM_OBSERVER_OUT"
 """The environment variable with the folder for recordings."""
+STACKS, HISTORY_WANTED = "SYMM_OBSERVER_STACKS", "SYMM_OBSERVER_HISTORY"
+"""Which call sites get a Python stack, `first` or `all`; and, where it is set, PyTorch's memory history is kept."""
 PRELOAD = "LD_PRELOAD"
 ON_STREAMS = (
     *("cudaStreamBeginCapture", "cudaStreamBeginCaptureToGraph", "cudaStreamEndCapture"),

@@ -192,7 +192,8 @@ class History(_Fact, frozen=True, tag=True):
     """What became of PyTorch's memory history, which is read at the end of Python.
 
     `on` where it was switched on; then `read` or `part`, where entries before `since` were lost. Or there is none:
-    `no-torch`, `own` (the program keeps one), `switched-off` (by the program), `cannot`. `rate`: ticks a second.
+    `not-asked`, `no-torch`, `own` (the program keeps one), `switched-off` (by the program), `cannot`. `rate`: ticks a
+    second.
     """
 
     state: str

@@ -1,6 +1,7 @@
 // PyTorch's own memory history: switched on once a graph is captured over memory that may have windows, and read at the
 // end of Python. `history.py` does both, in the program's own Python.
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "history.h"  // made of history.py where this library is built
@@ -29,11 +30,13 @@ static void tell_state(const char *state, uint64_t since, uint64_t rate) {
   tell(&fact, state);
 }
 
+static bool is_wanted(void) { return getenv("SYMM_OBSERVER_HISTORY"); }
+
 // The program's own history may be a short one: then the next capture asks again.
 void keep_history(void) {
-  char state[LONGEST_ANSWER + 1] = "";
+  char state[LONGEST_ANSWER + 1] = "not-asked";
   if (__atomic_load_n(&is_decided, __ATOMIC_RELAXED)) return;
-  state[ask_python(begin_history, state, LONGEST_ANSWER)] = 0;
+  if (is_wanted()) state[ask_python(begin_history, state, LONGEST_ANSWER)] = 0;
   if (!*state) return;
   __atomic_store_n(&is_decided, strcmp(state, "own") != 0, __ATOMIC_RELAXED);
   tell_state(state, ticks(), 0);

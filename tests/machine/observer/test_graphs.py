@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.machine.observer import build
 from harness.machine.observer.records import Graph, Held, History, Process, read_all
 from tests.tools.fake_libnccl import fake_cudart, observed, python, recorded, start, wait_for
 
@@ -19,6 +20,7 @@ def capture(stream=81, made=memory):
     nccl.call('AllGather', None, made, 16, 9, comm, POINTER(stream))
     return cuda.end_with_graph(stream)[1]
 """
+WANTED = {build.HISTORY_WANTED: "1"}
 CHANGE = "cuda.library.cudaGraph{}"
 
 
@@ -29,7 +31,8 @@ def cudart() -> Path:
 
 
 def ran(folder: Path, *lines: str, **more: str) -> Process:
-    (process,) = recorded("\n".join((SETUP, *lines)), folder, more=more)
+    """A program whose memory history is wanted."""
+    (process,) = recorded("\n".join((SETUP, *lines)), folder, more=WANTED | more)
     return process
 
 
@@ -100,7 +103,7 @@ def test_a_forked_child_knows_no_graph_of_its_parent(tmp_path: Path) -> None:
         "os.waitpid(child, 0)",
     )
     program = "\n".join((SETUP, "import sys", *lines))
-    parent, child = sorted(recorded(program, tmp_path), key=lambda process: process.began)
+    parent, child = sorted(recorded(program, tmp_path, more=WANTED), key=lambda process: process.began)
     assert (launches(parent), state(parent), graphs(child), held(child)) == ([0], "read", [], [])
 
 
@@ -121,10 +124,18 @@ def test_a_history_says_what_became_of_it(before: str, after: str, expected: str
     assert state(ran(tmp_path, before, "made = cuda.instantiate(capture()); cuda.launch(made)", after)) == expected
 
 
+def test_without_the_option_pytorchs_history_is_left_alone(tmp_path: Path) -> None:
+    lines = (
+        "torch = FakeTorch().install(); made = cuda.instantiate(capture()); cuda.launch(made); assert not torch.calls"
+    )
+    (process,) = recorded("\n".join((SETUP, lines)), tmp_path)
+    assert (state(process), launches(process)) == ("not-asked", [1])
+
+
 def test_a_killed_process_has_its_launches_and_a_history_that_was_not_read(tmp_path: Path) -> None:
     lines = "FakeTorch().install(); made = cuda.instantiate(capture())", "while True: cuda.launch(made)"
     out = tmp_path / "out"
-    process = start(python("\n".join((SETUP, *lines))), observed(tmp_path, out))
+    process = start(python("\n".join((SETUP, *lines))), observed(tmp_path, out, WANTED))
     wait_for(lambda: any(launches(each)[:1] > [9] for each in read_all(out)))
     process.kill()
     process.communicate()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.machine.observer import build
 from harness.machine.observer.records import read_all
 from harness.studies.watching.judging import Judged, judge
 from tests.tools import plain_jobs
@@ -50,6 +51,7 @@ SECONDS = 60.0
 def watched(name: str, folder: Path) -> Judged:
     """What two ranks did that ran a job. If all that have not ended wait in calls, they are killed."""
     more = {"WORLD_SIZE": "2", "FAKE_NCCL_NULL_WINDOWS": str(int(name == "null-window-ignored"))}
+    more[build.HISTORY_WANTED] = "1"
     command = [sys.executable, str(ROOT / "tests" / "tools" / "plain_jobs.py"), name]
     out = folder / "out"
     fake_cudart()

@@ -21,6 +21,7 @@ from harness.text import counted
 from harness.trace.events import Role
 
 WHY_NOT = {
+    "not-asked": "symm watch --graph-memory judges that",
     "no-torch": "the program has no PyTorch with CUDA",
     "own": "the program keeps a memory history of its own",
     "switched-off": "the program switched PyTorch's memory history off",

@@ -88,6 +88,7 @@ def test_a_call_that_was_not_captured_runs_at_no_launch() -> None:
     ("state", "said"),
     [
         ("on", "the process has not ended by itself"),
+        ("not-asked", "symm watch --graph-memory judges that"),
         ("own", "a memory history of its own"),
         ("switched-off", "switched PyTorch's memory history off"),
         ("cannot", "PyTorch gave no memory history"),
