@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -78,6 +79,9 @@ def test_a_process_that_is_left_is_seen_and_ended(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(runs, "GONE", 0.2)
     running = runs.Running(tmp_path, "-c", "sleep 600 & exit 0", program="sh", is_real=True)
     assert [word.split()[0] for word in running.end().left] == ["process"]
+    end = time.monotonic() + 10
+    while running.processes() and time.monotonic() < end:  # what was killed takes a moment to go
+        time.sleep(0.01)
     assert running.processes() == []
 
 
