@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -112,10 +112,10 @@ def shared() -> Iterator[dict[str, str]]:
     served.close()
 
 
-def watch(environment: dict[str, str], out: Path, *program: str) -> tuple[int, str]:
+def watch(environment: dict[str, str], out: Path, *program: str, options: Sequence[str] = ()) -> tuple[int, str]:
     """Status and output of `symm watch` over two processes of a program."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, "-m", "harness", "watch", "--graph-memory", "--out", str(out), "--", *torchrun, *program]
+    command = [sys.executable, "-m", "harness", "watch", *options, "--out", str(out), "--", *torchrun, *program]
     run = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     return run.returncode, run.stdout
 
@@ -153,7 +153,7 @@ def test_a_registration_in_a_capture_of_pytorchs_and_a_reuse_of_its_memory_are_n
     shared: dict[str, str], tmp_path: Path, job: str, rule: str
 ) -> None:
     met = {"FAKE_NCCL_FOLDER": str(tmp_path)}
-    status, said = watch(shared | met, tmp_path / "run", "tests/tools/plain_jobs.py", job)
+    status, said = watch(shared | met, tmp_path / "run", "tests/tools/plain_jobs.py", job, options=["--graph-memory"])
     named = [each for each in ("registered-in-capture", "captured-reuse") if each in said]
     assert ("captured" in said, named) == (True, [rule] if rule else []), said
     assert "Whether other tensors got memory" not in said, said

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -18,6 +17,7 @@ from tests.hostile import lines, runs, warmth
 from tests.hostile.__main__ import KINDS, parser, plan
 from tests.hostile.kills import COMMANDS, NOTED, PROPERTIES, Kill, _problems, _rule
 from tests.hostile.mutations import MUTATIONS, mutate
+from tests.tools.mps_daemon import until
 
 SEED = (Path(__file__).parents[2] / "topologies" / "seeds" / "wrong-owner-found-on-sim.json").read_bytes()
 
@@ -79,9 +79,7 @@ def test_a_process_that_is_left_is_seen_and_ended(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(runs, "GONE", 0.2)
     running = runs.Running(tmp_path, "-c", "sleep 600 & exit 0", program="sh", is_real=True)
     assert [word.split()[0] for word in running.end().left] == ["process"]
-    end = time.monotonic() + 10
-    while running.processes() and time.monotonic() < end:  # what was killed takes a moment to go
-        time.sleep(0.01)
+    until(lambda: not running.processes())  # what was killed takes a moment to go
     assert running.processes() == []
 
 

@@ -323,14 +323,20 @@ def right_thread_beside_capture(job: Job) -> None:
         job.gather(job.tp, block, stream=stream)
 
 
-@job
-def captured_block_reuse(job: Job) -> None:
-    """The block of a graph goes back to its pool, and another tensor gets it before the graph runs."""
+def gather_in_graph(job: Job) -> tuple[Pool, Graph, int]:
+    """A graph over a call in a block of a pool."""
     with_history()
     pool, graph = job.pool(job.tp), Graph()
     block = pool.block()
     with graph.captured() as stream:
         job.gather(job.tp, block, stream=stream)
+    return pool, graph, block
+
+
+@job
+def captured_block_reuse(job: Job) -> None:
+    """The block of a graph goes back to its pool, and another tensor gets it before the graph runs."""
+    pool, graph, block = gather_in_graph(job)
     pool.release(block)
     assert pool.block() == block
     graph.launch(2)
@@ -339,11 +345,7 @@ def captured_block_reuse(job: Job) -> None:
 @job
 def captured_block_reuse_later(job: Job) -> None:
     """The same after the graph has run rightly."""
-    with_history()
-    pool, graph = job.pool(job.tp), Graph()
-    block = pool.block()
-    with graph.captured() as stream:
-        job.gather(job.tp, block, stream=stream)
+    pool, graph, block = gather_in_graph(job)
     graph.launch(3)
     pool.release(block)
     assert pool.block() == block
@@ -370,11 +372,7 @@ def graph_uses_eager_pool(job: Job) -> None:
 @job
 def right_static_buffer(job: Job) -> None:
     """A buffer that is there before the capture, and stays. Eager work has other blocks."""
-    with_history()
-    pool, graph = job.pool(job.tp), Graph()
-    block = pool.block()
-    with graph.captured() as stream:
-        job.gather(job.tp, block, stream=stream)
+    pool, graph, block = gather_in_graph(job)
     assert pool.block() != block
     graph.launch(2)
 
@@ -399,11 +397,7 @@ def right_graph_pool(job: Job) -> None:
 @job
 def right_handed_back(job: Job) -> None:
     """Another tensor has the block of a graph between its launches, and never at one."""
-    with_history()
-    pool, graph = job.pool(job.tp), Graph()
-    block = pool.block()
-    with graph.captured() as stream:
-        job.gather(job.tp, block, stream=stream)
+    pool, graph, block = gather_in_graph(job)
     for _ in range(3):
         pool.release(block)
         assert pool.block() == block
@@ -414,11 +408,7 @@ def right_handed_back(job: Job) -> None:
 
 @job
 def right_graph_that_never_runs(job: Job) -> None:
-    with_history()
-    pool, graph = job.pool(job.tp), Graph()
-    block = pool.block()
-    with graph.captured() as stream:
-        job.gather(job.tp, block, stream=stream)
+    pool, _graph, block = gather_in_graph(job)
     pool.release(block)
     assert pool.block() == block
 

@@ -35,7 +35,6 @@ void *next_after(void *own, const char *name, void *caller) {
   return found && found != own ? found : in_cudart(name);
 }
 
-
 // A caller is a place in the code of a library, or of one that calls by address, as ctypes does.
 static struct {
   void *own, *caller, *next;

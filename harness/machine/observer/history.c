@@ -22,7 +22,7 @@ static size_t begin_history(void *thread, char *into, size_t room) {
   void *const made[] = {answer, done, names, builtins};
   for (size_t i = 0; i < sizeof made / sizeof *made; i++)
     if (made[i]) Py_DecRef(made[i]);
-  return thread ? size : 0;
+  return size;
 }
 
 static void tell_state(const char *state, uint64_t since, uint64_t rate) {

@@ -11,9 +11,10 @@ import ctypes
 import os
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST_ENTRIES = 100_000
 """Of PyTorch's ring. An entry without a stack takes about 200 bytes."""
@@ -134,9 +135,19 @@ class Clock:
         return int((self._unsure + (0.0 if self._is_whole else (self._end[1] - us) * DRIFT)) * self.rate)
 
 
-def tensors(clock: Clock, living: set[int]) -> Iterator[tuple[int, int, int, int, int, str]]:
-    """Those that came while the history was kept: address, bytes, when they came and went, the margin, and frames. One
-    that has not gone, and is not there either, is left out."""
+class Tensor(NamedTuple):
+    """Memory that PyTorch gave out, and in ticks when it came and went (0: it is there) and how wrong that may be."""
+
+    address: int
+    size: int
+    came: int
+    went: int
+    margin: int
+    frames: str
+
+
+def tensors(clock: Clock, living: set[int]) -> Iterator[Tensor]:
+    """Those that came while the history was kept. One that has not gone, and is not there either, is left out."""
     there: dict[int, dict[str, Any]] = {}
     for entry in clock.trace:
         if entry["action"] == "alloc":
@@ -148,9 +159,9 @@ def tensors(clock: Clock, living: set[int]) -> Iterator[tuple[int, int, int, int
             yield tensor(clock, entry, 0)
 
 
-def tensor(clock: Clock, entry: dict[str, Any], until: int) -> tuple[int, int, int, int, int, str]:
+def tensor(clock: Clock, entry: dict[str, Any], went: int) -> Tensor:
     came = entry["time_us"]
-    return entry["addr"], entry["size"], clock.ticks(came), until, clock.margin(came), frames_of(entry)
+    return Tensor(entry["addr"], entry["size"], clock.ticks(came), went, clock.margin(came), frames_of(entry))
 
 
 def frames_of(entry: dict[str, Any]) -> str:
@@ -174,23 +185,27 @@ def living(snapshot: dict[str, Any]) -> set[int]:
     return found
 
 
-def wanted(
-    held: list[tuple[int, int, int, int, int, str]], captures: list[tuple[int, int]]
-) -> list[tuple[int, int, int, int, int, str]]:
+def wanted(held: list[Tensor], captures: list[tuple[int, int]]) -> list[Tensor]:
     """The tensors in memory of NCCL's that were there at a launch, but for those that came in a capture: graphs may
     share a pool."""
     segments = pairs(library().symm_observer_segments)
-    launches = {when for pair in pairs(library().symm_observer_launches) for when in pair if when}
+    launches = sorted(when for pair in pairs(library().symm_observer_launches) for when in pair if when)
     return [
         each
         for each in held
-        if any(start <= each[0] < start + size for start, size in segments)
-        and any(each[2] - each[4] < when and (not each[3] or when < each[3] + each[4]) for when in launches)
-        and not any(start - each[4] <= each[2] <= end + each[4] for start, end in captures)
+        if any(start <= each.address < start + size for start, size in segments)
+        and is_there_at_one(each, launches)
+        and not any(start - each.margin <= each.came <= end + each.margin for start, end in captures)
     ]
 
 
-def hand_over(held: list[tuple[int, int, int, int, int, str]]) -> None:
+def is_there_at_one(held: Tensor, moments: list[int]) -> bool:
+    """Whether a tensor may be there at one of these moments, which are in order."""
+    first = bisect_right(moments, held.came - held.margin)
+    return first < len(moments) and (not held.went or moments[first] < held.went + held.margin)
+
+
+def hand_over(held: list[Tensor]) -> None:
     tell = library().symm_observer_held
     for *numbers, frames in held:
         tell(*map(ctypes.c_uint64, numbers), frames.encode(errors="replace"))

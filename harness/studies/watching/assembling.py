@@ -16,6 +16,7 @@ from harness.studies.watching.callsites import place_of
 from harness.studies.watching.lines import Line, last_frees, line
 from harness.studies.watching.members import Members, Team, members_of
 from harness.studies.watching.ordering import Node, Steps, first_places, steps_of
+from harness.studies.watching.rules.reuse import unjudged
 from harness.studies.watching.telling import KINDS, Teller
 from harness.text import counted
 from harness.trace.draw import Fate
@@ -142,3 +143,4 @@ def _left_out(members: Members, steps: Steps, running: Collection[str]) -> Itera
     unseen = {fact.path for process in members.processes for fact in process.facts if isinstance(fact, Unobserved)}
     for path in sorted(unseen):
         yield f"Calls to {path}, if there were any: it is loaded beside the NCCL that is observed."
+    yield from unjudged(members.processes)

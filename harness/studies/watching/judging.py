@@ -6,7 +6,7 @@ Invariant: a run in which no call of several ranks reached window memory tested 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -18,7 +18,7 @@ from harness.oracle.waits import AtEnd, InCall, Situation, Waits
 from harness.studies.watching.assembling import Assembled, assemble
 from harness.studies.watching.members import in_creation, listed
 from harness.studies.watching.rules.growth import growth
-from harness.studies.watching.rules.reuse import reuse, unjudged
+from harness.studies.watching.rules.reuse import reuse
 from harness.studies.watching.table import Row, rows
 from harness.text import counted
 
@@ -48,11 +48,9 @@ def judge(processes: Sequence[Process], running: Collection[str] = ()) -> Judged
     verdict = examine_case(case)
     table = tuple(rows(assembled, case))
     seen = (each for each in verdict.findings if not (running and isinstance(each, Hang)) or _is_for_ever(case))
-    members = assembled.members
-    assembled = replace(assembled, left_out=(*assembled.left_out, *unjudged(members.processes)))
-    found = _told_once([*seen, *reuse(members, case, assembled.told)], assembled.kinds)
+    found = _told_once([*seen, *reuse(assembled.members, case, assembled.told)], assembled.kinds)
     made = () if running or any(isinstance(each, Hang) for each in found) else _never_made(assembled)
-    findings = (*found, *made, *growth(members, assembled.lines))
+    findings = (*found, *made, *growth(assembled.members, assembled.lines))
     return Judged(assembled, case, table, findings, verdict.is_vacuous)
 
 

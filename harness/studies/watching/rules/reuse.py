@@ -14,6 +14,7 @@ import numpy as np
 from harness.machine.observer.records import Call, Graph, Held, History, Process
 from harness.oracle.case import Case, ranks_text
 from harness.oracle.findings import CapturedReuse, Finding
+from harness.oracle.spans import Spans
 from harness.studies.watching.callsites import place_of
 from harness.studies.watching.members import Members, Team
 from harness.studies.watching.telling import KINDS, sizes_of
@@ -58,13 +59,23 @@ def reuse(members: Members, case: Case, told: Mapping[tuple[int, int], int]) -> 
 
 def _reused(process: Process, teams: Mapping[int, Team]) -> Iterator[Reused]:
     """The first operand of each call of a graph that another tensor has at a launch."""
-    tensors = [fact for fact in process.facts if isinstance(fact, Held)]
-    for graph, index in _captured(process) if tensors else ():
+    tensors = _tensors(process)
+    for graph, index in _captured(process):
         call = process.facts[index]
         if isinstance(call, Call) and call.comm in teams:
             found = next(_of_call(index, call, teams[call.comm].size, graph, tensors), None)
             if found is not None:
                 yield found
+
+
+def _tensors(process: Process) -> Spans[list[Held]]:
+    """The tensors that it told of, by their memory."""
+    found: Spans[list[Held]] = Spans()
+    for fact in process.facts:
+        if isinstance(fact, Held):
+            span = fact.address, fact.address + fact.size
+            found.put(span, [*(found.get(span) or ()), fact])
+    return found
 
 
 def _captured(process: Process) -> Iterator[tuple[Graph, int]]:
@@ -89,13 +100,13 @@ def _is_judged(graph: Graph) -> bool:
     return graph.capture > 0 and graph.ended > 0 and graph.launches > 0
 
 
-def _of_call(index: int, call: Call, ranks: int, graph: Graph, tensors: Sequence[Held]) -> Iterator[Reused]:
+def _of_call(index: int, call: Call, ranks: int, graph: Graph, tensors: Spans[list[Held]]) -> Iterator[Reused]:
     source, output = sizes_of(call, ranks)
     operands: tuple[tuple[Role, int, int], ...] = ("output", call.receive, output), ("source", call.send, source)
     for role, address, size in operands:
-        for held in tensors:
-            launch = _launch_with(graph, held)
-            if launch and held.address < address + size and address < held.address + held.size:
+        there = (held for _, alike in tensors.meeting(address, address + size) for held in alike)
+        for held in sorted(there, key=lambda each: each.since):
+            if launch := _launch_with(graph, held):
                 yield Reused(index, graph, role, held, launch)
 
 
