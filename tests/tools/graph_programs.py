@@ -78,14 +78,14 @@ def captured() -> Iterator[int]:
 
 
 class Graph:
-    """A graph that is captured on a stream of its own, and launched there. Steps lie some milliseconds apart, since
-    times decide what is found."""
+    """A graph that is captured on a stream of its own or of another graph, and launched there. Steps lie some
+    milliseconds apart, since times decide what is found."""
 
-    def __init__(self) -> None:
+    def __init__(self, other: Graph | None = None) -> None:
         if HAS_GPU:
             import torch
 
-            self._graph, self._side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+            self._graph, self._side = torch.cuda.CUDAGraph(), other._side if other else torch.cuda.Stream()
             _KEPT.append(self)
 
     @contextmanager

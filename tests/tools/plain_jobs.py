@@ -379,9 +379,10 @@ def right_static_buffer(job: Job) -> None:
 
 @job
 def right_graph_pool(job: Job) -> None:
-    """Graphs share memory of their own: what a capture left free the next one takes."""
+    """Graphs share memory of their own: what a capture left free the next one takes, on the same stream."""
     with_history()
-    pool, graphs = job.pool(job.tp), (Graph(), Graph())
+    pool, first = job.pool(job.tp), Graph()
+    graphs = (first, Graph(first))
     with graphs[0].beside() as stream:
         pool.release(pool.block(stream), stream)
     for graph in graphs:
