@@ -1,4 +1,5 @@
-"""Reduce-scatter by pulling: each rank loads its chunk of every peer's source and adds in fp32.
+"""Reduce-scatter by pulling: each rank loads its chunk of every peer's source and adds in fp32. All-reduce is the same
+with the whole source as the chunk.
 
 Invariant: only the source is addressed through peers, as in NCCL's LD kernel. Partial sums are kept
 in fp32 (int32 for int32) in group order and rounded once.
@@ -11,11 +12,11 @@ import triton.language as tl
 from harness.kernels.rounding import to_bfloat16_bits
 
 
-@triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("output",))
+@triton.jit(do_not_specialize=("chunk", "count"), do_not_specialize_on_alignment=("output",))
 def reduce_scatter_kernel(
     sources,
     output,
-    rank,
+    chunk,
     count,
     scale,
     SIZE: tl.constexpr,
@@ -23,13 +24,14 @@ def reduce_scatter_kernel(
     BF16: tl.constexpr,
     INTEGER: tl.constexpr,
 ):
-    """sources: int64[SIZE], address of each rank's source; output: `count` elements. Grid (ceil(count / BLOCK),).
+    """sources: int64[SIZE], address of each rank's source; output: `count` elements, of which each source has more, the
+    wanted ones from `chunk`·count on. Grid (ceil(count / BLOCK),).
 
     bfloat16 comes as int16 bits (`BF16`); the sum is multiplied by `scale` (1 or 1/SIZE) unless `INTEGER`.
     """
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    start = rank * count + index
+    start = chunk * count + index
     if INTEGER:
         total = tl.zeros((BLOCK,), dtype=tl.int32)
     else:

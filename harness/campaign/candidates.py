@@ -1,33 +1,39 @@
-"""Candidates: the scenarios that may stand for a failing one, on fewer ranks, of fewer steps, with plainer numbers.
+"""Candidates: the scenarios that may stand for a failing one, of fewer steps or on fewer ranks.
 
 Invariant: every candidate is a valid scenario of the same system, and none is larger than what it may stand for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from harness.campaign.layouts import layouts_like, on_nodes, parts_of, restricted, stand_ins
 from harness.errors import UsageError
 from harness.scenario.alive import without
-from harness.scenario.bases import CollectiveStep
 from harness.scenario.layouts.groups import Groups
-from harness.scenario.operands import Elements, View, at
+from harness.scenario.operands import Elements, View
 from harness.scenario.placement import Placement
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Ballast, Collective, Step, Straggle, same_on_all
+from harness.scenario.steps import (
+    Allocate,
+    AllToAll,
+    Broadcast,
+    Reduce,
+    Step,
+    same_on_all,
+)
 from harness.scenario.topology import Topology
 
 
 def until(scenario: Scenario, step: int) -> Iterator[Scenario]:
     """Nothing after the step at which it fails."""
     if step + 1 < len(scenario.steps):
-        yield from _valid(scenario, scenario.topology, scenario.steps[: step + 1])
+        yield from valid(scenario, scenario.topology, scenario.steps[: step + 1])
 
 
-def _valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> Iterator[Scenario]:
+def valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> Iterator[Scenario]:
     """The scenario with another topology and program, if there is such a one and it does anything."""
     if not steps:
         return
@@ -43,7 +49,7 @@ def fewer_steps(scenario: Scenario) -> Iterator[Scenario]:
     """Fewer steps: those of one family alone, no step of some kind, then without halves, quarters, at last one at a
     time; the end of the program before its start."""
     for dropped in _dropped(scenario):
-        yield from _valid(scenario, scenario.topology, without(scenario.steps, dropped))
+        yield from valid(scenario, scenario.topology, without(scenario.steps, dropped))
 
 
 def _dropped(scenario: Scenario) -> Iterator[Sequence[int]]:
@@ -68,17 +74,17 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     used = len(set(scenario.topology.node_of))
     for placement in _plainer_places(scenario.topology, used):
         fewer = msgspec.structs.replace(scenario.topology, placement=placement)
-        yield from _valid(scenario, fewer, scenario.steps)
+        yield from valid(scenario, fewer, scenario.steps)
     known: set[object] = set()
     for topology in _distinct_layouts(scenario, min(used, 2), known):
         kept = stand_ins(scenario.world, topology.world)
         programs = (_program(scenario, topology, ranks, names) for ranks in kept for names in (_same_place, _everyone))
         for steps in dict.fromkeys(programs):
-            yield from _valid(scenario, topology, steps)
+            yield from valid(scenario, topology, steps)
     for topology, ranks in parts_of(scenario.topology, scenario.families):
         if _as_named(topology, scenario.families) not in known:
             program = _program(scenario, topology, ranks, _same_ranks)
-            for candidate in _valid(scenario, topology, program):
+            for candidate in valid(scenario, topology, program):
                 if candidate not in known:  # without one rank or another is often the same
                     known.add(candidate)
                     yield candidate
@@ -113,6 +119,7 @@ def _program(scenario: Scenario, topology: Topology, kept: Sequence[int], names:
         if step.family is not None and step.groups is not None:
             groups = names(scenario.topology, topology, step.family, kept, step.groups)
             steps[index] = msgspec.structs.replace(step, groups=groups)
+        steps[index] = _for_groups(steps[index], topology)
     return without(tuple(steps), [index for index, step in enumerate(steps) if step.groups == ()])
 
 
@@ -158,118 +165,19 @@ def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
     return msgspec.structs.replace(step, **changes)
 
 
+def _for_groups(step: Step, topology: Topology) -> Step:
+    """The step with a root and a table of counts for groups of another topology."""
+    sizes = [len(group) for group in topology.families.get(step.family or "", ())]
+    if sizes and isinstance(step, Broadcast | Reduce):
+        return msgspec.structs.replace(step, root=step.root % min(sizes))
+    if sizes and isinstance(step, AllToAll) and step.counts is not None:
+        return msgspec.structs.replace(step, counts=tuple(row[: sizes[0]] for row in step.counts[: sizes[0]]))
+    return step
+
+
 def _pick(value: Elements, kept: Sequence[int]) -> Elements:
     """What is given for each rank, for the ranks kept."""
     if isinstance(value, int):
         return value
     picked = tuple(value[rank] for rank in kept)
     return picked[0] if len(set(picked)) == 1 else picked
-
-
-def plainer(scenario: Scenario) -> Iterator[Scenario]:
-    """Each step with one thing made plain, and each buffer no larger than it need be."""
-    if scenario.seed:
-        yield Scenario(scenario.topology, scenario.steps, scenario.system)
-    for changes in ({"dtype": "float32"}, {"stream": 0}):
-        steps = tuple(_with(step, changes) for step in scenario.steps)
-        yield from _valid(scenario, scenario.topology, steps)
-    for index, step in enumerate(scenario.steps):
-        for plain in _plain_steps(scenario, step):
-            steps = (*scenario.steps[:index], plain, *scenario.steps[index + 1 :])
-            yield from _valid(scenario, scenario.topology, steps)
-
-
-def _with(step: Step, changes: Mapping[str, object]) -> Step:
-    """The step with those of the changes that it has a field for."""
-    fields = step.__struct_fields__
-    return msgspec.structs.replace(step, **{name: value for name, value in changes.items() if name in fields})
-
-
-def _plain_steps(scenario: Scenario, step: Step) -> Iterator[Step]:
-    """The step with one thing made plain, in turn."""
-    if step.rank is not None:
-        yield msgspec.structs.replace(step, rank=0)
-    match step:
-        case Straggle():
-            yield msgspec.structs.replace(step, milliseconds=step.milliseconds // 2)
-        case Ballast():
-            yield from (msgspec.structs.replace(step, size=size) for size in _fewer(step.size))
-        case CollectiveStep():
-            yield from _fewer_groups(step)
-            yield from _plain_calls(step)
-        case Allocate():
-            yield from _fewer_groups(step)
-            for elements in (_needed(scenario, step), *_fewer(step.elements)):
-                yield msgspec.structs.replace(step, elements=elements)
-            yield msgspec.structs.replace(step, stream=0)
-            yield from _fewer_registrations(step)
-
-
-def _fewer_registrations(step: Allocate) -> Iterator[Step]:
-    """Nothing in front of the buffer; what one rank registers, on all; then one registration fewer, on all."""
-    yield msgspec.structs.replace(step, lead=0)
-    lists = step.registered or ()
-    if len(lists) > 1:
-        yield from (msgspec.structs.replace(step, registered=(names,)) for names in dict.fromkeys(lists))
-    for name in step.other_families:
-        left = tuple(tuple(each for each in names if each != name) for names in lists)
-        yield msgspec.structs.replace(step, registered=same_on_all(left))
-
-
-def _fewer_groups(step: Allocate | Collective) -> Iterator[Step]:
-    """Every group in place of some, or one fewer."""
-    named = step.groups or ()
-    if named:
-        yield msgspec.structs.replace(step, groups=None)
-    for index in range(len(named)):
-        yield msgspec.structs.replace(step, groups=(*named[:index], *named[index + 1 :]))
-
-
-def _plain_calls(step: Collective) -> Iterator[Step]:
-    whole, part = ("source", "output") if step.whole_operand == "source" else ("output", "source")
-    if step.part is not None and step.part.offset != 0:
-        yield msgspec.structs.replace(step, **{part: View(step.part.buffer)})
-    plain = {
-        "count": 1,
-        "via": "library",
-        part: None,
-        whole: View(step.whole.buffer),
-        "op": "sum",
-        "claim": False,
-        "stream": 0,
-    }
-    for name, value in plain.items():
-        if name in step.__struct_fields__:
-            yield msgspec.structs.replace(step, **{name: value})
-    yield from (msgspec.structs.replace(step, count=count) for count in _fewer(step.count))
-
-
-def _fewer(elements: Elements) -> Iterator[Elements]:
-    """Half of a number; where ranks differ, one rank's number halved."""
-    if isinstance(elements, int):
-        yield from [elements // 2] * (elements > 1)
-        return
-    for rank, number in enumerate(elements):
-        if number > 1:
-            yield (*elements[:rank], number // 2, *elements[rank + 1 :])
-
-
-def _needed(scenario: Scenario, allocated: Allocate) -> Elements:
-    """The elements that the steps on a buffer reach, the same on every rank."""
-    calls = [step for step in scenario.steps if isinstance(step, CollectiveStep)]
-    reached = (_reached(scenario.topology, call, allocated.buffer) for call in calls)
-    needed = max([1, *reached])
-    smallest = min(at(allocated.elements, rank) for group, _ in scenario.acting(allocated) for rank in group)
-    return needed if needed <= smallest else allocated.elements
-
-
-def _reached(topology: Topology, call: CollectiveStep, buffer: str) -> int:
-    """Where the last element lies that a call reaches in a buffer, on any rank; 0 if it does not work on it."""
-    ends = (
-        at(view.offset, rank) + size
-        for group, _ in topology.acting(call.family, call.groups)
-        for rank in group
-        for view, size in zip(call.views, call.reach(group, rank), strict=True)
-        if view.buffer == buffer
-    )
-    return max(ends, default=0)

@@ -11,7 +11,7 @@ from harness.oracle.findings import Record
 from harness.oracle.judge import judge
 from harness.scenario.bases import Via, is_uneven
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Collective, ReduceScatter, Step
+from harness.scenario.steps import Collective, Step
 from harness.scenario.system import KERNELS, Sites, System
 from harness.scenario.topology import Topology
 from harness.world.watch import Debugger
@@ -70,7 +70,7 @@ def _through(step: Step, via: Via, topology: Topology) -> Step:
     if not isinstance(step, Collective):
         return step
     uneven = any(is_uneven(step, group) for group, _ in topology.acting(step.family, step.groups))
-    library = uneven or (isinstance(step, ReduceScatter) and step.op == "max")
+    library = uneven or not step.has_kernels or step.op == "max"
     return msgspec.structs.replace(step, via="library" if library else via)
 
 

@@ -88,9 +88,10 @@ class Tally(msgspec.Struct):
 
 
 def _is_never_symmetric(scenario: Scenario, rank: int, step: Step | None, declined: set[str]) -> bool:
-    """Whether it is a call of unequal sizes, or on a buffer that the policy declined: its path says nothing of
-    ownership."""
+    """Whether it is a call of unequal sizes, on a buffer that the policy declined, or one that NCCL has no symmetric
+    kernel for: its path says nothing of ownership."""
     if not isinstance(step, Collective):
         return False
     group = scenario.group_of(step, rank)
-    return step.whole.buffer in declined or (group is not None and is_uneven(step, group.ranks))
+    is_declined = any(view.buffer in declined for view in step.views)
+    return is_declined or not step.peer_operands or (group is not None and is_uneven(step, group.ranks))

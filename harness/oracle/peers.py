@@ -21,6 +21,7 @@ _PEER_OPERANDS: dict[Kind, tuple[Role, ...]] = {
     "scatter": (),
     "send": (),
     "recv": (),
+    "send_receive": (),
 }
 
 

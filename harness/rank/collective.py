@@ -6,7 +6,7 @@ follow from (seed, step, rank, index).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,9 +16,18 @@ from harness.rank.buffers import Canary, LiveBuffers
 from harness.rank.exact import ExactData, changed, shared, source_changed
 from harness.rank.graphs import CapturedCall
 from harness.rank.own import crc32
-from harness.scenario.bases import is_uneven
+from harness.scenario.bases import Role, is_uneven
 from harness.scenario.operands import View, at
-from harness.scenario.steps import AllGather, Collective
+from harness.scenario.steps import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Broadcast,
+    Collective,
+    Reduce,
+    ReduceScatter,
+    SendReceive,
+)
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.substrate.communicator import NotOwned
@@ -43,14 +52,18 @@ class Call:
         self._communicator = group.communicator
         self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device)
         self._is_uneven = is_uneven(step, group.ranks)
-        whole = self._view(step.whole, self._exact.starts[-1])
-        mine = self._exact.counts[group.rank]
-        part = self._exact.chunk(whole) if step.part is None else self._view(step.part, mine)
-        names = step.whole.buffer, (step.part or step.whole).buffer
-        if isinstance(step, AllGather):
-            (self._output, self._source), (self._into, self._from) = (whole, part), names
+        source, output = self._exact.lengths[group.rank]
+        is_into_whole = step.whole_operand == "output"
+        sizes = (output, source) if is_into_whole else (source, output)
+        whole = self._view(step.whole, sizes[0])
+        if step.part is None:
+            start = step.part_in_whole(group.ranks, self._substrate.rank)
+            part = whole[start : start + sizes[1]]
         else:
-            (self._source, self._output), (self._from, self._into) = (whole, part), names
+            part = self._view(step.part, sizes[1])
+        names = step.whole.buffer, (step.part or step.whole).buffer
+        self._output, self._source = (whole, part) if is_into_whole else (part, whole)
+        self._into, self._from = names if is_into_whole else names[::-1]
 
     def _view(self, view: View, count: int) -> torch.Tensor:
         start = at(view.offset, self._substrate.rank)
@@ -61,9 +74,10 @@ class Call:
         to a mismatch of what was found with the exact result where it came from."""
         memory = self._buffers.memory
         fences = [] if self._step.output is None else self._fences(self._step.output)
-        filled, expected = self._fill(keys, wide=self._step.via == "kernel")
+        filled, expected = self._fill(keys, wide=self._goes_by(kernel))
         if "stamps" in self._substrate.evidence and self._is_library:
-            cross_checks.stamp(self._communicator, *self._peer_addressed)
+            for name, operand in self._peer_addressed:
+                cross_checks.stamp(self._communicator, name, operand)
         memory.before(self._output, self._source, *(fence.region for fence in fences))
         self._record_call()
         try:
@@ -100,18 +114,20 @@ class Call:
 
     def _record_call(self) -> None:
         step, counts = self._step, self._exact.counts
+        if isinstance(step, AllToAll):
+            counts = tuple(each.source for each in self._exact.lengths)
         self._substrate.record(
             trace.Called(
                 self._communicator.ident,
                 _operand(self._from, self._source),
                 _operand(self._into, self._output),
-                kind="all_gather" if isinstance(step, AllGather) else "reduce_scatter",
+                kind=step.kind,  # type: ignore[arg-type]
                 dtype=str(self._output.dtype).removeprefix("torch."),
                 op=step.op,
-                counts=counts if self._is_uneven else counts[0],
+                counts=counts if len({*counts}) > 1 else counts[0],
                 via=step.via,
                 family=step.family,
-                meant=(step.whole_operand,) if self._buffers[step.whole.buffer].is_for_window else (),
+                meant=tuple(role for role in step.peer_operands if self._buffers[self._names[role]].is_for_window),
                 claims=step.claim,
             )
         )
@@ -121,9 +137,15 @@ class Call:
         return self._step.via == "library"
 
     @property
-    def _peer_addressed(self) -> tuple[str, torch.Tensor]:
-        """The operand through which ranks reach each other."""
-        return (self._into, self._output) if isinstance(self._step, AllGather) else (self._from, self._source)
+    def _names(self) -> dict[Role, str]:
+        return {"source": self._from, "output": self._into}
+
+    @property
+    def _peer_addressed(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The operands through which ranks reach each other."""
+        operands = {"source": self._source, "output": self._output}
+        in_place = self._step.part is None and len(self._step.peer_operands) > 1
+        return ((self._names[role], operands[role]) for role in self._step.peer_operands[in_place:])
 
     def _run_again(self, keys: list[int], path: str) -> None:
         """The same call on the same buffers by the legacy path, if every rank took the symmetric one."""
@@ -152,27 +174,55 @@ class Call:
         return mine, expected
 
     def _dispatch(self, kernel: Any) -> tuple[str, str]:
-        if self._step.via == "library" or self._communicator.size == 1:
+        step = self._step
+        if not self._goes_by(kernel):
             return self._library()
         context = CollectiveContext(self._communicator)
-        self._communicator.entered(f"{self._step.kind} kernel")
-        operands = context, self._output, self._source
-        if isinstance(self._step, AllGather):
-            call_system("collectives", lambda: kernel.all_gather(*operands), NotOwned)
-        else:
-            op = self._step.op
-            call_system("collectives", lambda: kernel.reduce_scatter(*operands, op), NotOwned)
+        self._communicator.entered(f"{step.kind} kernel")
+        operands: tuple[object, ...] = context, self._output, self._given(self._source)
+        if step.op is not None:
+            operands += (step.op,)
+        if isinstance(step, Broadcast):
+            operands += (step.root,)
+        call_system("collectives", lambda: getattr(kernel, step.kind)(*operands), NotOwned)
         return "kernel", "the kernel under test"
+
+    def _goes_by(self, kernel: Any) -> bool:
+        """Whether a kernel runs the call: a plug-in need not have every operation."""
+        return not self._is_library and self._communicator.size > 1 and hasattr(kernel, self._step.kind)
+
+    def _given(self, source: torch.Tensor) -> torch.Tensor:
+        """The source that the call gets: a copy where the operation has no form in place."""
+        return source.clone() if isinstance(self._step, AllToAll) and self._step.part is None else source
 
     def _is_free(self, path: str) -> bool:
         """Whether the library might have taken the other path."""
         return path in ("symmetric", "legacy") and self._substrate.chooses_freely and not self._is_uneven
 
     def _library(self) -> tuple[str, str]:
+        path, evidence = self._called()
+        is_empty = not any(each.source for each in self._exact.lengths)  # NCCL returns at once
+        return ("copy", "no elements") if is_empty else (path, evidence)
+
+    def _called(self) -> tuple[str, str]:
+        step, communicator, output, source = self._step, self._communicator, self._output, self._source
         counts = self._exact.counts if self._is_uneven else None
-        if isinstance(self._step, AllGather):
-            return self._communicator.all_gather(self._output, self._source, counts)
-        return self._communicator.reduce_scatter(self._output, self._source, self._step.op, counts)
+        match step:
+            case AllGather():
+                ran = communicator.all_gather(output, source, counts)
+            case ReduceScatter():
+                ran = communicator.reduce_scatter(output, source, step.op, counts)
+            case AllReduce():
+                ran = communicator.all_reduce(output, source, step.op)
+            case AllToAll():
+                ran = communicator.all_to_all(output, self._given(source), step.sent(self._exact.group))
+            case Broadcast():
+                ran = communicator.broadcast(output, source, step.root)
+            case Reduce():
+                ran = communicator.reduce(output, source, step.op, step.root)
+            case SendReceive():
+                ran = communicator.send_receive(output, source, step.shift)
+        return ran
 
 
 def _operand(buffer: str, view: torch.Tensor) -> Operand:

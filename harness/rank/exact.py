@@ -6,7 +6,9 @@ Invariant: it follows from the step, the group and the keys alone.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 
@@ -14,9 +16,28 @@ from harness.rank import values
 from harness.rank.own import cat, equal
 from harness.scenario.bases import counts_in
 from harness.scenario.layouts.groups import Group
-from harness.scenario.steps import AllGather, Collective
+from harness.scenario.steps import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Broadcast,
+    Collective,
+    Reduce,
+    ReduceScatter,
+    SendReceive,
+)
 from harness.substrate.bits import bits
 from harness.trace import events as trace
+
+
+class Span(NamedTuple):
+    """A run of a rank's output: its elements from `begin` to `end` come from the input of the rank with index `sender`,
+    from `start` on. Of a reduction it is every rank's input, and `sender` the rank itself."""
+
+    begin: int
+    end: int
+    sender: int
+    start: int
 
 
 class ExactData:
@@ -25,29 +46,65 @@ class ExactData:
     def __init__(self, step: Collective, group: Group, mine: int, device: torch.device) -> None:
         self.step, self.group, self.mine, self._device = step, group, mine, device
         self.counts = counts_in(step, group)
-        self.starts = list(accumulate(self.counts, initial=0))
+        self.lengths = [step.lengths(group, rank) for rank in group]
+        self.longest = max(each.source for each in self.lengths)
+        self.op = step.op
+        self.spans = [span for span in self._spans() if span.begin < span.end]
+        self._ends = [span.end for span in self.spans]
+
+    def _spans(self) -> Iterator[Span]:
+        step, mine, length = self.step, self.mine, self.lengths[self.mine].output
+        match step:
+            case AllGather():
+                sent = [(count, 0) for count in self.counts]
+            case AllToAll():
+                sent = [(row[mine], sum(row[:mine])) for row in step.sent(self.group)]
+            case Broadcast():
+                sent = [(length if index == step.root else 0, 0) for index in range(len(self.group))]
+            case SendReceive():
+                sender = (mine - step.shift) % len(self.group)
+                sent = [(length if index == sender else 0, 0) for index in range(len(self.group))]
+            case ReduceScatter():
+                yield Span(0, length, mine, sum(self.counts[:mine]))
+                return
+            case AllReduce() | Reduce():
+                yield Span(0, length, mine, 0)
+                return
+        begin = 0
+        for sender, (count, start) in enumerate(sent):
+            yield Span(begin, begin + count, sender, start)
+            begin += count
 
     def inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """This rank's source and exact result, for the input keys of the group's ranks."""
         inputs = self.all_inputs(keys, dtype, wide)
-        if isinstance(self.step, AllGather):
-            chunks = [row[:count] for row, count in zip(inputs, self.counts, strict=True)]
-            return chunks[self.mine], cat(chunks)
-        return inputs[self.mine], values.reduce_result(self.chunk(inputs), self.step.op)
+        return inputs[self.mine][: self.lengths[self.mine].source], self.result(inputs)
 
     def all_inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> torch.Tensor:
-        """Every rank's input, [size, elements]; of a gather, each as long as the longest."""
-        if isinstance(self.step, AllGather):
-            return values.gather_values(keys, max(self.counts), dtype, self._device)
-        return values.reduce_values(keys, self.starts[-1], dtype, self.step.op, wide, self._device)
+        """Every rank's input, [size, elements], each as long as the longest."""
+        if self.op is None:
+            return values.gather_values(keys, self.longest, dtype, self._device)
+        return values.reduce_values(keys, self.longest, dtype, self.op, wide, self._device)
+
+    def result(self, inputs: torch.Tensor) -> torch.Tensor:
+        """This rank's exact result."""
+        if self.op is None:
+            return cat(
+                [inputs[sender][start : start + end - begin] for begin, end, sender, start in self.spans]
+                or [inputs[0][:0]]
+            )
+        start, length = sum(span.start for span in self.spans), self.lengths[self.mine].output
+        return values.reduce_result(inputs[:, start : start + length], self.op)
+
+    def span_at(self, index: int) -> Span:
+        """The span in which an element of the output lies."""
+        return self.spans[bisect_right(self._ends, index)]
 
     def owner(self, place: int) -> int:
-        """The rank whose chunk an element of the last axis lies in."""
-        return self.group[bisect_right(self.starts, place) - 1]
-
-    def chunk(self, whole: torch.Tensor) -> torch.Tensor:
-        """This rank's chunk of the last axis."""
-        return whole[..., self.starts[self.mine] : self.starts[self.mine + 1]]
+        """The rank for whom an element of the inputs is reduced."""
+        if not isinstance(self.step, ReduceScatter):
+            return self.group[self.mine]
+        return self.group[bisect_right([*accumulate(self.counts)], place)]
 
     def compare(self, buffer: str, output: torch.Tensor, expected: torch.Tensor) -> trace.Mismatch | None:
         """Where an output differs from the exact result, bit for bit; None if nowhere. Give a copy where a peer might
@@ -57,7 +114,7 @@ class ExactData:
             return None
         wrong = (found != exact).nonzero().flatten()
         index = int(wrong[0])
-        chunk = bisect_right(self.starts, index) - 1 if isinstance(self.step, AllGather) else self.mine
+        chunk = self.span_at(index).sender
         shown = _shown(expected, index), _shown(output, index)
         return trace.Mismatch(buffer, wrong.numel(), found.numel(), index, chunk, *shown)
 

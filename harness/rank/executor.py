@@ -21,11 +21,11 @@ from harness.rank.collective import Call
 from harness.rank.graphs import Graphs
 from harness.rank.origins import Calls
 from harness.rank.own import collect, empty
+from harness.scenario.bases import CollectiveStep
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.operands import GUARD, at
 from harness.scenario.scenario import IMPLICIT, Scenario
 from harness.scenario.steps import (
-    AllGather,
     Allocate,
     Ballast,
     Capture,
@@ -35,7 +35,6 @@ from harness.scenario.steps import (
     GraphStep,
     Prepare,
     Recreate,
-    ReduceScatter,
     Refuse,
     Release,
     Replay,
@@ -124,7 +123,7 @@ class Executor:
         match step:
             case Allocate() | Ballast() | Release() | Trim():
                 self._on_memory(step)
-            case AllGather() | ReduceScatter():
+            case CollectiveStep():
                 self._collective(step)
             case Prepare() | Capture() | EndCapture() | Replay():
                 self._on_graph(step)

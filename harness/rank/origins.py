@@ -20,7 +20,7 @@ from harness.rank.exact import ExactData
 from harness.rank.own import cat, zeros_like
 from harness.scenario.layouts.groups import Group
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Collective
+from harness.scenario.steps import Collective
 from harness.substrate.bits import bits
 from harness.trace.events import Mismatch, Origin
 
@@ -124,8 +124,8 @@ class _Inputs:
 
     def __init__(self, index: int, exact: ExactData, keys: list[int], dtype: torch.dtype, wide: bool) -> None:
         self.index, self.dtype, self.is_wide, self._exact, self._keys = index, dtype, wide, exact, keys
-        self.step, self.group = exact.step, exact.group
-        self.elements = len(keys) * exact.starts[-1]
+        self.step, self.group, self.op = exact.step, exact.group, exact.op
+        self.elements = len(keys) * exact.longest
         self._rows: torch.Tensor | None = None
 
     @property
@@ -137,20 +137,19 @@ class _Inputs:
     @property
     def entropy(self) -> float:
         """Bits of chance in an element, at least."""
-        if isinstance(self.step, AllGather):
+        if self.op is None:
             return 8 * self.dtype.itemsize - 1
-        is_plain = self.step.op != "max" and not self.is_wide
+        is_plain = self.op != "max" and not self.is_wide
         return log2(values.spread(len(self.group))) if is_plain else 1
 
     def first_run(self, mismatch: Mismatch, found: torch.Tensor, exact: torch.Tensor) -> Run:
         """The run that begins at a mismatch, within the chunk that it lies in."""
-        is_gather, starts = isinstance(self.step, AllGather), self._exact.starts
-        begin, end = starts[mismatch.chunk], starts[mismatch.chunk + 1]
-        one, other = (bits(each[: end if is_gather else None]) for each in (found, exact))
+        begin, end, _, start = self._exact.span_at(mismatch.index)
+        one, other = (bits(each[:end]) for each in (found, exact))
         wrong = (one != other).nonzero().flatten()[:LOOKED_AT]
         gaps = (wrong.diff() > GAP).nonzero().flatten()
         wrong = wrong[: int(gaps[0]) + 1] if gaps.numel() else wrong
-        return Run(one[wrong], wrong - begin if is_gather else wrong + begin)
+        return Run(one[wrong], wrong - begin + start)
 
     def places(self, run: Run, step: int = -1) -> Iterator[Candidate]:
         """The input of one rank, or another result of a reduction, from the run's own place or from elsewhere on.
@@ -159,14 +158,14 @@ class _Inputs:
         for rank, row in zip(self.group, bits(self.rows), strict=True):
             for start in _starts(row, run):
                 yield Origin("input", (rank,), step, start - first), _from(row, run, start)
-        if not isinstance(self.step, AllGather):
-            row = bits(values.reduce_result(self.rows, self.step.op))
+        if self.op is not None:
+            row = bits(values.reduce_result(self.rows, self.op))
             for start in _starts(row, run):
                 yield Origin("result", (self._exact.owner(start),), step, start - first), _from(row, run, start)
 
     def partial(self, run: Run) -> Iterator[Candidate]:
         """A reduction from which ranks are missing, or in which one counts twice. Fewest ranks come first."""
-        if isinstance(self.step, AllGather):
+        if self.op is None:
             return
         size = len(self.group)
         parts = self.rows[:, run.places]
@@ -174,14 +173,14 @@ class _Inputs:
         for left_out in (each for count in missing for each in combinations(range(size), count)):
             kept = [row for row in range(size) if row not in left_out]
             yield Origin("without", tuple(self.group[row] for row in left_out)), self._reduced(parts[kept])
-        if self.step.op != "max":
+        if self.op != "max":
             for row, rank in enumerate(self.group):
                 yield Origin("twice", (rank,)), self._reduced(cat([parts, parts[row : row + 1]]))
 
     def mixed(self, run: Run, other: _Inputs) -> Iterator[Candidate]:
         """A reduction with what one rank puts in at another one."""
         is_alike = (self.step.kind, self.group, self.dtype) == (other.step.kind, other.group, other.dtype)
-        if isinstance(self.step, AllGather) or not is_alike:
+        if self.op is None or not is_alike:
             return
         places = run.places[run.places < other.rows.shape[1]]
         for row, rank in enumerate(self.group):
@@ -191,9 +190,9 @@ class _Inputs:
 
     def _reduced(self, parts: torch.Tensor) -> torch.Tensor:
         """The bits of a reduction of some rows, an average being one over the whole group."""
-        assert not isinstance(self.step, AllGather)
-        if self.step.op != "avg":
-            return bits(values.reduce_result(parts, self.step.op))
+        assert self.op is not None
+        if self.op != "avg":
+            return bits(values.reduce_result(parts, self.op))
         return bits((parts.to(torch.float64).sum(dim=0) / len(self.group)).to(parts.dtype))
 
 

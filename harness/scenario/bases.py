@@ -7,7 +7,7 @@ kind of step brings its answers along, and what reads programs stays as it is.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,15 @@ from harness.scenario.operands import Elements, View, at
 
 Op = Literal["sum", "avg", "max"]
 Via = Literal["library", "kernel"]
+Role = Literal["source", "output"]
+"""Which operand of a call."""
+
+
+class Lengths(NamedTuple):
+    """Elements that a rank reads and writes, behind the offsets of its views."""
+
+    source: int
+    output: int
 
 
 class BaseStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
@@ -84,13 +93,20 @@ class BaseStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 class CollectiveStep(BaseStep, frozen=True):
     """A call that every rank of a group takes part in, on `stream`.
 
-    Without its `part` the call is in place: rank i's part is chunk i of the whole. Counts may differ between the ranks
-    of a group; no symmetric kernel runs such a call. `claim` says that the caller relies on the symmetric path.
+    Without its `part` the call is in place: the part lies in the whole (`part_in_whole`). Counts may differ between the
+    ranks of a group, unless `has_one_count`; no symmetric kernel runs such a call. `claim` says that the caller relies
+    on the symmetric path.
     """
 
     per_rank = ("count",)
-    whole_operand: ClassVar[Literal["source", "output"]]
-    """Which operand has a chunk for every rank; through it ranks reach each other."""
+    whole_operand: ClassVar[Role]
+    """The operand that is always given. Where one has a chunk for every rank, it is that one."""
+    peer_operands: ClassVar[tuple[Role, ...]] = ()
+    """The operands through which NCCL's symmetric kernels reach other ranks; none where it has no such kernel."""
+    has_one_count: ClassVar[bool] = False
+    """Whether all ranks of a group have the same count."""
+    has_kernels: ClassVar[bool] = True
+    """Whether a plug-in may run it."""
 
     @property
     @abstractmethod
@@ -120,12 +136,20 @@ class CollectiveStep(BaseStep, frozen=True):
     @property
     @abstractmethod
     def whole(self) -> View:
-        """The operand with a chunk for every rank, through which ranks reach each other."""
+        """The operand that is always given."""
 
     @property
     @abstractmethod
     def part(self) -> View | None:
-        """The operand of one chunk; None in place."""
+        """The other operand; None in place."""
+
+    @abstractmethod
+    def lengths(self, group: Group, rank: int) -> Lengths:
+        """What a rank of `group` reads and writes."""
+
+    def part_in_whole(self, group: Group, rank: int) -> int:
+        """Where the part of a rank of `group` begins in the whole, in place. In elements."""
+        return 0
 
     @property
     def op(self) -> Op | None:
@@ -138,12 +162,19 @@ class CollectiveStep(BaseStep, frozen=True):
 
     def reach(self, group: Group, rank: int) -> tuple[int, ...]:
         """Elements behind its offset that a rank of `group` reads or writes, for each of `views`."""
-        return (sum(counts_in(self, group)), at(self.count, rank))[: len(self.views)]
+        source, output = self.lengths(group, rank)
+        both = (output, source) if self.whole_operand == "output" else (source, output)
+        return both[: len(self.views)]
 
 
 def counts_in(step: CollectiveStep, group: Group) -> tuple[int, ...]:
     """The elements that each rank of a group contributes or receives, in group order."""
     return tuple(at(step.count, rank) for rank in group)
+
+
+def start_of(step: CollectiveStep, group: Group, rank: int) -> int:
+    """The elements that the ranks before `rank` contribute or receive, in group order."""
+    return sum(counts_in(step, group)[: group.index(rank)])
 
 
 def is_uneven(step: CollectiveStep, group: Group) -> bool:

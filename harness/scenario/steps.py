@@ -5,8 +5,8 @@ Steps run in list order on every rank. A step that names a family runs in its gr
 that is in none of them goes on. So groups may run their steps in different orders, and never wait for each other in a
 circle.
 
-A new kind of step is a class here and a member of `Step`; `harness.scenario.validity` says when it may run, and
-`harness.rank.executor` runs it.
+A new kind of step is a class here, or in `harness.scenario.collectives`, and a member of `Step`;
+`harness.scenario.validity` says when it may run, and `harness.rank.executor` runs it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,51 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.errors import UsageError
-from harness.scenario.bases import BaseStep, CollectiveStep, Op, Via
+from harness.scenario.bases import BaseStep
+from harness.scenario.collectives import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Broadcast,
+    Collective,
+    Reduce,
+    ReduceScatter,
+    Reduction,
+    SendReceive,
+)
 from harness.scenario.layouts.groups import Groups
-from harness.scenario.operands import DType, Elements, View
+from harness.scenario.operands import DType, Elements
+
+__all__ = [
+    "STREAMS",
+    "AllGather",
+    "AllReduce",
+    "AllToAll",
+    "Allocate",
+    "Allocation",
+    "Ballast",
+    "Broadcast",
+    "Capture",
+    "Collective",
+    "Deny",
+    "EndCapture",
+    "GraphStep",
+    "Prepare",
+    "ProgramError",
+    "Recreate",
+    "Reduce",
+    "ReduceScatter",
+    "Reduction",
+    "Refuse",
+    "Release",
+    "Replay",
+    "SendReceive",
+    "Steady",
+    "Step",
+    "Straggle",
+    "Trim",
+    "same_on_all",
+]
 
 STREAMS = 3
 """Streams that steps may choose from; graphs are captured on one more."""
@@ -78,59 +120,6 @@ class Release(BaseStep, frozen=True, tag="release"):
     @property
     def drops(self) -> str:
         return self.buffer
-
-
-class AllGather(CollectiveStep, frozen=True, tag="all_gather"):
-    """Collective over `family`: `count` elements of each rank's `source`, in group rank order, to `output`.
-
-    A call with unequal counts is one broadcast a rank.
-    """
-
-    family: str
-    output: View
-    count: Elements
-    source: View | None = None
-    via: Via = "library"
-    claim: bool = False
-    stream: int = 0
-    groups: Groups | None = None
-
-    whole_operand = "output"
-
-    @property
-    def whole(self) -> View:
-        return self.output
-
-    @property
-    def part(self) -> View | None:
-        return self.source
-
-
-class ReduceScatter(CollectiveStep, frozen=True, tag="reduce_scatter"):
-    """Collective over `family`: reduce `size·count` elements of each rank's `source`, chunk i to rank i's `output`.
-
-    A call with unequal counts is one reduction a rank.
-    """
-
-    family: str
-    source: View
-    count: Elements
-    output: View | None = None
-    op: Op = "sum"
-    via: Via = "library"
-    claim: bool = False
-    stream: int = 0
-    groups: Groups | None = None
-
-    whole_operand = "source"
-
-    @property
-    def whole(self) -> View:
-        return self.source
-
-    @property
-    def part(self) -> View | None:
-        return self.output
 
 
 class Ballast(BaseStep, frozen=True, tag="ballast"):
@@ -227,8 +216,7 @@ class Replay(GraphStep, frozen=True, tag="replay"):
 Step = (
     Allocate
     | Release
-    | AllGather
-    | ReduceScatter
+    | Collective
     | Ballast
     | Trim
     | Recreate
@@ -243,4 +231,3 @@ Step = (
 )
 Allocation = Allocate | Ballast
 """The steps that make a buffer."""
-Collective = AllGather | ReduceScatter

@@ -6,9 +6,10 @@ Invariant: a call that passes touches nothing outside its buffers on any rank, a
 from __future__ import annotations
 
 from harness.scenario.alive import Alive, Graph
-from harness.scenario.bases import CollectiveStep, counts_in, is_uneven
+from harness.scenario.bases import CollectiveStep, is_uneven
+from harness.scenario.collectives import AllToAll, Broadcast, Reduce
 from harness.scenario.layouts.groups import Group
-from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
+from harness.scenario.operands import Elements, View, at, divides_exactly, is_summed_exactly
 from harness.scenario.refusal import Refused, check_acting, check_one_each, counts, live_buffer
 
 
@@ -18,11 +19,13 @@ def check_call(step: CollectiveStep, alive: Alive) -> None:
     counts("count", step.count, alive.topology, acting)
     groups = [group for group, _ in acting]
     _check_groups(step, groups)
+    if isinstance(step, AllToAll) and step.counts is not None:
+        _check_matrix(step.count, step.counts, groups)
     reach = {rank: step.reach(group, rank) for group in groups for rank in group}
     dtype = _check_operand(step.whole, {rank: each[0] for rank, each in reach.items()}, alive)
-    _check_one_place(step, groups, alive)
     if step.part is not None:
         _check_part(step.whole, step.part, dtype, {rank: each[1] for rank, each in reach.items()}, alive)
+    _check_one_place(step, groups, alive)
     if step.op is not None:
         _check_reduction(step, dtype, [len(group) for group in groups])
     if alive.capturing is not None:
@@ -30,11 +33,26 @@ def check_call(step: CollectiveStep, alive: Alive) -> None:
 
 
 def _check_groups(step: CollectiveStep, groups: list[Group]) -> None:
+    if step.via == "kernel" and not step.has_kernels:
+        raise Refused(f"{step.kind} goes by the library alone")
+    root = step.root if isinstance(step, Broadcast | Reduce) else 0
     for group in groups:
-        if not any(counts_in(step, group)):
-            raise Refused(f"every rank of {step.family}{list(group)} has count 0")
         if step.via == "kernel" and is_uneven(step, group):
             raise Refused(f"ranks of {step.family}{list(group)} differ in count, which kernels do not take")
+        if step.has_one_count and is_uneven(step, group):
+            raise Refused(f"ranks of {step.family}{list(group)} differ in count, which {step.kind} does not take")
+        if not 0 <= root < len(group):
+            raise Refused(f"root {root} is no index in {step.family}{list(group)}")
+
+
+def _check_matrix(count: Elements, rows: tuple[tuple[int, ...], ...], groups: list[Group]) -> None:
+    if count != 0:
+        raise Refused("count and counts say both what is sent; counts goes with count 0")
+    for group in groups:
+        if {len(rows), *map(len, rows)} != {len(group)}:
+            raise Refused(f"counts is no table of {len(group)} rows of {len(group)} for the ranks {list(group)}")
+    if any(sent < 0 for row in rows for sent in row):
+        raise Refused("counts has a negative number")
 
 
 def _check_operand(view: View, needs: dict[int, int], alive: Alive) -> str:
@@ -57,13 +75,14 @@ def _check_operand(view: View, needs: dict[int, int], alive: Alive) -> str:
 
 
 def _check_one_place(step: CollectiveStep, groups: list[Group], alive: Alive) -> None:
-    if alive.buffers[step.whole.buffer].allocation.role != "window":
-        return
-    for group in groups:
-        # NCCL's symmetric kernels apply the local offset to every peer, so a program may not ask for several;
-        # no symmetric kernel runs a call of unequal counts
-        if not is_uneven(step, group) and len({at(step.whole.offset, rank) for rank in group}) > 1:
-            raise Refused(f"ranks of {step.family}{list(group)} reach peers at different offsets of their buffers")
+    for view in step.views if len(step.peer_operands) > 1 else (step.whole,):
+        if alive.buffers[view.buffer].allocation.role != "window":
+            continue
+        for group in groups:
+            # NCCL's symmetric kernels apply the local offset to every peer, so a program may not ask for several;
+            # no symmetric kernel runs a call of unequal counts
+            if not is_uneven(step, group) and len({at(view.offset, rank) for rank in group}) > 1:
+                raise Refused(f"ranks of {step.family}{list(group)} reach peers at different offsets of their buffers")
 
 
 def _check_part(whole: View, part: View, dtype: str, needs: dict[int, int], alive: Alive) -> None:
@@ -89,3 +108,5 @@ def _check_reduction(step: CollectiveStep, dtype: str, sizes: list[int]) -> None
 def _check_captured(step: CollectiveStep, graph: Graph) -> None:
     if step.via == "kernel":
         raise Refused("kernels are not captured")
+    if isinstance(step, AllToAll) and step.source is None:
+        raise Refused("all_to_all in place reads a copy, which is not captured")

@@ -20,14 +20,13 @@ from harness.scenario.operands import GUARD, ITEMSIZE
 from harness.scenario.refusal import Refused, check_acting, counts, live_buffer
 from harness.scenario.steps import (
     STREAMS,
-    AllGather,
     Allocate,
     Ballast,
     Capture,
+    Collective,
     EndCapture,
     Prepare,
     ProgramError,
-    ReduceScatter,
     Release,
     Replay,
     Steady,
@@ -37,8 +36,8 @@ from harness.scenario.steps import (
 from harness.scenario.topology import Topology
 from harness.scenario.valid_calls import check_call
 
-CAPTURED = Allocate | Release | AllGather | ReduceScatter | EndCapture
-_KINDS = "allocate, release, all_gather, reduce_scatter and end_capture"
+CAPTURED = Allocate | Release | Collective | EndCapture
+_KINDS = "allocate, release, collectives and end_capture"
 MAX_BYTES = 64 << 20
 MAX_STRAGGLE_MS = 2000
 

@@ -21,6 +21,7 @@ from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
 
 Counts = Sequence[int] | None
+Table = Sequence[Sequence[int]]
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -187,6 +188,28 @@ class Communicator(ABC):
         `counts`: as for `all_gather`.
         """
 
+    @abstractmethod
+    def all_reduce(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        """Reduce every rank's `source` into every rank's `output`, of as many elements. Returns (path, evidence)."""
+
+    @abstractmethod
+    def all_to_all(self, output: torch.Tensor, source: torch.Tensor, sent: Table) -> tuple[str, str]:
+        """Send each rank its run of `source`, and have what comes from each in `output`, both in group order. Row i of
+        `sent` has the elements that rank i sends to each. Returns (path, evidence)."""
+
+    @abstractmethod
+    def broadcast(self, output: torch.Tensor, source: torch.Tensor, root: int) -> tuple[str, str]:
+        """Have the root's `source` in every rank's `output`. Returns (path, evidence)."""
+
+    @abstractmethod
+    def reduce(self, output: torch.Tensor, source: torch.Tensor, op: str, root: int) -> tuple[str, str]:
+        """Reduce every rank's `source` into the root's `output`. Returns (path, evidence)."""
+
+    @abstractmethod
+    def send_receive(self, output: torch.Tensor, source: torch.Tensor, shift: int) -> tuple[str, str]:
+        """Send `source` to the rank `shift` places on in the group, and have in `output` what the rank as far before
+        sends. Returns (path, evidence)."""
+
     @contextmanager
     def on_legacy_path(self) -> Iterator[None]:
         """Under it, library calls take no symmetric kernel. Entered by every rank of the group, or by none."""
@@ -260,7 +283,7 @@ def _part(segment: Segment, offset: int, nbytes: int | None) -> range:
 
 def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:
     """Whether NCCL has a symmetric kernel for the call: any dtype for all-gather, sum and avg of floats
-    for reduce-scatter (NCCL 2.32)."""
+    for reduce-scatter and all-reduce (NCCL 2.32)."""
     if size < 2:  # NCCL copies
         return False
     return kind == "all_gather" or (op in ("sum", "avg") and dtype in FLOATS)

@@ -85,7 +85,13 @@ class CollectiveContext:
 
 
 class Collectives(Protocol):
-    """The shape of a plug-in: two methods, tensors contiguous, `output` never aliasing a peer's input."""
+    """The shape of a plug-in: two methods, tensors contiguous, `output` never aliasing a peer's input.
+
+    It may have three more: `all_reduce(context, output, source, op)`, where both have `count` elements and may be the
+    same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
+    source, root)`, where `root` is an index in the group and the source has elements on that rank alone. The library
+    makes the calls of an operation that it has not.
+    """
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         """output: size·count elements, source: count elements."""
@@ -95,7 +101,7 @@ class Collectives(Protocol):
 
 
 class TritonCollectives:
-    """The kernels of `kernels/`: all-gather by pushing, reduce-scatter by pulling."""
+    """The kernels of `kernels/`: all-gather, all-to-all and broadcast by pushing, reductions by pulling."""
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
@@ -104,22 +110,59 @@ class TritonCollectives:
         count = source.numel()
         block = _block(context, count)
         context.barrier()
-        grid = (context.size, -(-count // block))
-        all_gather_kernel[grid](outputs, bits(source), context.rank, count, BLOCK=block)
+        all_gather_kernel[context.size, _blocks(count, block)](outputs, bits(source), context.rank, count, BLOCK=block)
         context.barrier()
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        sources = context.peer_addresses(source)
+        context.barrier()
+        self._reduce(context, sources, output, context.rank, op)
+        context.barrier()
+
+    def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        sources = context.peer_addresses(source)
+        # peers read the source to the end, which in place is the output
+        result = torch.empty_like(output) if output.data_ptr() == source.data_ptr() else output
+        context.barrier()
+        self._reduce(context, sources, result, 0, op)
+        context.barrier()
+        if result is not output:
+            output.copy_(result)
+
+    def all_to_all(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        from harness.kernels.all_to_all import all_to_all_kernel  # noqa: PLC0415
+
+        outputs = context.peer_addresses(output)
+        count = source.numel() // context.size
+        block = _block(context, count)
+        context.barrier()
+        all_to_all_kernel[context.size, _blocks(count, block)](outputs, bits(source), context.rank, count, BLOCK=block)
+        context.barrier()
+
+    def broadcast(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, root: int) -> None:
+        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
+
+        outputs = context.peer_addresses(output)
+        count = source.numel()
+        block = _block(context, count)
+        context.barrier()
+        if context.rank == root:  # a gather in which one rank has all elements
+            all_gather_kernel[context.size, _blocks(count, block)](outputs, bits(source), 0, count, BLOCK=block)
+        context.barrier()
+
+    def _reduce(
+        self, context: CollectiveContext, sources: torch.Tensor, output: torch.Tensor, chunk: int, op: str
+    ) -> None:
+        """Reduce one chunk of every rank's source, of the output's size."""
         from harness.kernels.reduce_scatter import reduce_scatter_kernel  # noqa: PLC0415
 
-        sources = context.peer_addresses(source)
         count = output.numel()
         block = _block(context, count)
         bf16 = output.dtype is torch.bfloat16
-        context.barrier()
-        reduce_scatter_kernel[(-(-count // block),)](
+        reduce_scatter_kernel[(_blocks(count, block),)](
             sources,
             bits(output) if bf16 else output,
-            context.rank,
+            chunk,
             count,
             1.0 / context.size if op == "avg" else 1.0,
             SIZE=context.size,
@@ -127,7 +170,6 @@ class TritonCollectives:
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
         )
-        context.barrier()
 
 
 def _block(context: CollectiveContext, count: int) -> int:
@@ -136,6 +178,11 @@ def _block(context: CollectiveContext, count: int) -> int:
     if context.device.type != "cpu":
         return GPU_BLOCK
     return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+
+
+def _blocks(count: int, block: int) -> int:
+    """Programs for so many elements; one where there are none, as a grid may not be empty."""
+    return max(1, -(-count // block))
 
 
 BUILT_IN = {"triton": TritonCollectives}

@@ -22,6 +22,12 @@ POOL = {"use": "group"}
 TEARDOWN = {"close": ""}
 """What a policy has beside `POOL`, unless it says `forever`."""
 COLLECTIVES = {"all_gather": "context, output, source", "reduce_scatter": "context, output, source, op"}
+MORE_COLLECTIVES = {
+    "all_reduce": "context, output, source, op",
+    "all_to_all": "context, output, source",
+    "broadcast": "context, output, source, root",
+}
+"""Operations that a plug-in may have beside those. The library makes the calls of one that it has not."""
 OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
 """Methods that a policy may have beside those."""
 SAID = {"observed": bool, "forever": bool, "fallback": str}
@@ -56,7 +62,8 @@ def is_forever(policy: object) -> bool:
 
 def check_collectives(kernels: object) -> None:
     """Raise `Misshapen` unless an object has the methods of collectives."""
-    _check_methods("collectives", kernels, COLLECTIVES)
+    more = {name: arguments for name, arguments in MORE_COLLECTIVES.items() if hasattr(kernels, name)}
+    _check_methods("collectives", kernels, COLLECTIVES | more)
 
 
 def check_call(where: Part, call: Callable[..., object], shown: str, count: int) -> None:

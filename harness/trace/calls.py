@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.scenario.bases import Via
+from harness.scenario.bases import Role, Via
 from harness.trace.bases import BaseEvent
 
 
@@ -21,6 +21,7 @@ class Operand(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
+__all__ = ["Called", "Kind", "Operand", "Ran", "Role"]
 Kind = Literal[
     "all_gather",
     "reduce_scatter",
@@ -32,10 +33,9 @@ Kind = Literal[
     "scatter",
     "send",
     "recv",
+    "send_receive",
 ]
-"""What a call does. Draws make the first two alone."""
-Role = Literal["source", "output"]
-"""Which operand of a call."""
+"""What a call does. A draw makes sends and receives together, and no gather or scatter."""
 
 
 class Called(BaseEvent, frozen=True, tag="called"):
@@ -45,8 +45,8 @@ class Called(BaseEvent, frozen=True, tag="called"):
     comm     the communicator that runs it
     dtype    of an element, in torch's words
     op       how it reduces; None where it moves data alone
-    counts   elements that each rank contributes or receives: one number, or one for each rank of the group, in its
-             order, where they differ
+    counts   elements that each rank contributes or receives, of an all-to-all all that it sends: one number, or one
+             for each rank of the group, in its order, where they differ
     via      the library, or a kernel under test
     family   the name under which the call was made
     meant    the operands that were allocated to lie in a window
@@ -69,6 +69,11 @@ class Called(BaseEvent, frozen=True, tag="called"):
     def is_uneven(self) -> bool:
         """Whether the ranks of the group differ in count, so that no symmetric kernel runs the call."""
         return isinstance(self.counts, tuple) and len({*self.counts}) > 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rank of the group has an element, so that NCCL returns at once."""
+        return self.counts == 0
 
 
 class Ran(BaseEvent, frozen=True, tag="ran"):

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from harness.campaign.candidates import fewer_ranks, fewer_steps, plainer, until
+from harness.campaign.candidates import fewer_ranks, fewer_steps, until
+from harness.campaign.plainer import plainer
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (

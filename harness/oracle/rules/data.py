@@ -27,6 +27,8 @@ Events = list[tuple[int, Event]]
 """With the step of each."""
 BESIDE = {"front": "in front of its start", "guard": "behind its end", "fence": "beside the output view"}
 ON_DATA = (Changed, Differs, Mismatch, Overwritten, Replayed, Strayed)
+OWN = {"all_reduce": "in what every rank gets", "reduce": "in what the root gets"}
+"""Where an element of a reduction lies, unless in a chunk of the rank's own."""
 OF_A_PEER = (Changed, Differs, Mismatch)
 """Those that may follow from a peer that never came. No absence writes beside an output or moves memory."""
 
@@ -91,7 +93,7 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     """`called` is the step of the call, which a replay runs again."""
     use = _use(case, rank, called)
     sender = use.comm.group[event.chunk]
-    chunk = f"in rank {sender}'s chunk" if use.called.kind == "all_gather" else "in its own chunk"
+    chunk = f"in rank {sender}'s chunk" if use.called.op is None else OWN.get(use.called.kind, "in its own chunk")
     where = f"output {event.buffer!r} of rank {rank} is wrong in {_part(event)}"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "

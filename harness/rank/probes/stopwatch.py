@@ -68,6 +68,7 @@ class Stopwatch:
         self._patched.clear()
 
 
+CALLS = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast", "reduce", "send_receive")
 _stopwatch = Stopwatch()
 
 
@@ -80,7 +81,7 @@ def start(substrate: Substrate, slots: dict[GroupId, int]) -> None:
     _stopwatch.around(kind, "recreate", "communicators, re-created")
     _stopwatch.around(kind, "end", "giving back pools and segments")
     for communicator in Communicator.__subclasses__():  # a rank without a draw so far has none to ask for its class
-        for method in ("all_gather", "reduce_scatter"):
+        for method in CALLS:
             _stopwatch.around(communicator, method, "library collectives")
 
 

@@ -11,7 +11,7 @@ import os
 from harness.machine.profiler import VARIABLE
 
 LONGEST = 32
-FUNCTIONS = ("AllGather", "ReduceScatter")
+FUNCTIONS = ("AllGather", "ReduceScatter", "AllReduce")
 
 
 class Call(ctypes.Structure):

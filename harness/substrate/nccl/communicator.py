@@ -18,7 +18,7 @@ from nccl.bindings import nccl
 from harness.ipc.memory import CALL, HOST, REGISTER
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import GroupId
-from harness.substrate.communicator import Communicator, Counts, NotOwned, RegistrationError, eligible
+from harness.substrate.communicator import Communicator, Counts, NotOwned, RegistrationError, Table, eligible
 from harness.substrate.device import Device
 from harness.substrate.nccl import quiet
 from harness.substrate.nccl.binding import CollectiveConfig
@@ -29,7 +29,7 @@ from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
 
 OPS = {"sum": nc.SUM, "avg": nc.AVG, "max": nc.MAX}
-GATHER, REDUCE = "SYMK_ST", "SYMK_LD"
+GATHER, REDUCE, ALL_REDUCE = "SYMK_ST", "SYMK_LD", "SYMK_RSxLD_AGxST"
 """Kernels that address peers through the caller's buffer, so that skewed offsets show at every size."""
 
 
@@ -132,6 +132,61 @@ class NcclCommunicator(Communicator):
             self.device.synchronize()
         return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
 
+    @quiet.quietly
+    def all_reduce(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        return self._run("all_reduce", ALL_REDUCE, output, source, op)
+
+    @quiet.quietly
+    def all_to_all(self, output: torch.Tensor, source: torch.Tensor, sent: Table) -> tuple[str, str]:
+        if not _is_even(sent):
+            gives, takes = sent[self.rank], [row[self.rank] for row in sent]
+            return self._paired("all_to_all", output, source, gives, takes)
+        with self._in_call("all_to_all"):
+            self.handle.comm.alltoall(source, output, stream=_stream())
+            self.device.synchronize()
+        return self._without_kernel()
+
+    @quiet.quietly
+    def broadcast(self, output: torch.Tensor, source: torch.Tensor, root: int) -> tuple[str, str]:
+        with self._in_call("broadcast"):
+            # NCCL looks at the source on the root alone
+            self.handle.comm.broadcast(source if self.rank == root else output, output, root, stream=_stream())
+            self.device.synchronize()
+        return self._without_kernel()
+
+    @quiet.quietly
+    def reduce(self, output: torch.Tensor, source: torch.Tensor, op: str, root: int) -> tuple[str, str]:
+        with self._in_call("reduce"):
+            # NCCL looks at the output on the root alone
+            self.handle.comm.reduce(source, output if self.rank == root else source, OPS[op], root, stream=_stream())
+            self.device.synchronize()
+        return self._without_kernel()
+
+    @quiet.quietly
+    def send_receive(self, output: torch.Tensor, source: torch.Tensor, shift: int) -> tuple[str, str]:
+        gives, takes = [0] * self.size, [0] * self.size
+        gives[(self.rank + shift) % self.size] = source.numel()
+        takes[(self.rank - shift) % self.size] = output.numel()
+        return self._paired("send_receive", output, source, gives, takes)
+
+    def _paired(
+        self, kind: str, output: torch.Tensor, source: torch.Tensor, gives: Sequence[int], takes: Sequence[int]
+    ) -> tuple[str, str]:
+        """One send and one receive a pair of ranks, in one group call; none where nothing is sent."""
+        comm = self.handle.comm
+        with self._in_call(kind, takes):
+            with nc.group():
+                for peer, chunk in _chunks(source, gives):
+                    comm.send(chunk, peer, stream=_stream())
+                for peer, chunk in _chunks(output, takes):
+                    comm.recv(chunk, peer, stream=_stream())
+            self.device.synchronize()
+        return self._without_kernel()
+
+    def _without_kernel(self) -> tuple[str, str]:
+        """Path and evidence of a call that NCCL has no symmetric kernel for (2.32.3)."""
+        return ("copy", "one rank") if self.size == 1 else ("legacy", "NCCL has no symmetric kernel for it")
+
     def _run(
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
@@ -153,21 +208,23 @@ class NcclCommunicator(Communicator):
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
         if self.size == 1:  # NCCL has no symmetric kernel for one rank: it copies
-            self._call(output, source, op, "")
+            self._call(kind, output, source, op, "")
             return "copy", "one rank"
         if self._is_legacy_only:
-            self._call(output, source, op, LEGACY)
+            self._call(kind, output, source, op, LEGACY)
             return "legacy", f"NCCL ran {LEGACY}"
         is_eligible = eligible(kind, source.dtype, op, self.size)
-        issue = partial(self._call, output, source, op)
+        issue = partial(self._call, kind, output, source, op)
         asked = Asked(kernel, is_eligible, issue, self.exchange, self._expect_error)
         return self._evidence.run(asked)
 
-    def _call(self, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
+    def _call(self, kind: str, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""
         config, comm, stream = _forced(selection) if selection else None, self.handle.comm, _stream()
         if op is None:
             comm.allgather(source, output, stream=stream, config=config)
+        elif kind == "all_reduce":
+            comm.allreduce(source, output, OPS[op], stream=stream, config=config)
         else:
             comm.reduce_scatter(source, output, OPS[op], stream=stream, config=config)
 
@@ -175,6 +232,10 @@ class NcclCommunicator(Communicator):
 def _chunks(whole: torch.Tensor, counts: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
     """Each rank with its chunk. A rank without elements is left out: every rank knows that, and so makes no call."""
     return ((root, chunk) for root, chunk in enumerate(torch.split(whole, list(counts))) if chunk.numel())
+
+
+def _is_even(sent: Table) -> bool:
+    return len({count for row in sent for count in row}) == 1
 
 
 @cache

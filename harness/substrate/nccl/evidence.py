@@ -22,7 +22,7 @@ INVALID_ARGUMENT = 4
 LEGACY = "^symk"
 """Any algorithm but the symmetric kernels."""
 SYMMETRIC_KERNEL, LEGACY_KERNEL = "ncclSymkDevKernel", "ncclDevKernel"
-LOGGED = re.compile(r"(?:AllGather|ReduceScatter)( \[Symmetric\])?: \d+ Bytes -> (.+)")
+LOGGED = re.compile(r"(?:AllGather|ReduceScatter|AllReduce)( \[Symmetric\])?: \d+ Bytes -> (.+)")
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from itertools import accumulate
 
 import torch
 
-from harness.ipc.memory import HOST, LEGACY, PAD, REGISTER, STAGING_BYTES, SYMMETRIC, SharedMemory
+from harness.ipc.memory import HOST, PAD, REGISTER, SharedMemory
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import GroupId
-from harness.substrate.communicator import Communicator, Counts, eligible
+from harness.substrate.communicator import Communicator, Counts, Table, eligible
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
-from harness.substrate.sim.device import SimDevice, tensor_at
+from harness.substrate.sim.device import SimDevice
+from harness.substrate.sim.transfers import Take, Transfers
 from harness.trace.events import PadOverwritten
 
 EVIDENCE = "simulated look-up"
@@ -40,6 +41,7 @@ class SimCommunicator(Communicator):
     ) -> None:
         super().__init__(recorder, device, rendezvous, group, generation, supports_windows)
         self._slot, self._shared = slot, shared
+        self._transfers = Transfers(rendezvous, [shared.staging(peer).ctypes.data for peer in self.group], self.rank)
 
     @property
     def ptr(self) -> int:
@@ -91,17 +93,20 @@ class SimCommunicator(Communicator):
     def all_gather(self, output: torch.Tensor, source: torch.Tensor, counts: Counts = None) -> tuple[str, str]:
         into, origin, nbytes = output.data_ptr(), source.data_ptr(), source.numel() * source.element_size()
         if self.size == 1:
-            self.device.enqueue(lambda: _copy(into, origin, nbytes))
-            return "copy", EVIDENCE
+            return self._copied(into, origin, nbytes)
         self.entered("all_gather")
         # The output is what peers write, so its window decides, as with NCCL's SYMK_ST.
         window = self._symmetric_window(into)
         if window is None or counts is not None or self._is_legacy_only:
             sizes = [count * source.element_size() for count in counts or [source.numel()] * self.size]
-            self.device.enqueue(lambda: self._gather_staged(into, origin, sizes))
+            starts = accumulate(sizes, initial=0)
+            takes = [
+                Take(sender, 0, size, start) for sender, (size, start) in enumerate(zip(sizes, starts, strict=False))
+            ]
+            self.device.enqueue(lambda: self._transfers.move_staged(into, origin, sizes, takes))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, into - window.address + self.rank * nbytes)
-        self.device.enqueue(lambda: self._push(peers, origin, nbytes))
+        self.device.enqueue(lambda: self._transfers.push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
     def reduce_scatter(
@@ -109,19 +114,80 @@ class SimCommunicator(Communicator):
     ) -> tuple[str, str]:
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
-            self.device.enqueue(lambda: _copy(into, origin, count * dtype.itemsize))
-            return "copy", EVIDENCE
+            return self._copied(into, origin, count * dtype.itemsize)
         self.entered("reduce_scatter")
         window = self._symmetric_window(origin)
         # The source is what peers read, so its window decides, as with NCCL's SYMK_LD.
         is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
         if window is None or not is_eligible or self._is_legacy_only:
             each = list(counts or [count] * self.size)
-            self.device.enqueue(lambda: self._reduce_staged(into, origin, each, dtype, op))
+            self.device.enqueue(lambda: self._transfers.reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE
         peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
-        self.device.enqueue(lambda: self._pull(peers, into, count, dtype, op))
+        self.device.enqueue(lambda: self._transfers.pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
+
+    def all_reduce(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
+        into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
+        if self.size == 1:
+            return self._copied(into, origin, count * dtype.itemsize)
+        self.entered("all_reduce")
+        # Peers read the source and write the output, as with NCCL's SYMK_RSxLD_AGxST.
+        windows = self._symmetric_window(origin), self._symmetric_window(into)
+        is_eligible = eligible("all_reduce", dtype, op, self.size)
+        if None in windows or not is_eligible or self._is_legacy_only:
+            self.device.enqueue(lambda: self._transfers.all_reduce_staged(into, origin, count, dtype, op))
+            return "legacy", EVIDENCE
+        reads, writes = (
+            self.peer_pointers(window, address - window.address)
+            for window, address in zip(windows, (origin, into), strict=True)
+            if window is not None
+        )
+        self.device.enqueue(lambda: self._transfers.pull_and_push(reads, writes, count, dtype, op))
+        return "symmetric", EVIDENCE
+
+    def all_to_all(self, output: torch.Tensor, source: torch.Tensor, sent: Table) -> tuple[str, str]:
+        width = output.element_size()
+        takes, at = [], 0
+        for sender, row in enumerate(sent):
+            takes.append(Take(sender, sum(row[: self.rank]) * width, row[self.rank] * width, at))
+            at += row[self.rank] * width
+        return self._moved("all_to_all", output, source, [sum(row) * width for row in sent], takes)
+
+    def broadcast(self, output: torch.Tensor, source: torch.Tensor, root: int) -> tuple[str, str]:
+        nbytes = output.numel() * output.element_size()
+        sizes = [nbytes if index == root else 0 for index in range(self.size)]
+        return self._moved("broadcast", output, source, sizes, [Take(root, 0, nbytes, 0)])
+
+    def reduce(self, output: torch.Tensor, source: torch.Tensor, op: str, root: int) -> tuple[str, str]:
+        into, origin, count, dtype = output.data_ptr(), source.data_ptr(), source.numel(), source.dtype
+        if self.size == 1:
+            return self._copied(into, origin, count * dtype.itemsize)
+        self.entered("reduce")
+        target = into if self.rank == root else None
+        self.device.enqueue(lambda: self._transfers.all_reduce_staged(target, origin, count, dtype, op))
+        return "legacy", EVIDENCE
+
+    def send_receive(self, output: torch.Tensor, source: torch.Tensor, shift: int) -> tuple[str, str]:
+        nbytes = output.numel() * output.element_size()
+        takes = [Take((self.rank - shift) % self.size, 0, nbytes, 0)]
+        return self._moved("send_receive", output, source, [nbytes] * self.size, takes)
+
+    def _copied(self, into: int, origin: int, nbytes: int) -> tuple[str, str]:
+        """A call of one rank."""
+        self.device.enqueue(lambda: _copy(into, origin, nbytes))
+        return "copy", EVIDENCE
+
+    def _moved(
+        self, kind: str, output: torch.Tensor, source: torch.Tensor, sizes: list[int], takes: list[Take]
+    ) -> tuple[str, str]:
+        """A call that moves bytes, for which NCCL has no symmetric kernel. `sizes`: bytes of each rank's source."""
+        into, origin = output.data_ptr(), source.data_ptr()
+        if self.size == 1:
+            return self._copied(into, origin, sizes[0])
+        self.entered(kind)
+        self.device.enqueue(lambda: self._transfers.move_staged(into, origin, sizes, takes))
+        return "legacy", EVIDENCE
 
     def _symmetric_window(self, address: int) -> Window | None:
         """The window that the look-up finds, if it was registered for symmetric kernels. One without the flag hides
@@ -129,58 +195,6 @@ class SimCommunicator(Communicator):
         window = self.find_window(address)
         return window if window is not None and window.is_symmetric else None
 
-    def _push(self, peers: list[int], source: int, nbytes: int) -> None:
-        """The symmetric all-gather: store this rank's shard into every peer's output."""
-        self._rendezvous.meet(SYMMETRIC)
-        for address in peers:
-            memmove(address, source, nbytes)
-        self._rendezvous.meet(SYMMETRIC)
-
-    def _pull(self, peers: list[int], output: int, count: int, dtype: torch.dtype, op: str) -> None:
-        """The symmetric reduce-scatter: load this rank's chunk of every peer's source."""
-        self._rendezvous.meet(SYMMETRIC)
-        result = reduced([tensor_at(address, count, dtype) for address in peers], op)
-        self._rendezvous.meet(SYMMETRIC)
-        tensor_at(output, count, dtype).copy_(result)
-
-    def _gather_staged(self, output: int, source: int, sizes: list[int]) -> None:
-        """The legacy path: through scratch that every rank can read, piece by piece. `sizes`: bytes of each rank."""
-        scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
-        starts = list(accumulate(sizes, initial=0))
-        for at in range(0, max(sizes), STAGING_BYTES):
-            pieces = [min(STAGING_BYTES, max(0, size - at)) for size in sizes]
-            memmove(scratch[self.rank], source + at, pieces[self.rank])
-            self._rendezvous.meet(LEGACY)
-            for origin, start, piece in zip(scratch, starts, pieces, strict=False):
-                memmove(output + start + at, origin, piece)
-            self._rendezvous.meet(LEGACY)
-
-    def _reduce_staged(self, output: int, source: int, counts: list[int], dtype: torch.dtype, op: str) -> None:
-        scratch = [self._shared.staging(peer).ctypes.data for peer in self.group]
-        width = dtype.itemsize
-        starts = list(accumulate(counts, initial=0))
-        room = STAGING_BYTES // self.size // width
-        for at in range(0, max(counts), room):
-            pieces = [min(room, max(0, count - at)) for count in counts]
-            for index, piece in enumerate(pieces):
-                memmove(scratch[self.rank] + index * room * width, source + (starts[index] + at) * width, piece * width)
-            self._rendezvous.meet(LEGACY)
-            chunk, own = self.rank * room * width, pieces[self.rank]
-            result = reduced([tensor_at(origin + chunk, own, dtype) for origin in scratch], op) if own else None
-            self._rendezvous.meet(LEGACY)
-            if result is not None:
-                tensor_at(output + at * width, own, dtype).copy_(result)
-
 
 def _copy(output: int, source: int, nbytes: int) -> None:
     memmove(output, source, nbytes)
-
-
-def reduced(parts: list[torch.Tensor], op: str) -> torch.Tensor:
-    """Elementwise sum, avg or max of tensors of one dtype, accumulated in fp32 (int32 for int32)."""
-    dtype = parts[0].dtype
-    wide = torch.stack([part.to(torch.float32) if dtype.is_floating_point else part for part in parts])
-    if op == "max":
-        return wide.amax(dim=0).to(dtype)
-    total = wide.sum(dim=0, dtype=wide.dtype)
-    return (total / len(parts) if op == "avg" else total).to(dtype)

@@ -1,0 +1,132 @@
+"""Candidates of as many steps on the same ranks, with plainer numbers.
+
+Invariant: as in `harness.campaign.candidates`: each is a valid scenario of the same system, and none is larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+import msgspec
+
+from harness.campaign.candidates import valid
+from harness.scenario.bases import CollectiveStep
+from harness.scenario.operands import Elements, View, at
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate, AllToAll, Ballast, Collective, Step, Straggle, same_on_all
+from harness.scenario.topology import Topology
+
+
+def plainer(scenario: Scenario) -> Iterator[Scenario]:
+    """Each step with one thing made plain, and each buffer no larger than it need be."""
+    if scenario.seed:
+        yield Scenario(scenario.topology, scenario.steps, scenario.system)
+    for changes in ({"dtype": "float32"}, {"stream": 0}):
+        steps = tuple(_with(step, changes) for step in scenario.steps)
+        yield from valid(scenario, scenario.topology, steps)
+    for index, step in enumerate(scenario.steps):
+        for plain in _plain_steps(scenario, step):
+            steps = (*scenario.steps[:index], plain, *scenario.steps[index + 1 :])
+            yield from valid(scenario, scenario.topology, steps)
+
+
+def _with(step: Step, changes: Mapping[str, object]) -> Step:
+    """The step with those of the changes that it has a field for."""
+    fields = step.__struct_fields__
+    return msgspec.structs.replace(step, **{name: value for name, value in changes.items() if name in fields})
+
+
+def _plain_steps(scenario: Scenario, step: Step) -> Iterator[Step]:
+    """The step with one thing made plain, in turn."""
+    if step.rank is not None:
+        yield msgspec.structs.replace(step, rank=0)
+    match step:
+        case Straggle():
+            yield msgspec.structs.replace(step, milliseconds=step.milliseconds // 2)
+        case Ballast():
+            yield from (msgspec.structs.replace(step, size=size) for size in _fewer(step.size))
+        case CollectiveStep():
+            yield from _fewer_groups(step)
+            yield from _plain_calls(step)
+            if isinstance(step, AllToAll) and step.counts is not None:
+                sent = dict.fromkeys(chain.from_iterable(step.counts))
+                yield from (msgspec.structs.replace(step, counts=None, count=count) for count in sent)
+        case Allocate():
+            yield from _fewer_groups(step)
+            for elements in (_needed(scenario, step), *_fewer(step.elements)):
+                yield msgspec.structs.replace(step, elements=elements)
+            yield msgspec.structs.replace(step, stream=0)
+            yield from _fewer_registrations(step)
+
+
+def _fewer_registrations(step: Allocate) -> Iterator[Step]:
+    """Nothing in front of the buffer; what one rank registers, on all; then one registration fewer, on all."""
+    yield msgspec.structs.replace(step, lead=0)
+    lists = step.registered or ()
+    if len(lists) > 1:
+        yield from (msgspec.structs.replace(step, registered=(names,)) for names in dict.fromkeys(lists))
+    for name in step.other_families:
+        left = tuple(tuple(each for each in names if each != name) for names in lists)
+        yield msgspec.structs.replace(step, registered=same_on_all(left))
+
+
+def _fewer_groups(step: Allocate | Collective) -> Iterator[Step]:
+    """Every group in place of some, or one fewer."""
+    named = step.groups or ()
+    if named:
+        yield msgspec.structs.replace(step, groups=None)
+    for index in range(len(named)):
+        yield msgspec.structs.replace(step, groups=(*named[:index], *named[index + 1 :]))
+
+
+def _plain_calls(step: Collective) -> Iterator[Step]:
+    whole, part = ("source", "output") if step.whole_operand == "source" else ("output", "source")
+    if step.part is not None and step.part.offset != 0:
+        yield msgspec.structs.replace(step, **{part: View(step.part.buffer)})
+    plain = {
+        "count": 1,
+        "via": "library",
+        part: None,
+        whole: View(step.whole.buffer),
+        "op": "sum",
+        "root": 0,
+        "shift": 1,
+        "claim": False,
+        "stream": 0,
+    }
+    for name, value in plain.items():
+        if name in step.__struct_fields__:
+            yield msgspec.structs.replace(step, **{name: value})
+    yield from (msgspec.structs.replace(step, count=count) for count in _fewer(step.count))
+
+
+def _fewer(elements: Elements) -> Iterator[Elements]:
+    """Half of a number; where ranks differ, one rank's number halved."""
+    if isinstance(elements, int):
+        yield from [elements // 2] * (elements > 1)
+        return
+    for rank, number in enumerate(elements):
+        if number > 1:
+            yield (*elements[:rank], number // 2, *elements[rank + 1 :])
+
+
+def _needed(scenario: Scenario, allocated: Allocate) -> Elements:
+    """The elements that the steps on a buffer reach, the same on every rank."""
+    calls = [step for step in scenario.steps if isinstance(step, CollectiveStep)]
+    reached = (_reached(scenario.topology, call, allocated.buffer) for call in calls)
+    needed = max([1, *reached])
+    smallest = min(at(allocated.elements, rank) for group, _ in scenario.acting(allocated) for rank in group)
+    return needed if needed <= smallest else allocated.elements
+
+
+def _reached(topology: Topology, call: CollectiveStep, buffer: str) -> int:
+    """Where the last element lies that a call reaches in a buffer, on any rank; 0 if it does not work on it."""
+    ends = (
+        at(view.offset, rank) + size
+        for group, _ in topology.acting(call.family, call.groups)
+        for rank in group
+        for view, size in zip(call.views, call.reach(group, rank), strict=True)
+        if view.buffer == buffer
+    )
+    return max(ends, default=0)
