@@ -9,9 +9,14 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
     Allocate,
+    AllReduce,
+    AllToAll,
     Ballast,
+    Broadcast,
     ProgramError,
+    Reduce,
     ReduceScatter,
+    SendReceive,
     Step,
 )
 from harness.scenario.topology import Topology
@@ -33,8 +38,37 @@ def test_a_negative_count_is_refused_with_the_rank() -> None:
     assert refusal(WINDOW, reduce(count=(4, -1, 4, 4))) == "count -1 on rank 1 is negative"
 
 
-def test_collective_over_nothing_is_refused_with_the_group() -> None:
-    assert refusal(WINDOW, reduce(count=0)).startswith("every rank of ")
+def test_a_call_without_elements_is_accepted() -> None:
+    assert accepted(WINDOW, reduce(count=0))
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (Reduce("tp", A, 4, via="kernel"), "reduce goes by the library alone"),
+        (SendReceive("tp", A, 4, View("b"), via="kernel"), "send_receive goes by the library alone"),
+        (AllReduce("tp", A, (4, 4, 4, 3)), "ranks of tp[0, 1, 2, 3] differ in count, which all_reduce does not take"),
+        (Broadcast("tp", A, 4, 4), "root 4 is no index in tp[0, 1, 2, 3]"),
+        (Reduce("attn_tp", A, 4, 2), "root 2 is no index in attn_tp[0, 1]"),
+        (AllToAll("tp", A, 1, counts=((1,) * 4,) * 4), "count and counts say both what is sent"),
+        (AllToAll("attn_tp", A, counts=((1,) * 4,) * 4), "counts is no table of 2 rows of 2 for the ranks [0, 1]"),
+        (AllToAll("attn_tp", A, counts=((1, 1), (1,))), "counts is no table of 2 rows of 2 for the ranks [0, 1]"),
+        (AllToAll("attn_tp", A, counts=((1, -1), (1, 1))), "counts has a negative number"),
+        (AllToAll("tp", A, 17), "'a' holds 64 elements behind offset 0 on rank 0, needs 68"),
+        (AllReduce("tp", A, 4, View("b", (0, 0, 0, 1))), "ranks of tp[0, 1, 2, 3] reach peers at different offsets"),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_an_operation_that_cannot_run_is_refused(step: Step, reason: str) -> None:
+    assert refusal(WINDOW, Allocate("b", "tp", 64), step).startswith(reason)
+
+
+def test_operations_beside_them_are_accepted() -> None:
+    assert accepted(
+        *(WINDOW, Allocate("b", "tp", 64), Broadcast("tp", A, 4, 3), Reduce("attn_tp", A, 4, 1)),
+        *(AllToAll("attn_tp", A, counts=((1, 0), (9, 30))), AllToAll("tp", A, 16), AllReduce("tp", A, 64, View("b"))),
+        SendReceive("tp", A, 64, View("b"), 7),
+    )
 
 
 def test_a_peer_addressed_view_at_different_offsets_in_a_group_is_refused() -> None:

@@ -46,7 +46,7 @@ def test_a_graph_can_be_captured_and_replayed(steps: tuple[Step, ...]) -> None:
 
 NOT_A_GRAPH = {
     "a replay of nothing": ((ALLOCATE, Replay("g")), "step 1 (replay): graph 'g' was not captured"),
-    "a replay in the capture": (captured(Replay("g")), "only allocate, release, all_gather, reduce_scatter"),
+    "a replay in the capture": (captured(Replay("g")), "only allocate, release, collectives"),
     "a capture that never ends": (captured()[:2], "graph 'g' is prepared or captured, and its capture never ends"),
     "an end without a capture": ((Prepare("g"), EndCapture("g")), "graph 'g' is not being captured"),
     "two at a time": ((Prepare("g"), Prepare("h")), "one graph at a time"),
