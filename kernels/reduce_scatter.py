@@ -12,39 +12,40 @@ import triton.language as tl
 from harness.kernels.rounding import to_bfloat16_bits
 
 
-@triton.jit(do_not_specialize=("chunk", "count"), do_not_specialize_on_alignment=("output",))
+@triton.jit(do_not_specialize=("start", "count"), do_not_specialize_on_alignment=("output",))
 def reduce_scatter_kernel(
     sources,
     output,
-    chunk,
+    start,
     count,
     scale,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
     BF16: tl.constexpr,
     INTEGER: tl.constexpr,
+    MAX: tl.constexpr,
 ):
-    """sources: int64[SIZE], address of each rank's source; output: `count` elements, of which each source has more, the
-    wanted ones from `chunk`·count on. Grid (ceil(count / BLOCK),).
+    """sources: int64[SIZE], address of each rank's source; output: `count` elements, the sum of those in each source
+    from `start` on. Grid (ceil(count / BLOCK),).
 
-    bfloat16 comes as int16 bits (`BF16`); the sum is multiplied by `scale` (1 or 1/SIZE) unless `INTEGER`.
+    bfloat16 comes as int16 bits (`BF16`); the sum is multiplied by `scale` (1 or 1/SIZE) unless `INTEGER`. `MAX`: the
+    largest in place of the sum.
     """
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    start = chunk * count + index
+    place = start + index
     if INTEGER:
-        total = tl.zeros((BLOCK,), dtype=tl.int32)
+        total = tl.full((BLOCK,), -0x80000000 if MAX else 0, dtype=tl.int32)
     else:
-        total = tl.zeros((BLOCK,), dtype=tl.float32)
+        total = tl.full((BLOCK,), float("-inf") if MAX else 0.0, dtype=tl.float32)
     for peer in range(SIZE):
         source = tl.load(sources + peer).to(output.dtype)
-        value = tl.load(source + start, mask=mask, other=0)
+        value = tl.load(source + place, mask=mask, other=0)
         if BF16:
-            total += (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
-        elif INTEGER:
-            total += value
-        else:
-            total += value.to(tl.float32)
+            value = (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+        elif not INTEGER:
+            value = value.to(tl.float32)
+        total = tl.maximum(total, value) if MAX else total + value
     if BF16:
         tl.store(output + index, to_bfloat16_bits(total * scale), mask=mask)
     elif INTEGER:

@@ -9,11 +9,10 @@ import msgspec
 
 from harness.oracle.findings import Record
 from harness.oracle.judge import judge
-from harness.scenario.bases import Via, is_uneven
+from harness.scenario.bases import Via
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Collective, Step
 from harness.scenario.system import KERNELS, Sites, System
-from harness.scenario.topology import Topology
 from harness.world.watch import Debugger
 from harness.world.world import World
 
@@ -42,7 +41,7 @@ def with_system(
     is_own = collectives == system.collectives and collectives not in KERNELS
     if collectives is not None and not is_own:
         via: Via = "library" if collectives == "library" else "kernel"
-        steps = tuple(_through(step, via, scenario.topology) for step in steps)
+        steps = tuple(_through(step, via) for step in steps)
         kernels = System().collectives if collectives == "library" else collectives
         system = msgspec.structs.replace(system, collectives=kernels)
     return Scenario(scenario.topology, steps, system, scenario.seed)
@@ -65,13 +64,11 @@ def with_systems(
     ]
 
 
-def _through(step: Step, via: Via, topology: Topology) -> Step:
+def _through(step: Step, via: Via) -> Step:
     """A step that goes that way, if it is a collective that can."""
     if not isinstance(step, Collective):
         return step
-    uneven = any(is_uneven(step, group) for group, _ in topology.acting(step.family, step.groups))
-    library = uneven or not step.has_kernels or step.op == "max"
-    return msgspec.structs.replace(step, via="library" if library else via)
+    return msgspec.structs.replace(step, via=via if step.has_kernels else "library")
 
 
 def replay(

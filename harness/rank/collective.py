@@ -34,6 +34,7 @@ from harness.substrate.communicator import NotOwned
 from harness.system.boundary import call_system
 from harness.system.collectives import CollectiveContext
 from harness.system.context import ProcessGroup
+from harness.system.shape import runs
 from harness.trace import events as trace
 from harness.trace.events import Operand
 
@@ -79,7 +80,7 @@ class Call:
             for name, operand in self._peer_addressed:
                 cross_checks.stamp(self._communicator, name, operand)
         memory.before(self._output, self._source, *(fence.region for fence in fences))
-        self._record_call()
+        self._record_call(self._goes_by(kernel))
         try:
             path, evidence = self._dispatch(kernel)
         except NotOwned:  # an engine falls back to the library here, and so does the harness
@@ -112,7 +113,7 @@ class Call:
         captured.after(self._output, self._source)
         return captured
 
-    def _record_call(self) -> None:
+    def _record_call(self, goes_by_kernel: bool = False) -> None:
         step, counts = self._step, self._exact.counts
         if isinstance(step, AllToAll):
             counts = tuple(each.source for each in self._exact.lengths)
@@ -125,7 +126,7 @@ class Call:
                 dtype=str(self._output.dtype).removeprefix("torch."),
                 op=step.op,
                 counts=counts if len({*counts}) > 1 else counts[0],
-                via=step.via,
+                via="kernel" if goes_by_kernel else "library",
                 family=step.family,
                 meant=tuple(role for role in step.peer_operands if self._buffers[self._names[role]].is_for_window),
                 claims=step.claim,
@@ -177,7 +178,7 @@ class Call:
         step = self._step
         if not self._goes_by(kernel):
             return self._library()
-        context = CollectiveContext(self._communicator)
+        context = CollectiveContext(self._communicator, self._exact.counts)
         self._communicator.entered(f"{step.kind} kernel")
         operands: tuple[object, ...] = context, self._output, self._given(self._source)
         if step.op is not None:
@@ -188,8 +189,9 @@ class Call:
         return "kernel", "the kernel under test"
 
     def _goes_by(self, kernel: Any) -> bool:
-        """Whether a kernel runs the call: a plug-in need not have every operation."""
-        return not self._is_library and self._communicator.size > 1 and hasattr(kernel, self._step.kind)
+        """Whether a kernel runs the call."""
+        step = self._step
+        return not self._is_library and runs(kernel, step.kind, step.op, self._is_uneven)
 
     def _given(self, source: torch.Tensor) -> torch.Tensor:
         """The source that the call gets: a copy where the operation has no form in place."""

@@ -147,6 +147,10 @@ class CollectiveStep(BaseStep, frozen=True):
     def lengths(self, group: Group, rank: int) -> Lengths:
         """What a rank of `group` reads and writes."""
 
+    def differs_in(self, group: Group) -> bool:
+        """Whether the ranks of a group differ in count."""
+        return len(set(counts_in(self, group))) > 1
+
     def part_in_whole(self, group: Group, rank: int) -> int:
         """Where the part of a rank of `group` begins in the whole, in place. In elements."""
         return 0
@@ -179,4 +183,4 @@ def start_of(step: CollectiveStep, group: Group, rank: int) -> int:
 
 def is_uneven(step: CollectiveStep, group: Group) -> bool:
     """Whether the ranks of a group differ in count, so that no symmetric kernel runs the call."""
-    return len(set(counts_in(step, group))) > 1
+    return step.differs_in(group)

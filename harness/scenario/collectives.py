@@ -142,6 +142,9 @@ class AllToAll(CollectiveStep, frozen=True, tag="all_to_all"):
         """Elements that each rank of a group sends to each, in group order."""
         return self.counts or tuple((count,) * len(group) for count in counts_in(self, group))
 
+    def differs_in(self, group: Group) -> bool:
+        return len({count for row in self.sent(group) for count in row}) > 1
+
     def lengths(self, group: Group, rank: int) -> Lengths:
         sent, mine = self.sent(group), group.index(rank)
         return Lengths(sum(sent[mine]), sum(row[mine] for row in sent))

@@ -37,8 +37,6 @@ def _check_groups(step: CollectiveStep, groups: list[Group]) -> None:
         raise Refused(f"{step.kind} goes by the library alone")
     root = step.root if isinstance(step, Broadcast | Reduce) else 0
     for group in groups:
-        if step.via == "kernel" and is_uneven(step, group):
-            raise Refused(f"ranks of {step.family}{list(group)} differ in count, which kernels do not take")
         if step.has_one_count and is_uneven(step, group):
             raise Refused(f"ranks of {step.family}{list(group)} differ in count, which {step.kind} does not take")
         if not 0 <= root < len(group):
@@ -80,8 +78,9 @@ def _check_one_place(step: CollectiveStep, groups: list[Group], alive: Alive) ->
             continue
         for group in groups:
             # NCCL's symmetric kernels apply the local offset to every peer, so a program may not ask for several;
-            # no symmetric kernel runs a call of unequal counts
-            if not is_uneven(step, group) and len({at(view.offset, rank) for rank in group}) > 1:
+            # no symmetric kernel of NCCL's runs a call of unequal counts
+            is_checked = step.via == "kernel" or not is_uneven(step, group)
+            if is_checked and len({at(view.offset, rank) for rank in group}) > 1:
                 raise Refused(f"ranks of {step.family}{list(group)} reach peers at different offsets of their buffers")
 
 
@@ -101,8 +100,6 @@ def _check_reduction(step: CollectiveStep, dtype: str, sizes: list[int]) -> None
     for size in sizes if step.op == "avg" else ():
         if not divides_exactly(dtype, size):
             raise Refused(f"avg over a group of {size} is not exact; the size must be a power of two")
-    if step.op == "max" and step.via == "kernel":
-        raise Refused("kernels reduce with sum or avg, not max")
 
 
 def _check_captured(step: CollectiveStep, graph: Graph) -> None:

@@ -7,7 +7,7 @@ where one does not, `NotOwned` is raised before anything is launched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -30,8 +30,9 @@ class CollectiveContext:
     """The view that a collective has of its group: `rank` in it, `size`, `group` (global ranks, in communicator
     order), and the addresses of its peers' memory."""
 
-    def __init__(self, communicator: Communicator) -> None:
-        self._communicator = communicator
+    def __init__(self, communicator: Communicator, counts: Sequence[int] = ()) -> None:
+        self._communicator, self.counts = communicator, tuple(counts)
+        """`counts`: the elements that each rank contributes to this call or receives, in the order of `group`."""
         self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
         self.device = communicator.device.torch_device
 
@@ -89,8 +90,11 @@ class Collectives(Protocol):
 
     It may have three more: `all_reduce(context, output, source, op)`, where both have `count` elements and may be the
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
-    source, root)`, where `root` is an index in the group and the source has elements on that rank alone. The library
-    makes the calls of an operation that it has not.
+    source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
+
+    It says more by two attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
+    With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. The
+    library makes every other call.
     """
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
@@ -103,6 +107,9 @@ class Collectives(Protocol):
 class TritonCollectives:
     """The kernels of `kernels/`: all-gather, all-to-all and broadcast by pushing, reductions by pulling."""
 
+    ops = ("sum", "avg", "max")
+    uneven = True
+
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
 
@@ -110,13 +117,15 @@ class TritonCollectives:
         count = source.numel()
         block = _block(context, count)
         context.barrier()
-        all_gather_kernel[context.size, _blocks(count, block)](outputs, bits(source), context.rank, count, BLOCK=block)
+        all_gather_kernel[context.size, _blocks(count, block)](
+            outputs, bits(source), _before(context, count), count, BLOCK=block
+        )
         context.barrier()
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         sources = context.peer_addresses(source)
         context.barrier()
-        self._reduce(context, sources, output, context.rank, op)
+        self._reduce(context, sources, output, _before(context, output.numel()), op)
         context.barrier()
 
     def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
@@ -151,9 +160,9 @@ class TritonCollectives:
         context.barrier()
 
     def _reduce(
-        self, context: CollectiveContext, sources: torch.Tensor, output: torch.Tensor, chunk: int, op: str
+        self, context: CollectiveContext, sources: torch.Tensor, output: torch.Tensor, start: int, op: str
     ) -> None:
-        """Reduce one chunk of every rank's source, of the output's size."""
+        """Reduce as many elements as the output has, from `start` on in every rank's source."""
         from harness.kernels.reduce_scatter import reduce_scatter_kernel  # noqa: PLC0415
 
         count = output.numel()
@@ -162,13 +171,14 @@ class TritonCollectives:
         reduce_scatter_kernel[(_blocks(count, block),)](
             sources,
             bits(output) if bf16 else output,
-            chunk,
+            start,
             count,
             1.0 / context.size if op == "avg" else 1.0,
             SIZE=context.size,
             BLOCK=block,
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
+            MAX=op == "max",
         )
 
 
@@ -178,6 +188,11 @@ def _block(context: CollectiveContext, count: int) -> int:
     if context.device.type != "cpu":
         return GPU_BLOCK
     return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+
+
+def _before(context: CollectiveContext, count: int) -> int:
+    """Where this rank's chunk begins: behind those of the ranks before it."""
+    return sum(context.counts[: context.rank]) if context.counts else context.rank * count
 
 
 def _blocks(count: int, block: int) -> int:

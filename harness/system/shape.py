@@ -11,9 +11,11 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
+from typing import get_args
 
 import torch
 
+from harness.scenario.bases import Op
 from harness.system.boundary import Misshapen
 from harness.system.context import PoolPolicy, ProcessGroup
 from harness.trace.raising import Part
@@ -30,6 +32,8 @@ MORE_COLLECTIVES = {
 """Operations that a plug-in may have beside those. The library makes the calls of one that it has not."""
 OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
 """Methods that a policy may have beside those."""
+OPS = ("sum", "avg")
+"""With which a plug-in of collectives reduces, unless it names others in `ops`."""
 SAID = {"observed": bool, "forever": bool, "fallback": str}
 """What a policy may say of itself, by attributes of its class."""
 LARGEST = 1 << 30
@@ -64,6 +68,25 @@ def check_collectives(kernels: object) -> None:
     """Raise `Misshapen` unless an object has the methods of collectives."""
     more = {name: arguments for name, arguments in MORE_COLLECTIVES.items() if hasattr(kernels, name)}
     _check_methods("collectives", kernels, COLLECTIVES | more)
+    subject = kernels if isinstance(kernels, type) else type(kernels)
+    if not isinstance(uneven := getattr(kernels, "uneven", False), bool):
+        raise Misshapen("collectives", subject, f"says uneven = {uneven!r}, which is no bool")
+    if not set(OPS) <= set(ops := _named(getattr(kernels, "ops", OPS))) <= set(get_args(Op)):
+        known = ", ".join(get_args(Op))
+        raise Misshapen(
+            "collectives", subject, f"says ops = {ops!r}, and not {' and '.join(OPS)} with others of {known}"
+        )
+
+
+def _named(ops: object) -> tuple[object, ...]:
+    return tuple(ops) if isinstance(ops, tuple | list | frozenset | set) else (ops,)
+
+
+def runs(kernels: object, kind: str, op: str | None, is_uneven: bool) -> bool:
+    """Whether a plug-in runs such a call: it need not have every operation, every reduction, or counts that differ."""
+    reduces = op is None or op in getattr(kernels, "ops", OPS)
+    takes = not is_uneven or (kind in COLLECTIVES and getattr(kernels, "uneven", False))
+    return hasattr(kernels, kind) and reduces and takes
 
 
 def check_call(where: Part, call: Callable[..., object], shown: str, count: int) -> None:

@@ -47,7 +47,7 @@ class Called(BaseEvent, frozen=True, tag="called"):
     op       how it reduces; None where it moves data alone
     counts   elements that each rank contributes or receives, of an all-to-all all that it sends: one number, or one
              for each rank of the group, in its order, where they differ
-    via      the library, or a kernel under test
+    via      the library, or a kernel under test, where it runs such calls
     family   the name under which the call was made
     meant    the operands that were allocated to lie in a window
     claims   whether the caller relies on the symmetric path

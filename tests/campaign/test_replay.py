@@ -7,7 +7,7 @@ import pytest
 from harness.campaign.replay import with_system, with_systems
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, ProgramError, ReduceScatter
+from harness.scenario.steps import AllGather, Allocate, ProgramError, Reduce, ReduceScatter
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 
@@ -20,13 +20,14 @@ SCENARIO = Scenario(
         AllGather("tp", View("a"), (3, 5)),
         ReduceScatter("tp", View("a"), 4, op="max"),
         ReduceScatter("tp", View("a"), 4),
+        Reduce("tp", View("a"), 4),
     ),
 )
 
 
 def test_other_collectives_run_what_kernels_can_and_leave_the_rest_to_the_library() -> None:
     through = with_system(SCENARIO, collectives="tests.tools.planted:Kernel")
-    assert [step.via for step in through.steps[1:]] == ["kernel", "library", "library", "kernel"]
+    assert [step.via for step in through.steps[1:]] == ["kernel"] * 4 + ["library"]
     assert through.system == System(collectives="tests.tools.planted:Kernel")
 
 
@@ -42,7 +43,7 @@ def test_with_the_library_no_kernel_is_left() -> None:
 
 def test_the_library_runs_all_of_them() -> None:
     through = with_system(with_system(SCENARIO, collectives="triton"), collectives="library")
-    assert [step.via for step in through.steps[1:]] == ["library"] * 4
+    assert [step.via for step in through.steps[1:]] == ["library"] * 5
 
 
 def test_another_pool_and_other_sites_leave_the_steps() -> None:

@@ -55,6 +55,13 @@ def spoiled(alone: Rank, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[torch
     monkeypatch.setattr(communicator, "all_gather", gather)
 
 
+class Copies:
+    """A kernel of a group of one rank."""
+
+    def reduce_scatter(self, context: object, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        output.copy_(source)
+
+
 def test_operands_are_recorded_before_the_call_and_its_path_after_it(alone: Rank, buffers: LiveBuffers) -> None:
     call(alone, buffers, GATHER).run(KEYS, kernel=None)
     source = Operand("b", buffers["b"].body.data_ptr(), 4 * COUNT)
@@ -87,7 +94,7 @@ def test_a_call_is_recorded_with_its_facts(
     alone: Rank, buffers: LiveBuffers, step: Collective, facts: tuple[object, ...]
 ) -> None:
     buffers.place("w", ROOM + GUARD, GroupId((0,)), lambda: torch.zeros(ROOM + GUARD, dtype=torch.int32))
-    call(alone, buffers, step).run(KEYS, kernel=None)
+    call(alone, buffers, step).run(KEYS, kernel=Copies())
     (called,) = (event for event in alone.events if isinstance(event, Called))
     assert msgspec.structs.astuple(called)[3:] == facts
 

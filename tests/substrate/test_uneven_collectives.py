@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from harness import is_vacuous
 from harness.ipc.memory import STAGING_BYTES
@@ -15,6 +16,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Collective, ProgramError, ReduceScatter, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
+from harness.system.collectives import CollectiveContext, TritonCollectives
 from harness.trace.draw import Draw
 from harness.trace.events import Called, Operand, Placed, Ran
 from harness.world.world import World
@@ -213,15 +215,49 @@ def test_a_draw_with_an_even_call_beside_an_uneven_one_is_not_vacuous(ranks: Wor
 # kernels
 
 
+class OfEqualSizes:
+    """A plug-in that does not say `uneven`."""
+
+    def __init__(self) -> None:
+        self.all_gather, self.reduce_scatter = TritonCollectives().all_gather, TritonCollectives().reduce_scatter
+
+
+class ForgetsTheRest(TritonCollectives):
+    """Takes every rank's count for that of the first."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        context.counts = context.counts[:1] * context.size
+        super().all_gather(context, output, source)
+
+
 @pytest.mark.parametrize("call", [gather, scatter])
-def test_kernels_refuse_uneven_calls_with_the_group(call: Any) -> None:
-    with pytest.raises(ProgramError, match=r"ranks of all\[0, 1, 2\] differ in count, which kernels do not take"):
-        Scenario(THREE, (window(), call(via="kernel")))
+@pytest.mark.parametrize("counts", [COUNTS, (5, 0, 9), (0, 0, 1)])
+def test_kernels_that_say_so_take_counts_that_differ(ranks: World, counts: tuple[int, ...], call: Any) -> None:
+    draw = run(ranks, window(), call(counts=counts, via="kernel"))
+    assert (judge(draw), [path for ((path, _),) in ran(draw)]) == ([], ["kernel"] * 3)
 
 
-def test_kernels_take_counts_that_differ_between_groups_alone(ranks: World) -> None:
+@pytest.mark.parametrize("call", [gather, scatter])
+def test_the_library_takes_them_from_kernels_that_do_not(ranks: World, call: Any) -> None:
+    system = System("per-group", f"{__name__}:OfEqualSizes")
+    draw = ranks.run(Scenario(THREE, (window(), call(via="kernel")), system))
+    assert (judge(draw), [path for ((path, _),) in ran(draw)]) == ([], ["legacy"] * 3)
+
+
+def test_a_kernel_that_is_wrong_about_counts_is_found(ranks: World) -> None:
+    system = System("per-group", f"{__name__}:ForgetsTheRest")
+    draw = ranks.run(Scenario(THREE, (window(), gather(via="kernel")), system))
+    assert "wrong-data" in [finding.rule for finding in judge(draw)]
+
+
+def test_the_buffer_of_a_kernel_with_counts_that_differ_is_judged(ranks: World) -> None:
+    steps = window(family="near"), gather(via="kernel")
+    assert "wrong-owner" in [finding.rule for finding in judge(run(ranks, *steps))]
+
+
+def test_kernels_run_in_a_group_of_one_rank_too(ranks: World) -> None:
     draw = run(ranks, window(family="near"), AllGather("near", W, (4, 4, 7), via="kernel"))
-    assert (judge(draw), [path for ((path, _),) in ran(draw)]) == ([], ["kernel", "kernel", "copy"])
+    assert (judge(draw), [path for ((path, _),) in ran(draw)]) == ([], ["kernel"] * 3)
 
 
 @pytest.mark.parametrize("call", [gather, scatter])

@@ -33,7 +33,7 @@ FENCE_BYTE = 0xA5
 class OneProcess:
     """The context of one rank of a group whose ranks all run here, one after the other, so that none need wait."""
 
-    device = torch.device("cpu")
+    device, counts = torch.device("cpu"), ()
 
     def __init__(self, rank: int, whole: list[torch.Tensor]) -> None:
         self.rank, self.size, self._whole = rank, len(whole), whole

@@ -32,10 +32,13 @@ from harness.trace.events import Role
 def judge(case: Case) -> Iterator[Finding]:
     """Every call of more than one rank on a buffer that was meant to lie in a window, and that the policy wanted.
 
-    Calls of unequal sizes and without elements are left out: no rank reaches another through a window there.
+    Calls without elements are left out, and those of unequal sizes by the library: no rank reaches another through a
+    window there.
     """
     for uses in case.calls.values():
-        if len(uses[0].comm.group) < 2 or uses[0].called.is_uneven or uses[0].called.is_empty:
+        called = uses[0].called
+        is_uneven = called.is_uneven and called.via == "library"
+        if len(uses[0].comm.group) < 2 or called.is_empty or is_uneven:
             continue
         for role in case.peer_roles(uses):
             if case.is_meant_for_window(uses, role):
