@@ -24,17 +24,31 @@ from harness.oracle.history import History, Use
 from harness.oracle.lives import WindowLife
 from harness.oracle.sight import Sight
 from harness.scenario.bases import Op
+from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import ITEMSIZE, DType, Elements, View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Release, Step, Trim, same_on_all
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    AllReduce,
+    Collective,
+    Recreate,
+    ReduceScatter,
+    Release,
+    Step,
+    Trim,
+    same_on_all,
+)
 from harness.scenario.topology import Topology
 from harness.studies.watching.judging import Judged
+from harness.trace.events import Called
 from harness.world.world import World
 
 LIMITS = Limits(more=1, shrinks=0, reruns=1)
 MOST = 1 << 16
 """Elements a rank of a call that the program makes; where memory lies does not depend on more."""
-BUFFER = "recorded"
+BUFFER, SECOND = "recorded", "recorded-output"
+"""What the call's buffer is called, and its second one if peers reach both."""
 OF_REGISTRATIONS = ("freed-while-registered", "double-registration", "registration-skew", "oversized-window", "hang")
 """Rules that are about segments and their registrations, at whatever call they show."""
 UNTELLABLE = {
@@ -65,9 +79,10 @@ def _has(uses: Sequence[Use], finding: Finding) -> bool:
 
 
 def _call(case: Case, topology: Topology, uses: Sequence[Use]) -> Iterator[Step]:
-    """The buffer that peers reach, as it was registered; what became of its windows; the call."""
+    """The buffers that peers reach, as they were registered; what became of their windows; the call."""
     called, group = uses[0].called, uses[0].comm.group
-    if called.kind not in ("all_gather", "reduce_scatter"):
+    roles = case.peer_roles([*uses])
+    if called.kind not in ("all_gather", "reduce_scatter", "all_reduce"):
         raise Untold(f"no program can be made of it: there is no step for {called.kind}")
     dtype = _dtype(called.dtype)
     if not isinstance(called.counts, int):
@@ -75,22 +90,32 @@ def _call(case: Case, topology: Topology, uses: Sequence[Use]) -> Iterator[Step]
     if called.op is not None and called.op not in get_args(Op):
         raise Untold(f"no program can be made of it: there is no step for op {called.op}")
     count = min(called.counts, MOST)
-    (role,) = case.peer_roles([*uses])
-    sights = {use.rank: use.sight(role) for use in uses}
-    lists = {rank: _registered(topology, case.histories[rank], sight) for rank, sight in sights.items()}
-    family = next((names[0] for names in lists.values() if names), called.family)
-    leads = _leads(topology.world, sights, ITEMSIZE[dtype])
-    yield Allocate(
-        BUFFER, family, count * len(group), dtype, registered=_lists(topology, lists), lead=leads, groups=None
-    )
-    gone = (window for rank, sight in sights.items() for window in _gone(case.histories[rank], sight))
-    for name in dict.fromkeys(_family(topology, window) for window in gone):
-        yield Recreate(name)
-    groups = (group,)
+    if all(use.called.source.address == use.called.output.address for use in uses):
+        roles = roles[:1]  # in place: one buffer
+    gone: list[str] = []
+    for role, buffer in zip(roles, (BUFFER, SECOND), strict=False):
+        sights = {use.rank: use.sight(role) for use in uses}
+        lists = {rank: _registered(topology, case.histories[rank], sight) for rank, sight in sights.items()}
+        family = next((names[0] for names in lists.values() if names), called.family)
+        leads = _leads(topology.world, sights, ITEMSIZE[dtype])
+        elements = count if called.kind == "all_reduce" else count * len(group)
+        yield Allocate(buffer, family, elements, dtype, registered=_lists(topology, lists), lead=leads, groups=None)
+        windows = (window for rank, sight in sights.items() for window in _gone(case.histories[rank], sight))
+        gone += (_family(topology, window) for window in windows)
+    yield from map(Recreate, dict.fromkeys(gone))
+    yield _made(called, count, (group,), is_in_place=len(roles) == 1)
+
+
+def _made(called: Called, count: int, groups: Groups, is_in_place: bool) -> Collective:
+    """The call, on buffers that are in the program."""
     if called.kind == "all_gather":
-        yield AllGather(called.family, View(BUFFER), count, groups=groups)
-    else:
-        yield ReduceScatter(called.family, View(BUFFER), count, op=called.op, groups=groups)  # type: ignore[arg-type]
+        return AllGather(called.family, View(BUFFER), count, groups=groups)
+    op: Any = called.op
+    if called.kind == "reduce_scatter":
+        return ReduceScatter(called.family, View(BUFFER), count, op=op, groups=groups)
+    if is_in_place:
+        return AllReduce(called.family, View(BUFFER), count, op=op, groups=groups)
+    return AllReduce(called.family, View(SECOND), count, View(BUFFER), op, groups=groups)
 
 
 def _registrations(case: Case, topology: Topology, finding: Finding) -> Iterator[Step]:
