@@ -83,6 +83,8 @@ def test_the_verdict_is_there_as_json(tmp_path: Path) -> None:
         ("lazy-communicator", "unregistered"),
         ("double-registration", "double-registration"),
         ("free-before-deregister", "freed-while-registered"),
+        ("summed-elsewhere", "wrong-owner"),
+        ("summed-in-place-elsewhere", "wrong-owner"),
     ],
 )
 def test_a_finding_becomes_a_seed_that_replays(tmp_path: Path, job: str, rule: str) -> None:

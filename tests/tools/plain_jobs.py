@@ -415,6 +415,20 @@ def right_graph_that_never_runs(job: Job) -> None:
 
 
 @job
+def summed_elsewhere(job: Job) -> None:
+    """An all-reduce whose output lies in a window of another communicator than its source."""
+    source, output = POINTER(job.segment(job.tp)), POINTER(job.segment(job.cp))
+    job.nccl.call("AllReduce", source, output, 64, 9, 0, job.tp, POINTER(None))
+
+
+@job
+def summed_in_place_elsewhere(job: Job) -> None:
+    """An all-reduce in place on memory of another communicator."""
+    memory = POINTER(job.segment(job.cp))
+    job.nccl.call("AllReduce", memory, memory, 64, 9, 0, job.tp, POINTER(None))
+
+
+@job
 def leak(job: Job) -> None:
     for _ in range(STEADY):
         job.gather(job.tp, job.segment(job.tp))

@@ -37,6 +37,8 @@ WRONG = {
     "leak": "hot-path-growth",
     "null-window-ignored": "null-window",
     "lazy-communicator": "unregistered",
+    "summed-elsewhere": "wrong-owner",
+    "summed-in-place-elsewhere": "wrong-owner",
 }
 HANGING = {
     "register-count-skew": "registration-skew",
