@@ -9,7 +9,7 @@ from harness.scenario.alive import Alive, Graph
 from harness.scenario.bases import CollectiveStep, is_uneven
 from harness.scenario.collectives import AllToAll, Broadcast, Reduce
 from harness.scenario.layouts.groups import Group
-from harness.scenario.operands import Elements, View, at, divides_exactly, is_summed_exactly
+from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
 from harness.scenario.refusal import Refused, check_acting, check_one_each, counts, live_buffer
 
 
@@ -19,8 +19,8 @@ def check_call(step: CollectiveStep, alive: Alive) -> None:
     counts("count", step.count, alive.topology, acting)
     groups = [group for group, _ in acting]
     _check_groups(step, groups)
-    if isinstance(step, AllToAll) and step.counts is not None:
-        _check_matrix(step.count, step.counts, groups)
+    if isinstance(step, AllToAll):
+        _check_all_to_all(step, groups)
     reach = {rank: step.reach(group, rank) for group in groups for rank in group}
     dtype = _check_operand(step.whole, {rank: each[0] for rank, each in reach.items()}, alive)
     if step.part is not None:
@@ -43,8 +43,14 @@ def _check_groups(step: CollectiveStep, groups: list[Group]) -> None:
             raise Refused(f"root {root} is no index in {step.family}{list(group)}")
 
 
-def _check_matrix(count: Elements, rows: tuple[tuple[int, ...], ...], groups: list[Group]) -> None:
-    if count != 0:
+def _check_all_to_all(step: AllToAll, groups: list[Group]) -> None:
+    rows = step.counts
+    for group in groups:
+        if step.source is None and is_uneven(step, group):
+            raise Refused(f"all_to_all in place, and ranks of {step.family}{list(group)} differ in count")
+    if rows is None:
+        return
+    if step.count != 0:
         raise Refused("count and counts say both what is sent; counts goes with count 0")
     for group in groups:
         if {len(rows), *map(len, rows)} != {len(group)}:

@@ -15,7 +15,7 @@ import msgspec
 
 from harness.scenario.alive import Alive
 from harness.scenario.layouts.groups import GroupIds, disjoint
-from harness.scenario.operands import View, at, divides_exactly, is_summed_exactly
+from harness.scenario.operands import Elements, View, at, divides_exactly, is_summed_exactly
 from harness.scenario.steps import (
     AllGather,
     Allocate,
@@ -30,13 +30,15 @@ from harness.scenario.steps import (
     Refuse,
     Release,
     Replay,
+    Steady,
     Step,
     Straggle,
     Trim,
 )
 from harness.scenario.topology import Topology
-from harness.strategies.actions import COLLECTIVES, Action
-from harness.strategies.operands import KERNEL_COUNT, Acting, Operands
+from harness.strategies.actions import COLLECTIVES, COMMON, Action
+from harness.strategies.calls import CHUNKED, call_of, part_of
+from harness.strategies.operands import KERNEL_COUNT, Acting, Operands, Shape
 
 LARGEST_ACTION = 3
 """Steps an action may take: two buffers and a collective."""
@@ -60,8 +62,7 @@ class Builder:
         self._alive = Alive(topology)
         self._operands = Operands(topology, self._alive)
         self._compilers: dict[str, Callable[[Action], Iterator[Step]]] = {
-            "all_gather": self._all_gather,
-            "reduce_scatter": self._reduce_scatter,
+            **dict.fromkeys(COLLECTIVES, self._collective),
             "allocate": self._allocate,
             "release": self._release,
             "ballast": self._ballast,
@@ -69,6 +70,7 @@ class Builder:
             "recreate": self._recreate,
             "straggle": self._straggle,
             "turns": self._turns,
+            "steady": self._steady,
             "deny": self._deny,
             "refuse": self._refuse,
             "graph": self._graph,
@@ -81,7 +83,8 @@ class Builder:
             if not self._take(action, self._max_steps - LARGEST_ACTION):
                 break
         if self._max_steps < LARGEST_ACTION:
-            last = replace(last, part="in-place")  # one buffer and one collective
+            kind = COMMON[0] if last.kind == "send_receive" else last.kind
+            last = replace(last, kind=kind, part="in-place")  # one buffer and one collective
         for action in self._rounds(last):
             self._take(action, max(self._max_steps, 2))
         return tuple(self._steps)
@@ -132,46 +135,29 @@ class Builder:
     def _rank(self, action: Action) -> int:
         return action.buffer % self._topology.world
 
-    def _all_gather(self, action: Action) -> Iterator[Step]:
+    def _collective(self, action: Action) -> Iterator[Step]:
+        """A call of any kind, with the buffers that it needs and that are not there."""
         acting = self._acting(action)
-        whole, count = self._operands.whole(action, acting)
-        yield from self._made(whole)
-        source = None
-        if action.part != "in-place":
-            part, source = self._operands.part(action, acting, whole, count)
-            yield from self._made(part)
-        view = View(whole.buffer, action.offset)
-        yield AllGather(
-            acting.family,
-            view,
-            count,
-            source,
-            action.via,  # type: ignore[arg-type]
-            stream=action.stream,
-            groups=acting.groups,
-        )
+        plain = call_of(action, acting, View(""), 0, None)
 
-    def _reduce_scatter(self, action: Action) -> Iterator[Step]:
-        acting = self._acting(action)
-        whole, count = self._operands.whole(action, acting, is_reduced=True)
+        def lengths(count: Elements) -> dict[int, tuple[int, ...]]:
+            step = msgspec.structs.replace(plain, count=count, **{part_of(plain): View("")})
+            return {rank: step.reach(group.ranks, rank) for group in acting.ids for rank in group.ranks}
+
+        def needs(count: Elements) -> dict[int, int]:
+            return {rank: each[0] for rank, each in lengths(count).items()}
+
+        shape = Shape(needs, plain.op is not None, plain.kind in CHUNKED, plain.has_one_count)
+        whole, view, count = self._operands.whole(action, acting, shape)
         yield from self._made(whole)
-        output = None
-        if action.part != "in-place":
-            part, output = self._operands.part(action, acting, whole, count)
-            yield from self._made(part)
-        op = self._op(action, acting, whole.dtype)
-        via = "library" if op == "max" else action.via
-        view = View(whole.buffer, action.offset)
-        yield ReduceScatter(
-            acting.family,
-            view,
-            count,
-            output,
-            op,  # type: ignore[arg-type]
-            via,  # type: ignore[arg-type]
-            stream=action.stream,
-            groups=acting.groups,
-        )
+        part = None
+        # NCCL has no send in place; an all-to-all in place reads a copy of as many elements as it writes
+        has_part = plain.kind == "send_receive" or (plain.kind == "all_to_all" and not isinstance(count, int))
+        if has_part or action.part != "in-place":
+            needed = {rank: each[1] for rank, each in lengths(count).items()}
+            made, part = self._operands.part(action, acting, whole, needed)
+            yield from self._made(made)
+        yield call_of(action, acting, view, count, part, self._op(action, acting, whole.dtype))
 
     def _turns(self, action: Action) -> Iterator[Step]:
         """Two collectives that some groups of a family run in one order, and the others in the other."""
@@ -196,15 +182,28 @@ class Builder:
             yield buffer
 
     def _op(self, action: Action, acting: Acting, dtype: str) -> str:
-        """The drawn reduction where it is exact and kernels have it, else a sum."""
+        """The drawn reduction where it is exact, else a sum."""
         widths = {len(group.ranks) for group in acting.ids}
-        if action.op == "avg" and not all(divides_exactly(dtype, width) for width in widths):
-            return "sum"
-        return "sum" if action.op == "max" and action.via == "kernel" else action.op
+        is_exact = action.op != "avg" or all(divides_exactly(dtype, width) for width in widths)
+        return action.op if is_exact else "sum"
+
+    def _steady(self, action: Action) -> Iterator[Step]:
+        """The same allocation, call and release three times over, the third in steady state: pools have met them."""
+        acting, count = self._acting(replace(action, groups=0)), min(action.count, KERNEL_COUNT)
+        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        for turn in range(3):
+            if turn == 2:
+                yield Steady()
+            needs = {rank: count * size for rank, size in acting.sizes.items()}
+            whole = self._operands.new(action, acting, needs, dtype)
+            yield whole
+            yield self._in_place(action, acting, whole, count, action.part != "plain")
+            yield Release(whole.buffer)
+        yield Steady(begins=False)
 
     def _allocate(self, action: Action) -> Iterator[Step]:
         acting = self._acting(action)
-        count = self._operands.drawn_count(action, acting)
+        count = self._operands.drawn_count(action, acting, action.dtype)
         needs = {rank: at(count, rank) for rank in acting.ranks}
         yield self._operands.new(action, acting, needs, action.dtype)
 
@@ -258,8 +257,7 @@ class Builder:
         if is_gather:
             return AllGather(family, view, count, None, action.via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
         op = self._op(action, acting, whole.dtype)
-        via = "library" if op == "max" else action.via
-        return ReduceScatter(family, view, count, None, op, via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
+        return ReduceScatter(family, view, count, None, op, action.via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
 
     def _replay(self, action: Action) -> Iterator[Step]:
         usable = [name for name, graph in self._alive.graphs.items() if graph.ended_by is None]

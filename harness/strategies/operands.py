@@ -6,7 +6,7 @@ and not after its communicator was replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from harness.scenario.alive import Alive
@@ -14,12 +14,15 @@ from harness.scenario.layouts.groups import GroupIds, Groups
 from harness.scenario.operands import GUARD, ITEMSIZE, Elements, View, at, is_summed_exactly
 from harness.scenario.steps import Allocate
 from harness.scenario.topology import Topology
-from harness.strategies.actions import Action
+from harness.strategies.actions import FAR_APART, Action
 
 LARGEST_BYTES = 16 << 20
 """A collective's output or source, without what is added to its buffer."""
-KERNEL_COUNT = 4097
-"""Largest count drawn for kernels: the interpreter pays by the element."""
+KERNEL_COUNT, LARGE_KERNEL, LARGE_EDGE = 4097, 70_000, 17
+"""Largest count drawn for kernels, since the interpreter pays by the element; and the largest of the few that are drawn
+near such a power of two."""
+FARTHEST = 4
+"""How many groups of a family differ by `FAR_APART`."""
 
 
 class Acting(NamedTuple):
@@ -40,6 +43,17 @@ class Acting(NamedTuple):
         return {rank: len(group.ranks) for group in self.ids for rank in group.ranks}
 
 
+class Shape(NamedTuple):
+    """What a kind of collective needs of its operands. `needs`: for a count, the elements of the operand that is always
+    given, on each rank that acts."""
+
+    needs: Callable[[Elements], dict[int, int]]
+    is_reduced: bool
+    has_chunks: bool
+    """Whether that operand has a chunk for every rank."""
+    has_one_count: bool
+
+
 class Operands:
     """Chooses among the buffers that are alive, or makes new ones. An `Allocate` that it returns may be either."""
 
@@ -57,23 +71,51 @@ class Operands:
         self._names += 1
         return f"b{self._names - 1}"
 
-    def whole(self, action: Action, acting: Acting, is_reduced: bool = False) -> tuple[Allocate, Elements]:
-        """The buffer that holds every rank's chunk, and how much each rank contributes."""
-        own = [buffer for buffer in self._usable() if self._serves(buffer, acting, is_reduced)]
+    def whole(self, action: Action, acting: Acting, shape: Shape) -> tuple[Allocate, View, Elements]:
+        """The buffer and view of the operand that is always given, and how much each rank contributes."""
+        own = [buffer for buffer in self._usable() if self._serves(buffer, acting, shape.is_reduced)]
         if own and not action.is_fresh:
             chosen = own[action.buffer % len(own)]
-            count = self._fitting(action, acting, chosen)
+            count = self._fitting(action, acting, chosen, shape)
             if count is not None:
-                return chosen, count
-        count = self.drawn_count(action, acting)
-        dtype = action.dtype if not is_reduced or is_summed_exactly(action.dtype) else "float32"
-        needs = {rank: action.offset + at(count, rank) * size + action.slack for rank, size in acting.sizes.items()}
-        return self.new(action, acting, needs, dtype), count
+                return chosen, View(chosen.buffer, self._offset(action, acting, chosen, shape.needs(count))), count
+        dtype = action.dtype if not shape.is_reduced or is_summed_exactly(action.dtype) else "float32"
+        count = self._shared(action, acting, self.drawn_count(action, acting, dtype), shape)
+        wholes = shape.needs(count)
+        needs = {rank: action.offset + whole + action.slack for rank, whole in wholes.items()}
+        made = self.new(action, acting, needs, dtype)
+        return made, View(made.buffer, self._offset(action, acting, made, wholes)), count
 
-    def part(self, action: Action, acting: Acting, whole: Allocate, count: Elements) -> tuple[Allocate, View]:
-        """The buffer and view of one chunk: ordinary memory, or a window of the same groups."""
-        role = "plain" if action.part == "plain" else "window"
-        needs = {rank: at(count, rank) + action.slack for rank in acting.ranks}
+    def _offset(self, action: Action, acting: Acting, buffer: Allocate, wholes: Mapping[int, int]) -> int:
+        """Where the whole begins: near the start of its buffer, or as far behind as all ranks have room."""
+        if not action.is_far:
+            return action.offset
+        return max(action.offset, min(at(buffer.elements, rank) - wholes[rank] for rank in acting.ranks))
+
+    def _shared(self, action: Action, acting: Acting, count: Elements, shape: Shape) -> Elements:
+        """What each rank contributes, of at most so much."""
+        if action.share == "all-idle":
+            return 0
+        if action.share == "equal" or shape.has_one_count:
+            return count
+        each = {}
+        for group, _ in acting.ids:
+            for place, rank in enumerate(group):
+                most = at(count, rank)
+                if action.share == "one-idle":
+                    each[rank] = 0 if place == action.buffer % len(group) else most
+                else:
+                    each[rank] = max(0, most - place * (1 + action.slack))
+        return self._merged(each)
+
+    def part(
+        self, action: Action, acting: Acting, whole: Allocate, lengths: Mapping[int, int]
+    ) -> tuple[Allocate, View]:
+        """The buffer and view of the other operand: ordinary memory, or a window of the same groups."""
+        role = "window" if action.part == "window" else "plain"
+        needs = {rank: length + action.slack for rank, length in lengths.items()}
+        if role == "window":  # ranks of different sizes would be a hazard
+            needs = {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}
         for buffer in self._usable():
             is_alike = buffer.buffer != whole.buffer and (buffer.role, buffer.dtype) == (role, whole.dtype)
             if is_alike and self._is_held(buffer, acting) and self._has_room(buffer, needs):
@@ -81,12 +123,21 @@ class Operands:
         made = self.new(action, acting, needs, whole.dtype, role, is_roomy=False)
         return made, View(made.buffer, action.slack)
 
-    def drawn_count(self, action: Action, acting: Acting) -> Elements:
+    def drawn_count(self, action: Action, acting: Acting, dtype: str) -> Elements:
         """One count for all ranks, or, spread over the groups that act, one for each group."""
-        fits = LARGEST_BYTES // 4 // max(len(group.ranks) for group in acting.ids)
-        count = min(action.count, fits, KERNEL_COUNT if action.via == "kernel" else action.count)
-        each = {rank: count + place * action.spread for place, group in enumerate(acting.ids) for rank in group.ranks}
+        fits = LARGEST_BYTES // ITEMSIZE[dtype] // max(len(group.ranks) for group in acting.ids)
+        count = min(self._count(action, dtype), fits)
+        spread = 0 if action.spread == FAR_APART else action.spread
+        each = {rank: count + place * spread for place, group in enumerate(acting.ids) for rank in group.ranks}
         return self._merged(each)
+
+    def _count(self, action: Action, dtype: str) -> int:
+        """The count that is drawn: as it is, or one below, on or above a power of two in bytes."""
+        near = (1 << action.edge) // ITEMSIZE[dtype] + action.buffer % 3 - 1
+        count = near if action.edge else action.count
+        if action.via == "kernel":
+            return min(count, LARGE_KERNEL if action.edge >= LARGE_EDGE else KERNEL_COUNT)
+        return count
 
     def new(
         self,
@@ -103,8 +154,11 @@ class Operands:
             # one element below, on, or above the boundary, the guard included
             filled = action.room // ITEMSIZE[dtype] - GUARD + action.buffer % 3 - 1
             needs = {rank: max(need, filled) for rank, need in needs.items()}
+        if action.spread == FAR_APART and is_roomy:
+            place = {rank: number for number, group in enumerate(acting.ids) for rank in group.ranks}
+            needs = {rank: need + min(place[rank], FARTHEST) * FAR_APART for rank, need in needs.items()}
         if action.is_uneven and role == "window":
-            needs = {rank: need + rank * (1 + action.spread) for rank, need in needs.items()}
+            needs = {rank: need + rank * (1 + action.spread % FAR_APART) for rank, need in needs.items()}
         elements, name = self._merged(needs), self.name()
         return Allocate(name, acting.family, elements, dtype, role, "local", action.stream, acting.groups)  # type: ignore[arg-type]
 
@@ -131,14 +185,13 @@ class Operands:
     def _has_room(self, buffer: Allocate, needs: Mapping[int, int]) -> bool:
         return all(at(buffer.elements, rank) >= need for rank, need in needs.items())
 
-    def _fitting(self, action: Action, acting: Acting, whole: Allocate) -> Elements | None:
+    def _fitting(self, action: Action, acting: Acting, whole: Allocate, shape: Shape) -> Elements | None:
         """The drawn count, lowered to what an existing buffer holds in every group; None if nothing fits."""
         counts: dict[int, int] = {}
         for group, _ in acting.ids:
             room = min(at(whole.elements, rank) for rank in group) - action.offset
-            fits = room // len(group)
+            fits = room // (len(group) if shape.has_chunks else 1)
             if fits < 1:
                 return None
-            wanted = min(action.count, KERNEL_COUNT) if action.via == "kernel" else action.count
-            counts |= dict.fromkeys(group, min(fits, wanted))
-        return self._merged(counts)
+            counts |= dict.fromkeys(group, min(fits, self._count(action, whole.dtype)))
+        return self._shared(action, acting, self._merged(counts), shape)

@@ -15,12 +15,15 @@ from harness.scenario.scenario import Scenario, lack_of_implicit
 from harness.scenario.steps import STREAMS, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
-from harness.strategies.actions import COLLECTIVES, Hazard, Via, actions, of_kinds
+from harness.strategies.actions import COMMON, Hazard, Via, actions, of_kinds
 from harness.strategies.builder import Builder
 from harness.strategies.topologies import topologies as all_topologies
 
 WITH_GRAPHS = 48
 """Most steps of a program with graphs; one takes nine."""
+LONGEST = 40
+LENGTHS = (0,) * 10 + (8, 14)
+"""Actions that a program has at least: a share of programs is long."""
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "refuse", "uneven")
 
 
@@ -31,7 +34,7 @@ def programs(
     *,
     hazards: Collection[Hazard] = (),
     via: Via = "mixed",
-    max_steps: int = 16,
+    max_steps: int = LONGEST,
     graphs: bool = False,
     streams: int = 1,
     spmd: bool = False,
@@ -46,8 +49,10 @@ def programs(
         raise UsageError(f"{streams} streams are not between 1 and {STREAMS}")
     if graphs and hazards:
         raise UsageError(f"programs with graphs have no hazards: {', '.join(hazards)}")
-    chosen = draw(st.lists(actions(hazards, via, graphs, streams), max_size=max(0, max_steps // 2 - 1)))
-    last = draw(of_kinds(COLLECTIVES, frozenset(hazards), via, streams))
+    most = max(0, max_steps // 2 - 1)
+    least = min(most, draw(st.sampled_from(LENGTHS)))
+    chosen = draw(st.lists(actions(hazards, via, graphs, streams), min_size=least, max_size=most))
+    last = draw(of_kinds(COMMON, frozenset(hazards), via, streams))
     return Builder(topology, max_steps, spmd).build(chosen, last)
 
 
@@ -60,7 +65,7 @@ def scenarios(
     system: System | None = None,
     hazards: Collection[Hazard] = (),
     via: Via = "mixed",
-    max_steps: int = 16,
+    max_steps: int = LONGEST,
     graphs: bool = False,
     streams: int = 1,
     spmd: bool = False,

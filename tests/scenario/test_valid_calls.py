@@ -26,8 +26,9 @@ TRIPLE = Topology(name="triple", convention="sglang", degrees={"tp": 3})
 MIXED = Topology(
     name="mixed", convention="explicit", families_given={"odd": ((0, 1, 2), (3,)), "even": ((0, 1), (2, 3))}
 )
-A = View("a")
+A, B = View("a"), View("b")
 WINDOW = Allocate("a", "tp", 64)
+NO_TABLE = "counts is no table of 2 rows of 2 for the ranks [0, 1]"
 
 
 def reduce(**fields: object) -> ReduceScatter:
@@ -51,9 +52,16 @@ def test_a_call_without_elements_is_accepted() -> None:
         (Broadcast("tp", A, 4, 4), "root 4 is no index in tp[0, 1, 2, 3]"),
         (Reduce("attn_tp", A, 4, 2), "root 2 is no index in attn_tp[0, 1]"),
         (AllToAll("tp", A, 1, counts=((1,) * 4,) * 4), "count and counts say both what is sent"),
-        (AllToAll("attn_tp", A, counts=((1,) * 4,) * 4), "counts is no table of 2 rows of 2 for the ranks [0, 1]"),
-        (AllToAll("attn_tp", A, counts=((1, 1), (1,))), "counts is no table of 2 rows of 2 for the ranks [0, 1]"),
-        (AllToAll("attn_tp", A, counts=((1, -1), (1, 1))), "counts has a negative number"),
+        (AllToAll("tp", A, (1, 1, 1, 2)), "all_to_all in place, and ranks of tp[0, 1, 2, 3] differ in count"),
+        (
+            AllToAll("attn_tp", A, 0, B, ((1,) * 4,) * 4),
+            NO_TABLE,
+        ),
+        (
+            AllToAll("attn_tp", A, 0, B, ((1, 1), (1,))),
+            NO_TABLE,
+        ),
+        (AllToAll("attn_tp", A, 0, B, ((1, -1), (1, 1))), "counts has a negative number"),
         (AllToAll("tp", A, 17), "'a' holds 64 elements behind offset 0 on rank 0, needs 68"),
         (AllReduce("tp", A, 4, View("b", (0, 0, 0, 1))), "ranks of tp[0, 1, 2, 3] reach peers at different offsets"),
     ],
@@ -66,7 +74,11 @@ def test_an_operation_that_cannot_run_is_refused(step: Step, reason: str) -> Non
 def test_operations_beside_them_are_accepted() -> None:
     assert accepted(
         *(WINDOW, Allocate("b", "tp", 64), Broadcast("tp", A, 4, 3), Reduce("attn_tp", A, 4, 1)),
-        *(AllToAll("attn_tp", A, counts=((1, 0), (9, 30))), AllToAll("tp", A, 16), AllReduce("tp", A, 64, View("b"))),
+        *(
+            AllToAll("attn_tp", A, 0, B, ((1, 0), (9, 30))),
+            AllToAll("tp", A, 16),
+            AllReduce("tp", A, 64, View("b")),
+        ),
         SendReceive("tp", A, 64, View("b"), 7),
     )
 

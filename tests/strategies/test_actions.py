@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from harness.scenario.bases import Op
+from harness.scenario.bases import CollectiveStep, Op
 from harness.scenario.operands import ITEMSIZE, at
-from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Step
+from harness.scenario.steps import Allocate, Collective, ReduceScatter, Step
 from tests.tools.drawn import MANY, harmless
 
 
@@ -19,7 +19,7 @@ def steps() -> Iterator[Step]:
 
 
 def collectives() -> Iterator[Collective]:
-    return (step for step in steps() if isinstance(step, AllGather | ReduceScatter))
+    return (step for step in steps() if isinstance(step, CollectiveStep))
 
 
 def seldom(found: Iterable[object], expected: Iterable[object], at_least: int = 10) -> list[object]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.scenario.bases import CollectiveStep
 from harness.scenario.operands import GUARD, ITEMSIZE, at
-from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Step
+from harness.scenario.steps import Allocate, Collective, Step
 from harness.scenario.topology import Topology
 from harness.strategies.builder import Builder
 from tests.tools.drawn import MANY, act, harmless, stale_uses
@@ -21,7 +22,7 @@ def steps() -> Iterator[Step]:
 
 
 def collectives() -> Iterator[Collective]:
-    return (step for step in steps() if isinstance(step, AllGather | ReduceScatter))
+    return (step for step in steps() if isinstance(step, CollectiveStep))
 
 
 def test_counts_that_differ_between_groups_are_drawn() -> None:
@@ -37,9 +38,7 @@ def test_buffers_on_both_sides_of_the_size_classes_are_drawn(boundary: int, side
 
 
 def test_buffers_are_used_more_than_once() -> None:
-    uses = [
-        Counter(s.whole.buffer for s in drawn.steps if isinstance(s, AllGather | ReduceScatter)) for drawn in harmless()
-    ]
+    uses = [Counter(s.whole.buffer for s in drawn.steps if isinstance(s, CollectiveStep)) for drawn in harmless()]
     assert sum(max(count.values()) > 1 for count in uses) >= MANY // 10
 
 
@@ -48,7 +47,7 @@ def test_window_buffer_is_used_only_by_the_groups_it_was_allocated_for() -> None
         partitions = drawn.topology.families
         owner = {s.buffer: partitions[s.family] for s in drawn.steps if isinstance(s, Allocate) and s.role == "window"}
         for step in drawn.steps:
-            if isinstance(step, AllGather | ReduceScatter):
+            if isinstance(step, CollectiveStep):
                 assert owner[step.whole.buffer] == partitions[step.family]
 
 

@@ -11,9 +11,10 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.scenario.bases import CollectiveStep
 from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Step
+from harness.scenario.steps import AllGather, Allocate, Collective, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.scenario.validity import check
@@ -33,7 +34,7 @@ def steps() -> Iterator[Step]:
 
 
 def is_collective(step: Step) -> bool:
-    return isinstance(step, AllGather | ReduceScatter)
+    return isinstance(step, CollectiveStep)
 
 
 @SETTINGS
@@ -80,10 +81,11 @@ def test_system_under_test_is_the_one_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("via", "paths"), [("library", {"library"}), ("kernel", {"kernel"})])
-def test_via_sends_every_collective_but_maxima_one_way(via: str, paths: set[str]) -> None:
+def test_via_sends_every_collective_that_can_one_way(via: str, paths: set[str]) -> None:
     drawn = sample(scenarios(4, via=via), 40)  # type: ignore[arg-type]
-    found = [step for scenario in drawn for step in scenario.steps if isinstance(step, AllGather | ReduceScatter)]
-    assert {step.via for step in found if getattr(step, "op", "sum") != "max"} == paths
+    found = [step for scenario in drawn for step in scenario.steps if isinstance(step, CollectiveStep)]
+    assert {step.via for step in found if step.has_kernels} == paths
+    assert {step.via for step in found if not step.has_kernels} == {"library"}
 
 
 def test_graphs_do_not_go_with_hazards() -> None:
@@ -114,7 +116,7 @@ def test_every_collective_is_drawn_on_every_path_with_every_part(kind: str, via:
         (step.kind, step.via, part_of(step, scenario))
         for scenario in harmless()
         for step in scenario.steps
-        if isinstance(step, AllGather | ReduceScatter)
+        if isinstance(step, CollectiveStep)
     ]
     assert drawn.count((kind, via, part)) >= 10
 

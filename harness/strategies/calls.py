@@ -1,0 +1,59 @@
+"""Calls: the steps of collectives that drawn actions ask for.
+
+Invariant: every kind of collective is made here, from the same numbers of an action.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.scenario.operands import Elements, View
+from harness.scenario.steps import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Broadcast,
+    Collective,
+    Reduce,
+    ReduceScatter,
+    SendReceive,
+)
+from harness.strategies.actions import Action
+from harness.strategies.operands import Acting
+
+KINDS: dict[str, type[Collective]] = {
+    "all_gather": AllGather,
+    "reduce_scatter": ReduceScatter,
+    "all_reduce": AllReduce,
+    "all_to_all": AllToAll,
+    "broadcast": Broadcast,
+    "reduce": Reduce,
+    "send_receive": SendReceive,
+}
+CHUNKED = ("all_gather", "reduce_scatter", "all_to_all")
+"""Kinds whose whole has a chunk for every rank."""
+
+
+def part_of(step: Collective) -> str:
+    """The name of the operand that may be left out."""
+    return "output" if step.whole_operand == "source" else "source"
+
+
+def call_of(
+    action: Action, acting: Acting, whole: View, count: Elements, part: View | None, op: str = "sum"
+) -> Collective:
+    """The call that an action asks for, on these operands."""
+    kind = KINDS[action.kind]
+    fields: dict[str, Any] = {
+        "family": acting.family,
+        "count": count,
+        "source": whole if kind.whole_operand == "source" else part,
+        "output": whole if kind.whole_operand == "output" else part,
+        "via": action.via if kind.has_kernels else "library",
+        "stream": action.stream,
+        "groups": acting.groups,
+        "op": op,
+        "root": action.root % min(acting.sizes.values()),
+        "shift": action.root,
+    }
+    return kind(**{name: value for name, value in fields.items() if name in kind.__struct_fields__})

@@ -1,0 +1,102 @@
+"""Drawn calls: every operation, and every way in which the ranks of a group contribute to one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+
+from harness.scenario.alive import Alive
+from harness.scenario.bases import CollectiveStep, counts_in
+from harness.scenario.operands import ITEMSIZE, at
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate, Collective, Steady
+from harness.strategies.actions import COLLECTIVES, EDGES, FAR_APART
+from harness.strategies.calls import KINDS
+from tests.tools.drawn import MANY, harmless
+
+FAR = 4096
+
+
+def calls() -> Iterator[tuple[Scenario, CollectiveStep]]:
+    return ((drawn, step) for drawn in harmless() for step in drawn.steps if isinstance(step, CollectiveStep))
+
+
+def shares() -> Iterator[tuple[CollectiveStep, tuple[int, ...]]]:
+    """What the ranks of a group contribute, for each group of more than one rank."""
+    for drawn, step in calls():
+        for group, _ in drawn.acting(step):  # type: ignore[arg-type]
+            if len(group) > 1:
+                yield step, counts_in(step, group)
+
+
+def test_every_operation_can_be_drawn() -> None:
+    assert {*KINDS.values()} == {*get_args(Collective)}
+    assert [*KINDS] == [*COLLECTIVES]
+
+
+@pytest.mark.parametrize("kind", COLLECTIVES)
+def test_every_operation_is_drawn(kind: str) -> None:
+    assert sum(step.kind == kind for _, step in calls()) >= MANY // 10
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.has_kernels])
+def test_every_operation_that_can_goes_through_kernels(kind: str) -> None:
+    assert sum((step.kind, step.via) == (kind, "kernel") for _, step in calls()) >= 10
+
+
+def test_some_ranks_have_nothing_and_some_less() -> None:
+    found = [counts for _, counts in shares()]
+    assert sum(0 in counts and any(counts) for counts in found) >= 20
+    assert sum(len({*counts}) > 1 and 0 not in counts for counts in found) >= 20
+    assert sum(not any(counts) for counts in found) >= 20
+
+
+def test_ranks_differ_through_kernels_too() -> None:
+    assert sum(step.via == "kernel" and len({*counts}) > 1 for step, counts in shares()) >= 10
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+def test_sizes_beside_a_power_of_two_bytes_are_drawn(edge: int, beside: int) -> None:
+    assert any(
+        at(step.count, 0) == (1 << edge) // ITEMSIZE[drawn.allocations[step.whole.buffer].dtype] + beside
+        for drawn, step in calls()
+    )
+
+
+def test_sizes_above_a_mebibyte_are_drawn() -> None:
+    sizes = (at(step.count, 0) * ITEMSIZE[drawn.allocations[step.whole.buffer].dtype] for drawn, step in calls())
+    assert 3 <= sum(size >= 1 << 20 for size in sizes) <= MANY // 5
+
+
+def test_views_at_the_far_end_of_large_buffers_are_drawn() -> None:
+    assert sum(at(step.whole.offset, 0) > FAR for _, step in calls()) >= MANY // 10
+
+
+def test_groups_of_a_family_have_buffers_of_other_size_classes() -> None:
+    allocations = (step for drawn in harmless() for step in drawn.steps if isinstance(step, Allocate))
+    tables = (step.elements for step in allocations if isinstance(step.elements, tuple))
+    assert sum(max(each) - min(count for count in each if count) >= FAR_APART for each in tables if any(each)) >= 10
+
+
+def test_some_programs_are_long_with_many_live_buffers() -> None:
+    lengths = [len(drawn.steps) for drawn in harmless()]
+    assert sum(length >= 16 for length in lengths) >= MANY // 10
+    assert max(lengths) <= 40
+    assert sum(most_alive(drawn) > 10 for drawn in harmless()) >= MANY // 50
+
+
+def most_alive(drawn: Scenario) -> int:
+    alive, most = Alive(drawn.topology), 0
+    for step in drawn.steps:
+        alive.take(step)
+        most = max(most, len(alive.buffers))
+    return most
+
+
+def test_steady_state_is_drawn() -> None:
+    begins = Counter(step.begins for drawn in harmless() for step in drawn.steps if isinstance(step, Steady))
+    assert min(begins[True], begins[False]) >= 20
