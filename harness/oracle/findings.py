@@ -173,6 +173,12 @@ class SlowPath(Finding):
     rule = "slow-path"
 
 
+class ResultOverwritten(Finding):
+    """What a call left of its output or its source changed, and the program wrote nothing there."""
+
+    rule = "result-overwritten"
+
+
 class OutOfBounds(Finding):
     """Memory that no call may write changed."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
 from harness.oracle.program import Seen
-from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration, skew
+from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration, results, skew
 
 JUDGES = (
     fate.judge,
@@ -21,6 +21,7 @@ JUDGES = (
     capture.judge,
     ownership.judge,
     path.judge,
+    results.judge,
     memory.judge,  # before the canaries of `data`, as it says more about the same change
     data.judge,
 )

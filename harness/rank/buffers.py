@@ -13,6 +13,7 @@ import torch
 from harness.rank import values
 from harness.rank.images import Memory
 from harness.rank.own import collect, crc32, empty, equal
+from harness.rank.results.kept import Kept
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.operands import FENCE, FRONT, GUARD, at
 from harness.scenario.steps import Allocate
@@ -73,6 +74,10 @@ class Buffer:
         self.is_shared |= is_foreign
         return is_foreign
 
+    def fenced(self, start: int, end: int) -> torch.Tensor:
+        """`body[start:end]` and what its fences lie on."""
+        return self.body[max(0, start - FENCE) : end + FENCE]
+
     def fences(self, start: int, end: int) -> list[Canary]:
         """Canaries on both sides of `body[start:end]`, as far as the body reaches."""
         spans = (max(0, start - FENCE), start), (end, min(end + FENCE, len(self.body)))
@@ -92,6 +97,7 @@ class LiveBuffers(Mapping[str, Buffer]):
         self._substrate = substrate
         self._live: dict[str, Buffer] = {}
         self.memory = Memory(substrate, is_watched)
+        self.kept = Kept(substrate, is_watched)
 
     def __getitem__(self, name: str) -> Buffer:
         return self._live[name]
@@ -133,12 +139,14 @@ class LiveBuffers(Mapping[str, Buffer]):
         """Look at a buffer's canaries and drop it. Does nothing where it could not be allocated."""
         if name in self._live:
             self.memory.look_back(name)
+            self.kept.drop(name)
             self._check(self._live[name])
             self._drop(name)
 
     def release_all(self) -> None:
         """Release what is left, in the order of allocation."""
         self.memory.look_back()
+        self.kept.end()
         self.check()
         for name in list(self._live):
             self._drop(name)

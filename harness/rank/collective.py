@@ -34,7 +34,8 @@ from harness.substrate.communicator import NotOwned
 from harness.system.boundary import call_system
 from harness.system.collectives import CollectiveContext
 from harness.system.context import ProcessGroup
-from harness.system.shape import runs
+from harness.system.functional import returned
+from harness.system.shape import is_functional, runs
 from harness.trace import events as trace
 from harness.trace.events import Operand
 
@@ -53,6 +54,8 @@ class Call:
         self._communicator = group.communicator
         self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device)
         self._is_uneven = is_uneven(step, group.ranks)
+        self._returned: torch.Tensor | None = None
+        """What a plug-in in functional form has given as the result."""
         source, output = self._exact.lengths[group.rank]
         is_into_whole = step.whole_operand == "output"
         sizes = (output, source) if is_into_whole else (source, output)
@@ -73,7 +76,8 @@ class Call:
     def run(self, keys: list[int], kernel: Any, explained: Explained = as_it_is) -> None:
         """Collective over the group. `kernel` is the system under test for steps that go through one; `explained` adds
         to a mismatch of what was found with the exact result where it came from."""
-        memory = self._buffers.memory
+        memory, kept = self._buffers.memory, self._buffers.kept
+        kept.before(self._source, *self._written())
         fences = [] if self._step.output is None else self._fences(self._step.output)
         filled, expected = self._fill(keys, wide=self._goes_by(kernel))
         if "stamps" in self._substrate.evidence and self._is_library:
@@ -87,7 +91,8 @@ class Call:
             filled, expected = self._fill(keys, wide=False)
             path, evidence = self._library()
         self._substrate.device.synchronize()
-        found = self._output.clone()  # one look, and one verdict: a peer that runs on may change what lies there
+        result = self._output if self._returned is None else self._returned
+        found = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
         left = self._source.clone()
         digest = _digest(found) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
@@ -95,13 +100,24 @@ class Call:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
         if (spoiled := self._spoiled(filled, left)) is not None:
             self._substrate.record(spoiled)
+        if self._returned is not None:
+            self._output.copy_(found)  # where later steps look for it
+            kept.came(self._returned)
         memory.after("call", self._output, self._source)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
-        if (change := changed(self._into, found, self._output.clone())) is not None:
+        if (change := changed(self._into, found, result.clone())) is not None:
             self._substrate.record(change)
+        kept.after("call")
         if "differential" in self._substrate.evidence and self._is_library:
             self._run_again(keys, path)
+            found = self._output.clone()
+        if mismatch is None and change is None:
+            kept.hold("output", self._into, self._output, found)
+            if self._returned is not None:
+                kept.hold_returned(self._returned, found)
+        if spoiled is None:
+            kept.hold_source(self._from, self._source, left, self._output)
 
     def capture(self, index: int) -> CapturedCall:
         """Capture the library's call, made at step `index`. Local; what is captured is collective."""
@@ -163,6 +179,13 @@ class Call:
     def _spoiled(self, filled: torch.Tensor, left: torch.Tensor) -> trace.SourceChanged | None:
         return source_changed(self._from, filled, left, shared(self._source, self._output))
 
+    def _written(self) -> list[torch.Tensor]:
+        """Where the call's result goes, and its fences."""
+        if self._step.output is None:
+            return [self._output]
+        start = at(self._step.output.offset, self._substrate.rank)
+        return [self._buffers[self._step.output.buffer].fenced(start, start + self._output.numel())]
+
     def _fences(self, view: View) -> list[Canary]:
         start = at(view.offset, self._substrate.rank)
         return self._buffers[view.buffer].fences(start, start + self._output.numel())
@@ -178,14 +201,20 @@ class Call:
         step = self._step
         if not self._goes_by(kernel):
             return self._library()
-        context = CollectiveContext(self._communicator, self._exact.counts)
         self._communicator.entered(f"{step.kind} kernel")
-        operands: tuple[object, ...] = context, self._output, self._given(self._source)
-        if step.op is not None:
-            operands += (step.op,)
+        is_functional_form = is_functional(kernel)
+        has_chunks_apart = is_functional_form and step.part is None and isinstance(step, AllGather)
+        apart = self._source if has_chunks_apart else None
+        context = CollectiveContext(self._communicator, self._exact.counts, apart)
+        more: tuple[object, ...] = () if step.op is None else (step.op,)
+        if is_functional_form:
+            operands = (context, self._given(self._source), *more)
+            self._returned = returned(kernel, step.kind, operands, self._output)
+            return "kernel", "the kernel under test"
         if isinstance(step, Broadcast):
-            operands += (step.root,)
-        call_system("collectives", lambda: getattr(kernel, step.kind)(*operands), NotOwned)
+            more = (step.root,)
+        given = (context, self._output, self._given(self._source), *more)
+        call_system("collectives", lambda: getattr(kernel, step.kind)(*given), NotOwned)
         return "kernel", "the kernel under test"
 
     def _goes_by(self, kernel: Any) -> bool:

@@ -86,6 +86,7 @@ class Executor:
             for index, step in enumerate(self._scenario.steps):
                 self._index = index
                 self._record(trace.Began(index))
+                self._buffers.kept.began(index)
                 self._take(step)
         except BaseException:
             self._substrate.settle()  # what the policy did wrong in a call of NCCL comes before what that led to
@@ -93,6 +94,7 @@ class Executor:
                 self._graphs.end()
             raise
         self._record(trace.Began(TEARDOWN))
+        self._buffers.kept.began(TEARDOWN)
         self._graphs.clear()
         for communicator in self._substrate.communicators.values():
             self._look_at_pads(communicator)

@@ -71,6 +71,15 @@ class CapturedCall:
         """Where the last replay's source changed in its call."""
         return source_changed(self._from, self.feed, self.left, self._shared)
 
+    def keep(self, buffers: LiveBuffers) -> None:
+        """Have the last replay's output kept, if its buffer is still there."""
+        if self._into in buffers:
+            body, start = buffers[self._into].body, self.operands[0].data_ptr()
+            first = (start - body.data_ptr()) // body.element_size()
+            if first >= 0 and first + len(self.tap) <= len(body):
+                view = body[first : first + len(self.tap)]
+                buffers.kept.hold("output", self._into, view, self.tap.clone(), self.index)
+
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
@@ -163,17 +172,22 @@ class Graphs:
             self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.group).ident))
         operands = [operand for call in graph.calls for operand in call.operands]
         memory.before()
+        self._buffers.kept.before(*operands)
         graph.replay()
         self._substrate.device.synchronize()
         memory.after("replay", *operands)
+        self._buffers.kept.after("replay")
         self._compare(graph, exact)
         self._look_at_others(before)
 
     def _compare(self, graph: CapturedGraph, exact: list[torch.Tensor]) -> None:
         for call, expected in zip(graph.calls, exact, strict=True):
             self._substrate.record(trace.Replayed(call.index))
+            self._buffers.kept.let_go(*call.operands)  # what an earlier call of the graph left there
             if (mismatch := call.compare(expected)) is not None:
                 self._substrate.record(mismatch)
+            else:
+                call.keep(self._buffers)
             if (spoiled := call.spoiled()) is not None:
                 self._substrate.record(spoiled)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -20,7 +21,15 @@ from harness.system.boundary import Misshapen
 from harness.system.loading import load_attribute
 from harness.system.shape import check_collectives
 
-__all__ = ["CollectiveContext", "Collectives", "NotOwned", "TritonCollectives", "bits", "load_collectives"]
+__all__ = [
+    "CollectiveContext",
+    "Collectives",
+    "FunctionalCollectives",
+    "NotOwned",
+    "TritonCollectives",
+    "bits",
+    "load_collectives",
+]
 
 INTERPRETER_BLOCK = 16384
 GPU_BLOCK = 1024
@@ -30,23 +39,32 @@ class CollectiveContext:
     """The view that a collective has of its group: `rank` in it, `size`, `group` (global ranks, in communicator
     order), and the addresses of its peers' memory."""
 
-    def __init__(self, communicator: Communicator, counts: Sequence[int] = ()) -> None:
-        self._communicator, self.counts = communicator, tuple(counts)
-        """`counts`: the elements that each rank contributes to this call or receives, in the order of `group`."""
+    def __init__(
+        self, communicator: Communicator, counts: Sequence[int] = (), apart: torch.Tensor | None = None
+    ) -> None:
+        """`apart`: a source that is this rank's chunk of a buffer that holds all of them."""
+        self._communicator, self._apart = communicator, apart
+        self.counts = tuple(counts)
+        """The elements that each rank contributes to this call or receives, in the order of `group`."""
         self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
         self.device = communicator.device.torch_device
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
         """int64[size] on the device: where each rank's counterpart of `tensor` is mapped here. Local.
 
-        As in NCCL, the local offset in the window is applied to every peer. Raises `NotOwned`.
+        As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
+        place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
         """
         # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
         window = self._communicator.find_window(tensor.data_ptr())
         if window is None:
             raise NotOwned
         offset = tensor.data_ptr() - window.address
-        return torch.tensor(self._communicator.peer_pointers(window, offset), dtype=torch.int64, device=self.device)
+        pointers = self._communicator.peer_pointers(window, offset)
+        if self._apart is not None and tensor.data_ptr() == self._apart.data_ptr():
+            starts, width = [0, *accumulate(self.counts)], tensor.element_size()
+            pointers = [each + (starts[peer] - starts[self.rank]) * width for peer, each in enumerate(pointers)]
+        return torch.tensor(pointers, dtype=torch.int64, device=self.device)
 
     @cached_property
     def signal_pads(self) -> torch.Tensor:
@@ -102,6 +120,21 @@ class Collectives(Protocol):
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         """source: size·count elements, output: count elements, op: sum or avg."""
+
+
+class FunctionalCollectives(Protocol):
+    """The same in functional form: results are tensors of the plug-in's own, which nobody writes to any more."""
+
+    functional: Literal[True]
+
+    def all_gather(self, context: CollectiveContext, source: torch.Tensor) -> torch.Tensor:
+        """source: count elements. Returns size·count elements."""
+
+    def reduce_scatter(self, context: CollectiveContext, source: torch.Tensor, op: str) -> torch.Tensor:
+        """source: size·count elements, op: sum or avg. Returns count elements.
+
+        It may also have `all_reduce(context, source, op)` and `all_to_all(context, source)`.
+        """
 
 
 class TritonCollectives:

@@ -30,6 +30,9 @@ MORE_COLLECTIVES = {
     "broadcast": "context, output, source, root",
 }
 """Operations that a plug-in may have beside those. The library makes the calls of one that it has not."""
+FUNCTIONAL = {"all_gather": "context, source", "reduce_scatter": "context, source, op"}
+MORE_FUNCTIONAL = {"all_reduce": "context, source, op", "all_to_all": "context, source"}
+"""Those of collectives that say `functional`: each returns a tensor of its own."""
 OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
 """Methods that a policy may have beside those."""
 OPS = ("sum", "avg")
@@ -64,13 +67,20 @@ def is_forever(policy: object) -> bool:
     return getattr(policy, "forever", False) is True
 
 
+def is_functional(kernels: object) -> bool:
+    """Whether collectives say that they return their results."""
+    return getattr(kernels, "functional", False) is True
+
+
 def check_collectives(kernels: object) -> None:
-    """Raise `Misshapen` unless an object has the methods of collectives."""
-    more = {name: arguments for name, arguments in MORE_COLLECTIVES.items() if hasattr(kernels, name)}
-    _check_methods("collectives", kernels, COLLECTIVES | more)
+    """Raise `Misshapen` unless an object has the methods of collectives, of the form that it says."""
     subject = kernels if isinstance(kernels, type) else type(kernels)
-    if not isinstance(uneven := getattr(kernels, "uneven", False), bool):
-        raise Misshapen("collectives", subject, f"says uneven = {uneven!r}, which is no bool")
+    for name in ("functional", "uneven"):
+        if not isinstance(said := getattr(kernels, name, False), bool):
+            raise Misshapen("collectives", subject, f"says {name} = {said!r}, which is no bool")
+    methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)
+    there = {name: arguments for name, arguments in more.items() if hasattr(kernels, name)}
+    _check_methods("collectives", kernels, methods | there)
     if not set(OPS) <= set(ops := _named(getattr(kernels, "ops", OPS))) <= set(get_args(Op)):
         known = ", ".join(get_args(Op))
         raise Misshapen(
@@ -86,7 +96,8 @@ def runs(kernels: object, kind: str, op: str | None, is_uneven: bool) -> bool:
     """Whether a plug-in runs such a call: it need not have every operation, every reduction, or counts that differ."""
     reduces = op is None or op in getattr(kernels, "ops", OPS)
     takes = not is_uneven or (kind in COLLECTIVES and getattr(kernels, "uneven", False))
-    return hasattr(kernels, kind) and reduces and takes
+    has_it = hasattr(kernels, kind) and (kind != "broadcast" or not is_functional(kernels))  # no size without an output
+    return has_it and reduces and takes
 
 
 def check_call(where: Part, call: Callable[..., object], shown: str, count: int) -> None:

@@ -5,10 +5,13 @@ Invariant: an event shows what was found and what was due, and accuses nobody.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from harness.scenario.layouts.groups import Group, GroupId
 from harness.trace.bases import BaseEvent
+from harness.trace.calls import Role
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):
@@ -88,6 +91,30 @@ class Touched(BaseEvent, frozen=True, tag="touched"):
 
 class SourceChanged(_Elements, frozen=True, tag="source-changed"):
     """Elements of a call's source, its output left out, are not as they were put there."""
+
+
+LostWhen = Literal["call", "replay", "between", "by"]
+
+
+class Lost(_Elements, frozen=True, tag="lost"):
+    """Elements that the call at step `call` left, of its output or of its source, are not as they were, and the program
+    wrote nothing there. `address` is that of the first one. Without a `buffer` they are of a tensor that a plug-in
+    returned.
+
+    since     the step at which they were last seen whole
+    when      they changed in this step's call or replay; or between that step and this one's call; or by the end of
+              this step's call
+    captured  of a replay, the step of the call that it ran again
+    by        the step of a later call that returned the same memory
+    """
+
+    call: int
+    role: Role
+    since: int
+    when: LostWhen
+    address: int
+    captured: int = -1
+    by: int = -1
 
 
 class PadOverwritten(BaseEvent, frozen=True, tag="pad-overwritten"):

@@ -13,6 +13,7 @@ from harness.trace.calls import Called, Kind, Operand, Ran, Role
 from harness.trace.damage import (
     Changed,
     Differs,
+    Lost,
     Mismatch,
     Origin,
     Overwritten,
@@ -39,6 +40,7 @@ __all__ = [
     "Finished",
     "Kind",
     "Leaked",
+    "Lost",
     "Mismatch",
     "Operand",
     "Origin",
@@ -254,6 +256,7 @@ Event = (
     | Overwritten
     | Touched
     | SourceChanged
+    | Lost
     | PadOverwritten
     | Strayed
     | Differs

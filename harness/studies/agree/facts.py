@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from harness.oracle.case import Case, ranks_text
-from harness.oracle.findings import OutOfBounds, Raised
+from harness.oracle.findings import OutOfBounds, Raised, ResultOverwritten
 from harness.oracle.history import Use
 from harness.oracle.judge import every
 from harness.oracle.peers import peer_operands
@@ -133,8 +133,8 @@ def findings(case: Case) -> Facts:
     ranks: dict[Where, set[int]] = {}
     for each in every(case):
         ranks.setdefault(Where(each.step, ANYWHERE, each.key), set()).update(each.ranks)
-    # GPUs compare memory around the calls of some draws; the simulation does in all, and may find more
-    unsure = set() if case.program.is_watched else {OutOfBounds.rule}
+    # GPUs compare memory around the calls of some draws; the simulation does in all, and may find more, or earlier
+    unsure = set() if case.program.is_watched else {OutOfBounds.rule, ResultOverwritten.rule}
     return {where: None if where.thing in unsure else _ranks(those) for where, those in ranks.items()}
 
 

@@ -20,6 +20,7 @@ from harness.strategies.programs import WITH_GRAPHS, scenarios
 
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels"
+RESULTS = "harness.system.planted.results"
 SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
 
 
@@ -32,7 +33,8 @@ class Fault(msgspec.Struct, frozen=True):
     """A second one is as right as the first: F08 where the rank that was refused memory is waited for without a
     registration; F01 where the group that sites name spans nodes, so that no buffer has a
     window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12; F31 where the
-    memory had a window of the communicator that was re-created before."""
+    memory had a window of the communicator that was re-created before; K24 where the buffer of the result was
+    released before the write landed."""
     draws: Callable[[int], Strategy]
     """Of a largest world."""
     not_on: dict[str, str] = {}
@@ -153,6 +155,8 @@ FAULTS = (
     Fault("K06", "group-order", ("wrong-data",), _free("deferred", "OrdersByGlobalRank")),
     Fault("K07", "out-of-bounds-write", ("out-of-bounds",), _free("deferred", "Overruns")),
     Fault("K08", "in-place-alias", ("wrong-data",), _free("deferred", "ClearsFirst")),
+    Fault("K23", "scratch-returned-twice", ("result-overwritten",), _free("deferred", f"{RESULTS}:ReturnsItsScratch")),
+    Fault("K24", "late-write", ("result-overwritten", "out-of-bounds"), _free("deferred", f"{RESULTS}:ClearsLate")),
 )
 
 

@@ -1,0 +1,1 @@
+"""What calls have left on a rank, and whether it stays."""
