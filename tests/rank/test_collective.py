@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from msgspec import structs
 
 from harness.ipc.memory import SharedMemory
 from harness.rank.buffers import LiveBuffers
@@ -20,7 +21,7 @@ from harness.scenario.steps import AllGather, Collective, ReduceScatter
 from harness.substrate.bits import bits
 from harness.substrate.sim.substrate import SimSubstrate
 from harness.system.context import ProcessGroup
-from harness.trace.events import Called, Changed, Mismatch, Operand, Overwritten, Ran
+from harness.trace.events import Called, Changed, Entered, Event, Lost, Mismatch, Operand, Overwritten, Ran
 from tests.tools.one_rank import Rank
 
 ROOM, COUNT = 100, 40
@@ -190,6 +191,70 @@ def test_the_digest_of_the_output_is_recorded_if_the_world_has_digests(
     call(rank, live, GATHER).run(KEYS, kernel=None)
     written = zlib.crc32(live["a"].body[10:50].numpy().tobytes())
     assert [event.digest for event in rank.events if isinstance(event, Ran)] == [written if evidence else None]
+
+
+# in functional form
+
+
+class Returns:
+    """Gives back a tensor of its own, of what the source holds, with one element more if it is `wrong`."""
+
+    functional = True
+
+    def __init__(self, wrong: int = 0) -> None:
+        self.result, self._wrong = torch.empty(0, dtype=torch.int32), wrong
+
+    def all_gather(self, context: object, source: torch.Tensor) -> torch.Tensor:
+        self.result = source.clone()
+        self.result[7] += self._wrong
+        return self.result
+
+    def reduce_scatter(self, context: object, source: torch.Tensor, op: str) -> torch.Tensor:
+        return self.all_gather(context, source)
+
+
+def by_kernel(alone: Rank, buffers: LiveBuffers, step: Collective, kernel: object) -> list[Event]:
+    """A call of a group of one that goes through a kernel all the same."""
+    made = call(alone, buffers, structs.replace(step, via="kernel"))
+    alone.substrate.communicator(GroupId((0,))).size = 2
+    made.run(KEYS, kernel)
+    return alone.events
+
+
+@pytest.mark.parametrize(
+    "step",
+    [GATHER, SCATTER, AllGather("tp", View("a"), COUNT), ReduceScatter("tp", View("a"), COUNT)],
+    ids=["gather", "scatter", "gather in place", "scatter in place"],
+)
+def test_a_result_that_is_returned_is_compared_and_copied_to_the_output(
+    alone: Rank, buffers: LiveBuffers, step: Collective
+) -> None:
+    kernel = Returns()
+    events = by_kernel(alone, buffers, step, kernel)
+    assert [type(event) for event in events if not isinstance(event, Entered)] == [Called, Ran]
+    called = next(event for event in events if isinstance(event, Called))
+    body = buffers[called.output.buffer].body
+    start = (called.output.address - body.data_ptr()) // 4
+    assert torch.equal(body[start : start + COUNT], kernel.result)
+    assert kernel.result.data_ptr() != called.output.address
+
+
+def test_a_wrong_result_that_is_returned_is_a_mismatch(alone: Rank, buffers: LiveBuffers) -> None:
+    events = by_kernel(alone, buffers, GATHER, Returns(wrong=1))
+    assert [(event.elements, event.index) for event in events if isinstance(event, Mismatch)] == [(1, 7)]
+
+
+def test_a_returned_tensor_is_kept_after_its_output_was_written_again(alone: Rank, buffers: LiveBuffers) -> None:
+    kernel = Returns()
+    by_kernel(alone, buffers, GATHER, kernel)
+    first = kernel.result
+    by_kernel(alone, buffers, GATHER, kernel)
+    first[3] += 1
+    buffers.release_all()
+    assert [(event.buffer, event.index) for event in alone.events if isinstance(event, Lost)] == [("", 3)]
+
+
+# captured
 
 
 def test_a_captured_call_runs_at_no_time_but_a_replay(alone: Rank, buffers: LiveBuffers) -> None:

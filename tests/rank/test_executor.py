@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from harness.clock import Clock
 from harness.oracle.judge import judge
 from harness.rank.executor import Executor
 from harness.scenario.operands import View
@@ -28,6 +30,7 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample
 from harness.strategies.programs import WITH_GRAPHS, scenarios
+from harness.substrate.bits import bits
 from harness.system.boundary import Misshapen, SystemRaised
 from harness.system.pools.built_in import load_pool
 from harness.trace.draw import Draw
@@ -36,6 +39,7 @@ from harness.trace.events import (
     Dropped,
     Event,
     Exhausted,
+    Lost,
     Placed,
     Ran,
     SegmentAllocated,
@@ -171,6 +175,29 @@ def test_a_policy_that_cannot_be_closed_any_more_is_the_systems_mistake(alone: R
 def test_a_policy_of_the_wrong_shape_is_none_that_raised(alone: Rank) -> None:
     with pytest.raises(Misshapen, match="has no method 'use'"):
         Executor(alone.substrate, Scenario(ONE, (A,)), lambda _: object(), kernel=None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("is_watched", [True, False], ids=["watched", "not watched"])
+@pytest.mark.parametrize(
+    ("last", "seen"),
+    [((GATHER,), 3), ((Release("a"),), 3), ((), TEARDOWN)],
+    ids=["written again", "released", "at the end"],
+)
+def test_a_result_that_does_not_stay_is_recorded_when_it_is_due(
+    alone: Rank, monkeypatch: pytest.MonkeyPatch, is_watched: bool, last: tuple[Step, ...], seen: int
+) -> None:
+    """While the rank pauses, a write of somebody lands."""
+    monkeypatch.setattr(alone.substrate, "compares_always", is_watched)
+    played = Scenario(ONE, (A, GATHER, Straggle(0, 1), *last), seed=1)
+    executor = Executor(alone.substrate, played, load_pool("deferred"), None, Clock(time.monotonic, lambda _: spoil()))
+
+    def spoil() -> None:
+        bits(executor._buffers["a"].body)[5] += 1
+
+    alone.events.clear()
+    executor.run()
+    lost = [(step, event) for step, event in Trace(0, tuple(alone.events)).steps() if isinstance(event, Lost)]
+    assert [(step, event.call, event.index, event.since) for step, event in lost] == [(seen, 1, 5, 1)]
 
 
 # streams, on ranks

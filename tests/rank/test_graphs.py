@@ -13,8 +13,9 @@ from harness.rank.graphs import GRAPH_STREAM, CapturedCall, Graphs
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import STREAMS, AllGather
+from harness.substrate.bits import bits
 from harness.substrate.sim.device import SimDevice, tensor_at
-from harness.trace.events import Entered, Mismatch, Overwritten, Replayed, SourceChanged, Touched
+from harness.trace.events import Entered, Lost, Mismatch, Overwritten, Replayed, SourceChanged, Touched
 from tests.tools.one_rank import Rank
 
 COUNT = 8
@@ -176,3 +177,54 @@ def test_graphs_with_calls_of_a_group_are_forgotten(
     else:
         with pytest.raises(KeyError, match="g"):
             graphs.replay("g", 6)
+
+
+# what a replay left
+
+
+def lost(alone: Rank) -> list[tuple[int, int, int]]:
+    return [(event.call, event.captured, event.index) for event in alone.events if isinstance(event, Lost)]
+
+
+def test_the_result_of_a_replay_is_kept_until_the_next(alone: Rank, buffers: LiveBuffers, graphs: Graphs) -> None:
+    capture(alone, graphs, buffers)
+    for step in (6, 7):
+        buffers.kept.began(step)
+        graphs.replay("g", step)
+    assert lost(alone) == []
+    bits(buffers["output"].body)[2] += 1
+    buffers.release_all()
+    assert lost(alone) == [(7, 3, 2)]
+
+
+def test_a_wrong_result_of_a_replay_is_not_kept(alone: Rank, buffers: LiveBuffers, graphs: Graphs) -> None:
+    capture(alone, graphs, buffers, factor=2)
+    graphs.replay("g", 6)
+    bits(buffers["output"].body)[2] += 1
+    buffers.release_all()
+    assert lost(alone) == []
+
+
+def test_a_replay_that_changes_what_another_call_left_loses_it(
+    alone: Rank, buffers: LiveBuffers, graphs: Graphs
+) -> None:
+    graphs.capture("g")
+    graphs.add(captured(alone, buffers), ["output"])
+    alone.substrate.device.enqueue(lambda: buffers["other"].body[2:3].add_(1))
+    graphs.end()
+    body = buffers["other"].body
+    buffers.kept.hold("output", "other", body, body.clone())
+    graphs.replay("g", 6)
+    buffers.release_all()
+    assert lost(alone) == [(-1, -1, 2)]
+
+
+def test_a_replay_may_write_over_what_a_call_left_in_its_operands(
+    alone: Rank, buffers: LiveBuffers, graphs: Graphs
+) -> None:
+    capture(alone, graphs, buffers)
+    body = buffers["output"].body
+    buffers.kept.hold("output", "output", body, body.clone())
+    graphs.replay("g", 6)
+    buffers.release_all()
+    assert lost(alone) == []

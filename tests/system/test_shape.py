@@ -67,6 +67,24 @@ class Whole:
     def reduce_scatter(self, context: object, output: object, source: object, op: str = "sum") -> None: ...
 
 
+class Functional:
+    functional = True
+
+    def all_gather(self, context: object, source: object) -> object: ...
+
+    def reduce_scatter(self, context: object, source: object, op: str) -> object: ...
+
+
+class FunctionalByName(Functional):
+    functional = "yes"  # type: ignore[assignment]
+
+
+class FunctionalWithOutput(Whole):
+    functional = True
+
+    def all_gather(self, context: object, output: object, source: object) -> None: ...  # type: ignore[override]
+
+
 def make(context: object) -> NoGroup:
     """A factory, of which nothing is known before it is called."""
     return NoGroup(context)
@@ -105,6 +123,23 @@ def test_a_policy_that_fits_is_taken(name: str) -> None:
 
 def test_collectives_that_fit_are_taken() -> None:
     assert isinstance(load_collectives(f"{__name__}:Whole"), Whole)
+    assert isinstance(load_collectives(f"{__name__}:Functional"), Functional)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("FunctionalByName", rf"says functional = 'yes', which is no bool {at(FunctionalByName)}"),
+        (
+            "FunctionalWithOutput",
+            r"cannot be called as all_gather\(context, source\): missing a required argument: 'source' "
+            + at(FunctionalWithOutput.all_gather),
+        ),
+    ],
+)
+def test_collectives_that_say_functional_and_are_not_are_refused(name: str, text: str) -> None:
+    with pytest.raises(PluginError, match=rf"^collectives '{__name__}:{name}' {text}$"):
+        load_collectives(f"{__name__}:{name}")
 
 
 def test_what_a_factory_makes_is_looked_at_once_it_is_made() -> None:

@@ -140,4 +140,4 @@ TWO_FREE_SEGMENTS = (
 
 def causes(found: list[Finding]) -> list[str]:
     """The rules broken, but for what peers that were reached at a wrong place make of the data."""
-    return [rule for rule in rules(found) if rule not in ("out-of-bounds", "wrong-data")]
+    return [rule for rule in rules(found) if rule not in ("result-overwritten", "out-of-bounds", "wrong-data")]

@@ -37,10 +37,9 @@ def _lost(case: Case, history: History, step: int, event: trace.Lost) -> Finding
     if event.captured >= 0:
         call = f"{case.at_step(event.call)} of {call}"
     what = f"{event.role} {event.buffer!r}" if event.buffer else "the tensor that the plug-in returned"
-    are = "is" if event.elements == 1 else "are"
     return ResultOverwritten(
-        f"{call}: {what} on rank {history.rank} did not stay: {event.elements} of {counted(event.of, 'element')} {are} "
-        f"not as that call left them, the first at index {event.index}: {event.before} became {event.after}, "
+        f"{call}: {what} on rank {history.rank} was lost: {event.elements} of {counted(event.of, 'element')} changed "
+        f"after that call, the first at index {event.index}: from {event.before} to {event.after}, "
         f"{_when(case, history, step, event)}.",
         step=step,
         ranks=(history.rank,),

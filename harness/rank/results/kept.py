@@ -31,9 +31,10 @@ class Held:
         self, call: int, role: Role, buffer: str, view: torch.Tensor, was: torch.Tensor, captured: int = -1
     ) -> None:
         self.call, self.role, self.buffer, self.captured = call, role, buffer, captured
-        self.view, self.was = view, was
+        self.view, self._was = view, was
         self.address, self._width = view.data_ptr(), view.element_size()
         self.parts = [slice(0, view.numel())] if view.numel() else []
+        self._pairs = [(part, bits(view), bits(was)) for part in self.parts]
         self.since, self.by = call, -1
         """The step of the last look, and that of a call which returned the same memory."""
         self.is_lost = False
@@ -59,11 +60,20 @@ class Held:
             for piece in ((slice(part.start, first), slice(last, part.stop)) if first < last else (part,))
         ]
         self.parts = [part for part in left if part.start < part.stop]
+        self._pairs = [(part, bits(self.view[part]), bits(self._was[part])) for part in self.parts]
         return taken
+
+    def changed_part(self) -> slice | None:
+        """The first part that is not as it was; None if all are. Waits for the device."""
+        return next((part for part, view, was in self._pairs if not equal(view, was)), None)
+
+    def lose(self) -> None:
+        """It is lost, which is said once."""
+        self.is_lost, self.parts, self._pairs = True, [], []
 
     def lost(self, when: LostWhen, part: slice, now: torch.Tensor) -> Lost | None:
         """What differs in a part that holds `now`; None if nothing does."""
-        change = changed(self.buffer, self.was[part], now)
+        change = changed(self.buffer, self._was[part], now)
         if change is None:
             return None
         index = part.start + change.index
@@ -121,6 +131,8 @@ class Kept:
         if self._is_watched:
             self._look(when, self._held)
         self._look(when if self._is_watched else "by", self._returned)
+        for held in self._returned:
+            held.by = -1  # what is whole now is lost to something else
 
     def hold(self, role: Role, buffer: str, view: torch.Tensor, was: torch.Tensor, captured: int = -1) -> None:
         """Keep what this step's call left in a buffer."""
@@ -159,15 +171,13 @@ class Kept:
 
     def _look(self, when: LostWhen, looked_at: Iterable[Held]) -> None:
         for held in looked_at:
-            for part in held.parts:
-                if not equal(bits(held.view[part]), bits(held.was[part])):
-                    # one image is judged, as a peer may write on meanwhile
-                    self._record(held, held.lost(when, part, held.view[part].clone()))
-                    break
+            if (part := held.changed_part()) is not None:
+                # one image is judged, as a peer may write on meanwhile
+                self._record(held, held.lost(when, part, held.view[part].clone()))
             held.since = self._step
 
     def _record(self, held: Held, lost: Lost | None) -> None:
         """One loss of a result is enough."""
         if lost is not None and not held.is_lost:
             self._substrate.record(lost)
-            held.is_lost, held.parts = True, []
+            held.lose()
