@@ -54,6 +54,7 @@ class Call:
         self._communicator = group.communicator
         self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device)
         self._is_uneven = is_uneven(step, group.ranks)
+        self._is_by_kernel = False
         self._returned: torch.Tensor | None = None
         """What a plug-in in functional form has given as the result."""
         source, output = self._exact.lengths[group.rank]
@@ -79,12 +80,13 @@ class Call:
         memory, kept = self._buffers.memory, self._buffers.kept
         kept.before(self._source, *self._written())
         fences = [] if self._step.output is None else self._fences(self._step.output)
-        filled, expected = self._fill(keys, wide=self._goes_by(kernel))
+        self._is_by_kernel = self._goes_by(kernel)
+        filled, expected = self._fill(keys, wide=self._is_by_kernel)
         if "stamps" in self._substrate.evidence and self._is_library:
             for name, operand in self._peer_addressed:
                 cross_checks.stamp(self._communicator, name, operand)
         memory.before(self._output, self._source, *(fence.region for fence in fences))
-        self._record_call(self._goes_by(kernel))
+        self._record_call()
         try:
             path, evidence = self._dispatch(kernel)
         except NotOwned:  # an engine falls back to the library here, and so does the harness
@@ -129,7 +131,7 @@ class Call:
         captured.after(self._output, self._source)
         return captured
 
-    def _record_call(self, goes_by_kernel: bool = False) -> None:
+    def _record_call(self) -> None:
         step, counts = self._step, self._exact.counts
         if isinstance(step, AllToAll):
             counts = tuple(each.source for each in self._exact.lengths)
@@ -142,7 +144,7 @@ class Call:
                 dtype=str(self._output.dtype).removeprefix("torch."),
                 op=step.op,
                 counts=counts if len({*counts}) > 1 else counts[0],
-                via="kernel" if goes_by_kernel else "library",
+                via="kernel" if self._is_by_kernel else "library",
                 family=step.family,
                 meant=tuple(role for role in step.peer_operands if self._buffers[self._names[role]].is_for_window),
                 claims=step.claim,
@@ -199,10 +201,12 @@ class Call:
 
     def _dispatch(self, kernel: Any) -> tuple[str, str]:
         step = self._step
-        if not self._goes_by(kernel):
+        if not self._is_by_kernel:
             return self._library()
         self._communicator.entered(f"{step.kind} kernel")
-        is_functional_form = is_functional(kernel)
+        is_functional_form = call_system(
+            "collectives", lambda: is_functional(kernel)
+        )  # an attribute may be code of its own
         has_chunks_apart = is_functional_form and step.part is None and isinstance(step, AllGather)
         apart = self._source if has_chunks_apart else None
         context = CollectiveContext(self._communicator, self._exact.counts, apart)
@@ -220,7 +224,9 @@ class Call:
     def _goes_by(self, kernel: Any) -> bool:
         """Whether a kernel runs the call."""
         step = self._step
-        return not self._is_library and runs(kernel, step.kind, step.op, self._is_uneven)
+        if self._is_library:
+            return False
+        return call_system("collectives", lambda: runs(kernel, step.kind, step.op, self._is_uneven))
 
     def _given(self, source: torch.Tensor) -> torch.Tensor:
         """The source that the call gets: a copy where the operation has no form in place."""

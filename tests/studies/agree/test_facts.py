@@ -16,7 +16,7 @@ from harness.scenario.topology import Topology
 from harness.studies.agree import facts
 from harness.studies.agree.facts import ANYWHERE, FACTS, Facts, Where, differences
 from harness.trace.draw import Draw, Fate
-from harness.trace.events import Event, Mismatch, Ran, Touched
+from harness.trace.events import Event, Lost, Mismatch, Ran, Touched
 from harness.trace.trace import TEARDOWN
 from harness.world.world import World
 from tests.tools.elsewhere import retold
@@ -103,10 +103,18 @@ def test_a_finding_is_its_rule_and_where_it_shows(ranks: World) -> None:
     assert said == {Where(2, ANYWHERE, "wrong-owner"): "ranks 0–3"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        Touched("call", "a", 0, 0, 1, 1, "00", "01"),
+        Lost("a", 1, 64, 0, "0", "1", 1, "output", 1, "between", 0),
+    ],
+    ids=["out-of-bounds", "result-overwritten"],
+)
 @pytest.mark.parametrize("seed", [0, 1], ids=["watched", "not watched"])
-def test_a_change_of_memory_is_compared_where_both_substrates_look(ranks: World, seed: int) -> None:
+def test_a_change_of_memory_is_compared_where_both_substrates_look(ranks: World, seed: int, change: Event) -> None:
     def spoiled(event: Event) -> list[Event]:
-        return [event, Touched("call", "a", 0, 0, 1, 1, "00", "01")] if isinstance(event, Ran) else [event]
+        return [event, change] if isinstance(event, Ran) else [event]
 
     draw = retold(run(ranks, *GATHER), spoiled)
     draw = msgspec.structs.replace(draw, scenario=msgspec.structs.replace(draw.scenario, seed=seed))
