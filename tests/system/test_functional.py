@@ -38,7 +38,8 @@ class Gives:
 
 
 def result(rank: Rank, given: object, op: str | None = None) -> torch.Tensor:
-    return returned(Gives(given), CollectiveContext(rank.communicator()), SOURCE, 12, op)
+    kind, more = ("all_gather", ()) if op is None else ("reduce_scatter", (op,))
+    return returned(Gives(given), kind, (CollectiveContext(rank.communicator()), SOURCE, *more), torch.zeros(12))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_the_counterparts_of_a_chunk_in_place_are_the_other_chunks(rank: Rank) -
         buffer = torch.zeros(64)
     communicator.register(rank.pool().segments[0])
     communicator.rank = 1
-    context = CollectiveContext(communicator, apart=buffer[8:16])
+    context = CollectiveContext(communicator, (8, 8), buffer[8:16])
     assert context.peer_addresses(buffer[8:16]).tolist() == [buffer.data_ptr()]
     assert context.peer_addresses(buffer[3:]).tolist() == [buffer[3:].data_ptr()]
 
