@@ -132,7 +132,8 @@ FAULTS = (
     Fault("F19", "lazy-communicator", ("unregistered",), _free("WaitsForTheCommunicator")),
     Fault("F20", "uneven-tokens", ("registration-skew",), _layers("per-group", "uneven")),
     Fault("F21", "ineligible-call", ("slow-path",), _claiming),
-    Fault("F22", "overrun", ("partly-registered",), _free("ShortWindow")),
+    # a view at the far end of its buffer lies past such a window as a whole
+    Fault("F22", "overrun", ("partly-registered", "unregistered"), _free("ShortWindow")),
     Fault("F23", "first-communicator-capture", ("wrong-data",), _free("deferred", "BindsToTheFirstGroup")),
     Fault("F24", "thread-local-pool", ("unregistered",), _free("OutsideThePool")),
     Fault("F25", "debug-check-lies", ("wrong-owner",), _layers("ChecksAnyGroup")),

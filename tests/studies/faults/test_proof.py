@@ -23,12 +23,9 @@ from tests.tools.commands import forked
 SEEDS = {
     "F01": 2,
     "F02": 2,
-    "F05": 2,
     "F06": 5,
     "F07": 3,
     "F08": 1,
-    "F11": 1,
-    "F12": 1,
     "F13": 1,
     "F20": 2,
     "F23": 3,
