@@ -40,10 +40,13 @@ class Idle(TritonCollectives):
         pass
 
 class RefusesEveryCall(TritonCollectives):
+    def refuse(self, *operands):
+        raise NotOwned
     def all_gather(self, context, output, source):
         raise NotOwned
     def reduce_scatter(self, context, output, source, op):
         raise NotOwned
+    all_reduce = all_to_all = broadcast = refuse
 
 class OnlyGathers:
     def all_gather(self, context, output, source):
