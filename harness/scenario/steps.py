@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.errors import UsageError
-from harness.scenario.bases import BaseStep
+from harness.scenario.bases import BaseStep, CollectiveStep, Op, Via
 from harness.scenario.collectives import (
     AllGather,
     AllReduce,
@@ -27,9 +27,9 @@ from harness.scenario.collectives import (
     SendReceive,
 )
 from harness.scenario.layouts.groups import Groups
-from harness.scenario.operands import DType, Elements
+from harness.scenario.operands import DType, Elements, View
 
-__all__ = [
+__all__ = [  # plug-ins and tests of users import from here what they always did
     "STREAMS",
     "AllGather",
     "AllReduce",
@@ -40,9 +40,12 @@ __all__ = [
     "Broadcast",
     "Capture",
     "Collective",
+    "CollectiveStep",
+    "DType",
     "Deny",
     "EndCapture",
     "GraphStep",
+    "Op",
     "Prepare",
     "ProgramError",
     "Recreate",
@@ -57,6 +60,8 @@ __all__ = [
     "Step",
     "Straggle",
     "Trim",
+    "Via",
+    "View",
     "same_on_all",
 ]
 
