@@ -67,9 +67,14 @@ def test_sizes_beside_a_power_of_two_bytes_are_drawn(edge: int, beside: int) -> 
     )
 
 
-def test_sizes_above_a_mebibyte_are_drawn() -> None:
-    sizes = (at(step.count, 0) * ITEMSIZE[drawn.allocations[step.whole.buffer].dtype] for drawn, step in calls())
-    assert 3 <= sum(size >= 1 << 20 for size in sizes) <= MANY // 5
+def test_operands_of_a_quarter_mebibyte_and_more_are_drawn_and_few() -> None:
+    sizes = [
+        max(step.reach(group, group[0])) * ITEMSIZE[drawn.allocations[step.whole.buffer].dtype]
+        for drawn, step in calls()
+        for group, _ in drawn.acting(step)[:1]  # type: ignore[arg-type]
+    ]
+    assert 10 <= sum(size >= 1 << 18 for size in sizes) <= len(sizes) // 10
+    assert any(size >= 1 << 20 for size in sizes)
 
 
 def test_views_at_the_far_end_of_large_buffers_are_drawn() -> None:
