@@ -161,10 +161,10 @@ class Call:
 
     @property
     def _peer_addressed(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The operands through which ranks reach each other."""
+        """The operands through which ranks reach each other, once where both are one in place."""
         operands = {"source": self._source, "output": self._output}
-        in_place = self._step.part is None and len(self._step.peer_operands) > 1
-        return ((self._names[role], operands[role]) for role in self._step.peer_operands[in_place:])
+        roles = self._step.peer_operands
+        return ((self._names[role], operands[role]) for role in (roles[:1] if self._step.part is None else roles))
 
     def _run_again(self, keys: list[int], path: str) -> None:
         """The same call on the same buffers by the legacy path, if every rank took the symmetric one."""
@@ -204,14 +204,11 @@ class Call:
         if not self._is_by_kernel:
             return self._library()
         self._communicator.entered(f"{step.kind} kernel")
-        is_functional_form = call_system(
-            "collectives", lambda: is_functional(kernel)
-        )  # an attribute may be code of its own
-        has_chunks_apart = is_functional_form and step.part is None and isinstance(step, AllGather)
-        apart = self._source if has_chunks_apart else None
+        returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
+        apart = self._source if returns and step.part is None and isinstance(step, AllGather) else None
         context = CollectiveContext(self._communicator, self._exact.counts, apart)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
-        if is_functional_form:
+        if returns:
             operands = (context, self._given(self._source), *more)
             self._returned = returned(kernel, step.kind, operands, self._output)
             return "kernel", "the kernel under test"

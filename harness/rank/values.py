@@ -91,8 +91,8 @@ def spread(size: int) -> int:
 def reduce_result(inputs: torch.Tensor, op: str) -> torch.Tensor:
     """The exact result of reducing [size, count] over its first axis."""
     exact = inputs.to(torch.float64) if inputs.dtype.is_floating_point else inputs.long()
-    if op in ("max", "min"):
-        return (exact.amax(dim=0) if op == "max" else exact.amin(dim=0)).to(inputs.dtype)
+    if op == "max":
+        return exact.amax(dim=0).to(inputs.dtype)
     total = exact.sum(dim=0)
     return (total / inputs.shape[0] if op == "avg" else total).to(inputs.dtype)
 

@@ -102,7 +102,12 @@ class CollectiveStep(BaseStep, frozen=True):
     whole_operand: ClassVar[Role]
     """The operand that is always given. Where one has a chunk for every rank, it is that one."""
     peer_operands: ClassVar[tuple[Role, ...]] = ()
-    """The operands through which NCCL's symmetric kernels reach other ranks; none where it has no such kernel."""
+    """The operands through which NCCL's symmetric kernels reach other ranks; none where it has no such kernel.
+
+    NCCL 2.32.3 was forced on an H100: to `SYMK_ST` for all-gathers, to `SYMK_LD` for reduce-scatters, and to
+    `SYMK_AGxLL_R` and `SYMK_RSxLD_AGxST` for all-reduces, which it refused with either operand outside. It refused
+    every symmetric kernel for all-to-alls and broadcasts.
+    """
     has_one_count: ClassVar[bool] = False
     """Whether all ranks of a group have the same count."""
     has_kernels: ClassVar[bool] = True
@@ -134,14 +139,16 @@ class CollectiveStep(BaseStep, frozen=True):
     def claim(self) -> bool: ...
 
     @property
-    @abstractmethod
     def whole(self) -> View:
         """The operand that is always given."""
+        whole = self.output if self.whole_operand == "output" else self.source
+        assert whole is not None
+        return whole
 
     @property
-    @abstractmethod
     def part(self) -> View | None:
         """The other operand; None in place."""
+        return self.source if self.whole_operand == "output" else self.output
 
     @abstractmethod
     def lengths(self, group: Group, rank: int) -> Lengths:

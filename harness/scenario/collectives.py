@@ -30,14 +30,6 @@ class AllGather(CollectiveStep, frozen=True, tag="all_gather"):
     whole_operand = "output"
     peer_operands = ("output",)
 
-    @property
-    def whole(self) -> View:
-        return self.output
-
-    @property
-    def part(self) -> View | None:
-        return self.source
-
     def lengths(self, group: Group, rank: int) -> Lengths:
         return Lengths(at(self.count, rank), sum(counts_in(self, group)))
 
@@ -64,14 +56,6 @@ class ReduceScatter(CollectiveStep, frozen=True, tag="reduce_scatter"):
     whole_operand = "source"
     peer_operands = ("source",)
 
-    @property
-    def whole(self) -> View:
-        return self.source
-
-    @property
-    def part(self) -> View | None:
-        return self.output
-
     def lengths(self, group: Group, rank: int) -> Lengths:
         return Lengths(sum(counts_in(self, group)), at(self.count, rank))
 
@@ -97,14 +81,6 @@ class AllReduce(CollectiveStep, frozen=True, tag="all_reduce"):
     peer_operands = ("source", "output")
     has_one_count = True
 
-    @property
-    def whole(self) -> View:
-        return self.output
-
-    @property
-    def part(self) -> View | None:
-        return self.source
-
     def lengths(self, group: Group, rank: int) -> Lengths:
         return Lengths(at(self.count, rank), at(self.count, rank))
 
@@ -129,14 +105,6 @@ class AllToAll(CollectiveStep, frozen=True, tag="all_to_all"):
     groups: Groups | None = None
 
     whole_operand = "output"
-
-    @property
-    def whole(self) -> View:
-        return self.output
-
-    @property
-    def part(self) -> View | None:
-        return self.source
 
     def sent(self, group: Group) -> tuple[tuple[int, ...], ...]:
         """Elements that each rank of a group sends to each, in group order."""
@@ -167,14 +135,6 @@ class Broadcast(CollectiveStep, frozen=True, tag="broadcast"):
     whole_operand = "output"
     has_one_count = True
 
-    @property
-    def whole(self) -> View:
-        return self.output
-
-    @property
-    def part(self) -> View | None:
-        return self.source
-
     def lengths(self, group: Group, rank: int) -> Lengths:
         count = at(self.count, rank)
         return Lengths(count if group.index(rank) == self.root else 0, count)
@@ -199,14 +159,6 @@ class Reduce(CollectiveStep, frozen=True, tag="reduce"):
     has_one_count = True
     has_kernels = False
 
-    @property
-    def whole(self) -> View:
-        return self.source
-
-    @property
-    def part(self) -> View | None:
-        return self.output
-
     def lengths(self, group: Group, rank: int) -> Lengths:
         count = at(self.count, rank)
         return Lengths(count, count if group.index(rank) == self.root else 0)
@@ -230,17 +182,8 @@ class SendReceive(CollectiveStep, frozen=True, tag="send_receive"):
     has_one_count = True
     has_kernels = False
 
-    @property
-    def whole(self) -> View:
-        return self.output
-
-    @property
-    def part(self) -> View | None:
-        return self.source
-
     def lengths(self, group: Group, rank: int) -> Lengths:
         return Lengths(at(self.count, rank), at(self.count, rank))
 
 
 Collective = AllGather | ReduceScatter | AllReduce | AllToAll | Broadcast | Reduce | SendReceive
-Reduction = ReduceScatter | AllReduce | Reduce

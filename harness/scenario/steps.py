@@ -23,7 +23,6 @@ from harness.scenario.collectives import (
     Collective,
     Reduce,
     ReduceScatter,
-    Reduction,
     SendReceive,
 )
 from harness.scenario.layouts.groups import Groups
@@ -51,7 +50,6 @@ __all__ = [  # plug-ins and tests of users import from here what they always did
     "Recreate",
     "Reduce",
     "ReduceScatter",
-    "Reduction",
     "Refuse",
     "Release",
     "Replay",

@@ -17,7 +17,6 @@ from harness.scenario.alive import Alive
 from harness.scenario.layouts.groups import GroupIds, disjoint
 from harness.scenario.operands import Elements, View, at, divides_exactly, is_summed_exactly
 from harness.scenario.steps import (
-    AllGather,
     Allocate,
     Ballast,
     Capture,
@@ -26,7 +25,6 @@ from harness.scenario.steps import (
     EndCapture,
     Prepare,
     Recreate,
-    ReduceScatter,
     Refuse,
     Release,
     Replay,
@@ -253,11 +251,8 @@ class Builder:
             yield Release(whole.buffer)
 
     def _in_place(self, action: Action, acting: Acting, whole: Allocate, count: int, is_gather: bool) -> Collective:
-        view, (family, groups, _) = View(whole.buffer), acting
-        if is_gather:
-            return AllGather(family, view, count, None, action.via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
-        op = self._op(action, acting, whole.dtype)
-        return ReduceScatter(family, view, count, None, op, action.via, stream=action.stream, groups=groups)  # type: ignore[arg-type]
+        action = replace(action, kind="all_gather" if is_gather else "reduce_scatter")
+        return call_of(action, acting, View(whole.buffer), count, None, self._op(action, acting, whole.dtype))
 
     def _replay(self, action: Action) -> Iterator[Step]:
         usable = [name for name, graph in self._alive.graphs.items() if graph.ended_by is None]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from harness.scenario.bases import CollectiveStep
 from harness.scenario.operands import GUARD, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
@@ -204,7 +205,7 @@ def buffers(step: Step) -> set[str]:
     match step:
         case Release():
             return {step.buffer}
-        case AllGather() | ReduceScatter():
+        case CollectiveStep():
             return {view.buffer for view in (step.source, step.output) if view is not None}
     return set()
 

@@ -42,8 +42,8 @@ def _ineligible(case: Case, uses: list[Use]) -> str:
     """Why NCCL takes no symmetric kernel for the call; empty if it does."""
     use = uses[0]
     roles = case.peer_roles(uses)
-    if len(use.comm.group) < 2 or use.called.is_empty:
-        return "a call without elements" if use.called.is_empty else "a group of one rank"
+    if len(use.comm.group) < 2:
+        return "a group of one rank"
     if not roles:
         return f"a call of kind {use.called.kind}"
     if use.called.is_uneven:
@@ -53,7 +53,7 @@ def _ineligible(case: Case, uses: list[Use]) -> str:
         return "a communicator without window support"
     if any(case.is_declined(each, role) for role in roles for each in uses):
         return "a call on memory that the pool policy declined"
-    return _irreducible(use.called)
+    return "a call without elements" if use.called.is_empty else _irreducible(use.called)
 
 
 def _irreducible(called: Called) -> str:
