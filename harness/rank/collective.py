@@ -96,7 +96,7 @@ class Call:
         result = self._output if self._returned is None else self._returned
         found = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
         left = self._source.clone()
-        digest = _digest(found) if "digests" in self._substrate.evidence else None
+        digest = _digest(found) if "digests" in self._substrate.evidence and self._exact.is_exact else None
         self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
@@ -111,7 +111,7 @@ class Call:
         if (change := changed(self._into, found, result.clone())) is not None:
             self._substrate.record(change)
         kept.after("call")
-        if "differential" in self._substrate.evidence and self._is_library:
+        if "differential" in self._substrate.evidence and self._is_library and self._exact.is_exact:
             self._run_again(keys, path)
             found = self._output.clone()
         if mismatch is None and change is None:
@@ -223,7 +223,9 @@ class Call:
         step = self._step
         if self._is_library:
             return False
-        return call_system("collectives", lambda: runs(kernel, step.kind, step.op, self._is_uneven))
+        return call_system(
+            "collectives", lambda: runs(kernel, step.kind, step.op, self._is_uneven, self._output.element_size())
+        )
 
     def _given(self, source: torch.Tensor) -> torch.Tensor:
         """The source that the call gets: a copy where the operation has no form in place."""

@@ -1,6 +1,7 @@
 """Exact data of a collective: the inputs of every rank of the group, and the result that this rank must have.
 
-Invariant: it follows from the step, the group and the keys alone.
+Invariant: it follows from the step, the group and the keys alone. One result is owed, bit for bit; of an average over a
+group whose size is no power of two, any within `average_bound` of it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class ExactData:
         self.lengths = [step.lengths(group, rank) for rank in group]
         self.longest = max(each.source for each in self.lengths)
         self.op = step.op
+        self.is_exact = values.is_exact(len(group), step.op)
+        """Whether one result is owed, bit for bit."""
+        self._bound: torch.Tensor | None = None
         self.spans = [span for span in self._spans() if span.begin < span.end]
         self._ends = [span.end for span in self.spans]
 
@@ -78,6 +82,8 @@ class ExactData:
     def inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """This rank's source and exact result, for the input keys of the group's ranks."""
         inputs = self.all_inputs(keys, dtype, wide)
+        if not self.is_exact:
+            self._bound = average_bound(self._mine_of(inputs), wide)
         return inputs[self.mine][: self.lengths[self.mine].source], self.result(inputs)
 
     def all_inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> torch.Tensor:
@@ -93,8 +99,12 @@ class ExactData:
                 [inputs[sender][start : start + end - begin] for begin, end, sender, start in self.spans]
                 or [inputs[0][:0]]
             )
+        return values.reduce_result(self._mine_of(inputs), self.op)
+
+    def _mine_of(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What of all inputs this rank's output is reduced from."""
         start, length = sum(span.start for span in self.spans), self.lengths[self.mine].output
-        return values.reduce_result(inputs[:, start : start + length], self.op)
+        return inputs[:, start : start + length]
 
     def span_at(self, index: int) -> Span:
         """The span in which an element of the output lies."""
@@ -107,16 +117,39 @@ class ExactData:
         return self.group[bisect_right([*accumulate(self.counts)], place)]
 
     def compare(self, buffer: str, output: torch.Tensor, expected: torch.Tensor) -> trace.Mismatch | None:
-        """Where an output differs from the exact result, bit for bit; None if nowhere. Give a copy where a peer might
-        still write."""
+        """Where an output differs from the exact result, that of the last `inputs`; None if nowhere. Give a copy where
+        a peer might still write."""
         found, exact = bits(output), bits(expected)
         if equal(found, exact):
             return None
-        wrong = (found != exact).nonzero().flatten()
+        wrong = self._wrong(output, expected)
+        if not wrong.numel():
+            return None
         index = int(wrong[0])
         chunk = self.span_at(index).sender
         shown = _shown(expected, index), _shown(output, index)
         return trace.Mismatch(buffer, wrong.numel(), found.numel(), index, chunk, *shown)
+
+    def _wrong(self, output: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+        """Indices of the elements that are not what is owed."""
+        if self._bound is None:
+            return (bits(output) != bits(expected)).nonzero().flatten()
+        distance = (output.to(torch.float64) - expected.to(torch.float64)).abs()
+        return (distance <= self._bound).logical_not().nonzero().flatten()  # NaN is in no bound
+
+
+def average_bound(inputs: torch.Tensor, wide: bool) -> torch.Tensor:
+    """How far an average of [size, count] may lie from `reduce_result`, where 1/size is no power of two: float64.
+
+    With t terms that are not zero, 1/size rounds once, each product once and the sum t - 1 times. Each rounding is at
+    most u of the magnitudes' sum over size, and t + 2 of them leave room for their products. u is half a unit of the
+    type, as NCCL's ring rounds at every hop; of fp32 where the collective is `wide`. The result is rounded once more,
+    and so is what it is compared with.
+    """
+    exact, unit = inputs.to(torch.float64), 0.5 ** values.FORMS[inputs.dtype].bits
+    magnitudes, terms = exact.abs().sum(dim=0) / len(exact), (exact != 0).sum(dim=0)
+    step = 0.5**24 if wide and inputs.dtype in values.NARROW else unit
+    return (terms + 2) * step * magnitudes + 2 * unit * (exact.sum(dim=0) / len(exact)).abs()
 
 
 def changed(buffer: str, before: torch.Tensor, after: torch.Tensor) -> trace.Changed | None:

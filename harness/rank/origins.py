@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, combinations, islice
-from math import log2
 from typing import NamedTuple
 
 import torch
@@ -63,8 +62,10 @@ class Calls:
         self, index: int, mismatch: Mismatch, found: torch.Tensor, exact: torch.Tensor, wide: bool
     ) -> Mismatch:
         """The mismatch of the call at step `index`, with the origin of its first run of wrong elements if one is sure.
-        `wide`: its inputs had cancelling terms."""
+        `wide`: its inputs were those for a collective that rounds once."""
         call = self._inputs(index, self._group(index), wide)
+        if not call.is_exact:  # right elements differ in their bits there too
+            return mismatch
         run = call.first_run(mismatch, found.cpu(), exact.cpu())
         origin, matched = None, 0
         for each, values_of_it in self._candidates(call, run):
@@ -74,7 +75,7 @@ class Calls:
                 break
         # garbage may begin with a zero, and does not consist of zeros
         is_all_zero = origin is not None and origin.kind == "zeros" and matched == len(run.found)
-        if origin is None or not (is_all_zero or matched * call.entropy >= SURE + TRIED):
+        if origin is None or not (is_all_zero or call.information(run.found[:matched]) >= SURE + TRIED):
             return mismatch
         return replace(mismatch, origin=replace(origin, matched=matched, wrong=len(run.found)))
 
@@ -125,6 +126,7 @@ class _Inputs:
     def __init__(self, index: int, exact: ExactData, keys: list[int], dtype: torch.dtype, wide: bool) -> None:
         self.index, self.dtype, self.is_wide, self._exact, self._keys = index, dtype, wide, exact, keys
         self.step, self.group, self.op = exact.step, exact.group, exact.op
+        self.is_exact = exact.is_exact
         self.elements = len(keys) * exact.longest
         self._rows: torch.Tensor | None = None
 
@@ -134,13 +136,9 @@ class _Inputs:
             self._rows = self._exact.all_inputs(self._keys, self.dtype, self.is_wide)
         return self._rows
 
-    @property
-    def entropy(self) -> float:
-        """Bits of chance in an element, at least."""
-        if self.op is None:
-            return 8 * self.dtype.itemsize - 1
-        is_plain = self.op != "max" and not self.is_wide
-        return log2(values.spread(len(self.group))) if is_plain else 1
+    def information(self, found: torch.Tensor) -> float:
+        """Bits of chance in wrong values that equal an origin."""
+        return information(found, self.dtype, self.op, len(self.group), self.is_wide)
 
     def first_run(self, mismatch: Mismatch, found: torch.Tensor, exact: torch.Tensor) -> Run:
         """The run that begins at a mismatch, within the chunk that it lies in."""
@@ -149,17 +147,17 @@ class _Inputs:
         wrong = (one != other).nonzero().flatten()[:LOOKED_AT]
         gaps = (wrong.diff() > GAP).nonzero().flatten()
         wrong = wrong[: int(gaps[0]) + 1] if gaps.numel() else wrong
-        return Run(one[wrong], wrong - begin + start)
+        return Run(self._bits(found)[wrong], wrong - begin + start)
 
     def places(self, run: Run, step: int = -1) -> Iterator[Candidate]:
         """The input of one rank, or another result of a reduction, from the run's own place or from elsewhere on.
         `step` is set where the call was another one."""
         first = int(run.places[0])
-        for rank, row in zip(self.group, bits(self.rows), strict=True):
+        for rank, row in zip(self.group, self._bits(self.rows), strict=True):
             for start in _starts(row, run):
                 yield Origin("input", (rank,), step, start - first), _from(row, run, start)
         if self.op is not None:
-            row = bits(values.reduce_result(self.rows, self.op))
+            row = self._bits(values.reduce_result(self.rows, self.op))
             for start in _starts(row, run):
                 yield Origin("result", (self._exact.owner(start),), step, start - first), _from(row, run, start)
 
@@ -173,7 +171,7 @@ class _Inputs:
         for left_out in (each for count in missing for each in combinations(range(size), count)):
             kept = [row for row in range(size) if row not in left_out]
             yield Origin("without", tuple(self.group[row] for row in left_out)), self._reduced(parts[kept])
-        if self.op != "max":
+        if self.op not in ("max", "min"):
             for row, rank in enumerate(self.group):
                 yield Origin("twice", (rank,)), self._reduced(cat([parts, parts[row : row + 1]]))
 
@@ -191,9 +189,32 @@ class _Inputs:
     def _reduced(self, parts: torch.Tensor) -> torch.Tensor:
         """The bits of a reduction of some rows, an average being one over the whole group."""
         assert self.op is not None
-        if self.op != "avg":
-            return bits(values.reduce_result(parts, self.op))
-        return bits((parts.to(torch.float64).sum(dim=0) / len(self.group)).to(parts.dtype))
+        return self._bits(values.reduce_result(parts, self.op, len(self.group)))
+
+    def _bits(self, data: torch.Tensor) -> torch.Tensor:
+        """The bits of data; of a reduction without the sign of a zero, which depends on where a sum begins."""
+        one = bits(data)
+        is_reduced = self.op is not None and data.is_floating_point()
+        return one.masked_fill(data == 0, 0) if is_reduced else one
+
+
+def information(found: torch.Tensor, dtype: torch.dtype, op: str | None, size: int, wide: bool) -> float:
+    """Bits of chance in `found`, the bits of values that are wrong: how sure it is that what equals them made them.
+
+    Of gathered floats, zeros and infinities are drawn often. A wrong sum may be zero for many reasons, and one that was
+    rounded on the way is often the sum without its smallest term. Of a maximum, half may come from any one rank.
+    """
+    width = 8 * dtype.itemsize
+    if op is None:
+        if not dtype.is_floating_point:
+            return len(found) * (width - 1)
+        magnitude = found.long() & (1 << width - 1) - 1
+        infinity = (1 << width - 1) - (1 << values.FORMS[dtype].bits - 1)
+        return sum(5 if each in (0, infinity) else width - 1 for each in magnitude.tolist())
+    if op in ("max", "min") or (wide and dtype in values.NARROW):
+        return len(found)
+    telling = int((found.long() & (1 << width - 1) - 1).count_nonzero())
+    return len(found) - telling + telling * max(1, min(4, 8 - (size - 1).bit_length()))
 
 
 def _starts(row: torch.Tensor, run: Run) -> Iterator[int]:

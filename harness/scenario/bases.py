@@ -14,7 +14,7 @@ import msgspec
 from harness.scenario.layouts.groups import Group, Groups
 from harness.scenario.operands import Elements, View, at
 
-Op = Literal["sum", "avg", "max"]
+Op = Literal["sum", "avg", "max", "min"]
 Via = Literal["library", "kernel"]
 Role = Literal["source", "output"]
 """Which operand of a call."""

@@ -9,14 +9,20 @@ from typing import Literal
 
 import msgspec
 
-DType = Literal["bfloat16", "float16", "float32", "int32", "float8_e4m3fn", "float8_e5m2"]
+DType = Literal[
+    "bfloat16", "float16", "float32", "float64", "int8", "uint8", "int32", "int64", "float8_e4m3fn", "float8_e5m2"
+]
 Elements = int | tuple[int, ...]
 
 ITEMSIZE: dict[str, int] = {
     "bfloat16": 2,
     "float16": 2,
     "float32": 4,
+    "float64": 8,
+    "int8": 1,
+    "uint8": 1,
     "int32": 4,
+    "int64": 8,
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
@@ -54,4 +60,9 @@ def is_summed_exactly(dtype: str) -> bool:
 def divides_exactly(dtype: str, size: int) -> bool:
     """Whether an average over `size` ranks needs no rounding."""
     # NCCL multiplies each input by 1/size first, which a float represents exactly for powers of two alone
-    return dtype != "int32" and size & (size - 1) == 0
+    return is_averaged(dtype) and size & (size - 1) == 0
+
+
+def is_averaged(dtype: str) -> bool:
+    """Whether the harness averages the type: an average of integers is no integer."""
+    return "int" not in dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-INTEGER_OF = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+INTEGER_OF = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Collectives as systems under test: the built-in Triton kernels, or a user's own.
 
 Invariant: a collective sees only a `CollectiveContext` and its two tensors. It adds partial sums in
-at least fp32. The tensors behind `peer_addresses` must lie in windows of the group's communicator;
-where one does not, `NotOwned` is raised before anything is launched.
+at least fp32, and rounds once, to the nearest. The tensors behind `peer_addresses` must lie in windows of
+the group's communicator; where one does not, `NotOwned` is raised before anything is launched.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class FunctionalCollectives(Protocol):
 class TritonCollectives:
     """The kernels of `kernels/`: all-gather, all-to-all and broadcast by pushing, reductions by pulling."""
 
-    ops = ("sum", "avg", "max")
+    ops = ("sum", "avg", "max", "min")
     uneven = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
@@ -212,6 +212,7 @@ class TritonCollectives:
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
             MAX=op == "max",
+            MIN=op == "min",
         )
 
 

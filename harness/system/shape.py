@@ -35,6 +35,8 @@ MORE_FUNCTIONAL = {"all_reduce": "context, source, op", "all_to_all": "context, 
 """Those of collectives that say `functional`: each returns a tensor of its own."""
 OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
 """Methods that a policy may have beside those."""
+WIDEST = 4
+"""Bytes of an element that plug-ins reduce."""
 OPS = ("sum", "avg")
 """With which a plug-in of collectives reduces, unless it names others in `ops`."""
 SAID = {"observed": bool, "forever": bool, "fallback": str}
@@ -92,9 +94,10 @@ def _named(ops: object) -> tuple[object, ...]:
     return tuple(ops) if isinstance(ops, tuple | list | frozenset | set) else (ops,)
 
 
-def runs(kernels: object, kind: str, op: str | None, is_uneven: bool) -> bool:
-    """Whether a plug-in runs such a call: it need not have every operation, every reduction, or counts that differ."""
-    reduces = op is None or op in getattr(kernels, "ops", OPS)
+def runs(kernels: object, kind: str, op: str | None, is_uneven: bool, itemsize: int) -> bool:
+    """Whether a plug-in runs such a call: it need not have every operation, every reduction, or counts that differ, and
+    it adds in fp32 or int32."""
+    reduces = op is None or (itemsize <= WIDEST and op in getattr(kernels, "ops", OPS))
     takes = not is_uneven or (kind in COLLECTIVES and getattr(kernels, "uneven", False))
     has_it = hasattr(kernels, kind) and (kind != "broadcast" or not is_functional(kernels))  # no size without an output
     return has_it and reduces and takes

@@ -36,7 +36,7 @@ def in_group_order(sources: torch.Tensor, op: str) -> torch.Tensor:
 def test_reduce_scatter_gives_the_exact_result_of_the_harness(
     dtype: str, op: str, size: int, interpreter: Interpreter
 ) -> None:
-    sources = reduce_values(keys(size), size * 33, getattr(torch, dtype), op, True, CPU)
+    sources = reduce_values(keys(size), size * 129, getattr(torch, dtype), op, True, CPU)
     found, _ = reduced(interpreter, sources, op)
     assert torch.equal(bits(found), bits(reduce_result(sources, op)))
 

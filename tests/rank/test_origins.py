@@ -9,7 +9,7 @@ import torch
 
 from harness.rank import values
 from harness.rank.exact import ExactData
-from harness.rank.origins import Calls
+from harness.rank.origins import Calls, information
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter
@@ -122,9 +122,9 @@ def test_zeros_are_named_however_few() -> None:
     assert call.origin(call.with_chunk(1, torch.zeros(1), 30)) == Origin("zeros", matched=1, wrong=1)
 
 
-@pytest.mark.parametrize(("count", "is_named"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("count", "is_named"), [(2, False), (8, True)])
 def test_garbage_that_begins_with_a_zero_has_no_origin(count: int, is_named: bool) -> None:
-    """Two words of zeros are no chance."""
+    """Zeros are among the values that ranks put in, and eight of them in a row are no chance."""
     call = gather()
     stray = values.gather_values([values.key(99, 1)], COUNT, torch.float32, CPU)[0]
     stray[:count] = 0
@@ -182,15 +182,16 @@ def test_a_sum_with_one_rank_of_another_step_is_named(other: int, past: tuple[in
 
 
 @pytest.mark.parametrize("salt", range(20))
-def test_small_numbers_from_nowhere_have_no_origin(salt: int) -> None:
-    """They meet many sums by chance, and none in a row of ten."""
+def test_sums_from_nowhere_have_no_origin(salt: int) -> None:
     call = reduction()
-    stray = values.reduce_values([values.key(99, salt)] * 3, COUNT, torch.float32, "sum", False, CPU)
+    stray = values.reduce_values(
+        [values.key(99, salt, rank) for rank in GROUP], COUNT, torch.float32, "sum", False, CPU
+    )
     assert call.origin(stray.sum(dim=0), past=(1,)) is None
 
 
-@pytest.mark.parametrize(("count", "is_named"), [(9, False), (14, True)])
-def test_a_few_small_numbers_may_be_chance(count: int, is_named: bool) -> None:
+@pytest.mark.parametrize(("count", "is_named"), [(9, False), (30, True)])
+def test_a_few_elements_of_a_sum_may_be_chance(count: int, is_named: bool) -> None:
     call = reduction()
     found = call.expected.clone()
     found[:count] = call.chunk()[[0, 1], :count].sum(dim=0)
@@ -198,12 +199,26 @@ def test_a_few_small_numbers_may_be_chance(count: int, is_named: bool) -> None:
 
 
 def test_an_average_without_a_rank_is_named() -> None:
-    """Averages are over groups of a power of two."""
+    """A rank that is alone leaves a zero of either sign."""
     steps = Allocate("a", "tp", 2 * COUNT), ReduceScatter("tp", View("a"), COUNT, op="avg")
     call = Judged(Scenario(PAIR, steps, seed=5), 1, (0, 1))
     found = call.origin(call.chunk()[1] / 2)
     assert found is not None
     assert (found.kind, found.ranks, found.matched) == ("without", (0,), found.wrong)
+
+
+def test_an_average_over_three_has_no_origin() -> None:
+    """Elements that are right within its bound differ in their bits too."""
+    steps = Allocate("a", "tp", 3 * COUNT), ReduceScatter("tp", View("a"), COUNT, op="avg")
+    call = Judged(Scenario(TOPOLOGY, steps, seed=5), 1)
+    assert call.origin(call.chunk()[[0, 1]].sum(dim=0) / 3) is None
+
+
+def test_a_minimum_in_place_of_a_maximum_has_no_origin() -> None:
+    """Half of two ranks' minima are the input of the one, the others that of the other."""
+    steps = Allocate("a", "tp", 2 * 400), ReduceScatter("tp", View("a"), 400, op="max")
+    call = Judged(Scenario(PAIR, steps, seed=5), 1, (0, 1))
+    assert call.origin(call.inputs[:, 400:800].amin(dim=0)) is None
 
 
 def test_a_maximum_without_a_rank_is_named_where_enough_of_it_is_wrong() -> None:
@@ -224,3 +239,20 @@ def test_a_mismatch_keeps_what_it_says_itself() -> None:
     mismatch = call.exact.compare("a", found, call.expected)
     assert isinstance(mismatch, Mismatch)
     assert mismatch.origin is None
+
+
+# how sure wrong values are
+
+
+def test_zeros_tell_less_than_other_values() -> None:
+    zeros, others = torch.zeros(4, dtype=torch.int32), torch.arange(100, 104, dtype=torch.int32)
+    for op in (None, "sum"):
+        assert information(zeros, torch.float32, op, 4, wide=False) < information(others, torch.float32, op, 4, False)
+
+
+@pytest.mark.parametrize(
+    ("op", "wide", "told"), [(None, False, 60), ("sum", False, 16), ("sum", True, 4), ("max", False, 4)], ids=str
+)
+def test_values_tell_what_chance_can_do(op: str | None, wide: bool, told: int) -> None:
+    found = torch.arange(100, 104, dtype=torch.int16)
+    assert information(found, torch.bfloat16, op, 4, wide) == told

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from harness.scenario.operands import ITEMSIZE, at, divides_exactly, is_summed_exactly
+from harness.scenario.operands import ITEMSIZE, at, divides_exactly, is_averaged, is_summed_exactly
 
 
 @pytest.mark.parametrize(("rank", "count"), [(0, 5), (1, 7)])
@@ -27,3 +28,12 @@ def test_an_average_of_floats_is_exact_over_powers_of_two(size: int, is_exact: b
 
 def test_an_average_of_integers_is_never_exact() -> None:
     assert not divides_exactly("int32", 2)
+
+
+def test_every_type_but_integers_is_averaged() -> None:
+    assert {dtype for dtype in ITEMSIZE if not is_averaged(dtype)} == {"int8", "uint8", "int32", "int64"}
+
+
+@pytest.mark.parametrize("dtype", ITEMSIZE)
+def test_the_size_of_an_element_is_that_of_torch(dtype: str) -> None:
+    assert getattr(torch, dtype).itemsize == ITEMSIZE[dtype]

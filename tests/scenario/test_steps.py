@@ -105,10 +105,10 @@ def test_step_is_frozen(step: Step) -> None:
         ('{"kind": "all_scatter", "family": "tp"}', "'all_scatter'"),
         ('{"kind": "trim", "pool": "tp"}', "`pool`"),
         ('{"kind": "release"}', "`buffer`"),
-        ('{"kind": "allocate", "buffer": "a", "family": "tp", "elements": 8, "dtype": "float64"}', "'float64'"),
+        ('{"kind": "allocate", "buffer": "a", "family": "tp", "elements": 8, "dtype": "float4"}', "'float4'"),
         ('{"kind": "allocate", "buffer": "a", "family": "tp", "elements": [8, "9"]}', "`$.elements[1]`"),
         ('{"kind": "all_gather", "family": "tp", "output": "a", "count": 8}', "`$.output`"),
-        ('{"kind": "reduce_scatter", "family": "tp", "source": {"buffer": "a"}, "count": 8, "op": "min"}', "'min'"),
+        ('{"kind": "reduce_scatter", "family": "tp", "source": {"buffer": "a"}, "count": 8, "op": "xor"}', "'xor'"),
     ],
 )
 def test_json_that_is_no_step_is_refused_by_name(text: str, offender: str) -> None:

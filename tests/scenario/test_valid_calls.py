@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.scenario.operands import View
+from harness.scenario.bases import Op, Via
+from harness.scenario.operands import DType, View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
@@ -164,24 +165,30 @@ def test_reduction_of_eight_bit_floats_is_refused(dtype: str, op: str) -> None:
     assert refusal(Allocate("a", "tp", 64, dtype), reduce(op=op)) == sentence  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "int32"])
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "int32", "uint8", "float64"])
 def test_dtype_with_limits_on_its_reductions_is_gathered(dtype: str) -> None:
     assert accepted(Allocate("a", "tp", 64, dtype), AllGather("tp", A, 4))  # type: ignore[arg-type]
 
 
-def test_average_of_integers_is_refused() -> None:
-    assert refusal(Allocate("a", "tp", 64, "int32"), reduce(op="avg")) == "avg of int32 is not exact"
+INTEGERS: list[DType] = ["int8", "uint8", "int32", "int64"]
 
 
-@pytest.mark.parametrize("op", ["sum", "max"])
-def test_integers_are_summed_and_compared(op: str) -> None:
-    assert accepted(Allocate("a", "tp", 64, "int32"), reduce(op=op))
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_average_of_integers_is_refused(dtype: DType) -> None:
+    assert refusal(Allocate("a", "tp", 64, dtype), reduce(op="avg")) == f"avg of {dtype} is not exact"
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("op", ["sum", "max", "min"])
+def test_integers_are_summed_and_compared(op: Op, dtype: DType) -> None:
+    assert accepted(Allocate("a", "tp", 64, dtype), reduce(op=op))
 
 
 @pytest.mark.parametrize(("topology", "family"), [(TRIPLE, "tp"), (MIXED, "odd")], ids=["three", "three and one"])
-def test_average_over_a_group_of_no_power_of_two_is_refused_with_its_size(topology: Topology, family: str) -> None:
-    steps = Allocate("a", family, 64), reduce(family=family, op="avg")
-    assert refusal(*steps, topology=topology) == "avg over a group of 3 is not exact; the size must be a power of two"
+@pytest.mark.parametrize("via", ["library", "kernel"])
+def test_average_over_a_group_of_no_power_of_two_is_accepted(topology: Topology, family: str, via: Via) -> None:
+    steps = Allocate("a", family, 64), reduce(family=family, op="avg", via=via)
+    assert accepted(*steps, topology=topology)
 
 
 @pytest.mark.parametrize("family", ["tp", "attn_tp", "pp"])
@@ -190,8 +197,15 @@ def test_average_over_groups_of_four_two_and_one_is_accepted(family: str) -> Non
 
 
 @pytest.mark.parametrize("via", ["library", "kernel"])
-def test_maximum_is_accepted(via: str) -> None:
-    assert accepted(WINDOW, reduce(op="max", via=via))
+@pytest.mark.parametrize("op", ["max", "min"])
+def test_an_extreme_is_accepted(op: Op, via: str) -> None:
+    assert accepted(WINDOW, reduce(op=op, via=via))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+@pytest.mark.parametrize("via", ["library", "kernel"])
+def test_eight_bytes_are_reduced(dtype: DType, via: str) -> None:
+    assert accepted(Allocate("a", "tp", 64, dtype), reduce(via=via))
 
 
 def test_each_rank_needs_a_chunk_for_every_rank_of_its_own_group() -> None:

@@ -171,9 +171,9 @@ def test_first_of_several_offenders_is_named() -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        (Allocate("a", "tp", 64, "float64"),),  # type: ignore[arg-type]
+        (Allocate("a", "tp", 64, "float4"),),  # type: ignore[arg-type]
         (Allocate("a", "tp", 64, role="pinned"),),  # type: ignore[arg-type]
-        (WINDOW, reduce(op="min")),
+        (WINDOW, reduce(op="xor")),
         (WINDOW, reduce(via="nvls")),
         (WINDOW, AllGather("tp", A, 1.5)),  # type: ignore[arg-type]
     ],

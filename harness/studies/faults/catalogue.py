@@ -156,6 +156,10 @@ FAULTS = (
     Fault("K06", "group-order", ("wrong-data",), _free("deferred", "OrdersByGlobalRank")),
     Fault("K07", "out-of-bounds-write", ("out-of-bounds",), _free("deferred", "Overruns")),
     Fault("K08", "in-place-alias", ("wrong-data",), _free("deferred", "ClearsFirst")),
+    Fault("K19", "fp32-added-in-bfloat16", ("wrong-data",), _free("deferred", "AddsFloatsInBfloat16")),
+    Fault("K20", "truncation", ("wrong-data",), _free("deferred", "Truncates")),
+    Fault("K21", "detour-through-fp16", ("wrong-data",), _free("deferred", "PassesThroughHalf")),
+    Fault("K22", "lost-sign", ("wrong-data",), _free("deferred", "LosesSign")),
     Fault("K23", "scratch-returned-twice", ("result-overwritten",), _free("deferred", f"{RESULTS}:ReturnsItsScratch")),
     Fault("K24", "late-write", ("result-overwritten", "out-of-bounds"), _free("deferred", f"{RESULTS}:ClearsLate")),
 )

@@ -38,7 +38,7 @@ WHOLE: dict[str, tuple[Role, ...]] = {
     "Scatter": ("source",),
 }
 """The operands that hold `count` elements of every rank; all others hold `count` in all."""
-ITEMSIZE = {**operands.ITEMSIZE, "int8": 1, "uint8": 1, "uint32": 4, "int64": 8, "uint64": 8, "float64": 8}
+ITEMSIZE = {**operands.ITEMSIZE, "uint32": 4, "uint64": 8}
 NOWHERE = -1
 LEFT_ALONE = (2, 6)
 """`ncclSystemError` and `ncclRemoteError`: the rank had met its peers or waited for them, and one of them went away."""

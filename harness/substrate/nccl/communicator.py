@@ -28,7 +28,7 @@ from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
 
-OPS = {"sum": nc.SUM, "avg": nc.AVG, "max": nc.MAX}
+OPS = {"sum": nc.SUM, "avg": nc.AVG, "max": nc.MAX, "min": nc.MIN}
 GATHER, REDUCE, ALL_REDUCE = "SYMK_ST", "SYMK_LD", "SYMK_RSxLD_AGxST"
 """Kernels that address peers through the caller's buffer, so that skewed offsets show at every size."""
 

@@ -103,10 +103,12 @@ class Transfers:
 
 
 def reduced(parts: list[torch.Tensor], op: str) -> torch.Tensor:
-    """Elementwise sum, avg or max of tensors of one dtype, accumulated in fp32 (int32 for int32)."""
+    """Elementwise sum, avg, max or min of tensors of one dtype, accumulated in fp32 (fp64 for fp64, integers in their
+    own type)."""
     dtype = parts[0].dtype
-    wide = torch.stack([part.to(torch.float32) if dtype.is_floating_point else part for part in parts])
-    if op == "max":
-        return wide.amax(dim=0).to(dtype)
+    accumulator = torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
+    wide = torch.stack([part.to(accumulator) for part in parts])
+    if op in ("max", "min"):
+        return (wide.amax(dim=0) if op == "max" else wide.amin(dim=0)).to(dtype)
     total = wide.sum(dim=0, dtype=wide.dtype)
     return (total / len(parts) if op == "avg" else total).to(dtype)

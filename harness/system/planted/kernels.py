@@ -39,10 +39,11 @@ def scatter_kernel(
     BF16: tl.constexpr,
     INTEGER: tl.constexpr,
     NARROW: tl.constexpr,
+    TRUNCATE: tl.constexpr,
 ):
     """Program b sums block b of chunk `rank` of every source, up to element `reach`; bfloat16 comes as int16 bits.
 
-    NARROW rounds every partial sum to bfloat16.
+    NARROW rounds every partial sum to bfloat16. TRUNCATE cuts the bits off that bfloat16 does not have.
     """
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = index < reach
@@ -61,7 +62,9 @@ def scatter_kernel(
             total += value.to(tl.float32)
         if NARROW:
             total = (to_bfloat16_bits(total).to(tl.int32) << 16).to(tl.float32, bitcast=True)
-    if BF16:
+    if BF16 and TRUNCATE:
+        tl.store(output + index, ((total * scale).to(tl.int32, bitcast=True) >> 16).to(tl.int16), mask=mask)
+    elif BF16:
         tl.store(output + index, to_bfloat16_bits(total * scale), mask=mask)
     elif INTEGER:
         tl.store(output + index, total, mask=mask)
@@ -83,6 +86,9 @@ def slot_barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr):
 
 class SoundKernels:
     """All-gather of any dtype, reduce-scatter with sum or avg of dtypes that are reduced exactly. Breaks no rule."""
+
+    truncates = False
+    """Whether bfloat16 is cut off instead of rounded to."""
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         outputs, count = context.peer_addresses(output), source.numel()
@@ -107,6 +113,7 @@ class SoundKernels:
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
             NARROW=self.narrow(output),
+            TRUNCATE=self.truncates,
         )
         self.after(context)
 
@@ -201,3 +208,41 @@ class ClearsFirst(SoundKernels):
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         output.zero_()
         super().reduce_scatter(context, output, source, op)
+
+
+class AddsFloatsInBfloat16(SoundKernels):
+    """Partial sums of fp32 are rounded to bfloat16 at every step (K19)."""
+
+    def narrow(self, output: torch.Tensor) -> bool:
+        return output.dtype is torch.float32
+
+
+class Truncates(SoundKernels):
+    """The sum is cut off where bfloat16 ends, and not rounded to the nearest (K20)."""
+
+    truncates = True
+
+
+class ChangesResult(SoundKernels):
+    """Right up to its result, which `changed` replaces before the call returns."""
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        super().reduce_scatter(context, output, source, op)
+        output.copy_(self.changed(output))
+
+    def changed(self, output: torch.Tensor) -> torch.Tensor:
+        return output
+
+
+class PassesThroughHalf(ChangesResult):
+    """A sum of floats passes through fp16 on its way to the output (K21)."""
+
+    def changed(self, output: torch.Tensor) -> torch.Tensor:
+        return output.half() if output.is_floating_point() else output
+
+
+class LosesSign(ChangesResult):
+    """The sign of a sum gets lost (K22)."""
+
+    def changed(self, output: torch.Tensor) -> torch.Tensor:
+        return output.abs()

@@ -55,6 +55,7 @@ class SoundResults:
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
             NARROW=False,
+            TRUNCATE=False,
         )
         context.barrier()
         return output
