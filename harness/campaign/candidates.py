@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from harness.campaign.layouts import layouts_like, on_nodes, parts_of, restricted, stand_ins
+from harness.campaign.layouts import (
+    falling_on,
+    layouts_like,
+    parts_of,
+    plainer_places,
+    restricted,
+    stand_ins,
+)
 from harness.errors import UsageError
 from harness.scenario.alive import without
-from harness.scenario.layouts.groups import Groups
+from harness.scenario.layouts.groups import Group, Groups
 from harness.scenario.operands import Elements, View
-from harness.scenario.placement import Placement
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     Allocate,
@@ -33,12 +39,16 @@ def until(scenario: Scenario, step: int) -> Iterator[Scenario]:
         yield from valid(scenario, scenario.topology, scenario.steps[: step + 1])
 
 
-def valid(scenario: Scenario, topology: Topology, steps: tuple[Step, ...]) -> Iterator[Scenario]:
-    """The scenario with another topology and program, if there is such a one and it does anything."""
+def valid(
+    scenario: Scenario, topology: Topology, steps: tuple[Step, ...], falling: Group | None = None
+) -> Iterator[Scenario]:
+    """The scenario with another topology, program and ranks of falling addresses, if there is such a one and it does
+    anything."""
     if not steps:
         return
+    falling = scenario.falls_on if falling is None else falling
     try:
-        candidate = Scenario(topology, steps, scenario.system, scenario.seed)
+        candidate = Scenario(topology, steps, scenario.system, scenario.seed, falling)
     except UsageError:
         return
     if candidate != scenario:
@@ -72,19 +82,20 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     Nodes change rarely from one to the next: processes on nccl start again wherever they do.
     """
     used = len(set(scenario.topology.node_of))
-    for placement in _plainer_places(scenario.topology, used):
+    for placement in plainer_places(scenario.topology, used):
         fewer = msgspec.structs.replace(scenario.topology, placement=placement)
         yield from valid(scenario, fewer, scenario.steps)
     known: set[object] = set()
     for topology in _distinct_layouts(scenario, min(used, 2), known):
         kept = stand_ins(scenario.world, topology.world)
-        programs = (_program(scenario, topology, ranks, names) for ranks in kept for names in (_same_place, _everyone))
-        for steps in dict.fromkeys(programs):
-            yield from valid(scenario, topology, steps)
+        named = ((ranks, names) for ranks in kept for names in (_same_place, _everyone))
+        programs = ((_program(scenario, topology, *each), falling_on(scenario.falls_on, each[0])) for each in named)
+        for steps, falling in dict.fromkeys(programs):
+            yield from valid(scenario, topology, steps, falling)
     for topology, ranks in parts_of(scenario.topology, scenario.families):
         if _as_named(topology, scenario.families) not in known:
             program = _program(scenario, topology, ranks, _same_ranks)
-            for candidate in valid(scenario, topology, program):
+            for candidate in valid(scenario, topology, program, falling_on(scenario.falls_on, ranks)):
                 if candidate not in known:  # without one rank or another is often the same
                     known.add(candidate)
                     yield candidate
@@ -121,17 +132,6 @@ def _program(scenario: Scenario, topology: Topology, kept: Sequence[int], names:
             steps[index] = msgspec.structs.replace(step, groups=groups)
         steps[index] = _for_groups(steps[index], topology)
     return without(tuple(steps), [index for index, step in enumerate(steps) if step.groups == ()])
-
-
-def _plainer_places(topology: Topology, used: int) -> Iterator[Placement | None]:
-    """For the same ranks: the nodes that it uses as NVLink domains, then one node, or two, with domains like its own,
-    then processes that see all GPUs."""
-    placement, world = topology.placement, topology.world
-    if placement is not None and topology.has_own_domains:
-        yield msgspec.structs.replace(placement, nvlink_domain=None, nvlink_domains=None, mnnvl=True)
-    yield from (on_nodes(nodes, world, topology) for nodes in range(1, min(used, 3)))
-    if placement is not None and placement.peers_hidden:
-        yield msgspec.structs.replace(placement, peers_hidden=False)
 
 
 def _distinct_layouts(scenario: Scenario, nodes: int, known: set[object]) -> Iterator[Topology]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import msgspec
+
 from harness.errors import UsageError
 from harness.scenario.layouts.arithmetic import Degrees
 from harness.scenario.layouts.conventions import CONVENTIONS
@@ -37,12 +39,35 @@ def on_nodes(nodes: int, world: int, like: Topology | None = None) -> Placement 
     return Placement(nodes, share, nvlink_domain=nodes * share if like is not None and like.joins_nodes else None)
 
 
+def plainer_places(topology: Topology, used: int) -> Iterator[Placement | None]:
+    """For the same ranks: the nodes that it uses as NVLink domains, then one node, or two, with domains like its own,
+    then processes that see all GPUs."""
+    placement, world = topology.placement, topology.world
+    if placement is not None and topology.has_own_domains:
+        yield msgspec.structs.replace(placement, nvlink_domain=None, nvlink_domains=None, mnnvl=True)
+    yield from (on_nodes(nodes, world, topology) for nodes in range(1, min(used, 3)))
+    if placement is not None and placement.peers_hidden:
+        yield msgspec.structs.replace(placement, peers_hidden=False)
+
+
 def stand_ins(whole: int, world: int) -> list[tuple[int, ...]]:
     """Which `world` ranks of `whole` may stand for all: the first, ranks spread evenly, the last, and all but one of
     the first with the last."""
     first, last = tuple(range(world)), tuple(range(whole - world, whole))
     spread = tuple(rank * whole // world for rank in range(world))
     return list(dict.fromkeys((first, spread, last, (*first[:-1], whole - 1))))
+
+
+def falling_on(ranks: Group, kept: Sequence[int]) -> Group:
+    """Of the ranks kept, numbered anew, those on which addresses fall."""
+    return tuple(rank for rank, old in enumerate(kept) if old in ranks)
+
+
+def fewer_falling(ranks: Group) -> Iterator[Group]:
+    """No rank on which addresses fall, then one fewer."""
+    yield from [()] * bool(ranks)
+    if len(ranks) > 1:
+        yield from (tuple(rank for rank in ranks if rank != left_out) for left_out in ranks)
 
 
 def parts_of(topology: Topology, used: Collection[str]) -> Iterator[tuple[Topology, Group]]:

@@ -11,6 +11,7 @@ from itertools import chain
 import msgspec
 
 from harness.campaign.candidates import valid
+from harness.campaign.layouts import fewer_falling
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
@@ -21,7 +22,9 @@ from harness.scenario.topology import Topology
 def plainer(scenario: Scenario) -> Iterator[Scenario]:
     """Each step with one thing made plain, and each buffer no larger than it need be."""
     if scenario.seed:
-        yield Scenario(scenario.topology, scenario.steps, scenario.system)
+        yield msgspec.structs.replace(scenario, seed=0)
+    for falling in fewer_falling(scenario.falls_on):
+        yield msgspec.structs.replace(scenario, falling=falling)
     for changes in ({"dtype": "float32"}, {"stream": 0}):
         steps = tuple(_with(step, changes) for step in scenario.steps)
         yield from valid(scenario, scenario.topology, steps)

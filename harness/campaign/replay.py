@@ -44,7 +44,7 @@ def with_system(
         steps = tuple(_through(step, via) for step in steps)
         kernels = System().collectives if collectives == "library" else collectives
         system = msgspec.structs.replace(system, collectives=kernels)
-    return Scenario(scenario.topology, steps, system, scenario.seed)
+    return msgspec.structs.replace(scenario, steps=steps, system=system)
 
 
 def with_systems(

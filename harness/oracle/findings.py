@@ -179,6 +179,12 @@ class ResultOverwritten(Finding):
     rule = "result-overwritten"
 
 
+class StalePeerAddress(Finding):
+    """A kernel used a peer address of a window that was gone."""
+
+    rule = "stale-peer-address"
+
+
 class OutOfBounds(Finding):
     """Memory that no call may write changed."""
 

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
 from harness.oracle.program import Seen
-from harness.oracle.rules import capture, data, fate, lifetime, memory, ownership, path, registration, results, skew
+from harness.oracle.rules import (
+    addresses,
+    capture,
+    data,
+    fate,
+    lifetime,
+    memory,
+    ownership,
+    path,
+    registration,
+    results,
+    skew,
+)
 
 JUDGES = (
     fate.judge,
@@ -22,6 +34,7 @@ JUDGES = (
     ownership.judge,
     path.judge,
     results.judge,
+    addresses.judge,
     memory.judge,  # before the canaries of `data`, as it says more about the same change
     data.judge,
 )

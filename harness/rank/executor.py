@@ -96,6 +96,7 @@ class Executor:
         self._record(trace.Began(TEARDOWN))
         self._buffers.kept.began(TEARDOWN)
         self._graphs.clear()
+        self._substrate.record_unmapped()
         for communicator in self._substrate.communicators.values():
             self._look_at_pads(communicator)
         self._buffers.release_all()
@@ -274,5 +275,6 @@ class Executor:
             call.run(keys, self._kernel, partial(self._calls.explained, self._index))
         self._calls.ran(self._index)
         if step.via == "kernel":
+            self._substrate.record_unmapped()
             self._look_at_pads(group.communicator)
         self._buffers.check()

@@ -175,6 +175,7 @@ class Graphs:
         self._buffers.kept.before(*operands)
         graph.replay()
         self._substrate.device.synchronize()
+        self._substrate.record_unmapped()
         memory.after("replay", *operands)
         self._buffers.kept.after("replay")
         self._compare(graph, exact)

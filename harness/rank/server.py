@@ -139,6 +139,7 @@ class Server:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
         substrate.start_recording(self._journal.append)
         substrate.world(scenario.world)
+        substrate.is_falling = self._rank in scenario.falls_on
         families = [topology.ids[name] for name in scenario.families]
         substrate.begin(families, topology.domain_of, slots, topology.node_of)
         if is_watched:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from harness.oracle.case import ranks_text
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step
@@ -26,7 +27,8 @@ def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
         system += f" · collectives {scenario.system.collectives}"
     if scenario.system.sites != "explicit":
         system += f" · sites {scenario.system.sites}"
-    yield visible(f"{layout(topology)} · {where} · {system} · seed {scenario.seed}")
+    falling = f" · falling on {ranks_text(scenario.falls_on)}" if scenario.falls_on else ""
+    yield visible(f"{layout(topology)} · {where} · {system} · seed {scenario.seed}{falling}")
     for index, step in enumerate(scenario.steps):
         yield visible(f"{'→' if index == marked else ' '} {index:2} {_step(step)}")
 

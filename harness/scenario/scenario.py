@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
+from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
 from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
@@ -19,6 +19,10 @@ from harness.scenario.topology import Topology
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """One draw as data: where (topology), what (system and steps), and the seed of its input values.
 
+    `falling`: the ranks on which each new segment gets a lower address than the one before, in rising order of ranks.
+    Elsewhere it gets a higher one. Only the simulation can choose. Unset, not empty, where there is none, so that files
+    leave it out.
+
     Raises `ProgramError` when built from a program that cannot run.
     """
 
@@ -26,17 +30,26 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     steps: tuple[Step, ...]
     system: System = System()
     seed: int = 0
+    falling: Group | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         from harness.scenario.validity import check  # noqa: PLC0415  (validity reads these classes)
 
         if not 0 <= self.seed < 1 << 63:
             raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
+        self._check_falling()
         if self.system.sites == "implicit":
             check_implicit(self.topology)
         check(self.topology, self.steps)
         if self.system.sites == "implicit":
             self._check_asked()
+
+    def _check_falling(self) -> None:
+        if self.falling == ():
+            msgspec.structs.force_setattr(self, "falling", msgspec.UNSET)
+        ranks = self.falls_on
+        if list(ranks) != sorted({*ranks}.intersection(range(self.world))):
+            raise ProgramError(f"falling {[*ranks]} are not some of the ranks 0 to {self.world - 1}, in rising order")
 
     def _check_asked(self) -> None:
         """Raise `ProgramError` where a site asks for a group of which some ranks do not act: those would be waited
@@ -51,7 +64,12 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
                     raise ProgramError(f"step {index} (allocate): {asked}")
 
     def __hash__(self) -> int:
-        return hash((self.topology, self.steps, self.system, self.seed))
+        return hash((self.topology, self.steps, self.system, self.seed, self.falls_on))
+
+    @property
+    def falls_on(self) -> Group:
+        """The ranks in `falling`."""
+        return () if isinstance(self.falling, msgspec.UnsetType) else self.falling
 
     @property
     def world(self) -> int:

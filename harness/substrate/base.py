@@ -46,6 +46,8 @@ class Substrate(ABC):
         self.communicators: dict[GroupId, Communicator] = {}
         self.records_leaks = True
         """Whether what is left at the end of a draw is a leak; not where the policy under test has no teardown."""
+        self.is_falling = False
+        """Whether this rank's segments get falling addresses in the next draw, where the substrate can choose."""
         self.left = ""
         """Memory of the last draw that this process still has, in words; empty where there is none."""
         self.recreated: Counter[GroupId] = Counter()
@@ -177,6 +179,9 @@ class Substrate(ABC):
     def written(self, segment: Segment) -> list[tuple[int, int]]:
         """Address and bytes of the parts of a segment that have been written. All the rest still reads as zeros."""
         return [(segment.address, segment.size)]
+
+    def record_unmapped(self) -> None:  # noqa: B027  (only the simulation knows; a GPU raises a fault instead)
+        """Record what has been touched since the last look where no window has its memory. Local."""
 
     def record_leaks(self) -> None:
         """Record every segment and window that is still there, unless the policy has no teardown."""

@@ -128,6 +128,17 @@ class PadOverwritten(BaseEvent, frozen=True, tag="pad-overwritten"):
     found: str
 
 
+class Unmapped(BaseEvent, frozen=True, tag="unmapped"):
+    """This rank touched an address where no window has its memory, now or any more: `offset` bytes from where `peer`'s
+    segment had begun for `window`, the last one that had an address there in this draw, or -1. A read is known by its
+    page. `found`: the first bytes that were written there, if not zeros."""
+
+    window: int
+    peer: int
+    offset: int
+    found: str
+
+
 class Strayed(BaseEvent, frozen=True, tag="strayed"):
     """Read through the peer pointer to `peer`'s part of a buffer, this is not the stamp that `peer` wrote there."""
 

@@ -21,6 +21,7 @@ from harness.trace.damage import (
     SourceChanged,
     Strayed,
     Touched,
+    Unmapped,
 )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "SourceChanged",
     "Strayed",
     "Touched",
+    "Unmapped",
     "Unregistrable",
 ]
 
@@ -258,6 +260,7 @@ Event = (
     | SourceChanged
     | Lost
     | PadOverwritten
+    | Unmapped
     | Strayed
     | Differs
     | Replayed

@@ -62,3 +62,8 @@ def test_implicit_sites_need_tp() -> None:
     alone = Scenario(Topology("cp only", "explicit", families_given={"cp": ((0, 1),)}), (Allocate("a", "cp", 8),))
     with pytest.raises(ProgramError, match="cp only"):
         with_system(alone, sites="implicit")
+
+
+def test_another_system_leaves_the_ranks_on_which_addresses_fall() -> None:
+    falling = Scenario(PAIR, SCENARIO.steps, falling=(1,))
+    assert with_system(falling, pool="per-group").falls_on == (1,)

@@ -252,3 +252,31 @@ def test_streams_that_do_not_matter_are_made_plain_and_one_that_does_is_kept() -
 
     smallest_failing(Scenario(Topology("pair", "sglang", {"tp": 2}), steps), fails, len(steps))
     assert {step.kind: step.stream for step in kept[-1].steps} == {"allocate": 0, "reduce_scatter": 2}
+
+
+def falling(fails: Callable[[Scenario], bool]) -> Scenario:
+    """What is left of a scenario with falling addresses on ranks 1, 3 and 5, while it fails."""
+    left = [Scenario(SEVEN, (Allocate("a", "tp", 8),), falling=(1, 3, 5))]
+
+    def found(tried: Scenario) -> int | None:
+        if not fails(tried):
+            return None
+        left.append(tried)
+        return 0
+
+    smallest_failing(left[0], found, 0)
+    return left[-1]
+
+
+def test_falling_addresses_go_where_they_do_not_matter() -> None:
+    assert falling(lambda scenario: True).falls_on == ()
+
+
+def test_falling_addresses_stay_on_a_rank_where_they_matter() -> None:
+    left = falling(lambda scenario: 0 < len(scenario.falls_on) < scenario.world)
+    assert (left.world, len(left.falls_on)) == (2, 1)
+
+
+def test_falling_addresses_go_rank_by_rank() -> None:
+    left = falling(lambda scenario: scenario.world == 7 and 3 in scenario.falls_on)
+    assert left.falls_on == (3,)

@@ -97,6 +97,14 @@ SCENES: dict[str, Scenario] = {
         AllGather("tp", View("b"), 100),
     ),
     "slow-path": scenario(Allocate("a", "tp", 256), AllGather("tp", View("a"), (100, 50), claim=True)),
+    "stale-peer-address": scenario(
+        *BY_KERNEL,
+        Release("a"),
+        Recreate("tp"),
+        Allocate("b", "tp", 272, "bfloat16"),
+        AllGather("tp", View("b"), 100, via="kernel"),
+        kernels="harness.system.planted.kernels:KeepsPeerAddresses",
+    ),
     "out-of-bounds": scenario(
         Allocate("a", "tp", 200),
         Allocate("mine", "tp", 256, role="plain"),

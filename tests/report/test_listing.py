@@ -96,3 +96,7 @@ def test_a_family_has_its_own_communicators_those_of_another_or_some_of_each() -
         "its own, and those of tp",
     ]
     assert {owners(own, name) for name in FAMILIES} == {"its own"}
+
+
+def test_ranks_on_which_addresses_fall_are_named() -> None:
+    assert next(iter(listing(Scenario(TWO, STEPS, seed=7, falling=(1,))))).endswith("· seed 7 · falling on rank 1")

@@ -120,3 +120,24 @@ def test_implicit_sites_ask_for_groups_of_which_every_rank_acts(groups: Groups, 
         Scenario(CORNERS, (step,), implicit)
     assert Scenario(CORNERS, (step,)).steps
     assert Scenario(CORNERS, (Allocate("a", "dp", 8), Allocate("b", "tp", 8, groups=((2, 3),))), implicit).steps
+
+
+# ranks on which addresses fall
+
+
+def test_a_scenario_without_falling_addresses_is_written_as_before_there_were_any() -> None:
+    assert b"falling" not in msgspec.json.encode(scenario(ALLOCATE))
+    assert Scenario(QUAD, (ALLOCATE,), falling=()) == scenario(ALLOCATE)
+    assert len({Scenario(QUAD, (ALLOCATE,), falling=()), scenario(ALLOCATE)}) == 1
+
+
+def test_falling_addresses_survive_json_and_tell_scenarios_apart() -> None:
+    falling = Scenario(QUAD, (ALLOCATE,), falling=(1, 3))
+    assert msgspec.json.decode(msgspec.json.encode(falling), type=Scenario) == falling
+    assert len({falling, scenario(ALLOCATE)}) == 2
+
+
+@pytest.mark.parametrize("ranks", [(4,), (-1, 0), (1, 0), (1, 1)], ids=str)
+def test_falling_ranks_that_are_not_there_or_in_no_order_are_refused(ranks: tuple[int, ...]) -> None:
+    with pytest.raises(ProgramError, match="not some of the ranks 0 to 3, in rising order"):
+        Scenario(QUAD, (ALLOCATE,), falling=ranks)

@@ -33,7 +33,9 @@ class Rank:
         """A communicator over this rank alone."""
         on = self.substrate
         rendezvous = Rendezvous(self.memory, slot, (0,), 0)
-        return kind(on.recorder, on.device, rendezvous, GroupId((0,)), 0, windows, slot, self.memory)
+        return kind(
+            on.recorder, on.device, rendezvous, GroupId((0,)), 0, windows, slot, self.memory, on.arena, on.views
+        )
 
 
 @pytest.fixture(scope="session")

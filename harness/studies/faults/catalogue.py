@@ -6,13 +6,15 @@ Invariant: a fault is a change to a pool, a site, a collective or a program, nev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Collective, Recreate, Step, Trim
+from harness.scenario.steps import Allocate, Collective, Recreate, Release, Step, Trim
 from harness.scenario.system import System
 from harness.strategies.flows import flows
 from harness.strategies.placements import on_nodes
@@ -21,6 +23,7 @@ from harness.strategies.programs import WITH_GRAPHS, scenarios
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels"
 RESULTS = "harness.system.planted.results"
+FAULT = "not looked for on GPUs: an access where nothing is mapped ends the process, and one elsewhere may go well"
 SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
 
 
@@ -34,7 +37,7 @@ class Fault(msgspec.Struct, frozen=True):
     registration; F01 where the group that sites name spans nodes, so that no buffer has a
     window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12; F31 where the
     memory had a window of the communicator that was re-created before; K24 where the buffer of the result was
-    released before the write landed."""
+    released before the write landed; K26 where a rank of the other group has no operand of the call at that place."""
     draws: Callable[[int], Strategy]
     """Of a largest world."""
     not_on: dict[str, str] = {}
@@ -43,14 +46,40 @@ class Fault(msgspec.Struct, frozen=True):
 
 def _free(pool: str = "deferred", kernel: str | None = None, *hazards: str) -> Callable[[int], Strategy]:
     """Free programs. With a kernel, every collective that kernels can run goes through it."""
-    system = System(_named(POOLS, pool), _named(KERNELS, kernel or "triton"))
-    via = "kernel" if kernel else "library"
-    return lambda world: scenarios(world, system=system, hazards=hazards, via=via)  # type: ignore[arg-type]
+    return lambda world: scenarios(world, **_under_test(pool, kernel), hazards=hazards)  # type: ignore[arg-type]
+
+
+def _under_test(pool: str, kernel: str | None) -> dict[str, Any]:
+    return {
+        "system": System(_named(POOLS, pool), _named(KERNELS, kernel or "triton")),
+        "via": "kernel" if kernel else "library",
+    }
 
 
 def _named(module: str, name: str) -> str:
     """The system of that name: built in, or a class of `module`."""
     return f"{module}:{name}" if name[0].isupper() else name
+
+
+def _twice(pool: str, kernel: str) -> Callable[[int], Strategy]:
+    """Free programs, each of which runs again on new communicators when its buffers are gone."""
+    return lambda world: _free(pool, kernel)(world).map(_repeated)
+
+
+def _repeated(drawn: Scenario) -> Scenario:
+    released = {step.buffer for step in drawn.steps if isinstance(step, Release)}
+    ends = [Release(buffer) for buffer in drawn.allocations if buffer not in released]
+    anew = [Recreate(family) for family in drawn.families]
+    steps = (*drawn.steps, *ends, *anew, *map(_renamed, drawn.steps))
+    return msgspec.structs.replace(drawn, steps=steps)
+
+
+def _renamed(step: Step) -> Step:
+    """The step on other buffers."""
+    fields = msgspec.structs.asdict(step)
+    views = {name: View(f"{at.buffer}-again", at.offset) for name, at in fields.items() if isinstance(at, View)}
+    named = {"buffer": f"{step.buffer}-again"} if isinstance(step, Allocate | Release) else {}
+    return msgspec.structs.replace(step, **views, **named)
 
 
 def _layers(pool: str, tokens: str = "padded", sites: str = "explicit") -> Callable[[int], Strategy]:
@@ -59,9 +88,9 @@ def _layers(pool: str, tokens: str = "padded", sites: str = "explicit") -> Calla
     return lambda world: flows(world, tokens=tokens, system=system, via="library")  # type: ignore[arg-type]
 
 
-def _spmd(pool: str) -> Callable[[int], Strategy]:
+def _spmd(pool: str, kernel: str | None = None) -> Callable[[int], Strategy]:
     """Free programs of which every rank takes every step."""
-    return lambda world: scenarios(world, system=System(_named(POOLS, pool)), via="library", spmd=True)
+    return lambda world: scenarios(world, **_under_test(pool, kernel), spmd=True)
 
 
 def _steady(pool: str) -> Callable[[int], Strategy]:
@@ -162,6 +191,10 @@ FAULTS = (
     Fault("K22", "lost-sign", ("wrong-data",), _free("deferred", "LosesSign")),
     Fault("K23", "scratch-returned-twice", ("result-overwritten",), _free("deferred", f"{RESULTS}:ReturnsItsScratch")),
     Fault("K24", "late-write", ("result-overwritten", "out-of-bounds"), _free("deferred", f"{RESULTS}:ClearsLate")),
+    Fault(
+        "K25", "stale-peer-address", ("stale-peer-address",), _twice("deferred", "KeepsPeerAddresses"), {"nccl": FAULT}
+    ),
+    Fault("K26", "foreign-peer-address", ("wrong-data", "out-of-bounds"), _spmd("EveryGroup", "AsksTheFirstGroup")),
 )
 
 

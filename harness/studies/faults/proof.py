@@ -31,6 +31,13 @@ LIMITS = Limits(more=1, shrinks=120, known_seconds=10.0, reruns=0)
 UNPADDED: tuple[Tokens, ...] = ("engine", "uneven")
 (UNEVEN,) = select(["F20"])
 
+BY_ADDRESS = {
+    "deferred": ("hot-path-growth",),
+    "per-group": ("hot-path-growth", "segment-mismatch", "offset-mismatch"),
+}
+"""What right designs break where ranks have their segments in different orders, for which `sound` leaves them out of
+some draws where the platform's allocator chooses by address."""
+
 
 class Hunt(msgspec.Struct, frozen=True):
     """What came of looking for a fault with one seed. `seconds` are those until the first finding."""
@@ -176,7 +183,9 @@ def sound(size: int, by_address: bool = False) -> st.SearchStrategy[Scenario]:
 
 def expected(scenario: Scenario) -> tuple[str, ...]:
     """The rules that a right system may break: a pool for each group where sizes differ between the ranks of one, and
-    nothing lets them agree. Planted as a fault it is F20."""
-    if scenario.system.pool != "per-group" or "uneven" not in hazards(scenario.steps, scenario.topology):
-        return ()
-    return UNEVEN.rules
+    nothing lets them agree. Planted as a fault it is F20. And what an allocator that chooses by address breaks, where
+    addresses fall on some ranks and rise on others."""
+    is_uneven = scenario.system.pool == "per-group" and "uneven" in hazards(scenario.steps, scenario.topology)
+    is_mixed = 0 < len(scenario.falls_on) < scenario.world
+    by_address = BY_ADDRESS.get(scenario.system.pool, ()) if is_mixed else ()
+    return (*(UNEVEN.rules if is_uneven else ()), *by_address)

@@ -2,7 +2,7 @@
 
 Invariant: the caller has the duties that it has with NCCL. Registration is collective and waits for ever. Each rank
 chooses its path alone, so ranks that differ really hang. Peers are addressed by the local offset, so skewed ranks
-really read and write the wrong bytes.
+really read and write the wrong bytes. The addresses of peers that it gives out hold as long as their window.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from harness.substrate.communicator import Communicator, Counts, Table, eligible
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.substrate.sim.device import SimDevice
+from harness.substrate.sim.memory import Arena
 from harness.substrate.sim.transfers import Take, Transfers
+from harness.substrate.sim.views import Views
 from harness.trace.events import PadOverwritten
 
 EVIDENCE = "simulated look-up"
@@ -38,9 +40,13 @@ class SimCommunicator(Communicator):
         supports_windows: bool,
         slot: int,
         shared: SharedMemory,
+        arena: Arena,
+        views: Views,
     ) -> None:
         super().__init__(recorder, device, rendezvous, group, generation, supports_windows)
-        self._slot, self._shared = slot, shared
+        self._slot, self._shared, self._arena, self._views = slot, shared, arena, views
+        self._addresses: dict[int, list[int]] = {}
+        """Where each rank's segment is mapped for a window, by the window's number, once a plug-in has asked."""
         self._transfers = Transfers(rendezvous, [shared.staging(peer).ctypes.data for peer in self.group], self.rank)
 
     @property
@@ -48,17 +54,41 @@ class SimCommunicator(Communicator):
         return (self._slot << 20) | 1  # the same for a re-created one, as malloc often reuses an address
 
     def _register(self, segment: Segment, part: range, symmetric: bool) -> object | None:
-        bases = self._rendezvous.exchange(REGISTER, segment.address - self._shared.base)
-        # NCCL maps the peers' allocations whole, and applies this rank's own offset in its own to all of them.
-        here = self._shared.base + part.start
-        return [here + int(base) for base in bases[:, 0]] if self.supports_windows else None
+        # a window may be shorter than what was allocated, or longer
+        size = self._arena.behind(segment.address) or segment.size
+        segments = self._rendezvous.exchange(REGISTER, segment.address - self._shared.base, size)
+        return [(int(offset), int(size)) for offset, size in segments] if self.supports_windows else None
 
     def _deregister(self, window: Window) -> None:
-        pass
+        self._views.close(window.ident)
+
+    def destroyed(self) -> None:
+        for window in self.windows:
+            self._views.close(window.ident)
+        super().destroyed()
 
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
-        assert isinstance(window.handle, list)
-        return [base + offset for base in window.handle]
+        if window.ident not in self._addresses:
+            self._addresses[window.ident] = self._mapped(window)
+        # NCCL maps the peers' allocations whole, and applies this rank's own offset in its own to all of them.
+        offset += window.address - window.segment.address
+        return [address + offset for address in self._addresses[window.ident]]
+
+    def _mapped(self, window: Window) -> list[int]:
+        """The address of every rank's segment that belongs to this window; of this rank's own, where it lies."""
+        segments = zip(self.group, _segments(window), strict=True)
+        addresses = [
+            window.segment.address if index == self.rank else self._views.open(window.ident, peer, *segment)
+            for index, (peer, segment) in enumerate(segments)
+        ]
+        if not window.is_valid:
+            self._views.close(window.ident)
+        return addresses
+
+    def _direct(self, window: Window, offset: int) -> list[int]:
+        """The same for the library's own use, which ends with the call: where the whole shared memory is mapped."""
+        here = self._shared.base + window.address - window.segment.address + offset
+        return [here + segment for segment, _ in _segments(window)]
 
     def signal_pads(self) -> list[int]:
         pads = self._shared.pads[self._slot]
@@ -105,7 +135,7 @@ class SimCommunicator(Communicator):
             ]
             self.device.enqueue(lambda: self._transfers.move_staged(into, origin, sizes, takes))
             return "legacy", EVIDENCE
-        peers = self.peer_pointers(window, into - window.address + self.rank * nbytes)
+        peers = self._direct(window, into - window.address + self.rank * nbytes)
         self.device.enqueue(lambda: self._transfers.push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
@@ -123,7 +153,7 @@ class SimCommunicator(Communicator):
             each = list(counts or [count] * self.size)
             self.device.enqueue(lambda: self._transfers.reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE
-        peers = self.peer_pointers(window, origin - window.address + self.rank * count * dtype.itemsize)
+        peers = self._direct(window, origin - window.address + self.rank * count * dtype.itemsize)
         self.device.enqueue(lambda: self._transfers.pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
 
@@ -139,7 +169,7 @@ class SimCommunicator(Communicator):
             self.device.enqueue(lambda: self._transfers.all_reduce_staged(into, origin, count, dtype, op))
             return "legacy", EVIDENCE
         reads, writes = (
-            self.peer_pointers(window, address - window.address)
+            self._direct(window, address - window.address)
             for window, address in zip(windows, (origin, into), strict=True)
             if window is not None
         )
@@ -194,6 +224,12 @@ class SimCommunicator(Communicator):
         those below it all the same (NCCL 2.30.7, `ncclGetSymRegType`)."""
         window = self.find_window(address)
         return window if window is not None and window.is_symmetric else None
+
+
+def _segments(window: Window) -> list[tuple[int, int]]:
+    """Of every rank's segment, in group order, its place in the shared memory and its bytes."""
+    assert isinstance(window.handle, list)
+    return window.handle
 
 
 def _copy(output: int, source: int, nbytes: int) -> None:

@@ -25,35 +25,51 @@ from harness.substrate.sim.device import SimDevice
 
 
 class Arena:
-    """A rank's piece of the shared memory, handed out as segments by first fit.
+    """A rank's piece of the shared memory, handed out as segments.
 
-    A freed address is the first to be used again, as with virtual addresses on a GPU. Addresses rise from
-    segment to segment; where `is_falling` is set they fall, so that segments lie in another order than on a
-    peer, as they may on GPUs (pytorch 178138).
+    A freed address is the first to be used again for a segment of that size, so that an address which is remembered
+    too long meets other memory at least as often as on a GPU. Other sizes come by first fit. Addresses rise from
+    segment to segment; where `is_falling` is set they fall, so that segments lie in another order than on a peer, as
+    they may on GPUs (pytorch 178138).
     """
 
-    def __init__(self, shared: SharedMemory, rank: int) -> None:
-        self.is_falling = False
+    def __init__(self, shared: SharedMemory, rank: int, is_falling: bool = False) -> None:
+        self.is_falling = is_falling
         self._shared = shared
         self._start, self._size = shared.arena(rank)
         self._taken: dict[int, int] = {}
+        self._freed: dict[int, int] = {}
+        """Bytes of the pieces that were freed last, by their starts, as long as nothing was put there."""
 
     def take(self, size: int) -> int:
         """Address of a fresh piece of `size` bytes. Raises `torch.OutOfMemoryError` when there is none."""
         whole = -(-size // STEP) * STEP
-        ends = [self._start, *(offset + self._taken[offset] for offset in sorted(self._taken))]
-        begins = [*sorted(self._taken), self._start + self._size]
-        gaps = [(end, begin) for end, begin in zip(ends, begins, strict=True) if begin - end >= whole]
-        if not gaps:
-            raise torch.OutOfMemoryError(f"arena of {self._size} bytes has no room for a segment of {size}")
-        at = gaps[-1][1] - whole if self.is_falling else gaps[0][0]
+        fitting = [offset for offset, freed in self._freed.items() if freed == whole]
+        at = (max if self.is_falling else min)(fitting) if fitting else self._in_a_gap(whole)
+        self._freed = {start: size for start, size in self._freed.items() if start >= at + whole or start + size <= at}
         self._taken[at] = whole
         return self._shared.base + at
+
+    def _in_a_gap(self, size: int) -> int:
+        """Where the first free piece of at least `size` bytes begins, or the last one less so many ends."""
+        ends = [self._start, *(offset + self._taken[offset] for offset in sorted(self._taken))]
+        begins = [*sorted(self._taken), self._start + self._size]
+        gaps = [(end, begin) for end, begin in zip(ends, begins, strict=True) if begin - end >= size]
+        if not gaps:
+            raise torch.OutOfMemoryError(f"arena of {self._size} bytes has no room for a segment of {size}")
+        return gaps[-1][1] - size if self.is_falling else gaps[0][0]
+
+    def behind(self, address: int) -> int:
+        """Bytes from an address to the end of the piece that holds it; 0 where none does."""
+        offset = address - self._shared.base
+        ends = (start + size for start, size in self._taken.items() if start <= offset < start + size)
+        return next((end - offset for end in ends), 0)
 
     def give_back(self, address: int) -> None:
         """Free a piece; its pages go back to the system."""
         offset = address - self._shared.base
-        self._shared.punch(offset, self._taken.pop(offset))
+        self._freed[offset] = self._taken.pop(offset)
+        self._shared.punch(offset, self._freed[offset])
 
 
 class SimPool(Pool):

@@ -15,6 +15,7 @@ from harness.substrate.segment import Segment
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
 from harness.substrate.sim.device import SimDevice
 from harness.substrate.sim.memory import Arena, SimPool
+from harness.substrate.sim.views import Views
 
 
 class SimSubstrate(Substrate):
@@ -26,13 +27,14 @@ class SimSubstrate(Substrate):
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         super().__init__(rank, shared, evidence)
         self.device: SimDevice = SimDevice()
-        self.arena = Arena(shared, rank)
+        self.arena, self.views = Arena(shared, rank), Views(shared)
 
     def describe(self) -> dict[str, Any]:
         return {"path_evidence": EVIDENCE}
 
     def _create(self, families: Sequence[GroupIds]) -> None:
-        self.arena = Arena(self._shared, self.rank)
+        self.arena = Arena(self._shared, self.rank, self.is_falling)
+        self.views.forget()  # the draw before may not have come to its end
         for group in chain.from_iterable(ids_of(family, self.rank) for family in families):
             if group not in self.communicators:
                 self.communicators[group] = self._communicator(group, generation=0)
@@ -47,6 +49,8 @@ class SimSubstrate(Substrate):
             supports_windows=self._is_one_lsa_team(group.ranks),
             slot=self._slots[group],
             shared=self._shared,
+            arena=self.arena,
+            views=self.views,
         )
 
     def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:
@@ -65,6 +69,11 @@ class SimSubstrate(Substrate):
                 segment.close_windows()
                 pool.freed(segment.address)
                 self.arena.give_back(segment.address)
+        self.views.forget()
+
+    def record_unmapped(self) -> None:
+        for touched in self.views.touched():
+            self.record(touched)
 
     def written(self, segment: Segment) -> list[tuple[int, int]]:
         base = self._shared.base

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from harness.kernels.rounding import to_bfloat16_bits
-from harness.system.collectives import CollectiveContext, bits
+from harness.system.collectives import CollectiveContext, NotOwned, bits
 
 BLOCK = 128
 
@@ -91,14 +91,14 @@ class SoundKernels:
     """Whether bfloat16 is cut off instead of rounded to."""
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        outputs, count = context.peer_addresses(output), source.numel()
+        outputs, count = self.addresses(context, output), source.numel()
         grid = (self.peers(context), -(-count // BLOCK))
         self.before(context)
         gather_kernel[grid](outputs, bits(source), self.place(context), count, self.reach(context, count), BLOCK=BLOCK)
         self.after(context)
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
-        sources, count = context.peer_addresses(source), output.numel()
+        sources, count = self.addresses(context, source), output.numel()
         bf16 = output.dtype is torch.bfloat16
         self.before(context)
         scatter_kernel[(-(-count // BLOCK),)](
@@ -116,6 +116,10 @@ class SoundKernels:
             TRUNCATE=self.truncates,
         )
         self.after(context)
+
+    def addresses(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
+        """Where each rank's counterpart of a tensor is mapped."""
+        return context.peer_addresses(tensor)
 
     def peers(self, context: CollectiveContext) -> int:
         """How many ranks the kernel exchanges with, this one among them."""
@@ -246,3 +250,30 @@ class LosesSign(ChangesResult):
 
     def changed(self, output: torch.Tensor) -> torch.Tensor:
         return output.abs()
+
+
+class KeepsPeerAddresses(SoundKernels):
+    """A tensor's peer addresses are asked for once, and kept by its address: longer than the tensor, its window and
+    its communicator (K25)."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
+
+    def addresses(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
+        key = context.group, tensor.data_ptr()
+        if key not in self._kept:
+            self._kept[key] = context.peer_addresses(tensor)
+        return self._kept[key]
+
+
+class AsksTheFirstGroup(SoundKernels):
+    """A tensor's peer addresses are those of the first group of that size which has a window over it (K26)."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, CollectiveContext] = {}
+
+    def addresses(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._first.setdefault(context.size, context).peer_addresses(tensor)
+        except NotOwned:
+            return context.peer_addresses(tensor)

@@ -317,6 +317,14 @@ def test_an_address_used_again_is_not_registered_again(ranks: World) -> None:
     assert "was registered with tp[0,1] at step 0 (allocate); that window went at step 3 (trim)" in str(found[0])
 
 
+def test_a_segment_gets_the_address_of_a_freed_one_of_its_size_whatever_was_freed_before(ranks: World) -> None:
+    """An index by address and size finds another segment there. First fit alone would put the small one first."""
+    both = Allocate("large", "tp", 1 << 20), Allocate("small", "tp", 256), Release("large"), Release("small"), Trim()
+    again = Allocate("again", "tp", 256), AllGather("tp", View("again"), 100)
+    assert rules(findings(ranks, scenario(*both, *again, pool="RemembersPieces"))) == ["stale-window"]
+    assert findings(ranks, scenario(*both, *again)) == []
+
+
 def test_a_window_over_a_freed_segment_is_stale_when_the_address_is_used_again(ranks: World) -> None:
     """The cause comes first: the segment was freed under the window. The leak of that window comes with it."""
     found = findings(ranks, scenario(*TRIMMED, pool="ForgetsToDeregister"))

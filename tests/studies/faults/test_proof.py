@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.campaign.campaign import Campaign
@@ -31,7 +32,7 @@ SEEDS = {
     "F23": 3,
     "F25": 2,
 }
-SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5}
+SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5, "K26": 2}
 """With these seeds the first draws show the fault; with the others, whose seed is 0, too."""
 WIDE = {"F05": (8, 40), "F11": (8, 40), "F12": (8, 40), "K04": (4, 400)}
 """Largest world and draws of those that need more than four ranks and 40 draws. K04 is a race, seen after 4 to 29."""
@@ -72,6 +73,13 @@ def test_unequal_sizes_without_agreement_are_drawn_and_marked(ranks: World, tmp_
     tally = Campaign(ranks, UNEVEN, tmp_path, expected=expected).run(20)
     assert (tally.found, tally.expected.keys()) == ({}, {"registration-skew"})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_right_pool_breaks_by_mixed_orders_of_address_is_expected_there_alone() -> None:
+    (drawn,) = sample(scenarios(4, system=System("per-group")).filter(lambda drawn: drawn.world > 1), 1)
+    falls = [(), (0,), tuple(range(drawn.world))]
+    marked = ["segment-mismatch" in expected(msgspec.structs.replace(drawn, falling=ranks)) for ranks in falls]
+    assert marked == [False, True, False]
 
 
 def test_only_what_is_marked_is_expected(ranks: World, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from tests.tools.planted.collectives import (
     NoLastBarrier,
     OwnBarrier,
     OwnCount,
+    ReachesTooFar,
     SkipsACall,
     WritesBesidePads,
     WritesBesidePadsAndLeaves,
@@ -51,6 +52,7 @@ from tests.tools.planted.pools import (
     LongWindow,
     NeverRegisters,
     RegistersLate,
+    RemembersPieces,
     ReversedOrder,
 )
 
@@ -86,9 +88,11 @@ __all__ = [
     "Overruns",
     "OwnBarrier",
     "OwnCount",
+    "ReachesTooFar",
     "RegistersAlone",
     "RegistersLate",
     "RemembersAddresses",
+    "RemembersPieces",
     "RemembersSegments",
     "ReversedOrder",
     "ShortWindow",

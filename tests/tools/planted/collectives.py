@@ -10,6 +10,7 @@ import torch
 from harness.kernels.barrier import barrier_kernel
 from harness.system.collectives import CollectiveContext, bits
 from harness.system.planted.kernels import BLOCK, SoundKernels, gather_kernel
+from harness.trace.events import SMALL_SEGMENT
 
 
 class Dawdles(SoundKernels):
@@ -117,3 +118,12 @@ class LosesASignal(SoundKernels):
             time.sleep(0.3)
             ctypes.memset(int(context._barrier_pads[context.rank]), 0, 4 * context.size)
         super().after(context)
+
+
+class ReachesTooFar(SoundKernels):
+    """Breaks out-of-bounds: the addresses of peers are as far too high as a segment is long."""
+
+    def addresses(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
+        found = super().addresses(context, tensor)
+        peers = torch.arange(context.size) != context.rank
+        return found + peers * SMALL_SEGMENT

@@ -57,6 +57,13 @@ class LongWindow(Sound):
         super().register(Segment(segment.ident, segment.pool, segment.address, 2 * segment.size), group)
 
 
+class RemembersPieces(Sound):
+    """Breaks stale-window: a segment counts as registered where one of its size was before, at its address (F13)."""
+
+    def is_registered(self, segment: Segment, group: ProcessGroup) -> bool:
+        return any((window.address, window.size) == (segment.address, segment.size) for window in self.windows)
+
+
 class DeregistersAlone(Sound):
     """Breaks stale-window on the group's first rank alone, whose window closes at once, so that its peers wait for
     it on another path: hang (F13)."""
