@@ -48,7 +48,7 @@ class Canary:
 
 class Buffer:
     """A live buffer of `rank`: `body` between two guards of canaries; none if the buffer came while a graph was
-    captured, when nothing can be written. `stream` is the one that its step names, to which its block belongs outside
+    captured or calls were in flight. `stream` is the one that its step names, to which its block belongs outside
     graphs. `is_for_window`: it was asked of a pool policy, for a group's collectives."""
 
     def __init__(
@@ -96,6 +96,8 @@ class LiveBuffers(Mapping[str, Buffer]):
     def __init__(self, substrate: Substrate, is_watched: bool = False) -> None:
         self._substrate = substrate
         self._live: dict[str, Buffer] = {}
+        self._unlanded: list[torch.Tensor] = []
+        """Ordinary memory that was released in flight: the host's allocator knows no streams."""
         self.memory = Memory(substrate, is_watched)
         self.kept = Kept(substrate, is_watched)
 
@@ -128,8 +130,8 @@ class LiveBuffers(Mapping[str, Buffer]):
         width = whole.element_size()
         spans = FRONT * width, (size - GUARD) * width
         self._substrate.record(Placed(name, ident, whole.data_ptr(), whole.numel() * width, named, is_declined, *spans))
-        # In a capture nothing runs, so no canary can be written.
-        is_guarded = not self._substrate.device.is_capturing
+        # In a capture nothing runs, so no canary can be written; in flight the block may still be in use.
+        is_guarded = not self._substrate.device.does_later
         self.memory.hold(name, whole[:size])
         self._live[name] = Buffer(
             name, whole[:size], size - GUARD, stream, is_guarded, self._substrate.rank, bool(named.ranks)
@@ -141,7 +143,15 @@ class LiveBuffers(Mapping[str, Buffer]):
             self.memory.look_back(name)
             self.kept.drop(name)
             self._check(self._live[name])
+            if self._substrate.device.is_in_flight and self._substrate.locate(self._live[name].body.data_ptr()) is None:
+                self._unlanded.append(self._live[name].body)
             self._drop(name)
+
+    def landed(self) -> None:
+        """Nothing is in flight any more: look at the canaries, and take memory as it is from here on."""
+        self._unlanded.clear()
+        self.check()
+        self.memory.forget()
 
     def release_all(self) -> None:
         """Release what is left, in the order of allocation."""
@@ -157,7 +167,7 @@ class LiveBuffers(Mapping[str, Buffer]):
             self._check(buffer)
 
     def _check(self, buffer: Buffer) -> None:
-        if self._substrate.device.is_capturing:
+        if self._substrate.device.does_later:
             return
         for damage in filter(None, (guard.damage() for guard in buffer.guards)):
             self._substrate.record(damage)
@@ -171,7 +181,7 @@ class LiveBuffers(Mapping[str, Buffer]):
         collect()
         # PyTorch keeps a block that another stream used until that stream's events are done, and looks at them when it
         # next allocates: ranks would differ in when.
-        if is_shared and not self._substrate.device.is_capturing:
+        if is_shared and not self._substrate.device.does_later:
             self._substrate.device.reclaim()
         self._substrate.record(Dropped(name))
 

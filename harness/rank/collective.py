@@ -13,8 +13,8 @@ import torch
 
 from harness.rank import cross_checks, values
 from harness.rank.buffers import Canary, LiveBuffers
+from harness.rank.deferred.calls import DeferredCall
 from harness.rank.exact import ExactData, changed, shared, source_changed
-from harness.rank.graphs import CapturedCall
 from harness.rank.own import crc32
 from harness.scenario.bases import Role, is_uneven
 from harness.scenario.operands import View, at
@@ -121,15 +121,43 @@ class Call:
         if spoiled is None:
             kept.hold_source(self._from, self._source, left, self._output)
 
-    def capture(self, index: int) -> CapturedCall:
+    def capture(self, index: int) -> DeferredCall:
         """Capture the library's call, made at step `index`. Local; what is captured is collective."""
-        captured = CapturedCall(self._substrate, self._communicator.id, self._exact, index, self._into, self._from)
-        captured.before(self._output, self._source)
+        call = self._deferred(index)
+        call.before()
         self._record_call()
-        path, evidence = self._library()
+        self._ran_later(*self._library())
+        call.after()
+        return call
+
+    def launch(self, index: int, keys: list[int], kernel: Any) -> DeferredCall:
+        """Make the call at step `index` and do not wait for it. Collective over the group, as it is for `run`."""
+        call, device = self._deferred(index), self._substrate.device
+        self._buffers.kept.before(*call.operands)
+        self._is_by_kernel = self._goes_by(kernel)
+        call.fill(keys, wide=self._is_by_kernel)
+        call.before()
+        if self._is_by_kernel:
+            device.flush()
+        self._record_call()
+        try:
+            path, evidence = self._dispatch(kernel)
+        except NotOwned:
+            call.fill(keys)
+            call.before()
+            path, evidence = self._library()
+        self._ran_later(path, evidence)
+        call.returned, call.is_by_kernel = self._returned, path == "kernel"
+        call.after()
+        return call
+
+    def _deferred(self, index: int) -> DeferredCall:
+        call = DeferredCall(self._substrate, self._communicator.id, self._exact, index, self._into, self._from)
+        call.take(self._output, self._source)
+        return call
+
+    def _ran_later(self, path: str, evidence: str) -> None:
         self._substrate.record(trace.Ran(path, evidence, is_free=self._is_free(path)))
-        captured.after(self._output, self._source)
-        return captured
 
     def _record_call(self) -> None:
         step, counts = self._step, self._exact.counts

@@ -18,7 +18,9 @@ from harness.clock import CLOCK, Clock
 from harness.rank import values
 from harness.rank.buffers import Declined, LiveBuffers, ToldMemory
 from harness.rank.collective import Call
-from harness.rank.graphs import Graphs
+from harness.rank.deferred.flight import Flight
+from harness.rank.deferred.graphs import Graphs
+from harness.rank.disturbances import disturb
 from harness.rank.origins import Calls
 from harness.rank.own import collect, empty
 from harness.scenario.bases import CollectiveStep
@@ -33,11 +35,13 @@ from harness.scenario.steps import (
     Deny,
     EndCapture,
     GraphStep,
+    InFlight,
     Prepare,
     Recreate,
     Refuse,
     Release,
     Replay,
+    Stall,
     Steady,
     Step,
     Straggle,
@@ -71,6 +75,7 @@ class Executor:
         self._buffers = LiveBuffers(substrate, substrate.compares_always or scenario.is_watched)
         self._graphs = Graphs(substrate, self._buffers, scenario.seed)
         self._calls = Calls(scenario, substrate.rank)
+        self._flight = Flight(substrate, self._buffers, self._calls.explained, scenario.seed)
         self._index = 0
         self._told = ToldMemory(substrate, self._topology)
         self._policy = call_system("pool", lambda: make_pool(RankContext(substrate, scenario.world)))
@@ -90,11 +95,13 @@ class Executor:
                 self._take(step)
         except BaseException:
             self._substrate.settle()  # what the policy did wrong in a call of NCCL comes before what that led to
+            self._flight.close()
             with suppress(Exception):  # the first error says more than what ending the capture may raise
                 self._graphs.end()
             raise
         self._record(trace.Began(TEARDOWN))
         self._buffers.kept.began(TEARDOWN)
+        self._flight.end(TEARDOWN)
         self._graphs.clear()
         self._substrate.record_unmapped()
         for communicator in self._substrate.communicators.values():
@@ -121,6 +128,8 @@ class Executor:
             self._record(damage)
 
     def _take(self, step: Step) -> None:
+        if isinstance(step, Collective) and step.via == "kernel":
+            self._substrate.device.flush()  # on every rank, or those in flight would run in different orders
         if isinstance(step, Allocate | Collective) and self._scenario.group_of(step, self._rank) is None:
             return  # for other ranks
         match step:
@@ -132,10 +141,12 @@ class Executor:
                 self._on_graph(step)
             case Recreate():
                 self._recreate(step)
-            case Straggle() | Deny() | Refuse() if step.rank == self._rank:
-                self._disturb(step)
-            case Steady() | Straggle() | Deny() | Refuse():
-                pass  # steady state is for the oracle; the others are for another rank
+            case InFlight():
+                (self._flight.begin if step.begins else self._flight.end)(self._index)
+            case Straggle() | Stall() | Deny() | Refuse():
+                disturb(step, self._substrate, self._clock)
+            case Steady():
+                pass  # for the oracle
 
     def _on_memory(self, step: Allocate | Ballast | Release | Trim) -> None:
         match step:
@@ -164,15 +175,6 @@ class Executor:
         family = self._topology.ids[step.family]
         self._graphs.forget(ids_of(family, self._rank))
         self._substrate.recreate(family)
-
-    def _disturb(self, step: Straggle | Deny | Refuse) -> None:
-        match step:
-            case Straggle():
-                self._clock.sleep(step.milliseconds / 1000)
-            case Deny():
-                self._substrate.deny()
-            case Refuse():
-                self._substrate.refusal.is_due = True
 
     def _group(self, step: Allocate | Ballast | Collective) -> ProcessGroup:
         group = self._scenario.group_of(step, self._rank)
@@ -216,7 +218,8 @@ class Executor:
         with self._on(step.stream):
             self._buffers.place(step.buffer, mine, named, make, step.stream)
         self._substrate.settle()
-        self._substrate.device.synchronize()  # its canaries are looked at on other streams
+        if not self._substrate.device.is_in_flight:  # there it has no canaries, which are looked at on other streams
+            self._substrate.device.synchronize()
 
     def _bring(self, group: ProcessGroup) -> None:
         """Have the collectives of a group run over the communicator that the policy has for it, if it has its own.
@@ -272,8 +275,13 @@ class Executor:
                 # PyTorch gives a block back to its own stream at once, unless it knows of the others that use it.
                 if buffer.use_on(step.stream):
                     self._substrate.device.record_stream(buffer.body)
-            call.run(keys, self._kernel, partial(self._calls.explained, self._index))
+            if self._substrate.device.is_in_flight:
+                self._flight.add(call.launch(self._index, keys, self._kernel))
+            else:
+                call.run(keys, self._kernel, partial(self._calls.explained, self._index))
         self._calls.ran(self._index)
+        if self._substrate.device.is_in_flight:
+            return
         if step.via == "kernel":
             self._substrate.record_unmapped()
             self._look_at_pads(group.communicator)

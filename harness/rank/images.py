@@ -6,7 +6,7 @@ this rank takes part in, and nowhere else. A look takes one image and judges tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from harness.trace.events import Touched
 
 Span = tuple[int, int]
 """Address and bytes."""
-When = Literal["call", "replay", "between"]
+When = Literal["call", "replay", "flight", "between"]
 SHOWN = 8
 """Bytes that are shown of a change."""
 WORD = 8
@@ -57,6 +57,8 @@ class Memory:
         self._live: dict[str, torch.Tensor] = {}
         self._spans: dict[str, Span] = {}
         self._before = Image()
+        self._there: set[str | int] = set()
+        """The buffers, by name, and the segments, by number, that were there before."""
         self._last, self._seen = Image(), set[str]()
         """What the last call left, and the buffers that were live then."""
 
@@ -72,7 +74,7 @@ class Memory:
         self._seen.discard(name)
 
     def _fill(self, name: str) -> None:
-        if self.is_watched and not self._substrate.device.is_capturing:
+        if self.is_watched and not self._substrate.device.does_later:
             live = self._live[name]
             for part in (live,) if len(live) <= 2 * EDGE else (live[:EDGE], live[-EDGE:]):
                 part.fill_(FRESH)
@@ -82,7 +84,7 @@ class Memory:
         """A call is about to run, and `written` holds what it needs. Record what else changed since the last call."""
         if not self.is_watched:
             return
-        self._before = Image(self._pieces())
+        self._before, self._there = Image(self._pieces()), self._what_is_there()
         spared = [_span(part) for part in written]
         for start, now in self._before.pieces if self._seen else ():
             was = self._last.read(start, now)
@@ -102,9 +104,11 @@ class Memory:
             return
         before, now = self._before, Image(self._pieces())
         spared = [_span(operand) for operand in operands]
+        # memory that came in flight has held anything before
+        looked_at = [*now.pieces] if when != "flight" else [*self._pieces(self._there)]
         changes = [
             event
-            for start, part in now.pieces
+            for start, part in looked_at
             for event in self._changes(when, start, before.read(start, part), part, spared)
         ]
         self._record(changes)
@@ -113,7 +117,7 @@ class Memory:
 
     def look_back(self, *names: str) -> None:
         """Record what changed in live buffers since the last call: in all of them, or in those of these names."""
-        if self._substrate.device.is_capturing:  # nothing runs, and nothing can be read
+        if self._substrate.device.does_later:  # what runs then, and may be read, is not known
             return
         looked_at = self._seen.intersection(names or self._seen)
         pages = [*self._pages()] if looked_at else []
@@ -133,15 +137,20 @@ class Memory:
         """Live buffers have changed rightly since the last call."""
         self._seen.clear()
 
-    def _pieces(self) -> Iterator[tuple[int, Copy]]:
-        return ((address, self._substrate.device.copy(address, size)) for address, size in self._pages())
+    def _what_is_there(self) -> set[str | int]:
+        return {*self._spans, *(segment.ident for pool in self._substrate.pools.values() for segment in pool.segments)}
 
-    def _pages(self) -> Iterator[Span]:
+    def _pieces(self, there: Collection[str | int] | None = None) -> Iterator[tuple[int, Copy]]:
+        return ((address, self._substrate.device.copy(address, size)) for address, size in self._pages(there))
+
+    def _pages(self, there: Collection[str | int] | None = None) -> Iterator[Span]:
+        """The memory that may be looked at, of all or of these segments and buffers."""
         segments = [segment for pool in self._substrate.pools.values() for segment in pool.segments]
         for segment in segments:
-            yield from self._substrate.written(segment)
-        for span in self._spans.values():
-            if not any(span[0] in segment for segment in segments):
+            if there is None or segment.ident in there:
+                yield from self._substrate.written(segment)
+        for name, span in self._spans.items():
+            if (there is None or name in there) and not any(span[0] in segment for segment in segments):
                 yield span
 
     def _changes(self, when: When, start: int, was: Copy, now: Copy, spared: Sequence[Span] = ()) -> Iterator[Touched]:

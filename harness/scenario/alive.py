@@ -19,6 +19,7 @@ from harness.scenario.steps import (
     Capture,
     EndCapture,
     GraphStep,
+    InFlight,
     Prepare,
     Recreate,
     Release,
@@ -63,6 +64,21 @@ class Graph:
     """The last step that took away what it needs, so that it cannot be replayed; None while it can."""
 
 
+@dataclass
+class Flight:
+    """Calls that nothing has waited for yet."""
+
+    buffers: dict[str, int] = field(default_factory=dict)
+    """The stream on which each buffer was used, or allocated since they began."""
+    groups: dict[GroupId, int] = field(default_factory=dict)
+    """The stream on which each communicator has calls."""
+
+    def take(self, buffers: Collection[str], groups: GroupIds, stream: int) -> None:
+        """Note what a step used."""
+        self.buffers |= dict.fromkeys(buffers, stream)
+        self.groups |= dict.fromkeys(groups, stream)
+
+
 class Alive:
     """The account of one program on one topology. Give it each step that has run, in order."""
 
@@ -75,6 +91,8 @@ class Alive:
         self.graphs: dict[str, Graph] = {}
         self.open: Graph | None = None
         """The graph that is being prepared or captured."""
+        self.flight: Flight | None = None
+        """The calls in flight, where the program does not wait for each."""
 
     @property
     def capturing(self) -> Graph | None:
@@ -91,6 +109,8 @@ class Alive:
             self._called(step)
         elif isinstance(step, Recreate):
             self._replaced(step)
+        elif isinstance(step, InFlight):
+            self.flight = Flight() if step.begins else None
         elif isinstance(step, GraphStep):
             self._on_graph(step)
 
@@ -100,6 +120,8 @@ class Alive:
         self.buffers[step.buffer] = LiveBuffer(step, acting, None if self.open is None else self.open.name)
         if self.capturing is not None:
             self.capturing.own.add(step.buffer)
+        if self.flight is not None:
+            self.flight.take([step.buffer], (), step.stream)
 
     def _released(self, step: Release) -> None:
         del self.buffers[step.buffer]
@@ -112,6 +134,8 @@ class Alive:
         if (graph := self.capturing) is not None:
             graph.used |= step.buffers - graph.own
             graph.groups |= {*self.topology.acting(step.family, step.groups)}
+        if self.flight is not None:
+            self.flight.take(step.buffers, self.topology.acting(step.family, step.groups), step.stream)
 
     def _replaced(self, step: Recreate) -> None:
         """Families may share communicators, so that what another family named may be concerned too."""

@@ -44,6 +44,7 @@ __all__ = [  # plug-ins and tests of users import from here what they always did
     "Deny",
     "EndCapture",
     "GraphStep",
+    "InFlight",
     "Op",
     "Prepare",
     "ProgramError",
@@ -54,6 +55,7 @@ __all__ = [  # plug-ins and tests of users import from here what they always did
     "Release",
     "Replay",
     "SendReceive",
+    "Stall",
     "Steady",
     "Step",
     "Straggle",
@@ -172,6 +174,26 @@ class Straggle(BaseStep, frozen=True, tag="straggle"):
     milliseconds: int
 
 
+class Stall(BaseStep, frozen=True, tag="stall"):
+    """Local: what `rank` enqueues on `stream` after this waits on the device for `milliseconds`; the host goes on."""
+
+    rank: int
+    milliseconds: int
+    stream: int = 0
+
+
+class InFlight(BaseStep, frozen=True, tag="in_flight"):
+    """On every rank: the calls that follow are made without waiting for those before, up to the next one with `begins`
+    false, or the end. There every rank waits for all of them, and looks at what they left.
+
+    Only allocate, release, collectives, straggle and stall may be in between. What nothing orders is refused: a buffer,
+    or a communicator, on two streams. NCCL's User Guide ("Using multiple NCCL communicators concurrently") has calls of
+    several communicators run at once where every rank makes them in one order, which steps do.
+    """
+
+    begins: bool = True
+
+
 class Deny(BaseStep, frozen=True, tag="deny"):
     """Local: the next segment allocation of `rank` fails as if the memory were used up."""
 
@@ -224,6 +246,8 @@ Step = (
     | Trim
     | Recreate
     | Straggle
+    | Stall
+    | InFlight
     | Deny
     | Refuse
     | Steady

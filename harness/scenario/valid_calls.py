@@ -6,10 +6,10 @@ within a bound that shows a wrong divisor (avg over a group whose size is no pow
 
 from __future__ import annotations
 
-from harness.scenario.alive import Alive, Graph
+from harness.scenario.alive import Alive, Flight, Graph
 from harness.scenario.bases import CollectiveStep, is_uneven
 from harness.scenario.collectives import AllToAll, Broadcast, Reduce
-from harness.scenario.layouts.groups import Group
+from harness.scenario.layouts.groups import Group, GroupIds
 from harness.scenario.operands import View, at, is_averaged, is_summed_exactly
 from harness.scenario.refusal import Refused, check_acting, check_one_each, counts, live_buffer
 
@@ -31,6 +31,8 @@ def check_call(step: CollectiveStep, alive: Alive) -> None:
         _check_reduction(step, dtype)
     if alive.capturing is not None:
         _check_captured(step, alive.capturing)
+    if alive.flight is not None:
+        _check_flying(step, acting, alive.flight)
 
 
 def _check_groups(step: CollectiveStep, groups: list[Group]) -> None:
@@ -111,3 +113,25 @@ def _check_captured(step: CollectiveStep, graph: Graph) -> None:
         raise Refused("kernels are not captured")
     if isinstance(step, AllToAll) and step.source is None:
         raise Refused("all_to_all in place reads a copy, which is not captured")
+
+
+def _check_flying(step: CollectiveStep, acting: GroupIds, flight: Flight) -> None:
+    if lack := lack_in_flight(step, acting, flight):
+        raise Refused(lack)
+
+
+def lack_in_flight(step: CollectiveStep, acting: GroupIds, flight: Flight) -> str:
+    """Why a call cannot be made while these are in flight; empty where it can.
+
+    Nothing orders two streams, and a communicator's calls have to run in one order on every rank.
+    """
+    if isinstance(step, AllToAll) and step.source is None:
+        return "all_to_all in place reads a copy, which is not made in flight"
+    for name in sorted(step.buffers):
+        if flight.buffers.get(name, step.stream) != step.stream:
+            return f"{name!r} is on stream {flight.buffers[name]} in flight, and here on {step.stream}"
+    for group in acting:
+        if flight.groups.get(group, step.stream) != step.stream:
+            named = f"{step.family}{list(group.ranks)}"
+            return f"{named} has calls in flight on stream {flight.groups[group]}, and here on {step.stream}"
+    return ""

@@ -25,10 +25,12 @@ from harness.scenario.steps import (
     Capture,
     Collective,
     EndCapture,
+    InFlight,
     Prepare,
     ProgramError,
     Release,
     Replay,
+    Stall,
     Steady,
     Step,
     Straggle,
@@ -38,6 +40,7 @@ from harness.scenario.valid_calls import check_call
 
 CAPTURED = Allocate | Release | Collective | EndCapture
 _KINDS = "allocate, release, collectives and end_capture"
+FLYING = Allocate | Release | Collective | Straggle | Stall | InFlight
 MAX_BYTES = 64 << 20
 MAX_STRAGGLE_MS = 2000
 
@@ -83,6 +86,8 @@ def _check_fields(step: Step, alive: Alive) -> None:
         raise Refused(str(error)) from None
     if alive.capturing is not None and not isinstance(step, CAPTURED):
         raise Refused(f"graph {alive.capturing.name!r} is being captured, which allows only {_KINDS}")
+    if alive.flight is not None and not isinstance(step, FLYING):
+        raise Refused("calls are in flight, which allows only allocate, release, collectives, straggle and stall")
     families = alive.topology.families
     for name in (step.family, *step.other_families):
         if name is not None and name not in families:
@@ -158,7 +163,16 @@ def _collective(step: CollectiveStep, alive: Alive) -> None:
 
 
 @_check_kind.register
-def _straggle(step: Straggle, alive: Alive) -> None:
+def _in_flight(step: InFlight, alive: Alive) -> None:
+    if step.begins and alive.flight is not None:
+        raise Refused("calls are in flight already")
+    if alive.open is not None:
+        raise Refused(f"graph {alive.open.name!r} is prepared or captured, which waits for every call")
+
+
+@_check_kind.register(Straggle)
+@_check_kind.register(Stall)
+def _pause(step: Straggle | Stall, alive: Alive) -> None:
     if not 0 <= step.milliseconds <= MAX_STRAGGLE_MS:
         raise Refused(f"{step.milliseconds} ms is not between 0 and {MAX_STRAGGLE_MS}")
 

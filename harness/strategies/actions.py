@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 Hazard = Literal["ballast", "deny", "refuse", "uneven"]
 Via = Literal["mixed", "library", "kernel"]
-DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
+COMMON_DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
+DTYPES = (*COMMON_DTYPES * 2, "int8", "uint8", "int64", "float64")
 COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025, 4097, 10007)
 """Elements a rank contributes: one, odd ones, and both sides of the kernels' block sizes."""
 MULTIPLES = (256, 512, 768, 1024, 1280, 2048, 3072, 4096)
@@ -36,6 +37,8 @@ COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broa
 COMMON = ("all_gather", "reduce_scatter", "all_reduce")
 """Those that are drawn more often: NCCL has symmetric kernels for them."""
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle", "turns", "steady")
+FLIGHTS = ("fly", "fly", "land", "stall")
+"""Calls are made without waiting for those before, in some programs."""
 SHARES = ("equal",) * 17 + ("unequal", "one-idle", "all-idle")
 """What the ranks of a group contribute beside each other."""
 GRAPHS = ("graph", "replay") * 8
@@ -76,7 +79,7 @@ def actions(
     hazards: Collection[Hazard] = (), via: Via = "mixed", graphs: bool = False, streams: int = 1
 ) -> st.SearchStrategy[Action]:
     """One action of a program."""
-    kinds = (*COMMON * 4, *COLLECTIVES, *OTHERS, *(hazard for hazard in hazards if hazard != "uneven"))
+    kinds = (*COMMON * 4, *COLLECTIVES, *OTHERS, *FLIGHTS, *(hazard for hazard in hazards if hazard != "uneven"))
     return of_kinds(kinds + GRAPHS * graphs, frozenset(hazards), via, streams)
 
 
@@ -96,7 +99,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         slack=st.sampled_from((0, 1, 3, 8, 64)),
         offset=st.sampled_from((0, 0, 1, 3, 8)),
         dtype=st.sampled_from(DTYPES),
-        op=st.sampled_from(("sum", "sum", "avg", "avg", "max")),
+        op=st.sampled_from(("sum", "sum", "avg", "avg", "max", "min")),
         part=st.sampled_from(("in-place", "plain", "window")),
         via=st.sampled_from(paths),
         is_uneven=st.booleans() if "uneven" in hazards else st.just(False),

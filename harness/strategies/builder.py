@@ -13,9 +13,10 @@ from itertools import chain
 
 import msgspec
 
-from harness.scenario.alive import Alive
+from harness.scenario.alive import Alive, Flight
+from harness.scenario.bases import CollectiveStep
 from harness.scenario.layouts.groups import GroupIds, disjoint
-from harness.scenario.operands import Elements, View, at, divides_exactly, is_summed_exactly
+from harness.scenario.operands import Elements, View, at, is_averaged, is_summed_exactly
 from harness.scenario.steps import (
     Allocate,
     Ballast,
@@ -23,17 +24,21 @@ from harness.scenario.steps import (
     Collective,
     Deny,
     EndCapture,
+    InFlight,
     Prepare,
     Recreate,
     Refuse,
     Release,
     Replay,
+    Stall,
     Steady,
     Step,
     Straggle,
     Trim,
 )
 from harness.scenario.topology import Topology
+from harness.scenario.valid_calls import lack_in_flight
+from harness.scenario.validity import FLYING
 from harness.strategies.actions import COLLECTIVES, COMMON, Action
 from harness.strategies.calls import CHUNKED, call_of, part_of
 from harness.strategies.operands import KERNEL_COUNT, Acting, Operands, Shape
@@ -69,6 +74,9 @@ class Builder:
             "straggle": self._straggle,
             "turns": self._turns,
             "steady": self._steady,
+            "fly": self._fly,
+            "land": self._land,
+            "stall": self._stall,
             "deny": self._deny,
             "refuse": self._refuse,
             "graph": self._graph,
@@ -102,8 +110,11 @@ class Builder:
         return self._disjoint[family]
 
     def _take(self, action: Action, limit: int) -> bool:
-        """Add the steps of one action, unless they would pass the limit."""
+        """Add the steps of one action, unless they would pass the limit. Where they cannot be in flight, what is ends
+        first."""
         steps = [*self._compilers[action.kind](action)]
+        if self._alive.flight is not None and not self._may_fly(steps, self._alive.flight):
+            steps.insert(0, InFlight(begins=False))
         fits = len(self._steps) + len(steps) <= limit
         for step in steps:
             if fits:
@@ -113,6 +124,16 @@ class Builder:
             if fits or isinstance(step, Recreate):
                 self._alive.take(step)
         return fits
+
+    def _may_fly(self, steps: Sequence[Step], flight: Flight) -> bool:
+        """Whether all these steps may be taken while calls are in flight."""
+        new = Flight({**flight.buffers}, {**flight.groups})
+        for step in steps:
+            acting = () if step.family is None else self._topology.acting(step.family, step.groups)
+            if not isinstance(step, FLYING) or (isinstance(step, CollectiveStep) and lack_in_flight(step, acting, new)):
+                return False
+            new.take(step.buffers, acting if isinstance(step, CollectiveStep) else (), step.stream)
+        return True
 
     def _family(self, action: Action) -> str:
         return self._families[action.family % len(self._families)]
@@ -136,6 +157,7 @@ class Builder:
     def _collective(self, action: Action) -> Iterator[Step]:
         """A call of any kind, with the buffers that it needs and that are not there."""
         acting = self._acting(action)
+        action = self._in_turn(action, acting)
         plain = call_of(action, acting, View(""), 0, None)
 
         def lengths(count: Elements) -> dict[int, tuple[int, ...]]:
@@ -155,7 +177,7 @@ class Builder:
             needed = {rank: each[1] for rank, each in lengths(count).items()}
             made, part = self._operands.part(action, acting, whole, needed)
             yield from self._made(made)
-        yield call_of(action, acting, view, count, part, self._op(action, acting, whole.dtype))
+        yield call_of(action, acting, view, count, part, self._op(action, whole.dtype))
 
     def _turns(self, action: Action) -> Iterator[Step]:
         """Two collectives that some groups of a family run in one order, and the others in the other."""
@@ -179,11 +201,9 @@ class Builder:
         if buffer.buffer not in self._alive.buffers:
             yield buffer
 
-    def _op(self, action: Action, acting: Acting, dtype: str) -> str:
-        """The drawn reduction where it is exact, else a sum."""
-        widths = {len(group.ranks) for group in acting.ids}
-        is_exact = action.op != "avg" or all(divides_exactly(dtype, width) for width in widths)
-        return action.op if is_exact else "sum"
+    def _op(self, action: Action, dtype: str) -> str:
+        """The drawn reduction where the type has it, else a sum."""
+        return action.op if action.op != "avg" or is_averaged(dtype) else "sum"
 
     def _steady(self, action: Action) -> Iterator[Step]:
         """The same allocation, call and release three times over, the third in steady state: pools have met them."""
@@ -220,6 +240,22 @@ class Builder:
     def _recreate(self, action: Action) -> Iterator[Step]:
         yield Recreate(self._family(action))
 
+    def _in_turn(self, action: Action, acting: Acting) -> Action:
+        """The action on the stream on which its communicators have calls in flight, if they have."""
+        groups = self._alive.flight.groups if self._alive.flight else {}
+        return replace(action, stream=next((groups[each] for each in acting.ids if each in groups), action.stream))
+
+    def _fly(self, action: Action) -> Iterator[Step]:
+        if self._alive.flight is None:
+            yield InFlight()
+
+    def _land(self, action: Action) -> Iterator[Step]:
+        if self._alive.flight is not None:
+            yield InFlight(begins=False)
+
+    def _stall(self, action: Action) -> Iterator[Step]:
+        yield Stall(self._rank(action), action.offset, action.stream)
+
     def _straggle(self, action: Action) -> Iterator[Step]:
         yield Straggle(self._rank(action), action.offset)
 
@@ -252,7 +288,7 @@ class Builder:
 
     def _in_place(self, action: Action, acting: Acting, whole: Allocate, count: int, is_gather: bool) -> Collective:
         action = replace(action, kind="all_gather" if is_gather else "reduce_scatter")
-        return call_of(action, acting, View(whole.buffer), count, None, self._op(action, acting, whole.dtype))
+        return call_of(action, acting, View(whole.buffer), count, None, self._op(action, whole.dtype))
 
     def _replay(self, action: Action) -> Iterator[Step]:
         usable = [name for name, graph in self._alive.graphs.items() if graph.ended_by is None]

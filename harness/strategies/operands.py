@@ -73,7 +73,7 @@ class Operands:
 
     def whole(self, action: Action, acting: Acting, shape: Shape) -> tuple[Allocate, View, Elements]:
         """The buffer and view of the operand that is always given, and how much each rank contributes."""
-        own = [buffer for buffer in self._usable() if self._serves(buffer, acting, shape.is_reduced)]
+        own = [buffer for buffer in self._usable(action.stream) if self._serves(buffer, acting, shape.is_reduced)]
         if own and not action.is_fresh:
             chosen = own[action.buffer % len(own)]
             count = self._fitting(action, acting, chosen, shape)
@@ -116,7 +116,7 @@ class Operands:
         needs = {rank: length + action.slack for rank, length in lengths.items()}
         if role == "window":  # ranks of different sizes would be a hazard
             needs = {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}
-        for buffer in self._usable():
+        for buffer in self._usable(action.stream):
             is_alike = buffer.buffer != whole.buffer and (buffer.role, buffer.dtype) == (role, whole.dtype)
             if is_alike and self._is_held(buffer, acting) and self._has_room(buffer, needs):
                 return buffer, View(buffer.buffer, action.slack)
@@ -167,9 +167,11 @@ class Operands:
         values = set(each.values())
         return values.pop() if len(values) == 1 else tuple(each.get(rank, 0) for rank in range(self._world))
 
-    def _usable(self) -> list[Allocate]:
-        """Those whose windows still hold."""
-        return [buffer for buffer in self.buffers() if not self._alive.buffers[buffer.buffer].is_stale]
+    def _usable(self, stream: int) -> list[Allocate]:
+        """Those whose windows still hold, without what another stream has in flight."""
+        flying = self._alive.flight.buffers if self._alive.flight else {}
+        held = [buffer for buffer in self.buffers() if not self._alive.buffers[buffer.buffer].is_stale]
+        return [buffer for buffer in held if flying.get(buffer.buffer, stream) == stream]
 
     def _serves(self, buffer: Allocate, acting: Acting, is_reduced: bool) -> bool:
         """Whether collectives of the groups that act may reach peers through a buffer."""

@@ -6,8 +6,8 @@ Invariant: work runs in the order in which this rank enqueues it on a stream. Al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -28,6 +28,8 @@ class Device(ABC):
 
     torch_device: torch.device
     """The device as PyTorch names it."""
+    is_in_flight = False
+    """Whether the host goes on while this thread's work is done, or waits its turn."""
     has_barrier: bool
     """Whether a kernel may wait for a kernel of another rank: those of different ranks run side by side."""
 
@@ -55,6 +57,29 @@ class Device(ABC):
     def is_capturing(self) -> bool:
         """Whether this thread's work is being captured."""
 
+    @property
+    def does_later(self) -> bool:
+        """Whether what this thread enqueues may not be done when the host goes on, so that it may neither look at
+        memory nor write there past the streams."""
+        return self.is_capturing or self.is_in_flight
+
+    @contextmanager
+    def in_flight(self, last_first: bool = False) -> Iterator[None]:
+        """Under it the host does not wait for what it enqueues. `last_first` is for a device that does the work of one
+        stream after that of another: those of high numbers come first. It has to be the same on every rank."""
+        self.is_in_flight = True
+        try:
+            yield
+        finally:
+            self.is_in_flight = False
+
+    def flush(self) -> None:  # noqa: B027  (only where work that is in flight does not run by itself)
+        """Have what is in flight run before work that is not enqueued. Collective if the enqueued work is."""
+
+    @abstractmethod
+    def stall(self, milliseconds: int) -> None:
+        """Let the current stream do nothing for so long, in its turn."""
+
     @abstractmethod
     def view(self, address: int, size: int) -> torch.Tensor:
         """uint8[size] over memory of this rank's own device."""
@@ -69,7 +94,8 @@ class Device(ABC):
 
     @abstractmethod
     def enqueue(self, work: Callable[[], None]) -> None:
-        """Do a piece of device work in its turn: now, or at every replay while a capture is under way.
+        """Do a piece of device work in its turn: now, at every replay while a capture is under way, or where it is
+        waited for.
 
         `work` may keep addresses, and no tensor of a buffer.
         """

@@ -77,7 +77,8 @@ class Overwritten(BaseEvent, frozen=True, tag="overwritten"):
 class Touched(BaseEvent, frozen=True, tag="touched"):
     """Bytes changed where no call may write: `changed` of those from `address` up to `end`, in a live buffer, or with
     no `buffer` in free memory of a segment. The first ones are shown, before and after. `when`: during the step's call
-    or replay, or between the call before and this step. `segment` is -1 outside every pool."""
+    or replay, while calls were in flight, or between the call before and this step. Outside every pool `segment` is
+    -1."""
 
     when: str
     buffer: str
@@ -93,7 +94,7 @@ class SourceChanged(_Elements, frozen=True, tag="source-changed"):
     """Elements of a call's source, its output left out, are not as they were put there."""
 
 
-LostWhen = Literal["call", "replay", "between", "by"]
+LostWhen = Literal["call", "replay", "flight", "between", "by"]
 
 
 class Lost(_Elements, frozen=True, tag="lost"):
@@ -102,8 +103,8 @@ class Lost(_Elements, frozen=True, tag="lost"):
     returned.
 
     since     the step at which they were last seen whole
-    when      they changed in this step's call or replay; or between that step and this one's call; or by the end of
-              this step's call
+    when      they changed in this step's call or replay; or by the time that this step had waited for all in flight; or
+              between that step and this one's call; or by the end of this step's call
     captured  of a replay, the step of the call that it ran again
     by        the step of a later call that returned the same memory
     """

@@ -26,6 +26,7 @@ from harness.trace.damage import (
 
 __all__ = [
     "SMALL_SEGMENT",
+    "Awaited",
     "Began",
     "Called",
     "Changed",
@@ -217,6 +218,13 @@ class Replayed(BaseEvent, frozen=True, tag="replayed"):
     captured: int
 
 
+class Awaited(BaseEvent, frozen=True, tag="awaited"):
+    """Nothing is in flight any more. What follows, up to the next of these or the next step, was seen in the call at
+    step `call`, or now, if that is this step."""
+
+    call: int
+
+
 class Leaked(BaseEvent, frozen=True, tag="leaked"):
     """Still there after the policy was closed and every buffer released."""
 
@@ -264,6 +272,7 @@ Event = (
     | Strayed
     | Differs
     | Replayed
+    | Awaited
     | Leaked
     | Raised
 )

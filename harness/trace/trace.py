@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from harness.trace.events import (
+    Awaited,
     Began,
     CommCreated,
     Entered,
@@ -39,6 +40,8 @@ class Trace(msgspec.Struct, frozen=True):
         for event in self.events:
             if isinstance(event, Began):
                 step = event.step
+            elif isinstance(event, Awaited):
+                step = event.call
             yield step, event
 
     @property

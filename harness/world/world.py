@@ -26,7 +26,7 @@ from harness.ipc.rendezvous import lost_signals
 from harness.machine import mps
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Step, Straggle
+from harness.scenario.steps import Stall, Step, Straggle
 from harness.trace.draw import Draw, Fate, Version
 from harness.trace.events import PadOverwritten
 from harness.trace.trace import Trace
@@ -295,7 +295,8 @@ class World:
 
 def _longest_pause(steps: Sequence[Step]) -> float:
     """Seconds for which a program itself has a rank be silent."""
-    return max((step.milliseconds / 1000 for step in steps if isinstance(step, Straggle)), default=0.0)
+    stalled = sum(step.milliseconds for step in steps if isinstance(step, Stall))
+    return max([stalled, *(step.milliseconds for step in steps if isinstance(step, Straggle))]) / 1000
 
 
 def _same_nodes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

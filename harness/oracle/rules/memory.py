@@ -91,6 +91,7 @@ def _touched(case: Case, history: History, step: int, event: trace.Touched) -> F
     during, may = {
         "call": (f"{case.call(use)}: " if use else "", "the call may not write"),
         "replay": (f"{case.at_step(step)}: ", "the graph may not write"),
+        "flight": (f"by {case.at_step(step)}: ", "no call in flight may write"),
         "between": (_between(case, history, step), "no call may write"),
     }[event.when]
     place, beside = _where(case, history, step, event), _beside(use, event)

@@ -54,7 +54,7 @@ def _when(case: Case, history: History, step: int, event: trace.Lost) -> str:
         return f"while {case.call(_use(history, step))} ran, which has no operand there"
     if event.when == "replay":
         return f"while {case.at_step(step)} ran, whose graph has no operand there"
-    last = step if event.when == "by" else step - 1
+    last = step if event.when in ("by", "flight") else step - 1
     ran = [use for use in history.uses if event.since < use.step <= last]
     between = f"between {case.at_step(event.since)} and {case.at_step(step)}, and the program wrote nothing there"
     if not ran:

@@ -110,10 +110,11 @@ class Kept:
 
     def before(self, *written: torch.Tensor) -> None:
         """A call is about to run, and the program writes to all of `written`."""
-        if self._is_watched:
+        looks, is_watched = not self._substrate.device.does_later, self._is_watched
+        if looks and is_watched:
             self._look("between", (*self._held, *self._returned))
         gone = self.let_go(*written)
-        if not self._is_watched:
+        if looks and not is_watched:
             self._copies = [(held, part, held.view[part].clone()) for held, part in gone]
 
     def let_go(self, *written: torch.Tensor) -> list[tuple[Held, slice]]:
@@ -154,12 +155,13 @@ class Kept:
     def hold_returned(self, tensor: torch.Tensor, was: torch.Tensor) -> None:
         """Keep a tensor that a plug-in returned, and let go of the oldest if these are too many."""
         self._returned.append(Held(self._step, "output", "", tensor, was))
-        del self._returned[:-RETURNED]  # all were looked at right before, in `after`
+        self._look("by", self._returned[:-RETURNED])
+        del self._returned[:-RETURNED]
 
     def drop(self, buffer: str) -> None:
         """A buffer is about to go."""
         mine = [held for held in self._held if held.buffer == buffer]
-        if not self._substrate.device.is_capturing:  # nothing runs, and nothing can be read
+        if not self._substrate.device.does_later:  # what runs then, and may be read, is not known
             self._look("between", mine)
         self._held = [held for held in self._held if held.buffer != buffer]
 

@@ -116,7 +116,7 @@ class NcclCommunicator(Communicator):
             with nc.group():
                 for root, chunk in _chunks(output, counts):
                     self.handle.comm.broadcast(source, chunk, root, stream=_stream())
-            self.device.synchronize()
+            self._wait()
         return "legacy", "a broadcast a rank, which NCCL has no symmetric kernel for"
 
     @quiet.quietly
@@ -129,7 +129,7 @@ class NcclCommunicator(Communicator):
             with nc.group():
                 for root, chunk in _chunks(source, counts):
                     self.handle.comm.reduce(chunk, output, OPS[op], root, stream=_stream())
-            self.device.synchronize()
+            self._wait()
         return "legacy", "a reduction a rank, which NCCL has no symmetric kernel for"
 
     @quiet.quietly
@@ -143,7 +143,7 @@ class NcclCommunicator(Communicator):
             return self._paired("all_to_all", output, source, gives, takes)
         with self._in_call("all_to_all"):
             self.handle.comm.alltoall(source, output, stream=_stream())
-            self.device.synchronize()
+            self._wait()
         return self._without_kernel()
 
     @quiet.quietly
@@ -151,7 +151,7 @@ class NcclCommunicator(Communicator):
         with self._in_call("broadcast"):
             # NCCL looks at the source on the root alone
             self.handle.comm.broadcast(source if self.rank == root else output, output, root, stream=_stream())
-            self.device.synchronize()
+            self._wait()
         return self._without_kernel()
 
     @quiet.quietly
@@ -159,7 +159,7 @@ class NcclCommunicator(Communicator):
         with self._in_call("reduce"):
             # NCCL looks at the output on the root alone
             self.handle.comm.reduce(source, output if self.rank == root else source, OPS[op], root, stream=_stream())
-            self.device.synchronize()
+            self._wait()
         return self._without_kernel()
 
     @quiet.quietly
@@ -180,8 +180,13 @@ class NcclCommunicator(Communicator):
                     comm.send(chunk, peer, stream=_stream())
                 for peer, chunk in _chunks(output, takes):
                     comm.recv(chunk, peer, stream=_stream())
-            self.device.synchronize()
+            self._wait()
         return self._without_kernel()
+
+    def _wait(self) -> None:
+        """Wait for the call, so that a hang shows at this step, unless several are to be in flight."""
+        if not self.device.is_in_flight:
+            self.device.synchronize()
 
     def _without_kernel(self) -> tuple[str, str]:
         """Path and evidence of a call that NCCL has no symmetric kernel for (2.32.3)."""
@@ -190,10 +195,10 @@ class NcclCommunicator(Communicator):
     def _run(
         self, kind: str, kernel: str, output: torch.Tensor, source: torch.Tensor, op: str | None
     ) -> tuple[str, str]:
-        """Issue the call, then wait for it, so that a hang shows at this step."""
+        """Issue the call, and wait for it."""
         with self._in_call(kind):
             path, evidence = self._issue(kind, kernel, output, source, op)
-            self.device.synchronize()
+            self._wait()
         return path, evidence
 
     def _in_call(self, kind: str, counts: Counts = None) -> AbstractContextManager[None]:
@@ -201,7 +206,7 @@ class NcclCommunicator(Communicator):
         waits for its peers."""
         self.entered(kind)
         # A captured call runs at replays. A call of unequal sizes may not wait for a peer that adds nothing.
-        has_to_wait = not self.device.is_capturing and (counts is None or all(counts))
+        has_to_wait = not self.device.does_later and (counts is None or all(counts))
         return self._rendezvous.within(CALL) if has_to_wait else nullcontext()
 
     def _issue(

@@ -13,6 +13,9 @@ import torch
 
 from harness.substrate.device import Copy, Device, Graph
 
+CYCLES = 2_000_000
+"""Of a millisecond, at the highest clock of a data-centre GPU. PyTorch's kernel that sleeps counts them."""
+
 
 class NcclDevice(Device):
     """The GPU number `gpu` of this process."""
@@ -73,6 +76,9 @@ class NcclDevice(Device):
 
     def enqueue(self, work: Callable[[], None]) -> None:
         work()  # on the current stream, which captures or runs
+
+    def stall(self, milliseconds: int) -> None:
+        torch.cuda._sleep(milliseconds * CYCLES)  # type: ignore[no-untyped-call]
 
     def synchronize(self) -> None:
         if not self.is_capturing:  # CUDA allows no synchronization of the device during a capture

@@ -7,6 +7,7 @@ really read and write the wrong bytes. The addresses of peers that it gives out 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import memmove
 from itertools import accumulate
 
@@ -124,7 +125,6 @@ class SimCommunicator(Communicator):
         into, origin, nbytes = output.data_ptr(), source.data_ptr(), source.numel() * source.element_size()
         if self.size == 1:
             return self._copied(into, origin, nbytes)
-        self.entered("all_gather")
         # The output is what peers write, so its window decides, as with NCCL's SYMK_ST.
         window = self._symmetric_window(into)
         if window is None or counts is not None or self._is_legacy_only:
@@ -133,10 +133,10 @@ class SimCommunicator(Communicator):
             takes = [
                 Take(sender, 0, size, start) for sender, (size, start) in enumerate(zip(sizes, starts, strict=False))
             ]
-            self.device.enqueue(lambda: self._transfers.move_staged(into, origin, sizes, takes))
+            self._run("all_gather", lambda: self._transfers.move_staged(into, origin, sizes, takes))
             return "legacy", EVIDENCE
         peers = self._direct(window, into - window.address + self.rank * nbytes)
-        self.device.enqueue(lambda: self._transfers.push(peers, origin, nbytes))
+        self._run("all_gather", lambda: self._transfers.push(peers, origin, nbytes))
         return "symmetric", EVIDENCE
 
     def reduce_scatter(
@@ -145,35 +145,33 @@ class SimCommunicator(Communicator):
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
             return self._copied(into, origin, count * dtype.itemsize)
-        self.entered("reduce_scatter")
         window = self._symmetric_window(origin)
         # The source is what peers read, so its window decides, as with NCCL's SYMK_LD.
         is_eligible = counts is None and eligible("reduce_scatter", dtype, op, self.size)
         if window is None or not is_eligible or self._is_legacy_only:
             each = list(counts or [count] * self.size)
-            self.device.enqueue(lambda: self._transfers.reduce_staged(into, origin, each, dtype, op))
+            self._run("reduce_scatter", lambda: self._transfers.reduce_staged(into, origin, each, dtype, op))
             return "legacy", EVIDENCE
         peers = self._direct(window, origin - window.address + self.rank * count * dtype.itemsize)
-        self.device.enqueue(lambda: self._transfers.pull(peers, into, count, dtype, op))
+        self._run("reduce_scatter", lambda: self._transfers.pull(peers, into, count, dtype, op))
         return "symmetric", EVIDENCE
 
     def all_reduce(self, output: torch.Tensor, source: torch.Tensor, op: str) -> tuple[str, str]:
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), output.numel(), output.dtype
         if self.size == 1:
             return self._copied(into, origin, count * dtype.itemsize)
-        self.entered("all_reduce")
         # Peers read the source and write the output, as with NCCL's SYMK_RSxLD_AGxST.
         windows = self._symmetric_window(origin), self._symmetric_window(into)
         is_eligible = eligible("all_reduce", dtype, op, self.size)
         if None in windows or not is_eligible or self._is_legacy_only:
-            self.device.enqueue(lambda: self._transfers.all_reduce_staged(into, origin, count, dtype, op))
+            self._run("all_reduce", lambda: self._transfers.all_reduce_staged(into, origin, count, dtype, op))
             return "legacy", EVIDENCE
         reads, writes = (
             self._direct(window, address - window.address)
             for window, address in zip(windows, (origin, into), strict=True)
             if window is not None
         )
-        self.device.enqueue(lambda: self._transfers.pull_and_push(reads, writes, count, dtype, op))
+        self._run("all_reduce", lambda: self._transfers.pull_and_push(reads, writes, count, dtype, op))
         return "symmetric", EVIDENCE
 
     def all_to_all(self, output: torch.Tensor, source: torch.Tensor, sent: Table) -> tuple[str, str]:
@@ -193,15 +191,28 @@ class SimCommunicator(Communicator):
         into, origin, count, dtype = output.data_ptr(), source.data_ptr(), source.numel(), source.dtype
         if self.size == 1:
             return self._copied(into, origin, count * dtype.itemsize)
-        self.entered("reduce")
         target = into if self.rank == root else None
-        self.device.enqueue(lambda: self._transfers.all_reduce_staged(target, origin, count, dtype, op))
+        self._run("reduce", lambda: self._transfers.all_reduce_staged(target, origin, count, dtype, op))
         return "legacy", EVIDENCE
 
     def send_receive(self, output: torch.Tensor, source: torch.Tensor, shift: int) -> tuple[str, str]:
         nbytes = output.numel() * output.element_size()
         takes = [Take((self.rank - shift) % self.size, 0, nbytes, 0)]
         return self._moved("send_receive", output, source, [nbytes] * self.size, takes)
+
+    def _run(self, call: str, work: Callable[[], None]) -> None:
+        """Do the work of a collective in its turn. This rank enters the call then: what is in flight waits for no
+        peer."""
+
+        def entered() -> None:
+            self.entered(call)
+            work()
+
+        if self.device.is_in_flight:
+            self.device.enqueue(entered)
+        else:
+            self.entered(call)
+            self.device.enqueue(work)
 
     def _copied(self, into: int, origin: int, nbytes: int) -> tuple[str, str]:
         """A call of one rank."""
@@ -215,8 +226,7 @@ class SimCommunicator(Communicator):
         into, origin = output.data_ptr(), source.data_ptr()
         if self.size == 1:
             return self._copied(into, origin, sizes[0])
-        self.entered(kind)
-        self.device.enqueue(lambda: self._transfers.move_staged(into, origin, sizes, takes))
+        self._run(kind, lambda: self._transfers.move_staged(into, origin, sizes, takes))
         return "legacy", EVIDENCE
 
     def _symmetric_window(self, address: int) -> Window | None:

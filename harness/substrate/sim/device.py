@@ -1,6 +1,7 @@
 """The device of a rank without a GPU: memory of this process, and work that is done at once.
 
-Invariant: work runs when it is enqueued, so no stream ever waits for another; captured work runs at replays alone.
+Invariant: work runs when it is enqueued, so no stream ever waits for another. Captured work runs at replays alone; work
+in flight where it is waited for, one stream after another, in an order that is the same on every rank.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import string_at
+from time import sleep
 
 import numpy as np
 import torch
@@ -35,6 +37,11 @@ class SimDevice(Device):
     def __init__(self) -> None:
         self.current_stream = 0
         self._graph: SimGraph | None = None
+        self._queues: dict[int, list[Callable[[], None]]] = {}
+        """What is in flight, by the number of its stream."""
+        self._used: list[torch.Tensor] = []
+        """What streams in flight use beside the one that it was allocated on."""
+        self._is_last_first = False
 
     @contextmanager
     def stream(self, index: int) -> Iterator[None]:
@@ -45,7 +52,28 @@ class SimDevice(Device):
             self.current_stream = before
 
     def record_stream(self, tensor: torch.Tensor) -> None:
-        """Nothing: enqueued work is done by the time that this is called."""
+        if self.is_in_flight:
+            self._used.append(tensor)
+
+    @contextmanager
+    def in_flight(self, last_first: bool = False) -> Iterator[None]:
+        self._is_last_first = last_first
+        try:
+            with super().in_flight(last_first):
+                yield
+        finally:
+            self._queues.clear()
+            self._used.clear()
+
+    def flush(self) -> None:
+        queues, self._queues = self._queues, {}
+        for stream in sorted(queues, reverse=self._is_last_first):
+            for work in queues[stream]:
+                work()
+        self._used.clear()
+
+    def stall(self, milliseconds: int) -> None:
+        self.enqueue(lambda: sleep(milliseconds / 1000))
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
@@ -69,13 +97,16 @@ class SimDevice(Device):
         return tensor_at(address, size, torch.uint8).clone()
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        if self._graph is None:
-            work()
-        else:
+        if self._graph is not None:
             self._graph.work.append(work)
+        elif self.is_in_flight:
+            self._queues.setdefault(self.current_stream, []).append(work)
+        else:
+            work()
 
     def synchronize(self) -> None:
-        """Nothing: enqueued work is done by the time that this is called."""
+        """Have done what is in flight; everything else was done when it was enqueued."""
+        self.flush()
 
 
 class _At:

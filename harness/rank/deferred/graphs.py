@@ -1,8 +1,7 @@
 """Graphs on a rank: what was captured, and how it is replayed on new values.
 
-Invariant: a graph keeps addresses of a pool's buffers and no tensor of one, so their blocks go where the pool policy
-lets them go. Ordinary memory that was allocated in a capture stays with the graph, as with PyTorch. What feeds a
-captured collective and what takes its result away is the harness's own memory.
+Invariant: ordinary memory that was allocated in a capture stays with the graph, as with PyTorch. A pool's does not
+(`harness.rank.deferred.calls`).
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import torch
 
 from harness.rank import values
 from harness.rank.buffers import LiveBuffers
-from harness.rank.exact import ExactData, shared, source_changed
-from harness.rank.own import collect, empty, empty_like
-from harness.scenario.layouts.groups import GroupId, GroupIds
+from harness.rank.deferred.calls import DeferredCall
+from harness.rank.own import collect
+from harness.scenario.layouts.groups import GroupIds
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
@@ -25,70 +24,11 @@ GRAPH_STREAM = STREAMS
 """The stream on which graphs are warmed up and captured: one more than programs may use."""
 
 
-class CapturedCall:
-    """A collective in a graph, captured at step `index`: `feed` fills its source, its output goes to `tap`, and what it
-    leaves of its source to `left`."""
-
-    def __init__(
-        self, substrate: Substrate, group: GroupId, exact: ExactData, index: int, into: str, origin: str
-    ) -> None:
-        self._substrate, self._exact, self.index, self._into, self._from = substrate, exact, index, into, origin
-        self.group = group
-        self.feed = empty(0)
-        self.tap, self.left = empty(0), empty(0)
-        self._shared = slice(0)
-        self.operands: tuple[torch.Tensor, ...] = ()
-        """Where output and source lie, or lay."""
-
-    def before(self, output: torch.Tensor, source: torch.Tensor) -> None:
-        """Capture what comes before the call: poison for the output, values for the source."""
-        self.feed, self.tap, self.left = empty_like(source), empty_like(output), empty_like(source)
-        self._shared = shared(source, output)
-        into, origin, fed = self._raw(output), self._raw(source), self.feed.view(torch.uint8)
-        self._substrate.device.enqueue(lambda: _poison(into))
-        self._substrate.device.enqueue(lambda: _copy(origin, fed))
-
-    def after(self, output: torch.Tensor, source: torch.Tensor) -> None:
-        """Capture what comes after the call."""
-        found, tapped = self._raw(output), self.tap.view(torch.uint8)
-        origin, left = self._raw(source), self.left.view(torch.uint8)
-        self._substrate.device.enqueue(lambda: _copy(tapped, found))
-        self._substrate.device.enqueue(lambda: _copy(left, origin))
-        self.operands = found, origin
-
-    def fill(self, keys: list[int]) -> torch.Tensor:
-        """New values for the next replay; returns the exact result."""
-        mine, expected = self._exact.inputs(keys, self.feed.dtype, wide=False)
-        bits(self.feed).copy_(bits(mine))
-        values.poison(self.tap)
-        return expected
-
-    def compare(self, expected: torch.Tensor) -> trace.Mismatch | None:
-        """Where the last replay's output differs from the exact result."""
-        return self._exact.compare(self._into, self.tap, expected)
-
-    def spoiled(self) -> trace.SourceChanged | None:
-        """Where the last replay's source changed in its call."""
-        return source_changed(self._from, self.feed, self.left, self._shared)
-
-    def keep(self, buffers: LiveBuffers) -> None:
-        """Have the last replay's output kept, if its buffer is still there."""
-        if self._into in buffers:
-            body, start = buffers[self._into].body, self.operands[0].data_ptr()
-            first = (start - body.data_ptr()) // body.element_size()
-            if first >= 0 and first + len(self.tap) <= len(body):
-                view = body[first : first + len(self.tap)]
-                buffers.kept.hold("output", self._into, view, self.tap.clone(), self.index)
-
-    def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
-
-
 class CapturedGraph:
     """A graph from the beginning of its capture. Local; `replay` is collective."""
 
     def __init__(self, substrate: Substrate) -> None:
-        self.calls: list[CapturedCall] = []
+        self.calls: list[DeferredCall] = []
         self.buffers: set[str] = set()
         """Operands, which a replay may change."""
         self.held: list[torch.Tensor] = []
@@ -123,7 +63,7 @@ class Graphs:
         self.begin(name)
         self._by_name[name] = CapturedGraph(self._substrate)
 
-    def add(self, call: CapturedCall, operands: list[str]) -> None:
+    def add(self, call: DeferredCall, operands: list[str]) -> None:
         """Note a call that was captured for the graph under way."""
         graph = self._by_name[self._substrate.graph or ""]
         graph.calls.append(call)
@@ -163,10 +103,8 @@ class Graphs:
         before = {
             name: bits(buffer.body).clone() for name, buffer in self._buffers.items() if name not in graph.buffers
         }
-        exact = [
+        for number, call in enumerate(graph.calls):
             call.fill([values.key(self._seed, index, number, rank) for rank in call.group.ranks])
-            for number, call in enumerate(graph.calls)
-        ]
         self._substrate.device.synchronize()
         for call in graph.calls[:1]:
             self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.group).ident))
@@ -178,17 +116,17 @@ class Graphs:
         self._substrate.record_unmapped()
         memory.after("replay", *operands)
         self._buffers.kept.after("replay")
-        self._compare(graph, exact)
+        self._compare(graph)
         self._look_at_others(before)
 
-    def _compare(self, graph: CapturedGraph, exact: list[torch.Tensor]) -> None:
-        for call, expected in zip(graph.calls, exact, strict=True):
+    def _compare(self, graph: CapturedGraph) -> None:
+        for call in graph.calls:
             self._substrate.record(trace.Replayed(call.index))
             self._buffers.kept.let_go(*call.operands)  # what an earlier call of the graph left there
-            if (mismatch := call.compare(expected)) is not None:
+            if (mismatch := call.compare()) is not None:
                 self._substrate.record(mismatch)
             else:
-                call.keep(self._buffers)
+                call.keep(self._buffers, call.index)
             if (spoiled := call.spoiled()) is not None:
                 self._substrate.record(spoiled)
 
@@ -199,11 +137,3 @@ class Graphs:
             if changed.numel():
                 self._substrate.record(trace.Overwritten(name, "replay", int(changed[0]), changed.numel()))
         self._buffers.check()
-
-
-def _poison(raw: torch.Tensor) -> None:
-    raw.fill_(255)
-
-
-def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
-    target.copy_(source)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from harness.rank.buffers import LiveBuffers
+from harness.rank.deferred.calls import DeferredCall
+from harness.rank.deferred.graphs import GRAPH_STREAM, Graphs
 from harness.rank.exact import ExactData
-from harness.rank.graphs import GRAPH_STREAM, CapturedCall, Graphs
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import GUARD, View
 from harness.scenario.steps import STREAMS, AllGather
@@ -35,13 +36,14 @@ def graphs(alone: Rank, buffers: LiveBuffers) -> Graphs:
     return Graphs(alone.substrate, buffers, SEED)
 
 
-def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1, spoils: int | None = None) -> CapturedCall:
+def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1, spoils: int | None = None) -> DeferredCall:
     """A call of a group of one, captured at step 3, whose output is `factor` times its source. It changes the element
     `spoils` of its source."""
     exact = ExactData(AllGather("tp", View("output"), COUNT), (0,), 0, torch.device("cpu"))
-    call = CapturedCall(alone.substrate, GroupId((0,)), exact, 3, "output", "source")
+    call = DeferredCall(alone.substrate, GroupId((0,)), exact, 3, "output", "source")
     output, source = buffers["output"].body, torch.zeros(COUNT, dtype=torch.int32)
-    call.before(output, source)
+    call.take(output, source)
+    call.before()
 
     def gather() -> None:
         output.copy_(source * factor)
@@ -49,7 +51,7 @@ def captured(alone: Rank, buffers: LiveBuffers, factor: int = 1, spoils: int | N
             source[spoils] += 1
 
     alone.substrate.device.enqueue(gather)
-    call.after(output, source)
+    call.after()
     return call
 
 

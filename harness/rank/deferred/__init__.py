@@ -1,0 +1,1 @@
+"""Calls whose results are looked at later than they are made: in graphs, and in flight."""

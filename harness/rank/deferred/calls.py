@@ -1,0 +1,109 @@
+"""A call whose result is looked at later: what feeds it and what takes its result away runs on the device beside it.
+
+Invariant: what is enqueued keeps addresses of a pool's buffers and no tensor of one, so their blocks go where the pool
+policy lets them go. What feeds a call and what takes its result away is the harness's own memory.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from harness.rank import values
+from harness.rank.buffers import LiveBuffers
+from harness.rank.exact import ExactData, shared, source_changed
+from harness.rank.own import empty, empty_like
+from harness.scenario.layouts.groups import GroupId
+from harness.substrate.base import Substrate
+from harness.substrate.bits import bits
+from harness.trace import events as trace
+
+
+class DeferredCall:
+    """The collective at step `index`: `feed` fills its source, its output goes to `tap`, and what it leaves of its
+    source to `left`."""
+
+    def __init__(
+        self, substrate: Substrate, group: GroupId, exact: ExactData, index: int, into: str, origin: str
+    ) -> None:
+        self._substrate, self._exact, self.index, self._into, self._from = substrate, exact, index, into, origin
+        self.group = group
+        self.feed = empty(0)
+        self.tap, self.left = empty(0), empty(0)
+        self.expected = empty(0)
+        """The exact result of the values that were filled in last."""
+        self._shared = slice(0)
+        self.operands: tuple[torch.Tensor, ...] = ()
+        """Where output and source lie, or lay."""
+        self.returned: torch.Tensor | None = None
+        """What a plug-in in functional form gave in place of the output."""
+        self.is_by_kernel = False
+
+    def take(self, output: torch.Tensor, source: torch.Tensor) -> None:
+        """These are its operands."""
+        self.feed, self.tap, self.left = empty_like(source), empty_like(output), empty_like(source)
+        self._shared = shared(source, output)
+        self.operands = self._raw(output), self._raw(source)
+
+    def fill(self, keys: list[int], wide: bool = False) -> None:
+        """New values for the next run. `wide`: it adds in at least fp32."""
+        mine, self.expected = self._exact.inputs(keys, self.feed.dtype, wide)
+        bits(self.feed).copy_(bits(mine))
+        values.poison(self.tap)
+
+    def before(self) -> None:
+        """Enqueue what comes before the call: poison for the output, values for the source."""
+        (into, origin), fed = self.operands, self.feed.view(torch.uint8)
+        self._substrate.device.enqueue(lambda: _poison(into))
+        self._substrate.device.enqueue(self._moves(origin, fed))
+
+    def after(self) -> None:
+        """Enqueue what comes after the call."""
+        (found, origin), tapped, left = self.operands, self.tap.view(torch.uint8), self.left.view(torch.uint8)
+        if self.returned is not None:
+            found = self._raw(self.returned)
+        self._substrate.device.enqueue(self._moves(tapped, found))
+        self._substrate.device.enqueue(self._moves(left, origin))
+
+    def compare(self) -> trace.Mismatch | None:
+        """Where the last run's output differs from the exact result."""
+        return self._exact.compare(self._into, self.tap, self.expected)
+
+    def spoiled(self) -> trace.SourceChanged | None:
+        """Where the last run's source changed in its call."""
+        return source_changed(self._from, self.feed, self.left, self._shared)
+
+    def keep(self, buffers: LiveBuffers, captured: int = -1) -> None:
+        """Have the last run's output kept, if its buffer is still there. `captured`: as in `Kept.hold`."""
+        if self.returned is not None:
+            buffers.kept.came(self.returned)
+            buffers.kept.hold_returned(self.returned, self.tap)
+        elif self._into in buffers:
+            body, start = buffers[self._into].body, self.operands[0].data_ptr()
+            first = (start - body.data_ptr()) // body.element_size()
+            if first >= 0 and first + len(self.tap) <= len(body):
+                view = body[first : first + len(self.tap)]
+                buffers.kept.hold("output", self._into, view, self.tap.clone(), captured)
+
+    def _moves(self, target: torch.Tensor, source: torch.Tensor) -> _Moves:
+        """A kernel by turns with a copy, which the device may order otherwise."""
+        return _Moves(target, source, is_kernel=self.index % 2 == 0)
+
+    def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+
+
+class _Moves:
+    """Bytes that move from one run of memory to another."""
+
+    def __init__(self, target: torch.Tensor, source: torch.Tensor, is_kernel: bool) -> None:
+        self._target, self._source, self._is_kernel = target, source, is_kernel
+
+    def __call__(self) -> None:
+        if self._is_kernel:
+            torch.bitwise_or(self._source, 0, out=self._target)
+        else:
+            self._target.copy_(self._source)
+
+
+def _poison(raw: torch.Tensor) -> None:
+    raw.fill_(255)
