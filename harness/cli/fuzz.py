@@ -73,6 +73,10 @@ def fuzz(
     streams: Annotated[
         int, typer.Option(min=1, max=STREAMS, metavar="N", help="Allocate and run on up to N streams, chosen by step.")
     ] = 1,
+    same_order: Annotated[
+        bool,
+        typer.Option("--same-order", help="Give all ranks their segments in one order of addresses. Only sim chooses."),
+    ] = False,
     nodes: Annotated[
         int | None,
         typer.Option(
@@ -111,6 +115,7 @@ def fuzz(
         hazard=hazards or (),
         graphs=graphs,
         streams=streams,
+        same_order=same_order,
         nodes=nodes,
         nvlink_domain=nvlink_domain,
     )

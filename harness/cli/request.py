@@ -22,12 +22,11 @@ from harness.scenario.topology import Topology
 from harness.strategies.actions import Via
 from harness.strategies.flows import Tokens, applies, check_world, flows
 from harness.strategies.placements import check_nodes, on_nodes
-from harness.strategies.programs import HAZARDS, WITH_GRAPHS, scenarios
+from harness.strategies.programs import HAZARDS, LONGEST, WITH_GRAPHS, scenarios
 from harness.strategies.topologies import LARGER, topologies
 from harness.system.check import check_system
 from harness.world.world import World
 
-MAX_STEPS = 16
 SMALLEST = 2
 """Ranks that a layer's communication needs."""
 
@@ -50,6 +49,7 @@ class Request:
     hazard: Sequence[str] = ()
     graphs: bool = False
     streams: int = 1
+    same_order: bool = False
     nodes: int | None = None
     nvlink_domain: int | None = None
     larger: bool = False
@@ -78,7 +78,12 @@ class Request:
         if self.world < SMALLEST:
             raise UsageError(f"flows need a world of at least {SMALLEST} ranks, not {self.world}")
         check_world(flow, self.tokens, self.world)
-        given = {"--hazard": bool(self.hazard), "--graphs": self.graphs, "--streams": self.streams > 1}
+        given = {
+            "--hazard": bool(self.hazard),
+            "--graphs": self.graphs,
+            "--streams": self.streams > 1,
+            "--same-order": self.same_order,
+        }
         for option in (name for name, is_given in given.items() if is_given):
             raise UsageError(f"{option} goes with free programs, and not with --flow")
 
@@ -117,7 +122,8 @@ class Request:
 
     def strategy(self, ranks: World) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""
-        strategy = self._programs(self.via(ranks), self.larger and ranks.size >= max(LARGER))
+        is_larger = self.larger and ranks.size >= max(LARGER)
+        strategy = self._programs(self.via(ranks), is_larger, ranks.platform.name == "sim")
         if (self.nodes, self.nvlink_domain) == (None, None) and not ranks.platform.is_node_bound:
             return strategy
         return on_nodes(strategy, self.world, self.nodes or 1, self.nvlink_domain)
@@ -127,7 +133,7 @@ class Request:
         share = -(-self.world // (self.nodes or 1))
         return ranks.platform.not_shown((self.nvlink_domain or 0) > share)
 
-    def _programs(self, via: Via, larger: bool) -> SearchStrategy[Scenario]:
+    def _programs(self, via: Via, larger: bool, chooses_addresses: bool) -> SearchStrategy[Scenario]:
         layouts, system = self._layouts, self.system
         if self.flow is not None:
             return flows(self.world, flow=self.flow, tokens=self.tokens, topologies=layouts, system=system, via=via)
@@ -137,7 +143,8 @@ class Request:
             system=system,
             hazards=self.hazard,  # type: ignore[arg-type]
             via=via,
-            max_steps=WITH_GRAPHS if self.graphs else MAX_STEPS,
+            max_steps=WITH_GRAPHS if self.graphs else LONGEST,
             graphs=self.graphs,
             streams=self.streams,
+            falling=not self.same_order and chooses_addresses,
         )

@@ -27,14 +27,14 @@ def common(draw: st.DrawFn, world: int = 8, *, pools: Sequence[str], via: Via = 
     either kind of sites.
 
     All ranks are on one node, and nothing is drawn that a right system may not survive: on GPUs a hang may cost
-    the whole deadline. `world` is at least 2.
+    the whole deadline. Nor are falling addresses, which only the simulation can choose. `world` is at least 2.
     """
     system = System(draw(st.sampled_from(pools)), sites=draw(st.sampled_from(SITES)))
     if draw(st.booleans()):
         tokens = draw(st.sampled_from(TOKENS))
         return draw(flows(world, tokens=tokens, system=system, via=via).filter(is_common))
     one_node = all_topologies(world).filter(_is_on_one_node)
-    return draw(scenarios(world, topologies=one_node, system=system, via=via, streams=STREAMS))
+    return draw(scenarios(world, topologies=one_node, system=system, via=via, streams=STREAMS, falling=False))
 
 
 def is_common(scenario: Scenario) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scenario.scenario import Scenario, lack_of_implicit
-from harness.scenario.steps import STREAMS, Step
+from harness.scenario.steps import STREAMS, Steady, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.actions import COMMON, Hazard, Via, actions, of_kinds
@@ -24,6 +24,8 @@ WITH_GRAPHS = 48
 LONGEST = 40
 LENGTHS = (0,) * 10 + (8, 14)
 """Actions that a program has at least: a share of programs is long."""
+FALLING = ("",) * 21 + ("first", "last", "odd")
+"""On which ranks addresses fall: in an eighth of the draws on some."""
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "refuse", "uneven")
 
 
@@ -69,11 +71,15 @@ def scenarios(
     graphs: bool = False,
     streams: int = 1,
     spmd: bool = False,
+    falling: bool = True,
 ) -> Scenario:
     """Whole draws for a world of at most `world` ranks.
 
     `system` is the pool policy and kernel collective under test (default `System()`); `topologies`
     a strategy that replaces the default mixture of random and named ones. With implicit sites, programs are `spmd`.
+    `falling`: in a share of draws some ranks have their segments in the other order of addresses. No rule of a right
+    pool rests on that order but `hot-path-growth` (`deferred` starts a fresh pool), so that such draws have no steady
+    state.
     """
     system = system or System()
     if topologies is None:
@@ -83,4 +89,13 @@ def scenarios(
         topologies = topologies.filter(lambda topology: not lack_of_implicit(topology))
     topology = draw(topologies)
     of_it = programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs, streams=streams, spmd=spmd)
-    return Scenario(topology, draw(of_it), system, draw(st.integers(0, 255)))
+    steps, seed = draw(of_it), draw(st.integers(0, 255))
+    falls = draw(st.sampled_from(FALLING)) if falling else ""
+    if any(isinstance(step, Steady) for step in steps):
+        falls = ""
+    return Scenario(topology, steps, system, seed, falling_ranks(falls, topology.world))
+
+
+def falling_ranks(falls: str, world: int) -> tuple[int, ...]:
+    """The ranks whose segments get falling addresses: none, the first, the last, or every other one."""
+    return {"": (), "first": (0,), "last": (world - 1,), "odd": tuple(range(1, world, 2))}[falls]

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import cache
 
+import msgspec
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scenario import topology as topologies_module
 from harness.scenario.layouts.conventions import CONVENTIONS
+from harness.scenario.placement import Placement
 from harness.scenario.topology import Topology
 from harness.strategies.families import explicit
 
@@ -34,6 +36,8 @@ CONVENTIONAL = ("sglang", "vllm", "megatron-core", "tensorrt-llm", "torchtitan")
 """Those that are drawn. `megatron` is for files from before."""
 _CONVENTIONS = (*CONVENTIONAL, EXPLICIT, EXPLICIT)
 _PICKS = st.tuples(*[st.integers(0, 119)] * 6)
+_NODES = st.sampled_from((1,) * 9 + (2,))
+"""On how many nodes a layout is placed that says nothing of it: a tenth of them on two."""
 
 
 def _layout(convention: str, world: int, picks: Sequence[int]) -> Topology:
@@ -78,10 +82,11 @@ def topologies(
 def _mixed(sizes: st.SearchStrategy[int], conventions: tuple[str, ...]) -> st.SearchStrategy[Topology]:
     """Named topologies and layouts, always from the same number of choices, so that each shrinks by itself."""
 
-    def build(size: int, is_shipped: bool, convention: str, picks: tuple[int, ...]) -> Topology:
+    def build(size: int, is_shipped: bool, convention: str, picks: tuple[int, ...], nodes: int) -> Topology:
         fitting = [t for t in _shipped() if t.world == size and t.convention in conventions]
-        if is_shipped and fitting:
-            return fitting[picks[0] % len(fitting)]
-        return _layout(convention, size, picks)
+        found = fitting[picks[0] % len(fitting)] if is_shipped and fitting else _layout(convention, size, picks)
+        if nodes == 1 or size == 1 or found.placement is not None:
+            return found
+        return msgspec.structs.replace(found, placement=Placement(nodes, -(-size // nodes)))
 
-    return st.builds(build, sizes, st.booleans(), st.sampled_from(conventions), _PICKS)
+    return st.builds(build, sizes, st.booleans(), st.sampled_from(conventions), _PICKS, _NODES)

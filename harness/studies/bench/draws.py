@@ -107,7 +107,7 @@ def bench_draws(
     substrate: str, world: int, steps: int, draws: int, spawns: int, seed: int, clock: Clock = CLOCK
 ) -> Measured:
     """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks."""
-    strategy = on_nodes(scenarios(world, max_steps=steps), world, 1)
+    strategy = on_nodes(scenarios(world, max_steps=steps, falling=False), world, 1)
     drawn = [msgspec.msgpack.encode(scenario) for scenario in sample(strategy, draws, seed)]
     began = clock.now()
     with World(world, substrate) as ranks:
