@@ -129,10 +129,14 @@ class Builder:
         """Whether all these steps may be taken while calls are in flight."""
         new = Flight({**flight.buffers}, {**flight.groups})
         for step in steps:
-            acting = () if step.family is None else self._topology.acting(step.family, step.groups)
-            if not isinstance(step, FLYING) or (isinstance(step, CollectiveStep) and lack_in_flight(step, acting, new)):
+            acting: GroupIds = ()
+            if isinstance(step, CollectiveStep):
+                acting = self._topology.acting(step.family, step.groups)
+                if lack_in_flight(step, acting, new):
+                    return False
+            if not isinstance(step, FLYING):
                 return False
-            new.take(step.buffers, acting if isinstance(step, CollectiveStep) else (), step.stream)
+            new.take(step.buffers, acting, step.stream)
         return True
 
     def _family(self, action: Action) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.errors import UsageError
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Collective, InFlight, Recreate, Release, Step, Trim
+from harness.scenario.steps import STREAMS, Allocate, Collective, InFlight, Recreate, Release, Step, Trim
 from harness.scenario.system import System
 from harness.strategies.flows import flows
 from harness.strategies.placements import on_nodes
@@ -22,6 +22,7 @@ from harness.strategies.programs import WITH_GRAPHS, scenarios
 
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels"
+CALLS, PLACES = "harness.system.planted.calls", "harness.system.planted.places"
 RESULTS = "harness.system.planted.results"
 FAULT = "not looked for on GPUs: an access where nothing is mapped ends the process, and one elsewhere may go well"
 SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
@@ -70,10 +71,10 @@ def _twice(pool: str, kernel: str) -> Callable[[int], Strategy]:
 def _repeated(drawn: Scenario) -> Scenario:
     released = {step.buffer for step in drawn.steps if isinstance(step, Release)}
     flights = [step.begins for step in drawn.steps if isinstance(step, InFlight)]
-    ends = [InFlight(begins=False)] * (flights[-1:] == [True])
-    ends += [Release(buffer) for buffer in drawn.allocations if buffer not in released]
+    landing = (InFlight(begins=False),) * (flights[-1:] == [True])
+    ends = [Release(buffer) for buffer in drawn.allocations if buffer not in released]
     anew = [Recreate(family) for family in drawn.families]
-    steps = (*drawn.steps, *ends, *anew, *map(_renamed, drawn.steps))
+    steps = (*drawn.steps, *landing, *ends, *anew, *map(_renamed, drawn.steps))
     return msgspec.structs.replace(drawn, steps=steps)
 
 
@@ -83,6 +84,11 @@ def _renamed(step: Step) -> Step:
     views = {name: View(f"{at.buffer}-again", at.offset) for name, at in fields.items() if isinstance(at, View)}
     named = {"buffer": f"{step.buffer}-again"} if isinstance(step, Allocate | Release) else {}
     return msgspec.structs.replace(step, **views, **named)
+
+
+def _streams(pool: str) -> Callable[[int], Strategy]:
+    """Free programs on several streams."""
+    return lambda world: scenarios(world, **_under_test(pool, None), streams=STREAMS)
 
 
 def _layers(pool: str, tokens: str = "padded", sites: str = "explicit") -> Callable[[int], Strategy]:
@@ -114,10 +120,7 @@ def _without_ends(drawn: Scenario) -> Scenario:
 
 def _graphs(pool: str) -> Callable[[int], Strategy]:
     """Free programs that capture and replay."""
-    system = System(_named(POOLS, pool))
-    return lambda world: scenarios(
-        world, system=system, via="library", max_steps=WITH_GRAPHS, graphs=True, falling=False
-    )
+    return lambda world: scenarios(world, **_under_test(pool, None), max_steps=WITH_GRAPHS, graphs=True)
 
 
 def _apart(pool: str) -> Callable[[int], Strategy]:
@@ -182,6 +185,31 @@ FAULTS = (
         ("registration-skew", "hang", "stale-window"),
         _free("SwallowsRefusals", None, "refuse"),
     ),
+    Fault(
+        "F32",
+        "one-stream-for-all",
+        ("result-overwritten", "wrong-data", "source-changed", "out-of-bounds"),
+        _streams(f"{PLACES}:AllocatesOnOneStream"),
+    ),
+    Fault(
+        "F33",
+        "idle-rank-left-out",
+        ("hang", "wrong-data"),
+        _free("deferred", f"{CALLS}:LeavesIdleRanksOut"),
+    ),
+    Fault("F34", "own-count-for-all", ("wrong-data", "out-of-bounds"), _free("deferred", f"{CALLS}:TakesItsOwnCount")),
+    Fault("F35", "remainder-of-large", ("wrong-data",), _free("deferred", f"{CALLS}:LargeWithoutRemainder")),
+    Fault("F36", "extreme-from-zero", ("wrong-data",), _free("deferred", f"{CALLS}:ExtremesFromZero")),
+    Fault(
+        "F37",
+        "counter-of-all-groups",
+        ("hang", "wrong-data"),
+        _free("deferred", f"{CALLS}:CountsEveryGroup"),
+        {"nccl": SPINS},
+    ),
+    Fault("F38", "one-granule", ("partly-registered", "unregistered"), _free(f"{PLACES}:OneGranule")),
+    Fault("F39", "one-size-class", ("unregistered",), _free(f"{PLACES}:OneSizeClass")),
+    Fault("F40", "growth-in-free-programs", ("hot-path-growth",), _free("GivesBackWhenIdle")),
     Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
     Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
     Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),
