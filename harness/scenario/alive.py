@@ -71,7 +71,7 @@ class Flight:
     buffers: dict[str, int] = field(default_factory=dict)
     """The stream on which each buffer was used, or allocated since they began."""
     groups: dict[GroupId, int] = field(default_factory=dict)
-    """The stream on which each communicator has calls."""
+    """The stream on which each communicator has kernels."""
 
     def take(self, buffers: Collection[str], groups: GroupIds, stream: int) -> None:
         """Note what a step used."""
@@ -135,7 +135,8 @@ class Alive:
             graph.used |= step.buffers - graph.own
             graph.groups |= {*self.topology.acting(step.family, step.groups)}
         if self.flight is not None:
-            self.flight.take(step.buffers, self.topology.acting(step.family, step.groups), step.stream)
+            acting = self.topology.acting(step.family, step.groups) if step.via == "kernel" else ()
+            self.flight.take(step.buffers, acting, step.stream)
 
     def _replaced(self, step: Recreate) -> None:
         """Families may share communicators, so that what another family named may be concerned too."""

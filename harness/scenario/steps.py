@@ -187,8 +187,10 @@ class InFlight(BaseStep, frozen=True, tag="in_flight"):
     false, or the end. There every rank waits for all of them, and looks at what they left.
 
     Only allocate, release, collectives, straggle and stall may be in between. What nothing orders is refused: a buffer,
-    or a communicator, on two streams. NCCL's User Guide ("Using multiple NCCL communicators concurrently") has calls of
-    several communicators run at once where every rank makes them in one order, which steps do.
+    or kernels of a communicator, on two streams. Library calls of a communicator may be on several: NCCL has each wait
+    for the one before (`ncclLaunchPrepare` and `ncclLaunchFinish` in `src/enqueue.cc`). Its User Guide ("Using multiple
+    NCCL communicators concurrently") has those of several communicators run at once where every rank makes them in one
+    order, which steps do.
     """
 
     begins: bool = True

@@ -123,15 +123,15 @@ def _check_flying(step: CollectiveStep, acting: GroupIds, flight: Flight) -> Non
 def lack_in_flight(step: CollectiveStep, acting: GroupIds, flight: Flight) -> str:
     """Why a call cannot be made while these are in flight; empty where it can.
 
-    Nothing orders two streams, and a communicator's calls have to run in one order on every rank.
+    Nothing orders two streams, but for library calls of one communicator.
     """
     if isinstance(step, AllToAll) and step.source is None:
         return "all_to_all in place reads a copy, which is not made in flight"
     for name in sorted(step.buffers):
         if flight.buffers.get(name, step.stream) != step.stream:
             return f"{name!r} is on stream {flight.buffers[name]} in flight, and here on {step.stream}"
-    for group in acting:
+    for group in acting if step.via == "kernel" else ():
         if flight.groups.get(group, step.stream) != step.stream:
             named = f"{step.family}{list(group.ranks)}"
-            return f"{named} has calls in flight on stream {flight.groups[group]}, and here on {step.stream}"
+            return f"{named} has kernels in flight on stream {flight.groups[group]}, and here on {step.stream}"
     return ""

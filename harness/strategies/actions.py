@@ -37,7 +37,7 @@ COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broa
 COMMON = ("all_gather", "reduce_scatter", "all_reduce")
 """Those that are drawn more often: NCCL has symmetric kernels for them."""
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle", "turns", "steady")
-FLIGHTS = ("fly", "fly", "land", "stall")
+FLIGHTS = ("fly", "fly", "land", "stall", "turnover")
 """Calls are made without waiting for those before, in some programs."""
 SHARES = ("equal",) * 17 + ("unequal", "one-idle", "all-idle")
 """What the ranks of a group contribute beside each other."""
@@ -105,7 +105,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         is_uneven=st.booleans() if "uneven" in hazards else st.just(False),
         stream=st.integers(0, streams - 1) if streams > 1 else st.just(0),
         groups=st.sampled_from(GROUPS),
-        edge=st.sampled_from((0,) * 700 + EDGES * 12 + LARGE_EDGES * 2),
+        edge=st.sampled_from((0,) * 650 + EDGES[:4] * 10 + EDGES[4:] * 25 + LARGE_EDGES * 2),
         share=st.sampled_from(SHARES),
         is_far=st.sampled_from((False, False, False, True)),
         root=_small(),

@@ -50,8 +50,8 @@ LARGEST_ACTION = 3
 class Builder:
     """Steps in the making for one topology."""
 
-    def __init__(self, topology: Topology, max_steps: int, spmd: bool = False) -> None:
-        self._topology, self._max_steps, self._is_spmd = topology, max_steps, spmd
+    def __init__(self, topology: Topology, max_steps: int, spmd: bool = False, streams: int = 1) -> None:
+        self._topology, self._max_steps, self._is_spmd, self._streams = topology, max_steps, spmd, streams
         everyone = [*range(topology.world)]
         widest = {
             name: max(map(len, groups))
@@ -77,6 +77,7 @@ class Builder:
             "fly": self._fly,
             "land": self._land,
             "stall": self._stall,
+            "turnover": self._turnover,
             "deny": self._deny,
             "refuse": self._refuse,
             "graph": self._graph,
@@ -136,7 +137,8 @@ class Builder:
                     return False
             if not isinstance(step, FLYING):
                 return False
-            new.take(step.buffers, acting, step.stream)
+            is_kernel = isinstance(step, CollectiveStep) and step.via == "kernel"
+            new.take(step.buffers, acting if is_kernel else (), step.stream)
         return True
 
     def _family(self, action: Action) -> str:
@@ -245,8 +247,8 @@ class Builder:
         yield Recreate(self._family(action))
 
     def _in_turn(self, action: Action, acting: Acting) -> Action:
-        """The action on the stream on which its communicators have calls in flight, if they have."""
-        groups = self._alive.flight.groups if self._alive.flight else {}
+        """The action on the stream on which its communicators have kernels in flight, if they have."""
+        groups = self._alive.flight.groups if self._alive.flight and action.via == "kernel" else {}
         return replace(action, stream=next((groups[each] for each in acting.ids if each in groups), action.stream))
 
     def _fly(self, action: Action) -> Iterator[Step]:
@@ -256,6 +258,21 @@ class Builder:
     def _land(self, action: Action) -> Iterator[Step]:
         if self._alive.flight is not None:
             yield InFlight(begins=False)
+
+    def _turnover(self, action: Action) -> Iterator[Step]:
+        """Two calls in flight, each on a buffer that is released before anything waited for the call. The second is on
+        the next stream, and may get the same memory."""
+        action = replace(action, via="library")
+        acting, count = self._acting(replace(action, groups=0)), min(action.count, KERNEL_COUNT)
+        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        needs = {rank: count * size for rank, size in acting.sizes.items()}
+        yield from self._fly(action)
+        for turn in range(2):
+            action = replace(action, stream=(action.stream + turn) % self._streams)
+            whole = self._operands.new(action, acting, needs, dtype)
+            yield whole
+            yield self._in_place(action, acting, whole, count, action.part != "plain")
+            yield Release(whole.buffer)
 
     def _stall(self, action: Action) -> Iterator[Step]:
         yield Stall(self._rank(action), action.offset, action.stream)

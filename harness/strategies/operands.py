@@ -74,7 +74,7 @@ class Operands:
     def whole(self, action: Action, acting: Acting, shape: Shape) -> tuple[Allocate, View, Elements]:
         """The buffer and view of the operand that is always given, and how much each rank contributes."""
         own = [buffer for buffer in self._usable(action.stream) if self._serves(buffer, acting, shape.is_reduced)]
-        if own and not action.is_fresh:
+        if own and not action.is_fresh and not action.edge:  # such a size needs room
             chosen = own[action.buffer % len(own)]
             count = self._fitting(action, acting, chosen, shape)
             if count is not None:

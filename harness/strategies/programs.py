@@ -55,7 +55,7 @@ def programs(
     least = min(most, draw(st.sampled_from(LENGTHS)))
     chosen = draw(st.lists(actions(hazards, via, graphs, streams), min_size=least, max_size=most))
     last = draw(of_kinds(COMMON, frozenset(hazards), via, streams))
-    return Builder(topology, max_steps, spmd).build(chosen, last)
+    return Builder(topology, max_steps, spmd, streams).build(chosen, last)
 
 
 @st.composite

@@ -64,9 +64,9 @@ class Device(ABC):
         return self.is_capturing or self.is_in_flight
 
     @contextmanager
-    def in_flight(self, last_first: bool = False) -> Iterator[None]:
-        """Under it the host does not wait for what it enqueues. `last_first` is for a device that does the work of one
-        stream after that of another: those of high numbers come first. It has to be the same on every rank."""
+    def in_flight(self, is_eager: bool = True) -> Iterator[None]:
+        """Under it the host does not wait for what it enqueues. `is_eager` is for a device that does not do it by
+        itself: whether work of this rank alone runs as early as its stream lets it, or as late."""
         self.is_in_flight = True
         try:
             yield
@@ -93,11 +93,11 @@ class Device(ABC):
         """A copy, uint8[size], of memory that this rank can reach: its own, or a peer's by its pointer."""
 
     @abstractmethod
-    def enqueue(self, work: Callable[[], None]) -> None:
+    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
         """Do a piece of device work in its turn: now, at every replay while a capture is under way, or where it is
         waited for.
 
-        `work` may keep addresses, and no tensor of a buffer.
+        `work` may keep addresses, and no tensor of a buffer. `is_collective`: it waits for other ranks.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from harness.scenario.steps import (
     Capture,
     Deny,
     EndCapture,
+    InFlight,
     Prepare,
     Recreate,
     Reduce,

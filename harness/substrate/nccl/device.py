@@ -74,7 +74,7 @@ class NcclDevice(Device):
             raise RuntimeError(f"CUDA cannot copy {size} bytes from {address:#x}: {error.name}")
         return copy
 
-    def enqueue(self, work: Callable[[], None]) -> None:
+    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
         work()  # on the current stream, which captures or runs
 
     def stall(self, milliseconds: int) -> None:

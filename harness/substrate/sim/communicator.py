@@ -209,7 +209,7 @@ class SimCommunicator(Communicator):
             work()
 
         if self.device.is_in_flight:
-            self.device.enqueue(entered)
+            self.device.enqueue(entered, is_collective=True)
         else:
             self.entered(call)
             self.device.enqueue(work)

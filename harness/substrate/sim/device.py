@@ -1,15 +1,17 @@
 """The device of a rank without a GPU: memory of this process, and work that is done at once.
 
 Invariant: work runs when it is enqueued, so no stream ever waits for another. Captured work runs at replays alone; work
-in flight where it is waited for, one stream after another, in an order that is the same on every rank.
+in flight where it is waited for, in an order that its streams allow.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import string_at
 from time import sleep
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +30,23 @@ class SimGraph:
             work()
 
 
+class _Work(NamedTuple):
+    """A piece of work in flight, with its place in the order of the calls."""
+
+    number: int
+    is_collective: bool
+    run: Callable[[], None]
+
+
+def _run(queue: deque[_Work], last: int) -> None:
+    """Do the work of a stream up to that of a number."""
+    while queue:
+        work = queue.popleft()
+        work.run()
+        if work.number == last:
+            return
+
+
 class SimDevice(Device):
     """Streams are numbers: they decide which free blocks an allocation may take, and nothing else."""
 
@@ -37,11 +56,12 @@ class SimDevice(Device):
     def __init__(self) -> None:
         self.current_stream = 0
         self._graph: SimGraph | None = None
-        self._queues: dict[int, list[Callable[[], None]]] = {}
+        self._queues: dict[int, deque[_Work]] = {}
         """What is in flight, by the number of its stream."""
+        self._count = 0
         self._used: list[torch.Tensor] = []
         """What streams in flight use beside the one that it was allocated on."""
-        self._is_last_first = False
+        self._is_eager = True
 
     @contextmanager
     def stream(self, index: int) -> Iterator[None]:
@@ -56,20 +76,27 @@ class SimDevice(Device):
             self._used.append(tensor)
 
     @contextmanager
-    def in_flight(self, last_first: bool = False) -> Iterator[None]:
-        self._is_last_first = last_first
+    def in_flight(self, is_eager: bool = True) -> Iterator[None]:
+        self._is_eager = is_eager
         try:
-            with super().in_flight(last_first):
+            with super().in_flight(is_eager):
                 yield
         finally:
             self._queues.clear()
             self._used.clear()
 
     def flush(self) -> None:
-        queues, self._queues = self._queues, {}
-        for stream in sorted(queues, reverse=self._is_last_first):
-            for work in queues[stream]:
-                work()
+        # Collectives run in the order of their calls, in which no two ranks wait for each other in a circle.
+        queues = [*self._queues.values()]
+        numbers = sorted(each.number for queue in queues for each in queue if each.is_collective)
+        for number in (*numbers, self._count):
+            for queue in queues if self._is_eager else ():
+                while queue and not queue[0].is_collective:
+                    queue.popleft().run()
+            for queue in queues:
+                if number == self._count or any(each.number == number for each in queue):
+                    _run(queue, number)
+        self._queues.clear()
         self._used.clear()
 
     def stall(self, milliseconds: int) -> None:
@@ -96,11 +123,13 @@ class SimDevice(Device):
     def read(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8).clone()
 
-    def enqueue(self, work: Callable[[], None]) -> None:
+    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
         if self._graph is not None:
             self._graph.work.append(work)
         elif self.is_in_flight:
-            self._queues.setdefault(self.current_stream, []).append(work)
+            queue = self._queues.setdefault(self.current_stream, deque())
+            queue.append(_Work(self._count, is_collective, work))
+            self._count += 1
         else:
             work()
 

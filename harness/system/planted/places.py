@@ -24,7 +24,7 @@ class AllocatesOnOneStream(Sound):
 
 
 class OneGranule(Sound):
-    """Windows end one granule of 2 MiB behind the segment's start (F38: only far views of large buffers are past it)."""
+    """Windows end one granule of 2 MiB behind the segment's start (F38: far views of large buffers are past it)."""
 
     def register(self, segment: Segment, group: ProcessGroup) -> None:
         size = min(segment.size, SMALL_SEGMENT)
