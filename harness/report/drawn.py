@@ -61,7 +61,7 @@ def shares(name: str, histogram: Mapping[str, int]) -> list[str]:
     total = sum(histogram.values())
     found = [f"{label(name, key)}: {_percent(count / total)}" for key, count in histogram.items() if count]
     never = [label(name, key) for key, count in histogram.items() if not count]
-    return [*found, *([f"never: {' or '.join(never)}"] if never else [])]
+    return [*found, *(each if index else f"never: {each}" for index, each in enumerate(never))]
 
 
 def label(name: str, key: str) -> str:

@@ -27,12 +27,13 @@ def test_shares_are_of_a_histogram_and_what_never_came_is_named() -> None:
     assert drawn.shares("op", {"sum": 199, "avg": 0, "max": 1, "min": 0}) == [
         "sum: 100 %",
         "max: 0.5 %",
-        "never: avg or min",
+        "never: avg",
+        "min",
     ]
 
 
 def test_a_histogram_of_nothing_has_no_share() -> None:
-    assert drawn.shares("op", {"sum": 0, "avg": 0}) == ["never: sum or avg"]
+    assert drawn.shares("op", {"sum": 0, "avg": 0}) == ["never: sum", "avg"]
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,8 @@ def test_bars_of_numbers_come_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_lines_fit_the_terminal_but_for_a_list_of_what_never_came(width: int) -> None:
-    assert [line for line in shown(width) if len(line) > width and "never:" not in line] == []
+def test_lines_fit_the_terminal(width: int) -> None:
+    assert [line for line in shown(width) if len(line) > width] == []
 
 
 def test_every_histogram_begins_a_line() -> None:
