@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.report import drawn
+
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "measurements.md"
 Record = dict[str, Any]
@@ -49,6 +51,13 @@ COLUMNS = """## Columns
 | own time | time on leaving a pool's context, without the allocator's own context, which every design leaves too |
 | most held | MiB of segments that one rank held at most over the same flows |
 | accounted for | draws that differ between the substrates for a named reason |
+| collectives, calls | of what is drawn: steps of programs, and each of their groups that runs one |
+| of all, by | the unit that a histogram counts. By op, only reductions are counted |
+| live buffers | most at one time in a draw; at a collective, those that are there |
+| bytes | of the smaller operand, on the rank where that is largest; a bar goes up to the next power of two |
+| offset | of the operand that is always given: near is up to 64 elements behind the start of its buffer |
+| values | the kind of data that an operation, its type and its group get ([data](rules.md#what-the-data-shows)) |
+| symmetric path | open, or the first reason why NCCL has no symmetric kernel for a call |
 """
 
 
@@ -245,9 +254,18 @@ def hostile(record: Record) -> str:
     return text + "\n" + table(("in all", "seed", "share"), [whole])
 
 
+def drawing(record: Record) -> str:
+    """`symm fuzz --dry`: the totals, and a row for each histogram."""
+    totals = [*drawn.UNITS, "layouts", "groups"]
+    rows = [(unit, name, ", ".join(shares)) for unit, name, shares in drawn.rows(record)]
+    text = table(totals, [[number(record[name]) for name in totals]])
+    return text + "\n" + table(("of all", "by", "shares"), rows)
+
+
 FUZZ = "findings"
 KINDS = {
     FUZZ: campaign,
+    "by_call": drawing,
     "cells": matrix,
     "leaving": registration,
     "spawned": draws,

@@ -1,10 +1,11 @@
 """Runs a command that writes JSON, and keeps that JSON as a record with what it was measured on.
 
     python docs/measurements/record.py sim-fuzz -- symm fuzz --draws 300 --substrate sim
+    python docs/measurements/record.py sim-drawn -- symm fuzz --dry --draws 1000 --seed 20 --world 8 --substrate sim
     python docs/measurements/record.py h100-agree --from agree.json --commit 1a2b3c4 -- symm agree --draws 500
     python docs/measurements/record.py sim-tests --figure 'tests passed=2870' --figure 'seconds=210' -- make test
 
-The first runs the command here. The second takes JSON that the command wrote elsewhere. The third is for a command
+The first two run the command here. The third takes JSON that the command wrote elsewhere. The last is for a command
 without `--json`: its figures are given. `make docs` then writes the page.
 
 Invariant: what the command wrote is kept as it is; only the part `run` is added.

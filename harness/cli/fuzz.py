@@ -14,6 +14,7 @@ from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
 from harness.campaign.limits import SHRINK_SECONDS, Limits
 from harness.campaign.tally import Tally
+from harness.cli import dry
 from harness.cli.ending import at_the_end
 from harness.cli.options import (
     CollectivesOption,
@@ -44,6 +45,7 @@ USUAL = 8
 WORLD = (
     f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
 )
+DRY = "Draw the same scenarios, run none, and say what they hold, in histograms. No rank starts."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -93,6 +95,7 @@ def fuzz(
             help="Place layouts in NVLink domains of N ranks: a part of a node, or whole nodes. Default: a node.",
         ),
     ] = None,
+    is_dry: Annotated[bool, typer.Option("--dry", help=DRY)] = False,
     shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
     deadline: DeadlineOption = None,
@@ -119,10 +122,14 @@ def fuzz(
         nodes=nodes,
         nvlink_domain=nvlink_domain,
     )
-    seeds.check_folder(seeds_dir)
     console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     largest = max(LARGER) if is_larger else 0
+    if is_dry:
+        unstarted = dry.Unstarted.on(substrate, request.world, largest, evidence or ())
+        dry.run(console, request, unstarted, limit, seed, json_file)
+        return
+    seeds.check_folder(seeds_dir)
     watched = Watched(observed(pool), prepare)
     with World(
         request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import msgspec
 from hypothesis.strategies import SearchStrategy
@@ -25,10 +26,21 @@ from harness.strategies.placements import check_nodes, on_nodes
 from harness.strategies.programs import HAZARDS, LONGEST, WITH_GRAPHS, scenarios
 from harness.strategies.topologies import LARGER, topologies
 from harness.system.check import check_system
-from harness.world.world import World
+from harness.world.platform import Platform
 
 SMALLEST = 2
 """Ranks that a layer's communication needs."""
+
+
+class Ranks(Protocol):
+    """What drawing asks of the ranks that are to run it. Those of `harness.cli.dry` never start."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def description(self) -> dict[str, Any]: ...
+    @property
+    def platform(self) -> Platform: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +121,7 @@ class Request:
             return system
         return msgspec.structs.replace(system, collectives=self.collectives)
 
-    def via(self, ranks: World) -> Via:
+    def via(self, ranks: Ranks) -> Via:
         """The way that collectives go on these ranks. Without peer pointers (NCCL before 2.29.2) there are no kernels:
         raises `MachineError` where one is asked for."""
         if self.collectives == "library":
@@ -120,7 +132,7 @@ class Request:
             raise MachineError(f"NCCL {ranks.description['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
         return "library"
 
-    def strategy(self, ranks: World) -> SearchStrategy[Scenario]:
+    def strategy(self, ranks: Ranks) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""
         is_larger = self.larger and ranks.size >= max(LARGER)
         strategy = self._programs(self.via(ranks), is_larger, ranks.platform.name == "sim")
@@ -128,7 +140,7 @@ class Request:
             return strategy
         return on_nodes(strategy, self.world, self.nodes or 1, self.nvlink_domain)
 
-    def not_shown(self, ranks: World) -> str:
+    def not_shown(self, ranks: Ranks) -> str:
         """What these ranks do not show of the placement asked for, in a line, or nothing."""
         share = -(-self.world // (self.nodes or 1))
         return ranks.platform.not_shown((self.nvlink_domain or 0) > share)

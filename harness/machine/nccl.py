@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 MAX_CTAS = "NCCL_MAX_CTAS"
-
+PEER_POINTERS = (2, 29, 2)
+"""The first NCCL that gives the address of a peer's memory, which kernels need."""
 
 CTAS_OF_A_GPU = 32
 """Thread blocks of NCCL kernels that the ranks on one GPU may hold together: their kernels spin, and are to be

@@ -58,6 +58,10 @@ class Platform(msgspec.Struct, frozen=True):
         """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
         return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
 
+    def most_ranks(self, size: int, largest: int) -> int:
+        """Ranks of the largest draw, where worlds have `size` and some may have `largest`: on GPUs none has more."""
+        return size if self.gpus else max(size, largest)
+
     def device_of(self, rank: int, hides_peers: bool) -> int | None:
         """CUDA device of a rank in its process, which sees that GPU alone, or all."""
         gpu = self.gpu_of(rank)

@@ -72,7 +72,7 @@ class World:
         platform = platform if watched is None else platform.watching(watched)
         self._watched = watched
         self._at_first = size
-        size = size if platform.gpus else max(size, largest)
+        size = platform.most_ranks(size, largest)
         self.size, self.deadline = size, deadline or platform.deadline
         self.restarts = 0
         self.ran: deque[Scenario] = deque(maxlen=REMEMBERED)

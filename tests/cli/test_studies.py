@@ -123,7 +123,10 @@ FUZZED: dict[str, tuple[tuple[str, ...], int]] = {
     "one flow": (("--flow", "moe-scatter", "--draws", "6", "--world", "4"), 0),
     "flows of uneven tokens": (("--flow", "all", "--tokens", "uneven", "--draws", "12", "--world", "4"), 0),
     "implicit sites": (
-        ("--flow", "all", "--sites", "implicit", "--draws", "12", "--collectives", "library", "--shrink-seconds", "2"),
+        (
+            *("--flow", "all", "--sites", "implicit", "--draws", "12", "--seed", "1"),
+            *("--collectives", "library", "--shrink-seconds", "2"),
+        ),
         1,
     ),
     "implicit sites in free programs": (

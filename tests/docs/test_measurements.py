@@ -107,3 +107,12 @@ def test_figures_of_a_command_without_json_are_kept(tmp_path: Path, monkeypatch:
     assert kept["figures"] == {"passed": "7", "seconds": "3"}
     assert kept["run"]["commit"]
     assert kept["environment"]["python"]
+
+
+def test_what_was_drawn_is_shown_by_unit_in_shares() -> None:
+    totals = {"draws": 2, "steps": 1000, "collectives": 3, "calls": 5, "layouts": 1, "groups": 4}
+    histograms = {"by_draw": {}, "by_step": {}, "by_collective": {"op": {"sum": 3, "min": 0}}}
+    text = page.figures({**totals, **histograms, "by_call": {"bytes": {"0": 1, "1024": 4}}})
+    assert "| 2 | 1,000 | 3 | 5 | 1 | 4 |" in text
+    assert "| collectives | op | sum: 100 %, never: min |" in text
+    assert "| calls | bytes | 0 B: 20 %, 1 KiB: 80 % |" in text

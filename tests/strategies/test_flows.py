@@ -66,13 +66,17 @@ def test_no_flow_applies_where_every_pipeline_stage_is_one_rank(name: str) -> No
     assert not applies(name, Topology("line", convention_of(name), {"pp": 4}))
 
 
+REDUCED = "attn-reduce", "mlp-reduce"
+"""Where attention is not data parallel."""
+
+
 @pytest.mark.parametrize(
     ("topology", "idle"),
     [
-        (QUADS, {"cp-prefill"}),
-        (SPLIT, set()),
-        (LONE, {"attn-tp-gather", "cp-prefill"}),
-        (ROW, {"attn-tp-gather"}),
+        (QUADS, {"cp-prefill", *REDUCED}),
+        (SPLIT, {*REDUCED}),
+        (LONE, {"attn-tp-gather", "cp-prefill", *REDUCED}),
+        (ROW, {"attn-tp-gather", "attn-reduce"}),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -118,7 +122,10 @@ def test_all_flows_of_a_topology_are_those_of_its_engine() -> None:
     assert families == {"dp", "tp", "ep", "dcp", None}
 
 
-PLAIN_SIZES = ("megatron-fsdp-gather", "megatron-fsdp-scatter", "megatron-expert-gather", "megatron-expert-scatter")
+PLAIN_SIZES = (
+    *("megatron-fsdp-gather", "megatron-fsdp-scatter", "megatron-expert-gather", "megatron-expert-scatter"),
+    *(*REDUCED, "trtllm-moe-reduce"),
+)
 
 
 @pytest.mark.parametrize("name", PLAIN_SIZES)

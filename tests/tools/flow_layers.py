@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.scenario.flows.catalogue import compile_flows, layer_of
 from harness.scenario.flows.layer import Batch
 from harness.scenario.operands import Elements, View
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Step
+from harness.scenario.steps import AllGather, Allocate, AllReduce, ReduceScatter, Release, Step
 from harness.scenario.topology import Topology
 
 
@@ -42,3 +42,10 @@ def scattered(family: str, first: int, count: Elements, all_of_it: Elements) -> 
     source, output = f"b{first}", f"b{first + 1}"
     call = ReduceScatter(family, View(source), count, View(output))
     return [whole(source, family, all_of_it), window(output, family, count), call]
+
+
+def reduced(family: str, count: Elements, in_place: bool = False) -> list[Step]:
+    """An all-reduce of a window, in place or into another."""
+    if in_place:
+        return [window("b0", family, count), AllReduce(family, View("b0"), count)]
+    return [window("b0", family, count), window("b1", family, count), AllReduce(family, View("b1"), count, View("b0"))]

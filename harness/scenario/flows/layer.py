@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.scenario.bases import Via
 from harness.scenario.layouts.groups import Groups
 from harness.scenario.operands import DType, Elements, View, at
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Step
+from harness.scenario.steps import AllGather, Allocate, AllReduce, ReduceScatter, Release, Step
 from harness.scenario.topology import Topology
 
 KERNEL_COUNT = 513
@@ -134,6 +134,13 @@ class Layer(ABC):
             how = self._via(family, count)
             groups = self._acting(family, count)
             self.steps.append(ReduceScatter(family, View(source), count, output, "sum", how, groups=groups))
+
+    def all_reduce(self, family: str, output: str, count: Elements, source: View | None = None) -> None:
+        """Reduce `count` elements, as many on every rank of a group, to all of them. In place without a source."""
+        if self._runs(family, count):
+            how = self._via(family, count)
+            groups = self._acting(family, count)
+            self.steps.append(AllReduce(family, View(output), count, source, "sum", how, groups=groups))
 
     def line_ends(self) -> None:
         """Release what the line read. What it made is the next line's input."""

@@ -1,4 +1,4 @@
-"""Megatron-Core: what sequence parallelism, fully sharded weights and experts communicate.
+"""Megatron-Core: what tensor and sequence parallelism, fully sharded weights and experts communicate.
 
 Source: the released Megatron-Core 0.16.1, `tensor_parallel/layers.py` and `mappings.py`,
 `transformer/moe/token_dispatcher.py`, `distributed/fsdp`, `inference/engines/dynamic_engine.py`. docs/flows.md names
@@ -65,12 +65,18 @@ class MegatronLayer(Layer):
         dense, *experts = self.replicas
         return ("dp_cp_ag" if dense == "dp_cp" and "dp_cp_ag" in self.topology.families else dense, *experts)
 
+    def tokens(self, rank: int) -> int:
+        """Tokens of this rank's replica."""
+        tokens = self.tokens_of(self.index("dp", rank))
+        return self.width_of["tp"] if not tokens and self.width_of["ep"] > 1 else tokens
+
     def shard(self, rank: int) -> int:
         """Elements of this rank's part of its replica's tokens."""
-        tokens = self.tokens_of(self.index("dp", rank))
-        if not tokens and self.width_of["ep"] > 1:
-            tokens = self.width_of["tp"]
-        return -(-tokens // self.shares) * self.hidden
+        return -(-self.tokens(rank) // self.shares) * self.hidden
+
+    def sequence(self, rank: int) -> int:
+        """Elements of the part of its replica's tokens that all ranks of TP have, without sequence parallelism."""
+        return -(-self.tokens(rank) // self.width_of["cp"]) * self.hidden
 
     def routed(self, rank: int) -> int:
         """Elements that this rank received for its experts."""
@@ -85,6 +91,13 @@ def sp_gather(layer: MegatronLayer) -> None:
 def sp_scatter(layer: MegatronLayer) -> None:
     """Sequence parallelism, behind a row-parallel layer: reduced over `tp`, a part of the sequence for each rank."""
     _scatter(layer, "tp", layer.on_each(layer.shard))
+
+
+def tp_reduce(layer: MegatronLayer) -> None:
+    """Without sequence parallelism, behind a row-parallel layer: partial results, in place over `tp`."""
+    count = layer.on_each(layer.sequence)
+    if layer.width("tp") > 1:
+        layer.all_reduce("tp", layer.get("tp", count), count)
 
 
 def fsdp_gather(layer: MegatronLayer) -> None:
@@ -142,6 +155,7 @@ def _scatter(layer: MegatronLayer, family: str, count: Elements) -> None:
 FLOWS: dict[str, Flow] = {
     "megatron-fsdp-gather": fsdp_gather,
     "megatron-sp-gather": sp_gather,
+    "megatron-tp-reduce": tp_reduce,
     "megatron-sp-scatter": sp_scatter,
     "megatron-expert-gather": expert_gather,
     "megatron-etp-gather": etp_gather,

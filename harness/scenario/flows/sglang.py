@@ -1,7 +1,8 @@
-"""SGLang: what a layer with DP attention communicates.
+"""SGLang: what a layer communicates, with DP attention or without.
 
 Every site names the group of the collective that reaches peers through the buffer; implicit sites ask for another one.
-Source: the released SGLang 0.5.12, `layers/dp_attention.py`, `layers/communicator.py` and the standard MoE dispatcher.
+Source: the released SGLang 0.5.12, `layers/dp_attention.py`, `layers/communicator.py`, `layers/linear.py` and the
+standard MoE dispatcher.
 
 Invariant: a flow compiles for every `SglangLayer`. A line that has nothing to communicate there (TP, or its attention
 TP or CP, of width 1) takes no step. An attention-DP rank without tokens has empty buffers, unless it pads.
@@ -92,6 +93,15 @@ def attn_tp_gather(layer: SglangLayer) -> None:
     layer.all_gather("attn_tp", full, layer.shards(), View(scattered))
 
 
+def attn_reduce(layer: SglangLayer) -> None:
+    """Behind attention that is not data parallel: partial results of a row-parallel layer, in place over `attn_tp`.
+    Without DP attention every batch has symmetric memory (`is_allocation_symmetric`)."""
+    if layer.attn_dp > 1 or layer.attn_tp == 1:
+        return
+    count = layer.shards(layer.attn_tp)
+    layer.all_reduce("attn_tp", layer.get("attn_tp", count, is_symmetric=True), count)
+
+
 def cp_prefill(layer: SglangLayer) -> None:
     """Prefill with context parallelism: gathered over `attn_cp` before the MLP, reduce-scattered over it after."""
     if layer.attn_cp == 1:
@@ -153,12 +163,22 @@ def combine(layer: SglangLayer) -> None:
     layer.reduce_scatter("tp", whole, layer.shards(), View(layer.get_local("tp", layer.shards())))
 
 
+def mlp_reduce(layer: SglangLayer) -> None:
+    """Behind the MLP where attention is not data parallel: partial results of all tokens, in place over `tp`."""
+    if layer.attn_dp > 1 or layer.tp == 1:
+        return
+    count = layer.all_shards()
+    layer.all_reduce("tp", layer.get("tp", count, is_symmetric=True), count)
+
+
 FLOWS: dict[str, Flow] = {
     "attn-tp-gather": attn_tp_gather,
+    "attn-reduce": attn_reduce,
     "cp-prefill": cp_prefill,
     "moe-gather": moe_gather,
     "moe-scatter": moe_scatter,
     "combine": combine,
+    "mlp-reduce": mlp_reduce,
 }
 
 ENGINE = Engine(SglangLayer, FLOWS, engine_batch)

@@ -1,4 +1,4 @@
-"""TensorRT-LLM: what a MoE layer communicates when attention is data parallel: each rank of `tp` has its own tokens.
+"""TensorRT-LLM: what a MoE layer communicates. When attention is data parallel, each rank of `tp` has its own tokens.
 
 Source: TensorRT-LLM's repository, `_torch/modules/fused_moe`, `_torch/pyexecutor/py_executor.py` and
 `cpp/tensorrt_llm/thop`. docs/flows.md names the function of each line.
@@ -75,7 +75,19 @@ def moe_scatter(layer: TensorrtLlmLayer) -> None:
         layer.reduce_scatter("tp", whole, count, View(layer.get("tp", count)))
 
 
-FLOWS: dict[str, Flow] = {"trtllm-moe-gather": moe_gather, "trtllm-moe-scatter": moe_scatter}
-"""Without attention DP an all-reduce over `tp` is in their place."""
+def moe_reduce(layer: TensorrtLlmLayer) -> None:
+    """After the MoE without attention DP: partial results of all tokens, over `tp`, from a window into another,
+    whatever the batch."""
+    if layer.width_of["tp"] > 1:
+        count = sum(map(layer.tokens_of, range(layer.sources))) * layer.hidden
+        source = View(layer.get("tp", count, is_symmetric=True))
+        layer.all_reduce("tp", layer.get("tp", count, is_symmetric=True), count, source)
+
+
+FLOWS: dict[str, Flow] = {
+    "trtllm-moe-gather": moe_gather,
+    "trtllm-moe-scatter": moe_scatter,
+    "trtllm-moe-reduce": moe_reduce,
+}
 
 ENGINE = Engine(TensorrtLlmLayer, FLOWS, engine_batch)

@@ -1,7 +1,8 @@
-"""vLLM: what decode context parallelism and a MoE layer with data parallelism communicate.
+"""vLLM: what tensor and decode context parallelism and a MoE layer with data parallelism communicate.
 
-Source: the released vLLM 0.33.0, `distributed/device_communicators/all2all.py` and `cuda_communicator.py`,
-`v1/attention/ops/dcp.py`, `forward_context.py`, `v1/worker/`. docs/flows.md names the function of each line.
+Source: the released vLLM 0.33.0, `distributed/device_communicators/all2all.py`, `cuda_communicator.py` and `pynccl.py`,
+`v1/attention/ops/dcp.py`, `forward_context.py`, `v1/worker/`, `model_executor/layers/linear.py`. docs/flows.md has the
+function of each line.
 
 Invariant: a DP replica never runs without a token. One that is idle runs a dummy batch of `DUMMY` tokens while others
 have work. Without a graph over the whole model that batch skips attention, and so decode context parallelism.
@@ -87,6 +88,16 @@ def dcp(layer: VllmLayer) -> None:
     _scatter(layer, "dcp", count)
 
 
+def tp_reduce(layer: VllmLayer) -> None:
+    """Behind a row-parallel layer, such as the last of attention: partial results of the replica's tokens over `tp`.
+    They are copied into a symmetric buffer and reduced into another, whatever the batch."""
+    if layer.tp == 1:
+        return
+    count = layer.elements(layer.on_each(layer.tokens))
+    source = View(layer.buffer("tp", count, count, "local"))
+    layer.all_reduce("tp", layer.buffer("tp", count, count, "local"), count, source)
+
+
 def ep_gather(layer: VllmLayer) -> None:
     """Dispatch by all-gather with expert parallelism: tokens, and what the router says of each, over `ep`."""
     if _has_experts(layer):
@@ -138,9 +149,9 @@ def _scatter(layer: VllmLayer, family: str, count: Elements) -> None:
     layer.reduce_scatter(family, whole, count, View(layer.buffer(family, count, count, "local")))
 
 
-# The all-reduce over `tp` behind attention has its place between the first two lines.
 FLOWS: dict[str, Flow] = {
     "vllm-dcp": dcp,
+    "vllm-tp-reduce": tp_reduce,
     "vllm-ep-gather": ep_gather,
     "vllm-dp-gather": dp_gather,
     "vllm-ep-scatter": ep_scatter,

@@ -10,6 +10,7 @@ import torch
 from nccl.bindings import nccl
 
 from harness.ipc.pads import CANARY, FENCE, OF_BARRIER, SIGNALS, overwritten
+from harness.machine.nccl import PEER_POINTERS
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import NotOwned
 from harness.substrate.nccl import quiet
@@ -19,8 +20,6 @@ from harness.trace.events import PadOverwritten
 
 Version = tuple[int, int, int]
 
-PEER_POINTERS = (2, 29, 2)
-"""The first NCCL that gives the address of a peer's memory."""
 PROPERTIES = (2, 29)
 """The first NCCL that tells whether a communicator supports windows."""
 WINDOW_SYMMETRIC = 1

@@ -16,6 +16,7 @@ from nccl.bindings import nccl
 from harness.errors import UsageError
 from harness.ipc.memory import HOST, SPLIT, SharedMemory
 from harness.machine.evidence import KINDS
+from harness.machine.nccl import PEER_POINTERS
 from harness.machine.nccl import version as nccl_version
 from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
 from harness.substrate.base import Substrate
@@ -25,7 +26,7 @@ from harness.substrate.nccl.communicator import NcclCommunicator
 from harness.substrate.nccl.device import NcclDevice
 from harness.substrate.nccl.evidence import gather
 from harness.substrate.nccl.fault import LastError, describe
-from harness.substrate.nccl.handle import PEER_POINTERS, NcclHandle
+from harness.substrate.nccl.handle import NcclHandle
 from harness.substrate.nccl.handles import Handles
 from harness.substrate.nccl.memory import NcclPool, SegmentAllocator, free_quarantined
 from harness.substrate.nccl.watching import Watching

@@ -137,7 +137,7 @@ def test_a_known_flow_passes(name: str) -> None:
 
 
 def test_an_unknown_flow_is_refused_with_those_that_there_are() -> None:
-    known = "all, attn-tp-gather, cp-prefill, moe-gather, moe-scatter, combine"
+    known = "all, attn-tp-gather, attn-reduce, cp-prefill, moe-gather, moe-scatter, combine"
     with pytest.raises(UsageError, match=f"flow 'gather' is not one of {known}"):
         check_flow("gather")
 

@@ -7,9 +7,9 @@ import pytest
 from harness.scenario.flows.layer import Batch
 from harness.scenario.flows.megatron import FLOWS, WEIGHTS, engine_batch
 from harness.scenario.operands import View
-from harness.scenario.steps import AllGather, ReduceScatter
+from harness.scenario.steps import AllGather, AllReduce, ReduceScatter
 from harness.scenario.topology import Topology
-from tests.tools.flow_layers import gathered, plain, scattered, taken, whole, window
+from tests.tools.flow_layers import gathered, plain, reduced, scattered, taken, whole, window
 
 DENSE = Topology("dense", "megatron-core", {"tp": 2, "dp": 2})
 EXPERTS = Topology("experts", "megatron-core", {"tp": 2, "dp": 2, "ep": 2, "etp": 2})
@@ -44,6 +44,23 @@ def test_a_replica_without_tokens_makes_no_call() -> None:
 
 def test_a_replica_without_tokens_runs_a_dummy_batch_with_expert_parallelism() -> None:
     assert taken(REPLICAS, "megatron-sp-gather", IDLE) == gathered("tp", 0, (1, 1, 3, 3), (2, 2, 6, 6))
+
+
+def test_without_sequence_parallelism_all_tokens_are_reduced_in_place_over_tp() -> None:
+    assert taken(DENSE, "megatron-tp-reduce", PADDED, hidden=3) == reduced("tp", 18, in_place=True)
+    assert taken(DENSE, "megatron-tp-reduce", UNEVEN) == reduced("tp", (3, 3, 6, 6), in_place=True)
+
+
+def test_context_parallel_ranks_reduce_their_part_of_a_sequence() -> None:
+    both = Topology("both", "megatron-core", {"tp": 2, "cp": 2})
+    assert taken(both, "megatron-tp-reduce", Batch((5,), is_padded=True)) == reduced("tp", 3, in_place=True)
+
+
+def test_a_replica_without_tokens_reduces_a_dummy_batch_with_expert_parallelism_alone() -> None:
+    assert taken(REPLICAS, "megatron-tp-reduce", IDLE) == reduced("tp", (2, 2, 6, 6), in_place=True)
+    assert taken(DENSE, "megatron-tp-reduce", IDLE)[1:] == [
+        AllReduce("tp", View("b0"), (0, 0, 6, 6), groups=((2, 3),)),
+    ]
 
 
 def test_weights_are_gathered_into_a_window_from_a_window() -> None:
@@ -113,9 +130,9 @@ def test_a_rank_whose_experts_got_no_tokens_takes_part_with_none() -> None:
 @pytest.mark.parametrize(
     ("topology", "kinds"),
     [
-        (DENSE, {"fsdp", "sp"}),
-        (EXPERTS, {"fsdp", "sp", "expert", "etp"}),
-        (REPLICAS, {"fsdp", "sp", "expert"}),
+        (DENSE, {"fsdp", "sp", "tp"}),
+        (EXPERTS, {"fsdp", "sp", "tp", "expert", "etp"}),
+        (REPLICAS, {"fsdp", "sp", "tp", "expert"}),
         (Topology("data", "megatron-core", {"dp": 4}), {"fsdp"}),
     ],
     ids=lambda value: getattr(value, "name", ""),

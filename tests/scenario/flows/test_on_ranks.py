@@ -24,7 +24,12 @@ LAYOUTS = {
 }
 WRONG = {"sglang": "pp", "vllm": "pcp", "megatron-core": "cp", "tensorrt-llm": "moe_ep"}
 """A family that no line of the engine names here."""
-OTHERS = {"cp-prefill": {"tp": 4, "attn_cp": 2}, "megatron-fsdp-gather": {"tp": 2, "dp": 2}}
+OTHERS = {
+    "cp-prefill": {"tp": 4, "attn_cp": 2},
+    "attn-reduce": {"tp": 4, "attn_cp": 2},
+    "mlp-reduce": {"tp": 4},
+    "megatron-fsdp-gather": {"tp": 2, "dp": 2},
+}
 BATCHES = {
     "padded": [Batch((3, 6, 1, 2), is_padded=True)],
     "padded, one idle": [Batch((3, 0, 1, 2), is_padded=True)],

@@ -6,9 +6,9 @@ import pytest
 
 from harness.scenario.flows.catalogue import compile_flows
 from harness.scenario.flows.layer import Batch
-from harness.scenario.flows.sglang import SglangLayer
+from harness.scenario.flows.sglang import SglangLayer, engine_batch
 from harness.scenario.operands import Elements, View
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Release, Step
+from harness.scenario.steps import AllGather, Allocate, AllReduce, ReduceScatter, Release, Step
 from harness.scenario.topology import Topology
 from tests.tools.dp_attention import LONE, QUADS, ROW, SPLIT, collectives
 
@@ -216,6 +216,36 @@ def test_moe_scatter_uses_one_buffer_under_three_groups_with_context_parallelism
 
 def test_moe_gather_uses_one_buffer_under_two_groups() -> None:
     assert users(QUADS, "moe-gather") == {"b0": ["attn_tp", "tp"], "b1": ["tp"]}
+
+
+FULL = Topology("full", "sglang", {"tp": 4})
+"""Without DP attention."""
+HALVES = Topology("halves", "sglang", {"tp": 4, "attn_cp": 2})
+"""The same, of attention TP 2 and CP 2."""
+
+
+@pytest.mark.parametrize(
+    ("topology", "name", "family", "count"),
+    [
+        (FULL, "attn-reduce", "attn_tp", 8),
+        (FULL, "mlp-reduce", "tp", 8),
+        (HALVES, "attn-reduce", "attn_tp", 4),
+        (HALVES, "mlp-reduce", "tp", 8),
+        (ROW, "mlp-reduce", "tp", 8),
+    ],
+)
+@pytest.mark.parametrize("extends", [True, False])
+def test_without_dp_attention_partial_results_are_reduced_in_place_in_every_batch(
+    topology: Topology, name: str, family: str, count: int, extends: bool
+) -> None:
+    program = compile_flows([name], SglangLayer(topology, "float32", "library"), [engine_batch((6,), extends)], 1)
+    assert [*program[:2]] == [local("b0", family, count), AllReduce(family, View("b0"), count)]
+
+
+@pytest.mark.parametrize("name", ["attn-reduce", "mlp-reduce"])
+@pytest.mark.parametrize("topology", [QUADS, SPLIT, LONE], ids=lambda topology: topology.name)
+def test_with_dp_attention_nothing_is_reduced_to_all(topology: Topology, name: str) -> None:
+    assert steps(topology, name) == []
 
 
 @pytest.mark.parametrize("name", ["attn-tp-gather", "cp-prefill"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.scenario.flows.layer import Batch
 from harness.scenario.flows.tensorrt_llm import engine_batch
 from harness.scenario.topology import Topology
-from tests.tools.flow_layers import gathered, scattered, taken
+from tests.tools.flow_layers import gathered, reduced, scattered, taken
 
 THREE = Topology("three", "tensorrt-llm", {"tp": 3})
 STAGES = Topology("stages", "tensorrt-llm", {"tp": 2, "pp": 2})
@@ -39,6 +41,12 @@ def test_a_chunk_in_which_no_rank_has_a_token_makes_no_call() -> None:
 
 def test_an_idle_rank_that_pads_is_as_long_as_the_others() -> None:
     assert taken(THREE, "trtllm-moe-scatter", Batch((5, 0, 2), is_padded=True)) == scattered("tp", 0, 5, 15)
+
+
+@pytest.mark.parametrize(("padded", "count"), [(True, 240), (False, 112)])
+def test_without_attention_dp_all_tokens_are_reduced_from_a_window_into_another(padded: bool, count: int) -> None:
+    batch = Batch((5, 0, 2), padded, is_symmetric=padded)
+    assert taken(THREE, "trtllm-moe-reduce", batch, hidden=16) == reduced("tp", count)
 
 
 def test_decoding_pads_and_a_prefill_has_neither_padding_nor_symmetric_memory() -> None:

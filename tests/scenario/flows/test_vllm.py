@@ -9,7 +9,7 @@ from harness.scenario.flows.vllm import FLOWS, engine_batch
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter
 from harness.scenario.topology import Topology
-from tests.tools.flow_layers import gathered, plain, scattered, taken, whole, window
+from tests.tools.flow_layers import gathered, plain, reduced, scattered, taken, whole, window
 
 GRID = Topology("grid", "vllm", {"dp": 2, "tp": 2, "dcp": 2})
 """Two replicas of TP 2, whose ranks divide the KV cache."""
@@ -61,6 +61,19 @@ def test_tp_gather_joins_what_tp_divided() -> None:
     assert taken(GRID, "vllm-tp-gather", UNEVEN) == gathered("tp", 0, (2, 2, 3, 3), (4, 4, 6, 6))
 
 
+def test_tp_reduce_copies_into_a_window_and_reduces_all_tokens_of_the_replica_into_another() -> None:
+    assert taken(GRID, "vllm-tp-reduce", PADDED, hidden=16) == reduced("tp", 96)
+
+
+@pytest.mark.parametrize("batch", [UNEVEN, engine_batch((3, 6), is_extending=True)], ids=["uneven", "prefill"])
+def test_tp_reduce_of_an_unpadded_batch_has_symmetric_memory_and_sizes_of_the_replicas(batch: Batch) -> None:
+    assert taken(GRID, "vllm-tp-reduce", batch) == reduced("tp", (3, 3, 6, 6))
+
+
+def test_an_idle_replica_reduces_a_dummy_token() -> None:
+    assert taken(GRID, "vllm-tp-reduce", IDLE) == reduced("tp", (1, 1, 6, 6))
+
+
 def dcp(count: int | tuple[int, ...], twice: int | tuple[int, ...], groups: tuple[tuple[int, ...], ...] | None) -> list:
     return [
         plain("b0", count),
@@ -97,8 +110,8 @@ def test_a_dummy_batch_in_a_graph_runs_attention() -> None:
         (GRID, {*FLOWS}),
         (REPLICAS, {"vllm-dp-gather", "vllm-dp-scatter"}),
         (CONTEXT, {"vllm-ep-gather", "vllm-ep-scatter"}),
-        (Topology("tp", "vllm", {"tp": 4}), set()),
-        (Topology("wide", "vllm", {"tp": 4, "dcp": 4}), {"vllm-dcp"}),
+        (Topology("tp", "vllm", {"tp": 4}), {"vllm-tp-reduce"}),
+        (Topology("wide", "vllm", {"tp": 4, "dcp": 4}), {"vllm-dcp", "vllm-tp-reduce"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

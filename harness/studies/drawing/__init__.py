@@ -1,0 +1,1 @@
+"""What is drawn: scenarios counted before any of them runs."""
