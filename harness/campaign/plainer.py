@@ -15,7 +15,7 @@ from harness.campaign.layouts import fewer_falling
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, AllToAll, Ballast, Collective, Step, Straggle, same_on_all
+from harness.scenario.steps import Allocate, AllToAll, Ballast, Collective, Stall, Step, Straggle, same_on_all
 from harness.scenario.topology import Topology
 
 
@@ -45,7 +45,7 @@ def _plain_steps(scenario: Scenario, step: Step) -> Iterator[Step]:
     if step.rank is not None:
         yield msgspec.structs.replace(step, rank=0)
     match step:
-        case Straggle():
+        case Straggle() | Stall():
             yield msgspec.structs.replace(step, milliseconds=step.milliseconds // 2)
         case Ballast():
             yield from (msgspec.structs.replace(step, size=size) for size in _fewer(step.size))

@@ -262,13 +262,13 @@ class Builder:
     def _turnover(self, action: Action) -> Iterator[Step]:
         """Two calls in flight, each on a buffer that is released before anything waited for the call. The second is on
         the next stream, and may get the same memory."""
-        action = replace(action, via="library")
         acting, count = self._acting(replace(action, groups=0)), min(action.count, KERNEL_COUNT)
         dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
         needs = {rank: count * size for rank, size in acting.sizes.items()}
         yield from self._fly(action)
         for turn in range(2):
-            action = replace(action, stream=(action.stream + turn) % self._streams)
+            if action.via == "library":  # kernels of a communicator stay on one stream
+                action = replace(action, stream=(action.stream + turn) % self._streams)
             whole = self._operands.new(action, acting, needs, dtype)
             yield whole
             yield self._in_place(action, acting, whole, count, action.part != "plain")

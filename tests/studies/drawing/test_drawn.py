@@ -6,7 +6,7 @@ import pytest
 
 from harness.scenario.operands import ITEMSIZE, View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, AllReduce, Release
+from harness.scenario.steps import AllGather, Allocate, AllReduce, InFlight, Release
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample
 from harness.strategies.flows import flows
@@ -20,13 +20,14 @@ PROGRAM = (
     Release("a"),
     Allocate("b", "tp", 64, stream=1),
     Allocate("c", "tp", 64),
+    InFlight(),
     AllReduce("tp", View("b", 3), 0, source=View("c"), op="max", groups=((2, 3),)),
 )
 DRAWN = Drawn([Scenario(PAIRS, PROGRAM)])
 
 
 def test_a_collective_is_a_call_in_each_of_its_groups() -> None:
-    assert dict(DRAWN.totals) == {"draws": 1, "steps": 6, "collectives": 2, "calls": 3}
+    assert dict(DRAWN.totals) == {"draws": 1, "steps": 7, "collectives": 2, "calls": 3}
 
 
 def came(unit: str, name: str) -> dict[str | int, int]:
@@ -37,13 +38,14 @@ def came(unit: str, name: str) -> dict[str | int, int]:
     ("unit", "name", "counts"),
     [
         ("draws", "convention", {"explicit": 1}),
+        ("draws", "addresses", {"rising": 1}),
         ("draws", "ranks", {4: 1}),
         ("draws", "nodes", {1: 1}),
-        ("draws", "steps", {6: 1}),
+        ("draws", "steps", {7: 1}),
         ("draws", "collectives", {2: 1}),
         ("draws", "live_buffers", {2: 1}),
         ("draws", "streams", {2: 1}),
-        ("steps", "kind", {"allocate": 3, "all_gather": 1, "release": 1, "all_reduce": 1}),
+        ("steps", "kind", {"allocate": 3, "all_gather": 1, "release": 1, "in_flight": 1, "all_reduce": 1}),
         ("collectives", "operation", {"all_gather": 1, "all_reduce": 1}),
         ("collectives", "via", {"library": 2}),
         ("collectives", "op", {"max": 1}),
@@ -52,6 +54,7 @@ def came(unit: str, name: str) -> dict[str | int, int]:
         ("collectives", "offset", {"zero": 1, "near": 1}),
         ("collectives", "groups", {1: 1, 2: 1}),
         ("collectives", "live_buffers", {1: 1, 2: 1}),
+        ("collectives", "waited_for", {"at once": 1, "in flight": 1}),
         ("calls", "width", {2: 3}),
         ("calls", "bytes", {0: 1, 64: 2}),
         ("calls", "counts", {"equal": 3}),

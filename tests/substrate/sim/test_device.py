@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import suppress
+from functools import partial
+
 import pytest
 import torch
 
@@ -79,3 +83,53 @@ def test_what_is_read_is_a_copy() -> None:
 def test_a_tensor_at_an_address_has_the_elements_of_its_dtype() -> None:
     memory = torch.tensor([1.5, -2.0])
     assert tensor_at(memory.data_ptr(), 2, torch.float32).tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("is_eager", "order"),
+    [
+        (True, ["1 local", "2 local", "1 call", "1 after", "2 call"]),
+        (False, ["1 local", "1 call", "2 local", "2 call", "1 after"]),
+    ],
+)
+def test_work_in_flight_runs_where_it_is_waited_for_as_early_or_as_late_as_streams_allow(
+    is_eager: bool, order: list[str]
+) -> None:
+    device, done = SimDevice(), list[str]()
+    with device.in_flight(is_eager):
+        for stream, name in ((1, "1 local"), (1, "1 call"), (1, "1 after"), (2, "2 local"), (2, "2 call")):
+            with device.stream(stream):
+                device.enqueue(partial(done.append, name), is_collective=name.endswith("call"))
+        before = [*done]
+        device.synchronize()
+    assert (before, done) == ([], order)
+
+
+def test_collectives_in_flight_run_in_the_order_of_their_calls() -> None:
+    device, done = SimDevice(), list[int]()
+    with device.in_flight():
+        for number, stream in enumerate((2, 0, 1, 0, 2)):
+            with device.stream(stream):
+                device.enqueue(partial(done.append, number), is_collective=True)
+        device.flush()
+    assert done == [0, 1, 2, 3, 4]
+
+
+def test_what_another_stream_uses_in_flight_stays_until_that_is_done() -> None:
+    device, tensor = SimDevice(), torch.zeros(1)
+    kept = weakref.ref(tensor)
+    with device.in_flight():
+        device.record_stream(tensor)
+        del tensor
+        stayed = kept() is not None
+        device.flush()
+    assert (stayed, kept()) == (True, None)
+
+
+def test_nothing_in_flight_is_left_where_a_draw_breaks_off() -> None:
+    device, done = SimDevice(), list[int]()
+    with suppress(KeyError), device.in_flight():
+        device.enqueue(partial(done.append, 1))
+        raise KeyError
+    device.synchronize()
+    assert (done, device.is_in_flight, device.does_later) == ([], False, False)

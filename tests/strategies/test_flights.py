@@ -1,0 +1,74 @@
+"""Calls in flight as they are drawn: several at a time, on streams, with buffers that turn over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from harness.scenario.bases import CollectiveStep
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import STREAMS, InFlight, Release, Stall, Step
+from harness.strategies.batches import sample
+from harness.strategies.programs import scenarios
+from tests.tools.drawn import MANY, harmless
+
+
+@cache
+def on_streams() -> list[Scenario]:
+    return sample(scenarios(8, streams=STREAMS), MANY // 3, seed=2)
+
+
+def flights(drawn: list[Scenario]) -> Iterator[list[Step]]:
+    """The steps of each flight."""
+    for scenario in drawn:
+        steps: list[Step] | None = None
+        for step in scenario.steps:
+            if isinstance(step, InFlight):
+                if steps is not None:
+                    yield steps
+                steps = [] if step.begins else None
+            elif steps is not None:
+                steps.append(step)
+        if steps is not None:
+            yield steps
+
+
+def calls(steps: list[Step]) -> list[CollectiveStep]:
+    return [step for step in steps if isinstance(step, CollectiveStep)]
+
+
+def test_flights_of_two_to_ten_calls_are_drawn() -> None:
+    sizes = [len(calls(steps)) for steps in flights(harmless())]
+    assert sum(2 <= size <= 10 for size in sizes) >= MANY // 5
+    assert sum(size >= 4 for size in sizes) >= MANY // 20
+
+
+def test_calls_of_several_communicators_and_by_kernels_are_in_flight_together() -> None:
+    drawn = [calls(steps) for steps in flights(harmless())]
+    assert sum(len({call.family for call in steps}) > 1 for steps in drawn) >= 20
+    assert sum({call.via for call in steps} == {"library", "kernel"} for steps in drawn) >= 20
+
+
+def test_several_streams_are_in_flight() -> None:
+    drawn = [calls(steps) for steps in flights(on_streams())]
+    assert sum(len({call.stream for call in steps}) > 1 for steps in drawn) >= 20
+
+
+def test_buffers_are_released_before_their_calls_are_waited_for() -> None:
+    drawn = [*flights(harmless())]
+    assert sum(any(isinstance(step, Release) for step in steps) for steps in drawn) >= MANY // 20
+
+
+def test_streams_are_stalled() -> None:
+    assert sum(isinstance(step, Stall) for drawn in harmless() for step in drawn.steps) >= MANY // 20
+
+
+def test_addresses_fall_on_some_ranks_in_some_draws_without_steady_state() -> None:
+    falling = [drawn for drawn in harmless() if drawn.falls_on]
+    assert MANY // 25 <= len(falling) <= MANY // 5
+    assert not any(step.kind == "steady" for drawn in falling for step in drawn.steps)
+    assert not any(drawn.falls_on for drawn in sample(scenarios(8, falling=False), 60))
+
+
+def test_a_share_of_layouts_is_on_two_nodes() -> None:
+    assert sum(len({*drawn.topology.node_of}) > 1 for drawn in harmless()) >= MANY // 15
