@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.rank import values as values_module
 from harness.rank.exact import average_bound
 from harness.rank.values import (
     FORMS,
@@ -529,3 +530,19 @@ def test_reduced_values_are_the_same_every_time(dtype: torch.dtype, op: str, wid
 def test_neighbouring_elements_differ_almost_everywhere() -> None:
     values = gather_values(keys(1), 4096, torch.int32, CPU)[0]
     assert (values[1:] == values[:-1]).sum() == 0
+
+
+FLOATS, INTEGERS = (torch.float32, torch.bfloat16, torch.float64), (torch.int8, torch.int64)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+def test_values_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    found = []
+    for size in (64, 1 << 20):
+        monkeypatch.setattr(values_module, "BLOCK", size)
+        made = [gather_values(keys(3), 500, dtype, CPU)]
+        for op in ("sum", "max", "min", *(["avg"] if dtype in FLOATS else [])):
+            made.append(reduce_values(keys(3), 500, dtype, op, False, CPU))
+            made.append(reduce_result(made[-1], op))
+        found.append([bits(each) for each in made])
+    assert all(map(torch.equal, *found))
