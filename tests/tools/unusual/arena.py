@@ -61,13 +61,14 @@ class _Cutting(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
         nbytes, device = args[0][0] * dtype.itemsize, torch.device((kwargs or {})["device"])
-        for piece in self._pieces:
-            if (cut := piece.cut(nbytes)) is not None:
-                return cut.view(dtype)
-        with self._pool.use():
-            memory = torch.empty(max(CHUNK, _rounded(nbytes)), dtype=torch.uint8, device=device)
-        self._pieces.append(_Piece(memory))
-        return self._pieces[-1].cut(nbytes).view(dtype)  # type: ignore[union-attr]  (it fits)
+        cut = next((cut for piece in self._pieces if (cut := piece.cut(nbytes)) is not None), None)
+        if cut is None:
+            with self._pool.use():
+                memory = torch.empty(max(CHUNK, _rounded(nbytes)), dtype=torch.uint8, device=device)
+            self._pieces.append(_Piece(memory))
+            cut = self._pieces[-1].cut(nbytes)
+            assert cut is not None, "a new piece has room for the buffer that it was made for"
+        return cut.view(dtype)
 
 
 class _Piece:

@@ -7,6 +7,7 @@ Invariant: no kernel waits for another program of its own grid, so each also run
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
 
 import torch
@@ -16,6 +17,7 @@ import triton.language as tl
 from harness.system.collectives import CollectiveContext, bits
 
 BLOCK = 8192
+COMBINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
 COMBINE = {"sum": torch.add, "avg": torch.add, "max": torch.maximum, "min": torch.minimum}
 
 
