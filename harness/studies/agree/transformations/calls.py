@@ -65,8 +65,7 @@ def _second_views(scenario: Scenario, half: Collective) -> Iterator[tuple[str, V
     lengths = {rank: half.lengths(group, rank) for group, _ in scenario.acting(half) for rank in group}
     for role in ("source", "output"):
         if (view := getattr(half, role)) is not None:
-            ends = {rank: getattr(each, role) for rank, each in lengths.items()}
-            yield role, _behind(view, [ends.get(rank, 0) for rank in range(scenario.world)])
+            yield role, _behind(view, {rank: getattr(each, role) for rank, each in lengths.items()}, scenario.world)
 
 
 def _composed(scenario: Scenario, step: Collective) -> Halves | None:
@@ -78,8 +77,8 @@ def _composed(scenario: Scenario, step: Collective) -> Halves | None:
         return None
     chunk, output = step.count // size, None
     if step.source is not None:
-        place = {rank: group.ranks.index(rank) for group in scenario.acting(step) for rank in group.ranks}
-        output = _behind(step.output, [place.get(rank, 0) * chunk for rank in range(scenario.world)])
+        starts = {rank: place * chunk for group, _ in scenario.acting(step) for place, rank in enumerate(group)}
+        output = _behind(step.output, starts, scenario.world)
     scatter = ReduceScatter(
         step.family, step.source or step.output, chunk, output, step.op, step.via, step.claim, step.stream, step.groups
     )
@@ -87,7 +86,8 @@ def _composed(scenario: Scenario, step: Collective) -> Halves | None:
     return scatter, gather
 
 
-def _behind(view: View, elements: list[int]) -> View:
-    """The view so many elements on, on each rank."""
-    offsets = tuple(at(view.offset, rank) + more for rank, more in enumerate(elements))
+def _behind(view: View, elements: dict[int, int], world: int) -> View:
+    """The view so many elements on, on each rank that acts; on the others as on the first of these."""
+    others = next(iter(elements.values()))
+    offsets = tuple(at(view.offset, rank) + elements.get(rank, others) for rank in range(world))
     return View(view.buffer, offsets[0] if len({*offsets}) == 1 else offsets)
