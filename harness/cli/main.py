@@ -21,6 +21,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from harness import interrupts
 from harness.cli import layouts, studies, watch
+from harness.cli.agreement import agree
 from harness.cli.bisection import bisect
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
@@ -41,7 +42,7 @@ app.command()(bisect)
 app.command()(layouts.show)
 app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)
-app.command()(studies.agree)
+app.command()(agree)
 app.command()(studies.faults)
 app.command()(watch.watch)
 app.command()(watch.judge)

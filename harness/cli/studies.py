@@ -1,10 +1,9 @@
-"""Commands that run the harness many times over: the verdict matrix, the comparison of substrates, the benches."""
+"""Commands that run the harness many times over: the verdict matrix, the planted faults, the benches."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -14,15 +13,10 @@ from harness.campaign.limits import SHRINK_SECONDS
 from harness.campaign.tally import Tally
 from harness.cli.ending import at_the_end
 from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
-from harness.errors import UsageError
 from harness.report import data, leftovers, terminal, verdicts
 from harness.scenario.system import POOLS, Sites
-from harness.strategies.actions import Via
-from harness.strategies.batches import distinct
-from harness.strategies.common import common
 from harness.strategies.flows import Tokens
 from harness.studies import matrix as verdict_matrix
-from harness.studies.agree.comparison import Comparison
 from harness.studies.bench.draws import bench_draws
 from harness.studies.bench.registration import bench_registration
 from harness.studies.faults.catalogue import select
@@ -93,55 +87,6 @@ def matrix(
                 verdict = verdicts.of_cell(cell).splitlines()[0]
                 advance(f"{cell.topology} {cell.sites} {cell.tokens} {cell.pool}: {verdict}")
     raise typer.Exit(1 if any(cell.found for cell in found) else 0)
-
-
-def agree(
-    draws: Annotated[int | None, typer.Option(min=1, help="Default 200, or no limit with --minutes.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
-    world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|module:attr", help="Pool policies; repeatable. Default: the six designs."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
-    seeds_dir: Annotated[Path, typer.Option(help="Where scenarios are kept that differ.")] = Path("symm-seeds"),
-    deadline: DeadlineOption = None,
-    against: Annotated[
-        Literal["sim", "nccl"], typer.Option(hidden=True, help="sim: a second simulation, to try the comparison.")
-    ] = "nccl",
-    json_file: JsonOption = None,
-) -> None:
-    """The same scenarios on sim and on nccl: facts and findings have to agree."""
-    data.check_target(json_file)
-    for name in pool or ():
-        check_system(name, None)
-    seeds.check_folder(seeds_dir)
-    console = terminal.Screen(stderr=json_file == "-")
-    limit = draws if draws is not None or minutes is not None else 200
-    ranks = partial(
-        World, world, deadline=deadline, evidence=("digests",), watched=Watched(observed(*(pool or ())), prepare)
-    )
-    with ranks(against) as other, ranks("sim") as simulation:
-        found_here = environment.describe(other)
-        console.print(f"sim against {against}: {other.platform.why}", highlight=False)
-        via: Via = "mixed" if other.description.get("kernels", True) else "library"
-        strategy = common(world, pools=tuple(pool or POOLS), via=via)
-        comparison = Comparison(simulation, other, seeds_dir, environment=found_here)
-        compared = comparison.agreement
-
-        def show() -> None:
-            terminal.agreement(console, compared, ("sim", against))
-            leftovers.show(console, simulation, other)
-
-        def write() -> None:
-            left = leftovers.data(simulation, other)
-            data.write({**data.agreement(compared, found_here), "left": left}, json_file)
-
-        with at_the_end(show, write), terminal.progress(console, limit, "no disagreement") as update:
-            comparison.run(distinct(strategy, seed), limit, minutes, update)
-    if not compared.draws:
-        raise UsageError("nothing was compared: the time was up before the first draw")
-    raise typer.Exit(1 if compared.found else 0)
 
 
 def faults(

@@ -80,8 +80,8 @@ def faults(outcomes: Sequence[Outcome], clean: Tally, environment: dict[str, Any
     }
 
 
-def agreement(compared: Agreement, environment: dict[str, Any]) -> dict[str, Any]:
-    """A comparison of two worlds. `sim` and `nccl` of a disagreement hold only what differs, by where it does."""
+def agreement(compared: Agreement, environment: dict[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+    """A comparison of two sides. By its name, each side of a disagreement holds only what differs, by where it does."""
     return {
         "schema": SCHEMA,
         "draws": compared.draws,
@@ -90,9 +90,10 @@ def agreement(compared: Agreement, environment: dict[str, Any]) -> dict[str, Any
         "disagreements": [
             {
                 "fact": found.fact,
-                "sim": {str(each.where): each.first for each in found.differences},
-                "nccl": {str(each.where): each.second for each in found.differences},
+                names[0]: {str(each.where): each.first for each in found.differences},
+                names[1]: {str(each.where): each.second for each in found.differences},
                 "seed_file": found.seed_file,
+                **({f"{names[1]}_seed_file": found.second_file} if found.second_file else {}),
             }
             for found in compared.found.values()
         ],

@@ -204,8 +204,8 @@ def faults(console: Console, outcomes: Sequence[Outcome], clean: Tally) -> None:
         )
 
 
-def agreement(console: Console, compared: Agreement, names: tuple[str, str]) -> None:
-    """What a comparison of two worlds covered, why draws differed that may, and the disagreements."""
+def agreement(console: Console, compared: Agreement, names: tuple[str, str], substrates: Sequence[str]) -> None:
+    """What a comparison of two sides covered, why draws differed that may, and the disagreements."""
     counts = ", ".join(f"{fact} {count}" for fact, count in compared.compared.items())
     disagreements = counted(len(compared.found), "disagreement") if compared.found else "no disagreement"
     console.print(
@@ -217,10 +217,10 @@ def agreement(console: Console, compared: Agreement, names: tuple[str, str]) -> 
         if count:
             console.print(f"  accounted for in {counted(count, 'draw')}: {reason}", highlight=False)
     for found in compared.found.values():
-        _disagreement(console, found, names)
+        _disagreement(console, found, names, substrates)
 
 
-def _disagreement(console: Console, found: Disagreement, names: tuple[str, str]) -> None:
+def _disagreement(console: Console, found: Disagreement, names: tuple[str, str], substrates: Sequence[str]) -> None:
     """What differs, side by side, and the program."""
     sides = Table("", *names, box=None, padding=(0, 2, 0, 0))
     for each in found.differences[:LONGEST]:
@@ -234,8 +234,9 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str])
         f"  found after {counted(found.draws_to_find, 'draw')}, shrunk to {counted(found.scenario.world, 'rank')} and "
         f"{counted(len(found.scenario.steps), 'step')}\n"
         + "".join(
-            plain(f"  replay: {seeds.command(found.seed_file, found.scenario.system, '--substrate', name)}\n")
-            for name in dict.fromkeys(names)
+            plain(f"  replay: {seeds.command(file, found.scenario.system, '--substrate', name)}\n")
+            for file in filter(None, (found.seed_file, found.second_file))
+            for name in dict.fromkeys(substrates)
         ),
         highlight=False,
         soft_wrap=True,

@@ -1,4 +1,5 @@
-"""`symm agree`, tried on two simulations: its exit status, what it writes and shows, and what Ctrl-C leaves."""
+"""`symm agree`, tried on two simulations and on rewritten scenarios: its exit status, what it writes and shows, and
+what Ctrl-C leaves."""
 
 from __future__ import annotations
 
@@ -14,9 +15,19 @@ import pytest
 
 from harness.campaign import seeds
 from harness.studies.agree.facts import FACTS
+from harness.studies.agree.transformations.catalogue import TRANSFORMATIONS
 from tests.tools.commands import ALONE, Run, forked
 
 COMPARE = ("agree", "--against", "sim", "--world", "2")
+REWRITE = ("agree", "--metamorphic", "--substrate", "sim", "--world", "3")
+KNOWS_RANK_0 = """
+from harness.system.planted.sound import Sound
+
+class KnowsRank0(Sound):
+    \"\"\"Registers for groups that begin with rank 0.\"\"\"
+    def may_register(self, group):
+        return group.ranks[0] == 0
+"""
 TWO_FACED = """
 import os
 from harness.system.pools.per_group import PerGroup
@@ -122,3 +133,47 @@ def test_a_comparison_of_an_unknown_pool_is_refused(tmp_path: Path) -> None:
 def test_a_comparison_with_nccl_needs_a_gpu(tmp_path: Path) -> None:
     run = forked(tmp_path, "agree", "--draws", "1")
     assert (run.status, run.err.strip().splitlines()) == (2, ["symm: substrate nccl: no GPU is visible"])
+
+
+# one world, on scenarios as they are and rewritten
+
+
+@pytest.fixture(scope="module")
+def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return forked(tmp_path_factory.mktemp("rewritten"), *REWRITE, "--draws", "6", "--json", "-")
+
+
+@pytest.fixture(scope="module")
+def dependent(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A pool that goes by the number of a rank."""
+    folder = tmp_path_factory.mktemp("dependent")
+    (folder / "mine.py").write_text(KNOWS_RANK_0)
+    return forked(folder, *REWRITE, "--draws", "8", "--pool", "mine:KnowsRank0", "--json", "found.json")
+
+
+def test_rewritten_scenarios_of_the_harness_agree(rewritten: Run) -> None:
+    assert rewritten.status == 0, rewritten.err
+    assert (rewritten.data["draws"], rewritten.data["disagreements"]) == (6, [])
+
+
+def test_what_was_rewritten_is_counted_by_its_name(rewritten: Run) -> None:
+    assert rewritten.data["compared"].keys() == TRANSFORMATIONS.keys()
+    assert sum(rewritten.data["compared"].values()) == 6
+
+
+def test_a_pool_that_goes_by_rank_numbers_exits_with_1(dependent: Run) -> None:
+    assert dependent.status == 1, dependent.err
+    assert [each["fact"] for each in compared(dependent)["disagreements"]] == ["renumber-ranks"]
+
+
+def test_both_scenarios_are_kept_and_shown(dependent: Run) -> None:
+    (found,) = compared(dependent)["disagreements"]
+    assert found.keys() == {"fact", "drawn", "rewritten", "seed_file", "rewritten_seed_file"}
+    for file in (found["seed_file"], found["rewritten_seed_file"]):
+        assert seeds.load(dependent.folder / file).scenario.world <= 3
+        assert f"symm replay {file} --pool mine:KnowsRank0 --substrate sim" in dependent.out
+
+
+def test_a_substrate_is_for_rewritten_scenarios_alone(tmp_path: Path) -> None:
+    run = forked(tmp_path, *COMPARE, "--substrate", "sim")
+    assert (run.status, "--substrate goes with --metamorphic" in run.err) == (2, True)

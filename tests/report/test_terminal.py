@@ -123,13 +123,16 @@ def test_expected_findings_are_counted(console: Console) -> None:
     assert "  expected in 1 draw, of unequal sizes without agreement: registration-skew" in text(console)
 
 
+SIDES = ("sim", "nccl")
+
+
 def disagreement(count: int) -> Disagreement:
     differences = tuple(Difference(Where(0, rank, "path"), "symmetric", "legacy") for rank in range(count))
     return Disagreement("path", differences, SCENARIO, "kept/path.json", 1)
 
 
 def test_a_disagreement_shows_both_sides_and_how_to_replay_each(console: Console) -> None:
-    terminal.agreement(console, Agreement(draws=1, found={"path": disagreement(1)}), ("sim", "nccl"))
+    terminal.agreement(console, Agreement(draws=1, found={"path": disagreement(1)}), SIDES, SIDES)
     shown = text(console)
     assert "1 disagreement." in shown
     assert [f"symm replay kept/path.json --substrate {name}\n" in shown for name in ("sim", "nccl")] == [True, True]
@@ -137,13 +140,21 @@ def test_a_disagreement_shows_both_sides_and_how_to_replay_each(console: Console
     assert "found after 1 draw, shrunk to 2 ranks and 1 step" in shown
 
 
+def test_a_disagreement_of_two_scenarios_shows_how_to_replay_both(console: Console) -> None:
+    found = msgspec.structs.replace(disagreement(1), second_file="kept/second.json")
+    terminal.agreement(console, Agreement(found={"path": found}), ("drawn", "rewritten"), ("sim",))
+    commands = [line.strip() for line in text(console).splitlines() if "symm replay" in line]
+    assert commands == [f"replay: symm replay kept/{name}.json --substrate sim" for name in ("path", "second")]
+
+
 def test_what_is_left_out_of_a_long_disagreement_is_counted(console: Console) -> None:
-    terminal.agreement(console, Agreement(found={"path": disagreement(terminal.LONGEST + 2)}), ("sim", "nccl"))
+    found = Agreement(found={"path": disagreement(terminal.LONGEST + 2)})
+    terminal.agreement(console, found, SIDES, SIDES)
     assert "and 2 more" in text(console)
 
 
 def test_reasons_that_held_in_no_draw_are_left_out(console: Console) -> None:
-    terminal.agreement(console, Agreement(accounted={"one": 1, "none": 0}), ("sim", "nccl"))
+    terminal.agreement(console, Agreement(accounted={"one": 1, "none": 0}), SIDES, SIDES)
     assert ("accounted for in 1 draw: one" in text(console), "none" in text(console)) == (True, False)
 
 

@@ -182,6 +182,11 @@ def differences(fact: str, first: Case, second: Case) -> tuple[Difference, ...] 
         here, there = broken_rules(first), broken_rules(second)
     else:
         return None
+    return between(here, there)
+
+
+def between(here: Facts, there: Facts) -> tuple[Difference, ...] | None:
+    """In what two sides differ; None where nothing is known of both."""
     pairs = {where: (here.get(where, NOTHING), there.get(where, NOTHING)) for where in here | there}
     known = [Difference(where, a, b) for where, (a, b) in sorted(pairs.items()) if a is not None and b is not None]
     return None if pairs and not known else tuple(each for each in known if each.first != each.second)

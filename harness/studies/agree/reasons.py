@@ -19,12 +19,14 @@ from harness.trace.trace import Trace
 
 
 class Disparity(NamedTuple):
-    """In what the draws of one scenario differ, in one fact."""
+    """In what two draws differ, in one fact. `repeats`: whether each of them does the same when it is run again, where
+    that was tried."""
 
     fact: str
     differences: Sequence[Difference]
     first: Draw
     second: Draw
+    repeats: bool = True
 
     @property
     def pool(self) -> str:
@@ -132,7 +134,7 @@ def _used_again(trace: Trace) -> list[int | None]:
     return found
 
 
-REASONS = (
+REASONS: tuple[Reason, ...] = (
     Reason(
         "addresses in another order",
         "PyTorch before 2.13 gives out, of free blocks of one size, the one at the lowest address, and NCCL's segments "
@@ -155,6 +157,6 @@ REASONS = (
 )
 
 
-def explain(disparity: Disparity) -> list[str]:
+def explain(disparity: Disparity, reasons: Sequence[Reason] = REASONS) -> list[str]:
     """The names of the reasons that a disparity has; empty if there is none for it."""
-    return [reason.name for reason in REASONS if reason.holds(disparity)]
+    return [reason.name for reason in reasons if reason.holds(disparity)]

@@ -15,7 +15,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.system import POOLS
 from harness.strategies.batches import sample
 from harness.strategies.common import common
-from harness.studies.agree.comparison import Agreement, Comparison, Disagreement
+from harness.studies.agree.comparison import Agreement, Comparison, Disagreement, Worlds
 from harness.studies.agree.facts import FACTS, NOTHING
 from harness.trace.events import Began, Called, Deregistered, Event, Exhausted, Ran, Registered
 from harness.world.world import World
@@ -45,7 +45,7 @@ def equal(ranks: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Agree
     """Every design on two worlds that do not differ."""
     folder = tmp_path_factory.mktemp("equal")
     with World(4, "sim", evidence=("digests",)) as second:
-        return Comparison(ranks, second, folder).run(sample(common(4, pools=POOLS), 25, seed=3)), folder
+        return Comparison(Worlds(ranks, second), folder).run(sample(common(4, pools=POOLS), 25, seed=3)), folder
 
 
 def test_two_equal_worlds_agree(equal: tuple[Agreement, Path]) -> None:
@@ -124,7 +124,7 @@ def compared(request: pytest.FixtureRequest, ranks: World, tmp_path_factory: pyt
     """A comparison in one fact, with a difference in it planted."""
     fact, folder = request.param, tmp_path_factory.mktemp("planted")
     second: Any = PLANTS[fact].elsewhere(ranks)
-    agreement = Comparison(ranks, second, folder, facts=(fact,)).run(drawn(PLANTS[fact].pool))
+    agreement = Comparison(Worlds(ranks, second), folder, facts=(fact,)).run(drawn(PLANTS[fact].pool))
     return Compared(agreement, agreement.found[fact], second)
 
 
@@ -159,7 +159,7 @@ def test_a_fact_is_settled_once_it_was_found(compared: Compared) -> None:
 
 def test_a_value_that_one_side_lacks_is_nothing_there(ranks: World, tmp_path: Path) -> None:
     second: Any = Elsewhere(ranks, refused_once)
-    found = Comparison(ranks, second, tmp_path).run(drawn("deferred", 1)).found
+    found = Comparison(Worlds(ranks, second), tmp_path).run(drawn("deferred", 1)).found
     assert [(str(each.where), each.first, each.second) for each in found["exhausted"].differences] == [
         ("step 0, rank 0, b0", NOTHING, "refused")
     ]
@@ -167,7 +167,7 @@ def test_a_value_that_one_side_lacks_is_nothing_there(ranks: World, tmp_path: Pa
 
 def test_only_what_is_planted_disagrees(ranks: World, tmp_path: Path) -> None:
     second: Any = Elsewhere(ranks, other_bytes)
-    assert Comparison(ranks, second, tmp_path).run(drawn("deferred")).found.keys() == {"data"}
+    assert Comparison(Worlds(ranks, second), tmp_path).run(drawn("deferred")).found.keys() == {"data"}
 
 
 def test_what_disagrees_is_on_disk_before_it_is_shrunk(ranks: World, tmp_path: Path) -> None:
@@ -175,17 +175,19 @@ def test_what_disagrees_is_on_disk_before_it_is_shrunk(ranks: World, tmp_path: P
         raise KeyboardInterrupt
 
     second: Any = Elsewhere(ranks, other_bytes)
-    comparison = Comparison(ranks, second, tmp_path, search=press_ctrl_c)
+    comparison = Comparison(Worlds(ranks, second), tmp_path, search=press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         comparison.run(drawn("deferred"))
     assert [str(path) for path in tmp_path.iterdir()] == [comparison.agreement.found["data"].seed_file]
 
 
 def test_comparing_ends_with_its_time(ranks: World, tmp_path: Path) -> None:
-    assert Comparison(ranks, ranks, tmp_path).run(drawn("deferred"), minutes=0).draws == 0
+    assert Comparison(Worlds(ranks, ranks), tmp_path).run(drawn("deferred"), minutes=0).draws == 0
 
 
 def test_progress_follows_every_draw(ranks: World, tmp_path: Path) -> None:
     draws: list[int] = []
-    Comparison(ranks, ranks, tmp_path).run(drawn("deferred"), 3, progress=lambda so_far: draws.append(so_far.draws))
+    Comparison(Worlds(ranks, ranks), tmp_path).run(
+        drawn("deferred"), 3, progress=lambda so_far: draws.append(so_far.draws)
+    )
     assert draws == [1, 2, 3]

@@ -14,7 +14,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Recreate, Release, Step, Trim
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
-from harness.studies.agree.comparison import Agreement, Comparison
+from harness.studies.agree.comparison import Agreement, Comparison, Worlds
 from harness.studies.agree.facts import FACTS
 from harness.studies.agree.reasons import REASONS
 from harness.trace.events import Began, Event, Mismatch, Ran, SegmentAllocated
@@ -50,7 +50,7 @@ def compare(ranks: World, tmp_path: Path) -> Callable[..., Agreement]:
     """Compares one scenario with the same one elsewhere."""
 
     def run(steps: tuple[Step, ...], pool: str, second: Any, facts: tuple[str, ...] = tuple(FACTS)) -> Agreement:
-        return Comparison(ranks, second, tmp_path, facts=facts).run([Scenario(PAIR, steps, System(pool))])
+        return Comparison(Worlds(ranks, second), tmp_path, facts=facts).run([Scenario(PAIR, steps, System(pool))])
 
     return run
 
