@@ -15,7 +15,6 @@ from harness.rank import cross_checks, values
 from harness.rank.buffers import Canary, LiveBuffers
 from harness.rank.deferred.calls import DeferredCall
 from harness.rank.exact import ExactData, changed, shared, source_changed
-from harness.rank.own import crc32
 from harness.scenario.bases import Role, is_uneven
 from harness.scenario.operands import View, at
 from harness.scenario.steps import (
@@ -96,7 +95,7 @@ class Call:
         result = self._output if self._returned is None else self._returned
         found = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
         left = self._source.clone()
-        digest = _digest(found) if "digests" in self._substrate.evidence and self._exact.is_exact else None
+        digest = self._exact.digest(found) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
@@ -291,8 +290,3 @@ class Call:
 
 def _operand(buffer: str, view: torch.Tensor) -> Operand:
     return Operand(buffer, view.data_ptr(), view.numel() * view.element_size())
-
-
-def _digest(view: torch.Tensor) -> int:
-    """CRC-32 of a view's bytes, the same on every device."""
-    return crc32(bits(view).cpu().numpy().data)

@@ -220,9 +220,10 @@ class Replayed(BaseEvent, frozen=True, tag="replayed"):
 
 class Awaited(BaseEvent, frozen=True, tag="awaited"):
     """Nothing is in flight any more. What follows, up to the next of these or the next step, was seen in the call at
-    step `call`, or now, if that is this step."""
+    step `call`, or now, if that is this step. `digest`: that of the call's output, as `Ran` has it."""
 
     call: int
+    digest: int | None = None
 
 
 class Leaked(BaseEvent, frozen=True, tag="leaked"):

@@ -31,7 +31,9 @@ class Elsewhere:
     sites: Any = None
 
     def run(self, scenario: Scenario) -> Draw:
-        return retold(self.world.run(with_system(scenario, self.pool, sites=self.sites)), self.retell)
+        """A draw that says of itself what was asked for: the second side ran the same scenario, as far as it shows."""
+        draw = self.world.run(with_system(scenario, self.pool, sites=self.sites))
+        return retold(msgspec.structs.replace(draw, scenario=scenario), self.retell)
 
 
 def retold(draw: Draw, retell: Retelling) -> Draw:

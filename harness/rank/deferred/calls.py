@@ -64,6 +64,10 @@ class DeferredCall:
         self._substrate.device.enqueue(self._moves(tapped, found))
         self._substrate.device.enqueue(self._moves(left, origin))
 
+    def digest(self) -> int | None:
+        """That of the last run's output, in a world that has digests."""
+        return self._exact.digest(self.tap) if "digests" in self._substrate.evidence else None
+
     def compare(self) -> trace.Mismatch | None:
         """Where the last run's output differs from the exact result."""
         return self._exact.compare(self._into, self.tap, self.expected)

@@ -51,7 +51,7 @@ class Flight:
         self._substrate.record_unmapped()
         self._buffers.memory.after("flight", *(operand for call in calls for operand in call.operands))
         for call in calls:
-            record(trace.Awaited(call.index))
+            record(trace.Awaited(call.index, call.digest()))
             kept.began(call.index)
             kept.let_go(*call.operands)  # what an earlier one left there
             if (mismatch := call.compare()) is not None:

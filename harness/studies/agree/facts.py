@@ -17,7 +17,7 @@ from harness.oracle.judge import every
 from harness.oracle.peers import peer_operands
 from harness.oracle.sight import Sight
 from harness.scenario.layouts.groups import GroupId
-from harness.trace.events import Exhausted, Mismatch, Ran, Registered
+from harness.trace.events import Awaited, Exhausted, Mismatch, Ran, Registered
 from harness.trace.trace import TEARDOWN
 
 ANYWHERE = -1
@@ -123,7 +123,9 @@ def data(case: Case) -> Facts:
     }
     for history in case.histories:
         for step, event in history.trace.steps():
-            if isinstance(event, Mismatch):
+            if isinstance(event, Awaited) and event.digest is not None:
+                facts[Where(step, history.rank, "output")] = f"crc32 {event.digest:08x}"
+            elif isinstance(event, Mismatch):
                 facts[Where(step, history.rank, "output")] = "wrong"
     return facts
 

@@ -36,7 +36,8 @@ class Fault(msgspec.Struct, frozen=True):
     rules: tuple[str, ...]
     """A second one is as right as the first: F08 where the rank that was refused memory is waited for without a
     registration; F01 where the group that sites name spans nodes, so that no buffer has a
-    window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12; F31 where the
+    window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12,
+    or where the sizes of another group's buffers left one rank a segment more to register; F31 where the
     memory had a window of the communicator that was re-created before; K24 where the buffer of the result was
     released before the write landed; K26 where a rank of the other group has no operand of the call at that place."""
     draws: Callable[[int], Strategy]
@@ -152,7 +153,12 @@ FAULTS = (
     Fault("F02", "cross-group-reuse", ("wrong-owner",), _layers("shared-at-alloc")),
     Fault("F03", "offset-skew", ("offset-mismatch",), _free("ScratchOnOddRanks")),
     Fault("F04", "segment-skew", ("segment-mismatch",), _free("PicksByAddress")),
-    Fault("F05", "history-coupling", ("offset-mismatch", "segment-mismatch"), _kept("shared-at-exit")),
+    Fault(
+        "F05",
+        "history-coupling",
+        ("offset-mismatch", "segment-mismatch", "registration-skew"),
+        _kept("shared-at-exit"),
+    ),
     Fault("F06", "register-count-skew", ("registration-skew",), _free("RegistersAlone")),
     Fault("F07", "register-order-skew", ("registration-skew",), _spmd("OppositeOrder")),
     Fault("F08", "one-rank-oom", ("registration-skew", "hang"), _free("per-group", None, "deny")),

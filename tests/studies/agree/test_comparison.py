@@ -17,12 +17,12 @@ from harness.strategies.batches import sample
 from harness.strategies.common import common
 from harness.studies.agree.comparison import Agreement, Comparison, Disagreement, Worlds
 from harness.studies.agree.facts import FACTS, NOTHING
-from harness.trace.events import Began, Called, Deregistered, Event, Exhausted, Ran, Registered
+from harness.trace.events import Awaited, Began, Called, Deregistered, Event, Exhausted, Ran, Registered
 from harness.world.world import World
 from tests.tools.elsewhere import Elsewhere
 
 DRAWS = 30
-SEED = 4
+SEED = 1
 """With it every planted difference is met, on layouts that shrink to two ranks."""
 
 
@@ -74,7 +74,8 @@ def other_path(event: Event) -> list[Event]:
 
 
 def other_bytes(event: Event) -> list[Event]:
-    return [msgspec.structs.replace(event, digest=event.digest ^ 1) if isinstance(event, Ran) else event]
+    has_digest = isinstance(event, Awaited | Ran) and event.digest is not None
+    return [msgspec.structs.replace(event, digest=event.digest ^ 1) if has_digest else event]  # type: ignore[union-attr]
 
 
 def shifted(event: Event) -> list[Event]:

@@ -28,7 +28,7 @@ POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels
 DEPENDENT = "tests.tools.planted.dependent"
 HALVES = Topology("halves", "explicit", families_given={"tp": ((0, 1), (2, 3)), "dp": ((1, 2), (3, 0))})
 PAIR = Topology("pair", "explicit", families_given={"tp": ((0, 1),), "dp": ((0, 1),)}, shares={})
-DRAWS = 20
+DRAWS = 40
 
 
 @pytest.fixture(scope="module")
