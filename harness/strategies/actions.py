@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 Hazard = Literal["ballast", "deny", "refuse", "uneven"]
 Via = Literal["mixed", "library", "kernel"]
 COMMON_DTYPES = ("float32", "bfloat16", "float16", "int32", "float8_e4m3fn", "float8_e5m2")
-DTYPES = (*COMMON_DTYPES * 2, "int8", "uint8", "int64", "float64")
+DTYPES = (*COMMON_DTYPES * 4, "int8", "uint8", "int64", "float64")
 COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 1023, 1025, 4097, 10007)
 """Elements a rank contributes: one, odd ones, and both sides of the kernels' block sizes."""
 MULTIPLES = (256, 512, 768, 1024, 1280, 2048, 3072, 4096)
@@ -41,7 +41,7 @@ FLIGHTS = ("fly", "fly", "land", "stall", "turnover")
 """Calls are made without waiting for those before, in some programs."""
 SHARES = ("equal",) * 17 + ("unequal", "one-idle", "all-idle")
 """What the ranks of a group contribute beside each other."""
-GRAPHS = ("graph", "replay") * 8
+GRAPHS = ("graph", "replay") * 14
 
 
 @dataclass(frozen=True)
