@@ -22,9 +22,9 @@ COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 10
 MULTIPLES = (256, 512, 768, 1024, 1280, 2048, 3072, 4096)
 """Of the blocks that kernels have."""
 LARGE_COUNTS = (32769, 65537)
-EDGES, LARGE_EDGES = tuple(range(10, 18)), tuple(range(18, 25))
+EDGES, LARGE_EDGES = tuple(range(10, 18)), (18, 18, 19, 19, *range(20, 25))
 """Powers of two in bytes, from 1 KiB to 16 MiB: sizes at which designs change their algorithm. A large one costs as
-much as tens of draws, so that two in a hundred actions have one."""
+much as tens of draws, so that one in a hundred actions has one, the smaller ones twice as often."""
 FAMILIES = 24
 """At least as many as a layout of any convention has."""
 FAR_APART = 300_000
@@ -79,7 +79,7 @@ def actions(
     hazards: Collection[Hazard] = (), via: Via = "mixed", graphs: bool = False, streams: int = 1
 ) -> st.SearchStrategy[Action]:
     """One action of a program."""
-    kinds = (*COMMON * 4, *COLLECTIVES, *OTHERS, *FLIGHTS, *(hazard for hazard in hazards if hazard != "uneven"))
+    kinds = (*COMMON * 4, *COLLECTIVES, *OTHERS, *FLIGHTS, *[hazard for hazard in hazards if hazard != "uneven"] * 2)
     return of_kinds(kinds + GRAPHS * graphs, frozenset(hazards), via, streams)
 
 
@@ -105,7 +105,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         is_uneven=st.booleans() if "uneven" in hazards else st.just(False),
         stream=st.integers(0, streams - 1) if streams > 1 else st.just(0),
         groups=st.sampled_from(GROUPS),
-        edge=st.sampled_from((0,) * 650 + EDGES[:4] * 10 + EDGES[4:] * 25 + LARGE_EDGES * 2),
+        edge=st.sampled_from((0,) * 650 + EDGES[:4] * 12 + EDGES[4:] * 20 + LARGE_EDGES),
         share=st.sampled_from(SHARES),
         is_far=st.sampled_from((False, False, False, True)),
         root=_small(),

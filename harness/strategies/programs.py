@@ -22,8 +22,10 @@ from harness.strategies.topologies import topologies as all_topologies
 WITH_GRAPHS = 48
 """Most steps of a program with graphs; one takes nine."""
 LONGEST = 40
-LENGTHS = (0,) * 10 + (8, 14)
-"""Actions that a program has at least: a share of programs is long."""
+USUAL = 6
+"""Most actions of a usual program, most of which have up to 16 steps. Draws a second go by the number of calls."""
+LENGTHS = (0,) * 7 + (10,)
+"""Actions that a program has at least. An eighth of programs is long."""
 FALLING = ("",) * 21 + ("first", "last", "odd")
 """On which ranks addresses fall: in an eighth of the draws on some."""
 HAZARDS: tuple[Hazard, ...] = ("ballast", "deny", "refuse", "uneven")
@@ -53,7 +55,8 @@ def programs(
         raise UsageError(f"programs with graphs have no hazards: {', '.join(hazards)}")
     most = max(0, max_steps // 2 - 1)
     least = min(most, draw(st.sampled_from(LENGTHS)))
-    chosen = draw(st.lists(actions(hazards, via, graphs, streams), min_size=least, max_size=most))
+    largest = most if least or graphs else min(most, USUAL)
+    chosen = draw(st.lists(actions(hazards, via, graphs, streams), min_size=least, max_size=largest))
     last = draw(of_kinds(COMMON, frozenset(hazards), via, streams))
     return Builder(topology, max_steps, spmd, streams).build(chosen, last)
 

@@ -44,7 +44,7 @@ def test_every_operation_is_drawn(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.has_kernels])
 def test_every_operation_that_can_goes_through_kernels(kind: str) -> None:
-    assert sum((step.kind, step.via) == (kind, "kernel") for _, step in calls()) >= 10
+    assert sum((step.kind, step.via) == (kind, "kernel") for _, step in calls()) >= 5
 
 
 def test_some_ranks_have_nothing_and_some_less() -> None:

@@ -39,7 +39,7 @@ def calls(steps: list[Step]) -> list[CollectiveStep]:
 
 def test_flights_of_two_to_ten_calls_are_drawn() -> None:
     sizes = [len(calls(steps)) for steps in flights(harmless())]
-    assert sum(2 <= size <= 10 for size in sizes) >= MANY // 5
+    assert sum(2 <= size <= 10 for size in sizes) >= MANY // 8
     assert sum(size >= 4 for size in sizes) >= MANY // 20
 
 
@@ -51,7 +51,7 @@ def test_calls_of_several_communicators_and_by_kernels_are_in_flight_together() 
 
 def test_several_streams_are_in_flight() -> None:
     drawn = [calls(steps) for steps in flights(on_streams())]
-    assert sum(len({call.stream for call in steps}) > 1 for steps in drawn) >= 20
+    assert sum(len({call.stream for call in steps}) > 1 for steps in drawn) >= 10
 
 
 def test_buffers_are_released_before_their_calls_are_waited_for() -> None:
