@@ -131,6 +131,7 @@ def test_the_counterparts_of_a_chunk_in_place_are_the_other_chunks(rank: Rank) -
     with rank.pool().use():
         buffer = torch.zeros(64)
     communicator.register(rank.pool().segments[0])
+    CollectiveContext(communicator).peer_addresses(buffer)  # its memory is mapped as its own
     communicator.rank = 1
     context = CollectiveContext(communicator, (8, 8), buffer[8:16])
     assert context.peer_addresses(buffer[8:16]).tolist() == [buffer.data_ptr()]

@@ -47,15 +47,16 @@ def with_kernels(name: str) -> System:
 
 
 @cache
-def drawn(is_by_kernel: bool) -> list[Scenario]:
+def drawn(is_by_kernel: bool, streams: int = 3) -> list[Scenario]:
     """Clean draws: every call by kernel, or some, with graphs."""
     via = "kernel" if is_by_kernel else "mixed"
-    return sample(scenarios(4, via=via, graphs=not is_by_kernel, streams=3), DRAWS)  # type: ignore[arg-type]
+    strategy = scenarios(4, via=via, graphs=not is_by_kernel, streams=streams, falling=False)  # type: ignore[arg-type]
+    return sample(strategy, DRAWS)
 
 
-def ran(ranks: World, system: System, is_by_kernel: bool) -> tuple[list[Draw], list[str], int]:
+def ran(ranks: World, system: System, is_by_kernel: bool, streams: int = 3) -> tuple[list[Draw], list[str], int]:
     """All draws on a system, the rules that any has broken, and how many draws were vacuous."""
-    draws = [ranks.run(replace(each, system=system)) for each in drawn(is_by_kernel)]
+    draws = [ranks.run(replace(each, system=system)) for each in drawn(is_by_kernel, streams)]
     verdicts = [examine(draw) for draw in draws]
     return draws, rules([found for each in verdicts for found in each.findings]), sum(v.is_vacuous for v in verdicts)
 
@@ -70,7 +71,9 @@ def test_the_harness_finds_nothing_in_draws_on_unusual_collectives(name: str, ra
 
 @pytest.mark.parametrize("name", POOLS)
 def test_the_harness_finds_nothing_in_draws_on_unusual_pools(name: str, ranks: World) -> None:
-    draws, broken, vacuous = ran(ranks, System(f"{UNUSUAL}.{name}"), is_by_kernel=False)
+    # an arena of its own knows no streams, so that it is right on one alone
+    streams = 1 if name == "arena:Arena" else 3
+    draws, broken, vacuous = ran(ranks, System(f"{UNUSUAL}.{name}"), False, streams)
     assert (len(draws), broken) == (DRAWS, [])
     assert vacuous < DRAWS // 2
     assert sum(any(events(draw, Registered)) for draw in draws) > DRAWS // 2

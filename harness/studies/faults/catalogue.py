@@ -34,12 +34,12 @@ class Fault(msgspec.Struct, frozen=True):
     id: str
     name: str
     rules: tuple[str, ...]
-    """A second one is as right as the first: F08 where the rank that was refused memory is waited for without a
-    registration; F01 where the group that sites name spans nodes, so that no buffer has a
-    window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12,
-    or where the sizes of another group's buffers left one rank a segment more to register; F31 where the
-    memory had a window of the communicator that was re-created before; K24 where the buffer of the result was
-    released before the write landed; K26 where a rank of the other group has no operand of the call at that place."""
+    """A second one is as right as the first: F01 where the group that sites name spans nodes, so that no buffer has a
+    window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12, or where buffers
+    of another group left one rank a segment more to register; F08 where the rank that was refused memory is waited for
+    without a registration; F31 where the memory had a window of the communicator that was re-created before, or every
+    rank of a group was refused; K24 where the buffer of the result was released before the write landed; K26 where a
+    rank of the other group has no operand of the call at that place."""
     draws: Callable[[int], Strategy]
     """Of a largest world."""
     not_on: dict[str, str] = {}
@@ -188,7 +188,7 @@ FAULTS = (
     Fault(
         "F31",
         "swallowed-refusal",
-        ("registration-skew", "hang", "stale-window"),
+        ("registration-skew", "hang", "stale-window", "unregistered"),
         _free("SwallowsRefusals", None, "refuse"),
     ),
     Fault(

@@ -187,7 +187,7 @@ def test_a_source_that_is_overwritten_whole_is_found(ranks: World) -> None:
 @pytest.mark.parametrize("pool", POOLS)
 def test_drawn_programs_with_graphs_break_no_rule_on_memory(ranks: World, pool: str, via: Via) -> None:
     """Fifteen draws of each pool by each way. Some pools break rules of their own."""
-    drawn = scenarios(4, system=System(pool), via=via, graphs=True, max_steps=WITH_GRAPHS)
+    drawn = scenarios(4, system=System(pool), via=via, graphs=True, max_steps=WITH_GRAPHS, falling=False)
     found = [finding for scenario in sample(drawn, 15, seed=3) for finding in judge(ranks.run(scenario))]
     assert [str(each) for each in found if each.rule in RULES_ON_MEMORY] == []
 

@@ -27,6 +27,8 @@ SEEDS = {
     "F06": 5,
     "F07": 3,
     "F08": 1,
+    "F11": 2,
+    "F12": 2,
     "F13": 1,
     "F20": 2,
     "F23": 3,
@@ -34,8 +36,8 @@ SEEDS = {
 }
 SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5, "K26": 2}
 """With these seeds the first draws show the fault; with the others, whose seed is 0, too."""
-WIDE = {"F05": (8, 40), "F11": (8, 40), "F12": (8, 40), "K04": (4, 400)}
-"""Largest world and draws of those that need more than four ranks and 40 draws. K04 is a race, seen after 4 to 29."""
+WIDE = {"F05": (8, 40), "F11": (8, 40), "F12": (8, 40), "F35": (4, 300), "K04": (4, 400)}
+"""Largest world and draws of those that need more than four ranks or 40 draws. K04 is a race, seen after 4 to 29."""
 LITTLE = Limits(more=1, shrinks=3, known_seconds=5).within(0.4)
 
 
@@ -94,20 +96,20 @@ def test_only_what_is_marked_is_expected(ranks: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pool", "kernel", "rules"),
+    ("pool", "kernel", "rules", "also"),
     [
         # a rank in two groups that overlap keeps a tensor for one of them, where a rank in one group has it for that
-        ("KeepsATensor", "LosesLastPeer", {"leak", "offset-mismatch", "wrong-data"}),
-        ("ShortWindow", "LosesLastPeer", {"partly-registered", "unregistered", "wrong-data"}),
+        ("KeepsATensor", "LosesLastPeer", {"leak", "wrong-data"}, {"offset-mismatch"}),
+        ("ShortWindow", "LosesLastPeer", {"unregistered", "wrong-data"}, {"partly-registered"}),
     ],
 )
 def test_two_faults_at_once_are_found_apart(
-    ranks: World, tmp_path: Path, pool: str, kernel: str, rules: set[str]
+    ranks: World, tmp_path: Path, pool: str, kernel: str, rules: set[str], also: set[str]
 ) -> None:
     both = System(f"harness.system.planted.pools:{pool}", f"harness.system.planted.kernels:{kernel}")
-    strategy = scenarios(4, system=both, via="kernel")
+    strategy = scenarios(4, system=both, via="kernel", falling=False)
     tally = Campaign(ranks, strategy, tmp_path, limits=Limits(more=40, shrinks=5).within(0.5)).run(50)
-    assert tally.found.keys() == rules
+    assert rules <= tally.found.keys() <= rules | also
 
 
 def test_a_fault_that_broke_another_rule_first_is_not_found() -> None:

@@ -23,8 +23,9 @@ ALIGNMENT = 512
 class Arena(Sound):
     """Cuts buffers from a few large tensors that it holds to the end, by first fit. The harness's pools see no buffer.
 
-    Right, as the ranks of a group ask for the same sizes and drop them at the same steps, so that their cuts are equal.
-    A buffer has a storage of its own, whose end gives the cut back. A graph has pieces of its own.
+    Right on one stream, as it knows no other. The ranks of a group ask for the same sizes and drop them at the same
+    steps, so that their cuts are equal. A buffer has a storage of its own, whose end gives the cut back. A graph has
+    pieces of its own.
     """
 
     def __init__(self, context: RankContext) -> None:
