@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
@@ -54,3 +57,16 @@ def test_what_makes_the_body_raise_is_shrunk_where_asked_for() -> None:
 
 def test_what_makes_the_body_raise_is_left_as_drawn_elsewhere() -> None:
     assert len(tried(shrink=False)) <= BATCH + 1  # the batch, and the failure once more
+
+
+def test_a_module_that_is_loaded_beside_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hypothesis prefers numbers that stand in the code of loaded modules."""
+    before = sample(st.lists(st.integers(0, 10**9), min_size=8), 60)
+    name = "full_of_constants"
+    (tmp_path / f"{name}.py").write_text(f"NUMBERS = {[*range(123_456, 123_956)]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module(name)
+    try:
+        assert sample(st.lists(st.integers(0, 10**9), min_size=8), 60) == before
+    finally:
+        del sys.modules[name]

@@ -39,7 +39,7 @@ def test_every_operation_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("kind", COLLECTIVES)
 def test_every_operation_is_drawn(kind: str) -> None:
-    assert sum(step.kind == kind for _, step in calls()) >= MANY // 10
+    assert sum(step.kind == kind for _, step in calls()) >= MANY // 20
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.has_kernels])
