@@ -37,9 +37,9 @@ class Fault(msgspec.Struct, frozen=True):
     """A second one is as right as the first: F01 where the group that sites name spans nodes, so that no buffer has a
     window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12, or where buffers
     of another group left one rank a segment more to register; F08 where the rank that was refused memory is waited for
-    without a registration; F31 where the memory had a window of the communicator that was re-created before, or every
-    rank of a group was refused; K24 where the buffer of the result was released before the write landed; K26 where a
-    rank of the other group has no operand of the call at that place."""
+    without a registration; F20 where a buffer of another size came before; F31 where the memory had a window of the
+    communicator that was re-created before, or every rank of a group was refused; K24 where the buffer of the result
+    was released before the write landed; K26 where a rank of the other group has no operand of the call there."""
     draws: Callable[[int], Strategy]
     """Of a largest world."""
     not_on: dict[str, str] = {}
@@ -173,7 +173,7 @@ FAULTS = (
     Fault("F17", "leak", ("leak",), _free("KeepsATensor")),
     Fault("F18", "null-window-ignored", ("null-window",), _apart("IgnoresNull")),
     Fault("F19", "lazy-communicator", ("unregistered",), _free("WaitsForTheCommunicator")),
-    Fault("F20", "uneven-tokens", ("registration-skew",), _layers("per-group", "uneven")),
+    Fault("F20", "uneven-tokens", ("registration-skew", "offset-mismatch"), _layers("per-group", "uneven")),
     Fault("F21", "ineligible-call", ("slow-path",), _claiming),
     # a view at the far end of its buffer lies past such a window as a whole
     Fault("F22", "overrun", ("partly-registered", "unregistered"), _free("ShortWindow")),

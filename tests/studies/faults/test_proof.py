@@ -30,13 +30,16 @@ SEEDS = {
     "F11": 2,
     "F12": 2,
     "F13": 1,
-    "F20": 2,
     "F23": 3,
     "F25": 2,
+    "F26": 1,
+    "F27": 1,
+    "F37": 1,
 }
-SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5, "K26": 2}
+SEEDS |= {"K03": 1, "K04": 1, "K05": 1, "K06": 1, "K07": 4, "K08": 5, "K20": 1, "K26": 1}
 """With these seeds the first draws show the fault; with the others, whose seed is 0, too."""
 WIDE = {"F05": (8, 40), "F11": (8, 40), "F12": (8, 40), "F35": (4, 300), "K04": (4, 400)}
+WIDE |= dict.fromkeys(("F27", "F37", "K26"), (4, 120))
 """Largest world and draws of those that need more than four ranks or 40 draws. K04 is a race, seen after 4 to 29."""
 LITTLE = Limits(more=1, shrinks=3, known_seconds=5).within(0.4)
 
