@@ -125,7 +125,7 @@ def _same_ranks(old: Topology, new: Topology, family: str, kept: Sequence[int], 
 
 def _program(scenario: Scenario, topology: Topology, kept: Sequence[int], names: Names) -> tuple[Step, ...]:
     """The steps on another topology, of whose ranks those kept stand for its own. What has no group left goes."""
-    steps = [_for_ranks(step, kept) for step in scenario.steps]
+    steps = [for_ranks(step, kept) for step in scenario.steps]
     for index, step in enumerate(steps):
         if step.family is not None and step.groups is not None:
             groups = names(scenario.topology, topology, step.family, kept, step.groups)
@@ -151,8 +151,9 @@ def _as_named(topology: Topology, families: Sequence[str]) -> object:
     return topology.world, tuple(map(topology.families.get, families)), tuple(map(ids.index, ids))
 
 
-def _for_ranks(step: Step, kept: Sequence[int]) -> Step:
-    """The step for fewer ranks: counts given for each are those of the ranks kept, and ranks wrap around."""
+def for_ranks(step: Step, kept: Sequence[int]) -> Step:
+    """The step for the ranks kept, in their new order: counts given for each are theirs, and other ranks wrap around.
+    Its groups stay."""
     fields = msgspec.structs.asdict(step)
     changes: dict[str, object] = {name: _pick(fields[name], kept) for name in step.per_rank}
     for name, value in fields.items():

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.scenario.bases import CollectiveStep
+from harness.scenario.bases import BaseStep, CollectiveStep
 from harness.scenario.layouts.groups import GroupId, GroupIds
 from harness.scenario.steps import (
     Allocate,
@@ -73,10 +73,11 @@ class Flight:
     groups: dict[GroupId, int] = field(default_factory=dict)
     """The stream on which each communicator has kernels."""
 
-    def take(self, buffers: Collection[str], groups: GroupIds, stream: int) -> None:
-        """Note what a step used."""
-        self.buffers |= dict.fromkeys(buffers, stream)
-        self.groups |= dict.fromkeys(groups, stream)
+    def take(self, step: BaseStep, acting: GroupIds) -> None:
+        """Note what an allocation or a call uses. `acting`: the groups in which it runs."""
+        self.buffers |= dict.fromkeys(step.buffers, step.stream)
+        if isinstance(step, CollectiveStep) and step.via == "kernel":
+            self.groups |= dict.fromkeys(acting, step.stream)
 
 
 class Alive:
@@ -121,7 +122,7 @@ class Alive:
         if self.capturing is not None:
             self.capturing.own.add(step.buffer)
         if self.flight is not None:
-            self.flight.take([step.buffer], (), step.stream)
+            self.flight.take(step, acting)
 
     def _released(self, step: Release) -> None:
         del self.buffers[step.buffer]
@@ -135,8 +136,7 @@ class Alive:
             graph.used |= step.buffers - graph.own
             graph.groups |= {*self.topology.acting(step.family, step.groups)}
         if self.flight is not None:
-            acting = self.topology.acting(step.family, step.groups) if step.via == "kernel" else ()
-            self.flight.take(step.buffers, acting, step.stream)
+            self.flight.take(step, self.topology.acting(step.family, step.groups))
 
     def _replaced(self, step: Recreate) -> None:
         """Families may share communicators, so that what another family named may be concerned too."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.internal.conjecture import providers
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Hashable)
@@ -50,8 +50,10 @@ def _without_constants() -> Iterator[None]:
     Hypothesis 6.131 and later prefer numbers that stand in the code of the modules at hand. A plug-in, or a test, that
     is loaded beside a campaign would so change what its seed draws. There is no setting for it.
     """
-    internal: Any = providers
-    if not hasattr(internal, "_get_local_constants"):  # before 6.131, or where it went elsewhere
+    internal: Any = None
+    with suppress(ImportError):
+        internal = import_module("hypothesis.internal.conjecture.providers")
+    if not all(hasattr(internal, name) for name in _INTERNAL):  # before 6.131, or where they went elsewhere
         yield
         return
     known, cache = internal._get_local_constants, internal.CONSTANTS_CACHE
@@ -63,6 +65,7 @@ def _without_constants() -> Iterator[None]:
         internal._get_local_constants, internal.CONSTANTS_CACHE = known, cache
 
 
+_INTERNAL = ("_get_local_constants", "CONSTANTS_CACHE", "Constants")
 _CACHE: dict[Any, Any] = {}
 
 

@@ -137,8 +137,7 @@ class Builder:
                     return False
             if not isinstance(step, FLYING):
                 return False
-            is_kernel = isinstance(step, CollectiveStep) and step.via == "kernel"
-            new.take(step.buffers, acting if is_kernel else (), step.stream)
+            new.take(step, acting)
         return True
 
     def _family(self, action: Action) -> str:

@@ -7,10 +7,10 @@ from random import Random
 
 import msgspec
 
-from harness.scenario.operands import Elements, View
+from harness.campaign.candidates import for_ranks
 from harness.scenario.placement import Placement
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Step
+from harness.scenario.steps import Step
 from harness.scenario.topology import Topology
 from harness.studies.agree.transformations.variant import Variant, relabelled
 
@@ -63,20 +63,6 @@ def _moved(topology: Topology, new: Sequence[int]) -> Placement | None:
 
 
 def _renumbered(step: Step, new: Sequence[int], old: Sequence[int]) -> Step:
-    fields = msgspec.structs.asdict(step)
-    changes: dict[str, object] = {name: _permuted(fields[name], old) for name in step.per_rank}
-    for name, value in fields.items():
-        if isinstance(value, View):
-            changes[name] = View(value.buffer, _permuted(value.offset, old))
-    if isinstance(step, Allocate) and step.registered is not None:
-        lists = step.registered
-        changes["registered"] = lists if len(lists) == 1 else tuple(lists[rank] for rank in old)
-    if step.rank is not None:
-        changes["rank"] = new[step.rank]
-    if step.groups is not None:
-        changes["groups"] = tuple(tuple(new[rank] for rank in group) for group in step.groups)
-    return msgspec.structs.replace(step, **changes)
-
-
-def _permuted(value: Elements, old: Sequence[int]) -> Elements:
-    return value if isinstance(value, int) else tuple(value[rank] for rank in old)
+    groups = None if step.groups is None else tuple(tuple(new[rank] for rank in group) for group in step.groups)
+    changed = for_ranks(step, old)
+    return changed if groups is None else msgspec.structs.replace(changed, groups=groups)
