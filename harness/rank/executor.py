@@ -277,11 +277,10 @@ class Executor:
                     self._substrate.device.record_stream(buffer.body)
             if self._substrate.device.is_in_flight:
                 self._flight.add(call.launch(self._index, keys, self._kernel))
-            else:
-                call.run(keys, self._kernel, partial(self._calls.explained, self._index))
+                self._calls.ran(self._index)
+                return
+            call.run(keys, self._kernel, partial(self._calls.explained, self._index))
         self._calls.ran(self._index)
-        if self._substrate.device.is_in_flight:
-            return
         if step.via == "kernel":
             self._substrate.record_unmapped()
             self._look_at_pads(group.communicator)

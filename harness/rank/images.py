@@ -6,7 +6,7 @@ this rank takes part in, and nowhere else. A look takes one image and judges tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -104,11 +104,10 @@ class Memory:
             return
         before, now = self._before, Image(self._pieces())
         spared = [_span(operand) for operand in operands]
-        # memory that came in flight has held anything before
-        looked_at = [*now.pieces] if when != "flight" else [*self._pieces(self._there)]
         changes = [
             event
-            for start, part in looked_at
+            for start, part in now.pieces
+            if when != "flight" or self._was_there(start)  # memory that came in flight has held anything before
             for event in self._changes(when, start, before.read(start, part), part, spared)
         ]
         self._record(changes)
@@ -140,17 +139,21 @@ class Memory:
     def _what_is_there(self) -> set[str | int]:
         return {*self._spans, *(segment.ident for pool in self._substrate.pools.values() for segment in pool.segments)}
 
-    def _pieces(self, there: Collection[str | int] | None = None) -> Iterator[tuple[int, Copy]]:
-        return ((address, self._substrate.device.copy(address, size)) for address, size in self._pages(there))
+    def _was_there(self, start: int) -> bool:
+        """Whether what a piece is of, which begins there, was there before."""
+        segment = self._substrate.locate(start)
+        names = [name for name, span in self._spans.items() if span[0] == start]
+        return not self._there.isdisjoint(names if segment is None else [segment.ident])
 
-    def _pages(self, there: Collection[str | int] | None = None) -> Iterator[Span]:
-        """The memory that may be looked at, of all or of these segments and buffers."""
+    def _pieces(self) -> Iterator[tuple[int, Copy]]:
+        return ((address, self._substrate.device.copy(address, size)) for address, size in self._pages())
+
+    def _pages(self) -> Iterator[Span]:
         segments = [segment for pool in self._substrate.pools.values() for segment in pool.segments]
         for segment in segments:
-            if there is None or segment.ident in there:
-                yield from self._substrate.written(segment)
-        for name, span in self._spans.items():
-            if (there is None or name in there) and not any(span[0] in segment for segment in segments):
+            yield from self._substrate.written(segment)
+        for span in self._spans.values():
+            if not any(span[0] in segment for segment in segments):
                 yield span
 
     def _changes(self, when: When, start: int, was: Copy, now: Copy, spared: Sequence[Span] = ()) -> Iterator[Touched]:

@@ -212,16 +212,11 @@ class Builder:
 
     def _steady(self, action: Action) -> Iterator[Step]:
         """The same allocation, call and release three times over, the third in steady state: pools have met them."""
-        acting, count = self._acting(replace(action, groups=0)), min(action.count, KERNEL_COUNT)
-        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        acting = self._acting(replace(action, groups=0))
         for turn in range(3):
             if turn == 2:
                 yield Steady()
-            needs = {rank: count * size for rank, size in acting.sizes.items()}
-            whole = self._operands.new(action, acting, needs, dtype)
-            yield whole
-            yield self._in_place(action, acting, whole, count, action.part != "plain")
-            yield Release(whole.buffer)
+            yield from self._on_its_own(action, acting)
         yield Steady(begins=False)
 
     def _allocate(self, action: Action) -> Iterator[Step]:
@@ -261,17 +256,12 @@ class Builder:
     def _turnover(self, action: Action) -> Iterator[Step]:
         """Two calls in flight, each on a buffer that is released before anything waited for the call. The second is on
         the next stream, and may get the same memory."""
-        acting, count = self._acting(replace(action, groups=0)), min(action.count, KERNEL_COUNT)
-        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
-        needs = {rank: count * size for rank, size in acting.sizes.items()}
+        acting = self._acting(replace(action, groups=0))
         yield from self._fly(action)
         for turn in range(2):
             if action.via == "library":  # kernels of a communicator stay on one stream
                 action = replace(action, stream=(action.stream + turn) % self._streams)
-            whole = self._operands.new(action, acting, needs, dtype)
-            yield whole
-            yield self._in_place(action, acting, whole, count, action.part != "plain")
-            yield Release(whole.buffer)
+            yield from self._on_its_own(action, acting)
 
     def _stall(self, action: Action) -> Iterator[Step]:
         yield Stall(self._rank(action), action.offset, action.stream)
@@ -295,12 +285,18 @@ class Builder:
         yield EndCapture(graph)
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
-        """One collective in place on a buffer of its own, as graphs hold it: no kernel, and on the graph's stream."""
+        """One such call as graphs hold it: no kernel, and on the graph's stream."""
         action = replace(action, via="library", stream=0)
-        acting, count, is_gather = self._acting(action), min(action.count, KERNEL_COUNT), action.part != "plain"
+        yield from self._on_its_own(action, self._acting(action), is_released, is_roomy=False)
+
+    def _on_its_own(
+        self, action: Action, acting: Acting, is_released: bool = True, is_roomy: bool = True
+    ) -> Iterator[Step]:
+        """One collective in place on a new buffer, which is then released."""
+        count, is_gather = min(action.count, KERNEL_COUNT), action.part != "plain"
         dtype = action.dtype if is_gather or is_summed_exactly(action.dtype) else "float32"
         needs = {rank: count * size for rank, size in acting.sizes.items()}
-        whole = self._operands.new(action, acting, needs, dtype, is_roomy=False)
+        whole = self._operands.new(action, acting, needs, dtype, is_roomy=is_roomy)
         yield whole
         yield self._in_place(action, acting, whole, count, is_gather)
         if is_released:

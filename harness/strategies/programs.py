@@ -80,9 +80,8 @@ def scenarios(
 
     `system` is the pool policy and kernel collective under test (default `System()`); `topologies`
     a strategy that replaces the default mixture of random and named ones. With implicit sites, programs are `spmd`.
-    `falling`: in a share of draws some ranks have their segments in the other order of addresses. No rule of a right
-    pool rests on that order but `hot-path-growth` (`deferred` starts a fresh pool), so that such draws have no steady
-    state.
+    `falling`: in a share of draws some ranks have their segments in the other order of addresses, which pools such as
+    `per-group` rest on. `deferred` takes a fresh pool then, so that such draws have no steady state.
     """
     system = system or System()
     if topologies is None:
@@ -96,9 +95,9 @@ def scenarios(
     falls = draw(st.sampled_from(FALLING)) if falling else ""
     if any(isinstance(step, Steady) for step in steps):
         falls = ""
-    return Scenario(topology, steps, system, seed, falling_ranks(falls, topology.world))
+    return Scenario(topology, steps, system, seed, _falling_ranks(falls, topology.world))
 
 
-def falling_ranks(falls: str, world: int) -> tuple[int, ...]:
+def _falling_ranks(falls: str, world: int) -> tuple[int, ...]:
     """The ranks whose segments get falling addresses: none, the first, the last, or every other one."""
     return {"": (), "first": (0,), "last": (world - 1,), "odd": tuple(range(1, world, 2))}[falls]

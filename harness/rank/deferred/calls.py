@@ -6,6 +6,8 @@ policy lets them go. What feeds a call and what takes its result away is the har
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from harness.rank import values
@@ -54,15 +56,15 @@ class DeferredCall:
         """Enqueue what comes before the call: poison for the output, values for the source."""
         (into, origin), fed = self.operands, self.feed.view(torch.uint8)
         self._substrate.device.enqueue(lambda: _poison(into))
-        self._substrate.device.enqueue(self._moves(origin, fed))
+        self._move(origin, fed)
 
     def after(self) -> None:
         """Enqueue what comes after the call."""
         (found, origin), tapped, left = self.operands, self.tap.view(torch.uint8), self.left.view(torch.uint8)
         if self.returned is not None:
             found = self._raw(self.returned)
-        self._substrate.device.enqueue(self._moves(tapped, found))
-        self._substrate.device.enqueue(self._moves(left, origin))
+        self._move(tapped, found)
+        self._move(left, origin)
 
     def digest(self) -> int | None:
         """That of the last run's output, in a world that has digests."""
@@ -88,25 +90,20 @@ class DeferredCall:
                 view = body[first : first + len(self.tap)]
                 buffers.kept.hold("output", self._into, view, self.tap.clone(), captured)
 
-    def _moves(self, target: torch.Tensor, source: torch.Tensor) -> _Moves:
-        """A kernel by turns with a copy, which the device may order otherwise."""
-        return _Moves(target, source, is_kernel=self.index % 2 == 0)
+    def _move(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Enqueue a move of bytes: a kernel by turns with a copy, which the device may order otherwise."""
+        self._substrate.device.enqueue(partial(_by_copy if self.index % 2 else _by_kernel, target, source))
 
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
-class _Moves:
-    """Bytes that move from one run of memory to another."""
+def _by_kernel(target: torch.Tensor, source: torch.Tensor) -> None:
+    torch.bitwise_or(source, 0, out=target)
 
-    def __init__(self, target: torch.Tensor, source: torch.Tensor, is_kernel: bool) -> None:
-        self._target, self._source, self._is_kernel = target, source, is_kernel
 
-    def __call__(self) -> None:
-        if self._is_kernel:
-            torch.bitwise_or(self._source, 0, out=self._target)
-        else:
-            self._target.copy_(self._source)
+def _by_copy(target: torch.Tensor, source: torch.Tensor) -> None:
+    target.copy_(source)
 
 
 def _poison(raw: torch.Tensor) -> None:

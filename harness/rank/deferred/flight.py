@@ -27,14 +27,12 @@ class Flight:
         self._substrate, self._buffers, self._explained, self._seed = substrate, buffers, explained, seed
         self._calls: list[DeferredCall] = []
         self._open = ExitStack()
-        self._began = -1
 
     def begin(self, index: int) -> None:
         """From step `index` on, wait for nothing."""
         self._substrate.device.synchronize()
         self._buffers.memory.before()
-        self._open.enter_context(self._substrate.device.in_flight(bool((self._seed + index) % 2)))
-        self._began = index
+        self._open.enter_context(self._substrate.device.in_flight(is_eager=bool((self._seed + index) % 2)))
 
     def add(self, call: DeferredCall) -> None:
         """A call was made."""
@@ -42,10 +40,10 @@ class Flight:
 
     def end(self, index: int) -> None:
         """Wait for every call at step `index`, and look at what they left. Does nothing where none is in flight."""
-        if self._began < 0:
+        if not self._substrate.device.is_in_flight:
             return
         self._substrate.device.synchronize()
-        self._abandon()
+        self._open.close()
         calls, self._calls = self._calls, []
         record, kept = self._substrate.record, self._buffers.kept
         self._substrate.record_unmapped()
@@ -68,11 +66,7 @@ class Flight:
             for damage in self._substrate.communicator(group).overwritten_pads():
                 record(damage)
 
-    def _abandon(self) -> None:
-        self._began = -1
-        self._open.close()
-
     def close(self) -> None:
         """Wait for nothing more: the draw ends here."""
         self._calls.clear()
-        self._abandon()
+        self._open.close()
