@@ -39,12 +39,12 @@ def batch(strategy: st.SearchStrategy[T], body: Callable[[T], None], seed: int, 
     def drawn(value: T) -> None:
         body(value)
 
-    with _without_constants():
+    with without_constants():
         drawn()
 
 
 @contextmanager
-def _without_constants() -> Iterator[None]:
+def without_constants() -> Iterator[None]:
     """Under it, the values of a seed do not depend on which modules are loaded.
 
     Hypothesis 6.131 and later prefer numbers that stand in the code of the modules at hand. A plug-in, or a test, that
