@@ -48,6 +48,7 @@ struct call {
   uint64_t receive;
   int32_t channels;
   int32_t is_symmetric;
+  int32_t is_by_copy_engine;
   char function[LONGEST];
   char algorithm[LONGEST];
   char protocol[LONGEST];
@@ -66,12 +67,14 @@ static inline void keep_call(const struct started *event) {
   struct call *call = &calls[written % KEPT];
   call->send = (uint64_t)event->send;
   call->receive = (uint64_t)event->receive;
-  call->channels = event->channels;
-  call->is_symmetric = event->is_symmetric;
+  int has_kernel = event->type == COLLECTIVE;
+  call->is_by_copy_engine = !has_kernel;
+  call->channels = has_kernel ? event->channels : 0;
+  call->is_symmetric = has_kernel ? event->is_symmetric : 0;
   keep_text(call->function, event->function);
-  keep_text(call->algorithm, event->algorithm);
-  keep_text(call->protocol, event->protocol);
-  keep_text(call->kernel, event->kernel);
+  keep_text(call->algorithm, has_kernel ? event->algorithm : "");
+  keep_text(call->protocol, has_kernel ? event->protocol : "");
+  keep_text(call->kernel, has_kernel ? event->kernel : "");
   __atomic_store_n(&written, written + 1, __ATOMIC_RELEASE);
 }
 

@@ -5,13 +5,13 @@
 static int initialize(void **context, uint64_t communicator, int *mask, const char *name, int nodes, int ranks,
                       int rank, void *log) {
   *context = calls;
-  *mask = COLLECTIVE;
+  *mask = COLLECTIVE | COPY_ENGINE;
   return 0;
 }
 
 static int start(void *context, void **handle, struct started *event) {
   *handle = calls;
-  if (event->type == COLLECTIVE) keep_call(event);
+  if (event->type == COLLECTIVE || event->type == COPY_ENGINE) keep_call(event);
   return 0;
 }
 

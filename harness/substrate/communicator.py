@@ -282,11 +282,12 @@ def _part(segment: Segment, offset: int, nbytes: int | None) -> range:
 
 
 def eligible(kind: str, dtype: torch.dtype, op: str | None, size: int) -> bool:
-    """Whether NCCL has a symmetric kernel for the call: any dtype for all-gather, sum and avg of floats
-    for reduce-scatter and all-reduce (NCCL 2.32)."""
+    """Whether NCCL has a symmetric kernel for the call (2.32): any dtype for all-gather, sums of floats for all-reduce,
+    sums and averages of floats for reduce-scatter."""
     if size < 2:  # NCCL copies
         return False
-    return kind == "all_gather" or (op in ("sum", "avg") and dtype in FLOATS)
+    ops = ("sum",) if kind == "all_reduce" else ("sum", "avg")
+    return kind == "all_gather" or (op in ops and dtype in FLOATS)
 
 
 class NotOwned(Exception):

@@ -100,6 +100,10 @@ class Device(ABC):
         `work` may keep addresses, and no tensor of a buffer. `is_collective`: it waits for other ranks.
         """
 
+    def move_by_kernel(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Copy bytes by a kernel, which the device may order otherwise than a copy. uint8[n] each. Local."""
+        torch.bitwise_or(source, 0, out=target)
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until the device has done what this rank asked of it."""

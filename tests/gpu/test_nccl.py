@@ -32,7 +32,7 @@ from harness.strategies.batches import sample
 from harness.strategies.common import is_common
 from harness.strategies.flows import flows
 from harness.strategies.programs import WITH_GRAPHS, scenarios
-from harness.studies.agree.comparison import Agreement, Comparison
+from harness.studies.agree.comparison import Agreement, Comparison, Worlds
 from harness.trace.draw import Draw
 from harness.trace.events import Exhausted, Placed, Ran
 from harness.world import litter
@@ -65,7 +65,7 @@ def compare(world: World, drawn: list[Scenario], folder: Path) -> Agreement:
     """What comes of the drawn scenarios that both substrates can run and that do not hang, on both."""
     with World(RANKS, "sim", evidence=("digests",)) as simulated:
         chosen = [scenario for scenario in drawn if is_common(scenario) and simulated.run(scenario).is_clean]
-        return Comparison(simulated, world, folder).run(chosen)
+        return Comparison(Worlds(simulated, world), folder).run(chosen)
 
 
 def test_a_clean_call_runs_the_symmetric_kernel_by_the_word_of_nccl(world):

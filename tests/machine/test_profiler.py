@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import MachineError
 from harness.machine import profiler
-from tests.tools.nccl_events import COLLECTIVE, Player
+from tests.tools.nccl_events import COLLECTIVE, COPY_ENGINE, Player
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,8 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     profiler.library.cache_clear()
 
 
-def test_it_asks_nccl_for_collectives_alone() -> None:
-    assert Player(profiler.library()).mask.value == COLLECTIVE
+def test_it_asks_nccl_for_collectives_by_kernels_and_by_copy_engines_alone() -> None:
+    assert Player(profiler.library()).mask.value == COLLECTIVE | COPY_ENGINE
 
 
 def test_another_process_can_load_it_while_this_one_lives() -> None:

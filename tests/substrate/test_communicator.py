@@ -218,6 +218,9 @@ def test_a_refused_segment_fails_with_every_communicator_and_others_do_not(rank:
         ("reduce_scatter", torch.float32, "max", 2, False),
         ("reduce_scatter", torch.int32, "sum", 2, False),
         ("reduce_scatter", torch.float32, "sum", 1, False),
+        ("all_reduce", torch.bfloat16, "sum", 2, True),
+        ("all_reduce", torch.bfloat16, "avg", 2, False),
+        ("all_reduce", torch.float64, "sum", 2, False),
     ],
 )
 def test_eligible_calls_are_those_that_nccl_has_symmetric_kernels_for(

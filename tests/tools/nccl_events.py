@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-COLLECTIVE = 2
+COLLECTIVE, COPY_ENGINE = 2, 1 << 12
 
 
 class Started(ctypes.Structure):

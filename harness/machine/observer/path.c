@@ -98,8 +98,9 @@ static int initialize(void **context, uint64_t communicator, int *mask, const ch
 
 static int start(void *context, void **handle, struct started *event) {
   *handle = ring;
-  if (event->type == COLLECTIVE) keep_call(event);
-  if (!here.muted && (event->type == COLLECTIVE || event->type == COPY_ENGINE)) count(event);
+  if (event->type != COLLECTIVE && event->type != COPY_ENGINE) return 0;
+  keep_call(event);
+  if (!here.muted) count(event);
   return 0;
 }
 

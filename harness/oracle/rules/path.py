@@ -61,7 +61,7 @@ def _irreducible(called: Called) -> str:
     # They move bytes of any type, and reduce these alone (2.32.3, forced path).
     if called.op is None:
         return ""
-    what = "an all-reduce" if called.kind == "all_reduce" else "a reduce-scatter"
-    if called.op not in ("sum", "avg"):
+    what, ops = ("an all-reduce", ("sum",)) if called.kind == "all_reduce" else ("a reduce-scatter", ("sum", "avg"))
+    if called.op not in ops:
         return f"{what} with op {called.op}"
     return "" if called.dtype in REDUCIBLE else f"{what} of {called.dtype}"

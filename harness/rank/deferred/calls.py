@@ -92,14 +92,11 @@ class DeferredCall:
 
     def _move(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Enqueue a move of bytes: a kernel by turns with a copy, which the device may order otherwise."""
-        self._substrate.device.enqueue(partial(_by_copy if self.index % 2 else _by_kernel, target, source))
+        device = self._substrate.device
+        device.enqueue(partial(_by_copy if self.index % 2 else device.move_by_kernel, target, source))
 
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
-
-
-def _by_kernel(target: torch.Tensor, source: torch.Tensor) -> None:
-    torch.bitwise_or(source, 0, out=target)
 
 
 def _by_copy(target: torch.Tensor, source: torch.Tensor) -> None:

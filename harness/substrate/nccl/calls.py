@@ -11,7 +11,7 @@ import os
 from harness.machine.profiler import VARIABLE
 
 LONGEST = 32
-FUNCTIONS = ("AllGather", "ReduceScatter", "AllReduce")
+FUNCTIONS = ("AllGather", "ReduceScatter", "AllReduce", "AlltoAll")
 
 
 class Call(ctypes.Structure):
@@ -22,6 +22,7 @@ class Call(ctypes.Structure):
         ("receive", ctypes.c_uint64),
         ("channels", ctypes.c_int32),
         ("is_symmetric", ctypes.c_int32),
+        ("is_by_copy_engine", ctypes.c_int32),
         ("function", ctypes.c_char * LONGEST),
         ("algorithm", ctypes.c_char * LONGEST),
         ("protocol", ctypes.c_char * LONGEST),
@@ -29,7 +30,9 @@ class Call(ctypes.Structure):
     )
 
     def __str__(self) -> str:
-        """Such as `AllGather_LL` for a symmetric kernel, `AllGather RING LL` for another."""
+        """Such as `AllGather_LL` for a symmetric kernel, `AllGather RING LL` for another, `AllGather by copy engines`."""
+        if self.is_by_copy_engine:
+            return f"{self.function.decode()} by copy engines"
         if self.is_symmetric:
             return str(self.kernel.decode())
         return " ".join(word.decode() for word in (self.function, self.algorithm, self.protocol))

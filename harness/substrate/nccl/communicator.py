@@ -138,7 +138,7 @@ class NcclCommunicator(Communicator):
 
     @quiet.quietly
     def all_to_all(self, output: torch.Tensor, source: torch.Tensor, sent: Table) -> tuple[str, str]:
-        if not _is_even(sent):
+        if not _is_even(sent) or not source.numel():
             gives, takes = sent[self.rank], [row[self.rank] for row in sent]
             return self._paired("all_to_all", output, source, gives, takes)
         with self._in_call("all_to_all"):
@@ -197,6 +197,9 @@ class NcclCommunicator(Communicator):
     ) -> tuple[str, str]:
         """Issue the call, and wait for it."""
         with self._in_call(kind):
+            # nccl4py refuses a reduce-scatter without elements, from which NCCL returns at once.
+            if not source.numel():
+                return "copy", "no elements"
             path, evidence = self._issue(kind, kernel, output, source, op)
             self._wait()
         return path, evidence
@@ -218,6 +221,11 @@ class NcclCommunicator(Communicator):
         if self._is_legacy_only:
             self._call(kind, output, source, op, LEGACY)
             return "legacy", f"NCCL ran {LEGACY}"
+        if kind == "all_reduce" and op == "avg" and self.handle.takes_selections:
+            # NCCL counts an average among what its symmetric all-reduces do, but has no such kernel. Where it takes
+            # one, the call fails with "invalid device function" (2.32.3).
+            self._call(kind, output, source, op, LEGACY)
+            return "legacy", f"NCCL ran {LEGACY}, as it has no symmetric kernel for an average"
         is_eligible = eligible(kind, source.dtype, op, self.size)
         issue = partial(self._call, kind, output, source, op)
         asked = Asked(kernel, is_eligible, issue, self.exchange, self._expect_error)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
+from harness.errors import MachineError
+from harness.machine.compiler import compiler
 from harness.substrate.device import Copy, Device, Graph
 
 CYCLES = 2_000_000
@@ -41,6 +44,8 @@ class NcclDevice(Device):
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
+        spare = torch.empty(1, dtype=torch.uint8, device=self.torch_device)
+        self.move_by_kernel(spare, spare)  # a kernel is loaded when it first runs, which no capture allows
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # CUDA captures no work of the default stream; without a stream PyTorch takes one of its own.
         stream = None if current == torch.cuda.default_stream() else current
@@ -74,6 +79,15 @@ class NcclDevice(Device):
             raise RuntimeError(f"CUDA cannot copy {size} bytes from {address:#x}: {error.name}")
         return copy
 
+    def move_by_kernel(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        if not _lets_start_early() or not target.numel():
+            super().move_by_kernel(target, source)
+            return
+        from harness.kernels import early  # noqa: PLC0415  (triton, only where calls are in flight)
+
+        programs = -(-target.numel() // early.BLOCK)
+        early.early_move_kernel[(programs,)](target, source, target.numel(), early.NANOSECONDS, early.BLOCK)
+
     def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
         work()  # on the current stream, which captures or runs
 
@@ -83,6 +97,16 @@ class NcclDevice(Device):
     def synchronize(self) -> None:
         if not self.is_capturing:  # CUDA allows no synchronization of the device during a capture
             torch.cuda.synchronize()
+
+
+@cache
+def _lets_start_early() -> bool:
+    """Whether a kernel can let the next one start (sm_90), and Triton can compile its launcher."""
+    try:
+        compiler()
+    except MachineError:
+        return False
+    return torch.cuda.get_device_capability() >= (9, 0)
 
 
 class _Raw:

@@ -20,6 +20,8 @@ from harness.trace.events import PadOverwritten
 
 Version = tuple[int, int, int]
 
+SELECTIONS = (2, 31)
+"""The first NCCL whose calls can be restricted to kernels."""
 PROPERTIES = (2, 29)
 """The first NCCL that tells whether a communicator supports windows."""
 WINDOW_SYMMETRIC = 1
@@ -38,7 +40,7 @@ class NcclHandle:
         self.comm, self.size = comm, int(comm.nranks)
         # Where a communicator cannot be asked, ranks on one node are taken to have windows.
         self.supports_windows = is_on_one_node and (not _can_be_asked(version) or _has_windows(comm))
-        self.has_peer_pointers = version >= PEER_POINTERS
+        self.has_peer_pointers, self.takes_selections = version >= PEER_POINTERS, version >= SELECTIONS
         self.epoch = self.barrier = 0
         """The last epochs of a plug-in's own barrier and of the kernel barrier."""
         self._has_pads = self.supports_windows and self.size > 1 and self.has_peer_pointers

@@ -6,7 +6,7 @@ import pytest
 
 from harness.machine import profiler
 from harness.substrate.nccl.calls import Calls
-from tests.tools.nccl_events import Player, Started, legacy, symmetric
+from tests.tools.nccl_events import COPY_ENGINE, Player, Started, legacy, symmetric
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_a_call_is_told_with_its_kernel(
     told = calls.last_since(before)
     assert told is not None
     assert (str(told), bool(told.is_symmetric)) == (text, is_symmetric)
+
+
+def test_a_call_by_copy_engines_is_told_without_what_nccl_leaves_out(calls: Calls, nccl: Player) -> None:
+    before = calls.written
+    nccl.tell(Started(type=COPY_ENGINE, function=b"AlltoAll", is_symmetric=True))
+    told = calls.last_since(before)
+    assert told is not None
+    assert (str(told), told.is_by_copy_engine, told.is_symmetric) == ("AlltoAll by copy engines", 1, 0)
 
 
 def test_of_several_calls_the_last_counts(calls: Calls, nccl: Player) -> None:
