@@ -167,6 +167,12 @@ class OffsetMismatch(Finding):
     rule = "offset-mismatch"
 
 
+class HalfRegistered(Finding):
+    """One side of a send is registered with the communicator, and the other is not."""
+
+    rule = "half-registered"
+
+
 class SlowPath(Finding):
     """A call that owns its buffers and is eligible did not take the symmetric path, or claimed it while ineligible."""
 

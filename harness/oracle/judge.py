@@ -20,6 +20,7 @@ from harness.oracle.rules import (
     memory,
     ownership,
     path,
+    point_to_point,
     registration,
     results,
     skew,
@@ -33,6 +34,7 @@ JUDGES = (
     capture.judge,
     ownership.judge,
     path.judge,
+    point_to_point.judge,
     results.judge,
     addresses.judge,
     memory.judge,  # before the canaries of `data`, as it says more about the same change

@@ -175,6 +175,7 @@ class Call:
                 family=step.family,
                 meant=tuple(role for role in step.peer_operands if self._buffers[self._names[role]].is_for_window),
                 claims=step.claim,
+                sent=step.sends(self._exact.group, self._substrate.rank),
             )
         )
 

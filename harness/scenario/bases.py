@@ -20,6 +20,11 @@ Role = Literal["source", "output"]
 """Which operand of a call."""
 
 
+STAGED_BYTES = 16384
+"""Of a send from one rank to another, up to which NCCL moves it through buffers of its own, so that it does not matter
+who registered what (`NCCL_P2P_LL_THRESHOLD`, 2.30.7; a second channel begins at 64 KiB)."""
+
+
 class Lengths(NamedTuple):
     """Elements that a rank reads and writes, behind the offsets of its views."""
 
@@ -161,6 +166,11 @@ class CollectiveStep(BaseStep, frozen=True):
     def part_in_whole(self, group: Group, rank: int) -> int:
         """Where the part of a rank of `group` begins in the whole, in place. In elements."""
         return 0
+
+    def sends(self, group: Group, rank: int) -> tuple[int, ...] | None:
+        """Elements that a rank of `group` sends to each of its ranks, where the library's call is one send and one
+        receive a pair of ranks; None where it is not."""
+        return None
 
     @property
     def op(self) -> Op | None:

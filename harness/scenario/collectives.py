@@ -117,6 +117,9 @@ class AllToAll(CollectiveStep, frozen=True, tag="all_to_all"):
         sent, mine = self.sent(group), group.index(rank)
         return Lengths(sum(sent[mine]), sum(row[mine] for row in sent))
 
+    def sends(self, group: Group, rank: int) -> tuple[int, ...]:
+        return self.sent(group)[group.index(rank)]
+
 
 class Broadcast(CollectiveStep, frozen=True, tag="broadcast"):
     """Collective over `family`: `count` elements of the `source` of the `root`-th rank of each group to every rank's
@@ -184,6 +187,10 @@ class SendReceive(CollectiveStep, frozen=True, tag="send_receive"):
 
     def lengths(self, group: Group, rank: int) -> Lengths:
         return Lengths(at(self.count, rank), at(self.count, rank))
+
+    def sends(self, group: Group, rank: int) -> tuple[int, ...]:
+        to = (group.index(rank) + self.shift) % len(group)
+        return tuple(at(self.count, rank) if place == to else 0 for place in range(len(group)))
 
 
 Collective = AllGather | ReduceScatter | AllReduce | AllToAll | Broadcast | Reduce | SendReceive

@@ -177,10 +177,10 @@ class Builder:
         yield from self._made(whole)
         part = None
         # NCCL has no send in place; an all-to-all in place reads a copy of as many elements as it writes
-        has_part = plain.kind == "send_receive" or (plain.kind == "all_to_all" and not isinstance(count, int))
-        if has_part or action.part != "in-place":
+        is_paired = plain.kind == "send_receive" or (plain.kind == "all_to_all" and not isinstance(count, int))
+        if is_paired or action.part != "in-place":
             needed = {rank: each[1] for rank, each in lengths(count).items()}
-            made, part = self._operands.part(action, acting, whole, needed)
+            made, part = self._operands.part(action, acting, whole, needed, is_paired)
             yield from self._made(made)
         yield call_of(action, acting, view, count, part, self._op(action, whole.dtype))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from harness.scenario.alive import Alive
+from harness.scenario.bases import STAGED_BYTES
 from harness.scenario.layouts.groups import GroupIds, Groups
 from harness.scenario.operands import GUARD, ITEMSIZE, Elements, View, at, is_summed_exactly
 from harness.scenario.steps import Allocate
@@ -109,10 +110,12 @@ class Operands:
         return self._merged(each)
 
     def part(
-        self, action: Action, acting: Acting, whole: Allocate, lengths: Mapping[int, int]
+        self, action: Action, acting: Acting, whole: Allocate, lengths: Mapping[int, int], is_paired: bool = False
     ) -> tuple[Allocate, View]:
-        """The buffer and view of the other operand: ordinary memory, or a window of the same groups."""
-        role = "window" if action.part == "window" else "plain"
+        """The buffer and view of the other operand: ordinary memory, or a window of the same groups. `is_paired`: the
+        library makes sends and receives of it."""
+        is_large = max(lengths.values()) * ITEMSIZE[whole.dtype] > STAGED_BYTES
+        role = "window" if action.part == "window" or (is_paired and is_large) else "plain"
         needs = {rank: length + action.slack for rank, length in lengths.items()}
         if role == "window":  # ranks of different sizes would be a hazard
             needs = {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}

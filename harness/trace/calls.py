@@ -51,6 +51,8 @@ class Called(BaseEvent, frozen=True, tag="called"):
     family   the name under which the call was made
     meant    the operands that were allocated to lie in a window
     claims   whether the caller relies on the symmetric path
+    sent     elements that this rank sends to each rank of the group, in its order, where the call is one send and one
+             receive a pair of ranks; None where it is not, or not known
     """
 
     comm: int
@@ -64,6 +66,7 @@ class Called(BaseEvent, frozen=True, tag="called"):
     family: str
     meant: tuple[Role, ...]
     claims: bool
+    sent: tuple[int, ...] | None = None
 
     @property
     def is_uneven(self) -> bool:

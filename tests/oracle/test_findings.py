@@ -27,6 +27,7 @@ from harness.scenario.steps import (
     ReduceScatter,
     Release,
     Replay,
+    SendReceive,
     Steady,
     Step,
     Trim,
@@ -95,6 +96,11 @@ SCENES: dict[str, Scenario] = {
         Ballast("shift", "tp", rank=1, size=1000),
         Allocate("b", "tp", 256),
         AllGather("tp", View("b"), 100),
+    ),
+    "half-registered": scenario(
+        Allocate("a", "tp", 8192),
+        Allocate("mine", "tp", 8192, role="plain"),
+        SendReceive("tp", View("a"), 5000, View("mine")),
     ),
     "slow-path": scenario(Allocate("a", "tp", 256), AllGather("tp", View("a"), (100, 50), claim=True)),
     "stale-peer-address": scenario(

@@ -29,7 +29,18 @@ COUNT = 256
 """Elements of one chunk."""
 KINDS = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast", "reduce", "gather", "scatter")
 REDUCTIONS = {"reduce_scatter": "SYMK_LD", "all_reduce": "SYMK_RSxLD_AGxST"}
-DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float64", "int32", "int64", "int8", "uint8")
+DTYPES = (
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float64",
+    "int32",
+    "int64",
+    "int8",
+    "uint8",
+)
 SEGMENT = 2 << 20
 SIZES = (64, 1 << 18)
 """Elements of the averages."""
@@ -138,7 +149,12 @@ class Rank:
             for place in PLACES:
                 said = self.word(lambda k=kind, p=place: self.call(k, p, "float32", "sum", self.by_copy_engine()))  # type: ignore[misc]
                 yield "copy engines", kind, "", place, said
-        for name, selection in (("legacy", "^symk"), ("left to NCCL", ""), ("forced", "SYMK_AGxLL_R"), ("forced", "SYMK_RSxLD_AGxST")):
+        for name, selection in (
+            ("legacy", "^symk"),
+            ("left to NCCL", ""),
+            ("forced", "SYMK_AGxLL_R"),
+            ("forced", "SYMK_RSxLD_AGxST"),
+        ):
             for count in SIZES:
                 self.comm = self.communicator()
                 config = self.forced(selection) if selection else None

@@ -30,7 +30,8 @@ class Call(ctypes.Structure):
     )
 
     def __str__(self) -> str:
-        """Such as `AllGather_LL` for a symmetric kernel, `AllGather RING LL` for another, `AllGather by copy engines`."""
+        """Such as `AllGather_LL` for a symmetric kernel, `AllGather RING LL` for another, or `AllGather by copy
+        engines`."""
         if self.is_by_copy_engine:
             return f"{self.function.decode()} by copy engines"
         if self.is_symmetric:

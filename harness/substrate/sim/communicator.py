@@ -15,13 +15,14 @@ import torch
 
 from harness.ipc.memory import HOST, PAD, REGISTER, SharedMemory
 from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.bases import STAGED_BYTES
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.communicator import Communicator, Counts, Table, eligible
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.substrate.sim.device import SimDevice
 from harness.substrate.sim.memory import Arena
-from harness.substrate.sim.transfers import Take, Transfers
+from harness.substrate.sim.transfers import Sides, Take, Transfers
 from harness.substrate.sim.views import Views
 from harness.trace.events import PadOverwritten
 
@@ -180,7 +181,10 @@ class SimCommunicator(Communicator):
         for sender, row in enumerate(sent):
             takes.append(Take(sender, sum(row[: self.rank]) * width, row[self.rank] * width, at))
             at += row[self.rank] * width
-        return self._moved("all_to_all", output, source, [sum(row) * width for row in sent], takes)
+        largest = max(count for row in sent for count in row) * width
+        is_one_call = len({count for row in sent for count in row}) == 1
+        sides = self._registered(source, output, is_one_call) if largest > STAGED_BYTES else None
+        return self._moved("all_to_all", output, source, [sum(row) * width for row in sent], takes, sides)
 
     def broadcast(self, output: torch.Tensor, source: torch.Tensor, root: int) -> tuple[str, str]:
         nbytes = output.numel() * output.element_size()
@@ -198,7 +202,21 @@ class SimCommunicator(Communicator):
     def send_receive(self, output: torch.Tensor, source: torch.Tensor, shift: int) -> tuple[str, str]:
         nbytes = output.numel() * output.element_size()
         takes = [Take((self.rank - shift) % self.size, 0, nbytes, 0)]
-        return self._moved("send_receive", output, source, [nbytes] * self.size, takes)
+        sides = self._registered(source, output) if nbytes > STAGED_BYTES else None
+        return self._moved("send_receive", output, source, [nbytes] * self.size, takes, sides)
+
+    def _registered(self, source: torch.Tensor, output: torch.Tensor, is_one_call: bool = False) -> Sides | None:
+        """Which operands NCCL finds registered for large sends: its all-to-all asks for both. None where both sides
+        register them (`NCCL_GRAPH_REGISTER`), or none can."""
+        if self.device.is_capturing or not self.supports_windows:
+            return None
+        gives, takes = (self._is_in_window(each) for each in (source, output))
+        return Sides(gives and takes, gives and takes) if is_one_call else Sides(gives, takes)
+
+    def _is_in_window(self, operand: torch.Tensor) -> bool:
+        address, nbytes = operand.data_ptr(), operand.numel() * operand.element_size()
+        window = self.find_window(address)
+        return window is not None and address + nbytes <= window.address + window.size
 
     def _run(self, call: str, work: Callable[[], None]) -> None:
         """Do the work of a collective in its turn. This rank enters the call then: what is in flight waits for no
@@ -220,13 +238,19 @@ class SimCommunicator(Communicator):
         return "copy", EVIDENCE
 
     def _moved(
-        self, kind: str, output: torch.Tensor, source: torch.Tensor, sizes: list[int], takes: list[Take]
+        self,
+        kind: str,
+        output: torch.Tensor,
+        source: torch.Tensor,
+        sizes: list[int],
+        takes: list[Take],
+        sides: Sides | None = None,
     ) -> tuple[str, str]:
         """A call that moves bytes, for which NCCL has no symmetric kernel. `sizes`: bytes of each rank's source."""
         into, origin = output.data_ptr(), source.data_ptr()
         if self.size == 1:
             return self._copied(into, origin, sizes[0])
-        self._run(kind, lambda: self._transfers.move_staged(into, origin, sizes, takes))
+        self._run(kind, lambda: self._transfers.move_staged(into, origin, sizes, takes, sides))
         return "legacy", EVIDENCE
 
     def _symmetric_window(self, address: int) -> Window | None:

@@ -6,7 +6,7 @@ rank's own operands and scratch that every rank of the group can read, piece by 
 
 from __future__ import annotations
 
-from ctypes import memmove
+from ctypes import memmove, memset, string_at
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 
 from harness.ipc.memory import LEGACY, STAGING_BYTES, SYMMETRIC
 from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.bases import STAGED_BYTES
 from harness.substrate.sim.device import tensor_at
 
 
@@ -24,6 +25,13 @@ class Take(NamedTuple):
     start: int
     nbytes: int
     into: int
+
+
+class Sides(NamedTuple):
+    """Whether this rank's side of its sends, and of its receives, is registered."""
+
+    gives: bool
+    takes: bool
 
 
 class Transfers:
@@ -58,8 +66,12 @@ class Transfers:
             tensor_at(address + at, length, dtype).copy_(result)
         self._rendezvous.meet(SYMMETRIC)
 
-    def move_staged(self, output: int, source: int, sizes: list[int], takes: list[Take]) -> None:
+    def move_staged(
+        self, output: int, source: int, sizes: list[int], takes: list[Take], sides: Sides | None = None
+    ) -> None:
         """The legacy path of what moves bytes: through scratch that every rank can read, piece by piece."""
+        if sides is not None:
+            takes = self._arriving(takes, sides)
         for at in range(0, max(sizes), STAGING_BYTES):
             memmove(self._scratch[self._rank], source + at, min(STAGING_BYTES, max(0, sizes[self._rank] - at)))
             self._rendezvous.meet(LEGACY)
@@ -68,6 +80,15 @@ class Transfers:
                 if begin < end:
                     memmove(output + into + begin - start, self._scratch[sender] + begin - at, end - begin)
             self._rendezvous.meet(LEGACY)
+
+    def _arriving(self, takes: list[Take], sides: Sides) -> list[Take]:
+        """Those of which NCCL finds both sides registered or neither, or that are small: of others nothing arrives."""
+        memset(self._scratch[self._rank], sides.gives, 1)
+        self._rendezvous.meet(LEGACY)
+        gives = [string_at(scratch, 1) == b"\1" for scratch in self._scratch]
+        self._rendezvous.meet(LEGACY)
+        own = [take for take in takes if take.sender == self._rank or take.nbytes <= STAGED_BYTES]
+        return own + [take for take in takes if take not in own and gives[take.sender] == sides.takes]
 
     def all_reduce_staged(self, output: int | None, source: int, count: int, dtype: torch.dtype, op: str) -> None:
         """The legacy path of a reduction of whole sources; to no output on ranks that get none."""
