@@ -49,6 +49,12 @@ class FakeComm:
     def reduce_scatter(self, source: torch.Tensor, output: torch.Tensor, op: Any, stream: int, config: Any) -> None:
         self.calls.append(("reduce_scatter", selection(config)))
 
+    def allreduce(self, source: torch.Tensor, output: torch.Tensor, op: Any, stream: int, config: Any) -> None:
+        self.calls.append(("allreduce", selection(config)))
+
+    def alltoall(self, source: torch.Tensor, output: torch.Tensor, stream: int) -> None:
+        self.calls.append(("alltoall", source.numel()))
+
     def broadcast(self, source: torch.Tensor, output: torch.Tensor, root: int, stream: int) -> None:
         self.calls.append(("broadcast", root, output.numel()))
 

@@ -2,14 +2,16 @@
 
     python -m tests.tools.operands --ranks 2 --json operands.json
 
-Every rank is a process. All make the same calls, each forced to one kernel, with each operand inside or outside a window
-of the communicator. NCCL runs a call or refuses it with `ncclInvalidArgument`. Then it is asked for copy engines, call by
-call, and what it ran is its own word to the profiler plug-in. Averages over owned memory come last, as they fail.
+Every rank is a process. All make the same calls, each forced to one kernel, with each operand inside or outside a
+window of the communicator. NCCL runs a call or refuses it with `ncclInvalidArgument`. Then it is asked for copy
+engines, call by call, and what it ran is its own word to the profiler plug-in. Averages over owned memory come last, as
+they fail.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import subprocess
@@ -28,6 +30,8 @@ PLACES = ("neither", "source", "output", "both")
 COUNT = 256
 """Elements of one chunk."""
 KINDS = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast", "reduce", "gather", "scatter")
+ROOTED = ("gather", "scatter")
+"""nccl4py gives NCCL no memory on ranks that are not the root, so ranks would take different paths and wait."""
 REDUCTIONS = {"reduce_scatter": "SYMK_LD", "all_reduce": "SYMK_RSxLD_AGxST"}
 DTYPES = (
     "float32",
@@ -50,10 +54,10 @@ class Rank:
     """One process, with memory inside and outside of a window of its communicator."""
 
     def __init__(self, rank: int, ranks: int, folder: Path) -> None:
-        import nccl.core as nc  # noqa: PLC0415  (the parent has no GPU)
-        from nccl.bindings import nccl  # noqa: PLC0415
+        import nccl.core as nc
+        from nccl.bindings import nccl
 
-        from harness.substrate.nccl.calls import Calls  # noqa: PLC0415
+        from harness.substrate.nccl.calls import Calls
 
         self.nc, self.nccl, self.rank, self.ranks, self.folder = nc, nccl, rank, ranks, folder
         torch.cuda.set_device(rank % torch.cuda.device_count())
@@ -79,7 +83,7 @@ class Rank:
 
     def operands(self, place: str, source: int, output: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Source and output of so many elements."""
-        from harness.substrate.nccl.device import tensor_at  # noqa: PLC0415
+        from harness.substrate.nccl.device import tensor_at
 
         made = []
         for index, (name, count) in enumerate((("source", source), ("output", output))):
@@ -125,12 +129,12 @@ class Rank:
         return f"{outcome}: {told}" if told else outcome
 
     def forced(self, kernel: str) -> Any:
-        from harness.substrate.nccl.binding import CollectiveConfig  # noqa: PLC0415
+        from harness.substrate.nccl.binding import CollectiveConfig
 
         return CollectiveConfig(alg_selection=kernel, force_alg_selection=True)
 
     def by_copy_engine(self) -> Any:
-        from harness.substrate.nccl.binding import CollectiveConfig  # noqa: PLC0415
+        from harness.substrate.nccl.binding import CollectiveConfig
 
         return CollectiveConfig(cta_policy=self.nc.CTAPolicy.ZERO)
 
@@ -145,7 +149,7 @@ class Rank:
                 for op in ("sum", "max", "min", *(["avg"] if kind == "reduce_scatter" else [])):
                     said = self.call(kind, "both", dtype, op, self.forced(kernel))
                     yield "reduces", kind, f"{dtype} {op}", "both", said
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if kind not in ROOTED):
             for place in PLACES:
                 said = self.word(lambda k=kind, p=place: self.call(k, p, "float32", "sum", self.by_copy_engine()))  # type: ignore[misc]
                 yield "copy engines", kind, "", place, said
@@ -172,6 +176,7 @@ class Rank:
 
 def work(rank: int, ranks: int, folder: Path) -> None:
     """One rank's part. Rank 0 writes what it saw."""
+    faulthandler.dump_traceback_later(30, repeat=True)
     one = Rank(rank, ranks, folder)
     with (folder / f"answers-{rank}").open("w") as file:
         device = torch.cuda.get_device_name()
@@ -183,7 +188,7 @@ def work(rank: int, ranks: int, folder: Path) -> None:
 
 def ask(ranks: int, seconds: float = 200) -> list[list[list[str]]]:
     """The answers of every rank, up to where they were stopped."""
-    from harness.machine import mps, profiler  # noqa: PLC0415
+    from harness.machine import mps, profiler
 
     session = mps.start()
     with TemporaryDirectory() as name:
@@ -213,12 +218,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.rank is not None:
         work(options.rank, options.ranks, options.folder)
-    answers = ask(options.ranks)
+    answers = ask(options.ranks, options.seconds)
     if options.json:
         options.json.write_text(json.dumps(answers))
     same = all(each == answers[0] for each in answers)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from harness.oracle.findings import Finding
 from harness.oracle.judge import judge
+from harness.scenario.bases import CollectiveStep
 from harness.scenario.layouts.groups import Groups
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, ReduceScatter, Step
+from harness.scenario.steps import Step
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology
 from harness.trace.events import Ran
@@ -43,7 +44,7 @@ def findings(ranks: World, played: Scenario) -> list[Finding]:
     """
     draw = ranks.run(played)
     found = judge(draw)
-    calls = [(index, step) for index, step in enumerate(played.steps) if isinstance(step, AllGather | ReduceScatter)]
+    calls = [(index, step) for index, step in enumerate(played.steps) if isinstance(step, CollectiveStep)]
     mine = [[at for at, step in calls if played.group_of(step, rank)] for rank in range(played.world)]
     ran = [[step for step, event in trace.steps() if isinstance(event, Ran)] for trace in draw.traces]
     assert found or ran == mine, "a silent draw did not run its collectives"

@@ -14,7 +14,7 @@ from harness.oracle.history import Use
 from harness.oracle.rules.ownership import is_owned
 from harness.trace.events import Called
 
-REDUCIBLE = ("float32", "float16", "bfloat16")
+REDUCIBLE = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 def judge(case: Case) -> Iterator[Finding]:

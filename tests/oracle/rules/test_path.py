@@ -7,7 +7,7 @@ import pytest
 
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
-from harness.scenario.steps import AllGather, Allocate, ReduceScatter, Step
+from harness.scenario.steps import AllGather, Allocate, AllReduce, ReduceScatter, Step
 from harness.trace.draw import Draw
 from harness.trace.events import Ran
 from harness.trace.trace import Trace
@@ -45,6 +45,15 @@ def test_a_claim_for_max_is_slow_path(ranks: World) -> None:
 def test_a_claim_on_a_group_without_windows_is_slow_path(ranks: World) -> None:
     found = findings(ranks, scenario(GATHER[0], AllGather("tp", View("a"), 100, claim=True), topology=APART))
     assert rules(found) == ["slow-path"]
+
+
+@pytest.mark.parametrize("op", ["avg", "max"])
+def test_a_claim_for_an_all_reduce_that_nccl_has_no_symmetric_kernel_for_is_slow_path(ranks: World, op: str) -> None:
+    whole, part = Allocate("whole", "tp", 256), Allocate("part", "tp", 256)
+    call = AllReduce("tp", View("whole"), 100, View("part"), op=op, claim=True)  # type: ignore[arg-type]
+    found = findings(ranks, scenario(whole, part, call))
+    assert rules(found) == ["slow-path"]
+    assert f"which an all-reduce with op {op} never takes" in str(found[0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

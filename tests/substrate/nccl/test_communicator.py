@@ -92,6 +92,29 @@ def test_evidence_is_asked_with_the_kernel_that_writes_peers_outputs(
     assert [(each.kernel, each.is_eligible) for each in answers.asked] == [("SYMK_ST", True)]
 
 
+@pytest.mark.parametrize(
+    ("op", "version", "asked", "made_of"),
+    [
+        ("sum", (2, 32, 3), ["SYMK_RSxLD_AGxST"], []),
+        ("avg", (2, 32, 3), [], [("allreduce", "^symk")]),
+        ("avg", (2, 30, 7), ["SYMK_RSxLD_AGxST"], []),
+    ],
+    ids=["a sum", "an average", "an average where calls cannot be forced"],
+)
+def test_an_average_of_an_all_reduce_is_kept_from_kernels_that_nccl_does_not_have(
+    op: str, version: Version, asked: list[str], made_of: Calls, rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    made(rank, calls, answers, version=version).all_reduce(THREE, THREE, op)
+    assert ([each.kernel for each in answers.asked], calls) == (asked, made_of)
+
+
+def test_calls_without_elements_that_nccl4py_refuses_are_not_made(rank: Rank, calls: Calls, answers: Answers) -> None:
+    pair, none = made(rank, calls, answers), torch.zeros(0)
+    assert pair.reduce_scatter(none, none, "sum") == ("copy", "no elements")
+    assert pair.all_to_all(none, none, ((0, 0), (0, 0)))[0] == "legacy"
+    assert (calls, answers.asked) == ([], [])
+
+
 @pytest.mark.parametrize("selection", ["", "SYMK_ST"])
 def test_evidence_issues_the_call_under_the_selection_that_it_names(
     selection: str, rank: Rank, calls: Calls, answers: Answers

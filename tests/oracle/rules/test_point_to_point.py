@@ -1,0 +1,95 @@
+"""Sends and receives of which one side is registered: what is lost, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.scenario.operands import View
+from harness.scenario.steps import (
+    Allocate,
+    AllToAll,
+    Capture,
+    Collective,
+    EndCapture,
+    InFlight,
+    Prepare,
+    Release,
+    Replay,
+    SendReceive,
+    Step,
+)
+from harness.world.world import World
+from tests.tools.scenes import APART, explicit, findings, rules, scenario
+
+STAGED, LARGE = 4096, 4097
+"""fp32 elements of which a rank sends as many as NCCL stages, and one more."""
+OTHER = {"window": "plain", "plain": "window"}
+
+
+def buffers(output: str, source: str, count: int) -> tuple[Step, ...]:
+    return (
+        Allocate("o", "tp", 2 * count + 300, role=output),  # type: ignore[arg-type]
+        Allocate("s", "tp", 2 * count + 300, role=source),  # type: ignore[arg-type]
+    )
+
+
+def sent(count: int, shift: int = 1) -> Collective:
+    return SendReceive("tp", View("o", 1), count, View("s", 64), shift)
+
+
+def exchanged(count: int) -> Collective:
+    return AllToAll("tp", View("o"), source=View("s"), counts=((3, count), (5, 7)))
+
+
+@pytest.mark.parametrize("make", [sent, exchanged])
+@pytest.mark.parametrize("output", ["window", "plain"])
+def test_a_send_of_which_one_side_is_registered_is_lost(ranks: World, output: str, make: object) -> None:
+    found = findings(ranks, scenario(*buffers(output, OTHER[output], LARGE), make(LARGE)))  # type: ignore[operator]
+    assert rules(found) == ["half-registered", "wrong-data"]
+    has, lacks = ("output", "source") if output == "window" else ("source", "output")
+    assert f"has a window over the {has}, and none over the {lacks}" in str(found[0])
+    assert "rank 0 sends 16388 bytes of 's' to 'o' of rank 1" in str(found[0])
+
+
+@pytest.mark.parametrize("make", [sent, exchanged])
+@pytest.mark.parametrize(
+    ("output", "source", "count"),
+    [("window", "window", LARGE), ("plain", "plain", LARGE), ("window", "plain", STAGED), ("plain", "window", STAGED)],
+)
+def test_a_send_of_which_both_sides_are_alike_or_that_is_staged_arrives(
+    ranks: World, output: str, source: str, count: int, make: object
+) -> None:
+    assert findings(ranks, scenario(*buffers(output, source, count), make(count))) == []  # type: ignore[operator]
+
+
+def test_a_rank_that_sends_to_itself_loses_nothing(ranks: World) -> None:
+    assert findings(ranks, scenario(*buffers("window", "plain", LARGE), sent(LARGE, shift=2))) == []
+
+
+def test_an_all_to_all_of_nccls_own_asks_each_rank_for_both(ranks: World) -> None:
+    call = AllToAll("tp", View("o"), LARGE, View("s"))
+    assert findings(ranks, scenario(*buffers("window", "plain", LARGE), call)) == []
+
+
+def test_a_captured_call_registers_both_sides(ranks: World) -> None:
+    o, mine = Allocate("o2", "tp", LARGE), Allocate("s2", "tp", LARGE, role="plain")
+    warm = Prepare("g"), *buffers("window", "plain", STAGED), sent(STAGED), Release("o"), Release("s")
+    graph = Capture("g"), o, mine, SendReceive("tp", View("o2"), LARGE, View("s2")), EndCapture("g"), Replay("g")
+    assert findings(ranks, scenario(*warm, *graph)) == []
+
+
+def test_a_send_in_flight_is_lost_too(ranks: World) -> None:
+    steps = *buffers("window", "plain", LARGE), InFlight(), sent(LARGE), InFlight(begins=False)
+    assert rules(findings(ranks, scenario(*steps))) == ["half-registered", "wrong-data"]
+
+
+def test_a_group_without_windows_registers_nothing(ranks: World) -> None:
+    assert findings(ranks, scenario(*buffers("window", "plain", LARGE), sent(LARGE), topology=APART)) == []
+
+
+def test_only_the_pairs_that_send_much_lose_it(ranks: World) -> None:
+    topology = explicit(tp=((0, 1, 2),))
+    table = ((0, 10, LARGE), (10, 0, 10), (10, 10, 0))
+    call = AllToAll("tp", View("o"), source=View("s"), counts=table)
+    found = findings(ranks, scenario(*buffers("window", "plain", LARGE), call, topology=topology))
+    assert [(each.rule, each.ranks) for each in found] == [("half-registered", (0, 2)), ("wrong-data", (2,))]
