@@ -84,7 +84,7 @@ class Tally(msgspec.Struct):
             # in a group of one rank there is nothing for a kernel to do
             self.fell_back += step.via == "kernel" and ran.path not in ("kernel", "copy")
         says_nothing = _is_never_symmetric(scenario, rank, step, declined)
-        self.seen += ran.path in ("symmetric", "legacy") and not ran.is_free and not says_nothing
+        self.seen += ran.path in ("symmetric", "copy engine", "legacy") and not ran.is_free and not says_nothing
 
 
 def _is_never_symmetric(scenario: Scenario, rank: int, step: Step | None, declined: set[str]) -> bool:
@@ -94,4 +94,4 @@ def _is_never_symmetric(scenario: Scenario, rank: int, step: Step | None, declin
         return False
     group = scenario.group_of(step, rank)
     is_declined = any(view.buffer in declined for view in step.views)
-    return is_declined or not step.peer_operands or (group is not None and is_uneven(step, group.ranks))
+    return is_declined or not step.reached or (group is not None and is_uneven(step, group.ranks))

@@ -171,9 +171,9 @@ class Call:
                 dtype=str(self._output.dtype).removeprefix("torch."),
                 op=step.op,
                 counts=counts if len({*counts}) > 1 else counts[0],
-                via="kernel" if self._is_by_kernel else "library",
+                via="kernel" if self._is_by_kernel else "library" if self._step.via == "kernel" else self._step.via,
                 family=step.family,
-                meant=tuple(role for role in step.peer_operands if self._buffers[self._names[role]].is_for_window),
+                meant=tuple(role for role in step.reached if self._buffers[self._names[role]].is_for_window),
                 claims=step.claim,
                 sent=step.sends(self._exact.group, self._substrate.rank),
             )
@@ -181,7 +181,7 @@ class Call:
 
     @property
     def _is_library(self) -> bool:
-        return self._step.via == "library"
+        return self._step.via != "kernel"
 
     @property
     def _names(self) -> dict[Role, str]:
@@ -191,7 +191,7 @@ class Call:
     def _peer_addressed(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The operands through which ranks reach each other, once where both are one in place."""
         operands = {"source": self._source, "output": self._output}
-        roles = self._step.peer_operands
+        roles = self._step.reached
         return ((self._names[role], operands[role]) for role in (roles[:1] if self._step.part is None else roles))
 
     def _run_again(self, keys: list[int], path: str) -> None:
@@ -269,6 +269,12 @@ class Call:
         return ("copy", "no elements") if is_empty else (path, evidence)
 
     def _called(self) -> tuple[str, str]:
+        if self._step.via != "copy-engine":
+            return self._issued()
+        with self._communicator.by_copy_engine():
+            return self._issued()
+
+    def _issued(self) -> tuple[str, str]:
         step, communicator, output, source = self._step, self._communicator, self._output, self._source
         counts = self._exact.counts if self._is_uneven else None
         match step:

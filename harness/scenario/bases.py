@@ -15,7 +15,7 @@ from harness.scenario.layouts.groups import Group, Groups
 from harness.scenario.operands import Elements, View, at
 
 Op = Literal["sum", "avg", "max", "min"]
-Via = Literal["library", "kernel"]
+Via = Literal["library", "kernel", "copy-engine"]
 Role = Literal["source", "output"]
 """Which operand of a call."""
 
@@ -117,6 +117,8 @@ class CollectiveStep(BaseStep, frozen=True):
     """Whether all ranks of a group have the same count."""
     has_kernels: ClassVar[bool] = True
     """Whether a plug-in may run it."""
+    has_copies: ClassVar[bool] = False
+    """Whether NCCL can move it by copy engines (`ncclCeImplemented`, 2.30.7)."""
 
     @property
     @abstractmethod
@@ -142,6 +144,12 @@ class CollectiveStep(BaseStep, frozen=True):
     @property
     @abstractmethod
     def claim(self) -> bool: ...
+
+    @property
+    def reached(self) -> tuple[Role, ...]:
+        """The operands through which this call reaches other ranks. Copy engines write into the peers' outputs: NCCL
+        2.32.3, asked on an H100, takes them where the output lies in a window."""
+        return ("output",) if self.via == "copy-engine" else self.peer_operands
 
     @property
     def whole(self) -> View:

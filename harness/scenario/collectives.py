@@ -29,6 +29,7 @@ class AllGather(CollectiveStep, frozen=True, tag="all_gather"):
 
     whole_operand = "output"
     peer_operands = ("output",)
+    has_copies = True
 
     def lengths(self, group: Group, rank: int) -> Lengths:
         return Lengths(at(self.count, rank), sum(counts_in(self, group)))
@@ -105,6 +106,7 @@ class AllToAll(CollectiveStep, frozen=True, tag="all_to_all"):
     groups: Groups | None = None
 
     whole_operand = "output"
+    has_copies = True
 
     def sent(self, group: Group) -> tuple[tuple[int, ...], ...]:
         """Elements that each rank of a group sends to each, in group order."""

@@ -38,10 +38,14 @@ def check_call(step: CollectiveStep, alive: Alive) -> None:
 def _check_groups(step: CollectiveStep, groups: list[Group]) -> None:
     if step.via == "kernel" and not step.has_kernels:
         raise Refused(f"{step.kind} goes by the library alone")
+    if step.via == "copy-engine" and not step.has_copies:
+        raise Refused(f"{step.kind} is not moved by copy engines")
     root = step.root if isinstance(step, Broadcast | Reduce) else 0
     for group in groups:
         if step.has_one_count and is_uneven(step, group):
             raise Refused(f"ranks of {step.family}{list(group)} differ in count, which {step.kind} does not take")
+        if step.via == "copy-engine" and is_uneven(step, group):
+            raise Refused(f"ranks of {step.family}{list(group)} differ in count, which copy engines do not move")
         if not 0 <= root < len(group):
             raise Refused(f"root {root} is no index in {step.family}{list(group)}")
 

@@ -60,7 +60,7 @@ class Action:
     dtype: str
     op: str
     part: str
-    via: str
+    via: Literal["library", "kernel"]
     is_uneven: bool
     stream: int
     groups: int = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.scenario.bases import Via
 from harness.scenario.operands import Elements, View
 from harness.scenario.steps import (
     AllGather,
@@ -34,6 +35,10 @@ CHUNKED = ("all_gather", "reduce_scatter", "all_to_all")
 """Kinds whose whole has a chunk for every rank."""
 
 
+COPIED = 7
+"""Where an action's `root` is this, or 8 more, NCCL is asked for copy engines. A root means nothing to such calls."""
+
+
 def part_of(step: Collective) -> str:
     """The name of the operand that may be left out."""
     return "output" if step.whole_operand == "source" else "source"
@@ -49,7 +54,7 @@ def call_of(
         "count": count,
         "source": whole if kind.whole_operand == "source" else part,
         "output": whole if kind.whole_operand == "output" else part,
-        "via": action.via if kind.has_kernels else "library",
+        "via": _via(action, kind, count),
         "stream": action.stream,
         "groups": acting.groups,
         "op": op,
@@ -57,3 +62,12 @@ def call_of(
         "shift": action.root,
     }
     return kind(**{name: value for name, value in fields.items() if name in kind.__struct_fields__})
+
+
+def _via(action: Action, kind: type[Collective], count: Elements) -> Via:
+    if not kind.has_kernels:
+        return "library"
+    is_copied = kind.has_copies and isinstance(count, int) and action.root % 8 == COPIED
+    if action.via == "kernel":
+        return "kernel"
+    return "copy-engine" if is_copied else "library"

@@ -58,7 +58,7 @@ class Communicator(ABC):
         self.windows: list[Window] = []
         self.refusal = Refusal(recorder)
         """Which segments cannot be registered on this rank; the substrate gives all its communicators one."""
-        self._is_legacy_only = False
+        self._is_legacy_only = self._is_by_copy_engine = False
         self.is_gone = False
         """Whether NCCL has it no more, or the group another in its place."""
         recorder.record(trace.CommCreated(self.ident, self.group, generation, supports_windows, group.number))
@@ -218,6 +218,16 @@ class Communicator(ABC):
             yield
         finally:
             self._is_legacy_only = False
+
+    @contextmanager
+    def by_copy_engine(self) -> Iterator[None]:
+        """Under it, the library is asked to move its calls by copy engines (`NCCL_CTA_POLICY_ZERO`). Entered by every
+        rank of the group, or by none."""
+        self._is_by_copy_engine = True
+        try:
+            yield
+        finally:
+            self._is_by_copy_engine = False
 
     def exchange(self, word: int) -> list[int]:
         """One signed 64-bit word of every rank, in group order, on the host. Collective, no timeout."""

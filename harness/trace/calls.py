@@ -80,7 +80,8 @@ class Called(BaseEvent, frozen=True, tag="called"):
 
 
 class Ran(BaseEvent, frozen=True, tag="ran"):
-    """The collective returned. `path`: copy, symmetric, legacy, kernel or unknown. `evidence`: how it is known.
+    """The collective returned. `path`: copy, symmetric, copy engine, legacy, kernel or
+    unknown. `evidence`: how it is known.
     `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`. `is_free`:
     NCCL chose the path by itself, so that one that owns its buffers may have gone either way."""
 

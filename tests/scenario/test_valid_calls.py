@@ -48,6 +48,12 @@ def test_a_call_without_elements_is_accepted() -> None:
     ("step", "reason"),
     [
         (Reduce("tp", A, 4, via="kernel"), "reduce goes by the library alone"),
+        (Reduce("tp", A, 4, via="copy-engine"), "reduce is not moved by copy engines"),
+        (reduce(via="copy-engine"), "reduce_scatter is not moved by copy engines"),
+        (
+            AllGather("tp", A, (1, 2, 1, 1), via="copy-engine"),
+            "ranks of tp[0, 1, 2, 3] differ in count, which copy engines do not move",
+        ),
         (SendReceive("tp", A, 4, View("b"), via="kernel"), "send_receive goes by the library alone"),
         (AllReduce("tp", A, (4, 4, 4, 3)), "ranks of tp[0, 1, 2, 3] differ in count, which all_reduce does not take"),
         (Broadcast("tp", A, 4, 4), "root 4 is no index in tp[0, 1, 2, 3]"),

@@ -105,3 +105,10 @@ def most_alive(drawn: Scenario) -> int:
 def test_steady_state_is_drawn() -> None:
     begins = Counter(step.begins for drawn in harmless() for step in drawn.steps if isinstance(step, Steady))
     assert min(begins[True], begins[False]) >= 20
+
+
+def test_copy_engines_are_asked_for_in_a_share_of_the_calls_that_they_can_move() -> None:
+    asked = Counter(step.kind for _, step in calls() if step.via == "copy-engine")
+    could = Counter(step.kind for _, step in calls() if step.via != "kernel" and step.has_copies)
+    assert asked.keys() == {"all_gather", "all_to_all"}
+    assert all(0.02 <= asked[kind] / could[kind] <= 0.2 for kind in asked)

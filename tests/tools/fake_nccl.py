@@ -52,8 +52,8 @@ class FakeComm:
     def allreduce(self, source: torch.Tensor, output: torch.Tensor, op: Any, stream: int, config: Any) -> None:
         self.calls.append(("allreduce", selection(config)))
 
-    def alltoall(self, source: torch.Tensor, output: torch.Tensor, stream: int) -> None:
-        self.calls.append(("alltoall", source.numel()))
+    def alltoall(self, source: torch.Tensor, output: torch.Tensor, stream: int, config: Any = None) -> None:
+        self.calls.append(("alltoall", selection(config)))
 
     def broadcast(self, source: torch.Tensor, output: torch.Tensor, root: int, stream: int) -> None:
         self.calls.append(("broadcast", root, output.numel()))
@@ -63,8 +63,8 @@ class FakeComm:
 
 
 def selection(config: Any) -> str:
-    """The algorithm selection that a call is forced to; empty if it is not."""
-    return "" if config is None else str(config.alg_selection)
+    """The algorithm selection that a call is forced to, or its policy; empty for neither."""
+    return "" if config is None else str(config.alg_selection or config.cta_policy)
 
 
 def fake_calls(monkeypatch: pytest.MonkeyPatch, calls: Calls, window: object = 0x40) -> None:

@@ -37,7 +37,7 @@ def judge(case: Case) -> Iterator[Finding]:
     """
     for uses in case.calls.values():
         called = uses[0].called
-        is_uneven = called.is_uneven and called.via == "library"
+        is_uneven = called.is_uneven and called.via != "kernel"
         if len(uses[0].comm.group) < 2 or called.is_empty or is_uneven:
             continue
         for role in case.peer_roles(uses):

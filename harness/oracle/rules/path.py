@@ -14,6 +14,8 @@ from harness.oracle.history import Use
 from harness.oracle.rules.ownership import is_owned
 from harness.trace.events import Called
 
+REDUCED = {"all_reduce": ("sum",), "reduce_scatter": ("sum", "avg")}
+"""The ops of NCCL's symmetric kernels, by kind of call."""
 REDUCIBLE = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
@@ -24,7 +26,7 @@ def judge(case: Case) -> Iterator[Finding]:
         reason = "" if use.ran is not None and use.ran.path == "kernel" else _ineligible(case, uses)
         if use.called.claims and reason:
             yield SlowPath(
-                f"{case.call(use)} claims the symmetric path, which {reason} never takes; {case.path(use)}.",
+                f"{case.call(use)} claims the {_wanted(use)} path, which {reason} never takes; {case.path(use)}.",
                 step=use.step,
                 ranks=use.comm.group,
             )
@@ -36,6 +38,10 @@ def judge(case: Case) -> Iterator[Finding]:
                 step=use.step,
                 ranks=tuple(u.rank for u in slow),
             )
+
+
+def _wanted(use: Use) -> str:
+    return "copy-engine" if use.called.via == "copy-engine" else "symmetric"
 
 
 def _ineligible(case: Case, uses: list[Use]) -> str:
@@ -61,7 +67,7 @@ def _irreducible(called: Called) -> str:
     # They move bytes of any type, and reduce these alone (2.32.3, forced path).
     if called.op is None:
         return ""
-    what, ops = ("an all-reduce", ("sum",)) if called.kind == "all_reduce" else ("a reduce-scatter", ("sum", "avg"))
-    if called.op not in ops:
+    what = "an all-reduce" if called.kind == "all_reduce" else "a reduce-scatter"
+    if called.op not in REDUCED[called.kind]:
         return f"{what} with op {called.op}"
     return "" if called.dtype in REDUCIBLE else f"{what} of {called.dtype}"

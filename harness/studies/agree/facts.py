@@ -77,7 +77,7 @@ def place(case: Case) -> Facts:
     """Where the operand lies through which ranks reach each other."""
     facts: Facts = {}
     for use in _uses(case):
-        for role in peer_operands(use.called.kind):
+        for role in peer_operands(use.called.kind, use.called.via):
             found = use.sight(role).place
             nowhere = "declined by the policy" if case.is_declined(use, role) else "no window"
             shown = nowhere if found is None else f"window {found[0]} + {found[1]} bytes"

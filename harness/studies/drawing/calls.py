@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.oracle.rules.path import REDUCIBLE
+from harness.oracle.rules.path import REDUCED, REDUCIBLE
 from harness.scenario.alive import Alive
 from harness.scenario.bases import is_uneven
 from harness.scenario.layouts.groups import GroupId
@@ -33,8 +33,10 @@ PATHS = (
     "no elements",
     "op not reduced",
     "type not reduced",
+    "copy engines",
 )
-"""Whether NCCL's symmetric path is open to a call, or the first reason why it is not."""
+"""Whether NCCL's symmetric path is open to a call, or the first reason why it is not. With the last one it is open to
+copy engines."""
 PLACES = ("in place", "other operand in a window", "other operand in plain memory")
 OFFSETS = ("zero", "near", "far")
 
@@ -84,20 +86,21 @@ class Call(NamedTuple):
         closed = {
             "one rank": self.width < 2,
             "a kernel's": step.via == "kernel",
-            "no such NCCL kernel": not step.peer_operands,
+            "no such NCCL kernel": not step.reached,
             "unequal counts": is_uneven(step, ranks),
             "no windows there": not topology.has_windows(ranks),
             "an operand outside windows": not self._has_operands_in_windows,
             "no elements": self.bytes == 0,
-            "op not reduced": step.op not in (None, "sum", "avg"),
+            "op not reduced": step.op not in (None, *REDUCED.get(step.kind, ())),
             "type not reduced": step.op is not None and dtype(step, self.alive) not in REDUCIBLE,
+            "copy engines": step.via == "copy-engine",
         }
         return next((why for why, holds in closed.items() if holds), OPEN)
 
     @property
     def _has_operands_in_windows(self) -> bool:
         """Whether a right pool policy has windows of the group over all that peers reach."""
-        views = [getattr(self.step, role) or self.step.whole for role in self.step.peer_operands]
+        views = [getattr(self.step, role) or self.step.whole for role in self.step.reached]
         return all(self._is_in_window(view) for view in views)
 
     def _is_in_window(self, view: View) -> bool:

@@ -77,7 +77,7 @@ def _count(row: Row, call: Call, ranks: int) -> None:
 
 def owners(case: Case, use: Use) -> Iterator[str]:
     """Who owns each operand through which ranks reach each other in a call."""
-    for role in peer_operands(use.called.kind):
+    for role in peer_operands(use.called.kind, use.called.via):
         yield _owner(case, use.sight(role))
 
 

@@ -29,6 +29,11 @@ class Call(ctypes.Structure):
         ("kernel", ctypes.c_char * LONGEST),
     )
 
+    @property
+    def path(self) -> str:
+        """The path that it took, in the words of a trace."""
+        return "copy engine" if self.is_by_copy_engine else "symmetric" if self.is_symmetric else "legacy"
+
     def __str__(self) -> str:
         """Such as `AllGather_LL` for a symmetric kernel, `AllGather RING LL` for another, or `AllGather by copy
         engines`."""

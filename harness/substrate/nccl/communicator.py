@@ -22,7 +22,7 @@ from harness.substrate.communicator import Communicator, Counts, NotOwned, Regis
 from harness.substrate.device import Device
 from harness.substrate.nccl import quiet
 from harness.substrate.nccl.binding import CollectiveConfig
-from harness.substrate.nccl.evidence import LEGACY, Asked, PathEvidence
+from harness.substrate.nccl.evidence import COPY_ENGINES, LEGACY, Asked, PathEvidence
 from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_DEFAULT, WINDOW_SYMMETRIC, NcclHandle
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
@@ -141,6 +141,8 @@ class NcclCommunicator(Communicator):
         if not _is_even(sent) or not source.numel():
             gives, takes = sent[self.rank], [row[self.rank] for row in sent]
             return self._paired("all_to_all", output, source, gives, takes)
+        if self._is_by_copy_engine:
+            return self._run("all_to_all", "", output, source, None)
         with self._in_call("all_to_all"):
             self.handle.comm.alltoall(source, output, stream=_stream())
             self._wait()
@@ -221,6 +223,10 @@ class NcclCommunicator(Communicator):
         if self._is_legacy_only:
             self._call(kind, output, source, op, LEGACY)
             return "legacy", f"NCCL ran {LEGACY}"
+        if self._is_by_copy_engine:
+            free = COPY_ENGINES if self.handle.takes_selections else ""
+            issue = partial(self._call, kind, output, source, op)
+            return self._evidence.run(Asked("", True, issue, self.exchange, self._expect_error, free))
         if kind == "all_reduce" and op == "avg" and self.handle.takes_selections:
             # NCCL counts an average among what its symmetric all-reduces do, but has no such kernel. Where it takes
             # one, the call fails with "invalid device function" (2.32.3).
@@ -234,7 +240,9 @@ class NcclCommunicator(Communicator):
     def _call(self, kind: str, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""
         config, comm, stream = _forced(selection) if selection else None, self.handle.comm, _stream()
-        if op is None:
+        if kind == "all_to_all":
+            comm.alltoall(source, output, stream=stream, config=config)
+        elif op is None:
             comm.allgather(source, output, stream=stream, config=config)
         elif kind == "all_reduce":
             comm.allreduce(source, output, OPS[op], stream=stream, config=config)
@@ -253,7 +261,10 @@ def _is_even(sent: Table) -> bool:
 
 @cache
 def _forced(selection: str) -> CollectiveConfig:
-    """The configuration of a call that is forced to an algorithm selection. Kept, as each call would pay for it."""
+    """The configuration of a call that is forced to an algorithm selection, or left to the copy engines. Kept, as each
+    call would pay for it."""
+    if selection == COPY_ENGINES:
+        return CollectiveConfig(cta_policy=nc.CTAPolicy.ZERO)
     return CollectiveConfig(alg_selection=selection, force_alg_selection=True)
 
 

@@ -21,6 +21,8 @@ INVALID_ARGUMENT = 4
 """`ncclInvalidArgument`."""
 LEGACY = "^symk"
 """Any algorithm but the symmetric kernels."""
+COPY_ENGINES = "copy engines"
+"""In place of a selection: NCCL is asked to move this one call by copy engines (`NCCL_CTA_POLICY_ZERO`, 2.31)."""
 SYMMETRIC_KERNEL, LEGACY_KERNEL = "ncclSymkDevKernel", "ncclDevKernel"
 LOGGED = re.compile(r"(?:AllGather|ReduceScatter|AllReduce)( \[Symmetric\])?: \d+ Bytes -> (.+)")
 
@@ -30,7 +32,8 @@ class Asked:
     """A library call to make.
 
     `issue(selection)` makes it, restricted to an algorithm selection (empty: unrestricted). `kernel` is the
-    symmetric kernel that reaches peers through the caller's buffer. `exchange` gives one word of every rank.
+    symmetric kernel that reaches peers through the caller's buffer, empty for a call that is not to be forced; that is
+    made with the selection `free`. `exchange` gives one word of every rank.
     `refused` notes an error of NCCL that is an answer and no fault.
     """
 
@@ -39,6 +42,7 @@ class Asked:
     issue: Callable[[str], None]
     exchange: Callable[[int], list[int]]
     refused: Callable[[], None]
+    free: str = ""
 
 
 class PathEvidence(Protocol):
@@ -52,6 +56,8 @@ class ForcedPath:
     """NCCL is forced to a symmetric kernel, and refuses if it does not own the peer-addressed buffer (2.31)."""
 
     def run(self, asked: Asked) -> tuple[str, str]:
+        if not asked.kernel:
+            return Unforced().run(asked)
         try:
             asked.issue(asked.kernel)
             return "symmetric", f"NCCL ran forced {asked.kernel}"
@@ -80,7 +86,7 @@ class KernelNames:
         if torch.cuda.is_current_stream_capturing():
             return Unforced().run(asked)  # nothing runs, and CUDA allows no wait for it
         with self._profile() as profile:
-            asked.issue("")
+            asked.issue(asked.free)
             torch.cuda.synchronize()
         names = [event.name for event in profile.events() if event.name.startswith((SYMMETRIC_KERNEL, LEGACY_KERNEL))]
         if not names:
@@ -104,7 +110,7 @@ class DebugLog:
         if torch.cuda.is_current_stream_capturing():
             return Unforced().run(asked)
         self._new_text()
-        asked.issue("")
+        asked.issue(asked.free)
         torch.cuda.synchronize()
         found = LOGGED.findall(self._new_text())
         # NCCL writes the line on rank 0 of the communicator alone.
@@ -126,7 +132,7 @@ class Unforced:
     """The call as any program makes it, which shows nothing by itself."""
 
     def run(self, asked: Asked) -> tuple[str, str]:
-        asked.issue("")
+        asked.issue(asked.free)
         return "unknown", ""
 
 
@@ -143,7 +149,7 @@ class ToldCalls:
         if told is None:
             return path, evidence
         word = f"NCCL told its profiler of {told}"
-        return "symmetric" if told.is_symmetric else "legacy", f"{evidence}; {word}" if evidence else word
+        return told.path, f"{evidence}; {word}" if evidence else word
 
 
 class Checked:

@@ -138,7 +138,7 @@ class SimCommunicator(Communicator):
             return "legacy", EVIDENCE
         peers = self._direct(window, into - window.address + self.rank * nbytes)
         self._run("all_gather", lambda: self._transfers.push(peers, origin, nbytes))
-        return "symmetric", EVIDENCE
+        return "copy engine" if self._is_by_copy_engine else "symmetric", EVIDENCE
 
     def reduce_scatter(
         self, output: torch.Tensor, source: torch.Tensor, op: str, counts: Counts = None
@@ -176,7 +176,14 @@ class SimCommunicator(Communicator):
         return "symmetric", EVIDENCE
 
     def all_to_all(self, output: torch.Tensor, source: torch.Tensor, sent: Table) -> tuple[str, str]:
-        width = output.element_size()
+        width, into = output.element_size(), output.data_ptr()
+        window = self._symmetric_window(into) if self._is_by_copy_engine and self.size > 1 else None
+        if window is not None and not self._is_legacy_only:
+            nbytes = sent[0][0] * width
+            peers = self._direct(window, into - window.address + self.rank * nbytes)
+            origin = source.data_ptr()
+            self._run("all_to_all", lambda: self._transfers.push_each(peers, origin, nbytes))
+            return "copy engine", EVIDENCE
         takes, at = [], 0
         for sender, row in enumerate(sent):
             takes.append(Take(sender, sum(row[: self.rank]) * width, row[self.rank] * width, at))

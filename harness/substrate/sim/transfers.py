@@ -47,6 +47,13 @@ class Transfers:
             memmove(address, source, nbytes)
         self._rendezvous.meet(SYMMETRIC)
 
+    def push_each(self, peers: list[int], source: int, nbytes: int) -> None:
+        """The all-to-all by copy engines: store each peer's chunk of the source into its output."""
+        self._rendezvous.meet(SYMMETRIC)
+        for place, address in enumerate(peers):
+            memmove(address, source + place * nbytes, nbytes)
+        self._rendezvous.meet(SYMMETRIC)
+
     def pull(self, peers: list[int], output: int, count: int, dtype: torch.dtype, op: str) -> None:
         """The symmetric reduce-scatter: load this rank's chunk of every peer's source."""
         self._rendezvous.meet(SYMMETRIC)

@@ -108,6 +108,22 @@ def test_an_average_of_an_all_reduce_is_kept_from_kernels_that_nccl_does_not_hav
     assert ([each.kernel for each in answers.asked], calls) == (asked, made_of)
 
 
+@pytest.mark.parametrize(("version", "free"), [((2, 32, 3), "copy engines"), ((2, 30, 7), "")])
+def test_a_call_for_copy_engines_is_not_forced_and_asks_for_them_where_a_call_can(
+    version: Version, free: str, rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    pair = made(rank, calls, answers, version=version)
+    with pair.by_copy_engine():
+        pair.all_gather(SIX, THREE)
+        pair.all_to_all(SIX, SIX, ((3, 3), (3, 3)))
+    assert [(each.kernel, each.free) for each in answers.asked] == [("", free)] * 2
+    for each in answers.asked:
+        each.issue(each.free)
+    assert [(name, *(["zero"] if policy else [])) for name, policy in calls] == [
+        (name, *(["zero"] if free else [])) for name in ("allgather", "alltoall")
+    ]
+
+
 def test_calls_without_elements_that_nccl4py_refuses_are_not_made(rank: Rank, calls: Calls, answers: Answers) -> None:
     pair, none = made(rank, calls, answers), torch.zeros(0)
     assert pair.reduce_scatter(none, none, "sum") == ("copy", "no elements")

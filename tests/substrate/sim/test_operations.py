@@ -15,10 +15,12 @@ from harness.scenario.steps import (
     Allocate,
     AllReduce,
     AllToAll,
+    Ballast,
     Broadcast,
     Capture,
     Collective,
     EndCapture,
+    InFlight,
     Prepare,
     Reduce,
     ReduceScatter,
@@ -201,3 +203,52 @@ def test_the_library_makes_the_calls_that_a_plug_in_has_not(world: World) -> Non
     steps = window("a", 64, "bfloat16"), AllReduce("tp", A, 64, via="kernel")
     draw = run(world, *steps, collectives=f"{__name__}:Old")
     assert (rules(draw), paths(draw)) == ([], {"symmetric"})
+
+
+# by copy engines
+
+
+@pytest.mark.parametrize(
+    ("output", "path"), [(window("a", PAST_STAGING * 4), "copy engine"), (plain("a", PAST_STAGING * 4), "legacy")]
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        AllGather("tp", A, PAST_STAGING, B, via="copy-engine"),
+        AllGather("tp", A, PAST_STAGING, via="copy-engine"),
+        AllToAll("tp", A, PAST_STAGING, B, via="copy-engine"),
+        AllToAll("tp", A, PAST_STAGING, via="copy-engine"),
+    ],
+    ids=["gather", "gather in place", "all-to-all", "all-to-all in place"],
+)
+def test_copy_engines_move_a_call_whose_output_lies_in_a_window(
+    call: Collective, output: Allocate, path: str, world: World
+) -> None:
+    draw = run(world, output, plain("b", PAST_STAGING * 4), call)
+    assert judge(draw) == []
+    assert {(event.path, type(event)) for trace in draw.traces for event in trace.events if isinstance(event, Ran)} == {
+        (path, Ran)
+    }
+
+
+def test_copy_engines_reach_peers_through_the_output_of_an_all_to_all(world: World) -> None:
+    """The library's other all-to-alls reach none, so that nobody has to own anything."""
+    steps = window("a", 64), window("other", 64, family="attn_tp")
+    found = {}
+    for via in ("library", "copy-engine"):
+        call = AllToAll("attn_tp", View("a"), 8, View("other"), via=via)  # type: ignore[arg-type]
+        found[via] = [finding.rule for finding in judge(run(world, *steps, call, topology=TP4_DPA2))]
+    assert found == {"library": [], "copy-engine": ["wrong-owner"]}
+
+
+def test_copy_engines_write_where_the_peer_has_no_such_buffer_if_offsets_differ(world: World) -> None:
+    steps = window("w", 256), Ballast("shift", "tp", rank=1, size=1000), window("a", 256), plain("b", 256)
+    call = AllToAll("tp", A, 32, B, via="copy-engine")
+    found = [finding.rule for finding in judge(run(world, *steps, call))]
+    assert found == ["offset-mismatch", "out-of-bounds", "wrong-data"]
+
+
+def test_copy_engines_move_calls_in_graphs_and_in_flight(world: World) -> None:
+    call = AllToAll("tp", A, 8, B, via="copy-engine")
+    flight = window("a", 64), plain("b", 64), InFlight(), call, call, InFlight(begins=False)
+    assert judge(run(world, *flight)) == []
