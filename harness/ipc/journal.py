@@ -22,7 +22,7 @@ class Journal:
     """A rank's append-only list of events in a fixed piece of shared memory.
 
     Layout: an 8-byte length, then events as 4-byte length and msgpack. The length is written after
-    the event, so a reader never sees half of one.
+    the event, so a reader never sees half of one. The last 8 bytes count the beats.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -37,6 +37,15 @@ class Journal:
     def _set_length(self, length: int) -> None:
         self._memory[:8] = length.to_bytes(8, "little")
 
+    @property
+    def beats(self) -> int:
+        """How often the rank said that it is at work."""
+        return int.from_bytes(self._memory[-8:], "little")
+
+    def beat(self) -> None:
+        """Say that this rank is at work of the harness's own, which writes no event for long."""
+        self._memory[-8:] = (self.beats + 1).to_bytes(8, "little")
+
     def clear(self) -> None:
         self._set_length(0)
 
@@ -45,7 +54,7 @@ class Journal:
         data = _encoder.encode(event)
         start = 8 + self.length
         end = start + 4 + len(data)
-        if end > len(self._memory) or start - 8 == self._full_at:
+        if end > len(self._memory) - 8 or start - 8 == self._full_at:
             self._full_at = start - 8
             raise JournalFull("the rank's journal is full; the program is too long")
         self._memory[start : start + 4] = len(data).to_bytes(4, "little")
@@ -71,7 +80,7 @@ class Journal:
     def _decoded(self) -> Iterator[Event]:
         """The events. Raises `ValueError` where something else was written over them."""
         memory, at, end = self._memory, 8, 8 + self.length
-        if end > len(memory):
+        if end > len(memory) - 8:
             raise ValueError("the length reaches past the end")
         while at < end:
             size = int.from_bytes(memory[at : at + 4], "little")

@@ -51,7 +51,7 @@ class Call:
     def __init__(self, substrate: Substrate, buffers: LiveBuffers, step: Collective, group: ProcessGroup) -> None:
         self._substrate, self._buffers, self._step = substrate, buffers, step
         self._communicator = group.communicator
-        self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device)
+        self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device, substrate.recorder.beat)
         self._is_uneven = is_uneven(step, group.ranks)
         self._is_by_kernel = False
         self._returned: torch.Tensor | None = None
@@ -96,7 +96,7 @@ class Call:
         found = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
         left = self._source.clone()
         digest = self._exact.digest(found) if "digests" in self._substrate.evidence else None
-        self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path)))
+        self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path), self._exact.alike(found)))
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
         if (spoiled := self._spoiled(filled, left)) is not None:

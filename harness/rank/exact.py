@@ -15,6 +15,7 @@ import torch
 
 from harness.rank import values
 from harness.rank.own import cat, crc32, equal
+from harness.rank.values import Beat, silently
 from harness.scenario.bases import counts_in
 from harness.scenario.layouts.groups import Group
 from harness.scenario.steps import (
@@ -44,8 +45,8 @@ class Span(NamedTuple):
 class ExactData:
     """The exact data of one collective, for the rank with index `mine` in `group`."""
 
-    def __init__(self, step: Collective, group: Group, mine: int, device: torch.device) -> None:
-        self.step, self.group, self.mine, self._device = step, group, mine, device
+    def __init__(self, step: Collective, group: Group, mine: int, device: torch.device, beat: Beat = silently) -> None:
+        self.step, self.group, self.mine, self._device, self._beat = step, group, mine, device, beat
         self.counts = counts_in(step, group)
         self.lengths = [step.lengths(group, rank) for rank in group]
         self.longest = max(each.source for each in self.lengths)
@@ -89,8 +90,8 @@ class ExactData:
     def all_inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> torch.Tensor:
         """Every rank's input, [size, elements], each as long as the longest."""
         if self.op is None:
-            return values.gather_values(keys, self.longest, dtype, self._device)
-        return values.reduce_values(keys, self.longest, dtype, self.op, wide, self._device)
+            return values.gather_values(keys, self.longest, dtype, self._device, self._beat)
+        return values.reduce_values(keys, self.longest, dtype, self.op, wide, self._device, self._beat)
 
     def result(self, inputs: torch.Tensor) -> torch.Tensor:
         """This rank's exact result."""
@@ -99,7 +100,7 @@ class ExactData:
                 [inputs[sender][start : start + end - begin] for begin, end, sender, start in self.spans]
                 or [inputs[0][:0]]
             )
-        return values.reduce_result(self._mine_of(inputs), self.op)
+        return values.reduce_result(self._mine_of(inputs), self.op, beat=self._beat)
 
     def _mine_of(self, inputs: torch.Tensor) -> torch.Tensor:
         """What of all inputs this rank's output is reduced from."""
@@ -109,6 +110,12 @@ class ExactData:
     def digest(self, output: torch.Tensor) -> int | None:
         """CRC-32 of an output's bytes, the same on every device; None where several results are right."""
         return crc32(bits(output).cpu().numpy().data) if self.is_exact else None
+
+    def alike(self, output: torch.Tensor) -> int | None:
+        """CRC-32 of an all-reduce's output where several results are right: whichever it is, every rank gets it. None
+        for other calls."""
+        is_owed = isinstance(self.step, AllReduce) and not self.is_exact
+        return crc32(bits(output).cpu().numpy().data) if is_owed else None
 
     def span_at(self, index: int) -> Span:
         """The span in which an element of the output lies."""

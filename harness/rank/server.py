@@ -137,7 +137,7 @@ class Server:
         self._imported = self._changes_of_import(system)
         if has_plug_in:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
-        substrate.start_recording(self._journal.append)
+        substrate.start_recording(self._journal.append, self._journal.beat)
         substrate.world(scenario.world)
         substrate.is_falling = self._rank in scenario.falls_on
         families = [topology.ids[name] for name in scenario.families]

@@ -90,31 +90,51 @@ def key(*parts: int) -> int:
     return value & _MASK
 
 
-def gather_values(keys: Sequence[int], count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+Beat = Callable[[], None]
+"""Says that this rank is at work."""
+
+
+def silently() -> None:
+    """Say nothing."""
+
+
+def gather_values(
+    keys: Sequence[int], count: int, dtype: torch.dtype, device: torch.device, beat: Beat = silently
+) -> torch.Tensor:
     """Input of an all-gather for each key: [len(keys), count] of any bit patterns but poison. Of floats, one in eight
     is an infinity, NaN, zero or subnormal."""
-    return _in_blocks(count, device, lambda part: _moved(keys, part, dtype, device))
+    return _in_blocks(count, device, lambda part: _moved(keys, part, dtype, device), beat)
 
 
 def reduce_values(
-    keys: Sequence[int], count: int, dtype: torch.dtype, op: str, wide: bool, device: torch.device
+    keys: Sequence[int],
+    count: int,
+    dtype: torch.dtype,
+    op: str,
+    wide: bool,
+    device: torch.device,
+    beat: Beat = silently,
 ) -> torch.Tensor:
     """Input of a reduction for each rank of a group: [size, count]. `wide`: it adds in at least fp32, rounding once."""
     if op in ("max", "min"):
-        return _in_blocks(count, device, lambda part: _candidates(keys, part, dtype, device))
+        return _in_blocks(count, device, lambda part: _candidates(keys, part, dtype, device), beat)
     if not dtype.is_floating_point:
-        return _in_blocks(count, device, lambda part: _integers(keys, part, dtype, device))
+        return _in_blocks(count, device, lambda part: _integers(keys, part, dtype, device), beat)
     form = FORMS[dtype]
     kinds = _kinds(len(keys), form, op, wide and dtype in NARROW)
-    return _in_blocks(count, device, lambda part: _terms(keys, part, form, kinds, device).to(dtype))
+    return _in_blocks(count, device, lambda part: _terms(keys, part, form, kinds, device).to(dtype), beat)
 
 
-def _in_blocks(count: int, device: torch.device, made: Callable[[range], torch.Tensor]) -> torch.Tensor:
+def _in_blocks(count: int, device: torch.device, made: Callable[[range], torch.Tensor], beat: Beat) -> torch.Tensor:
     """Columns 0 to `count`, as `made` gives them: on the host in blocks that stay in its caches, which takes a quarter
-    of the time for many."""
+    of the time for many. `beat` is called behind each, as a busy machine may take long for all of them."""
     if count <= BLOCK or device.type != "cpu":
         return made(range(count))
-    return cat([made(range(start, min(start + BLOCK, count))) for start in range(0, count, BLOCK)], dim=-1)
+    blocks = []
+    for start in range(0, count, BLOCK):
+        blocks.append(made(range(start, min(start + BLOCK, count))))
+        beat()
+    return cat(blocks, dim=-1)
 
 
 def is_exact(size: int, op: str | None) -> bool:
@@ -122,11 +142,11 @@ def is_exact(size: int, op: str | None) -> bool:
     return op != "avg" or size & (size - 1) == 0
 
 
-def reduce_result(inputs: torch.Tensor, op: str, size: int = 0) -> torch.Tensor:
+def reduce_result(inputs: torch.Tensor, op: str, size: int = 0, beat: Beat = silently) -> torch.Tensor:
     """The exact result of reducing [size, count] over its first axis. `size`: what an average divides by, if that is
     another number."""
     return _in_blocks(
-        inputs.shape[1], inputs.device, lambda part: _reduced(inputs[:, part.start : part.stop], op, size)
+        inputs.shape[1], inputs.device, lambda part: _reduced(inputs[:, part.start : part.stop], op, size), beat
     )
 
 

@@ -70,9 +70,9 @@ class Substrate(ABC):
     def world(self, size: int) -> None:  # noqa: B027
         """Prepare for draws of the first `size` ranks. Collective over all processes, at each new size."""
 
-    def start_recording(self, record: Callable[[Event], None]) -> None:
-        """Begin a draw's events; the draw has no pool yet. Local."""
-        self.recorder.start(record)
+    def start_recording(self, record: Callable[[Event], None], beat: Callable[[], None] = lambda: None) -> None:
+        """Begin a draw's events; the draw has no pool yet. `beat` is for long work that writes none. Local."""
+        self.recorder.start(record, beat)
         self.denial.is_due, self.graph = False, None
         self.records_leaks, self.left = True, ""
         self.recreated.clear()

@@ -18,9 +18,9 @@ class Recorder:
         self.rank = rank
         self.start(_ignore)
 
-    def start(self, record: Callable[[Event], None]) -> None:
-        """Begin a draw whose events go to `record`."""
-        self.record = record
+    def start(self, record: Callable[[Event], None], beat: Callable[[], None] = lambda: None) -> None:
+        """Begin a draw whose events go to `record`. `beat` says that this rank is at work in between."""
+        self.record, self.beat = record, beat
         self.idents = count()
         """Numbers of communicators, segments and windows, in one series."""
 

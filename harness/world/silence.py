@@ -16,7 +16,7 @@ TIMES_THE_LONGEST, REMEMBERED = 10, 100
 
 
 class Silence:
-    """How long nothing has been written to any of these journals, since every rank began its first step.
+    """How long nothing has been written to any of these journals, nor beaten, since every rank began its first step.
 
     What comes before that, such as importing a plug-in, is no silence. An interval between two looks counts for no more
     than `LOOK`: whoever looks may have been stopped, and the ranks with it.
@@ -24,7 +24,7 @@ class Silence:
 
     def __init__(self, journals: Sequence[Journal], clock: Clock = CLOCK) -> None:
         self._journals, self._clock = journals, clock
-        self._lengths: list[int] = []
+        self._marks: list[tuple[int, int]] = []
         self._looked = clock.now()
         self._have_begun = False
         self._seconds = 0.0
@@ -37,15 +37,15 @@ class Silence:
         """Seconds of the silence so far. Call it often."""
         now = self._clock.now()
         since, self._looked = min(now - self._looked, LOOK), now
-        lengths = [journal.length for journal in self._journals]
+        marks = [(journal.length, journal.beats) for journal in self._journals]
         if not self._have_begun:
             self._have_begun = all(any(isinstance(event, Began) for event in each) for each in self._journals)
-        elif lengths == self._lengths:
+        elif marks == self._marks:
             self._seconds += since
             self.longest = max(self.longest, self._seconds)
         self.stillness += since
-        if lengths != self._lengths:
-            self._lengths, self._seconds, self.stillness = lengths, 0.0, 0.0
+        if marks != self._marks:
+            self._marks, self._seconds, self.stillness = marks, 0.0, 0.0
         return self._seconds
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 import pytest
 
@@ -138,7 +140,27 @@ def test_a_full_journal_keeps_what_it_holds() -> None:
 
 
 def test_an_event_that_just_fits_is_kept() -> None:
-    room = 8 + 4 + len(msgspec.msgpack.encode(Began(0)))
+    room = 8 + 4 + len(msgspec.msgpack.encode(Began(0))) + 8
     journal = Journal(memoryview(bytearray(room)))
     journal.append(Began(0))
     assert journal.read() == (Began(0),)
+
+
+def test_beats_are_counted_beside_the_events(memory: memoryview) -> None:
+    writer, reader = Journal(memory), Journal(memory)
+    writer.append(EVENTS[0])
+    assert reader.beats == 0
+    writer.beat()
+    writer.append(EVENTS[1])
+    writer.beat()
+    assert (reader.beats, reader.read()) == (2, EVENTS[:2])
+
+
+def test_a_full_journal_leaves_room_for_its_beats(memory: memoryview) -> None:
+    journal = Journal(memory)
+    with suppress(JournalFull):
+        for _ in range(len(memory)):
+            journal.append(EVENTS[0])
+    before = journal.read()
+    journal.beat()
+    assert (journal.beats, journal.read()) == (1, before)

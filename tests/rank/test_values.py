@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.rank import values as values_module
 from harness.rank.exact import average_bound
 from harness.rank.values import (
+    BLOCK,
     FORMS,
     canary,
     gather_values,
@@ -546,3 +547,11 @@ def test_values_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPat
             made.append(reduce_result(made[-1], op))
         found.append([bits(each) for each in made])
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize(("count", "beats"), [(BLOCK, 0), (BLOCK + 1, 2), (5 * BLOCK, 5)])
+def test_values_of_a_large_call_beat_behind_every_block(count: int, beats: int) -> None:
+    heard: list[None] = []
+    gather_values(keys(2), count, torch.int8, CPU, lambda: heard.append(None))
+    reduce_values(keys(2), count, torch.float32, "sum", True, CPU, lambda: heard.append(None))
+    assert len(heard) == 2 * beats

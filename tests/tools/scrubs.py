@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from harness.substrate.sim.device import tensor_at
 from harness.system.collectives import CollectiveContext
 from harness.system.planted.kernels import ChangesResult, SoundKernels
 
@@ -79,3 +80,18 @@ class DividesByOneMore(ChangesResult):
 class AveragesInBfloat16(ChangesResult):
     def changed(self, output: torch.Tensor) -> torch.Tensor:
         return output.bfloat16()
+
+
+class OwnOrder(SoundKernels):
+    """Averages are scaled first and then added, on every rank from its own source on: each result is within the bound,
+    and ranks hold different bits."""
+
+    def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        addresses = context.peer_addresses(source)
+        context.barrier()
+        total = torch.zeros_like(output)
+        for place in range(context.size):
+            address = int(addresses[(context.rank + place) % context.size])
+            total += tensor_at(address, source.numel(), source.dtype) / context.size
+        context.barrier()
+        output.copy_(total)

@@ -101,3 +101,13 @@ def test_one_long_silence_is_forgotten_after_a_hundred_draws() -> None:
     before = patience.seconds(1)
     patience.learn(0)
     assert (before, patience.seconds(1)) == (600, 1)
+
+
+def test_a_rank_that_beats_is_at_work_and_not_silent(fake: FakeClock) -> None:
+    journals = [begun(), begun()]
+    silence = Silence(journals, fake.clock)
+    silence.look()
+    assert pause(silence, fake) > 0
+    journals[1].beat()
+    assert (silence.look(), silence.stillness) == (0, 0)
+    assert pause(silence, fake) == pytest.approx(4 * STEP)

@@ -37,6 +37,8 @@ def judge(case: Case) -> Iterator[Finding]:
     seen = [(history, _on_data(case, history)) for history in case.histories]
     for history, events in seen:
         yield from _exact(case, history.rank, events)
+    for uses in case.calls.values():
+        yield from _unlike(case, uses)
     for history in case.histories:
         for step, pad in history.on_pads():
             yield _beside_pad(case, history.rank, step, pad)
@@ -72,6 +74,21 @@ def _exact(case: Case, rank: int, events: Events) -> Iterator[Finding]:
                 yield _changed(case, rank, step, event)
             case Overwritten():
                 yield _overwritten(case, rank, step, event)
+
+
+def _unlike(case: Case, uses: list[Use]) -> Iterator[Finding]:
+    """Ranks that hold different results of one all-reduce, each within the bound."""
+    held = {use.rank: use.ran.alike for use in uses if use.ran is not None and use.ran.alike is not None}
+    if len({*held.values()}) > 1:
+        first, *_ = held
+        others = tuple(rank for rank, word in held.items() if word != held[first])
+        yield WrongData(
+            f"{case.call(uses[0])}: {ranks_text(others)} {'holds' if len(others) == 1 else 'hold'} other bits than "
+            f"rank {first}. Each lies within the bound of an average, and an all-reduce leaves the same on every rank; "
+            f"{case.path(uses[0])}.",
+            step=uses[0].step,
+            ranks=others,
+        )
 
 
 def _cross_checked(case: Case, rank: int, events: Events) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from harness.scenario.operands import DType, View
 from harness.scenario.steps import (
     AllGather,
     Allocate,
+    AllReduce,
     Capture,
     EndCapture,
     Prepare,
@@ -109,3 +110,15 @@ def test_a_captured_average_is_right_within_its_bound(ranks: World) -> None:
     memory, call = reduce("bfloat16", "avg", "library")
     graph = Prepare("g"), Capture("g"), call, EndCapture("g"), Replay("g"), Replay("g")
     assert findings(ranks, scenario(memory, *graph, topology=THREE)) == []
+
+
+def test_ranks_that_hold_different_averages_of_one_all_reduce_are_named(ranks: World) -> None:
+    steps = (
+        Allocate("a", "tp", 900),
+        Allocate("b", "tp", 900),
+        AllReduce("tp", View("a"), 800, View("b"), "avg", "kernel"),
+    )
+    assert findings(ranks, scenario(*steps, topology=THREE)) == []
+    found = findings(ranks, scenario(*steps, topology=THREE, kernels="tests.tools.scrubs:OwnOrder"))
+    assert rules(found) == ["wrong-data"]
+    assert "ranks 1, 2 hold other bits than rank 0. Each lies within the bound of an average" in str(found[0])
