@@ -34,7 +34,8 @@ from harness.system.boundary import call_system
 from harness.system.collectives import CollectiveContext
 from harness.system.context import ProcessGroup
 from harness.system.functional import returned
-from harness.system.shape import is_functional, runs
+from harness.system.layouts import in_rank_order, rows_of, spread
+from harness.system.shape import gathers_along, is_functional, runs, takes_strides
 from harness.trace import events as trace
 from harness.trace.events import Operand
 
@@ -55,7 +56,9 @@ class Call:
         self._is_uneven = is_uneven(step, group.ranks)
         self._is_by_kernel = False
         self._returned: torch.Tensor | None = None
-        """What a plug-in in functional form has given as the result."""
+        """What a plug-in in functional form has given as the result, element behind element."""
+        self._rows = 1
+        """Of the matrix that it gathered along its columns."""
         source, output = self._exact.lengths[group.rank]
         is_into_whole = step.whole_operand == "output"
         sizes = (output, source) if is_into_whole else (source, output)
@@ -93,7 +96,9 @@ class Call:
             path, evidence = self._library()
         self._substrate.device.synchronize()
         result = self._output if self._returned is None else self._returned
-        found = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
+        seen = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
+        is_along = self._returned is not None and self._rows > 1
+        found = in_rank_order(seen, self._rows, self._communicator.size) if is_along else seen
         left = self._source.clone()
         digest = self._exact.digest(found) if "digests" in self._substrate.evidence else None
         self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path), self._exact.alike(found)))
@@ -107,7 +112,7 @@ class Call:
         memory.after("call", self._output, self._source)
         for damage in filter(None, (fence.damage() for fence in fences)):
             self._substrate.record(damage)
-        if (change := changed(self._into, found, result.clone())) is not None:
+        if (change := changed(self._into, seen, result.clone())) is not None:
             self._substrate.record(change)
         kept.after("call")
         if "differential" in self._substrate.evidence and self._is_library and self._exact.is_exact:
@@ -116,7 +121,7 @@ class Call:
         if mismatch is None and change is None:
             kept.hold("output", self._into, self._output, found)
             if self._returned is not None:
-                kept.hold_returned(self._returned, found)
+                kept.hold_returned(self._returned, seen)
         if spoiled is None:
             kept.hold_source(self._from, self._source, left, self._output)
 
@@ -237,12 +242,14 @@ class Call:
         context = CollectiveContext(self._communicator, self._exact.counts, apart)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
         if returns:
-            operands = (context, self._given(self._source), *more)
-            self._returned = returned(kernel, step.kind, operands, self._output)
+            source, due = self._given(kernel), self._output
+            if isinstance(step, AllGather) and gathers_along(kernel):
+                source, due, more = self._as_matrix(source)
+            self._returned = returned(kernel, step.kind, (context, source, *more), due).view(-1)
             return "kernel", "the kernel under test"
         if isinstance(step, Broadcast):
             more = (step.root,)
-        given = (context, self._output, self._given(self._source), *more)
+        given = (context, self._output, self._given(kernel), *more)
         call_system("collectives", lambda: getattr(kernel, step.kind)(*given), NotOwned)
         return "kernel", "the kernel under test"
 
@@ -255,9 +262,25 @@ class Call:
             "collectives", lambda: runs(kernel, step.kind, step.op, self._is_uneven, self._output.element_size())
         )
 
-    def _given(self, source: torch.Tensor) -> torch.Tensor:
-        """The source that the call gets: a copy where the operation has no form in place."""
-        return source.clone() if isinstance(self._step, AllToAll) and self._step.part is None else source
+    def _given(self, kernel: Any = None) -> torch.Tensor:
+        """The source that the call gets: a copy where the operation has no form in place, or where the plug-in takes
+        one that is not contiguous."""
+        step, source = self._step, self._source
+        if step.part is None:
+            return source.clone() if isinstance(step, AllToAll) else source
+        is_read_by_peers = self._buffers[self._from].is_for_window
+        if self._substrate.device.does_later or is_read_by_peers or not takes_strides(kernel, step.kind):
+            return source
+        return spread(source)
+
+    def _as_matrix(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[object, ...]]:
+        """Source, output and dimension of a gather along columns, or of one along the only dimension."""
+        if self._is_uneven or self._substrate.device.does_later:
+            return source, self._output, (0,)
+        self._rows = rows_of(source.numel())
+        if self._rows == 1:
+            return source, self._output, (0,)
+        return source.reshape(self._rows, -1), self._output.view(self._rows, -1), (1,)
 
     def _is_free(self, path: str) -> bool:
         """Whether the library might have taken the other path."""
@@ -285,7 +308,7 @@ class Call:
             case AllReduce():
                 ran = communicator.all_reduce(output, source, step.op)
             case AllToAll():
-                ran = communicator.all_to_all(output, self._given(source), step.sent(self._exact.group))
+                ran = communicator.all_to_all(output, self._given(), step.sent(self._exact.group))
             case Broadcast():
                 ran = communicator.broadcast(output, source, step.root)
             case Reduce():

@@ -33,6 +33,12 @@ MORE_COLLECTIVES = {
 FUNCTIONAL = {"all_gather": "context, source", "reduce_scatter": "context, source, op"}
 MORE_FUNCTIONAL = {"all_reduce": "context, source, op", "all_to_all": "context, source"}
 """Those of collectives that say `functional`: each returns a tensor of its own."""
+ALONG = {"all_gather": "context, source, dim"}
+"""In place of the one above, of those that also say `along`."""
+TELLS = ("functional", "uneven", "strided", "along")
+"""What collectives may say of themselves with a bool."""
+STRIDED = ("all_gather", "all_to_all", "broadcast")
+"""Calls whose source no peer reads through a window where it lies in ordinary memory."""
 OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
 """Methods that a policy may have beside those."""
 WIDEST = 4
@@ -74,13 +80,26 @@ def is_functional(kernels: object) -> bool:
     return getattr(kernels, "functional", False) is True
 
 
+def takes_strides(kernels: object, kind: str) -> bool:
+    """Whether collectives say that they take a source that is not contiguous."""
+    return kind in STRIDED and getattr(kernels, "strided", False) is True
+
+
+def gathers_along(kernels: object) -> bool:
+    """Whether collectives that return their results say that they gather along a dimension."""
+    return is_functional(kernels) and getattr(kernels, "along", False) is True
+
+
 def check_collectives(kernels: object) -> None:
     """Raise `Misshapen` unless an object has the methods of collectives, of the form that it says."""
     subject = kernels if isinstance(kernels, type) else type(kernels)
-    for name in ("functional", "uneven"):
+    for name in TELLS:
         if not isinstance(said := getattr(kernels, name, False), bool):
             raise Misshapen("collectives", subject, f"says {name} = {said!r}, which is no bool")
+    if getattr(kernels, "along", False) and not is_functional(kernels):
+        raise Misshapen("collectives", subject, "says along = True, and not functional = True")
     methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)
+    methods = methods | (ALONG if gathers_along(kernels) else {})
     there = {name: arguments for name, arguments in more.items() if hasattr(kernels, name)}
     _check_methods("collectives", kernels, methods | there)
     if not set(OPS) <= set(ops := _named(getattr(kernels, "ops", OPS))) <= set(get_args(Op)):
