@@ -80,7 +80,7 @@ def test_system_under_test_is_the_one_asked_for() -> None:
     assert {drawn.system for drawn in sample(scenarios(2, system=system), 10)} == {system}
 
 
-@pytest.mark.parametrize(("via", "paths"), [("library", {"library"}), ("kernel", {"kernel"})])
+@pytest.mark.parametrize(("via", "paths"), [("library", {"library", "copy-engine"}), ("kernel", {"kernel"})])
 def test_via_sends_every_collective_that_can_one_way(via: str, paths: set[str]) -> None:
     drawn = sample(scenarios(4, via=via), 40)  # type: ignore[arg-type]
     found = [step for scenario in drawn for step in scenario.steps if isinstance(step, CollectiveStep)]

@@ -13,6 +13,7 @@ from harness.oracle.findings import (
     PartlyRegistered,
     ResultOverwritten,
     SegmentMismatch,
+    SlowPath,
     SourceChanged,
     Unregistered,
     WrongData,
@@ -20,6 +21,7 @@ from harness.oracle.findings import (
 )
 from harness.oracle.judge import judge
 from harness.scenario.bases import CollectiveStep
+from harness.scenario.steps import AllReduce
 from harness.studies.agree.reasons import Disparity, Reason
 from harness.trace.draw import Draw
 
@@ -59,6 +61,17 @@ def _library_reduces(disparity: Disparity) -> bool:
     ) and _differ_in(disparity, DAMAGE)
 
 
+def _averages(disparity: Disparity) -> bool:
+    """Whether the path of an averaging all-reduce alone differs from that of the calls in its place."""
+    if disparity.fact != "compose-all-reduces":
+        return False
+    steps = disparity.first.scenario.steps
+    averaged = {index for index, step in enumerate(steps) if isinstance(step, AllReduce) and step.op == "avg"}
+    return _differ_in(disparity, frozenset({SlowPath.rule})) and any(
+        finding.rule == SlowPath.rule and finding.step in averaged for finding in judge(disparity.first)
+    )
+
+
 def _first(draw: Draw, rules: frozenset[str]) -> int | None:
     """The first step at which one of these rules was broken."""
     return min((each.step for each in judge(draw) if each.rule in rules), default=None)
@@ -85,6 +98,11 @@ VERDICT_REASONS: tuple[Reason, ...] = (
         "NCCL looks at an operand's start alone; the second half of a call may start behind the window in which the "
         "whole started",
         _window_ends,
+    ),
+    Reason(
+        "average of an all-reduce",
+        "NCCL has symmetric kernels for the averages of reduce-scatters, and none for those of all-reduces",
+        _averages,
     ),
     Reason(
         "all-reduce by the library",

@@ -104,6 +104,7 @@ PATH: dict[str, Call] = {
     "no elements": call(AllGather("tp", A, 0)),
     "op not reduced": call(AllReduce("tp", A, 1, op="max")),
     "type not reduced": call(AllReduce("tp", A, 1), dtype="int32"),
+    "copy engines": call(AllToAll("tp", A, 1, via="copy-engine")),
 }
 
 
