@@ -150,7 +150,8 @@ def _claimed(step: Step) -> Step:
 
 FAULTS = (
     Fault("F01", "wrong-site-group", ("wrong-owner", "unregistered"), _layers("deferred", sites="implicit")),
-    Fault("F02", "cross-group-reuse", ("wrong-owner",), _layers("shared-at-alloc")),
+    # where the group that allocated first spans nodes, its registration gave no window, and no group has one
+    Fault("F02", "cross-group-reuse", ("wrong-owner", "unregistered"), _layers("shared-at-alloc")),
     Fault("F03", "offset-skew", ("offset-mismatch",), _free("ScratchOnOddRanks")),
     Fault("F04", "segment-skew", ("segment-mismatch",), _free("PicksByAddress")),
     Fault(
