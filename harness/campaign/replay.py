@@ -66,7 +66,7 @@ def with_systems(
 
 def _through(step: Step, via: Via) -> Step:
     """A step that goes that way, if it is a collective that can."""
-    if not isinstance(step, Collective):
+    if not isinstance(step, Collective) or (step.via == "copy-engine" and via == "library"):
         return step
     return msgspec.structs.replace(step, via=via if step.has_kernels else "library")
 

@@ -110,9 +110,9 @@ class Collectives(Protocol):
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
     source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
 
-    It says more by two attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
-    With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. The
-    library makes every other call.
+    It says more by three attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
+    With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
+    `strided = True` the source of what moves data may not be contiguous. The library makes every other call.
     """
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
@@ -128,7 +128,8 @@ class FunctionalCollectives(Protocol):
     functional: Literal[True]
 
     def all_gather(self, context: CollectiveContext, source: torch.Tensor) -> torch.Tensor:
-        """source: count elements. Returns size·count elements."""
+        """source: count elements. Returns size·count elements. With `along = True` it takes a third argument, `dim`:
+        for 1 the source is a matrix, and the result has those of all ranks side by side."""
 
     def reduce_scatter(self, context: CollectiveContext, source: torch.Tensor, op: str) -> torch.Tensor:
         """source: size·count elements, op: sum or avg. Returns count elements.

@@ -46,6 +46,13 @@ def test_the_library_runs_all_of_them() -> None:
     assert [step.via for step in through.steps[1:]] == ["library"] * 5
 
 
+def test_the_library_goes_on_asking_for_copy_engines() -> None:
+    asked = AllGather("tp", View("a"), 4, via="copy-engine")
+    own = Scenario(PAIR, (SCENARIO.steps[0], asked), System("my:Pool", "my:Kernel"))
+    for collectives, via in (("library", "copy-engine"), ("triton", "kernel")):
+        assert [step.via for step in with_system(own, collectives=collectives).steps[1:]] == [via]
+
+
 def test_another_pool_and_other_sites_leave_the_steps() -> None:
     changed = with_system(SCENARIO, pool="per-group", sites="implicit")
     assert (changed.steps, changed.system) == (SCENARIO.steps, System("per-group", sites="implicit"))

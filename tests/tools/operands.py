@@ -11,7 +11,6 @@ they fail.
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import json
 import os
 import subprocess
@@ -48,6 +47,15 @@ DTYPES = (
 SEGMENT = 2 << 20
 SIZES = (64, 1 << 18)
 """Elements of the averages."""
+AVERAGES = (
+    ("legacy", "^symk"),
+    ("left to NCCL", ""),
+    ("forced AGxLL_R", "SYMK_AGxLL_R"),
+    ("forced RSxLD_AGxST", "SYMK_RSxLD_AGxST"),
+)
+"""How they are made; the last ones end NCCL's use of the communicator, which is a new one each time."""
+INVALID_ARGUMENT = 4
+"""`ncclInvalidArgument`."""
 
 
 class Rank:
@@ -93,16 +101,16 @@ class Rank:
         made[1].zero_()
         return made[0], made[1]
 
-    def call(self, kind: str, place: str, dtype: str, op: str, config: Any) -> str:
-        """What comes of one call: `runs`, `refused`, or NCCL's own error; with what it told of the call."""
+    def call(self, kind: str, place: str, dtype: str, op: str, config: Any, count: int = COUNT) -> str:
+        """What comes of one call: `runs`, `refused`, or NCCL's own error."""
         try:
-            self.make(kind, place, getattr(torch, dtype), op, config)
+            self.make(kind, place, getattr(torch, dtype), op, config, count)
             torch.cuda.synchronize()
         except self.nccl.NCCLError as error:
-            return "refused" if int(error.status) == 4 else str(error).splitlines()[0]
+            return "refused" if int(error.status) == INVALID_ARGUMENT else str(error).splitlines()[0]
         return "runs"
 
-    def make(self, kind: str, place: str, dtype: torch.dtype, op: str, config: Any, count: int = COUNT) -> None:
+    def make(self, kind: str, place: str, dtype: torch.dtype, op: str, config: Any, count: int) -> None:
         all_of = count * self.ranks
         sizes = {"all_gather": (count, all_of), "reduce_scatter": (all_of, count), "all_to_all": (all_of, all_of)}
         sizes |= {"gather": (count, all_of), "scatter": (all_of, count)}
@@ -153,30 +161,16 @@ class Rank:
             for place in PLACES:
                 said = self.word(lambda k=kind, p=place: self.call(k, p, "float32", "sum", self.by_copy_engine()))  # type: ignore[misc]
                 yield "copy engines", kind, "", place, said
-        for name, selection in (
-            ("legacy", "^symk"),
-            ("left to NCCL", ""),
-            ("forced", "SYMK_AGxLL_R"),
-            ("forced", "SYMK_RSxLD_AGxST"),
-        ):
+        for name, selection in AVERAGES:
             for count in SIZES:
                 self.comm = self.communicator()
                 config = self.forced(selection) if selection else None
-                said = self.word(lambda c=config, n=count: self.average(n, c))  # type: ignore[misc]
-                yield "averages", "all_reduce", f"{name} {selection} {count}".replace("  ", " "), "both", said
-
-    def average(self, count: int, config: Any) -> str:
-        try:
-            self.make("all_reduce", "both", torch.float32, "avg", config, count)
-            torch.cuda.synchronize()
-        except self.nccl.NCCLError as error:
-            return str(error).splitlines()[0]
-        return "runs"
+                said = self.word(lambda c=config, n=count: self.call("all_reduce", "both", "float32", "avg", c, n))  # type: ignore[misc]
+                yield "averages", "all_reduce", f"{name} {count}", "both", said
 
 
 def work(rank: int, ranks: int, folder: Path) -> None:
     """One rank's part. Rank 0 writes what it saw."""
-    faulthandler.dump_traceback_later(30, repeat=True)
     one = Rank(rank, ranks, folder)
     with (folder / f"answers-{rank}").open("w") as file:
         device = torch.cuda.get_device_name()

@@ -95,3 +95,12 @@ class OwnOrder(SoundKernels):
             total += tensor_at(address, source.numel(), source.dtype) / context.size
         context.barrier()
         output.copy_(total)
+
+
+class WrongOnOneRank(OwnOrder):
+    """The same, and on the second rank one element is far off."""
+
+    def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        super().all_reduce(context, output, source, op)
+        if context.rank == 1:
+            output[3] = 1.0 + output.abs().max()

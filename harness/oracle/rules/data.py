@@ -79,7 +79,8 @@ def _exact(case: Case, rank: int, events: Events) -> Iterator[Finding]:
 def _unlike(case: Case, uses: list[Use]) -> Iterator[Finding]:
     """Ranks that hold different results of one all-reduce, each within the bound."""
     held = {use.rank: use.ran.alike for use in uses if use.ran is not None and use.ran.alike is not None}
-    if len({*held.values()}) > 1:
+    is_whole = len(held) == len(uses[0].comm.group)
+    if is_whole and len({*held.values()}) > 1 and not any(_is_wrong(case, use) for use in uses):
         first, *_ = held
         others = tuple(rank for rank, word in held.items() if word != held[first])
         yield WrongData(
@@ -89,6 +90,12 @@ def _unlike(case: Case, uses: list[Use]) -> Iterator[Finding]:
             step=uses[0].step,
             ranks=others,
         )
+
+
+def _is_wrong(case: Case, use: Use) -> bool:
+    """Whether what a call left on this rank is wrong by itself, or the call was left alone there."""
+    wrong = (step for step, event in case.histories[use.rank].trace.steps() if isinstance(event, Mismatch | Changed))
+    return use.step in wrong or (bool(case.raised) and _is_left_alone(case, use.rank, use.step))
 
 
 def _cross_checked(case: Case, rank: int, events: Events) -> Iterator[Finding]:

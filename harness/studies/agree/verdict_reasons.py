@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from harness.oracle.case import Case
 from harness.oracle.findings import (
+    HalfRegistered,
     OffsetMismatch,
     OutOfBounds,
     PartlyRegistered,
@@ -47,6 +48,12 @@ def _window_ends(disparity: Disparity) -> bool:
     is_split = disparity.fact == "split-calls"
     is_past = _first(disparity.first, frozenset({PartlyRegistered.rule})) is not None
     return is_split and is_past and _differ_in(disparity, OWNERSHIP | DAMAGE)
+
+
+def _staged(disparity: Disparity) -> bool:
+    """Whether a send was split of which NCCL stages the halves, and the whole was lost."""
+    is_lost = _first(disparity.first, frozenset({HalfRegistered.rule})) is not None
+    return disparity.fact == "split-calls" and is_lost and _differ_in(disparity, DAMAGE | {HalfRegistered.rule})
 
 
 def _library_reduces(disparity: Disparity) -> bool:
@@ -98,6 +105,11 @@ VERDICT_REASONS: tuple[Reason, ...] = (
         "NCCL looks at an operand's start alone; the second half of a call may start behind the window in which the "
         "whole started",
         _window_ends,
+    ),
+    Reason(
+        "half of a send is staged",
+        "NCCL moves small sends through buffers of its own, whoever registered what; half of a large one may be small",
+        _staged,
     ),
     Reason(
         "average of an all-reduce",

@@ -12,12 +12,15 @@ from harness.machine.observer import records
 from harness.machine.observer.facts import SYMMETRIC
 from harness.machine.observer.records import Call, Fact
 from harness.scenario import operands
+from harness.scenario.bases import Via
 from harness.studies.watching.lines import Line, last_frees
 from harness.studies.watching.members import Members
 from harness.studies.watching.memory import Live, Memory
 from harness.trace import events as trace
 from harness.trace.events import Event, Kind, Operand, Role
 
+COPY_ENGINE = "copy engine"
+"""The path of calls that copy engines move."""
 KINDS: dict[str, Kind] = {
     "AllGather": "all_gather",
     "ReduceScatter": "reduce_scatter",
@@ -131,7 +134,8 @@ class Teller:
         roles: tuple[tuple[Role, Operand], ...] = ("source", source), ("output", output)
         meant = tuple(role for role, operand in roles if self._memory.is_for_window(operand.address))
         what = KINDS[fact.function], fact.dtype, fact.op or None, fact.count
-        yield trace.Called(comm, source, output, *what, "library", team.family, meant, claims=False)
+        via: Via = "copy-engine" if path_of(fact)[0] == COPY_ENGINE else "library"
+        yield trace.Called(comm, source, output, *what, via, team.family, meant, claims=False)
         if is_blocked:
             yield trace.Entered(KINDS[fact.function], comm)
         else:
@@ -154,7 +158,7 @@ def sizes_of(call: Call, ranks: int) -> tuple[int, int]:
 
 def path_of(call: Call) -> tuple[str, str]:
     """The path of equal calls, and by which evidence; unknown where NCCL said nothing of it, or they differ."""
-    said = {"symmetric": call.symmetric, "legacy": call.legacy, "copy engine": call.copy}
+    said = {"symmetric": call.symmetric, "legacy": call.legacy, COPY_ENGINE: call.copy}
     taken = [path for path, times in said.items() if times]
     if not taken:
         return "unknown", ""

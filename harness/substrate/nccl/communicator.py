@@ -230,8 +230,8 @@ class NcclCommunicator(Communicator):
         if kind == "all_reduce" and op == "avg" and self.handle.takes_selections:
             # NCCL counts an average among what its symmetric all-reduces do, but has no such kernel. Where it takes
             # one, the call fails with "invalid device function" (2.32.3).
-            self._call(kind, output, source, op, LEGACY)
-            return "legacy", f"NCCL ran {LEGACY}, as it has no symmetric kernel for an average"
+            issue = partial(self._call, kind, output, source, op)
+            return self._evidence.run(Asked("", False, issue, self.exchange, self._expect_error, LEGACY))
         is_eligible = eligible(kind, source.dtype, op, self.size)
         issue = partial(self._call, kind, output, source, op)
         asked = Asked(kernel, is_eligible, issue, self.exchange, self._expect_error)

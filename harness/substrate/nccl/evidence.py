@@ -129,11 +129,11 @@ class DebugLog:
 
 
 class Unforced:
-    """The call as any program makes it, which shows nothing by itself."""
+    """The call as any program makes it, which shows nothing by itself. One that is kept off symmetric kernels does."""
 
     def run(self, asked: Asked) -> tuple[str, str]:
         asked.issue(asked.free)
-        return "unknown", ""
+        return ("legacy", f"NCCL ran {LEGACY}") if asked.free == LEGACY else ("unknown", "")
 
 
 class ToldCalls:

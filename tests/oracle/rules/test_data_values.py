@@ -122,3 +122,14 @@ def test_ranks_that_hold_different_averages_of_one_all_reduce_are_named(ranks: W
     found = findings(ranks, scenario(*steps, topology=THREE, kernels="tests.tools.scrubs:OwnOrder"))
     assert rules(found) == ["wrong-data"]
     assert "ranks 1, 2 hold other bits than rank 0. Each lies within the bound of an average" in str(found[0])
+
+
+def test_a_wrong_average_is_said_once_and_not_as_different_bits(ranks: World) -> None:
+    steps = (
+        Allocate("a", "tp", 900),
+        Allocate("b", "tp", 900),
+        AllReduce("tp", View("a"), 800, View("b"), "avg", "kernel"),
+    )
+    found = findings(ranks, scenario(*steps, topology=THREE, kernels="tests.tools.scrubs:WrongOnOneRank"))
+    assert [(each.rule, each.ranks) for each in found] == [("wrong-data", (1,))]
+    assert "is wrong in 1 of 800 elements" in str(found[0])

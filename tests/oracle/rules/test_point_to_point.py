@@ -46,8 +46,8 @@ def exchanged(count: int) -> Collective:
 def test_a_send_of_which_one_side_is_registered_is_lost(ranks: World, output: str, make: object) -> None:
     found = findings(ranks, scenario(*buffers(output, OTHER[output], LARGE), make(LARGE)))  # type: ignore[operator]
     assert rules(found) == ["half-registered", "wrong-data"]
-    has, lacks = ("output", "source") if output == "window" else ("source", "output")
-    assert f"has a window over the {has}, and none over the {lacks}" in str(found[0])
+    has, lacks = (1, 0) if output == "window" else (0, 1)
+    assert f"tp[0,1] finds the memory of rank {has} in a window, and that of rank {lacks} in none" in str(found[0])
     assert "rank 0 sends 16388 bytes of 's' to 'o' of rank 1" in str(found[0])
 
 
@@ -93,3 +93,24 @@ def test_only_the_pairs_that_send_much_lose_it(ranks: World) -> None:
     call = AllToAll("tp", View("o"), source=View("s"), counts=table)
     found = findings(ranks, scenario(*buffers("window", "plain", LARGE), call, topology=topology))
     assert [(each.rule, each.ranks) for each in found] == [("half-registered", (0, 2)), ("wrong-data", (2,))]
+
+
+LOPSIDED = Allocate("o", "tp", 8494), Allocate("s", "tp", 8495)
+"""The pool below declines buffers of an odd number of elements on rank 1."""
+ALONE = "tests.tools.planted.declines:DeclinesOddSizesAlone"
+
+
+def test_a_call_by_copy_engines_sends_nothing(ranks: World) -> None:
+    call = AllToAll("tp", View("o"), LARGE, View("s"), via="copy-engine")
+    assert findings(ranks, scenario(*LOPSIDED, call, pool=ALONE)) == []
+
+
+def test_nccls_own_all_to_all_in_place_sends_a_copy(ranks: World) -> None:
+    assert findings(ranks, scenario(*LOPSIDED, AllToAll("tp", View("s"), LARGE), pool=ALONE)) == []
+
+
+def test_an_all_to_all_of_which_one_rank_has_one_side_alone_is_lost(ranks: World) -> None:
+    found = findings(ranks, scenario(*LOPSIDED, AllToAll("tp", View("o"), LARGE, View("s")), pool=ALONE))
+    assert rules(found) == ["half-registered", "wrong-data"]
+    words = "finds the memory of rank 0 in a window over both of its operands, and that of rank 1 in none"
+    assert words in str(found[0])

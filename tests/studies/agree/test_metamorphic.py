@@ -12,7 +12,7 @@ from harness.campaign import seeds
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, AllReduce, ReduceScatter, Release, Step
+from harness.scenario.steps import AllGather, Allocate, AllReduce, ReduceScatter, Release, SendReceive, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample
@@ -167,6 +167,13 @@ def test_the_faults_that_are_drawn_are_in_the_catalogue() -> None:
 
 OVER: tuple[Step, ...] = (Allocate("a", "tp", 4096), AllGather("tp", View("a", 256), 1024))
 """Of an operand of 8192 bytes, the first 3000 or so in a window of 4096 bytes."""
+HALF: tuple[Step, ...] = (
+    Allocate("a", "tp", 8192),
+    Allocate("b", "tp", 8192, role="plain"),
+    SendReceive("tp", View("a"), 5000, View("b")),
+)
+"""Of 20,000 bytes, which NCCL does not stage, and halves that it does."""
+CLAIMED: tuple[Step, ...] = (Allocate("a", "tp", 512), AllReduce("tp", View("a"), 128, op="avg", claim=True))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,8 @@ OVER: tuple[Step, ...] = (Allocate("a", "tp", 4096), AllGather("tp", View("a", 2
             PLANTS["compose-all-reduces"].steps,
             "all-reduce by the library",
         ),
+        ("split-calls", System(), HALF, "half of a send is staged"),
+        ("compose-all-reduces", System(), CLAIMED, "average of an all-reduce"),
     ],
 )
 def test_a_difference_with_a_cause_has_its_reason(

@@ -187,6 +187,11 @@ def test_paths_are_what_nccl_said() -> None:
     assert [event.path for event in ran] == ["symmetric", "legacy", "copy engine", "unknown", "unknown"]  # type: ignore[union-attr]
 
 
+def test_a_call_by_copy_engines_reaches_peers_as_one_that_asks_for_them() -> None:
+    called = [events(alike(*OWNED, gather(0, **said)), trace.Called)[0] for said in ({"copy": 1}, {"legacy": 1})]
+    assert [event.via for event in called] == ["copy-engine", "library"]  # type: ignore[union-attr]
+
+
 def test_a_registration_is_told_with_the_capture_that_its_thread_was_in() -> None:
     began = CaptureBegan(81, 4, "global", "/job/train.py:40 step")
     inside, beside = RegisterEntered(0, BASE, SEGMENT, 1, "", 4), RegisterEntered(0, BASE, SEGMENT, 1, "", 5)

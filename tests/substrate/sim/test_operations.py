@@ -251,4 +251,9 @@ def test_copy_engines_write_where_the_peer_has_no_such_buffer_if_offsets_differ(
 def test_copy_engines_move_calls_in_graphs_and_in_flight(world: World) -> None:
     call = AllToAll("tp", A, 8, B, via="copy-engine")
     flight = window("a", 64), plain("b", 64), InFlight(), call, call, InFlight(begins=False)
-    assert judge(run(world, *flight)) == []
+    again = window("c", 64), plain("d", 64), AllToAll("tp", View("c"), 8, View("d"), via="copy-engine")
+    graph = Prepare("g"), *flight[:2], call, Release("a"), Release("b"), Capture("g"), *again, EndCapture("g")
+    for steps in (flight, (*graph, Replay("g"))):
+        draw = run(world, *steps)
+        ran = [event.path for trace in draw.traces for event in trace.events if isinstance(event, Ran)]
+        assert (judge(draw), {*ran}) == ([], {"copy engine"})

@@ -143,7 +143,7 @@ def _take(spans: Spans[list[_Open]], window: _Open) -> None:
 def _holding(spans: Spans[list[_Open]], call: Call) -> Iterator[list[_Open]]:
     """By span the windows in which an operand begins through which ranks reach each other."""
     places: dict[Role, int] = {"source": call.send, "output": call.receive}
-    for role in peer_operands(KINDS[call.function]):
+    for role in peer_operands(KINDS[call.function], "copy-engine" if call.copy else "library"):
         yield from (there for _, there in spans.covering(places[role]))
 
 
