@@ -58,14 +58,23 @@ def check(topology: Topology, steps: tuple[Step, ...]) -> None:
     if alive.open is not None:
         raise ProgramError(f"graph {alive.open.name!r} is prepared or captured, and its capture never ends")
     for index, step in enumerate(steps):
-        if isinstance(step, Steady) and step.begins and not _is_repetition(steps, index):
-            raise ProgramError(f"step {index} (steady): what follows does not repeat the two stretches before it")
+        if isinstance(step, Steady) and step.begins:
+            _check_steady(steps, index)
 
 
-def _is_repetition(steps: tuple[Step, ...], index: int) -> bool:
-    """Whether the steps in steady state from `index` on are those before it, twice, but for names of buffers."""
+def _check_steady(steps: tuple[Step, ...], index: int) -> None:
+    """Refuse steady state at `index` in which pools might have to grow."""
     ends = (at for at in range(index + 1, len(steps)) if isinstance(steps[at], Steady))
-    size = next(ends, len(steps)) - index - 1
+    stretch = steps[index + 1 : next(ends, len(steps))]
+    if not _is_repetition(steps, index, len(stretch)):
+        raise ProgramError(f"step {index} (steady): what follows does not repeat the two stretches before it")
+    kept = {step.allocates for step in stretch} - {step.drops for step in stretch}
+    if named := sorted(filter(None, kept)):
+        raise ProgramError(f"step {index} (steady): what follows keeps {named[0]!r}, for which a pool may have to grow")
+
+
+def _is_repetition(steps: tuple[Step, ...], index: int, size: int) -> bool:
+    """Whether the steps in steady state from `index` on are those before it, twice, but for names of buffers."""
     starts = index - 2 * size, index - size, index + 1
     return size > 0 and starts[0] >= 0 and len({_nameless(steps[start : start + size]) for start in starts}) == 1
 

@@ -309,6 +309,12 @@ def test_steady_state_is_what_came_twice_before(before: tuple[Step, ...]) -> Non
         scenario(*before, Steady(), *layer("c"))
 
 
+def test_steady_state_keeps_no_buffer_as_a_right_pool_might_grow_for_it() -> None:
+    kept = [Allocate(name, "tp", 2_000_000) for name in "abc"]
+    with pytest.raises(ProgramError, match="what follows keeps 'c', for which a pool may have to grow"):
+        scenario(*kept[:2], Steady(), kept[2])
+
+
 def test_a_registration_that_pairs_with_one_of_another_step_is_a_skew(ranks: World) -> None:
     """Rank 0 is refused `b`. Its registration of `c` pairs with rank 1's of `b`, in which rank 1 has room for `c`."""
     steps = (
