@@ -105,11 +105,16 @@ def _spmd(pool: str, kernel: str | None = None) -> Callable[[int], Strategy]:
 
 def _alike(pool: str, kernel: str) -> Callable[[int], Strategy]:
     """The same, and every rank has buffers of the same sizes: a pool that registers with every group needs them."""
-    return lambda world: _spmd(pool, kernel)(world).filter(_has_one_size)
+    return lambda world: _spmd(pool, kernel)(world).map(
+        lambda drawn: msgspec.structs.replace(drawn, steps=tuple(map(_of_one_size, drawn.steps)))
+    )
 
 
-def _has_one_size(drawn: Scenario) -> bool:
-    return all(isinstance(step.elements, int) for step in drawn.steps if isinstance(step, Allocate))
+def _of_one_size(step: Step) -> Step:
+    """An allocation of the largest size that any rank asks for."""
+    if not isinstance(step, Allocate) or isinstance(step.elements, int):
+        return step
+    return msgspec.structs.replace(step, elements=max(step.elements))
 
 
 def _steady(pool: str) -> Callable[[int], Strategy]:
