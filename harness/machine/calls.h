@@ -58,6 +58,10 @@ struct call {
 static struct call calls[KEPT];
 static uint64_t written;
 
+static inline int is_call(const struct started *event) {
+  return event->type == COLLECTIVE || event->type == COPY_ENGINE;
+}
+
 static inline void keep_text(char *into, const char *text) {
   strncpy(into, text ? text : "", LONGEST - 1);
   into[LONGEST - 1] = 0;

@@ -11,7 +11,7 @@ static int initialize(void **context, uint64_t communicator, int *mask, const ch
 
 static int start(void *context, void **handle, struct started *event) {
   *handle = calls;
-  if (event->type == COLLECTIVE || event->type == COPY_ENGINE) keep_call(event);
+  if (is_call(event)) keep_call(event);
   return 0;
 }
 

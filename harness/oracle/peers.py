@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from harness.scenario.bases import Via
+from harness.scenario.bases import COPIED, Via
 from harness.scenario.steps import Collective
 from harness.trace.events import Kind, Role
 
@@ -21,6 +21,5 @@ _PEER_OPERANDS: dict[Kind, tuple[Role, ...]] = {
 
 
 def peer_operands(kind: Kind, via: Via = "library") -> tuple[Role, ...]:
-    """The operands of such a call that peers address; none where no symmetric kernel runs it. Copy engines write into
-    the peers' outputs."""
-    return ("output",) if via == "copy-engine" else _PEER_OPERANDS[kind]
+    """The operands of such a call that peers address; none where no symmetric kernel runs it."""
+    return COPIED if via == "copy-engine" else _PEER_OPERANDS[kind]

@@ -109,13 +109,13 @@ class ExactData:
 
     def digest(self, output: torch.Tensor) -> int | None:
         """CRC-32 of an output's bytes, the same on every device; None where several results are right."""
-        return crc32(bits(output).cpu().numpy().data) if self.is_exact else None
+        return _crc(output) if self.is_exact else None
 
     def alike(self, output: torch.Tensor) -> int | None:
         """CRC-32 of an all-reduce's output where several results are right: whichever it is, every rank gets it. None
         for other calls."""
         is_owed = isinstance(self.step, AllReduce) and not self.is_exact
-        return crc32(bits(output).cpu().numpy().data) if is_owed else None
+        return _crc(output) if is_owed else None
 
     def span_at(self, index: int) -> Span:
         """The span in which an element of the output lies."""
@@ -147,6 +147,10 @@ class ExactData:
             return (bits(output) != bits(expected)).nonzero().flatten()
         distance = (output.to(torch.float64) - expected.to(torch.float64)).abs()
         return (distance <= self._bound).logical_not().nonzero().flatten()  # NaN is in no bound
+
+
+def _crc(output: torch.Tensor) -> int:
+    return crc32(bits(output).cpu().numpy().data)
 
 
 def average_bound(inputs: torch.Tensor, wide: bool) -> torch.Tensor:

@@ -20,6 +20,9 @@ Role = Literal["source", "output"]
 """Which operand of a call."""
 
 
+COPIED: tuple[Role, ...] = ("output",)
+"""The operands through which copy engines reach other ranks: they write into the peers' outputs. NCCL 2.32.3, asked on
+an H100, takes them where the output lies in a window."""
 STAGED_BYTES = 16384
 """Of a send from one rank to another, up to which NCCL moves it through buffers of its own, so that it does not matter
 who registered what (`NCCL_P2P_LL_THRESHOLD`, 2.30.7; a second channel begins at 64 KiB)."""
@@ -147,9 +150,8 @@ class CollectiveStep(BaseStep, frozen=True):
 
     @property
     def reached(self) -> tuple[Role, ...]:
-        """The operands through which this call reaches other ranks. Copy engines write into the peers' outputs: NCCL
-        2.32.3, asked on an H100, takes them where the output lies in a window."""
-        return ("output",) if self.via == "copy-engine" else self.peer_operands
+        """The operands through which this call reaches other ranks."""
+        return COPIED if self.via == "copy-engine" else self.peer_operands
 
     @property
     def whole(self) -> View:

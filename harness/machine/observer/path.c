@@ -98,7 +98,7 @@ static int initialize(void **context, uint64_t communicator, int *mask, const ch
 
 static int start(void *context, void **handle, struct started *event) {
   *handle = ring;
-  if (event->type != COLLECTIVE && event->type != COPY_ENGINE) return 0;
+  if (!is_call(event)) return 0;
   keep_call(event);
   if (!here.muted) count(event);
   return 0;

@@ -27,8 +27,9 @@ def judge(case: Case) -> Iterator[Finding]:
     for uses in case.calls.values():
         if uses[0].step in captured or not uses[0].comm.has_windows or not all(map(_is_sent, uses)):
             continue
+        is_one_call = len({count for use in uses for count in use.called.sent or ()}) == 1
         for sender, receiver in permutations(uses, 2):
-            yield from _judge_pair(case, uses, sender, receiver)
+            yield from _judge_pair(case, sender, receiver, is_one_call)
 
 
 def _is_sent(use: Use) -> bool:
@@ -39,13 +40,14 @@ def _is_sent(use: Use) -> bool:
     return use.called.sent is not None and path not in ("kernel", "copy engine") and not is_in_place
 
 
-def _judge_pair(case: Case, uses: list[Use], sender: Use, receiver: Use) -> Iterator[Finding]:
+def _judge_pair(case: Case, sender: Use, receiver: Use, is_one_call: bool) -> Iterator[Finding]:
     sent = sender.called.sent or ()
     nbytes = sent[sender.comm.group.index(receiver.rank)] * _width(sender)
-    is_one_call = len({count for use in uses for count in use.called.sent or ()}) == 1
+    if nbytes <= STAGED_BYTES:
+        return
     gives, takes = _is_registered(sender, "source", is_one_call), _is_registered(receiver, "output", is_one_call)
     # Links other than NVLink, and older versions, stage more. So what came of it decides.
-    if nbytes <= STAGED_BYTES or gives == takes or not (_is_hurt(case, sender) or _is_hurt(case, receiver)):
+    if gives == takes or not (_is_hurt(case, sender) or _is_hurt(case, receiver)):
         return
     source, output = case.operand(sender.source), case.operand(receiver.output)
     holder, other = (sender, receiver) if gives else (receiver, sender)

@@ -134,12 +134,13 @@ class Teller:
         roles: tuple[tuple[Role, Operand], ...] = ("source", source), ("output", output)
         meant = tuple(role for role, operand in roles if self._memory.is_for_window(operand.address))
         what = KINDS[fact.function], fact.dtype, fact.op or None, fact.count
-        via: Via = "copy-engine" if path_of(fact)[0] == COPY_ENGINE else "library"
+        path, evidence = path_of(fact)
+        via: Via = "copy-engine" if path == COPY_ENGINE else "library"
         yield trace.Called(comm, source, output, *what, via, team.family, meant, claims=False)
         if is_blocked:
             yield trace.Entered(KINDS[fact.function], comm)
         else:
-            yield trace.Ran(*path_of(fact), is_free=True)
+            yield trace.Ran(path, evidence, is_free=True)
 
     def _operand(self, address: int, size: int) -> Operand:
         segment = self._memory.segment(address)

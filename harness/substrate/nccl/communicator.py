@@ -223,19 +223,16 @@ class NcclCommunicator(Communicator):
         if self._is_legacy_only:
             self._call(kind, output, source, op, LEGACY)
             return "legacy", f"NCCL ran {LEGACY}"
+        free = ""
         if self._is_by_copy_engine:
-            free = COPY_ENGINES if self.handle.takes_selections else ""
-            issue = partial(self._call, kind, output, source, op)
-            return self._evidence.run(Asked("", True, issue, self.exchange, self._expect_error, free))
-        if kind == "all_reduce" and op == "avg" and self.handle.takes_selections:
+            kernel, free = "", COPY_ENGINES if self.handle.takes_selections else ""
+        elif kind == "all_reduce" and op == "avg" and self.handle.takes_selections:
             # NCCL counts an average among what its symmetric all-reduces do, but has no such kernel. Where it takes
             # one, the call fails with "invalid device function" (2.32.3).
-            issue = partial(self._call, kind, output, source, op)
-            return self._evidence.run(Asked("", False, issue, self.exchange, self._expect_error, LEGACY))
+            kernel, free = "", LEGACY
         is_eligible = eligible(kind, source.dtype, op, self.size)
         issue = partial(self._call, kind, output, source, op)
-        asked = Asked(kernel, is_eligible, issue, self.exchange, self._expect_error)
-        return self._evidence.run(asked)
+        return self._evidence.run(Asked(kernel, is_eligible, issue, self.exchange, self._expect_error, free))
 
     def _call(self, kind: str, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""
