@@ -105,7 +105,7 @@ def of_kinds(kinds: tuple[str, ...], hazards: frozenset[Hazard], via: Via, strea
         is_uneven=st.booleans() if "uneven" in hazards else st.just(False),
         stream=st.integers(0, streams - 1) if streams > 1 else st.just(0),
         groups=st.sampled_from(GROUPS),
-        edge=st.sampled_from((0,) * 650 + EDGES[:4] * 12 + EDGES[4:] * 20 + LARGE_EDGES),
+        edge=st.sampled_from((0,) * 650 + EDGES[:4] * 12 + EDGES[4:6] * 20 + EDGES[6:] * 50 + LARGE_EDGES),
         share=st.sampled_from(SHARES),
         is_far=st.sampled_from((False, False, False, True)),
         root=_small(),

@@ -19,7 +19,7 @@ from harness.strategies.actions import FAR_APART, Action
 
 LARGEST_BYTES = 16 << 20
 """A collective's output or source, without what is added to its buffer."""
-KERNEL_COUNT, LARGE_KERNEL, LARGE_EDGE = 4097, 70_000, 17
+KERNEL_COUNT, LARGE_KERNEL, LARGE_EDGE = 4097, 70_001, 16
 """Largest count drawn for kernels, since the interpreter pays by the element; and the largest of the few that are drawn
 near such a power of two."""
 FARTHEST = 4
