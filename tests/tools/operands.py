@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,7 +74,7 @@ class Rank:
         self.communicators = 0
         self.comm = self.communicator()
 
-    def communicator(self) -> Any:
+    def communicator(self, config: Any = None) -> Any:
         """A new communicator over all ranks, with a window over a segment of its own."""
         self.communicators += 1
         path = self.folder / f"id-{self.communicators}"
@@ -83,7 +83,7 @@ class Rank:
             path.with_suffix(".new").rename(path)
         while not path.exists():
             time.sleep(0.01)
-        comm = self.nc.Communicator.init(self.ranks, self.rank, self.nc.UniqueId.from_bytes(path.read_bytes()))
+        comm = self.nc.Communicator.init(self.ranks, self.rank, self.nc.UniqueId.from_bytes(path.read_bytes()), config)
         self.address = int(self.nccl.mem_alloc(2 * SEGMENT))
         self.window = self.nccl.comm_window_register(comm._comm, self.address, 2 * SEGMENT, 1)
         self.other = int(self.nccl.mem_alloc(2 * SEGMENT))
@@ -169,19 +169,18 @@ class Rank:
                 yield "averages", "all_reduce", f"{name} {count}", "both", said
 
 
-def work(rank: int, ranks: int, folder: Path) -> None:
-    """One rank's part. Rank 0 writes what it saw."""
-    one = Rank(rank, ranks, folder)
-    with (folder / f"answers-{rank}").open("w") as file:
+def work(one: Rank, answers: Iterable[tuple[str, ...]]) -> None:
+    """Write what one rank sees, and end its process."""
+    with (one.folder / f"answers-{one.rank}").open("w") as file:
         device = torch.cuda.get_device_name()
         print(json.dumps(["version", str(int(one.nccl.get_version())), device]), file=file, flush=True)
-        for answer in one.answers():
+        for answer in answers:
             print(json.dumps(answer), file=file, flush=True)
     os._exit(0)  # a communicator whose call failed is not destroyed in time
 
 
-def ask(ranks: int, seconds: float = 200) -> list[list[list[str]]]:
-    """The answers of every rank, up to where they were stopped."""
+def ask(ranks: int, seconds: float = 200, module: str = "tests.tools.operands") -> list[list[list[str]]]:
+    """The answers of every rank of a module's `main`, up to where they were stopped."""
     from harness.machine import mps, profiler
 
     session = mps.start()
@@ -191,7 +190,7 @@ def ask(ranks: int, seconds: float = 200) -> list[list[list[str]]]:
             **os.environ, **session.environment, profiler.VARIABLE: profiler.library(),
             "NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "8",
         }  # fmt: skip
-        command = [sys.executable, "-m", "tests.tools.operands", "--ranks", str(ranks), "--folder", name, "--rank"]
+        command = [sys.executable, "-m", module, "--ranks", str(ranks), "--folder", name, "--rank"]
         running = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(ranks)]
         end = time.monotonic() + seconds
         try:
@@ -208,16 +207,22 @@ def ask(ranks: int, seconds: float = 200) -> list[list[list[str]]]:
         return [[json.loads(line) for line in each.read_text().splitlines()] for each in written if each.exists()]
 
 
-def main() -> None:
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What such a tool takes: for a rank, its number and the folder that all share."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = options_of()
     if options.rank is not None:
-        work(options.rank, options.ranks, options.folder)
+        one = Rank(options.rank, options.ranks, options.folder)
+        work(one, one.answers())
     answers = ask(options.ranks, options.seconds)
     if options.json:
         options.json.write_text(json.dumps(answers))

@@ -232,7 +232,12 @@ class NcclCommunicator(Communicator):
             kernel, free = "", LEGACY
         is_eligible = eligible(kind, source.dtype, op, self.size)
         issue = partial(self._call, kind, output, source, op)
-        return self._evidence.run(Asked(kernel, is_eligible, issue, self.exchange, self._expect_error, free))
+        path, evidence = self._evidence.run(Asked(kernel, is_eligible, issue, self.exchange, self._expect_error, free))
+        if path == "copy engine" and not self.handle.has_copied and not self.device.is_capturing:
+            # After one such call alone, a captured one does not wait for its peers (NCCL up to 2.32.3).
+            self.handle.has_copied = True
+            issue(free)
+        return path, evidence
 
     def _call(self, kind: str, output: torch.Tensor, source: torch.Tensor, op: str | None, selection: str) -> None:
         """Make the call, restricted to an algorithm selection if one is given (NCCL 2.31)."""

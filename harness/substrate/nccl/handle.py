@@ -43,6 +43,8 @@ class NcclHandle:
         self.has_peer_pointers, self.takes_selections = version >= PEER_POINTERS, version >= SELECTIONS
         self.epoch = self.barrier = 0
         """The last epochs of a plug-in's own barrier and of the kernel barrier."""
+        self.has_copied = False
+        """Whether a call by copy engines was made that was not captured."""
         self._has_pads = self.supports_windows and self.size > 1 and self.has_peer_pointers
         self._pad = 0
         self._window: object | None = None

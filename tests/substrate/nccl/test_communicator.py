@@ -29,12 +29,13 @@ SIX, THREE = torch.zeros(6), torch.zeros(3)
 class Answers:
     """Evidence that makes no call and notes what is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "symmetric") -> None:
         self.asked: list[Asked] = []
+        self._path = path
 
     def run(self, asked: Asked) -> tuple[str, str]:
         self.asked.append(asked)
-        return "symmetric", "the answer"
+        return self._path, "the answer"
 
 
 @pytest.fixture
@@ -121,6 +122,18 @@ def test_a_call_for_copy_engines_is_not_forced_and_asks_for_them_where_a_call_ca
         each.issue(each.free)
     policy = str(module.nc.CTAPolicy.ZERO) if free else ""
     assert calls == [("allgather", policy), ("alltoall", policy)]
+
+
+def test_the_first_call_by_copy_engines_is_made_twice_but_not_in_a_capture(rank: Rank, calls: Calls) -> None:
+    pair = made(rank, calls, Answers("copy engine"))
+    with pair.by_copy_engine():
+        with pair.device.capture():
+            pair.all_gather(SIX, THREE)
+        made_in_capture = len(calls)
+        for _ in range(2):
+            pair.all_gather(SIX, THREE)
+    again = [("allgather", str(module.nc.CTAPolicy.ZERO))]
+    assert (made_in_capture, calls) == (0, again)  # what `answers` is asked for is not made
 
 
 def test_calls_without_elements_that_nccl4py_refuses_are_not_made(rank: Rank, calls: Calls, answers: Answers) -> None:
