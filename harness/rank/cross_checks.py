@@ -1,4 +1,4 @@
-"""Checks of a library call that need no rule of NCCL's: stamps through peer pointers, and the other path's bits.
+"""Checks of a call that need no rule of NCCL's: stamps through peer pointers, and the bits of a second run.
 
 Invariant: both leave every buffer as they found it, or as the call leaves it, and are collective over the
 group: whether they run is agreed upon first.
@@ -55,12 +55,12 @@ def agree_on(communicator: Communicator, path: str) -> bool:
     return communicator.size > 1 and all(communicator.exchange(int(path == "symmetric")))
 
 
-def compare(communicator: Communicator, buffer: str, symmetric: torch.Tensor, legacy: torch.Tensor) -> None:
-    """Record `Differs` where the two paths gave different bits."""
-    one, other = bits(symmetric), bits(legacy)
+def compare(communicator: Communicator, buffer: str, first: torch.Tensor, second: torch.Tensor, by_path: bool) -> None:
+    """Record `Differs` where the two runs gave different bits."""
+    one, other = bits(first), bits(second)
     wrong = (one != other).nonzero().flatten()
     if len(wrong):
         index = int(wrong[0])
-        mask = (1 << 8 * symmetric.element_size()) - 1
-        shown = (f"{int(each[index]) & mask:#x}" for each in (one, other))
-        communicator.recorder.record(trace.Differs(buffer, len(wrong), one.numel(), index, *shown))
+        mask = (1 << 8 * first.element_size()) - 1
+        shown, again = (f"{int(each[index]) & mask:#x}" for each in (one, other))
+        communicator.recorder.record(trace.Differs(buffer, len(wrong), one.numel(), index, shown, again, by_path))

@@ -149,11 +149,13 @@ class Strayed(BaseEvent, frozen=True, tag="strayed"):
 
 
 class Differs(BaseEvent, frozen=True, tag="differs"):
-    """The symmetric and the legacy path left different bits in an output; the first ones are shown."""
+    """Two runs of a call left different bits in an output; the first ones are shown. `is_by_path`: the second run was
+    made on the legacy path; else it was made like the first."""
 
     buffer: str
     elements: int
     of: int
     index: int
-    symmetric: str
-    legacy: str
+    first: str
+    second: str
+    is_by_path: bool = True

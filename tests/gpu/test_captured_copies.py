@@ -9,7 +9,17 @@ from harness import judge
 from harness.machine import nccl
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Capture, EndCapture, Prepare, Recreate, Release, Replay, Straggle
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    Capture,
+    EndCapture,
+    Prepare,
+    Recreate,
+    Release,
+    Replay,
+    Straggle,
+)
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.events import Ran

@@ -98,11 +98,11 @@ def test_ranks_agree_if_all_took_the_symmetric_path(path: str, peers: int, agree
 
 def test_equal_bits_record_nothing() -> None:
     communicator = pair()
-    compare(communicator, "a", torch.tensor([1.0]), torch.tensor([1.0]))  # type: ignore[arg-type]
+    compare(communicator, "a", torch.tensor([1.0]), torch.tensor([1.0]), by_path=True)  # type: ignore[arg-type]
     assert communicator.events == []
 
 
 def test_bits_that_differ_are_recorded_with_the_first_place() -> None:
     communicator = pair()
-    compare(communicator, "a", torch.tensor([1, 0.0, 2]), torch.tensor([1, -0.0, 3]))  # type: ignore[arg-type]
-    assert communicator.events == [Differs("a", 2, 3, 1, "0x0", "0x80000000")]
+    compare(communicator, "a", torch.tensor([1, 0.0, 2]), torch.tensor([1, -0.0, 3]), by_path=False)  # type: ignore[arg-type]
+    assert communicator.events == [Differs("a", 2, 3, 1, "0x0", "0x80000000", is_by_path=False)]

@@ -89,12 +89,26 @@ class OwnOrder(SoundKernels):
     def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         addresses = context.peer_addresses(source)
         context.barrier()
-        total = torch.zeros_like(output)
+        total, first = torch.zeros_like(output), self.first(context)
         for place in range(context.size):
-            address = int(addresses[(context.rank + place) % context.size])
+            address = int(addresses[(first + place) % context.size])
             total += tensor_at(address, source.numel(), source.dtype) / context.size
         context.barrier()
         output.copy_(total)
+
+    def first(self, context: CollectiveContext) -> int:
+        return context.rank
+
+
+class OtherOrderEachTime(OwnOrder):
+    """The same, but on every rank from the same source on, which is another one in the next call: as where each call
+    adds what comes first."""
+
+    calls = 0
+
+    def first(self, context: CollectiveContext) -> int:
+        self.calls += 1
+        return self.calls
 
 
 class WrongOnOneRank(OwnOrder):

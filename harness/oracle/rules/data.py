@@ -99,7 +99,7 @@ def _is_wrong(case: Case, use: Use) -> bool:
 
 
 def _cross_checked(case: Case, rank: int, events: Events) -> Iterator[Finding]:
-    """Stamps that were not found, and paths that left different bits."""
+    """Stamps that were not found, and second runs that left other bits."""
     for step, event in events:
         match event:
             case Strayed():
@@ -250,10 +250,10 @@ def _strayed(case: Case, rank: int, step: int, event: Strayed) -> Finding:
 
 def _differs(case: Case, rank: int, step: int, event: Differs) -> Finding:
     use = _use(case, rank, step)
+    runs = "the symmetric and the legacy path" if event.is_by_path else "the call and a second run of it"
     return WrongData(
-        f"{case.call(use)}: the symmetric and the legacy path left different bits in {_part(event)} "
-        f"of {event.buffer!r} on rank {rank}, the first at index {event.index}: {event.symmetric} and "
-        f"{event.legacy}.",
+        f"{case.call(use)}: {runs} left different bits in {_part(event)} of {event.buffer!r} on rank {rank}, the "
+        f"first at index {event.index}: {event.first} and {event.second}.",
         step=step,
         ranks=(rank,),
     )

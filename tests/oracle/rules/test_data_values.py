@@ -14,6 +14,7 @@ from harness.scenario.steps import (
     EndCapture,
     Prepare,
     ReduceScatter,
+    Release,
     Replay,
     Step,
 )
@@ -122,6 +123,26 @@ def test_ranks_that_hold_different_averages_of_one_all_reduce_are_named(ranks: W
     found = findings(ranks, scenario(*steps, topology=THREE, kernels="tests.tools.scrubs:OwnOrder"))
     assert rules(found) == ["wrong-data"]
     assert "ranks 1, 2 hold other bits than rank 0. Each lies within the bound of an average" in str(found[0])
+
+
+def test_another_result_in_a_second_run_of_an_average_is_named(ranks: World) -> None:
+    steps = (
+        Allocate("a", "tp", 900),
+        Allocate("b", "tp", 900),
+        AllReduce("tp", View("a"), 800, View("b"), "avg", "kernel"),
+    )
+    found = findings(ranks, scenario(*steps, topology=THREE, kernels="tests.tools.scrubs:OtherOrderEachTime"))
+    assert rules(found) == ["wrong-data"]
+    assert all("the call and a second run of it left different bits in" in str(each) for each in found)
+
+
+@pytest.mark.parametrize("kernels", ["", "tests.tools.scrubs:OtherOrderEachTime"], ids=["right", "another each time"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_second_run_leaves_the_first_result_for_what_comes_after(ranks: World, kernels: str, in_place: bool) -> None:
+    call = AllReduce("tp", View("a"), 800, None if in_place else View("b"), "avg", "kernel" if kernels else "library")
+    steps = Allocate("a", "tp", 900), Allocate("b", "tp", 900), call, Release("a"), Release("b")
+    found = findings(ranks, scenario(*steps, topology=THREE, kernels=kernels or "triton"))
+    assert {each.rule for each in found} == ({"wrong-data"} if kernels else set())
 
 
 def test_a_wrong_average_is_said_once_and_not_as_different_bits(ranks: World) -> None:
