@@ -6,8 +6,8 @@ with NCCL 2.32.3, of 16,416 bytes (`ncclRegisterP2pIpcBuffer`, `addP2pToPlan` in
 memory so. A captured call registers both sides itself, and smaller sends go through buffers of NCCL's own. So do
 gathers and scatters, whatever is registered (`taskAppend`).
 
-Links other than NVLink, and older versions, stage more. So in a draw what came of it decides. In a recording nobody
-looked at the data: there registration decides alone, if it is known for sure.
+Links other than NVLink, and older versions, stage more. So in a draw what came of it decides. The data of a
+recording was not looked at: there registration decides alone, if it is known for sure.
 """
 
 from __future__ import annotations
