@@ -20,9 +20,11 @@ from harness.trace.events import (
     Deregistered,
     Dropped,
     Entered,
+    LocallyRegistered,
     Operand,
     PadOverwritten,
     Placed,
+    PointToPoint,
     Ran,
     Registered,
     RegistrationFailed,
@@ -52,6 +54,17 @@ class Use:
         return self.output if role == "output" else self.source
 
 
+@dataclass(frozen=True)
+class End:
+    """One end of a send of a watched program."""
+
+    rank: int
+    step: int
+    comm: CommCreated
+    event: PointToPoint
+    sight: Sight
+
+
 Key = tuple[GroupId, int]
 """A communicator, equal on all of its ranks: its group, and its generation."""
 OnComm = Called | Entered | RegistrationFailed
@@ -69,6 +82,8 @@ class History:
     windows: dict[int, WindowLife] = field(default_factory=dict)
     buffers: dict[str, BufferLife] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    local: list[LocallyRegistered] = field(default_factory=list)
     entered: dict[int, int] = field(default_factory=dict)
     """Registrations entered, by communicator, without those that failed; one more than were made where the rank is
     still in one."""
@@ -147,6 +162,12 @@ def read(trace: Trace) -> History:
                 comm = history.comms[event.comm]
                 source, output = _sight(history, comm, event.source), _sight(history, comm, event.output)
                 history.uses.append(Use(history.rank, step, comm, event, source, output))
+            case PointToPoint():
+                comm = history.comms[event.comm]
+                sight = _sight(history, comm, event.operand)
+                history.ends.append(End(history.rank, step, comm, event, sight))
+            case LocallyRegistered():
+                history.local.append(event)
             case Ran():
                 history.uses[-1] = replace(history.uses[-1], ran=event)
             case _:

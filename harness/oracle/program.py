@@ -30,6 +30,8 @@ class Program(ABC):
     """Whether its ranks take the same steps, and wait for each other at the end."""
     done: ClassVar[str] = "ended"
     """What a rank has done that is through with everything."""
+    compares_data: ClassVar[bool] = False
+    """Whether its ranks look at the data, so that a loss shows."""
 
     @property
     @abstractmethod
@@ -82,6 +84,10 @@ class Program(ABC):
         """The steps, up to one, that re-create the communicators of a family which leaves a rank out."""
         return frozenset()
 
+    def are_on_one_host(self, first: int, second: int) -> bool:
+        """Whether two ranks are on one host, as far as that is known."""
+        return True
+
     def name_of(self, part: Part) -> str:
         """The name of a part of the system under test."""
         return ""
@@ -92,6 +98,7 @@ class DrawnProgram(Program):
 
     is_lockstep = True
     done = "run every step"
+    compares_data = True
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -167,6 +174,10 @@ class WatchedProgram(Program):
 
     def operand(self, buffer: str) -> str:
         return buffer
+
+    def are_on_one_host(self, first: int, second: int) -> bool:
+        hosts = self._recording.hosts
+        return not hosts or hosts[first] == hosts[second]
 
 
 def program_of(seen: Seen) -> Program:

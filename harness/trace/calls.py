@@ -21,7 +21,7 @@ class Operand(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
-__all__ = ["Called", "Kind", "Operand", "Ran", "Role"]
+__all__ = ["Called", "Kind", "Operand", "PointToPoint", "Ran", "Role"]
 Kind = Literal[
     "all_gather",
     "reduce_scatter",
@@ -52,7 +52,8 @@ class Called(BaseEvent, frozen=True, tag="called"):
     meant    the operands that were allocated to lie in a window
     claims   whether the caller relies on the symmetric path
     sent     elements that this rank sends to each rank of the group, in its order, where the call is one send and one
-             receive a pair of ranks; None where it is not, or not known
+             receive a pair of ranks; None where it is not, or not known, and where a watched program captured the
+             call, so that it sends nothing now
     """
 
     comm: int
@@ -77,6 +78,23 @@ class Called(BaseEvent, frozen=True, tag="called"):
     def is_empty(self) -> bool:
         """Whether no rank of the group has an element, so that NCCL returns at once."""
         return self.counts == 0
+
+
+class PointToPoint(BaseEvent, frozen=True, tag="point-to-point"):
+    """The rank made one end of a send: it sends, or it receives. Of watched programs alone, outside of captures, and
+    only where the other end was recorded, too. A draw makes its sends and receives together (`Called`).
+
+    comm              the communicator
+    operand           what is sent, or where it is received
+    sender, receiver  ranks of the world, of which this rank is one
+    number            which of the sends from the one to the other it is, on that communicator: the same at both ends
+    """
+
+    comm: int
+    operand: Operand
+    sender: int
+    receiver: int
+    number: int
 
 
 class Ran(BaseEvent, frozen=True, tag="ran"):

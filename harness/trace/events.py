@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from harness.scenario.layouts.groups import Group, GroupId
 from harness.trace.bases import BaseEvent
-from harness.trace.calls import Called, Kind, Operand, Ran, Role
+from harness.trace.calls import Called, Kind, Operand, PointToPoint, Ran, Role
 from harness.trace.damage import (
     Changed,
     Differs,
@@ -42,6 +42,7 @@ __all__ = [
     "Finished",
     "Kind",
     "Leaked",
+    "LocallyRegistered",
     "Lost",
     "Mismatch",
     "Operand",
@@ -49,6 +50,7 @@ __all__ = [
     "Overwritten",
     "PadOverwritten",
     "Placed",
+    "PointToPoint",
     "Raised",
     "Ran",
     "Registered",
@@ -156,6 +158,15 @@ class Registered(BaseEvent, frozen=True, tag="registered"):
     is_symmetric: bool = True
 
 
+class LocallyRegistered(BaseEvent, frozen=True, tag="locally-registered"):
+    """A watched program registered memory with a communicator by `ncclCommRegister`, which gives no window. Until when
+    is not known."""
+
+    comm: int
+    address: int
+    size: int
+
+
 class Unregistrable(BaseEvent, frozen=True, tag="unregistrable"):
     """The harness was asked to let every registration of this segment fail on this rank."""
 
@@ -253,6 +264,7 @@ Event = (
     | SegmentDenied
     | SegmentFreed
     | Registered
+    | LocallyRegistered
     | Unregistrable
     | RegistrationFailed
     | Deregistered
@@ -261,6 +273,7 @@ Event = (
     | Skipped
     | Exhausted
     | Called
+    | PointToPoint
     | Ran
     | Mismatch
     | Changed

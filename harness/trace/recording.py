@@ -29,6 +29,7 @@ class Recording(msgspec.Struct, frozen=True):
     - An operand has no buffer's name. `Operand.buffer` says where it lies, such as `segment 3 + 4096`.
     - `Called.meant` names the operands that lie in a live segment of `ncclMemAlloc`, or in a live window of any
       communicator. No other is meant for a window.
+    - A send is no step of both its ranks. Each end has a step of its own, and `PointToPoint` says which ends meet.
     - `Entered.capture` says in which capture a registration was made, of the thread that made it.
     - A segment has no pool (`""`). A window over memory that is in no known segment has segment -1.
     - A call that the rank has not returned from ends its trace with `Called` and `Entered`, and has no `Ran`.
@@ -48,12 +49,16 @@ class Recording(msgspec.Struct, frozen=True):
     """How long the run was watched; 0 if that is not known."""
     nccl: Version | None = None
     """The NCCL that ran it; None if that is not known. Then the rules of the newest known one apply."""
+    hosts: tuple[str, ...] = ()
+    """The host of each rank; empty if that is not known."""
 
     def __post_init__(self) -> None:
         ranks = [*range(self.topology.world)]
         for what, found in (("traces", self.traces), ("fates", self.fates)):
             if [each.rank for each in found] != ranks:
                 raise UsageError(f"a recording of {len(ranks)} ranks needs one of its {what} for each, in rank order")
+        if self.hosts and len(self.hosts) != len(ranks):
+            raise UsageError(f"a recording of {len(ranks)} ranks needs one of its hosts for each, in rank order")
         for trace in self.traces:
             self._check_steps(trace)
 

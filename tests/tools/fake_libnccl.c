@@ -445,9 +445,17 @@ PUBLIC(MemAlloc)
 int pncclMemFree(void *address) { return madvise(address, 4096, MADV_DONTNEED) ? INVALID_ARGUMENT : SUCCESS; }
 PUBLIC(MemFree)
 
+int pncclCommRegister(struct comm *comm, void *address, size_t size, void **handle) {
+  *handle = address;
+  return SUCCESS;
+}
+PUBLIC(CommRegister)
+
 // A rank's own error is found before it waits for the others, as in NCCL.
 int pncclCommWindowRegister(struct comm *comm, void *address, size_t size, void **window, int flags) {
   static atomic_int calls;
+  void *handle;
+  ncclCommRegister(comm, address, size, &handle);
   if (is_to_fail("FAKE_NCCL_FAIL_REGISTER", ++calls)) return INVALID_ARGUMENT;
   hang_if_asked("CommWindowRegister");
   struct task task = {.kind = REGISTER, .comm = comm, .into = window, .address = address, .size = size};

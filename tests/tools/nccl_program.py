@@ -46,6 +46,7 @@ SIGNATURES = {
     "ncclCommGetAsyncError": (POINTER, POINTER),
     "ncclMemAlloc": (POINTER, SIZE),
     "ncclMemFree": (POINTER,),
+    "ncclCommRegister": (POINTER, POINTER, SIZE, POINTER),
     "ncclCommWindowRegister": (POINTER, POINTER, SIZE, POINTER, INT),
     "ncclCommWindowDeregister": (POINTER, POINTER),
     "ncclAllGather": (POINTER, POINTER, SIZE, INT, POINTER, POINTER),

@@ -493,6 +493,133 @@ def uneven_tokens(job: Job) -> None:
         job.segment(job.tp, size=2 * SEGMENT)
 
 
+STAGED, LARGE = 8192, 8200
+"""Elements of two bytes: as many as NCCL sends through buffers of its own, and more."""
+
+
+def send(job: Job, source: int, output: int, comm: POINTER | None = None, count: int = LARGE, sender: int = 0) -> None:
+    """One of two ranks sends to the other."""
+    comm, peer = comm or job.tp, 1 - RANK
+    if sender == RANK:
+        job.nccl.call("Send", POINTER(source), count, 9, peer, comm, None)
+    else:
+        job.nccl.call("Recv", POINTER(output), count, 9, peer, comm, None)
+
+
+def pooled(job: Job) -> int:
+    """Memory in a window, in which an all-gather has run."""
+    block = job.segment(job.tp)
+    job.gather(job.tp, block)
+    return block
+
+
+@job
+def half_registered_send(job: Job) -> None:
+    """The receiver's buffer is outside of the pool."""
+    send(job, pooled(job), ordinary())
+
+
+@job
+def half_registered_exchange(job: Job) -> None:
+    """Ranks receive into the pool what others send from outside of it, in one group."""
+    source, output = ordinary(), pooled(job)
+    for times in range(3):
+        job.nccl.call("GroupStart")
+        send(job, source, output + 4096 * times, sender=0)
+        send(job, source, output + 4096 * times, sender=1)
+        job.nccl.call("GroupEnd")
+
+
+@job
+def half_registered_later(job: Job) -> None:
+    """Both sides are in the pool at first, and ever more sends go before one from outside of it."""
+    block = pooled(job)
+    for times in range(STEADY):
+        send(job, block, block)
+        send(job, block, block, sender=1, count=times + 1)
+    send(job, ordinary(), block)
+    send(job, block, block, sender=1)
+
+
+@job
+def half_registered_all_to_all(job: Job) -> None:
+    """One rank has its output outside of the pool, and NCCL's all-to-all asks each rank for both operands."""
+    source, output = pooled(job), job.segment(job.tp)
+    job.nccl.call("AlltoAll", POINTER(source), POINTER(ordinary() if RANK else output), LARGE, 9, job.tp, None)
+
+
+@job
+def right_sends(job: Job) -> None:
+    """Both sides in the pool, or neither."""
+    block = pooled(job)
+    send(job, block, block)
+    send(job, ordinary(), ordinary())
+
+
+@job
+def right_small_send(job: Job) -> None:
+    send(job, pooled(job), ordinary(), count=STAGED)
+
+
+@job
+def right_send_to_itself(job: Job) -> None:
+    block = pooled(job)
+    job.nccl.call("GroupStart")
+    job.nccl.call("Send", POINTER(block), LARGE, 9, RANK, job.tp, None)
+    job.nccl.call("Recv", POINTER(ordinary()), LARGE, 9, RANK, job.tp, None)
+    job.nccl.call("GroupEnd")
+
+
+@job
+def right_send_elsewhere(job: Job) -> None:
+    """From memory that is registered with another communicator alone."""
+    send(job, pooled(job), ordinary(), job.cp)
+
+
+@job
+def right_captured_send(job: Job) -> None:
+    """A graph registers both sides itself."""
+    block, other = pooled(job), ordinary()
+    with captured() as stream:
+        if RANK == 0:
+            job.nccl.call("Send", POINTER(block), LARGE, 9, 1, job.tp, POINTER(stream))
+        else:
+            job.nccl.call("Recv", POINTER(other), LARGE, 9, 0, job.tp, POINTER(stream))
+        sides = (block, other) if RANK else (other, block)
+        job.nccl.call("AlltoAll", *map(POINTER, sides), LARGE, 9, job.tp, POINTER(stream))
+
+
+@job
+def right_locally_registered_send(job: Job) -> None:
+    """One side in a window, and the other registered without one."""
+    block, other = pooled(job), ordinary()
+    job.nccl.made("CommRegister", (job.tp, POINTER(other), SEGMENT))
+    send(job, block, other)
+    send(job, other, block, sender=1)
+
+
+@job
+def right_all_to_all(job: Job) -> None:
+    """No rank has both operands in the pool, so NCCL sends through buffers of its own."""
+    job.nccl.call("AlltoAll", POINTER(ordinary()), POINTER(pooled(job)), LARGE, 9, job.tp, None)
+
+
+@job
+def right_gather_and_scatter(job: Job) -> None:
+    """NCCL sends these through buffers of its own, whatever is registered."""
+    block, other = pooled(job), ordinary()
+    job.nccl.call("Gather", POINTER(block), POINTER(other), LARGE, 9, 0, job.tp, None)
+    job.nccl.call("Scatter", POINTER(other), POINTER(block), LARGE, 9, 0, job.tp, None)
+
+
+@job
+def right_send_without_receive(job: Job) -> None:
+    """The receiver ends before it receives: the send meets nothing."""
+    block = pooled(job)
+    if RANK == 0:
+        job.nccl.call("Send", POINTER(block), LARGE, 9, 1, job.tp, None)
+
+
 def main() -> None:
     if not Path("/dev/nvidiactl").exists():
         JOBS[sys.argv[1]](Job())

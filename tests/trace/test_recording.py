@@ -39,3 +39,8 @@ def test_a_rank_without_a_trace_or_a_fate_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"one of its {what} for each"):
         Recording(PAIR, traces, fates, PLACES)
+
+
+def test_hosts_of_some_ranks_alone_are_refused() -> None:
+    with pytest.raises(UsageError, match="one of its hosts for each"):
+        Recording(PAIR, (Trace(0), Trace(1)), FATES, PLACES, hosts=("a",))

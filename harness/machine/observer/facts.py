@@ -110,6 +110,15 @@ class Deregistered(_Fact, frozen=True, tag=True):
     site: str = ""
 
 
+class LocallyRegistered(_Fact, frozen=True, tag=True):
+    """`ncclCommRegister` has registered memory with a communicator. That gives no window. Its end is not written."""
+
+    comm: int
+    address: int
+    size: int
+    site: str = ""
+
+
 class GroupStarted(_Fact, frozen=True, tag=True):
     """A thread begins a group of calls. In flight, it stands for the end of that group."""
 
@@ -243,4 +252,5 @@ Fact = (
     | Graph
     | History
     | Held
+    | LocallyRegistered
 )

@@ -129,6 +129,10 @@ def _registration(of: Fields) -> dict[str, int]:
     return {"comm": of.communicator, "address": of.address, "size": of.amount, "flags": of.flags}
 
 
+def _locally_registered(of: Fields, site: str, *_: object) -> Fact:
+    return facts.LocallyRegistered(comm=of.communicator, address=of.address, size=of.amount, site=site)
+
+
 def _deregistered(of: Fields, site: str, *_: object) -> Fact:
     return facts.Deregistered(comm=of.communicator, window=of.other, result=of.result, site=site)
 
@@ -175,5 +179,6 @@ MEANINGS: dict[int, _Meaning] = {
     16: _graph,
     17: lambda of, _, name, __: facts.History(state=name, since=of.other, rate=of.amount),
     18: _held,
+    19: _locally_registered,
 }
 """By the numbers of `enum kind`."""

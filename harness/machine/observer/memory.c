@@ -114,6 +114,19 @@ int symm_observer_release_held(void) {
   return result;
 }
 
+// --- Registrations that give no window
+
+// Sends take such memory for registered, as they take that of windows. Until when is not followed.
+int ncclCommRegister(void *comm, void *address, size_t size, void **handle) {
+  bool is_ours = enter(CALLER);
+  struct fact fact = {.kind = LOCALLY_REGISTERED, .parent = -1, .address = (uint64_t)address, .count = size};
+  if (is_ours) fact.communicator = known_number(comm);
+  int result = real.CommRegister(comm, address, size, handle);
+  if (is_ours && !result) tell(&fact, NULL);
+  leave();
+  return result;
+}
+
 // --- Windows
 
 static bool is_refused(void *address) {

@@ -37,6 +37,7 @@ int ncclCommAbort(void *comm);
 int ncclCommRevoke(void *comm, int flags);
 int ncclMemAlloc(void **address, size_t size);
 int ncclMemFree(void *address);
+int ncclCommRegister(void *comm, void *address, size_t size, void **handle);
 int ncclCommWindowRegister(void *comm, void *address, size_t size, void **window, int flags);
 int ncclCommWindowDeregister(void *comm, void *window);
 int ncclGroupStart(void);
@@ -48,7 +49,7 @@ int ncclGroupSimulateEnd(void *told);
 #define WRAPPED(X)                                                                                                  \
   X(CommGetAsyncError) X(CommInitRank) X(CommInitRankConfig) X(CommInitRankScalable) X(CommInitAll) X(CommSplit)    \
   X(CommShrink) X(CommGrow) X(CommFinalize) X(CommDestroy) X(CommAbort) X(CommRevoke) X(MemAlloc) X(MemFree)        \
-  X(CommWindowRegister) X(CommWindowDeregister) X(GroupStart) X(GroupEnd) X(GroupSimulateEnd)
+  X(CommRegister) X(CommWindowRegister) X(CommWindowDeregister) X(GroupStart) X(GroupEnd) X(GroupSimulateEnd)
 
 #define BUFFERS const void *send, void *receive
 #define LAST void *comm, void *stream

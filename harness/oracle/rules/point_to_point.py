@@ -3,33 +3,63 @@
 Rule: half-registered. NCCL moves a large send straight between registered buffers, and each rank looks at its own
 alone. Where one side is registered and the other is not, nothing arrives, or the ranks wait for ever: seen on an H100
 with NCCL 2.32.3, of 16,416 bytes (`ncclRegisterP2pIpcBuffer`, `addP2pToPlan` in 2.30.7). Any window registers its
-memory so. A captured call registers both sides itself, and smaller sends go through buffers of NCCL's own.
+memory so. A captured call registers both sides itself, and smaller sends go through buffers of NCCL's own. So do
+gathers and scatters, whatever is registered (`taskAppend`).
+
+Links other than NVLink, and older versions, stage more. So in a draw what came of it decides. The data of a
+recording was not looked at: there registration decides alone, if it is known for sure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import permutations
+from typing import NamedTuple
 
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, HalfRegistered
-from harness.oracle.history import Use
+from harness.oracle.history import End, Use
+from harness.oracle.sight import Sight
 from harness.scenario.bases import STAGED_BYTES
 from harness.text import counted
-from harness.trace.events import Changed, Mismatch, Role, SourceChanged
+from harness.trace.events import Changed, CommCreated, Mismatch, Role, SourceChanged
 
+ROLES: tuple[Role, ...] = ("source", "output")
 HURT = (Changed, Mismatch, SourceChanged)
+UNSEEN = (
+    f"NCCL wants both sides registered, or neither. It may move more than {STAGED_BYTES} bytes past its own buffers, "
+    "and then loses them, writes over the source, or hangs. The data was not looked at, so whether it did is not known."
+)
+
+
+class Side(NamedTuple):
+    """One side of a pair: its memory, and all memory of its rank that NCCL has to find in a window."""
+
+    rank: int
+    step: int
+    comm: CommCreated
+    memory: Sight
+    asked: tuple[Sight, ...]
+
+    @property
+    def is_registered(self) -> bool:
+        return all(sight.is_whole for sight in self.asked)
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    """Every pair of ranks of which one sends to the other more than NCCL stages, and loses it."""
+    """Every pair of ranks of which one sends to the other more than NCCL stages, and loses it or may."""
     captured = {step for steps in case.program.captures.values() for step in steps}
     for uses in case.calls.values():
         if uses[0].step in captured or not uses[0].comm.has_windows or not all(map(_is_sent, uses)):
             continue
         is_one_call = len({count for use in uses for count in use.called.sent or ()}) == 1
+        sides = (_side(use, role, is_one_call) for use in uses for role in ROLES)
+        if len({side.is_registered for side in sides}) == 1:
+            continue
         for sender, receiver in permutations(uses, 2):
             yield from _judge_pair(case, sender, receiver, is_one_call)
+    for sends, receives in _met(case):
+        yield from _judge_send(case, sends, receives)
 
 
 def _is_sent(use: Use) -> bool:
@@ -43,36 +73,88 @@ def _is_sent(use: Use) -> bool:
 def _judge_pair(case: Case, sender: Use, receiver: Use, is_one_call: bool) -> Iterator[Finding]:
     sent = sender.called.sent or ()
     nbytes = sent[sender.comm.group.index(receiver.rank)] * _width(sender)
-    if nbytes <= STAGED_BYTES:
+    gives, takes = _side(sender, "source", is_one_call), _side(receiver, "output", is_one_call)
+    if nbytes <= STAGED_BYTES or gives.is_registered == takes.is_registered:
         return
-    gives, takes = _is_registered(sender, "source", is_one_call), _is_registered(receiver, "output", is_one_call)
-    # Links other than NVLink, and older versions, stage more. So what came of it decides.
-    if gives == takes or not (_is_hurt(case, sender) or _is_hurt(case, receiver)):
+    if not case.program.compares_data:
+        if _is_sure(case, gives, takes):
+            yield _finding(case, case.call(sender), gives, takes, nbytes, UNSEEN)
+    elif _is_hurt(case, sender) or _is_hurt(case, receiver):
+        moved = f"Where a side is registered, NCCL moves more than {STAGED_BYTES} bytes past its own buffers"
+        tail = f"{moved}, and wants both so; {case.path(sender)}."
+        yield _finding(case, case.call(sender), gives, takes, nbytes, tail)
+
+
+def _judge_send(case: Case, sends: End, receives: End) -> Iterator[Finding]:
+    gives, takes = (Side(end.rank, end.step, end.comm, end.sight, (end.sight,)) for end in (sends, receives))
+    nbytes = sends.sight.operand.size
+    if nbytes <= STAGED_BYTES or gives.is_registered == takes.is_registered:
         return
-    source, output = case.operand(sender.source), case.operand(receiver.output)
-    holder, other = (sender, receiver) if gives else (receiver, sender)
-    both = " over both of its operands" if is_one_call else ""
-    yield HalfRegistered(
-        f"{case.call(sender)}: rank {sender.rank} sends {counted(nbytes, 'byte')} of {source} to {output} of rank "
-        f"{receiver.rank}. {case.name(sender.comm.id)} finds the memory of rank {holder.rank} in a window{both}, and "
-        f"that of rank {other.rank} in none. Where a side is registered, NCCL moves more than {STAGED_BYTES} bytes "
-        f"past its own buffers, and wants both so; {case.path(sender)}.",
-        step=sender.step,
-        ranks=tuple(sorted((sender.rank, receiver.rank))),
+    if _is_sure(case, gives, takes):
+        call = f"{case.at_step(gives.step)} on {case.name(gives.comm.id)}, which meets {case.at_step(takes.step)}"
+        yield _finding(case, call, gives, takes, nbytes, UNSEEN)
+
+
+def _finding(case: Case, call: str, gives: Side, takes: Side, nbytes: int, tail: str) -> HalfRegistered:
+    holder, other = (gives, takes) if gives.is_registered else (takes, gives)
+    both = " over both of its operands" if len(holder.asked) > 1 else ""
+    lacks = f"that of rank {other.rank} in none"
+    if both and not case.program.compares_data:
+        lacks = f"on rank {other.rank} over one of them at most"
+    return HalfRegistered(
+        f"{call}: rank {gives.rank} sends {counted(nbytes, 'byte')} of {case.operand(gives.memory)} to "
+        f"{case.operand(takes.memory)} of rank {takes.rank}. {case.name(gives.comm.id)} finds the memory of rank "
+        f"{holder.rank} in a window{both}, and {lacks}. {tail}",
+        step=gives.step,
+        ranks=tuple(sorted((gives.rank, takes.rank))),
     )
 
 
-def _is_registered(use: Use, role: Role, is_one_call: bool) -> bool:
-    """Whether NCCL finds the whole operand in a window. Where every rank sends the same to each, NCCL has a call of its
-    own (`ncclAlltoAll`), which asks for both operands."""
-    roles: tuple[Role, ...] = ("source", "output") if is_one_call else (role,)
-    return all(use.sight(each).is_whole for each in roles)
+def _side(use: Use, role: Role, is_one_call: bool) -> Side:
+    """Where every rank sends the same to each, NCCL has a call of its own (`ncclAlltoAll`), which asks for both
+    operands."""
+    roles = ROLES if is_one_call else (role,)
+    return Side(use.rank, use.step, use.comm, use.sight(role), tuple(map(use.sight, roles)))
+
+
+def _met(case: Case) -> Iterator[tuple[End, End]]:
+    """The two ends of each send of a recording."""
+    ends = [end for history in case.histories for end in history.ends]
+    receives = {_name(end): end for end in ends if end.rank == end.event.receiver}
+    for end in ends:
+        if end.rank == end.event.sender and (other := receives.get(_name(end))) is not None:
+            yield end, other
+
+
+def _name(end: End) -> tuple[object, ...]:
+    """What is equal at both ends of a send, and of no other."""
+    return end.comm.id, end.comm.generation, end.event.sender, end.event.receiver, end.event.number
 
 
 def _is_hurt(case: Case, use: Use) -> bool:
     """Whether the call never returned there, or left other data than it owes."""
     events = case.histories[use.rank].trace.steps()
     return use.ran is None or any(step == use.step and isinstance(event, HURT) for step, event in events)
+
+
+def _is_sure(case: Case, gives: Side, takes: Side) -> bool:
+    """Whether NCCL may move data of a recording straight from one side to the other, and finds one alone registered.
+    Between hosts there may be a network. Sides of different sizes are another fault."""
+    is_alike = gives.memory.operand.size == takes.memory.operand.size
+    is_direct = is_alike and case.program.are_on_one_host(gives.rank, takes.rank)
+    return is_direct and all(_is_known(case, side, sight) for side in (gives, takes) for sight in side.asked)
+
+
+def _is_known(case: Case, side: Side, sight: Sight) -> bool:
+    """Whether it is known if NCCL finds memory registered. It rounds up to pages. It may keep a range whose window is
+    gone, for another window in it. And `ncclCommRegister` registers without a window."""
+    start, end, comm = sight.operand.address, sight.operand.address + sight.operand.size, side.comm.comm
+    was_there = any(window.event.comm == comm for window in (*sight.nulls, *sight.former))
+    local = (each for each in case.histories[side.rank].local if each.comm == comm)
+    is_local = any(each.address < end and start < each.address + each.size for each in local)
+    if sight.window is not None:
+        return sight.is_whole and sight.segment_freed_at is None
+    return not was_there and not is_local
 
 
 def _width(use: Use) -> int:

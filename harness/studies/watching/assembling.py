@@ -53,7 +53,8 @@ def assemble(processes: Sequence[Process], running: Collection[str] = ()) -> Ass
     )
     nccl = members.processes[0].nccl or None
     texts = _texts(members, lines, steps)
-    recording = Recording(members.topology, traces, fates, texts, nccl=nccl)
+    hosts = tuple(process.host for process in members.processes)
+    recording = Recording(members.topology, traces, fates, texts, nccl=nccl, hosts=hosts)
     told = {
         (rank, step): int(each.order[place])
         for rank, each in enumerate(lines)

@@ -31,6 +31,7 @@ from harness.machine.observer.records import (
     RegisterEntered,
 )
 from harness.studies.watching.callsites import place_of
+from harness.studies.watching.members import IN_PROGRESS, SUCCESS
 
 PAIRWISE = ("Send", "Recv")
 """Calls that are no collective: they have no counterpart on every rank."""
@@ -42,6 +43,8 @@ WORK = (Call, RegisterEntered, CommCreated, Allocated)
 Numbers = NDArray[np.int64]
 Places = NDArray[np.int32]
 NONE: Places = np.empty(0, np.int32)
+End = tuple[str, int]
+"""Of sends or receives on a communicator: the function, and the peer's rank in it."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,27 @@ class Line:
 
     @cached_property
     def _by_comm(self) -> dict[int, Places]:
-        """All at once: a look at the whole order for each communicator costs too much where many are made anew."""
-        comms = self.comms[self.order]
-        calls = np.flatnonzero(comms >= 0)
-        # numbers are small, and numpy sorts 16 bits in linear time
-        small = comms[calls].astype(np.uint16) if self.comms.max(initial=0) < 1 << 16 else comms[calls]
-        calls = calls[np.argsort(small, kind="stable")]
-        owners, starts = np.unique(comms[calls], return_index=True)
-        return dict(zip(owners.tolist(), np.split(calls.astype(np.int32), starts[1:]), strict=False))
+        return _by_owner(self.comms[self.order])
+
+    @cached_property
+    def pairwise(self) -> dict[int, dict[End, Places]]:
+        """By communicator where the sends to a peer are in the order, and the receives from it. NCCL pairs both by
+        their order.
+
+        The first captured one ends them: replays are not seen, and a replay may meet a call that is none. Without any
+        where a call failed or a fact was lost: it may be one of them.
+        """
+        facts, numbers = self.process.facts, dict[tuple[int, End], int]()
+        if self.process.lost_facts or any(map(_has_failed, facts)):
+            return {}
+        owners = _array(_number(fact, numbers) for fact in facts)
+        captured = np.asarray([isinstance(fact, Call) and fact.captured for fact in facts], np.bool_)
+        found: dict[int, dict[End, Places]] = {}
+        places = _by_owner(owners[self.order]) if numbers else {}
+        for (comm, end), number in numbers.items():
+            there = places.get(number, NONE)
+            found.setdefault(comm, {})[end] = there[: _first(captured[self.order[there]])]
+        return found
 
     def by_communicator(self, rank: Mapping[int, int]) -> Line:
         """The same with the calls between two changes in the order of their communicators, of which `rank` has the
@@ -85,7 +101,10 @@ class Line:
     def new_calls(self, comm: int) -> Numbers:
         """The numbers, on their communicator, of the calls that differ from every earlier one, or follow a change of
         memory, windows or communicators."""
-        places = self.places(comm)
+        return self.new(self.places(comm))
+
+    def new(self, places: Places) -> Numbers:
+        """The numbers of those calls at `places` that differ from every earlier one there, or follow such a change."""
         epochs = np.searchsorted(self._changes, places)
         _, first = np.unique(epochs * len(self.comms) + self.order[places], return_index=True)
         return np.sort(first)
@@ -176,6 +195,34 @@ def line(process: Process) -> Line:
         _array(_communicator(fact) for fact in process.facts),
         np.asarray([not isinstance(fact, NO_STATE) for fact in process.facts], np.bool_),
     )
+
+
+def _by_owner(owners: Numbers) -> dict[int, Places]:
+    """The places of each owner in an order; -1 is none. All at once: a look at the whole order for each costs too much
+    where many communicators are made anew."""
+    calls = np.flatnonzero(owners >= 0)
+    # numbers are small, and numpy sorts 16 bits in linear time
+    small = owners[calls].astype(np.uint16) if owners.max(initial=0) < 1 << 16 else owners[calls]
+    calls = calls[np.argsort(small, kind="stable")]
+    found, starts = np.unique(owners[calls], return_index=True)
+    return dict(zip(found.tolist(), np.split(calls.astype(np.int32), starts[1:]), strict=False))
+
+
+def _number(fact: object, numbers: dict[tuple[int, End], int]) -> int:
+    """The number of a send or receive among those of `numbers`, which takes new ones; -1 for other facts."""
+    if not isinstance(fact, Call) or fact.function not in PAIRWISE:
+        return -1
+    return numbers.setdefault((fact.comm, (fact.function, fact.root)), len(numbers))
+
+
+def _has_failed(fact: object) -> bool:
+    """Whether a call failed, or a group of them: then it is not sure which ones NCCL made."""
+    return isinstance(fact, Call | GroupEnded) and fact.result not in (SUCCESS, IN_PROGRESS)
+
+
+def _first(flags: NDArray[np.bool_]) -> int:
+    """The place of the first that is set, or behind all."""
+    return int(flags.argmax()) if flags.any() else len(flags)
 
 
 def _communicator(fact: object) -> int:

@@ -6,25 +6,30 @@ Invariant: a call has one number on all of its ranks, and on every rank numbers 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from harness.machine.observer.records import Call, Freed
-from harness.studies.watching.lines import Line, Numbers
-from harness.studies.watching.members import NEVER, Members
+from harness.studies.watching.lines import NONE, Line, Numbers
+from harness.studies.watching.members import NEVER, Members, Team
 from harness.studies.watching.merging import merged
 
-What = Literal["call", "registration", "creation", "destruction", "free"]
+What = Literal["call", "registration", "creation", "destruction", "free", "send", "recv"]
 
 
 class Node(NamedTuple):
     """A call on a communicator, or a registration with it: the `number`-th of either, from 0 on. Or its creation or
-    destruction. Or the free of a segment, which is a rank's own; then `identity` is that rank."""
+    destruction. Or one end of a send, the `number`-th between these `ends`, which is a rank's own: ranks have no order
+    between what they send and receive in one group. Or the free of a segment, which is a rank's own, too; then
+    `identity` is that rank."""
 
     identity: int
     what: What
     number: int = 0
+    ends: tuple[int, ...] = ()
+    """The sender and the receiver, by their ranks in the communicator."""
 
 
 class Steps(NamedTuple):
@@ -58,6 +63,8 @@ def _places(members: Members, lines: Sequence[Line]) -> list[dict[Node, int]]:
                 found[rank][Node(team.identity, "call", int(number))] = int(calls[number])
             for number, place in enumerate(lines[rank].registrations.get(comm, ())):
                 found[rank][Node(team.identity, "registration", number)] = int(place)
+        for rank, node, place in _sends(team, lines):
+            found[rank][node] = place
         for member in team.members.values():
             found[member.process][Node(team.identity, "creation")] = member.made
             if member.gone != NEVER:
@@ -66,6 +73,23 @@ def _places(members: Members, lines: Sequence[Line]) -> list[dict[Node, int]]:
         for number, place in enumerate(_frees(line)):
             found[rank][Node(rank, "free", number)] = int(place)
     return [dict(sorted(each.items(), key=lambda item: item[1])) for each in found]
+
+
+def _sends(team: Team, lines: Sequence[Line]) -> Iterator[tuple[int, Node, int]]:
+    """Both ends of the sends that are new at one of them, each with its rank and place. One that has no other end yet
+    is left out, and so are all of a communicator without registrations: nothing could be said of them."""
+    if not any(member.comm in lines[member.process].registrations for member in team.members.values()):
+        return
+    ends = {rank: lines[member.process].pairwise.get(member.comm, {}) for rank, member in team.members.items()}
+    for sender, receiver in permutations(team.members, 2):
+        sent, received = ends[sender].get(("Send", receiver), NONE), ends[receiver].get(("Recv", sender), NONE)
+        both = min(len(sent), len(received))
+        if both:
+            first, second = team.members[sender].process, team.members[receiver].process
+            new = np.union1d(lines[first].new(sent[:both]), lines[second].new(received[:both]))
+            for number in new.tolist():
+                yield first, Node(team.identity, "send", number, (sender, receiver)), int(sent[number])
+                yield second, Node(team.identity, "recv", number, (sender, receiver)), int(received[number])
 
 
 def _wanted(ends: Sequence[tuple[Line, int]]) -> Numbers:

@@ -54,6 +54,7 @@ OF_REGISTRATIONS = ("freed-while-registered", "double-registration", "registrati
 UNTELLABLE = {
     "registered-in-capture": "registers in a capture",
     "captured-reuse": "gives memory of a graph to another buffer",
+    "half-registered": "sends from one rank to another alone",
 }
 """Rules of which the steps of a program cannot say the memory, with what there is no step for: `registered` is for
 memory outside graphs, and who gets a block is the pool's."""

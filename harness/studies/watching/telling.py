@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import count
 
+import numpy as np
+
 from harness.machine.observer import records
 from harness.machine.observer.facts import SYMMETRIC
 from harness.machine.observer.records import Call, Fact
 from harness.scenario import operands
 from harness.scenario.bases import Via
-from harness.studies.watching.lines import Line, last_frees
+from harness.studies.watching.lines import PAIRWISE, Line, last_frees
 from harness.studies.watching.members import Members
 from harness.studies.watching.memory import Live, Memory
 from harness.trace import events as trace
@@ -63,13 +65,16 @@ class Teller:
         for place in sorted({*map(int, self.line.changes()), *steps}):
             if place in steps:
                 yield trace.Began(steps[place])
-            yield from self._told(int(self.line.order[place]), self.line.captures.get(place, ""))
+            yield from self._told(place, self.line.captures.get(place, ""))
         if has_ended and not self._blocked:
             yield trace.Finished()
 
-    def _told(self, index: int, capture: str) -> Iterator[Event]:
+    def _told(self, place: int, capture: str) -> Iterator[Event]:
+        index = int(self.line.order[place])
         fact = self.line.process.facts[index]
         match fact:
+            case Call() if fact.function in PAIRWISE:
+                yield self._end(fact, place)
             case Call():
                 yield from self._call(fact, is_blocked=index in self._blocked)
             case records.CommCreated() | records.CommGone():
@@ -78,6 +83,8 @@ class Teller:
                 yield from self._segment(fact, is_last=index in self._last_frees)
             case records.RegisterEntered() if fact.comm in self._comms:
                 yield trace.Entered("register", self._comms[fact.comm], capture)
+            case records.LocallyRegistered() if fact.comm in self._comms:
+                yield trace.LocallyRegistered(self._comms[fact.comm], fact.address, fact.size)
             case _:
                 yield from self._window(fact)
 
@@ -127,6 +134,15 @@ class Teller:
         segment = self._memory.segment(address)
         return NOWHERE if segment is None else segment.ident
 
+    def _end(self, fact: Call, place: int) -> Event:
+        """One end of a send. Its number is its place among all between the two."""
+        places = self.line.pairwise[fact.comm][fact.function, fact.root]
+        number, peer = int(np.searchsorted(places, place)), self._teams[fact.comm].group[fact.root]
+        sender, receiver = (self.rank, peer) if fact.function == "Send" else (peer, self.rank)
+        size = fact.count * ITEMSIZE.get(fact.dtype, 1)
+        operand = self._operand(fact.send or fact.receive, size)
+        return trace.PointToPoint(self._comms[fact.comm], operand, sender, receiver, number)
+
     def _call(self, fact: Call, is_blocked: bool) -> Iterator[Event]:
         team = self._teams[fact.comm]
         comm, sizes = self._comms[fact.comm], sizes_of(fact, team.size)
@@ -136,7 +152,8 @@ class Teller:
         what = KINDS[fact.function], fact.dtype, fact.op or None, fact.count
         path, evidence = path_of(fact)
         via: Via = "copy-engine" if path == COPY_ENGINE else "library"
-        yield trace.Called(comm, source, output, *what, via, team.family, meant, claims=False)
+        sent = (fact.count,) * team.size if fact.function == "AlltoAll" and not fact.captured else None
+        yield trace.Called(comm, source, output, *what, via, team.family, meant, claims=False, sent=sent)
         if is_blocked:
             yield trace.Entered(KINDS[fact.function], comm)
         else:

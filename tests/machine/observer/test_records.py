@@ -19,6 +19,7 @@ from harness.machine.observer.records import (
     Fact,
     Freed,
     GroupEnded,
+    LocallyRegistered,
     Process,
     Registered,
     RegisterEntered,
@@ -293,6 +294,14 @@ def test_a_registration_may_give_no_window(tmp_path: Path) -> None:
     (process,) = recorded(ONE_OF_EACH, tmp_path, more={"FAKE_NCCL_NULL_WINDOWS": "1"})
     (registered,) = of(Registered, process)
     assert registered.window == 0
+
+
+def test_a_registration_without_a_window_is_a_fact_if_the_program_made_it(tmp_path: Path) -> None:
+    """NCCL makes one, too, for each window."""
+    program = "nccl = Nccl(); comm = nccl.world(); memory = nccl.alloc(); nccl.register(comm, memory)\n"
+    (process,) = recorded(f"{program}nccl.made('CommRegister', (comm, memory, 4096))", tmp_path)
+    (found,), (window,) = of(LocallyRegistered, process), of(Registered, process)
+    assert (found.comm, found.address, found.size) == (window.comm, window.address, 4096)
 
 
 def test_a_window_is_given_back_by_its_own_name(tmp_path: Path) -> None:

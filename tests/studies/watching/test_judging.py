@@ -73,6 +73,25 @@ def skewed(cycle: int, rank: int) -> list[Fact]:
     return [*begun, *(more if rank else []), last]
 
 
+def sends(cycle: int, rank: int) -> list[Fact]:
+    """A segment that is there for one send to each rank, and for one all-to-all, with another output at the end."""
+    *made, _, given, freed = memory(cycle, rank)
+    output = BASE if rank else 0x5000
+    ends = [
+        gather(0, function="Send", root=1 - rank, send=BASE, receive=0, count=1 << 16),
+        gather(0, function="Recv", root=1 - rank, send=0, receive=output, count=1 << 16),
+        gather(0, function="AlltoAll", send=BASE, receive=output + (1 << 19), count=1 << 16),
+    ]
+    return [*made, *ends, given, freed]
+
+
+def senders(cycle: int, rank: int) -> list[Fact]:
+    """A communicator that is made anew for one send."""
+    *made, _, gone = communicators(cycle, rank)
+    place = {"function": "Recv", "send": 0, "receive": BASE} if rank else {"function": "Send", "receive": 0}
+    return [*made, gather(10 + cycle, root=1 - rank, count=1 << 16, **place), gone]
+
+
 def recorded(cycles: int, cycle: Cycle) -> list[Process]:
     """Two ranks that do these cycles."""
     begins = [[comm(0, rank), comm(9, rank), Allocated(BASE - SEGMENT, SEGMENT)] for rank in range(2)]
@@ -82,7 +101,9 @@ def recorded(cycles: int, cycle: Cycle) -> list[Process]:
     ]
 
 
-@pytest.mark.parametrize("cycle", [memory, growth, forgetful, oversized, elsewhere, communicators, skewed])
+@pytest.mark.parametrize(
+    "cycle", [memory, growth, forgetful, oversized, elsewhere, communicators, skewed, sends, senders]
+)
 def test_many_changes_take_no_more_work_each_than_few(cycle: Cycle) -> None:
     few, many = (recorded(FEW * times, cycle) for times in (1, TIMES))
     less, more = (bytecodes(lambda ranks=ranks: judge(ranks)) for ranks in (few, many))  # type: ignore[misc]

@@ -39,6 +39,10 @@ WRONG = {
     "lazy-communicator": "unregistered",
     "summed-elsewhere": "wrong-owner",
     "summed-in-place-elsewhere": "wrong-owner",
+    "half-registered-send": "half-registered",
+    "half-registered-exchange": "half-registered",
+    "half-registered-later": "half-registered",
+    "half-registered-all-to-all": "half-registered",
 }
 HANGING = {
     "register-count-skew": "registration-skew",
