@@ -206,7 +206,7 @@ class Call:
 
     def _run_again(self, keys: list[int], wide: bool, run: Callable[[], object], seen: torch.Tensor) -> None:
         """The same call on the same buffers once more. Whichever result is right, it owes the same one."""
-        first = self._returned
+        first, kept = self._returned, self._buffers.kept
         self._buffers.memory.forget()
         self._fill(keys, wide)
         try:
@@ -214,6 +214,9 @@ class Call:
             self._substrate.device.synchronize()
             second = self._output if self._returned is None else self._returned
             cross_checks.compare(self._communicator, self._into, seen, second, by_path=False)
+            if self._returned is not None:  # a ring of results has turned once more
+                kept.came(second)
+                kept.hold_returned(second, second.clone())
         except NotOwned:  # the library may round otherwise
             pass
         self._returned = first

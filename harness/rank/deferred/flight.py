@@ -13,6 +13,7 @@ import torch
 
 from harness.rank.buffers import LiveBuffers
 from harness.rank.deferred.calls import DeferredCall
+from harness.rank.results.kept import RETURNED
 from harness.substrate.base import Substrate
 from harness.trace import events as trace
 
@@ -48,13 +49,15 @@ class Flight:
         record, kept = self._substrate.record, self._buffers.kept
         self._substrate.record_unmapped()
         self._buffers.memory.after("flight", *(operand for call in calls for operand in call.operands))
+        returned = [call for call in calls if call.returned is not None]
+        kept.make_room(len(returned))
         for call in calls:
             record(trace.Awaited(call.index, call.digest()))
             kept.began(call.index)
             kept.let_go(*call.operands)  # what an earlier one left there
             if (mismatch := call.compare()) is not None:
                 record(self._explained(call.index, mismatch, call.tap, call.expected, call.is_by_kernel))
-            else:
+            elif call not in returned[:-RETURNED]:
                 call.keep(self._buffers)
             if (spoiled := call.spoiled()) is not None:
                 record(spoiled)

@@ -158,6 +158,10 @@ class Kept:
         self._look("by", self._returned[:-RETURNED])
         del self._returned[:-RETURNED]
 
+    def make_room(self, tensors: int) -> None:
+        """So many were returned in flight: let go of the oldest, which the plug-in may have written over since."""
+        del self._returned[: max(0, len(self._returned) + min(tensors, RETURNED) - RETURNED)]
+
     def drop(self, buffer: str) -> None:
         """A buffer is about to go."""
         mine = [held for held in self._held if held.buffer == buffer]

@@ -6,7 +6,7 @@ outside the harness (a version, an allocator), and a text for it here and in `do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -56,16 +56,13 @@ def _addresses(disparity: Disparity) -> bool:
         return False
     of_classes = disparity.pool not in BY_SNAPSHOT
     orders = [_orders(trace, of_classes) for draw in (disparity.first, disparity.second) for trace in draw.traces]
-    since = min(
-        (
-            max(here[0], there[0])
-            for one, other in combinations(orders, 2)
-            for pool in one.keys() & other.keys()
-            for here, there in zip(one[pool], other[pool], strict=False)
-            if here[1] != there[1]
-        ),
-        default=None,
+    found = (
+        step
+        for one, other in combinations(orders, 2)
+        for pool in one.keys() & other.keys()
+        for step in _turned(one[pool], other[pool])
     )
+    since = min(found, default=None)
     if since is None:
         return False
     places = differences("place", Case(disparity.first), Case(disparity.second))
@@ -86,18 +83,46 @@ def _follows(disparity: Disparity, difference: Difference, since: int, moved: se
     return step in moved if disparity.fact == "data" else any(elsewhere <= step for elsewhere in moved)
 
 
-def _orders(trace: Trace, of_classes: bool) -> dict[str, list[tuple[int, list[int]]]]:
-    """For each pool, whenever it had grown: the step, and its live segments, counted as they came, from the lowest
-    address up. `of_classes`: those for large blocks, then those for small ones, which the allocator never mixes."""
-    orders: dict[str, list[tuple[int, list[int]]]] = {}
+class Grown(NamedTuple):
+    """A pool when it had grown: its live segments from the lowest address up, each by when it came (its step, and its
+    number among those of the step)."""
+
+    step: int
+    came: list[tuple[int, int]]
+
+    @property
+    def places(self) -> list[int]:
+        """The same segments, counted as they came."""
+        return [sorted(self.came).index(segment) for segment in self.came]
+
+
+def _turned(one: list[Grown], other: list[Grown]) -> Iterator[int]:
+    """Since which steps two ranks hold the segments of a pool in different orders: those that they count alike, or
+    those that came at the same step, where one rank has more than the other."""
+    yield from (
+        max(here.step, there.step) for here, there in zip(one, other, strict=False) if here.places != there.places
+    )
+    for growing, still in ((one, other), (other, one)):
+        for here in growing:
+            there = next((each for each in reversed(still) if each.step <= here.step), None)
+            both = {*here.came} & {*there.came} if there else set()
+            if there and [each for each in here.came if each in both] != [each for each in there.came if each in both]:
+                yield here.step
+
+
+def _orders(trace: Trace, of_classes: bool) -> dict[str, list[Grown]]:
+    """Each pool whenever it had grown. `of_classes`: segments for large blocks, then those for small ones, which the
+    allocator never mixes."""
+    orders: dict[str, list[Grown]] = {}
     live: dict[str, dict[int, tuple[bool, int]]] = {}
+    came: dict[int, tuple[int, int]] = {}
     for step, event in trace.steps():
         if isinstance(event, SegmentAllocated):
             addresses = live.setdefault(event.pool, {})
             addresses[event.segment] = of_classes and event.size == SMALL_SEGMENT, event.address
-            places = {segment: place for place, segment in enumerate(addresses)}
+            came[event.segment] = step, sum(each == step for each, _ in came.values())
             by_address = sorted(addresses, key=lambda segment: addresses[segment])
-            orders.setdefault(event.pool, []).append((step, [places[segment] for segment in by_address]))
+            orders.setdefault(event.pool, []).append(Grown(step, [came[segment] for segment in by_address]))
         elif isinstance(event, SegmentFreed):
             for addresses in live.values():
                 addresses.pop(event.segment, None)

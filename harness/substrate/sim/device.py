@@ -61,6 +61,8 @@ class SimDevice(Device):
         self._count = 0
         self._used: list[torch.Tensor] = []
         """What streams in flight use beside the one that it was allocated on."""
+        self._landed: list[Callable[[], None]] = []
+        """What is to be done once nothing is in flight."""
         self._is_eager = True
 
     @contextmanager
@@ -84,6 +86,16 @@ class SimDevice(Device):
         finally:
             self._queues.clear()
             self._used.clear()
+            for work in self._landed:
+                work()
+            self._landed.clear()
+
+    def once_landed(self, work: Callable[[], None]) -> None:
+        """Do the work of the host that has to wait for what is in flight."""
+        if self.is_in_flight:
+            self._landed.append(work)
+        else:
+            work()
 
     def flush(self) -> None:
         # Collectives run in the order of their calls, in which no two ranks wait for each other in a circle.

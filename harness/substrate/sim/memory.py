@@ -120,7 +120,8 @@ class SimPool(Pool):
 
     def _shrink(self, address: int) -> None:
         self.freed(address)
-        self._arena.give_back(address)
+        # CUDA waits for the device before memory goes. A rank that waited here might wait for a peer that waits for it.
+        self._device.once_landed(lambda: self._arena.give_back(address))
 
 
 class _Lease:

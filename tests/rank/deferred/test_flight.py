@@ -24,7 +24,7 @@ from harness.scenario.steps import (
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
-from harness.trace.events import Awaited, Ran
+from harness.trace.events import Awaited, Ran, SegmentFreed
 from harness.world.world import World
 
 DEFERRED = System()
@@ -106,6 +106,29 @@ def test_a_scratch_that_is_returned_twice_in_flight_names_both_calls(ranks: Worl
     assert {finding.rule for finding in findings} == {"result-overwritten"}
     assert "step 3 (all_gather)" in findings[0].explanation
     assert "step 4 (all_gather) on tp[0,1] returned the same memory" in findings[0].explanation
+
+
+@pytest.mark.parametrize("early", range(5))
+def test_results_in_flight_count_among_the_last_that_are_kept(ranks: World, early: int) -> None:
+    """A ring of eight results turns, and the last four are whole."""
+    rotates = System("harness.system.planted.sound:Sound", "tests.tools.unusual.collectives:Rotates")
+    called = [gather("a" if number % 2 else "b", via="kernel") for number in range(9)]
+    steps = (A, B, *called[:early], InFlight(), *called, InFlight(begins=False), *called[:early])
+    assert not ran(ranks, *steps, system=rotates)[1]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_memory_of_a_pool_that_is_given_up_in_flight_goes_after_its_calls(ranks: World, seed: int) -> None:
+    """`deferred` takes a fresh pool where addresses lie in another order on a rank, as CUDA would wait before."""
+    large = 5242735
+    steps = (
+        *(Allocate("a", "tp", large // 2), InFlight(), Release("a")),
+        *(Allocate("b", "tp", large), gather("b"), Release("b")),
+        *(Allocate("c", "tp", large, stream=1), gather("c", stream=1), InFlight(begins=False)),
+    )
+    draw = ranks.run(Scenario(PAIR, steps, DEFERRED, seed, falling=(1,)))
+    assert sum(isinstance(event, SegmentFreed) for event in draw.traces[0].events) > 0
+    assert not list(judge(draw))
 
 
 def test_a_stalled_stream_holds_nothing_else_up(ranks: World) -> None:

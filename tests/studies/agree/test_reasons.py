@@ -15,11 +15,14 @@ from harness.scenario.steps import AllGather, Allocate, Recreate, Release, Step,
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.studies.agree.comparison import Agreement, Comparison, Worlds
-from harness.studies.agree.facts import FACTS
-from harness.studies.agree.reasons import REASONS
+from harness.studies.agree.facts import ANYWHERE, FACTS, Difference, Where
+from harness.studies.agree.reasons import REASONS, Disparity, explain
+from harness.trace.draw import Draw
 from harness.trace.events import Began, Event, Mismatch, Ran, SegmentAllocated
+from harness.trace.trace import Trace
 from harness.world.world import World
 from tests.tools.elsewhere import Elsewhere, Retelling, verbatim
+from tests.tools.scenes import explicit
 
 PAIR = Topology("pair", "sglang", {"tp": 2})
 OWN_SEGMENT = (10 << 20) // 4
@@ -145,6 +148,29 @@ def test_an_order_explains_no_wrong_data_of_an_operand_in_place(
     second = Elsewhere(ranks, spoilt, pool="tests.tools.scattered:PerGroup")
     agreement = compare(steps, "per-group", second, ("data",))
     assert (accounted(agreement), agreement.found.keys()) == ([], {"data"})
+
+
+def test_the_order_counts_where_one_rank_has_a_segment_more() -> None:
+    """A new communicator registers another rank's windows beside it: the last segment of one rank alone lies lower."""
+    groups = explicit(pair=((0, 1),), all=((0, 1, 2),), ends=((0, 2),))
+    steps = (
+        *(Allocate(name, family, OWN_SEGMENT) for name, family in (("z", "all"), ("a", "pair"), ("b", "ends"))),
+        AllGather("ends", View("b"), 16),
+    )
+    with World(3, "sim", deadline=5) as three:
+        first = three.run(Scenario(groups, steps, System("per-unique-id")))
+
+    def low(trace: Trace) -> Trace:
+        last = [event for event in trace.events if isinstance(event, SegmentAllocated)][-1]
+        moved = msgspec.structs.replace(last, address=4096)
+        return msgspec.structs.replace(trace, events=tuple(moved if each is last else each for each in trace.events))
+
+    def reasons(second: Draw) -> list[str]:
+        rule = Difference(Where(ANYWHERE, ANYWHERE, "segment-mismatch"), "nothing", "ranks 0, 2")
+        return explain(Disparity("findings", [rule], first, second))
+
+    assert reasons(first) == []
+    assert reasons(msgspec.structs.replace(first, traces=(low(first.traces[0]), *first.traces[1:]))) == [ADDRESSES]
 
 
 # communicator address reused
