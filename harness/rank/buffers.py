@@ -62,6 +62,8 @@ class Buffer:
         is_for_window: bool = True,
     ) -> None:
         self.name, self.stream, self._rank, self.is_for_window = name, stream, rank, is_for_window
+        self.address = whole.data_ptr()
+        """Where its memory begins: a body without elements has no address."""
         front, self.body, back = whole[:FRONT], whole[FRONT : FRONT + elements], whole[FRONT + elements :]
         self.is_shared = False
         """Whether another stream has used it, too."""
@@ -143,7 +145,7 @@ class LiveBuffers(Mapping[str, Buffer]):
             self.memory.look_back(name)
             self.kept.drop(name)
             self._check(self._live[name])
-            if self._substrate.device.is_in_flight and self._substrate.locate(self._live[name].body.data_ptr()) is None:
+            if self._substrate.device.is_in_flight and self._substrate.locate(self._live[name].address) is None:
                 self._unlanded.append(self._live[name].body)
             self._drop(name)
 

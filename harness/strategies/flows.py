@@ -16,6 +16,7 @@ from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.layouts.groups import LayoutError
 from harness.scenario.operands import DType
 from harness.scenario.scenario import Scenario
+from harness.scenario.steps import InFlight
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.actions import Via
@@ -26,6 +27,8 @@ __all__ = ["TOKENS", "Tokens", "applies", "check_world", "flows"]
 
 SHARES = {SglangLayer.convention: 3}
 """How often an engine is drawn where any may be; 1 if left out."""
+FLIES = (False, False, True)
+"""Whether no call of a flow is waited for, as in an engine. Less is looked at then, and later."""
 DTYPES: tuple[DType, ...] = ("bfloat16", "bfloat16", "float32", "float16")
 
 
@@ -106,7 +109,8 @@ def flows(
     A flow belongs to one engine. `all` draws layers of every engine, or takes the one whose topology is given.
     `tokens`: `engine` pads, and switches symmetric memory off, as the engine would; `padded` always pads;
     `uneven` pads only the last batch and leaves symmetric memory on, with counts that differ between sources.
-    `steady`: layers come three times, and for the third the program says that pools need not grow.
+    `steady`: layers come three times, and for the third the program says that pools need not grow. Else a third of the
+    programs waits for no call.
     """
     check_flow(flow)
     if topologies is None:
@@ -122,6 +126,8 @@ def flows(
     draw_sizes(draw, layer, batches)
     layers = 3 if steady else draw(st.integers(1, 3))
     steps = compile_flows(names, layer, batches, layers, steady)
+    if not steady and draw(st.sampled_from(FLIES)):
+        steps = (InFlight(), *steps, InFlight(begins=False))
     return Scenario(topology, steps, system or System(), draw(st.integers(0, 255)))
 
 

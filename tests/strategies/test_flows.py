@@ -14,7 +14,7 @@ from harness.scenario.flows.layer import Batch
 from harness.scenario.flows.sglang import ENGINE, SglangLayer
 from harness.scenario.operands import View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Step
+from harness.scenario.steps import AllGather, Allocate, InFlight, Step
 from harness.scenario.topology import Topology
 from harness.strategies.batches import sample
 from harness.strategies.flows import TOKENS, applies, check_world, flows
@@ -197,3 +197,12 @@ def test_the_same_seed_draws_the_same_flows() -> None:
 
 def test_another_seed_draws_other_flows() -> None:
     assert sample(flows(8), 36, seed=3) != sample(flows(8), 36, seed=4)
+
+
+def test_a_third_of_the_flows_waits_for_no_call_but_none_in_steady_state() -> None:
+    def flying(steady: bool) -> int:
+        drawn = sample(flows(8, steady=steady), 90, seed=3)
+        return sum(each.steps[0] == InFlight() and each.steps[-1] == InFlight(begins=False) for each in drawn)
+
+    assert 20 < flying(steady=False) < 40
+    assert flying(steady=True) == 0

@@ -93,6 +93,11 @@ def test_ordinary_memory_that_is_released_in_flight_stays_until_its_call_is_done
     assert not ran(ranks, InFlight(), *chain(*called), InFlight(begins=False))[1]
 
 
+def test_the_block_of_an_idle_rank_is_free_as_soon_as_that_of_its_peers(ranks: World) -> None:
+    steps = (InFlight(), Allocate("p", "tp", (1, 0)), Release("p"), A, ReduceScatter("tp", View("a"), 8))
+    assert not ran(ranks, *steps, InFlight(begins=False))[1]
+
+
 def test_a_wrong_result_is_that_of_its_own_call(ranks: World) -> None:
     steps = (A, B, InFlight(), gather("a"), gather("b", via="kernel"), InFlight(begins=False))
     _, findings = ran(ranks, *steps, system=System("deferred", f"{KERNELS}:LosesLastPeer"))
