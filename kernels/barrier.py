@@ -3,6 +3,9 @@
 Invariant: a rank leaves `epoch` only after every rank has entered it, and what a rank wrote before
 entering is visible to every rank that has left. Epochs grow by one and are compared with >=, so a
 fast rank that is already in the next epoch cannot lock out a slow one.
+
+Order: every signal is a release, and every look an acquire, at system scope. A release covers what this rank's stream
+wrote before it, whichever kernel did (PTX ISA, "Memory Consistency Model": causality order).
 """
 
 import triton

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
@@ -32,7 +32,11 @@ __all__ = [
 ]
 
 INTERPRETER_BLOCK = 16384
-GPU_BLOCK = 1024
+"""Elements of a program in the interpreter, at most."""
+GPU_BLOCK = 8192
+"""Bytes of a program on a GPU: four words of 16 bytes for each of its 128 threads."""
+GPU_PART = 512
+"""Elements of a program on a GPU that go one by one, at a time: with more, they would take registers from the rest."""
 
 
 class CollectiveContext:
@@ -145,15 +149,9 @@ class TritonCollectives:
     uneven = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
-
         outputs = context.peer_addresses(output)
-        count = source.numel()
-        block = _block(context, count)
         context.barrier()
-        all_gather_kernel[context.size, _blocks(count, block)](
-            outputs, bits(source), _before(context, count), count, BLOCK=block
-        )
+        self._push(context, outputs, source, _before(context, source.numel()))
         context.barrier()
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
@@ -177,21 +175,29 @@ class TritonCollectives:
 
         outputs = context.peer_addresses(output)
         count = source.numel() // context.size
-        block = _block(context, count)
+        cut = _cut(context, count, source.element_size())
         context.barrier()
-        all_to_all_kernel[context.size, _blocks(count, block)](outputs, bits(source), context.rank, count, BLOCK=block)
+        all_to_all_kernel[(cut.programs,)](
+            outputs, bits(source), context.rank, cut.done, count, *_turn(context), BLOCK=cut.block, PART=cut.part
+        )
         context.barrier()
 
     def broadcast(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, root: int) -> None:
-        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
-
         outputs = context.peer_addresses(output)
-        count = source.numel()
-        block = _block(context, count)
         context.barrier()
         if context.rank == root:  # a gather in which one rank has all elements
-            all_gather_kernel[context.size, _blocks(count, block)](outputs, bits(source), 0, count, BLOCK=block)
+            self._push(context, outputs, source, 0)
         context.barrier()
+
+    def _push(self, context: CollectiveContext, outputs: torch.Tensor, source: torch.Tensor, start: int) -> None:
+        """Store the source into every output, from element `start` on."""
+        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
+
+        count, width = source.numel(), source.element_size()
+        cut = _cut(context, count, width)
+        all_gather_kernel[(cut.programs,)](
+            outputs, bits(source), start * width, cut.done, count, *_turn(context), BLOCK=cut.block, PART=cut.part
+        )
 
     def _reduce(
         self, context: CollectiveContext, sources: torch.Tensor, output: torch.Tensor, start: int, op: str
@@ -199,17 +205,19 @@ class TritonCollectives:
         """Reduce as many elements as the output has, from `start` on in every rank's source."""
         from harness.kernels.reduce_scatter import reduce_scatter_kernel  # noqa: PLC0415
 
-        count = output.numel()
-        block = _block(context, count)
+        count, width = output.numel(), output.element_size()
+        cut = _cut(context, count, width)
         bf16 = output.dtype is torch.bfloat16
-        reduce_scatter_kernel[(_blocks(count, block),)](
+        reduce_scatter_kernel[(cut.programs,)](
             sources,
             bits(output) if bf16 else output,
-            start,
+            start * width,
+            cut.done,
             count,
             1.0 / context.size if op == "avg" else 1.0,
             SIZE=context.size,
-            BLOCK=block,
+            BLOCK=cut.block,
+            PART=cut.part,
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
             MAX=op == "max",
@@ -217,22 +225,36 @@ class TritonCollectives:
         )
 
 
-def _block(context: CollectiveContext, count: int) -> int:
-    """Elements that a program handles."""
+class _Cut(NamedTuple):
+    """How elements are spread over the programs of a grid."""
+
+    programs: int
+    """One where there are no elements, as a grid may not be empty."""
+    block: int
+    """Elements of a program, a power of two."""
+    part: int
+    """Of these, how many go at a time where they go one by one."""
+    done: int
+    """Elements that fill words of 16 bytes."""
+
+
+def _cut(context: CollectiveContext, count: int, width: int) -> _Cut:
     # Triton compiles a kernel for each block size, so a GPU takes one. The interpreter pays for each program instead.
-    if context.device.type != "cpu":
-        return GPU_BLOCK
-    return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+    if context.device.type == "cpu":
+        block = part = min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+    else:
+        block, part = GPU_BLOCK // width, GPU_PART
+    return _Cut(max(1, -(-count // block)), block, part, count * width // 16 * 16 // width)
+
+
+def _turn(context: CollectiveContext) -> tuple[int, int, int]:
+    """The order of peers, from the one behind this rank on: the first, the one behind the last, modulo the size."""
+    return context.rank + 1, context.rank + 1 + context.size, context.size
 
 
 def _before(context: CollectiveContext, count: int) -> int:
     """Where this rank's chunk begins: behind those of the ranks before it."""
     return sum(context.counts[: context.rank]) if context.counts else context.rank * count
-
-
-def _blocks(count: int, block: int) -> int:
-    """Programs for so many elements; one where there are none, as a grid may not be empty."""
-    return max(1, -(-count // block))
 
 
 BUILT_IN = {"triton": TritonCollectives}
