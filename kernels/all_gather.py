@@ -46,7 +46,7 @@ def all_gather_kernel(
         for peer in range(first, last):
             target = (tl.load(outputs + peer % size) + start).to(tl.pointer_type(tl.int64))
             tl.store(tl.multiple_of(target, 16) + index, value, mask=mask)
-        rest = tl.maximum(begin, done)
+        rest = done
     end = tl.minimum(begin + BLOCK, count)
     for at in range(rest, end, PART):
         index = at + tl.arange(0, PART).to(tl.int64)

@@ -48,7 +48,7 @@ def all_to_all_kernel(
             target = (tl.load(outputs + peer) + start).to(tl.pointer_type(tl.int64))
             value = tl.load(tl.multiple_of(given, 16) + index, mask=mask)
             tl.store(tl.multiple_of(target, 16) + index, value, mask=mask)
-        rest = tl.maximum(begin, done)
+        rest = done
     end = tl.minimum(begin + BLOCK, count)
     for at in range(rest, end, PART):
         index = at + tl.arange(0, PART).to(tl.int64)
