@@ -54,7 +54,7 @@ class CollectiveContext:
         self.device = communicator.device.torch_device
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
-        """int64[size] on the device: where each rank's counterpart of `tensor` is mapped here. Local.
+        """int64[size] on the device, to be read alone: where each rank's counterpart of `tensor` is mapped here. Local.
 
         As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
         place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
@@ -68,7 +68,7 @@ class CollectiveContext:
         if self._apart is not None and tensor.data_ptr() == self._apart.data_ptr():
             starts, width = [0, *accumulate(self.counts)], tensor.element_size()
             pointers = [each + (starts[peer] - starts[self.rank]) * width for peer, each in enumerate(pointers)]
-        return torch.tensor(pointers, dtype=torch.int64, device=self.device)
+        return self._communicator.device.table(pointers)
 
     @cached_property
     def signal_pads(self) -> torch.Tensor:
@@ -77,7 +77,7 @@ class CollectiveContext:
         They are the plug-in's own: zero when a draw begins and when a `recreate` step has made the communicator anew,
         and written by nothing else, `barrier` included. Collective the first time.
         """
-        return torch.tensor(self._communicator.signal_pads(), dtype=torch.int64, device=self.device)
+        return self._communicator.device.table(self._communicator.signal_pads())
 
     def epoch(self) -> int:
         """The next epoch for a barrier on `signal_pads`: 1, then one more at every call, for as long as the pads keep
@@ -86,7 +86,7 @@ class CollectiveContext:
 
     @cached_property
     def _barrier_pads(self) -> torch.Tensor:
-        return torch.tensor(self._communicator.barrier_pads(), dtype=torch.int64, device=self.device)
+        return self._communicator.device.table(self._communicator.barrier_pads())
 
     def barrier(self) -> None:
         """Order this rank's stream with its peers'. Collective.
