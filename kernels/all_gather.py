@@ -10,48 +10,46 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(
-    do_not_specialize=("start", "done", "count", "first", "last", "size"), do_not_specialize_on_alignment=("source",)
-)
+@triton.jit(do_not_specialize=("start", "done", "count", "first"), do_not_specialize_on_alignment=("source",))
 def all_gather_kernel(
     outputs,
     source,
     start: tl.int64,
     done: tl.int64,
     count: tl.int64,
-    first,
-    last,
-    size,
+    first: tl.int64,
+    SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
     PART: tl.constexpr,
 ):
-    """outputs: int64[size], address of each rank's output; source: `count` integers of the element width.
+    """outputs: int64[SIZE], address of each rank's output; source: `count` integers of the element width.
 
     Grid (ceil(count / BLOCK),): program b copies block b to the chunk of every peer that begins `start` bytes into its
-    output. Peers are those from `first` to before `last`, modulo `size`. `done` of the elements fill words of 16 bytes.
-    PART of the others are copied at a time.
+    output. The first to get it is peer `first` modulo SIZE. `done` of the elements fill words of 16 bytes. PART of the
+    others are copied at a time.
     """
     width: tl.constexpr = source.dtype.element_ty.primitive_bitwidth // 8
     begin = tl.program_id(0).to(tl.int64) * BLOCK
-    start, done, count = start.to(tl.int64), done.to(tl.int64), count.to(tl.int64)
+    start, done, count, first = start.to(tl.int64), done.to(tl.int64), count.to(tl.int64), first.to(tl.int64)
     origin = source.to(tl.int64)
     together = origin | start
-    for peer in range(size):
-        together |= tl.load(outputs + peer)
-    rest = begin
+    for turn in range(SIZE):
+        together |= tl.load(outputs + turn)
+    at = begin
     if together % 16 == 0:
         index = begin * width // 8 + tl.arange(0, BLOCK * width // 8)
         mask = index < done * width // 16 * 2
         value = tl.load(tl.multiple_of(origin.to(tl.pointer_type(tl.int64)), 16) + index, mask=mask)
-        for peer in range(first, last):
-            target = (tl.load(outputs + peer % size) + start).to(tl.pointer_type(tl.int64))
+        for turn in range(SIZE):
+            target = (tl.load(outputs + (first + turn) % SIZE) + start).to(tl.pointer_type(tl.int64))
             tl.store(tl.multiple_of(target, 16) + index, value, mask=mask)
-        rest = done
+        at = done
     end = tl.minimum(begin + BLOCK, count)
-    for at in range(rest, end, PART):
+    while at < end:
         index = at + tl.arange(0, PART).to(tl.int64)
         mask = index < end
         value = tl.load(source + index, mask=mask)
-        for peer in range(first, last):
-            target = (tl.load(outputs + peer % size) + start).to(source.dtype)
+        for turn in range(SIZE):
+            target = (tl.load(outputs + (first + turn) % SIZE) + start).to(source.dtype)
             tl.store(target + index, value, mask=mask)
+        at += PART

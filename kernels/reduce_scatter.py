@@ -47,11 +47,12 @@ def reduce_scatter_kernel(
     whole = tl.minimum(end, done) // per * per * (together % 16 == 0).to(tl.int64)
     for by_words in tl.static_range(2):
         if by_words:
-            first, last = begin, whole
+            at, last = begin, whole
         else:
-            first, last = tl.maximum(begin, whole), end
-        for at in range(first, last, BLOCK if by_words else PART):
-            index = at + tl.arange(0, BLOCK if by_words else PART).to(tl.int64)
+            at, last = tl.maximum(begin, whole), end
+        while at < last:
+            # words need a start that the compiler knows more of than of one that changes; they go in one turn
+            index = (begin if by_words else at) + tl.arange(0, BLOCK if by_words else PART).to(tl.int64)
             mask = index < last
             if INTEGER:
                 total = tl.full(index.shape, -0x80000000 if MAX else 0x7FFFFFFF if MIN else 0, dtype=tl.int32)
@@ -81,3 +82,4 @@ def reduce_scatter_kernel(
                 tl.store(target + index, total, mask=mask)
             else:
                 tl.store(target + index, (total * scale).to(output.dtype.element_ty), mask=mask)
+            at += BLOCK if by_words else PART

@@ -178,7 +178,10 @@ class TritonCollectives:
         cut = _cut(context, count, source.element_size())
         context.barrier()
         all_to_all_kernel[(cut.programs,)](
-            outputs, bits(source), context.rank, cut.done, count, *_turn(context), BLOCK=cut.block, PART=cut.part
+            *(outputs, bits(source), context.rank, cut.done, count, context.rank + 1),
+            SIZE=context.size,
+            BLOCK=cut.block,
+            PART=cut.part,
         )
         context.barrier()
 
@@ -196,7 +199,10 @@ class TritonCollectives:
         count, width = source.numel(), source.element_size()
         cut = _cut(context, count, width)
         all_gather_kernel[(cut.programs,)](
-            outputs, bits(source), start * width, cut.done, count, *_turn(context), BLOCK=cut.block, PART=cut.part
+            *(outputs, bits(source), start * width, cut.done, count, context.rank + 1),
+            SIZE=context.size,
+            BLOCK=cut.block,
+            PART=cut.part,
         )
 
     def _reduce(
@@ -245,11 +251,6 @@ def _cut(context: CollectiveContext, count: int, width: int) -> _Cut:
     else:
         block, part = GPU_BLOCK // width, GPU_PART
     return _Cut(max(1, -(-count // block)), block, part, count * width // 16 * 16 // width)
-
-
-def _turn(context: CollectiveContext) -> tuple[int, int, int]:
-    """The order of peers, from the one behind this rank on: the first, the one behind the last, modulo the size."""
-    return context.rank + 1, context.rank + 1 + context.size, context.size
 
 
 def _before(context: CollectiveContext, count: int) -> int:

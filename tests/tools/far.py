@@ -110,19 +110,19 @@ def last_block(kind: str, size: int, count: int) -> bool:
     local = Memory(size * count if kind == "all_to_all" else count)
     memories = [Memory(size * count) for _ in range(size)]
     given = table(memories)
-    how = {"BLOCK": BLOCK, "PART": BLOCK}
-    done, turn = count // 16 * 16, (rank + 1, rank + 1 + size, size)
+    how = {"SIZE": size, "BLOCK": BLOCK, "PART": BLOCK}
+    done = count // 16 * 16
     starts = [peer * count for peer in range(size)] if kind == "all_to_all" else [0] * size
     for peer, at in enumerate(starts):
         local.at(at + begin, length)[:] = pattern(length, peer if kind == "all_to_all" else 0)
         memories[peer].at(start + begin, length)[:] = pattern(length, peer) if kind == "reduce_scatter" else 0
     with program(begin // BLOCK):
         if kind == "all_gather":
-            all_gather_kernel[(1,)](given, local.tensor(BLOCK), start, done, count, *turn, **how)
+            all_gather_kernel[(1,)](given, local.tensor(BLOCK), start, done, count, size, **how)
         elif kind == "all_to_all":
-            all_to_all_kernel[(1,)](given, local.tensor(BLOCK), rank, done, count, *turn, **how)
+            all_to_all_kernel[(1,)](given, local.tensor(BLOCK), rank, done, count, size, **how)
         else:
-            sums = {"SIZE": size, "BF16": False, "INTEGER": True, "MAX": False, "MIN": False}
+            sums = {"BF16": False, "INTEGER": True, "MAX": False, "MIN": False}
             reduce_scatter_kernel[(1,)](given, local.tensor(BLOCK), start, done, count, 1.0, **how, **sums)
     if kind == "reduce_scatter":
         return bool((local.at(begin, length) == sum(pattern(length, peer) for peer in range(size))).all())
