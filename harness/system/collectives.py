@@ -54,7 +54,7 @@ class CollectiveContext:
         self.device = communicator.device.torch_device
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
-        """int64[size] on the device, to be read alone: where each rank's counterpart of `tensor` is mapped here. Local.
+        """int64[size] on the device, only to be read: where each rank's counterpart of `tensor` is mapped here. Local.
 
         As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
         place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
