@@ -51,7 +51,7 @@ def reduce_scatter_kernel(
         else:
             at, last = tl.maximum(begin, whole), end
         while at < last:
-            # words need a start that the compiler knows more of than of one that changes; they go in one turn
+            # words take one turn: of a start that changes, the compiler does not know that it is aligned
             index = (begin if by_words else at) + tl.arange(0, BLOCK if by_words else PART).to(tl.int64)
             mask = index < last
             if INTEGER:
