@@ -19,7 +19,7 @@ NANOSECONDS = 20_000
 def early_move_kernel(target, source, count: tl.int64, HELD: tl.constexpr, BLOCK: tl.constexpr):
     """target, source: uint8[count]. Grid (count / BLOCK, rounded up). HELD: ns before the stores. sm_90 and later."""
     gdc_launch_dependents()
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(source + at, mask=at < count)
     begun = globaltimer()
     while globaltimer() - begun < HELD:

@@ -6,11 +6,13 @@ Invariant: work runs in the order in which this rank enqueues it on a stream. Al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
+
+from harness.substrate.tables import table
 
 Copy = bytes | torch.Tensor
 """A copy of a run of bytes: of the host's memory as bytes, of a GPU's as uint8[size] on that GPU."""
@@ -79,6 +81,10 @@ class Device(ABC):
     @abstractmethod
     def stall(self, milliseconds: int) -> None:
         """Let the current stream do nothing for so long, in its turn."""
+
+    def table(self, numbers: Sequence[int]) -> torch.Tensor:
+        """int64 on the device, for kernels that the current stream runs. They read it, and nothing writes there."""
+        return table(numbers, self.torch_device)
 
     @abstractmethod
     def view(self, address: int, size: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
@@ -32,7 +32,11 @@ __all__ = [
 ]
 
 INTERPRETER_BLOCK = 16384
-GPU_BLOCK = 1024
+"""Elements of a program in the interpreter, at most."""
+GPU_BLOCK = 8192
+"""Bytes of a program on a GPU: four words of 16 bytes for each of its 128 threads."""
+GPU_PART = 512
+"""Elements of a program on a GPU that go one by one, at a time: with more, they would take registers from the rest."""
 
 
 class CollectiveContext:
@@ -50,7 +54,7 @@ class CollectiveContext:
         self.device = communicator.device.torch_device
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
-        """int64[size] on the device: where each rank's counterpart of `tensor` is mapped here. Local.
+        """int64[size] on the device, only to be read: where each rank's counterpart of `tensor` is mapped here. Local.
 
         As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
         place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
@@ -64,7 +68,7 @@ class CollectiveContext:
         if self._apart is not None and tensor.data_ptr() == self._apart.data_ptr():
             starts, width = [0, *accumulate(self.counts)], tensor.element_size()
             pointers = [each + (starts[peer] - starts[self.rank]) * width for peer, each in enumerate(pointers)]
-        return torch.tensor(pointers, dtype=torch.int64, device=self.device)
+        return self._communicator.device.table(pointers)
 
     @cached_property
     def signal_pads(self) -> torch.Tensor:
@@ -73,7 +77,7 @@ class CollectiveContext:
         They are the plug-in's own: zero when a draw begins and when a `recreate` step has made the communicator anew,
         and written by nothing else, `barrier` included. Collective the first time.
         """
-        return torch.tensor(self._communicator.signal_pads(), dtype=torch.int64, device=self.device)
+        return self._communicator.device.table(self._communicator.signal_pads())
 
     def epoch(self) -> int:
         """The next epoch for a barrier on `signal_pads`: 1, then one more at every call, for as long as the pads keep
@@ -82,7 +86,7 @@ class CollectiveContext:
 
     @cached_property
     def _barrier_pads(self) -> torch.Tensor:
-        return torch.tensor(self._communicator.barrier_pads(), dtype=torch.int64, device=self.device)
+        return self._communicator.device.table(self._communicator.barrier_pads())
 
     def barrier(self) -> None:
         """Order this rank's stream with its peers'. Collective.
@@ -145,15 +149,9 @@ class TritonCollectives:
     uneven = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
-
         outputs = context.peer_addresses(output)
-        count = source.numel()
-        block = _block(context, count)
         context.barrier()
-        all_gather_kernel[context.size, _blocks(count, block)](
-            outputs, bits(source), _before(context, count), count, BLOCK=block
-        )
+        self._push(context, outputs, source, _before(context, source.numel()))
         context.barrier()
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
@@ -177,21 +175,35 @@ class TritonCollectives:
 
         outputs = context.peer_addresses(output)
         count = source.numel() // context.size
-        block = _block(context, count)
+        cut = _cut(context, count, source.element_size())
         context.barrier()
-        all_to_all_kernel[context.size, _blocks(count, block)](outputs, bits(source), context.rank, count, BLOCK=block)
+        all_to_all_kernel[(cut.programs,)](
+            *(outputs, bits(source), context.rank, cut.done, count, context.rank + 1),
+            SIZE=context.size,
+            BLOCK=cut.block,
+            PART=cut.part,
+        )
         context.barrier()
 
     def broadcast(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, root: int) -> None:
-        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
-
         outputs = context.peer_addresses(output)
-        count = source.numel()
-        block = _block(context, count)
         context.barrier()
         if context.rank == root:  # a gather in which one rank has all elements
-            all_gather_kernel[context.size, _blocks(count, block)](outputs, bits(source), 0, count, BLOCK=block)
+            self._push(context, outputs, source, 0)
         context.barrier()
+
+    def _push(self, context: CollectiveContext, outputs: torch.Tensor, source: torch.Tensor, start: int) -> None:
+        """Store the source into every output, from element `start` on."""
+        from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
+
+        count, width = source.numel(), source.element_size()
+        cut = _cut(context, count, width)
+        all_gather_kernel[(cut.programs,)](
+            *(outputs, bits(source), start * width, cut.done, count, context.rank + 1),
+            SIZE=context.size,
+            BLOCK=cut.block,
+            PART=cut.part,
+        )
 
     def _reduce(
         self, context: CollectiveContext, sources: torch.Tensor, output: torch.Tensor, start: int, op: str
@@ -199,17 +211,19 @@ class TritonCollectives:
         """Reduce as many elements as the output has, from `start` on in every rank's source."""
         from harness.kernels.reduce_scatter import reduce_scatter_kernel  # noqa: PLC0415
 
-        count = output.numel()
-        block = _block(context, count)
+        count, width = output.numel(), output.element_size()
+        cut = _cut(context, count, width)
         bf16 = output.dtype is torch.bfloat16
-        reduce_scatter_kernel[(_blocks(count, block),)](
+        reduce_scatter_kernel[(cut.programs,)](
             sources,
             bits(output) if bf16 else output,
-            start,
+            start * width,
+            cut.done,
             count,
             1.0 / context.size if op == "avg" else 1.0,
             SIZE=context.size,
-            BLOCK=block,
+            BLOCK=cut.block,
+            PART=cut.part,
             BF16=bf16,
             INTEGER=not output.dtype.is_floating_point,
             MAX=op == "max",
@@ -217,22 +231,31 @@ class TritonCollectives:
         )
 
 
-def _block(context: CollectiveContext, count: int) -> int:
-    """Elements that a program handles."""
+class _Cut(NamedTuple):
+    """How elements are spread over the programs of a grid."""
+
+    programs: int
+    """One where there are no elements, as a grid may not be empty."""
+    block: int
+    """Elements of a program, a power of two."""
+    part: int
+    """Of these, how many go at a time where they go one by one."""
+    done: int
+    """Elements that fill words of 16 bytes."""
+
+
+def _cut(context: CollectiveContext, count: int, width: int) -> _Cut:
     # Triton compiles a kernel for each block size, so a GPU takes one. The interpreter pays for each program instead.
-    if context.device.type != "cpu":
-        return GPU_BLOCK
-    return min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+    if context.device.type == "cpu":
+        block = part = min(INTERPRETER_BLOCK, max(64, _power_of_two(count)))
+    else:
+        block, part = GPU_BLOCK // width, GPU_PART
+    return _Cut(max(1, -(-count // block)), block, part, count * width // 16 * 16 // width)
 
 
 def _before(context: CollectiveContext, count: int) -> int:
     """Where this rank's chunk begins: behind those of the ranks before it."""
     return sum(context.counts[: context.rank]) if context.counts else context.rank * count
-
-
-def _blocks(count: int, block: int) -> int:
-    """Programs for so many elements; one where there are none, as a grid may not be empty."""
-    return max(1, -(-count // block))
 
 
 BUILT_IN = {"triton": TritonCollectives}

@@ -17,11 +17,13 @@ import torch
 import triton
 import triton.language as tl
 from numpy.typing import NDArray
+from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from harness.kernels.barrier import barrier_kernel
 from harness.kernels.rounding import to_bfloat16_bits
 from harness.rank.main import die_with_parent
 from harness.system.collectives import TritonCollectives
+from tests.tools import far
 from tests.tools.interpreter import serve
 
 Bits = NDArray[Any]
@@ -46,39 +48,89 @@ class OneProcess:
         pass
 
 
-def _fenced(count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Memory filled with a pattern, and the `count` elements in the middle of it."""
-    memory = torch.full(((count + 2 * FENCE) * dtype.itemsize,), FENCE_BYTE, dtype=torch.uint8).view(dtype)
-    return memory, memory[FENCE : FENCE + count]
+Shifts = list[int]
+"""For each rank, by how many elements a tensor lies behind an address that is a multiple of 64 bytes."""
 
 
-def _taken(memories: list[torch.Tensor]) -> tuple[list[Bits], bool]:
-    """The outputs as bytes, and whether the fences around them are whole."""
-    raw = [memory.view(torch.uint8) for memory in memories]
-    width = FENCE * memories[0].element_size()
-    whole = all(bool((edge == FENCE_BYTE).all()) for each in raw for edge in (each[:width], each[-width:]))
-    return [each[width:-width].numpy() for each in raw], whole
+def _fenced(count: int, dtype: torch.dtype, shift: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Memory filled with a pattern, and `count` elements in the middle of it."""
+    memory = torch.full(((count + shift + 2 * FENCE) * dtype.itemsize,), FENCE_BYTE, dtype=torch.uint8).view(dtype)
+    return memory, memory[FENCE + shift : FENCE + shift + count]
 
 
-def all_gather(sources: list[Bits], dtype: str) -> tuple[list[Bits], bool]:
-    """Outputs of every rank as bytes, for sources as bytes, and whether nothing else was written."""
-    kernels = TritonCollectives()
+def _placed(sources: list[Bits], dtype: str, shifts: Shifts) -> list[torch.Tensor]:
+    """Sources that are given as bytes."""
     tensors = [torch.from_numpy(source).view(getattr(torch, dtype)) for source in sources]
-    fenced = [_fenced(len(tensors) * tensor.numel(), tensor.dtype) for tensor in tensors]
+    placed = [_fenced(each.numel(), each.dtype, shift)[1] for each, shift in zip(tensors, shifts, strict=True)]
+    for tensor, place in zip(tensors, placed, strict=True):
+        place.view(torch.uint8).copy_(tensor.view(torch.uint8))
+    return placed
+
+
+def _taken(fenced: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[Bits], bool]:
+    """The outputs as bytes, and whether the fences around them are whole."""
+    outputs, whole = [output.view(torch.uint8).numpy().copy() for _, output in fenced], True
+    for memory, output in fenced:
+        output.view(torch.uint8).fill_(FENCE_BYTE)
+        whole = whole and bool((memory.view(torch.uint8) == FENCE_BYTE).all())
+    return outputs, whole
+
+
+def _pushed(
+    kind: str, sources: list[Bits], dtype: str, peers: Shifts | None, own: Shifts | None
+) -> tuple[list[Bits], bool]:
+    kernels, even = TritonCollectives(), [0] * len(sources)
+    tensors = _placed(sources, dtype, own or even)
+    count = tensors[0].numel() * (len(tensors) if kind == "all_gather" else 1)
+    fenced = [_fenced(count, tensors[0].dtype, shift) for shift in peers or even]
     outputs = [output for _, output in fenced]
     for rank, source in enumerate(tensors):
-        kernels.all_gather(OneProcess(rank, outputs), outputs[rank], source)  # type: ignore[arg-type]
-    return _taken([memory for memory, _ in fenced])
+        getattr(kernels, kind)(OneProcess(rank, outputs), outputs[rank], source)
+    return _taken(fenced)
 
 
-def reduce_scatter(sources: list[Bits], dtype: str, op: str) -> tuple[list[Bits], bool]:
-    """Outputs of every rank as bytes, for sources as bytes, and whether nothing else was written."""
-    kernels = TritonCollectives()
-    tensors = [torch.from_numpy(source).view(getattr(torch, dtype)) for source in sources]
-    fenced = [_fenced(tensor.numel() // len(tensors), tensor.dtype) for tensor in tensors]
+def all_gather(
+    sources: list[Bits], dtype: str, peers: Shifts | None = None, own: Shifts | None = None
+) -> tuple[list[Bits], bool]:
+    """Outputs of every rank as bytes, for sources as bytes, and whether nothing else was written. `peers` are the
+    shifts of the tensors that peers address, `own` those of the others."""
+    return _pushed("all_gather", sources, dtype, peers, own)
+
+
+def all_to_all(
+    sources: list[Bits], dtype: str, peers: Shifts | None = None, own: Shifts | None = None
+) -> tuple[list[Bits], bool]:
+    """The same."""
+    return _pushed("all_to_all", sources, dtype, peers, own)
+
+
+def reduce_scatter(
+    sources: list[Bits], dtype: str, op: str, peers: Shifts | None = None, own: Shifts | None = None
+) -> tuple[list[Bits], bool]:
+    """The same."""
+    kernels, even = TritonCollectives(), [0] * len(sources)
+    tensors = _placed(sources, dtype, peers or even)
+    fenced = [_fenced(tensors[0].numel() // len(tensors), tensors[0].dtype, shift) for shift in own or even]
     for rank, (_, output) in enumerate(fenced):
         kernels.reduce_scatter(OneProcess(rank, tensors), output, tensors[rank], op)  # type: ignore[arg-type]
-    return _taken([memory for memory, _ in fenced])
+    return _taken(fenced)
+
+
+def stored(kind: str, sources: list[Bits], dtype: str, peers: Shifts, own: Shifts) -> dict[int, int]:
+    """How many elements of each width in bytes a call stores."""
+    widths: dict[int, int] = {}
+
+    def store(pointers: Any, value: Any, mask: Any, *more: Any) -> Any:
+        width = value.data.dtype.itemsize
+        widths[width] = widths.get(width, 0) + int(mask.data.sum())
+        return done(pointers, value, mask, *more)
+
+    done, interpreter_builder.create_masked_store = interpreter_builder.create_masked_store, store
+    try:
+        _pushed(kind, sources, dtype, peers, own)
+    finally:
+        interpreter_builder.create_masked_store = done
+    return {width: count for width, count in widths.items() if count}
 
 
 @triton.jit
@@ -134,6 +186,29 @@ def meet(size: int, epochs: int, barrier: bool) -> int:
     return int(early.sum())
 
 
+def check_marks() -> None:
+    """From here on, raise where a kernel marks a pointer as a multiple of what it is not: a GPU would fault there."""
+    mark = TensorHandle.set_attr
+
+    def checked(handle: Any, key: str, values: Any) -> None:
+        if key == "tt.divisibility" and any(int(handle.data[0]) % value for value in values):
+            raise AssertionError(f"{handle.data} is marked as a multiple of {values}")
+        mark(handle, key, values)
+
+    TensorHandle.set_attr = checked
+
+
 if __name__ == "__main__":
-    functions = (all_gather, reduce_scatter, round_to_bfloat16, signals, meet)
+    check_marks()
+    functions = (
+        all_gather,
+        all_to_all,
+        reduce_scatter,
+        stored,
+        round_to_bfloat16,
+        signals,
+        meet,
+        far.last_block,
+        far.chunk,
+    )
     serve(Connection(int(sys.argv[1])), {function.__name__: function for function in functions})

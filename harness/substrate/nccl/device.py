@@ -6,7 +6,7 @@ Invariant: making the device makes this process's CUDA context on that GPU, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -15,21 +15,23 @@ import torch
 from harness.errors import MachineError
 from harness.machine.compiler import compiler
 from harness.substrate.device import Copy, Device, Graph
+from harness.substrate.tables import Tables
 
 CYCLES = 2_000_000
 """Of a millisecond, at the highest clock of a data-centre GPU. PyTorch's kernel that sleeps counts them."""
 
 
 class NcclDevice(Device):
-    """The GPU number `gpu` of this process."""
+    """The GPU number `gpu` of this process. `is_in_pool`: whether this thread's allocations go to a pool."""
 
-    def __init__(self, gpu: int) -> None:
+    def __init__(self, gpu: int, is_in_pool: Callable[[], bool] = lambda: False) -> None:
         torch.cuda.set_device(gpu)
         torch.empty(1, device="cuda")
         self.torch_device = torch.device("cuda", gpu)
         # Ranks that share a GPU need MPS to run side by side, and a kernel that spins then takes 4 to 7 ms.
         self.has_barrier = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1"
         self._streams: dict[int, torch.cuda.Stream] = {}
+        self._tables, self._is_in_pool = Tables(self.torch_device), is_in_pool
 
     @contextmanager
     def stream(self, index: int) -> Iterator[None]:
@@ -60,6 +62,11 @@ class NcclDevice(Device):
         self.synchronize()
         # PyTorch returns blocks that other streams used at a later allocation, and at none inside `use_mem_pool`.
         torch.empty(1, device=self.torch_device)
+
+    def table(self, numbers: Sequence[int]) -> torch.Tensor:
+        if self._is_in_pool():  # a block of the pool would be in use for as long as the table is kept
+            return super().table(numbers)
+        return self._tables.of(numbers, torch.cuda.current_stream().cuda_stream)
 
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size)

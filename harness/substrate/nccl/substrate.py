@@ -47,7 +47,7 @@ class NcclSubstrate(Substrate):
         self, rank: int, processes: int, gpu: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()
     ) -> None:
         super().__init__(rank, shared, evidence)
-        self.device: NcclDevice = NcclDevice(gpu)
+        self.device: NcclDevice = NcclDevice(gpu, lambda: self.allocator.growing is not None)
         self._path_evidence = gather(evidence)  # NCCL reads NCCL_DEBUG_FILE before it writes its first line of log
         # NCCL's cost model takes its ring for small calls with one operand in a window, though a symmetric kernel could
         # run them (2.28.9 and 2.32.3, on one, two and four H100). Forced, it refuses only what it does not own.

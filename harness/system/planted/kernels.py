@@ -19,11 +19,11 @@ BLOCK = 128
 
 @triton.jit(do_not_specialize=("rank", "count", "reach"), do_not_specialize_on_alignment=("source",))
 def gather_kernel(outputs, source, rank, count, reach, BLOCK: tl.constexpr):
-    """Program (p, b) stores block b of `source`, up to element `reach`, to chunk `rank` of `outputs[p]`."""
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    """Program (b, p) stores block b of `source`, up to element `reach`, to chunk `rank` of `outputs[p]`."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < reach
-    output = tl.load(outputs + tl.program_id(0)).to(source.dtype)
-    tl.store(output + rank * count + index, tl.load(source + index, mask=mask), mask=mask)
+    output = tl.load(outputs + tl.program_id(1)).to(source.dtype)
+    tl.store(output + rank.to(tl.int64) * count + index, tl.load(source + index, mask=mask), mask=mask)
 
 
 @triton.jit(do_not_specialize=("rank", "count", "reach"), do_not_specialize_on_alignment=("output",))
@@ -45,15 +45,16 @@ def scatter_kernel(
 
     NARROW rounds every partial sum to bfloat16. TRUNCATE cuts the bits off that bfloat16 does not have.
     """
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < reach
+    place = rank.to(tl.int64) * count + index
     if INTEGER:
         total = tl.zeros((BLOCK,), dtype=tl.int32)
     else:
         total = tl.zeros((BLOCK,), dtype=tl.float32)
     for peer in range(SIZE):
         source = tl.load(sources + peer).to(output.dtype)
-        value = tl.load(source + rank * count + index, mask=mask, other=0)
+        value = tl.load(source + place, mask=mask, other=0)
         if BF16:
             total += (value.to(tl.int32) << 16).to(tl.float32, bitcast=True)
         elif INTEGER:
@@ -92,7 +93,7 @@ class SoundKernels:
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         outputs, count = self.addresses(context, output), source.numel()
-        grid = (self.peers(context), -(-count // BLOCK))
+        grid = (-(-count // BLOCK), self.peers(context))
         self.before(context)
         gather_kernel[grid](outputs, bits(source), self.place(context), count, self.reach(context, count), BLOCK=BLOCK)
         self.after(context)

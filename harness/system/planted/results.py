@@ -19,11 +19,12 @@ from harness.system.planted.kernels import BLOCK, SoundKernels, gather_kernel, s
 
 @triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("output",))
 def pull_kernel(sources, output, count, BLOCK: tl.constexpr):
-    """Program (p, b) loads block b of `sources[p]` into chunk p of `output`."""
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    """Program (b, p) loads block b of `sources[p]` into chunk p of `output`."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    source = tl.load(sources + tl.program_id(0)).to(output.dtype)
-    tl.store(output + tl.program_id(0) * count + index, tl.load(source + index, mask=mask), mask=mask)
+    peer = tl.program_id(1).to(tl.int64)
+    source = tl.load(sources + peer).to(output.dtype)
+    tl.store(output + peer * count + index, tl.load(source + index, mask=mask), mask=mask)
 
 
 class SoundResults:
@@ -35,7 +36,7 @@ class SoundResults:
         sources, count = context.peer_addresses(source), source.numel()
         output = self.result(context.size * count, source)
         context.barrier()
-        pull_kernel[(context.size, -(-count // BLOCK))](sources, bits(output), count, BLOCK=BLOCK)
+        pull_kernel[(-(-count // BLOCK), context.size)](sources, bits(output), count, BLOCK=BLOCK)
         context.barrier()
         return output
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -55,3 +57,17 @@ def test_blocks_are_reclaimed_by_an_allocation_after_the_device_is_idle(asked: l
 def test_work_is_enqueued_at_once(asked: list[str]) -> None:
     NcclDevice(0).enqueue(lambda: asked.append("work"))
     assert asked[-1] == "work"
+
+
+def test_tables_are_kept_but_for_those_in_the_memory_of_a_pool(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_in_pool, tensor = [False], torch.tensor
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr(torch, "tensor", lambda numbers, dtype, device: tensor(numbers, dtype=dtype))
+    device = NcclDevice(0, lambda: is_in_pool[0])
+    kept = device.table([1, 2])
+    is_in_pool[0] = True
+    assert device.table([1, 2]) is not kept
+    is_in_pool[0] = False
+    assert device.table([1, 2]) is kept

@@ -83,7 +83,7 @@ class CrashesInKernel(SoundKernels):
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         if context.rank == context.size - 1:
             nowhere, count = torch.zeros(context.size, dtype=torch.int64), source.numel()
-            gather_kernel[(context.size, 1)](nowhere, bits(source), context.rank, count, count, BLOCK=BLOCK)
+            gather_kernel[(1, context.size)](nowhere, bits(source), context.rank, count, count, BLOCK=BLOCK)
         super().all_gather(context, output, source)
 
 
