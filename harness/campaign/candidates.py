@@ -40,15 +40,22 @@ def until(scenario: Scenario, step: int) -> Iterator[Scenario]:
 
 
 def valid(
-    scenario: Scenario, topology: Topology, steps: tuple[Step, ...], falling: Group | None = None
+    scenario: Scenario,
+    topology: Topology,
+    steps: tuple[Step, ...],
+    falling: Group | None = None,
+    kept: Sequence[int] | None = None,
 ) -> Iterator[Scenario]:
     """The scenario with another topology, program and ranks of falling addresses, if there is such a one and it does
-    anything."""
+    anything. `kept`: the ranks that stand for those of the topology, if not all do."""
     if not steps:
         return
     falling = scenario.falls_on if falling is None else falling
+    schedule = scenario.schedule
+    if kept is not None and scenario.scheduled is not None:
+        schedule = scenario.scheduled.on(kept)
     try:
-        candidate = Scenario(topology, steps, scenario.system, scenario.seed, falling)
+        candidate = Scenario(topology, steps, scenario.system, scenario.seed, falling, schedule)
     except UsageError:
         return
     if candidate != scenario:
@@ -89,13 +96,16 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     for topology in _distinct_layouts(scenario, min(used, 2), known):
         kept = stand_ins(scenario.world, topology.world)
         named = ((ranks, names) for ranks in kept for names in (_same_place, _everyone))
-        programs = ((_program(scenario, topology, *each), falling_on(scenario.falls_on, each[0])) for each in named)
-        for steps, falling in dict.fromkeys(programs):
-            yield from valid(scenario, topology, steps, falling)
+        programs = (
+            (_program(scenario, topology, *each), falling_on(scenario.falls_on, each[0]), tuple(each[0]))
+            for each in named
+        )
+        for steps, falling, ranks in dict.fromkeys(programs):
+            yield from valid(scenario, topology, steps, falling, ranks)
     for topology, ranks in parts_of(scenario.topology, scenario.families):
         if _as_named(topology, scenario.families) not in known:
             program = _program(scenario, topology, ranks, _same_ranks)
-            for candidate in valid(scenario, topology, program, falling_on(scenario.falls_on, ranks)):
+            for candidate in valid(scenario, topology, program, falling_on(scenario.falls_on, ranks), ranks):
                 if candidate not in known:  # without one rank or another is often the same
                     known.add(candidate)
                     yield candidate
