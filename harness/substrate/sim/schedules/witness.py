@@ -65,7 +65,7 @@ class Witness:
     ) -> None:
         self._rank, self._shared, self._views, self._turns, self._append = rank, shared, views, turns, record
         self._groups = {slot: group for group, slot in slots.items()}
-        self._arenas, _ = shared.arena(0)
+        (self._arenas, _), (self._own, _) = shared.arena(0), shared.arena(rank)
         self._pending: dict[tuple[How, _Where, Site], list[Span]] = {}
         self._read: dict[tuple[Site, int], int] = {}
         """What was read where since this rank last changed anything, by digests of places and values."""
@@ -139,7 +139,7 @@ class Witness:
         """The harness did that to memory of this rank."""
         begin = tensor.data_ptr() - self._shared.base
         end = begin + tensor.numel() * tensor.element_size()
-        if self._arenas <= begin < end:
+        if begin < end and self._own <= begin < self._own + ARENA_BYTES:
             self._pending.setdefault((how, _Where(self._rank), Site("", "")), []).append((begin, end))
 
     def met(self, slot: int, field: int, target: int, has_left: bool) -> None:
