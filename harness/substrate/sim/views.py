@@ -91,12 +91,12 @@ class Views:
 
     def forget(self) -> None:
         """Unmap all views, as a draw has ended. Their addresses come again only after most of the space was used."""
+        self._closed.clear()
         if not self._given:
             return
         first = self._given[0].start
         self._space.clear(first, self._next - first)
         self._given.clear()
-        self._closed.clear()
         for _ in self._space.touched():
             pass
         if self._next > SPACE // 2:

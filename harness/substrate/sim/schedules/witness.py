@@ -69,6 +69,8 @@ class Witness:
         self._pending: dict[tuple[How, _Where, Site], list[Span]] = {}
         self._read: dict[tuple[Site, int], int] = {}
         """What was read where since this rank last changed anything, by digests of places and values."""
+        self._met: dict[tuple[int, int], int] = {}
+        """How many meetings there had been before the draw, by row and field: the same number on every rank."""
         turns.met = self.met
         record(Scheduled(shared.base))
 
@@ -146,7 +148,8 @@ class Witness:
         """This rank came to a meeting on the host, or left it."""
         self.flush()
         self._changed()
-        self._append(Met(self._turns.number(), slot, field, target, has_left))
+        before = self._met.setdefault((slot, field), target - 1)
+        self._append(Met(self._turns.number(), slot, field, target - before, has_left))
 
     def flush(self) -> None:
         """Write down what was accessed since the last event that orders anything."""
