@@ -38,7 +38,7 @@ def _site(access: Access) -> tuple[str, str, str]:
 
 
 def _race(case: Case, traces: list[Trace], pair: Pair) -> Finding:
-    first, second = pair.first, pair.second
+    first, second = sorted((pair.first, pair.second), key=lambda access: not access.event.kernel)
     ranks = tuple(sorted({first.rank, second.rank}))
     return Race(
         f"{_memory(case, pair)}: rank {first.rank} {_does(first)} at {case.at_step(first.step)}, and rank "
