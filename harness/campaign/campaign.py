@@ -53,8 +53,8 @@ class Campaign:
     A rule that is found is shrunk at once and settled; a few more draws look for other rules.
 
     `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
-    first is counted, and no finding. Each draw runs by so many `schedules` (`harness.strategies.schedules`), and without
-    one if there is none. `environment` goes into the seed files; `progress` is called after every draw.
+    first is counted, and no finding. A draw runs by so many `schedules` (`harness.strategies.schedules`), or by none.
+    `environment` goes into the seed files; `progress` is called after every draw.
     `draw_batch` draws, and `search` finds the smallest case where Hypothesis stops.
     """
 
