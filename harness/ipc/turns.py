@@ -16,10 +16,12 @@ from harness.ipc import futex
 
 WORDS = 64
 """Words that are known of a rank which polls."""
-GO, STATE, PRIORITY, LOOKS, COUNT, PLACES = range(6)
-"""What each rank has: whether it holds the baton, what it does, its priority, how often it has polled in vain, and how
-many words it polls or what it waits for, from `PLACES` on."""
-WIDTH = PLACES + 3 * WORDS
+GO, STATE, PRIORITY, LOOKS, COUNT, SIZE, PLACES = range(7)
+"""What each rank has: whether it holds the baton, what it does, its priority, and how often it has polled in vain. Of
+one that polls, how many words of which size in bytes, their places and, from `VALUES` on, their values. Of one that
+meets others, four words from `COUNT` on: the row, the field, the target and the members."""
+VALUES = PLACES + WORDS
+WIDTH = VALUES + WORDS
 POINTS, NUMBER, STUCK = range(3)
 """What all ranks have, in a row behind theirs: switch points so far, the last number given, and whether none can go
 on."""
@@ -66,6 +68,7 @@ class Turns:
     ) -> None:
         self._all, self._mine, self._common = words, words[rank], words[-1]
         self._counters, self._memory, self._rank, self._ranks = counters, memory, rank, range(world)
+        self._by_size = {size: memory.view(f"i{size}") for size in (4, 8)}
         self._changes = {change: -1 - place for place, change in enumerate(changes)}
         self.met: Met = _unseen
 
@@ -98,7 +101,7 @@ class Turns:
     def meet(self, slot: int, field: int, target: int, members: int) -> None:
         """Wait until so many members of a row have come to `target` in a field."""
         self._mine[STATE] = MEETS
-        self._mine[COUNT : PLACES + 3] = slot, field, target, members
+        self._mine[COUNT : COUNT + 4] = slot, field, target, members
         self._yield()
         self._mine[STATE] = READY
 
@@ -107,10 +110,9 @@ class Turns:
         self._mine[STATE] = POLLS
         self._mine[LOOKS] += 1
         count = min(len(places), WORDS)
-        self._mine[COUNT] = count
-        self._mine[PLACES : PLACES + 3 * count : 3] = places[:count]
-        self._mine[PLACES + 1 : PLACES + 3 * count : 3] = width
-        self._mine[PLACES + 2 : PLACES + 3 * count : 3] = values[:count]
+        self._mine[COUNT], self._mine[SIZE] = count, width
+        self._mine[PLACES : PLACES + count] = places[:count]
+        self._mine[VALUES : VALUES + count] = values[:count]
         self._yield()
         self._mine[STATE] = READY
 
@@ -131,9 +133,9 @@ class Turns:
 
     def _next(self) -> int | None:
         """The rank that is to run; None where none can go on."""
-        able = [rank for rank in self._ranks if self._is_able(rank)]
-        if able:
-            return max(able, key=lambda rank: int(self._all[rank, PRIORITY]))
+        for rank in np.argsort(-self._all[: len(self._ranks), PRIORITY], kind="stable").tolist():
+            if self._is_able(rank):
+                return int(rank)
         # a rank that reads a word again does not have to wait for it, so each gets its turn
         polling = [rank for rank in self._ranks if self._all[rank, STATE] == POLLS]
         patient = [rank for rank in polling if self._all[rank, LOOKS] < PATIENCE]
@@ -144,16 +146,18 @@ class Turns:
         if row[STATE] == READY:
             return True
         if row[STATE] == MEETS:
-            slot, field, target, members = (int(word) for word in row[COUNT : PLACES + 3])
-            return int(self._counters[slot, :members, field].min()) >= target
+            slot, field, target, members = row[COUNT : COUNT + 4].tolist()
+            return bool(self._counters[slot, :members, field].min() >= target)
         return bool(row[STATE] == POLLS) and self._has_changed(row)
 
     def _has_changed(self, row: NDArray[np.int64]) -> bool:
-        for at in range(PLACES, PLACES + 3 * int(row[COUNT]), 3):
-            place, width, value = (int(word) for word in row[at : at + 3])
-            if word_of(self._memory[place : place + width]) != value:
-                return True
-        return False
+        count, size = row[COUNT : COUNT + 2].tolist()
+        places, values = row[PLACES : PLACES + count], row[VALUES : VALUES + count]
+        words = self._by_size.get(size)
+        if words is not None and not (places % size).any():
+            return bool((words[places // size] != values).any())
+        held = (word_of(self._memory[place : place + size]) for place in places.tolist())
+        return any(word != value for word, value in zip(held, values.tolist(), strict=True))
 
     def _hand(self, rank: int) -> None:
         self._all[rank, GO] = 1
