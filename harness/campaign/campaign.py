@@ -28,6 +28,7 @@ from harness.oracle.findings import Finding
 from harness.oracle.judge import Verdict, examine
 from harness.scenario.scenario import Scenario
 from harness.strategies.batches import PATIENCE, batch
+from harness.strategies.schedules import by_schedules
 from harness.trace.draw import Draw
 from harness.world.world import World
 
@@ -52,7 +53,8 @@ class Campaign:
     A rule that is found is shrunk at once and settled; a few more draws look for other rules.
 
     `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
-    first is counted, and no finding. `environment` goes into the seed files; `progress` is called after every draw.
+    first is counted, and no finding. A draw runs by so many `schedules` (`harness.strategies.schedules`), or by none.
+    `environment` goes into the seed files; `progress` is called after every draw.
     `draw_batch` draws, and `search` finds the smallest case where Hypothesis stops.
     """
 
@@ -66,6 +68,7 @@ class Campaign:
         environment: dict[str, Any] | None = None,
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
+        schedules: int = 0,
         expected: Callable[[Scenario], Collection[str]] = lambda scenario: (),
         draw_batch: Callable[..., None] = batch,
         search: Callable[..., Smallest] = smallest_failing,
@@ -73,6 +76,7 @@ class Campaign:
     ) -> None:
         self.world, self.progress = world, progress
         self._strategy, self._seed, self._expected = strategy, seed, expected
+        self._schedules = schedules
         self._draw_batch, self._clock = draw_batch, clock
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
@@ -147,7 +151,11 @@ class Campaign:
         """Whether time was up before the draws were, so that findings may be larger than they need to be."""
         return self._end is not None and self._clock.now() >= self._end
 
-    def _one(self, scenario: Scenario) -> None:
+    def _one(self, drawn: Scenario) -> None:
+        for scenario in by_schedules(drawn, self._schedules):
+            self._try(scenario)
+
+    def _try(self, scenario: Scenario) -> None:
         if self._spent():
             raise _Stop
         if self._is_small_enough():

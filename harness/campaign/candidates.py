@@ -22,6 +22,7 @@ from harness.scenario.alive import without
 from harness.scenario.layouts.groups import Group, Groups
 from harness.scenario.operands import Elements, View
 from harness.scenario.scenario import Scenario
+from harness.scenario.schedule import Schedule
 from harness.scenario.steps import (
     Allocate,
     AllToAll,
@@ -40,15 +41,22 @@ def until(scenario: Scenario, step: int) -> Iterator[Scenario]:
 
 
 def valid(
-    scenario: Scenario, topology: Topology, steps: tuple[Step, ...], falling: Group | None = None
+    scenario: Scenario,
+    topology: Topology,
+    steps: tuple[Step, ...],
+    falling: Group | None = None,
+    schedule: Schedule | None = None,
 ) -> Iterator[Scenario]:
-    """The scenario with another topology, program and ranks of falling addresses, if there is such a one and it does
-    anything."""
+    """The scenario with another topology, program, ranks of falling addresses and schedule, if there is such a one and
+    it does anything."""
     if not steps:
         return
     falling = scenario.falls_on if falling is None else falling
+    schedule = scenario.scheduled if schedule is None else schedule
     try:
-        candidate = Scenario(topology, steps, scenario.system, scenario.seed, falling)
+        candidate = Scenario(
+            topology, steps, scenario.system, scenario.seed, falling, msgspec.UNSET if schedule is None else schedule
+        )
     except UsageError:
         return
     if candidate != scenario:
@@ -89,16 +97,25 @@ def fewer_ranks(scenario: Scenario) -> Iterator[Scenario]:
     for topology in _distinct_layouts(scenario, min(used, 2), known):
         kept = stand_ins(scenario.world, topology.world)
         named = ((ranks, names) for ranks in kept for names in (_same_place, _everyone))
-        programs = ((_program(scenario, topology, *each), falling_on(scenario.falls_on, each[0])) for each in named)
-        for steps, falling in dict.fromkeys(programs):
-            yield from valid(scenario, topology, steps, falling)
+        programs = (
+            (_program(scenario, topology, *each), falling_on(scenario.falls_on, each[0]), _schedule(scenario, each[0]))
+            for each in named
+        )
+        for steps, falling, schedule in dict.fromkeys(programs):
+            yield from valid(scenario, topology, steps, falling, schedule)
     for topology, ranks in parts_of(scenario.topology, scenario.families):
         if _as_named(topology, scenario.families) not in known:
             program = _program(scenario, topology, ranks, _same_ranks)
-            for candidate in valid(scenario, topology, program, falling_on(scenario.falls_on, ranks)):
+            falling, schedule = falling_on(scenario.falls_on, ranks), _schedule(scenario, ranks)
+            for candidate in valid(scenario, topology, program, falling, schedule):
                 if candidate not in known:  # without one rank or another is often the same
                     known.add(candidate)
                     yield candidate
+
+
+def _schedule(scenario: Scenario, kept: Sequence[int]) -> Schedule | None:
+    """The schedule for the ranks kept, if there is one."""
+    return scenario.scheduled.on(kept) if scenario.scheduled is not None else None
 
 
 Names = Callable[[Topology, Topology, str, Sequence[int], Groups], Groups | None]

@@ -15,6 +15,7 @@ from harness.campaign.layouts import fewer_falling
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario
+from harness.scenario.schedule import Schedule
 from harness.scenario.steps import Allocate, AllToAll, Ballast, Collective, Stall, Step, Straggle, same_on_all
 from harness.scenario.topology import Topology
 
@@ -25,6 +26,8 @@ def plainer(scenario: Scenario) -> Iterator[Scenario]:
         yield msgspec.structs.replace(scenario, seed=0)
     for falling in fewer_falling(scenario.falls_on):
         yield msgspec.structs.replace(scenario, falling=falling)
+    for schedule in _plainer_schedules(scenario.scheduled):
+        yield msgspec.structs.replace(scenario, schedule=schedule)
     for changes in ({"dtype": "float32"}, {"stream": 0}):
         steps = tuple(_with(step, changes) for step in scenario.steps)
         yield from valid(scenario, scenario.topology, steps)
@@ -32,6 +35,21 @@ def plainer(scenario: Scenario) -> Iterator[Scenario]:
         for plain in _plain_steps(scenario, step):
             steps = (*scenario.steps[:index], plain, *scenario.steps[index + 1 :])
             yield from valid(scenario, scenario.topology, steps)
+
+
+def _plainer_schedules(schedule: Schedule | None) -> Iterator[Schedule]:
+    """Ranks in rising order, no change, one change fewer, or one that comes in half the time."""
+    if schedule is None:
+        return
+    order, changes = tuple(sorted(schedule.order)), schedule.changes
+    if order != schedule.order:
+        yield Schedule(order, changes)
+    if changes:
+        yield Schedule(schedule.order)
+    for index, change in enumerate(changes):
+        yield Schedule(schedule.order, changes[:index] + changes[index + 1 :])
+        if change > 1 and change // 2 not in changes:
+            yield Schedule(schedule.order, tuple(sorted({*changes[:index], change // 2, *changes[index + 1 :]})))
 
 
 def _with(step: Step, changes: Mapping[str, object]) -> Step:

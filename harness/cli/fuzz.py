@@ -46,6 +46,7 @@ WORLD = (
     f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
 )
 DRY = "Draw the same scenarios, run none, and say what they hold, in histograms. No rank starts."
+SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each, and look for races. On sim alone."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -79,6 +80,7 @@ def fuzz(
         bool,
         typer.Option("--same-order", help="Give all ranks their segments in one order of addresses. Only sim chooses."),
     ] = False,
+    schedules: Annotated[int, typer.Option(min=0, metavar="N", help=SCHEDULES)] = 0,
     nodes: Annotated[
         int | None,
         typer.Option(
@@ -134,12 +136,22 @@ def fuzz(
     with World(
         request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
     ) as ranks:
+        if schedules and ranks.platform.name != "sim":
+            raise UsageError("--schedules needs --substrate sim: ranks on GPUs take no turns")
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
         if line := request.not_shown(ranks):
             console.print(line, highlight=False)
         limits = Limits().within(shrink_seconds)
-        campaign = Campaign(ranks, request.strategy(ranks), seeds_dir, seed=seed, environment=found_here, limits=limits)
+        campaign = Campaign(
+            ranks,
+            request.strategy(ranks),
+            seeds_dir,
+            seed=seed,
+            environment=found_here,
+            limits=limits,
+            schedules=schedules,
+        )
         details = terminal.Details(traceback, show_output)
         tally = _run(campaign, limit, minutes, console, details, json_file, found_here)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:

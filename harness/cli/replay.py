@@ -70,6 +70,8 @@ def replay(
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
         if line := world.platform.not_shown(scenario.topology.joins_nodes):
             console.print(line, highlight=False)
+        if scenario.scheduled is not None and world.platform.name != "sim":
+            console.print("the seed has a schedule, which ranks on GPUs do not follow", highlight=False)
         if before:
             console.print(f"draws before each run, on fresh ranks: {len(before)}", highlight=False)
 

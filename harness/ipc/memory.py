@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MachineError
+from harness.ipc import turns
 from harness.ipc.journal import Journal
 from harness.ipc.pads import FENCE, OF_BARRIER, SIGNALS, fence, overwritten
 from harness.scenario.layouts.groups import GroupId
@@ -52,6 +53,9 @@ class SharedMemory:
       barriers  int32[SLOTS, ranks, ranks]   the same for the harness's kernel barrier
       fenced    int32[2, SLOTS, ranks, ranks + 2 * FENCE]   both, each owner's words between fences
       waiting   int64[ranks, WORDS_WAITING]  what a rank waits for: slot + 1, field, value
+      baton     int64[ranks + 1, WIDTH]      whose turn it is (`harness.ipc.turns`)
+
+    `turns` is this process's end of the turns, in a draw that has a schedule.
     """
 
     def __init__(self, fd: int, ranks: int) -> None:
@@ -60,11 +64,13 @@ class SharedMemory:
         self._map = mmap.mmap(fd, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
-        counters, pads, waiting, self._journals, self._staging, self._arenas, _ = _layout(ranks)
+        counters, pads, waiting, baton, self._journals, self._staging, self._arenas, _ = _layout(ranks)
         self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
         self.fenced = self._words(pads, np.int32, (2, SLOTS, ranks, ranks + 2 * FENCE))
         self.pads, self.barriers = self.fenced[..., FENCE : FENCE + ranks]
         self.waiting = self._words(waiting, np.int64, (ranks, WORDS_WAITING))
+        self.baton = self._words(baton, np.int64, (turns.rows(ranks), turns.WIDTH))
+        self.turns: turns.Turns | None = None
 
     @classmethod
     def create(cls, ranks: int) -> SharedMemory:
@@ -87,6 +93,10 @@ class SharedMemory:
         count = int(np.prod(shape))
         view = np.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
         return view.reshape(shape)
+
+    def turns_of(self, rank: int, world: int, changes: Sequence[int]) -> turns.Turns:
+        """A rank's end of the turns in a draw of so many ranks."""
+        return turns.Turns(self.baton, self.counters, self.bytes, rank, world, changes)
 
     def journal(self, rank: int) -> Journal:
         """The journal of a rank: written by the rank, read by the parent."""
@@ -126,6 +136,14 @@ class SharedMemory:
         self.counters[slot, :, [*WITHIN, EPOCH, BARRIER]] = 0
         fence(self.fenced[:, slot, :size], size)
 
+    def pad_at(self, place: int) -> tuple[int, int, int] | None:
+        """Which of the two pads, the row and the member a byte of the shared memory belongs to, if to any."""
+        which, slot, member, _ = self.fenced.strides
+        at = place - (self.fenced.ctypes.data - self.base)
+        if not 0 <= at < self.fenced.nbytes:
+            return None
+        return at // which, at % which // slot, at % slot // member
+
     def overwritten(self, slot: int, group: GroupId, member: int) -> list[PadOverwritten]:
         """What has been written beside a member's two pads since the last look."""
         found = (
@@ -136,14 +154,14 @@ class SharedMemory:
 
     def reset(self) -> None:
         """Forget everything. Only while no rank runs."""
-        for words in (self.counters, self.fenced, self.waiting):
+        for words in (self.counters, self.fenced, self.waiting, self.baton):
             words[...] = 0
         start, _ = self.arena(0)
         self.punch(start, self.ranks * ARENA_BYTES)
 
     def close(self) -> None:
         """Unmap and close. Local; other processes keep their mappings."""
-        del self.counters, self.fenced, self.pads, self.barriers, self.waiting, self.bytes
+        del self.counters, self.fenced, self.pads, self.barriers, self.waiting, self.baton, self.bytes
         with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
             self._map.close()
         os.close(self.fd)
@@ -151,11 +169,12 @@ class SharedMemory:
 
 
 def _layout(ranks: int) -> tuple[int, ...]:
-    """Offsets of counters, pads, waiting, journals, staging and arenas, and the whole size."""
+    """Offsets of counters, pads, waiting, baton, journals, staging and arenas, and the whole size."""
     sizes = (
         SLOTS * ranks * FIELDS * 8,
         2 * SLOTS * ranks * (ranks + 2 * FENCE) * 4,
         ranks * WORDS_WAITING * 8,
+        turns.rows(ranks) * turns.WIDTH * 8,
         ranks * JOURNAL_BYTES,
         ranks * STAGING_BYTES,
         ranks * ARENA_BYTES,

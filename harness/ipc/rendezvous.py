@@ -33,7 +33,7 @@ class Rendezvous:
         self._start = self._rows.ctypes.data
         self._me = group.index(rank)
         self._waiting = shared.waiting[rank]
-        self._slot, self._patience = slot, patience
+        self._slot, self._patience, self._shared = slot, patience, shared
 
     def meet(self, field: int) -> None:
         """Wait until every member has come to this point of `field`'s sequence. Collective, no timeout."""
@@ -41,9 +41,17 @@ class Rendezvous:
         target = int(column[self._me]) + 1
         column[self._me] = target
         futex.wake(self._address(field, self._me))
+        turns = self._shared.turns
+        if turns is not None:
+            turns.met(self._slot, field, target, False)
         if column.min() < target:
             with self._noted(field, target):
-                self._sleep(field, column, target)
+                if turns is None:
+                    self._sleep(field, column, target)
+                else:
+                    turns.meet(self._slot, field, target, len(column))
+        if turns is not None:
+            turns.met(self._slot, field, target, True)
 
     def _sleep(self, field: int, column: NDArray[np.int64], target: int) -> None:
         """Wait for the last member; at first awake, as ranks that do the same arrive together."""

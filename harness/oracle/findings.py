@@ -179,6 +179,12 @@ class SlowPath(Finding):
     rule = "slow-path"
 
 
+class Race(Finding):
+    """Two ranks accessed the same bytes, one of them wrote, and nothing ordered the two."""
+
+    rule = "race"
+
+
 class ResultOverwritten(Finding):
     """What a call left of its output or its source changed, and the program wrote nothing there."""
 

@@ -21,6 +21,7 @@ from harness.oracle.rules import (
     ownership,
     path,
     point_to_point,
+    race,
     registration,
     results,
     skew,
@@ -35,6 +36,7 @@ JUDGES = (
     ownership.judge,
     path.judge,
     point_to_point.judge,
+    race.judge,
     results.judge,
     addresses.judge,
     memory.judge,  # before the canaries of `data`, as it says more about the same change

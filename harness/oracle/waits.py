@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from harness.oracle.case import Case
 from harness.oracle.history import History
 from harness.scenario.layouts.groups import GroupId
-from harness.trace.events import Closing, Entered, Finished, RegistrationFailed
+from harness.trace.events import Closing, Entered, RegistrationFailed
 
 Ranks = tuple[int, ...]
 WORLD_WIDE = "recreate"
@@ -135,7 +135,7 @@ class Waits:
 
     def _situation(self, history: History) -> Situation:
         trace = history.trace
-        if trace.events and isinstance(trace.events[-1], Closing | Finished):
+        if trace.is_closing:
             return AtEnd(sum(isinstance(event, Closing) for event in trace.events))
         if trace.blocked_in is None:
             return AtStep(trace.last_step)

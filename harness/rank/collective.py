@@ -100,6 +100,7 @@ class Call:
             path, evidence = run()
         self._substrate.device.synchronize()
         result = self._output if self._returned is None else self._returned
+        self._substrate.touched("looks at", result, self._output, self._source)
         seen = result.clone()  # one look, and one verdict: a peer that runs on may change what lies there
         is_along = self._returned is not None and self._rows > 1
         found = in_rank_order(seen, self._rows, self._communicator.size) if is_along else seen
@@ -252,6 +253,7 @@ class Call:
 
     def _fill(self, keys: list[int], wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Poison the output and fill this rank's source. Returns what it was filled with, and the exact result."""
+        self._substrate.touched("fills", self._output, self._source)
         values.poison(self._output)
         mine, expected = self._exact.inputs(keys, self._source.dtype, wide)
         bits(self._source).copy_(bits(mine))

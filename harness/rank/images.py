@@ -76,6 +76,7 @@ class Memory:
     def _fill(self, name: str) -> None:
         if self.is_watched and not self._substrate.device.does_later:
             live = self._live[name]
+            self._substrate.touched("clears", live)
             for part in (live,) if len(live) <= 2 * EDGE else (live[:EDGE], live[-EDGE:]):
                 part.fill_(FRESH)
             self._substrate.device.synchronize()  # another stream may get the block next

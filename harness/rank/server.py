@@ -7,6 +7,8 @@ is in its journal either way.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -43,6 +45,7 @@ from harness.scenario.system import System
 from harness.substrate.base import Substrate
 from harness.system.boundary import Misshapen, SystemRaised, call_back, call_system
 from harness.system.collectives import find_collectives
+from harness.system.context import PoolPolicy, RankContext
 from harness.system.loading import load_attribute
 from harness.system.pools.built_in import load_pool, load_stand_in
 from harness.system.shape import is_observed
@@ -125,7 +128,7 @@ class Server:
 
     def _run(self, scenario: Scenario, slots: dict[GroupId, int]) -> tuple[Change, ...]:
         """Run a draw. Returns what it leaves to the next."""
-        substrate, topology, system = self._substrate, scenario.topology, scenario.system
+        substrate, system = self._substrate, scenario.system
         self._names, self._imported = {"pool": system.pool, "collectives": system.collectives}, ()
         has_plug_in = ":" in system.pool + system.collectives
         if has_plug_in:
@@ -137,7 +140,27 @@ class Server:
         self._imported = self._changes_of_import(system)
         if has_plug_in:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
-        substrate.start_recording(self._journal.append, self._journal.beat)
+        with ExitStack() as turns:
+            record: Callable[[trace.Event], None] = self._journal.append
+            if scenario.scheduled is not None:
+                record = turns.enter_context(substrate.in_turns(scenario.scheduled, slots, record))
+            self._execute(scenario, slots, make_pool, make_kernel, record, is_watched)
+        self._journal.append(trace.Finished())
+        left = (Change("memory", "", substrate.left),) if substrate.left else ()
+        return self._imported + self._fingerprint.changes(has_plug_in) + left
+
+    def _execute(
+        self,
+        scenario: Scenario,
+        slots: dict[GroupId, int],
+        make_pool: Callable[[RankContext], PoolPolicy],
+        make_kernel: Callable[[], Any],
+        record: Callable[[trace.Event], None],
+        is_watched: bool,
+    ) -> None:
+        """Run the program, and give everything back."""
+        substrate, topology, system = self._substrate, scenario.topology, scenario.system
+        substrate.start_recording(record, self._journal.beat)
         substrate.world(scenario.world)
         substrate.is_falling = self._rank in scenario.falls_on
         families = [topology.ids[name] for name in scenario.families]
@@ -155,9 +178,6 @@ class Server:
         call_back(substrate.end)
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
-        self._journal.append(trace.Finished())
-        left = (Change("memory", "", substrate.left),) if substrate.left else ()
-        return self._imported + self._fingerprint.changes(has_plug_in) + left
 
     def _changes_of_import(self, system: System) -> tuple[Change, ...]:
         """What loading a system for the first time has changed: new ranks would have it so at every draw of it."""

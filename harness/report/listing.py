@@ -28,9 +28,17 @@ def listing(scenario: Scenario, marked: int | None = None) -> Iterator[str]:
     if scenario.system.sites != "explicit":
         system += f" · sites {scenario.system.sites}"
     falling = f" · falling on {ranks_text(scenario.falls_on)}" if scenario.falls_on else ""
-    yield visible(f"{layout(topology)} · {where} · {system} · seed {scenario.seed}{falling}")
+    yield visible(f"{layout(topology)} · {where} · {system} · seed {scenario.seed}{falling}{_schedule(scenario)}")
     for index, step in enumerate(scenario.steps):
         yield visible(f"{'→' if index == marked else ' '} {index:2} {_step(step)}")
+
+
+def _schedule(scenario: Scenario) -> str:
+    """Such as ` · schedule 1 0, changes at 5`; nothing where there is none."""
+    if scenario.scheduled is None:
+        return ""
+    order, changes = (" ".join(map(str, each)) for each in (scenario.scheduled.order, scenario.scheduled.changes))
+    return f" · schedule {order}{f', changes at {changes}' if changes else ''}"
 
 
 def layout(topology: Topology) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 import msgspec
 
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
+from harness.scenario.schedule import Schedule
 from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
@@ -21,7 +22,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
     `falling`: the ranks on which each new segment gets a lower address than the one before, in rising order of ranks.
     Elsewhere it gets a higher one. Only the simulation can choose. Unset, not empty, where there is none, so that files
-    leave it out.
+    leave it out. `schedule`: which rank runs when, on the simulation; unset where the machine decides that.
 
     Raises `ProgramError` when built from a program that cannot run.
     """
@@ -31,6 +32,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     system: System = System()
     seed: int = 0
     falling: Group | msgspec.UnsetType = msgspec.UNSET
+    schedule: Schedule | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         from harness.scenario.validity import check  # noqa: PLC0415  (validity reads these classes)
@@ -38,6 +40,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         if not 0 <= self.seed < 1 << 63:
             raise ProgramError(f"seed {self.seed} is not between 0 and {(1 << 63) - 1}")
         self._check_falling()
+        if self.scheduled is not None:
+            self.scheduled.check(self.world)
         if self.system.sites == "implicit":
             check_implicit(self.topology)
         check(self.topology, self.steps)
@@ -64,7 +68,12 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
                     raise ProgramError(f"step {index} (allocate): {asked}")
 
     def __hash__(self) -> int:
-        return hash((self.topology, self.steps, self.system, self.seed, self.falls_on))
+        return hash((self.topology, self.steps, self.system, self.seed, self.falls_on, self.scheduled))
+
+    @property
+    def scheduled(self) -> Schedule | None:
+        """The schedule, if there is one."""
+        return None if isinstance(self.schedule, msgspec.UnsetType) else self.schedule
 
     @property
     def falls_on(self) -> Group:

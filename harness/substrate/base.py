@@ -9,13 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+import torch
 
 from harness.errors import UsageError
 from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
 from harness.scenario.placement import lsa_team_size
+from harness.scenario.schedule import Schedule
 from harness.substrate.communicator import Communicator
 from harness.substrate.denial import Denial, Refusal
 from harness.substrate.device import Device
@@ -23,6 +27,7 @@ from harness.substrate.pool import Pool
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment
 from harness.trace import events as trace
+from harness.trace.accesses import How
 from harness.trace.events import Event
 
 
@@ -52,6 +57,8 @@ class Substrate(ABC):
         """Memory of the last draw that this process still has, in words; empty where there is none."""
         self.recreated: Counter[GroupId] = Counter()
         """How many `recreate` steps of the draw have replaced the communicator of a group."""
+        self.is_in_turns = False
+        """Whether this rank runs in its turns of a schedule."""
         self.graph: str | None = None
         """The graph that is being prepared or captured."""
         self._shared = shared
@@ -78,6 +85,16 @@ class Substrate(ABC):
         self.recreated.clear()
         self.refusal.start()
         self.pools.clear()
+
+    def in_turns(
+        self, schedule: Schedule, slots: dict[GroupId, int], record: Callable[[Event], None]
+    ) -> AbstractContextManager[Callable[[Event], None]]:
+        """Under it, this rank runs in its turns of a schedule alone, where the substrate can choose them. Gives what
+        records events then. Collective over the world."""
+        return nullcontext(record)
+
+    def touched(self, how: How, *tensors: torch.Tensor) -> None:  # noqa: B027  (only by a schedule)
+        """The harness has done that to memory of this rank. Local."""
 
     def begin(
         self,

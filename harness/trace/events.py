@@ -8,6 +8,7 @@ it hung or died.
 from __future__ import annotations
 
 from harness.scenario.layouts.groups import Group, GroupId
+from harness.trace.accesses import Accessed, Met, Relaxed, Scheduled, Synced
 from harness.trace.bases import BaseEvent
 from harness.trace.calls import Called, Kind, Operand, PointToPoint, Ran, Role
 from harness.trace.damage import (
@@ -26,6 +27,7 @@ from harness.trace.damage import (
 
 __all__ = [
     "SMALL_SEGMENT",
+    "Accessed",
     "Awaited",
     "Began",
     "Called",
@@ -44,6 +46,7 @@ __all__ = [
     "Leaked",
     "LocallyRegistered",
     "Lost",
+    "Met",
     "Mismatch",
     "Operand",
     "Origin",
@@ -55,6 +58,7 @@ __all__ = [
     "Ran",
     "Registered",
     "RegistrationFailed",
+    "Relaxed",
     "Replayed",
     "Returned",
     "Role",
@@ -289,6 +293,11 @@ Event = (
     | Awaited
     | Leaked
     | Raised
+    | Scheduled
+    | Accessed
+    | Synced
+    | Relaxed
+    | Met
 )
 
 

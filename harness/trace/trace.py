@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from harness.trace.accesses import ORDERING
 from harness.trace.events import (
     Awaited,
     Began,
+    Closing,
     CommCreated,
     Entered,
     Event,
@@ -56,8 +58,14 @@ class Trace(msgspec.Struct, frozen=True):
     @property
     def blocked_in(self) -> Entered | None:
         """The call the rank had entered and not returned from; where it raised, the call it raised in."""
-        last = next((event for event in reversed(self.events) if not isinstance(event, Raised)), None)
+        last = next((event for event in reversed(self.events) if not isinstance(event, (Raised, *ORDERING))), None)
         return last if isinstance(last, Entered) else None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the rank has run every step, and waits for all others or has finished."""
+        last = next((event for event in reversed(self.events) if not isinstance(event, ORDERING)), None)
+        return isinstance(last, Closing | Finished)
 
     @property
     def most_held(self) -> int:

@@ -20,6 +20,7 @@ from harness.errors import MachineError, PluginError
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Asks, Broken, Change, Done, Failed, Line, Raised, Refused, Reply, Said
 from harness.ipc.rendezvous import deadlocked
+from harness.ipc.turns import is_stuck as is_stuck_by_schedule
 from harness.scenario.layouts.groups import Group
 from harness.trace.draw import Fate, State
 from harness.trace.raising import Raising
@@ -167,7 +168,8 @@ class DrawWatch:
         silent = self._silence.look() > self._patience
         self._is_late = self._is_past_the_end()
         self.is_presumed = silent and not self._is_late and not self._has_failed
-        return self._times_stuck >= LOOKS or self._is_late or self.is_presumed
+        is_stuck = self._times_stuck >= LOOKS or is_stuck_by_schedule(self._shared.baton)
+        return is_stuck or self._is_late or self.is_presumed
 
     def _is_past_the_end(self) -> bool:
         """Whether the time is up: at once where a rank has failed, else once nothing moves any more."""

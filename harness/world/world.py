@@ -20,6 +20,7 @@ import msgspec
 from harness import interrupts
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
+from harness.ipc import turns
 from harness.ipc.memory import SLOTS, SharedMemory
 from harness.ipc.messages import Call, Run
 from harness.ipc.rendezvous import lost_signals
@@ -169,6 +170,7 @@ class World:
         for index, rank in enumerate(taking_part):
             self._shared.journal(index).clear()
             rank.forget_output()
+        turns.prepare(self._shared.baton, scenario.scheduled.order if scenario.scheduled else ())
         began = self._clock.now()
         with self._kill_unless_done():
             gone = [

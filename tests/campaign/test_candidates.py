@@ -11,6 +11,7 @@ from harness.campaign.candidates import fewer_ranks, fewer_steps, until
 from harness.campaign.plainer import plainer
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
+from harness.scenario.schedule import Schedule
 from harness.scenario.steps import (
     AllGather,
     Allocate,
@@ -298,3 +299,17 @@ def test_fewer_ranks_keep_what_each_of_them_registers() -> None:
     step = Allocate("b", "tp", 8, registered=(("tp",), (), ("tp",)))
     lists = [found.steps[0].registered for found in fewer_ranks(Scenario(three, (step,)))]  # type: ignore[union-attr]
     assert (((), ("tp",)) in lists, (("tp",),) in lists) == (True, True)
+
+
+def test_a_schedule_stays_with_the_ranks_that_are_kept() -> None:
+    steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), 1))
+    found = [*fewer_ranks(Scenario(EIGHT, steps, schedule=Schedule((7, 0, 6, 1, 5, 2, 4, 3), (9,))))]
+    assert found
+    assert {each.scheduled for each in found if each.world == 2} == {Schedule((0, 1), (9,)), Schedule((1, 0), (9,))}
+
+
+def test_a_schedule_is_made_plainer() -> None:
+    steps = (Allocate("a", "tp", 2), AllGather("tp", View("a"), 1))
+    found = [each.scheduled for each in plainer(Scenario(PAIR, steps, schedule=Schedule((1, 0), (6, 9))))]
+    plain = [Schedule((0, 1), (6, 9)), Schedule((1, 0)), Schedule((1, 0), (9,)), Schedule((1, 0), (3, 9))]
+    assert not {*plain} - {*found}

@@ -15,6 +15,7 @@ import pytest
 from harness.oracle.findings import PRINTED, PRIORITY, RULES, Finding, Record, StackRecord, ordered
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
+from harness.scenario.schedule import Schedule
 from harness.scenario.steps import (
     AllGather,
     Allocate,
@@ -103,6 +104,9 @@ SCENES: dict[str, Scenario] = {
         SendReceive("tp", View("a"), 5000, View("mine")),
     ),
     "slow-path": scenario(Allocate("a", "tp", 256), AllGather("tp", View("a"), (100, 50), claim=True)),
+    "race": msgspec.structs.replace(
+        scenario(*BY_KERNEL, kernels="harness.system.planted.order:RelaxedSignals"), schedule=Schedule((0, 1))
+    ),
     "stale-peer-address": scenario(
         *BY_KERNEL,
         Release("a"),
@@ -170,6 +174,9 @@ def broken(rule: str, step: int, explanation: str = "") -> Finding:
         ("overlapping-buffers", "result-overwritten"),
         ("captured-reuse", "result-overwritten"),
         ("offset-mismatch", "result-overwritten"),
+        ("wrong-owner", "race"),
+        ("race", "result-overwritten"),
+        ("race", "wrong-data"),
         ("result-overwritten", "out-of-bounds"),
         ("result-overwritten", "wrong-data"),
         ("source-changed", "wrong-data"),

@@ -18,6 +18,7 @@ from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.trace import events as trace
+from harness.trace.accesses import How
 
 
 class DeferredCall:
@@ -55,6 +56,7 @@ class DeferredCall:
     def before(self) -> None:
         """Enqueue what comes before the call: poison for the output, values for the source."""
         (into, origin), fed = self.operands, self.feed.view(torch.uint8)
+        self._touch("fills", into, origin)
         self._substrate.device.enqueue(lambda: _poison(into))
         self._move(origin, fed)
 
@@ -63,6 +65,7 @@ class DeferredCall:
         (found, origin), tapped, left = self.operands, self.tap.view(torch.uint8), self.left.view(torch.uint8)
         if self.returned is not None:
             found = self._raw(self.returned)
+        self._touch("looks at", found, origin)
         self._move(tapped, found)
         self._move(left, origin)
 
@@ -89,6 +92,11 @@ class DeferredCall:
             if first >= 0 and first + len(self.tap) <= len(body):
                 view = body[first : first + len(self.tap)]
                 buffers.kept.hold("output", self._into, view, self.tap.clone(), captured)
+
+    def _touch(self, how: How, *tensors: torch.Tensor) -> None:
+        """Say in its turn what is done to a call's operands, if anyone listens."""
+        if self._substrate.is_in_turns:
+            self._substrate.device.enqueue(lambda: self._substrate.touched(how, *tensors))
 
     def _move(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Enqueue a move of bytes: a kernel by turns with a copy, which the device may order otherwise."""

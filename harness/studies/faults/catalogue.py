@@ -19,12 +19,14 @@ from harness.scenario.system import System
 from harness.strategies.flows import flows
 from harness.strategies.placements import on_nodes
 from harness.strategies.programs import WITH_GRAPHS, scenarios
+from harness.strategies.schedules import scheduled
 
 Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels"
 CALLS, PLACES = "harness.system.planted.calls", "harness.system.planted.places"
-RESULTS = "harness.system.planted.results"
+RESULTS, ORDER = "harness.system.planted.results", "harness.system.planted.order"
 FAULT = "not looked for on GPUs: an access where nothing is mapped ends the process, and one elsewhere may go well"
+ORDERS = "not looked for on GPUs: there only luck shows an order that is missing"
 SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
 
 
@@ -49,6 +51,11 @@ class Fault(msgspec.Struct, frozen=True):
 def _free(pool: str = "deferred", kernel: str | None = None, *hazards: str) -> Callable[[int], Strategy]:
     """Free programs. With a kernel, every collective that kernels can run goes through it."""
     return lambda world: scenarios(world, **_under_test(pool, kernel), hazards=hazards)  # type: ignore[arg-type]
+
+
+def _ordered(kernel: str) -> Callable[[int], Strategy]:
+    """Free programs by schedules."""
+    return lambda world: scheduled(_free("deferred", kernel)(world))
 
 
 def _under_test(pool: str, kernel: str | None) -> dict[str, Any]:
@@ -234,12 +241,16 @@ FAULTS = (
     Fault("F40", "growth-in-free-programs", ("hot-path-growth",), _free("GivesBackWhenIdle")),
     Fault("K01", "lost-rank", ("wrong-data",), _free("deferred", "LosesLastPeer")),
     Fault("K02", "off-by-one-tail", ("wrong-data",), _free("deferred", "MissesTail")),
-    Fault("K03", "missing-acquire", ("wrong-data",), _free("deferred", "NoFirstBarrier")),
-    Fault("K04", "single-slot-barrier", ("hang",), _free("deferred", "OneSlotBarrier"), {"nccl": SPINS}),
+    Fault("K03", "missing-acquire", ("race", "wrong-data"), _ordered("NoFirstBarrier")),
+    Fault("K04", "single-slot-barrier", ("hang",), _ordered("OneSlotBarrier"), {"nccl": SPINS}),
     Fault("K05", "low-precision-accumulate", ("wrong-data",), _free("deferred", "AddsInBfloat16")),
     Fault("K06", "group-order", ("wrong-data",), _free("deferred", "OrdersByGlobalRank")),
     Fault("K07", "out-of-bounds-write", ("out-of-bounds",), _free("deferred", "Overruns")),
     Fault("K08", "in-place-alias", ("wrong-data",), _free("deferred", "ClearsFirst")),
+    Fault("K09", "no-last-barrier", ("race",), _ordered(f"{ORDER}:NoLastBarrier"), {"nccl": ORDERS}),
+    Fault("K10", "one-parity-slot", ("hang",), _ordered(f"{ORDER}:OneParitySlot"), {"nccl": SPINS}),
+    Fault("K11", "shared-flags", ("race",), _ordered(f"{ORDER}:SharesFlags"), {"nccl": ORDERS}),
+    Fault("K16", "relaxed-release", ("race",), _ordered(f"{ORDER}:RelaxedSignals"), {"nccl": ORDERS}),
     Fault("K19", "fp32-added-in-bfloat16", ("wrong-data",), _free("deferred", "AddsFloatsInBfloat16")),
     Fault("K20", "truncation", ("wrong-data",), _free("deferred", "Truncates")),
     Fault("K21", "detour-through-fp16", ("wrong-data",), _free("deferred", "PassesThroughHalf")),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
+import torch
+
 from harness.ipc.memory import SharedMemory
 from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
+from harness.scenario.schedule import Schedule
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.substrate.pool import Pool
@@ -15,7 +19,11 @@ from harness.substrate.segment import Segment
 from harness.substrate.sim.communicator import EVIDENCE, SimCommunicator
 from harness.substrate.sim.device import SimDevice
 from harness.substrate.sim.memory import Arena, SimPool
+from harness.substrate.sim.schedules.turn import in_turn
+from harness.substrate.sim.schedules.witness import Witness
 from harness.substrate.sim.views import Views
+from harness.trace.accesses import How
+from harness.trace.events import Event
 
 
 class SimSubstrate(Substrate):
@@ -28,9 +36,27 @@ class SimSubstrate(Substrate):
         super().__init__(rank, shared, evidence)
         self.device: SimDevice = SimDevice()
         self.arena, self.views = Arena(shared, rank), Views(shared)
+        self._witness: Witness | None = None
+        """What sees this rank's accesses in a draw by a schedule."""
 
     def describe(self) -> dict[str, Any]:
         return {"path_evidence": EVIDENCE}
+
+    @contextmanager
+    def in_turns(
+        self, schedule: Schedule, slots: dict[GroupId, int], record: Callable[[Event], None]
+    ) -> Iterator[Callable[[Event], None]]:
+        with in_turn(self.rank, self._shared, self.views, schedule, slots, record) as witness:
+            self._witness, self.is_in_turns = witness, True
+            try:
+                yield witness.record
+            finally:
+                self._witness, self.is_in_turns = None, False
+
+    def touched(self, how: How, *tensors: torch.Tensor) -> None:
+        if self._witness is not None:
+            for tensor in tensors:
+                self._witness.touched(how, tensor)
 
     def _create(self, families: Sequence[GroupIds]) -> None:
         self.arena = Arena(self._shared, self.rank, self.is_falling)

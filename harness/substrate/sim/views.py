@@ -14,6 +14,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.ipc.memory import SharedMemory
 from harness.trace.events import Unmapped
 
@@ -49,6 +52,8 @@ class View(NamedTuple):
     size: int
     window: int
     peer: int
+    origin: int
+    """Where that memory is in the shared memory."""
 
 
 def _start(view: View) -> int:
@@ -63,11 +68,13 @@ class Views:
         self._next = 0
         self._given: list[View] = []
         """Those of this draw, by their starts."""
+        self._closed: set[int] = set()
+        """Windows whose views are unmapped."""
 
     def open(self, window: int, peer: int, offset: int, size: int) -> int:
         """Address of a new view of `size` bytes of the shared memory from `offset` on."""
         ahead = offset % PAGE
-        view = View(self._next, ahead, size, window, peer)
+        view = View(self._next, ahead, size, window, peer, offset)
         self._next += -(-(ahead + size) // STEP) * STEP + STEP
         if self._next > SPACE:
             raise MemoryError(f"a draw has no addresses left for {size} bytes of rank {peer}")
@@ -77,12 +84,14 @@ class Views:
 
     def close(self, window: int) -> None:
         """Unmap the views of a window, whose addresses are not given out again in this draw."""
+        self._closed.add(window)
         for view in self._given:
             if view.window == window:
                 self._space.clear(view.start, view.ahead + view.size)
 
     def forget(self) -> None:
         """Unmap all views, as a draw has ended. Their addresses come again only after most of the space was used."""
+        self._closed.clear()
         if not self._given:
             return
         first = self._given[0].start
@@ -92,6 +101,21 @@ class Views:
             pass
         if self._next > SPACE // 2:
             self._next = 0
+
+    def places(self, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the shared memory the bytes at these addresses are; -1 where no view has them."""
+        places = np.full(addresses.shape, -1, dtype=np.int64)
+        at = addresses - self._space.base
+        if not self._given or not ((at >= 0) & (at < SPACE)).any():
+            return places
+        index = np.searchsorted(np.array([view.start for view in self._given]), at, side="right") - 1
+        for number in np.unique(index[(at >= 0) & (at < SPACE) & (index >= 0)]):
+            view = self._given[number]
+            within = at - view.start - view.ahead
+            held = (index == number) & (within >= 0) & (within < view.size)
+            if view.window not in self._closed:
+                places[held] = view.origin + within[held]
+        return places
 
     def touched(self) -> Iterator[Unmapped]:
         """What was touched since the last look where nothing is mapped, once for each view before it."""

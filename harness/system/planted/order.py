@@ -1,0 +1,96 @@
+"""Kernel collectives that order their ranks too little, with one planted fault each.
+
+Invariant: as in `kernels`. Most of these faults leave right data as long as no rank loses the processor.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from harness.system.collectives import CollectiveContext
+from harness.system.planted.kernels import SoundKernels
+
+
+@triton.jit(do_not_specialize=("rank", "epoch"))
+def flag_barrier_kernel(
+    pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr, RELAXED: tl.constexpr, PARITY: tl.constexpr
+):
+    """Lane i signals rank i in its pad, then waits for rank i in its own: for `epoch` or a later one; with PARITY for
+    its last bit alone. RELAXED: signals publish nothing."""
+    lane = tl.arange(0, LANES)
+    mask = lane < SIZE
+    peers = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
+    if RELAXED:
+        tl.atomic_xchg(peers + rank, epoch, mask=mask, sem="relaxed", scope="sys")
+    elif PARITY:
+        tl.atomic_xchg(peers + rank, epoch & 1, mask=mask, sem="release", scope="sys")
+    else:
+        tl.atomic_xchg(peers + rank, epoch, mask=mask, sem="release", scope="sys")
+    own = tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + lane
+    missing = SIZE
+    while missing > 0:
+        seen = tl.atomic_add(own, 0, mask=mask, sem="acquire", scope="sys")
+        if PARITY:
+            missing = tl.sum((mask & (seen != (epoch & 1))).to(tl.int32), axis=0)
+        else:
+            missing = tl.sum((mask & (seen < epoch)).to(tl.int32), axis=0)
+
+
+class FlagBarrier(SoundKernels):
+    """Its barriers are its own, on the signal pads. Breaks no rule."""
+
+    is_relaxed, has_parity = False, False
+
+    def before(self, context: CollectiveContext) -> None:
+        self.meet(context, context.epoch())
+
+    def after(self, context: CollectiveContext) -> None:
+        self.meet(context, context.epoch())
+
+    def meet(self, context: CollectiveContext, epoch: int) -> None:
+        """The barrier. An epoch is met once."""
+        flag_barrier_kernel[(1,)](
+            context.signal_pads,
+            context.rank,
+            epoch,
+            SIZE=context.size,
+            LANES=1 << (context.size - 1).bit_length(),
+            RELAXED=self.is_relaxed,
+            PARITY=self.has_parity,
+            num_warps=1,
+        )
+
+
+class NoLastBarrier(SoundKernels):
+    """A rank goes on while its peers may still use its memory (K09)."""
+
+    def after(self, context: CollectiveContext) -> None:
+        pass
+
+
+class OneParitySlot(FlagBarrier):
+    """A signal is the last bit of the epoch, in one slot for all epochs: the next one hides it from a late rank
+    (K10)."""
+
+    has_parity = True
+
+
+class SharesFlags(FlagBarrier):
+    """The barriers before and after the kernel share their flags and the epoch, so the second one waits for nothing
+    (K11)."""
+
+    def before(self, context: CollectiveContext) -> None:
+        self._epoch = context.epoch()
+        self.meet(context, self._epoch)
+
+    def after(self, context: CollectiveContext) -> None:
+        self.meet(context, self._epoch)
+
+
+class RelaxedSignals(FlagBarrier):
+    """The signals of the barrier are relaxed, so what a rank wrote before may come after them (K16)."""
+
+    is_relaxed = True
