@@ -233,7 +233,7 @@ FAULTS = (
         "F37",
         "counter-of-all-groups",
         ("hang", "wrong-data"),
-        _free("deferred", f"{CALLS}:CountsEveryGroup"),
+        _ordered(f"{CALLS}:CountsEveryGroup"),
         {"nccl": SPINS},
     ),
     Fault("F38", "one-granule", ("partly-registered", "unregistered"), _free(f"{PLACES}:OneGranule")),
