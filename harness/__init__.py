@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.scenario.topology import Topology
     from harness.strategies.flows import flows
     from harness.strategies.programs import programs, scenarios
+    from harness.strategies.schedules import scheduled
     from harness.strategies.topologies import layouts, topologies
     from harness.trace.draw import Draw
     from harness.world.world import World
@@ -38,6 +39,7 @@ __all__ = [
     "layouts",
     "programs",
     "scenarios",
+    "scheduled",
     "topologies",
 ]
 
@@ -51,6 +53,7 @@ _HOMES = {
     "scenario.topology": ("Topology",),
     "strategies.flows": ("flows",),
     "strategies.programs": ("programs", "scenarios"),
+    "strategies.schedules": ("scheduled",),
     "strategies.topologies": ("layouts", "topologies"),
     "trace.draw": ("Draw",),
     "world.world": ("World",),
