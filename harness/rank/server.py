@@ -107,9 +107,9 @@ class Server:
                 self._substrate.join(token)
             case WorldSize(size):
                 self._substrate.world(size)
-            case Run(scenario, slots, is_debugged):
-                self._is_debugged = is_debugged
-                return Done(self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots))
+            case Run(scenario, slots, is_debugged, number, sharing):
+                self._is_debugged, self._substrate.device.sharing = is_debugged, sharing
+                return Done(self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots, number))
             case Call(function, slots, arguments):
                 value = load_attribute("function", function, ())(self._substrate, slots, *arguments)
                 self._fingerprint.settle()
@@ -123,8 +123,8 @@ class Server:
         modules = (name.partition(":")[0] for name in self._names.values() if ":" in name)
         return {module.partition(".")[0] for module in modules} - {"harness"}
 
-    def _run(self, scenario: Scenario, slots: dict[GroupId, int]) -> tuple[Change, ...]:
-        """Run a draw. Returns what it leaves to the next."""
+    def _run(self, scenario: Scenario, slots: dict[GroupId, int], number: int) -> tuple[Change, ...]:
+        """Run draw `number`. Returns what it leaves to the next."""
         substrate, topology, system = self._substrate, scenario.topology, scenario.system
         self._names, self._imported = {"pool": system.pool, "collectives": system.collectives}, ()
         has_plug_in = ":" in system.pool + system.collectives
@@ -137,7 +137,7 @@ class Server:
         self._imported = self._changes_of_import(system)
         if has_plug_in:
             randomness.begin(values.key(scenario.seed, self._rank), substrate.device.torch_device)
-        substrate.start_recording(self._journal.append, self._journal.beat)
+        substrate.start_recording(self._journal.append, self._journal.beat, number)
         substrate.world(scenario.world)
         substrate.is_falling = self._rank in scenario.falls_on
         families = [topology.ids[name] for name in scenario.families]

@@ -27,13 +27,15 @@ class SimSubstrate(Substrate):
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         super().__init__(rank, shared, evidence)
         self.device: SimDevice = SimDevice()
-        self.arena, self.views = Arena(shared, rank), Views(shared)
+        self.arena, self.views = Arena(shared, shared.arena(rank)), Views(shared)
+        self.workspaces = Arena(shared, shared.workspaces(rank))
 
     def describe(self) -> dict[str, Any]:
         return {"path_evidence": EVIDENCE}
 
     def _create(self, families: Sequence[GroupIds]) -> None:
-        self.arena = Arena(self._shared, self.rank, self.is_falling)
+        self.arena = Arena(self._shared, self._shared.arena(self.rank), self.is_falling)
+        self.workspaces = Arena(self._shared, self._shared.workspaces(self.rank))
         self.views.forget()  # the draw before may not have come to its end
         for group in chain.from_iterable(ids_of(family, self.rank) for family in families):
             if group not in self.communicators:
@@ -51,6 +53,7 @@ class SimSubstrate(Substrate):
             shared=self._shared,
             arena=self.arena,
             views=self.views,
+            workspaces=self.workspaces,
         )
 
     def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:

@@ -37,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls: Calls = []
     fake_calls(monkeypatch, calls, WINDOW)
     monkeypatch.setattr(torch._C, "_cuda_customAllocator", lambda alloc, free: (alloc, free), raising=False)
-    monkeypatch.setattr(module, "NcclDevice", lambda gpu: SimDevice())
+    monkeypatch.setattr(module, "NcclDevice", lambda gpu, is_in_pool: SimDevice())
     monkeypatch.setattr(module, "nccl_version", lambda: (2, 32, 3))
     monkeypatch.setattr(module.nc.Communicator, "init", lambda *_: FakeComm(calls))
     return calls
