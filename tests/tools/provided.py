@@ -7,6 +7,7 @@ Invariant: what was asked for on a communicator is kept by its identity, and dro
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 
 import torch
@@ -190,3 +191,73 @@ class RefusesAlone(Direct):
         if context.rank == 0:
             raise Unsupported
         super().all_gather(context, output, source)
+
+
+class SendsToBoth(Packets):
+    """Breaks stale-peer-address: it sends to where the workspaces of the group were at first, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        first = self.first.setdefault(context.group, self.spaces[self.key(context)][1].clone())
+        send_kernel[(context.size, 1)](first, bits(source), context.rank, 1 << 20, 0, 1, BLOCK=BLOCK)
+        context.barrier()
+        super().all_gather(context, output, source)
+        context.barrier()
+
+
+class KeepsBooks(Direct):
+    """Breaks no rule: it is opened once for each identity, which all ranks share, and closed in reverse order."""
+
+    seen: set[Hashable] = set()
+    """Of all draws of this process."""
+
+    def __init__(self) -> None:
+        self.opened: list[Hashable] = []
+
+    def open(self, context: CollectiveContext) -> None:
+        assert context.identity not in self.seen, "the identity is not new"
+        assert len({*context._communicator.exchange(hash(context.identity) >> 1)}) == 1, "ranks differ"
+        self.seen.add(context.identity)
+        self.opened.append(context.identity)
+
+    def close(self, context: CollectiveContext) -> None:
+        assert context.identity == self.opened.pop(), "it was not opened last"
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        assert context.identity in self.opened, "it is not open"
+        super().all_gather(context, output, source)
+
+
+class AsksInACall(Direct):
+    """Breaks no rule, unless its first call is in flight: it asks for a workspace where it needs one."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        space = context.workspace(512)
+        assert space is context.workspace(512), "it is another one"
+        super().all_gather(context, output, source)
+
+
+class AsksForUnlikeSizes(Direct):
+    """Breaks raised: ranks ask for workspaces of different sizes."""
+
+    def open(self, context: CollectiveContext) -> None:
+        context.workspace(64 + context.rank)
+
+
+class StaysInOpen(Direct):
+    """Breaks hang: the group's first rank does not come out of `open`."""
+
+    def open(self, context: CollectiveContext) -> None:
+        context.flags(1)
+        while context.rank == 0:
+            time.sleep(1)
+
+
+class RaisesInClose(Direct):
+    """Breaks raised."""
+
+    def close(self, context: CollectiveContext) -> None:
+        raise ValueError("it cannot be closed")
