@@ -31,11 +31,11 @@ from harness.scenario.steps import (
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
 from harness.system.boundary import call_system
-from harness.system.collectives import CollectiveContext, Unsupported
+from harness.system.collectives import REFUSALS, CollectiveContext, Unsupported
 from harness.system.context import ProcessGroup
 from harness.system.functional import returned
 from harness.system.layouts import in_rank_order, rows_of, spread
-from harness.system.opened import REFUSALS, Refusal
+from harness.system.opened import Refusal
 from harness.system.shape import gathers_along, is_functional, runs, takes_strides
 from harness.trace import events as trace
 from harness.trace.events import Operand
@@ -279,7 +279,7 @@ class Call:
             source, due = self._given(kernel), self._output
             if isinstance(step, AllGather) and gathers_along(kernel):
                 source, due, more = self._as_matrix(source)
-            self._returned = returned(kernel, step.kind, (context, source, *more), due, *REFUSALS).view(-1)
+            self._returned = returned(kernel, step.kind, (context, source, *more), due).view(-1)
             return "kernel", "the kernel under test"
         if isinstance(step, Broadcast):
             more = (step.root,)

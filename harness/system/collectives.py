@@ -49,6 +49,10 @@ class Unsupported(Exception):
     the library makes the call, which is counted."""
 
 
+REFUSALS = (NotOwned, Unsupported)
+"""What a plug-in raises to leave a call to the library."""
+
+
 class CollectiveContext:
     """The view that a collective has of its group: `rank` in it, `size`, `group` (global ranks, in communicator
     order), and the addresses of its peers' memory."""

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 
 from harness.system.boundary import Misshapen, call_system
+from harness.system.collectives import REFUSALS
 
 
-def returned(
-    kernels: Any, kind: str, operands: tuple[Any, ...], output: torch.Tensor, *handled: type[Exception]
-) -> torch.Tensor:
-    """The result of a call of that kind. Raises `handled`, and `Misshapen` where what comes back is not like the output
-    that is due."""
+def returned(kernels: Any, kind: str, operands: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    """The result of a call of that kind. Raises `REFUSALS`, and `Misshapen` where what comes back is not like the
+    output that is due."""
     method = getattr(kernels, kind)
-    result: object = call_system("collectives", lambda: method(*operands), *handled)
+    result: object = call_system("collectives", lambda: method(*operands), *REFUSALS)
     article = "an" if kind.startswith("a") else "a"
     return _checked(method, f"{article} {kind}()", result, output)
 

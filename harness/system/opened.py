@@ -11,12 +11,10 @@ from typing import Any
 
 from harness.substrate.communicator import Communicator, NotOwned
 from harness.system.boundary import call_system
-from harness.system.collectives import CollectiveContext, Unsupported
+from harness.system.collectives import REFUSALS, CollectiveContext, Unsupported
 from harness.system.shape import LIFE
 from harness.trace.events import Returned
 
-REFUSALS = (NotOwned, Unsupported)
-"""What a plug-in may raise, so that the library makes a call."""
 Refusal = type[NotOwned] | type[Unsupported]
 
 
