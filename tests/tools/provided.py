@@ -42,8 +42,9 @@ def receive_kernel(space, output, epoch, start, count, stride, BLOCK: tl.constex
     packets = space + start + tl.program_id(0) * stride + index
     missing = 1
     while missing > 0:
-        packet = tl.load(packets, mask=mask, other=0, volatile=True)
-        missing = tl.max(((packet >> 32) != epoch).to(tl.int32) * mask.to(tl.int32))
+        seen = tl.load(packets, mask=mask, other=0, volatile=True) >> 32
+        missing = tl.max((mask & (seen != epoch)).to(tl.int32))
+    packet = tl.load(packets, mask=mask, other=0, volatile=True)  # a loop may not carry it
     tl.store(output + tl.program_id(0) * count + index, packet.to(output.dtype.element_ty), mask=mask)
 
 
