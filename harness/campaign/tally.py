@@ -35,6 +35,8 @@ class Tally(msgspec.Struct):
     """Collectives that a kernel ran."""
     fell_back: int = 0
     """Collectives that were a kernel's and that the library ran, as the kernel raised `NotOwned`."""
+    unsupported: int = 0
+    """The same, as the kernel raised `Unsupported`."""
     windows: int = 0
     held: int = 0
     """Most bytes of segments that one rank held at one time, in any draw that was counted."""
@@ -46,6 +48,11 @@ class Tally(msgspec.Struct):
     """Draws after the first finding, where these ended it and not the number asked for."""
     expected: dict[str, int] = msgspec.field(default_factory=dict)
     """Draws that broke a rule which their strategy had marked, by rule."""
+
+    @property
+    def kernel_calls(self) -> int:
+        """Collectives that were a kernel's, whatever ran them."""
+        return self.by_kernel + self.fell_back + self.unsupported
 
     @property
     def draws_per_second(self) -> float:
@@ -82,7 +89,8 @@ class Tally(msgspec.Struct):
         self.free += ran.is_free
         if isinstance(step, Collective):
             # in a group of one rank there is nothing for a kernel to do
-            self.fell_back += step.via == "kernel" and ran.path not in ("kernel", "copy")
+            self.unsupported += ran.is_unsupported
+            self.fell_back += step.via == "kernel" and ran.path not in ("kernel", "copy") and not ran.is_unsupported
         says_nothing = _is_never_symmetric(scenario, rank, step, declined)
         self.seen += ran.path in ("symmetric", "copy engine", "legacy") and not ran.is_free and not says_nothing
 

@@ -157,7 +157,10 @@ def fuzz(
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
-        raise UsageError(f"nothing was tested: collectives {request.collectives!r} ran 0 of {tally.fell_back} calls")
+        refused = f", {tally.unsupported} of which they do not support" if tally.unsupported else ""
+        raise UsageError(
+            f"nothing was tested: collectives {request.collectives!r} ran 0 of {tally.kernel_calls} calls{refused}"
+        )
     raise typer.Exit(1 if tally.found else 0)
 
 

@@ -1,4 +1,4 @@
-"""The memory that the parent and all ranks share: counters, journals, and each rank's arena.
+"""The memory that the parent and all ranks share: counters, journals, each rank's arena, and its workspaces.
 
 Invariant: every word has one writer; while no rank runs, the parent may set words back. It is an
 anonymous file (`memfd`), so it has no name that could be left behind and no mount that could be
@@ -30,6 +30,8 @@ FIELDS = 16
 JOURNAL_BYTES = 1 << 20
 STAGING_BYTES = 4 << 20
 ARENA_BYTES = 512 << 20
+WORKSPACE_BYTES = 256 << 20
+"""Of a rank, for what plug-ins ask for. Apart from its arena, as it would move the segments of some ranks there."""
 WORDS_WAITING = 4
 
 REGISTER, SYMMETRIC, LEGACY, HOST, CLOSING, AGREE, CALL, SPLIT = range(8)
@@ -64,7 +66,8 @@ class SharedMemory:
         self._map = mmap.mmap(fd, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
-        counters, pads, waiting, baton, self._journals, self._staging, self._arenas, _ = _layout(ranks)
+        counters, pads, waiting, baton, self._journals, self._staging, self._arenas, *rest = _layout(ranks)
+        self._workspaces, _ = rest
         self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
         self.fenced = self._words(pads, np.int32, (2, SLOTS, ranks, ranks + 2 * FENCE))
         self.pads, self.barriers = self.fenced[..., FENCE : FENCE + ranks]
@@ -106,6 +109,10 @@ class SharedMemory:
     def arena(self, rank: int) -> tuple[int, int]:
         """Offset and bytes of the memory from which a rank takes segments."""
         return self._arenas + rank * ARENA_BYTES, ARENA_BYTES
+
+    def workspaces(self, rank: int) -> tuple[int, int]:
+        """The same for the workspaces and flags of plug-ins."""
+        return self._workspaces + rank * WORKSPACE_BYTES, WORKSPACE_BYTES
 
     def staging(self, rank: int) -> NDArray[np.uint8]:
         """Scratch through which a rank's private memory reaches its peers, `STAGING_BYTES` long."""
@@ -157,7 +164,7 @@ class SharedMemory:
         for words in (self.counters, self.fenced, self.waiting, self.baton):
             words[...] = 0
         start, _ = self.arena(0)
-        self.punch(start, self.ranks * ARENA_BYTES)
+        self.punch(start, self.ranks * (ARENA_BYTES + WORKSPACE_BYTES))
 
     def close(self) -> None:
         """Unmap and close. Local; other processes keep their mappings."""
@@ -169,7 +176,7 @@ class SharedMemory:
 
 
 def _layout(ranks: int) -> tuple[int, ...]:
-    """Offsets of counters, pads, waiting, baton, journals, staging and arenas, and the whole size."""
+    """Offsets of counters, pads, waiting, baton, journals, staging, arenas and workspaces, and the whole size."""
     sizes = (
         SLOTS * ranks * FIELDS * 8,
         2 * SLOTS * ranks * (ranks + 2 * FENCE) * 4,
@@ -178,6 +185,7 @@ def _layout(ranks: int) -> tuple[int, ...]:
         ranks * JOURNAL_BYTES,
         ranks * STAGING_BYTES,
         ranks * ARENA_BYTES,
+        ranks * WORKSPACE_BYTES,
     )
     offsets, at = [], 0
     for size in sizes:

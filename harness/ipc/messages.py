@@ -44,11 +44,14 @@ class WorldSize(msgspec.Struct, frozen=True):
 
 class Run(msgspec.Struct, frozen=True):
     """Run a draw. The scenario is encoded once for all ranks; `slots` has the row of counters of each of its groups.
-    `is_debugged`: where the system under test raises, the rank opens a debugger before it answers."""
+    `is_debugged`: where the system under test raises, the rank opens a debugger before it answers. `number`: another
+    one for every draw of these ranks. `sharing`: how many ranks of the draw compute on one GPU, at most."""
 
     scenario: bytes
     slots: dict[GroupId, int]
     is_debugged: bool = False
+    number: int = 0
+    sharing: int = 1
 
 
 class Call(msgspec.Struct, frozen=True):

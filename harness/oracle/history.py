@@ -25,12 +25,14 @@ from harness.trace.events import (
     PadOverwritten,
     Placed,
     PointToPoint,
+    Provided,
     Ran,
     Registered,
     RegistrationFailed,
     Role,
     SegmentAllocated,
     SegmentFreed,
+    WorkspaceOverwritten,
 )
 from harness.trace.trace import Trace
 
@@ -84,6 +86,8 @@ class History:
     uses: list[Use] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     local: list[LocallyRegistered] = field(default_factory=list)
+    provided: dict[int, Provided] = field(default_factory=dict)
+    """Workspaces and flags of plug-ins."""
     entered: dict[int, int] = field(default_factory=dict)
     """Registrations entered, by communicator, without those that failed; one more than were made where the rank is
     still in one."""
@@ -133,10 +137,11 @@ class History:
                     found.setdefault(event.comm, []).append((place, step, event))
         return found
 
-    def on_pads(self) -> Iterator[tuple[int, PadOverwritten]]:
-        """What was found written on its pads, by the rank or after its end, with the step by which it was."""
+    def beside(self) -> Iterator[tuple[int, PadOverwritten | WorkspaceOverwritten]]:
+        """What was found written on its pads, or beside what the harness provided, by the rank or after its end, with
+        the step by which it was."""
         for step, event in self.trace.steps():
-            if isinstance(event, PadOverwritten):
+            if isinstance(event, PadOverwritten | WorkspaceOverwritten):
                 yield step, event
         for event in self.trace.after:
             yield self.trace.last_step, event
@@ -168,6 +173,8 @@ def read(trace: Trace) -> History:
                 history.ends.append(End(history.rank, step, comm, event, sight))
             case LocallyRegistered():
                 history.local.append(event)
+            case Provided():
+                history.provided[event.ident] = event
             case Ran():
                 history.uses[-1] = replace(history.uses[-1], ran=event)
             case _:

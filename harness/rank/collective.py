@@ -30,12 +30,12 @@ from harness.scenario.steps import (
 )
 from harness.substrate.base import Substrate
 from harness.substrate.bits import bits
-from harness.substrate.communicator import NotOwned
 from harness.system.boundary import call_system
-from harness.system.collectives import CollectiveContext
+from harness.system.collectives import REFUSALS, CollectiveContext, Unsupported
 from harness.system.context import ProcessGroup
 from harness.system.functional import returned
 from harness.system.layouts import in_rank_order, rows_of, spread
+from harness.system.opened import Refusal
 from harness.system.shape import gathers_along, is_functional, runs, takes_strides
 from harness.trace import events as trace
 from harness.trace.events import Operand
@@ -55,7 +55,9 @@ class Call:
         self._communicator = group.communicator
         self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device, substrate.recorder.beat)
         self._is_uneven = is_uneven(step, group.ranks)
-        self._is_by_kernel = False
+        self._is_by_kernel = self._is_unsupported = False
+        self.refusal: Refusal | None = None
+        """What the plug-in, when it was opened, has refused all calls of this communicator by."""
         self._returned: torch.Tensor | None = None
         """What a plug-in in functional form has given as the result, element behind element."""
         self._rows = 1
@@ -83,7 +85,7 @@ class Call:
         memory, kept = self._buffers.memory, self._buffers.kept
         kept.before(self._source, *self._written())
         fences = [] if self._step.output is None else self._fences(self._step.output)
-        self._is_by_kernel = self._goes_by(kernel)
+        self._is_by_kernel = self.goes_by(kernel)
         is_wide = self._is_by_kernel
         filled, expected = self._fill(keys, is_wide)
         if "stamps" in self._substrate.evidence and self._is_library:
@@ -94,7 +96,8 @@ class Call:
         run: Callable[[], tuple[str, str]] = partial(self._dispatch, kernel)
         try:
             path, evidence = run()
-        except NotOwned:  # an engine falls back to the library here, and so does the harness
+        except REFUSALS as refusal:  # an engine falls back to the library here, and so does the harness
+            self._is_unsupported = isinstance(refusal, Unsupported)
             run, is_wide = self._library, False
             filled, expected = self._fill(keys, is_wide)
             path, evidence = run()
@@ -106,7 +109,9 @@ class Call:
         found = in_rank_order(seen, self._rows, self._communicator.size) if is_along else seen
         left = self._source.clone()
         digest = self._exact.digest(found) if "digests" in self._substrate.evidence else None
-        self._substrate.record(trace.Ran(path, evidence, digest, self._is_free(path), self._exact.alike(found)))
+        self._substrate.record(
+            trace.Ran(path, evidence, digest, self._is_free(path), self._exact.alike(found), self._is_unsupported)
+        )
         if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
         if (spoiled := self._spoiled(filled, left)) is not None:
@@ -144,7 +149,7 @@ class Call:
         """Make the call at step `index` and do not wait for it. Collective over the group, as it is for `run`."""
         call, device = self._deferred(index), self._substrate.device
         self._buffers.kept.before(*call.operands)
-        self._is_by_kernel = self._goes_by(kernel)
+        self._is_by_kernel = self.goes_by(kernel)
         call.fill(keys, wide=self._is_by_kernel)
         call.before()
         if self._is_by_kernel:
@@ -152,7 +157,8 @@ class Call:
         self._record_call()
         try:
             path, evidence = self._dispatch(kernel)
-        except NotOwned:
+        except REFUSALS as refusal:
+            self._is_unsupported = isinstance(refusal, Unsupported)
             call.fill(keys)
             call.before()
             path, evidence = self._library()
@@ -167,7 +173,8 @@ class Call:
         return call
 
     def _ran_later(self, path: str, evidence: str) -> None:
-        self._substrate.record(trace.Ran(path, evidence, is_free=self._is_free(path)))
+        is_free, is_unsupported = self._is_free(path), self._is_unsupported
+        self._substrate.record(trace.Ran(path, evidence, is_free=is_free, is_unsupported=is_unsupported))
 
     def _record_call(self) -> None:
         step, counts = self._step, self._exact.counts
@@ -218,7 +225,7 @@ class Call:
             if self._returned is not None:  # a ring of results has turned once more
                 kept.came(second)
                 kept.hold_returned(second, second.clone())
-        except NotOwned:  # the library may round otherwise
+        except REFUSALS:  # the library may round otherwise
             pass
         self._returned = first
 
@@ -263,6 +270,8 @@ class Call:
         step = self._step
         if not self._is_by_kernel:
             return self._library()
+        if self.refusal is not None:
+            raise self.refusal
         self._communicator.entered(f"{step.kind} kernel")
         returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
         apart = self._source if returns and step.part is None and isinstance(step, AllGather) else None
@@ -277,10 +286,10 @@ class Call:
         if isinstance(step, Broadcast):
             more = (step.root,)
         given = (context, self._output, self._given(kernel), *more)
-        call_system("collectives", lambda: getattr(kernel, step.kind)(*given), NotOwned)
+        call_system("collectives", lambda: getattr(kernel, step.kind)(*given), *REFUSALS)
         return "kernel", "the kernel under test"
 
-    def _goes_by(self, kernel: Any) -> bool:
+    def goes_by(self, kernel: Any) -> bool:
         """Whether a kernel runs the call."""
         step = self._step
         if self._is_library:

@@ -52,6 +52,7 @@ from harness.substrate.communicator import Communicator
 from harness.system.boundary import call_back, call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
 from harness.system.executed import forget
+from harness.system.opened import Opened
 from harness.system.shape import allocate, check_pool, is_forever, pointer
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace import events as trace
@@ -73,6 +74,7 @@ class Executor:
         self._topology, self._rank = scenario.topology, substrate.rank
         self._record = substrate.record
         self._buffers = LiveBuffers(substrate, substrate.compares_always or scenario.is_watched)
+        self._opened = Opened(kernel)
         self._graphs = Graphs(substrate, self._buffers, scenario.seed)
         self._calls = Calls(scenario, substrate.rank)
         self._flight = Flight(substrate, self._buffers, self._calls.explained, scenario.seed)
@@ -103,6 +105,7 @@ class Executor:
         self._buffers.kept.began(TEARDOWN)
         self._flight.end(TEARDOWN)
         self._graphs.clear()
+        self._opened.close()
         self._substrate.record_unmapped()
         for communicator in self._substrate.communicators.values():
             self._look_at_pads(communicator)
@@ -112,6 +115,7 @@ class Executor:
     def close(self) -> None:
         """Close the policy; after this nothing of the system under test should be left. One without a teardown is
         dropped, once its windows are gone."""
+        self._substrate.give_back()
         self._substrate.part()
         if not is_forever(self._policy):
             call_system("pool", lambda: self._policy.close())  # noqa: PLW0108  (to look `close` up may raise, too)
@@ -126,6 +130,8 @@ class Executor:
     def _look_at_pads(self, communicator: Communicator) -> None:
         for damage in communicator.overwritten_pads():
             self._record(damage)
+        for beside in communicator.workspaces.overwritten():
+            self._record(beside)
 
     def _take(self, step: Step) -> None:
         if isinstance(step, Collective) and step.via == "kernel":
@@ -173,7 +179,9 @@ class Executor:
 
     def _recreate(self, step: Recreate) -> None:
         family = self._topology.ids[step.family]
-        self._graphs.forget(ids_of(family, self._rank))
+        mine = ids_of(family, self._rank)
+        self._graphs.forget(mine)
+        self._opened.close([self._substrate.communicators[group] for group in mine])
         self._substrate.recreate(family)
 
     def _group(self, step: Allocate | Ballast | Collective) -> ProcessGroup:
@@ -234,6 +242,8 @@ class Executor:
         if key not in self._brought:
             self._record(trace.Returned("comm_ptr", communicator.ident))
             self._brought.add(key)
+        if communicator.is_gone or communicator.ptr != ptr:  # the policy has another now
+            self._opened.close([communicator])
         self._substrate.bring(group.id, ptr)
 
     def _ordinary(self, size: int, dtype: torch.dtype) -> torch.Tensor:
@@ -265,6 +275,8 @@ class Executor:
         group = self._group(step)
         self._bring(group)
         call = Call(self._substrate, self._buffers, step, group)
+        if self._opened.is_asked and call.goes_by(self._kernel):
+            call.refusal = self._opened.open(group.communicator)
         operands = [view.buffer for view in (step.whole, step.part) if view is not None]
         if self._substrate.device.is_capturing:
             self._graphs.add(call.capture(self._index), operands)

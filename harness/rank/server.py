@@ -110,9 +110,9 @@ class Server:
                 self._substrate.join(token)
             case WorldSize(size):
                 self._substrate.world(size)
-            case Run(scenario, slots, is_debugged):
-                self._is_debugged = is_debugged
-                return Done(self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots))
+            case Run(scenario, slots, is_debugged, number, sharing):
+                self._is_debugged, self._substrate.device.sharing = is_debugged, sharing
+                return Done(self._run(msgspec.msgpack.decode(scenario, type=Scenario), slots, number))
             case Call(function, slots, arguments):
                 value = load_attribute("function", function, ())(self._substrate, slots, *arguments)
                 self._fingerprint.settle()
@@ -126,8 +126,8 @@ class Server:
         modules = (name.partition(":")[0] for name in self._names.values() if ":" in name)
         return {module.partition(".")[0] for module in modules} - {"harness"}
 
-    def _run(self, scenario: Scenario, slots: dict[GroupId, int]) -> tuple[Change, ...]:
-        """Run a draw. Returns what it leaves to the next."""
+    def _run(self, scenario: Scenario, slots: dict[GroupId, int], number: int) -> tuple[Change, ...]:
+        """Run draw `number`. Returns what it leaves to the next."""
         substrate, system = self._substrate, scenario.system
         self._names, self._imported = {"pool": system.pool, "collectives": system.collectives}, ()
         has_plug_in = ":" in system.pool + system.collectives
@@ -144,7 +144,8 @@ class Server:
             record: Callable[[trace.Event], None] = self._journal.append
             if scenario.scheduled is not None:
                 record = turns.enter_context(substrate.in_turns(scenario.scheduled, slots, record))
-            self._execute(scenario, slots, make_pool, make_kernel, record, is_watched)
+            substrate.start_recording(record, self._journal.beat, number)
+            self._execute(scenario, slots, make_pool, make_kernel, is_watched)
         self._journal.append(trace.Finished())
         left = (Change("memory", "", substrate.left),) if substrate.left else ()
         return self._imported + self._fingerprint.changes(has_plug_in) + left
@@ -155,12 +156,10 @@ class Server:
         slots: dict[GroupId, int],
         make_pool: Callable[[RankContext], PoolPolicy],
         make_kernel: Callable[[], Any],
-        record: Callable[[trace.Event], None],
         is_watched: bool,
     ) -> None:
         """Run the program, and give everything back."""
         substrate, topology, system = self._substrate, scenario.topology, scenario.system
-        substrate.start_recording(record, self._journal.beat)
         substrate.world(scenario.world)
         substrate.is_falling = self._rank in scenario.falls_on
         families = [topology.ids[name] for name in scenario.families]

@@ -40,6 +40,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "vacuous": tally.vacuous,
         "by_kernel": tally.by_kernel,
         "fell_back": tally.fell_back,
+        "unsupported": tally.unsupported,
         "paths_unknown": tally.unseen,
         "paths_free": tally.free,
         "oracles": oracles_on(world, is_path_seen=tally.seen > 0 or not tally.collectives),

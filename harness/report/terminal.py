@@ -94,15 +94,18 @@ def summary(console: Console, tally: Tally, details: Details = BRIEF) -> None:
     nothing = "no finding" if tally.vacuous < tally.draws else "nothing was tested"
     unseen = f"path unknown in {counted(tally.unseen, 'collective')}; " if tally.unseen else ""
     free = f"path left to NCCL in {counted(tally.free, 'collective')}; " if tally.free else ""
-    kernels = f"{tally.fell_back} of {tally.by_kernel + tally.fell_back} kernel calls fell back to the library; "
-    fallen = kernels if tally.fell_back else ""
+    of = f"of {tally.kernel_calls} kernel calls"
+    fallen = f"{tally.fell_back} {of} fell back to the library; " if tally.fell_back else ""
+    refused = f"{tally.unsupported} {of} not supported by the plug-in; " if tally.unsupported else ""
+    if tally.kernel_calls and not tally.by_kernel:
+        nothing += ", and the plug-in made no call"
     rules = {found.finding.rule for found in tally.found.values()}
     broken = f"{counted(len(rules), 'rule')} broken" if rules else nothing
     console.print(
         f"{counted(tally.draws, 'draw')} in {tally.seconds:.1f} s ({tally.draws_per_second:.1f}/s): "
         f"{counted(len(tally.layouts), 'layout')}, {counted(len(tally.groups), 'group')}, "
         f"{counted(tally.collectives, 'collective')}, {counted(tally.windows, 'window')}; "
-        f"{tally.vacuous} vacuous ({share:.0f} %); {fallen}{unseen}{free}{broken}.",
+        f"{tally.vacuous} vacuous ({share:.0f} %); {fallen}{refused}{unseen}{free}{broken}.",
         highlight=False,
     )
     if tally.settled is not None:

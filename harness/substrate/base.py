@@ -77,9 +77,12 @@ class Substrate(ABC):
     def world(self, size: int) -> None:  # noqa: B027
         """Prepare for draws of the first `size` ranks. Collective over all processes, at each new size."""
 
-    def start_recording(self, record: Callable[[Event], None], beat: Callable[[], None] = lambda: None) -> None:
-        """Begin a draw's events; the draw has no pool yet. `beat` is for long work that writes none. Local."""
-        self.recorder.start(record, beat)
+    def start_recording(
+        self, record: Callable[[Event], None], beat: Callable[[], None] = lambda: None, draw: int = 0
+    ) -> None:
+        """Begin the events of draw number `draw`, which has no pool yet. `beat` is for long work that writes none.
+        Local."""
+        self.recorder.start(record, beat, draw)
         self.denial.is_due, self.graph = False, None
         self.records_leaks, self.left = True, ""
         self.recreated.clear()
@@ -126,6 +129,7 @@ class Substrate(ABC):
         for communicator in old:
             communicator.entered("recreate")
             communicator.barrier()
+            communicator.give_back()
         for new in self._replace(old, family):
             new.refusal = self.refusal
             self.communicators[new.id] = new
@@ -147,6 +151,11 @@ class Substrate(ABC):
         """Have the `ncclComm_t` at `ptr`, which the policy made, be the communicator of a group. Collective over it.
         Raises `UsageError` where there is no NCCL."""
         raise UsageError(f"the pool brings a communicator at {ptr:#x}, and substrate {self.name} has no NCCL")
+
+    def give_back(self) -> None:
+        """Take back the workspaces of plug-ins. Local, once no rank uses them any more."""
+        for communicator in self.communicators.values():
+            communicator.give_back()
 
     def part(self) -> None:  # noqa: B027  (only where a policy brings communicators)
         """Let go of the communicators that the policy made, which is about to be closed. Local."""

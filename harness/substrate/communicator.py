@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ from harness.substrate.denial import Refusal
 from harness.substrate.device import Device
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
+from harness.substrate.workspace import Workspace, Workspaces
 from harness.trace import events as trace
 
 Counts = Sequence[int] | None
@@ -27,6 +29,14 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, tor
 
 ALIGNMENT = 4096
 """Bytes. A window starts at a multiple of it from its segment's base (`NCCL_WIN_REQUIRED_ALIGNMENT`, NCCL 2.28)."""
+
+
+class Identity(NamedTuple):
+    """Which communicator it is: only to be compared."""
+
+    draw: int
+    group: GroupId
+    generation: int
 
 
 class RegistrationError(RuntimeError):
@@ -40,6 +50,9 @@ class Communicator(ABC):
     one LSA team). `ptr` is the raw `ncclComm_t` address (on `sim`, a number of the group's own, the same for a
     re-created one).
     """
+
+    workspaces: Workspaces
+    """What plug-ins have of the harness's memory."""
 
     def __init__(
         self,
@@ -209,6 +222,27 @@ class Communicator(ABC):
     def send_receive(self, output: torch.Tensor, source: torch.Tensor, shift: int) -> tuple[str, str]:
         """Send `source` to the rank `shift` places on in the group, and have in `output` what the rank as far before
         sends. Returns (path, evidence)."""
+
+    @property
+    def reaches_peers(self) -> bool:
+        """Whether kernels can have the addresses of memory on the group's other ranks."""
+        return self.size == 1 or self.supports_windows
+
+    def workspace(self, what: trace.Provision, nbytes: int) -> Workspace:
+        """Memory of the harness for a plug-in, as in `Workspaces.of`. Collective the first time. Raises `NotOwned`
+        where kernels cannot reach their peers."""
+        if not self.reaches_peers:
+            raise NotOwned
+        return self.workspaces.of(what, nbytes)
+
+    def give_back(self) -> None:
+        """Take back what plug-ins have of the harness's memory. Local, once no rank uses it any more."""
+        self.workspaces.give_back(self.is_gone)
+
+    @property
+    def identity(self) -> Identity:
+        """The same on every rank of the group, and another for every communicator of every draw."""
+        return Identity(self.recorder.draw, self.id, self.generation)
 
     @contextmanager
     def on_legacy_path(self) -> Iterator[None]:

@@ -32,6 +32,8 @@ class Device(ABC):
     """The device as PyTorch names it."""
     is_in_flight = False
     """Whether the host goes on while this thread's work is done, or waits its turn."""
+    sharing = 1
+    """How many ranks of the draw compute on one GPU, at most."""
     has_barrier: bool
     """Whether a kernel may wait for a kernel of another rank: those of different ranks run side by side."""
 
@@ -74,6 +76,26 @@ class Device(ABC):
             yield
         finally:
             self.is_in_flight = False
+
+    @contextmanager
+    def landed(self) -> Iterator[None]:
+        """Under it nothing is in flight: the host waits for what was, and for what it enqueues. Collective if that is,
+        in the order of the calls."""
+        was = self.is_in_flight
+        if was:
+            self.synchronize()
+        self.is_in_flight = False
+        try:
+            yield
+            if was:
+                self.synchronize()
+        finally:
+            self.is_in_flight = was
+
+    @property
+    def most_blocks(self) -> int:
+        """How many blocks of a kernel run at one time, beside kernels of the other ranks that share the GPU."""
+        return 1
 
     def flush(self) -> None:  # noqa: B027  (only where work that is in flight does not run by itself)
         """Have what is in flight run before work that is not enqueued. Collective if the enqueued work is."""

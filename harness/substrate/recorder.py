@@ -18,9 +18,9 @@ class Recorder:
         self.rank = rank
         self.start(_ignore)
 
-    def start(self, record: Callable[[Event], None], beat: Callable[[], None] = lambda: None) -> None:
-        """Begin a draw whose events go to `record`. `beat` says that this rank is at work in between."""
-        self.record, self.beat = record, beat
+    def start(self, record: Callable[[Event], None], beat: Callable[[], None] = lambda: None, draw: int = 0) -> None:
+        """Begin draw number `draw`, whose events go to `record`. `beat` says that this rank is at work in between."""
+        self.record, self.beat, self.draw = record, beat, draw
         self.idents = count()
         """Numbers of communicators, segments and windows, in one series."""
 

@@ -7,7 +7,7 @@ the group's communicator; where one does not, `NotOwned` is raised before anythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol
@@ -27,6 +27,7 @@ __all__ = [
     "FunctionalCollectives",
     "NotOwned",
     "TritonCollectives",
+    "Unsupported",
     "bits",
     "load_collectives",
 ]
@@ -37,6 +38,19 @@ GPU_BLOCK = 8192
 """Bytes of a program on a GPU: four words of 16 bytes for each of its 128 threads."""
 GPU_PART = 512
 """Elements of a program on a GPU that go one by one, at a time: with more, they would take registers from the rest."""
+
+
+ALIGNMENT = 128
+"""Bytes, the most that `CollectiveContext.alignment` gives."""
+
+
+class Unsupported(Exception):
+    """A plug-in does not make this call. It raises that on all ranks of the group, before it launches anything: then
+    the library makes the call, which is counted."""
+
+
+REFUSALS = (NotOwned, Unsupported)
+"""What a plug-in raises to leave a call to the library."""
 
 
 class CollectiveContext:
@@ -59,16 +73,60 @@ class CollectiveContext:
         As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
         place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
         """
+        return self._communicator.device.table(self._pointers(tensor))
+
+    def _pointers(self, tensor: torch.Tensor) -> list[int]:
+        communicator, address = self._communicator, tensor.data_ptr()
         # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
-        window = self._communicator.find_window(tensor.data_ptr())
+        window = communicator.find_window(address)
         if window is None:
-            raise NotOwned
-        offset = tensor.data_ptr() - window.address
-        pointers = self._communicator.peer_pointers(window, offset)
+            if (found := communicator.workspaces.find(address)) is None:
+                raise NotOwned
+            return found.pointers(address)
+        pointers = communicator.peer_pointers(window, address - window.address)
         if self._apart is not None and tensor.data_ptr() == self._apart.data_ptr():
             starts, width = [0, *accumulate(self.counts)], tensor.element_size()
             pointers = [each + (starts[peer] - starts[self.rank]) * width for peer, each in enumerate(pointers)]
-        return self._communicator.device.table(pointers)
+        return pointers
+
+    def alignment(self, tensor: torch.Tensor) -> int:
+        """The largest power of two up to 128 that divides the address of `tensor` on every rank. Local. Raises
+        `NotOwned`."""
+        bits_of_all = ALIGNMENT
+        for address in self._pointers(tensor):
+            bits_of_all |= address
+        return bits_of_all & -bits_of_all
+
+    @property
+    def identity(self) -> Hashable:
+        """Names the communicator: equal on all ranks of the group and in all calls, until a `recreate` step or the next
+        draw. Only to be compared. Local."""
+        return self._communicator.identity
+
+    def workspace(self, nbytes: int) -> torch.Tensor:
+        """uint8[nbytes] of the harness's memory: zero at first, aligned to 256 bytes, and the plug-in's own until the
+        communicator is closed. `peer_addresses` takes it and all that lies in it. The same tensor for the same size.
+
+        Collective the first time, and all ranks ask for the same. Raises `NotOwned` where kernels cannot reach their
+        peers, and `RuntimeError` where it has to be made while work is captured or in flight.
+        """
+        return self._communicator.workspace("workspace", _checked("workspace", nbytes)).body
+
+    def flags(self, words: int) -> torch.Tensor:
+        """int32[words], as `workspace` is."""
+        return self._communicator.workspace("flags", 4 * _checked("flags", words)).body
+
+    @property
+    def shares_gpu(self) -> bool:
+        """Whether ranks of the draw share a GPU: the same on all of them. Kernels that wait for each other may then
+        have to wait for their turns."""
+        return self._communicator.device.sharing > 1
+
+    @property
+    def max_blocks(self) -> int:
+        """How many blocks of one kernel run at one time, beside those of ranks that share the GPU: the same on all
+        ranks where their GPUs are alike. 1 on the simulation, where programs of a grid run one after another."""
+        return self._communicator.device.most_blocks
 
     @cached_property
     def signal_pads(self) -> torch.Tensor:
@@ -117,6 +175,9 @@ class Collectives(Protocol):
     It says more by three attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
     With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
     `strided = True` the source of what moves data may not be contiguous. The library makes every other call.
+
+    `open(context)` and `close(context)` it may have for every communicator: the one before the first call there, the
+    other before a `recreate` step and at the end of the draw. Both are collective over the group.
     """
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
@@ -280,6 +341,12 @@ def find_collectives(name: str) -> Callable[[], Any]:
         return BUILT_IN[name]
     found = load_attribute("collectives", name, BUILT_IN)
     return found if isinstance(found, type) else lambda: found
+
+
+def _checked(what: str, size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{what}({size!r}) asks for no positive number")
+    return size
 
 
 def _power_of_two(number: int) -> int:

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from harness.substrate.communicator import NotOwned
 from harness.system.boundary import Misshapen, call_system
+from harness.system.collectives import REFUSALS
 
 
 def returned(kernels: Any, kind: str, operands: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    """The result of a call of that kind. Raises `NotOwned`, and `Misshapen` where what comes back is not like the
+    """The result of a call of that kind. Raises `REFUSALS`, and `Misshapen` where what comes back is not like the
     output that is due."""
     method = getattr(kernels, kind)
-    result: object = call_system("collectives", lambda: method(*operands), NotOwned)
+    result: object = call_system("collectives", lambda: method(*operands), *REFUSALS)
     article = "an" if kind.startswith("a") else "a"
     return _checked(method, f"{article} {kind}()", result, output)
 

@@ -35,6 +35,8 @@ MORE_FUNCTIONAL = {"all_reduce": "context, source, op", "all_to_all": "context, 
 """Those of collectives that say `functional`: each returns a tensor of its own."""
 ALONG = {"all_gather": "context, source, dim"}
 """In place of the one above, of those that also say `along`."""
+LIFE = {"open": "context", "close": "context"}
+"""Methods that collectives may have for every communicator, of either form."""
 TELLS = ("functional", "uneven", "strided", "along")
 """What collectives may say of themselves with a bool."""
 STRIDED = ("all_gather", "all_to_all", "broadcast")
@@ -100,7 +102,7 @@ def check_collectives(kernels: object) -> None:
         raise Misshapen("collectives", subject, "says along = True, and not functional = True")
     methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)
     methods = methods | (ALONG if gathers_along(kernels) else {})
-    there = {name: arguments for name, arguments in more.items() if hasattr(kernels, name)}
+    there = {name: arguments for name, arguments in (more | LIFE).items() if hasattr(kernels, name)}
     _check_methods("collectives", kernels, methods | there)
     if not set(OPS) <= set(ops := _named(getattr(kernels, "ops", OPS))) <= set(get_args(Op)):
         known = ", ".join(get_args(Op))

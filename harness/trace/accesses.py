@@ -15,6 +15,9 @@ How = Literal["reads", "writes", "atomically reads", "atomically updates", "fill
 """A kernel does the first four, and the harness the others, which write, read and write."""
 
 
+WORKSPACE = "workspace"
+
+
 class Scheduled(BaseEvent, frozen=True, tag="scheduled"):
     """The rank has its turns by a schedule. It maps the memory that all ranks share from `base` on."""
 
@@ -24,7 +27,7 @@ class Scheduled(BaseEvent, frozen=True, tag="scheduled"):
 class Accessed(BaseEvent, frozen=True, tag="accessed"):
     """The rank accessed `spans` of the shared memory, each a first byte and the one behind the last. A kernel under
     test did at `place`, such as `kernels.py:31`. In a pad, `pad` says which of which group, and `owner` is the rank
-    whose memory it is."""
+    whose memory it is. In what a plug-in has of the harness's memory, `pad` is `WORKSPACE`."""
 
     number: int
     how: How

@@ -101,10 +101,12 @@ class Ran(BaseEvent, frozen=True, tag="ran"):
     """The collective returned. `path`: copy, symmetric, copy engine, legacy, kernel or unknown. `evidence`: how it is
     known. `digest`: CRC-32 of the bytes that its output view then held, in a world with the evidence `digests`.
     `is_free`: NCCL chose the path by itself, so that one that owns its buffers may have gone either way. `alike`: the
-    CRC-32 of an output for which several results are right, and which every rank owes alike."""
+    CRC-32 of an output for which several results are right, and which every rank owes alike. `is_unsupported`: the
+    plug-in refused the call by `Unsupported`, so that the library made it."""
 
     path: str
     evidence: str
     digest: int | None = None
     is_free: bool = False
     alike: int | None = None
+    is_unsupported: bool = False

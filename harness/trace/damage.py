@@ -129,10 +129,27 @@ class PadOverwritten(BaseEvent, frozen=True, tag="pad-overwritten"):
     found: str
 
 
+Provision = Literal["workspace", "flags"]
+"""What the harness provides for a plug-in."""
+
+
+class WorkspaceOverwritten(BaseEvent, frozen=True, tag="workspace-overwritten"):
+    """Bytes beside this rank's workspace of a group, or its flags, changed: `index` of the first from the first byte of
+    those `nbytes` on, negative before it; `found`: what lay there."""
+
+    group: GroupId
+    what: Provision
+    nbytes: int
+    index: int
+    changed: int
+    found: str
+
+
 class Unmapped(BaseEvent, frozen=True, tag="unmapped"):
     """This rank touched an address where no window has its memory, now or any more: `offset` bytes from where `peer`'s
-    segment had begun for `window`, the last one that had an address there in this draw, or -1. A read is known by its
-    page. `found`: the first bytes that were written there, if not zeros."""
+    segment had begun for `window`, the last one that had an address there in this draw, or -1; that may be the number
+    of a workspace (`Provided`). A read is known by its page. `found`: the first bytes that were written there, if not
+    zeros."""
 
     window: int
     peer: int

@@ -19,10 +19,12 @@ from harness.trace.damage import (
     Origin,
     Overwritten,
     PadOverwritten,
+    Provision,
     SourceChanged,
     Strayed,
     Touched,
     Unmapped,
+    WorkspaceOverwritten,
 )
 
 __all__ = [
@@ -54,6 +56,8 @@ __all__ = [
     "PadOverwritten",
     "Placed",
     "PointToPoint",
+    "Provided",
+    "Provision",
     "Raised",
     "Ran",
     "Registered",
@@ -71,6 +75,7 @@ __all__ = [
     "Touched",
     "Unmapped",
     "Unregistrable",
+    "WorkspaceOverwritten",
 ]
 
 
@@ -94,6 +99,16 @@ class Returned(BaseEvent, frozen=True, tag="returned"):
 
     call: str
     comm: int
+
+
+class Provided(BaseEvent, frozen=True, tag="provided"):
+    """The rank came out of a call in which the harness made a workspace or flags of `nbytes` for a plug-in, and its
+    peers on that communicator did so, too. `ident` names it on this rank, in the series of windows."""
+
+    ident: int
+    comm: int
+    what: Provision
+    nbytes: int
 
 
 class Closing(BaseEvent, frozen=True, tag="closing"):
@@ -260,6 +275,7 @@ Event = (
     Began
     | Entered
     | Returned
+    | Provided
     | Closing
     | Finished
     | CommCreated
@@ -286,6 +302,7 @@ Event = (
     | SourceChanged
     | Lost
     | PadOverwritten
+    | WorkspaceOverwritten
     | Unmapped
     | Strayed
     | Differs

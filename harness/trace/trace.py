@@ -19,7 +19,9 @@ from harness.trace.events import (
     Event,
     Finished,
     PadOverwritten,
+    Provided,
     Raised,
+    Returned,
     SegmentAllocated,
     SegmentFreed,
 )
@@ -58,8 +60,21 @@ class Trace(msgspec.Struct, frozen=True):
     @property
     def blocked_in(self) -> Entered | None:
         """The call the rank had entered and not returned from; where it raised, the call it raised in."""
-        last = next((event for event in reversed(self.events) if not isinstance(event, (Raised, *ORDERING))), None)
-        return last if isinstance(last, Entered) else None
+        through = 0
+        """Calls inside of it that the rank came out of."""
+        for event in reversed(self.events):
+            match event:
+                case _ if isinstance(event, (Raised, *ORDERING)):
+                    pass
+                case Provided() | Returned(call="signal pads"):
+                    through += 1
+                case Entered():
+                    if not through:
+                        return event
+                    through -= 1
+                case _:
+                    return None
+        return None
 
     @property
     def is_closing(self) -> bool:

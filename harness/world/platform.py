@@ -6,6 +6,7 @@ other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import NamedTuple
@@ -57,6 +58,10 @@ class Platform(msgspec.Struct, frozen=True):
     def gpu_of(self, rank: int) -> int | None:
         """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
         return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
+
+    def most_on_a_gpu(self, size: int) -> int:
+        """Most of the first `size` ranks that compute on one GPU; 1 where there is none."""
+        return max(Counter(self.gpu_of(rank) for rank in range(size)).values()) if self.gpus else 1
 
     def most_ranks(self, size: int, largest: int) -> int:
         """Ranks of the largest draw, where worlds have `size` and some may have `largest`: on GPUs none has more."""

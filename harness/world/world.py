@@ -83,6 +83,7 @@ class World:
         self._clock = clock
         self._patience = Patience()
         self._slots: dict[GroupId, int] = {}
+        self._draws = 0
         with ExitStack() as undo:
             if platform.ranks_per_gpu > 1:
                 served = mps.start()
@@ -165,18 +166,20 @@ class World:
         self._ranks.set_world_size(scenario.world)
         slots = self._slots_for([GroupId(tuple(range(scenario.world))), *scenario.groups])
         self.ran.append(scenario)
+        self._draws += 1
         taking_part = self._ranks.processes[: scenario.world]
         encoded, debugged = msgspec.msgpack.encode(scenario), debugger.rank if debugger else None
         for index, rank in enumerate(taking_part):
             self._shared.journal(index).clear()
             rank.forget_output()
         turns.prepare(self._shared.baton, scenario.scheduled.order if scenario.scheduled else ())
+        sharing = self.platform.most_on_a_gpu(scenario.world)
         began = self._clock.now()
         with self._kill_unless_done():
             gone = [
                 index
                 for index, rank in enumerate(taking_part)
-                if not rank.send(Run(encoded, slots, is_debugged=index == debugged))
+                if not rank.send(Run(encoded, slots, index == debugged, self._draws, sharing))
             ]
             groups = {slot: group.ranks for group, slot in slots.items()}
             pause = _longest_pause(scenario.steps)

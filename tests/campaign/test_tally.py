@@ -41,6 +41,16 @@ def test_a_collective_whose_path_nccl_chose_is_counted_as_free() -> None:
     assert (tally.collectives, tally.free, tally.unseen, tally.seen) == (3, 2, 0, 0)
 
 
+def test_calls_that_a_plug_in_refused_are_counted_apart() -> None:
+    steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), 4, via="kernel"))
+    scenario = Scenario(Topology("two", "sglang", {"tp": 2}), steps)
+    tally = Tally()
+    for ran in (Ran("symmetric", "sim", is_unsupported=True), Ran("legacy", "sim"), Ran("kernel", "sim")):
+        draw = Draw(scenario, (Trace(0, (Began(1), ran)),), (), 1.0, 20.0)
+        tally.count(draw, CLEAN, 0.5, is_expected=False)
+    assert (tally.by_kernel, tally.fell_back, tally.unsupported, tally.kernel_calls) == (1, 1, 1, 3)
+
+
 def test_a_call_of_unequal_sizes_shows_no_path_that_is_judged() -> None:
     topology = Topology("two", "sglang", {"tp": 2})
     steps = (Allocate("a", "tp", 8), AllGather("tp", View("a"), (3, 5)), AllGather("tp", View("a"), 4))

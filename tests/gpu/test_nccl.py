@@ -244,6 +244,25 @@ def test_trim_and_recreate_leave_nothing_stale(world):
     assert rules(world.run(Scenario(TP2, steps))) == []
 
 
+@pytest.mark.parametrize("kernels", ["Packets", "ByFlags"])
+def test_memory_of_the_harness_for_plug_ins_is_clean_and_goes_with_the_communicator(kernels):
+    call = (Allocate("a", "tp", 64), *(AllGather("tp", View("a"), 32, via="kernel"),) * 3, Release("a"))
+    scenario = Scenario(TP2, (*call, Recreate("tp"), *call), System(collectives=f"tests.tools.provided:{kernels}"))
+    with World(2, "nccl") as small:
+        draws = [small.run(scenario) for _ in range(3)]
+    assert [rules(draw) for draw in draws] == [[]] * 3
+    # where the two share a GPU, the plug-in leaves its calls to the library
+    (paths,) = {tuple({event.path for event in trace.events if isinstance(event, Ran)}) for trace in draws[0].traces}
+    assert paths == ("kernel",) if small.platform.gpus > 1 else ("symmetric",)
+
+
+def test_a_store_beside_memory_of_the_harness_is_found_where_ranks_have_gpus_of_their_own():
+    call = (Allocate("a", "tp", 64), AllGather("tp", View("a"), 32, via="kernel"))
+    with World(2, "nccl") as small:
+        draw = small.run(Scenario(TP2, call, System(collectives="tests.tools.provided:SendsTooFar")))
+        assert rules(draw) == (["out-of-bounds"] if small.platform.gpus > 1 else [])
+
+
 def test_a_captured_all_gather_replays_on_new_input(world):
     system = System("tests.tools.gpu_systems:CapturesAnAllGather")
     assert rules(world.run(Scenario(TP2, OWNED, system))) == []

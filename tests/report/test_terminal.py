@@ -58,6 +58,14 @@ def test_a_summary_of_several_is_plural(console: Console) -> None:
     )
 
 
+def test_a_summary_counts_what_the_plug_in_refused_and_says_that_it_made_no_call(console: Console) -> None:
+    terminal.summary(console, Tally(draws=4, seconds=2.0, unsupported=3, fell_back=1))
+    assert " ".join(text(console).split()).endswith(
+        "1 of 4 kernel calls fell back to the library; 3 of 4 kernel calls not supported by the plug-in; "
+        "no finding, and the plug-in made no call."
+    )
+
+
 def test_draws_that_tested_nothing_are_not_called_clean(console: Console) -> None:
     terminal.summary(console, Tally(draws=2, vacuous=2))
     assert text(console).rstrip().endswith("nothing was tested.")

@@ -74,6 +74,54 @@ def test_epochs_of_a_plug_ins_own_barrier_are_not_those_of_the_harness(rank: Ran
     assert [alone.epoch(), alone.epoch()] == [1, 2]
 
 
+@pytest.mark.parametrize(("start", "expected"), [(0, 128), (1, 4), (2, 8), (3, 4), (16, 64), (32, 128)])
+def test_the_alignment_of_a_tensor_is_that_of_its_addresses_on_all_ranks(rank: Rank, start: int, expected: int) -> None:
+    communicator, whole = rank.communicator(), buffer(rank)
+    communicator.register(rank.pool().segments[0])
+    assert CollectiveContext(communicator).alignment(whole[start:]) == expected
+
+
+def test_a_peers_address_lowers_the_alignment(rank: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
+    communicator, whole = rank.communicator(), buffer(rank)
+    communicator.register(rank.pool().segments[0])
+    monkeypatch.setattr(communicator, "peer_pointers", lambda window, offset: [1 << 20, (1 << 21) + 16])
+    assert CollectiveContext(communicator).alignment(whole) == 16
+
+
+def test_a_tensor_in_no_window_has_no_alignment_that_is_known(rank: Rank) -> None:
+    with pytest.raises(NotOwned):
+        context(rank).alignment(buffer(rank))
+
+
+def test_peer_addresses_and_alignment_take_a_part_of_a_workspace(rank: Rank) -> None:
+    alone = context(rank)
+    part = alone.workspace(64)[8:]
+    assert alone.peer_addresses(part).tolist() == [part.data_ptr()]
+    assert alone.alignment(part) == 8
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 1.5, "8"])
+def test_memory_is_asked_for_in_a_positive_number(rank: Rank, size: object) -> None:
+    alone = context(rank)
+    for ask in (alone.workspace, alone.flags):
+        with pytest.raises(ValueError, match="asks for no positive number"):
+            ask(size)  # type: ignore[arg-type]
+
+
+def test_the_simulation_runs_one_block_and_shares_no_gpu(rank: Rank) -> None:
+    alone = context(rank)
+    assert (alone.max_blocks, alone.shares_gpu) == (1, False)
+
+
+def test_an_identity_is_that_of_a_communicator_and_its_draw(rank: Rank) -> None:
+    first = context(rank).identity
+    assert (context(rank).identity == first, {first} == {context(rank).identity}) == (True, True)
+    again = rank.communicator()
+    again.generation = 1
+    rank.substrate.start_recording(rank.events.append, draw=7)
+    assert len({first, CollectiveContext(again).identity, context(rank).identity}) == 3
+
+
 # a plug-in's own barrier
 
 

@@ -75,6 +75,20 @@ class Functional:
     def reduce_scatter(self, context: object, source: object, op: str) -> object: ...
 
 
+class Lives(Whole):
+    def open(self, context: object) -> None: ...
+
+    def close(self, context: object) -> None: ...
+
+
+class OpensNothing(Whole):
+    def open(self) -> None: ...
+
+
+class ClosesNothing(Functional):
+    close = "never"
+
+
 class FunctionalByName(Functional):
     functional = "yes"  # type: ignore[assignment]
 
@@ -121,7 +135,20 @@ def test_a_policy_that_fits_is_taken(name: str) -> None:
     assert load_pool(f"{__name__}:{name}") is globals()[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("OpensNothing", rf"cannot be called as open\(context\): too many .* {at(OpensNothing.open)}$"),
+        ("ClosesNothing", rf"has no method 'close' {at(ClosesNothing)}$"),
+    ],
+)
+def test_open_and_close_of_another_shape_are_refused(name: str, text: str) -> None:
+    with pytest.raises(PluginError, match=text):
+        load_collectives(f"{__name__}:{name}")
+
+
 def test_collectives_that_fit_are_taken() -> None:
+    assert isinstance(load_collectives(f"{__name__}:Lives"), Lives)
     assert isinstance(load_collectives(f"{__name__}:Whole"), Whole)
     assert isinstance(load_collectives(f"{__name__}:Functional"), Functional)
 

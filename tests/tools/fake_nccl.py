@@ -81,6 +81,15 @@ def fake_calls(monkeypatch: pytest.MonkeyPatch, calls: Calls, window: object = 0
     monkeypatch.setattr(nccl, "get_peer_device_pointer", lambda handle, offset, peer: 4096 * (peer + 1) + offset)
 
 
+def real_memory(monkeypatch: pytest.MonkeyPatch, calls: Calls, size: int) -> int:
+    """Have NCCL's allocator give memory of this process, of `size` bytes that are not zero. Returns its address."""
+    nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
+    memory = torch.full((size,), 99, dtype=torch.uint8)
+    monkeypatch.setattr(nccl, "mem_alloc", _noted(calls, "mem_alloc", memory.data_ptr()))
+    monkeypatch.setattr(nccl, "mem_free", lambda address, kept=memory: calls.append(("mem_free", address)))
+    return memory.data_ptr()
+
+
 def _noted(calls: Calls, name: str, result: object) -> Callable[..., object]:
     def call(*arguments: object) -> object:
         calls.append((name, *arguments))

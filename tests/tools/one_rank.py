@@ -34,7 +34,8 @@ class Rank:
         on = self.substrate
         rendezvous = Rendezvous(self.memory, slot, (0,), 0)
         return kind(
-            on.recorder, on.device, rendezvous, GroupId((0,)), 0, windows, slot, self.memory, on.arena, on.views
+            *(on.recorder, on.device, rendezvous, GroupId((0,)), 0, windows),
+            *(slot, self.memory, on.arena, on.views, on.workspaces),
         )
 
 

@@ -10,6 +10,7 @@ from harness.trace.events import (
     Entered,
     Event,
     Finished,
+    Provided,
     Raised,
     Returned,
     SegmentAllocated,
@@ -18,6 +19,7 @@ from harness.trace.events import (
 from harness.trace.trace import Trace
 
 INSIDE = Entered("register", 0)
+OPEN = Entered("open", 0)
 COMM = CommCreated(0, (0, 1), 0, True)
 
 
@@ -52,8 +54,11 @@ def test_a_rank_has_finished_if_that_is_the_last_it_wrote(events: tuple[Event, .
         ((Began(0), INSIDE), INSIDE),
         ((INSIDE, Returned("register", 0)), None),
         ((INSIDE, Raised("pool", "TypeError")), INSIDE),
+        ((OPEN, Entered("flags", 0), Provided(1, 0, "flags", 8)), OPEN),
+        ((OPEN, Entered("signal pads", 0), Returned("signal pads", 0), Raised("collectives", "TypeError")), OPEN),
+        ((Began(0), Entered("flags", 0), Provided(1, 0, "flags", 8)), None),
     ],
-    ids=["nothing", "no call", "inside", "returned", "raised inside"],
+    ids=["nothing", "no call", "inside", "returned", "raised inside", "memory", "pads", "memory outside"],
 )
 def test_a_rank_is_blocked_in_the_call_that_it_entered_last(events: tuple[Event, ...], call: Entered | None) -> None:
     assert of(*events).blocked_in == call

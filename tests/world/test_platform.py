@@ -115,6 +115,14 @@ def test_before_torch_2_13_the_allocator_chooses_by_address(
     assert (choose("nccl", 2).is_by_address, choose("sim", 2).is_by_address) == (by_address, False)
 
 
+@pytest.mark.parametrize(("cards", "size", "most"), [(4, 4, 1), (1, 4, 4), (1, 1, 1), (3, 4, 2)])
+def test_the_ranks_that_share_a_gpu_are_those_of_the_draw(
+    monkeypatch: pytest.MonkeyPatch, cards: int, size: int, most: int
+) -> None:
+    equip(monkeypatch, cards, (2, 32, 3))
+    assert (choose("nccl", 4).most_on_a_gpu(size), choose("sim", 4).most_on_a_gpu(size)) == (most, 1)
+
+
 def test_sim_asked_for_is_given_where_nccl_could_run(monkeypatch: pytest.MonkeyPatch) -> None:
     equip(monkeypatch, 8, (2, 32, 3))
     assert choose("sim", 8).name == "sim"

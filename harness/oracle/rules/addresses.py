@@ -26,6 +26,8 @@ def _unmapped(case: Case, history: History, step: int, event: Unmapped) -> Findi
     use = next((use for use in history.uses if use.step == step), None)
     what = case.at_step(step) if use is None else case.call(use)
     did = f"wrote 0x{event.found}" if event.found else "read, or wrote zeros,"
+    if event.window in history.provided:
+        return _beyond(case, history, step, event, f"{what}: rank {history.rank} {did}")
     window = history.windows.get(event.window)
     if window is not None and (window.died is None or window.died > step):
         where = (
@@ -36,6 +38,22 @@ def _unmapped(case: Case, history: History, step: int, event: Unmapped) -> Findi
     return StalePeerAddress(
         f"{what}: rank {history.rank} {did} at {_whose(case, window, event)}. On a GPU that address then has no "
         "memory, or other memory.",
+        step=step,
+        ranks=(history.rank,),
+    )
+
+
+def _beyond(case: Case, history: History, step: int, event: Unmapped, what: str) -> Finding:
+    """At an address of a workspace or of flags that the harness provided, which are gone, or end before it."""
+    provided = history.provided[event.window]
+    of = f"rank {event.peer}'s {provided.what} of {case.name(history.comms[provided.comm].id)}"
+    gone = history.destroyed.get(provided.comm)
+    if gone is None or gone > step:
+        where = f"{event.offset} bytes behind the begin of {of}, and of its canaries. It ends before that"
+        return OutOfBounds(f"{what} {where}.", step=step, ranks=(history.rank,))
+    return StalePeerAddress(
+        f"{what} at an address that {of} had. It went with its communicator at {case.at_step(gone)}. On a GPU that "
+        "address then has no memory, or other memory.",
         step=step,
         ranks=(history.rank,),
     )

@@ -21,6 +21,7 @@ from harness.trace.events import (
     PadOverwritten,
     Replayed,
     Strayed,
+    WorkspaceOverwritten,
 )
 
 Events = list[tuple[int, Event]]
@@ -40,8 +41,11 @@ def judge(case: Case) -> Iterator[Finding]:
     for uses in case.calls.values():
         yield from _unlike(case, uses)
     for history in case.histories:
-        for step, pad in history.on_pads():
-            yield _beside_pad(case, history.rank, step, pad)
+        for step, event in history.beside():
+            if isinstance(event, PadOverwritten):
+                yield _beside_pad(case, history.rank, step, event)
+            else:
+                yield _beside_workspace(case, history.rank, step, event)
     for history, events in seen:  # after the exact data, which says more about the same call
         yield from _cross_checked(case, history.rank, events)
 
@@ -237,6 +241,18 @@ def _beside_pad(case: Case, rank: int, step: int, event: PadOverwritten) -> Find
         what = f"{many} beside {whose} {seen}, the first at word {event.index}, which held {event.found}"
     explanation = f"{what}. The pad has words 0 to {size - 1}, one for each rank of its group."
     return OutOfBounds(explanation, step=step, ranks=(rank,))
+
+
+def _beside_workspace(case: Case, rank: int, step: int, event: WorkspaceOverwritten) -> Finding:
+    where = "in front of" if event.index < 0 else "behind"
+    has = f"they have {event.nbytes // 4} words" if event.what == "flags" else f"it has {event.nbytes} bytes"
+    whose = f"rank {rank}'s {event.what} of {case.name(event.group)}"
+    return OutOfBounds(
+        f"{counted(event.changed, 'byte')} {where} {whose} had changed by {case.at_step(step)}, the first at byte "
+        f"{event.index}, where 0x{event.found} then lay; {has}.",
+        step=step,
+        ranks=(rank,),
+    )
 
 
 def _strayed(case: Case, rank: int, step: int, event: Strayed) -> Finding:

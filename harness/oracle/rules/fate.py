@@ -13,6 +13,7 @@ from harness.oracle.case import Case, ranks_text
 from harness.oracle.explanation import explain
 from harness.oracle.findings import PRINTED, RAISED, TRACEBACK, Finding, Hang, Raised, RankCrash, StackRecord
 from harness.trace.draw import Fate
+from harness.trace.events import PadOverwritten, WorkspaceOverwritten
 from harness.trace.raising import Raising
 
 LINES = 12
@@ -85,11 +86,15 @@ def _hang(case: Case, hung: tuple[int, ...]) -> Hang:
 def _pads(case: Case) -> str:
     """A sentence on the ranks whose pads were written over, so that they may wait for signals that are gone."""
     pads = {
-        f"the {event.pad} of {case.name(event.group)} on rank {history.rank}": None
+        f"the {_beside_what(event)} of {case.name(event.group)} on rank {history.rank}": None
         for history in case.histories
-        for _, event in history.on_pads()
+        for _, event in history.beside()
     }
     return f" Something wrote over or beside {' and '.join(pads)} before, so signals may be lost." if pads else ""
+
+
+def _beside_what(event: PadOverwritten | WorkspaceOverwritten) -> str:
+    return event.pad if isinstance(event, PadOverwritten) else event.what
 
 
 def _printed(fate: Fate) -> Iterator[StackRecord]:

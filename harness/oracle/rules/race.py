@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, Race
 from harness.oracle.rules.happens_before import Access, Pair, unordered
-from harness.trace.accesses import Relaxed, Scheduled
+from harness.text import counted
+from harness.trace.accesses import WORKSPACE, Relaxed, Scheduled
 from harness.trace.trace import Trace
 
 HARNESS = {
@@ -59,9 +60,11 @@ def _does(access: Access) -> str:
 def _memory(case: Case, pair: Pair) -> str:
     """Such as `bytes 0–511 of 'b1' on rank 0`."""
     event = pair.second.event
+    begin, end = pair.byte, min(_end(access, pair.byte) for access in (pair.first, pair.second))
+    if event.pad == WORKSPACE:
+        return f"{counted(end - begin, 'byte')} of a workspace or of flags on rank {event.owner}"
     if event.pad:
         return f"the {event.pad} of {case.name(event.group)} on rank {event.owner}"
-    begin, end = pair.byte, min(_end(access, pair.byte) for access in (pair.first, pair.second))
     history = case.histories[event.owner]
     base = next((each.base for each in history.trace.events if isinstance(each, Scheduled)), 0)
     lives = [
@@ -70,7 +73,7 @@ def _memory(case: Case, pair: Pair) -> str:
         if life.event.address <= base + begin < life.event.address + life.event.size and life.born <= pair.second.step
     ]
     if not lives:
-        return f"{end - begin} bytes of a segment on rank {event.owner}"
+        return f"{counted(end - begin, 'byte')} of a segment on rank {event.owner}"
     name, life = max(lives, key=lambda entry: entry[1].born)
     start = base + begin - life.event.address - life.event.front
     return f"bytes {start}–{start + end - begin - 1} of {name!r} on rank {event.owner}"

@@ -24,6 +24,7 @@ from harness.substrate.nccl import quiet
 from harness.substrate.nccl.binding import CollectiveConfig
 from harness.substrate.nccl.evidence import COPY_ENGINES, LEGACY, Asked, PathEvidence
 from harness.substrate.nccl.handle import BARRIER_AT, SIGNALS_AT, WINDOW_DEFAULT, WINDOW_SYMMETRIC, NcclHandle
+from harness.substrate.nccl.memory import NcclWorkspaces
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment, Window
 from harness.trace import events as trace
@@ -49,6 +50,7 @@ class NcclCommunicator(Communicator):
     ) -> None:
         super().__init__(recorder, device, rendezvous, group, generation, handle.supports_windows)
         self.handle, self._evidence, self._expect_error = handle, evidence, expect_error
+        self.workspaces = NcclWorkspaces(recorder, device, rendezvous, group, self.ident, handle, self.registering)
 
     @property
     def ptr(self) -> int:
@@ -76,6 +78,10 @@ class NcclCommunicator(Communicator):
         if not self.handle.has_peer_pointers:
             raise NotOwned  # a kernel cannot reach its peers, so the call falls back to the library
         return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
+
+    @property
+    def reaches_peers(self) -> bool:
+        return self.size == 1 or (self.supports_windows and self.handle.has_peer_pointers)
 
     def signal_pads(self) -> list[int]:
         return [pad + SIGNALS_AT for pad in self._pads()]

@@ -58,6 +58,10 @@ class NcclDevice(Device):
     def is_capturing(self) -> bool:
         return bool(torch.cuda.is_current_stream_capturing())
 
+    @property
+    def most_blocks(self) -> int:
+        return max(1, int(torch.cuda.get_device_properties(self.torch_device).multi_processor_count) // self.sharing)
+
     def reclaim(self) -> None:
         self.synchronize()
         # PyTorch returns blocks that other streams used at a later allocation, and at none inside `use_mem_pool`.

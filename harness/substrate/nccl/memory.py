@@ -1,4 +1,4 @@
-"""`torch.cuda.MemPool` over `ncclMemAlloc`, with every segment seen from Python.
+"""`torch.cuda.MemPool` over `ncclMemAlloc`, with every segment seen from Python; and workspaces, which are in no pool.
 
 Invariant: the pool sees a segment when the allocator gets it, and before the allocator loses it.
 The callbacks run inside an allocation and under the allocator's lock. A pool policy that does more than
@@ -12,20 +12,27 @@ nothing is in use.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from nccl.bindings import nccl
 
+from harness.ipc.rendezvous import Rendezvous
+from harness.scenario.layouts.groups import GroupId
 from harness.substrate.denial import Denial
+from harness.substrate.device import Device
 from harness.substrate.nccl import quiet
+from harness.substrate.nccl.handle import WINDOW_SYMMETRIC, NcclHandle
 from harness.substrate.nccl.references import kept
 from harness.substrate.pool import Pool
 from harness.substrate.recorder import Recorder
 from harness.substrate.segment import Segment
+from harness.substrate.workspace import Ends, Workspace, Workspaces
 
+GRANULE = 2 << 20
+"""NCCL's allocator gives multiples of so many bytes."""
 _ALLOC = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
 _FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
 
@@ -153,3 +160,44 @@ def _address(callback: Any) -> int:
 def free_quarantined(segment: Segment) -> None:
     """Free a segment that was freed under live windows, now that these are gone."""
     quiet.free(segment.address)
+
+
+class NcclWorkspaces(Workspaces):
+    """Those of the communicator behind `handle`. `registering` is around what waits for the peers."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        device: Device,
+        rendezvous: Rendezvous,
+        group: GroupId,
+        comm: int,
+        handle: NcclHandle,
+        registering: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        super().__init__(recorder, device, rendezvous, group, comm)
+        self._handle, self._registering = handle, registering
+
+    def _allocate(self, size: int) -> int:
+        address = quiet.allocate(_whole(size))
+        self._device.view(address, size).zero_()
+        return address
+
+    def _free(self, address: int) -> None:
+        quiet.free(address)
+
+    def _join(self, ident: int, address: int, size: int, named: Sequence[int]) -> Ends:
+        peers = range(len(self._group.ranks))
+        if len(peers) == 1:
+            return Ends([address])
+        with self._registering():
+            window = quiet.register(self._handle.comm._comm, address, _whole(size), WINDOW_SYMMETRIC)
+        return Ends([int(nccl.get_peer_device_pointer(window, 0, peer)) for peer in peers], window)
+
+    def _leave(self, workspace: Workspace, is_gone: bool) -> None:
+        if workspace.ends.window is not None and not is_gone:
+            quiet.deregister(self._handle.comm._comm, workspace.ends.window)
+
+
+def _whole(size: int) -> int:
+    return -(-size // GRANULE) * GRANULE

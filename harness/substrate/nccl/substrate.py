@@ -132,6 +132,7 @@ class NcclSubstrate(Substrate):
         now = self.communicators[group]
         if now.ptr == ptr and not now.is_gone:
             return
+        now.give_back()
         if isinstance(now, NcclCommunicator) and now in self._brought.values():
             now.handle.part(now.is_gone)
         now.destroyed()

@@ -24,6 +24,7 @@ from harness.substrate.sim.device import SimDevice
 from harness.substrate.sim.memory import Arena
 from harness.substrate.sim.transfers import Sides, Take, Transfers
 from harness.substrate.sim.views import Views
+from harness.substrate.sim.workspaces import SimWorkspaces
 from harness.trace.events import PadOverwritten
 
 EVIDENCE = "simulated look-up"
@@ -44,9 +45,11 @@ class SimCommunicator(Communicator):
         shared: SharedMemory,
         arena: Arena,
         views: Views,
+        workspaces: Arena,
     ) -> None:
         super().__init__(recorder, device, rendezvous, group, generation, supports_windows)
         self._slot, self._shared, self._arena, self._views = slot, shared, arena, views
+        self.workspaces = SimWorkspaces(recorder, device, rendezvous, group, self.ident, shared, workspaces, views)
         self._addresses: dict[int, list[int]] = {}
         """Where each rank's segment is mapped for a window, by the window's number, once a plug-in has asked."""
         self._transfers = Transfers(rendezvous, [shared.staging(peer).ctypes.data for peer in self.group], self.rank)

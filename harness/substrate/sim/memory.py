@@ -33,10 +33,11 @@ class Arena:
     they may on GPUs (pytorch 178138).
     """
 
-    def __init__(self, shared: SharedMemory, rank: int, is_falling: bool = False) -> None:
+    def __init__(self, shared: SharedMemory, place: tuple[int, int], is_falling: bool = False) -> None:
+        """`place`: offset and bytes of the piece in the shared memory."""
         self.is_falling = is_falling
         self._shared = shared
-        self._start, self._size = shared.arena(rank)
+        self._start, self._size = place
         self._taken: dict[int, int] = {}
         self._freed: dict[int, int] = {}
         """Bytes of the pieces that were freed last, by their starts, as long as nothing was put there."""

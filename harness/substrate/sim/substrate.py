@@ -35,7 +35,8 @@ class SimSubstrate(Substrate):
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         super().__init__(rank, shared, evidence)
         self.device: SimDevice = SimDevice()
-        self.arena, self.views = Arena(shared, rank), Views(shared)
+        self.arena, self.views = Arena(shared, shared.arena(rank)), Views(shared)
+        self.workspaces = Arena(shared, shared.workspaces(rank))
         self._witness: Witness | None = None
         """What sees this rank's accesses in a draw by a schedule."""
 
@@ -59,7 +60,8 @@ class SimSubstrate(Substrate):
                 self._witness.touched(how, tensor)
 
     def _create(self, families: Sequence[GroupIds]) -> None:
-        self.arena = Arena(self._shared, self.rank, self.is_falling)
+        self.arena = Arena(self._shared, self._shared.arena(self.rank), self.is_falling)
+        self.workspaces = Arena(self._shared, self._shared.workspaces(self.rank))
         self.views.forget()  # the draw before may not have come to its end
         for group in chain.from_iterable(ids_of(family, self.rank) for family in families):
             if group not in self.communicators:
@@ -77,6 +79,7 @@ class SimSubstrate(Substrate):
             shared=self._shared,
             arena=self.arena,
             views=self.views,
+            workspaces=self.workspaces,
         )
 
     def _replace(self, old: Sequence[Communicator], family: GroupIds) -> Sequence[Communicator]:

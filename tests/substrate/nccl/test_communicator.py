@@ -18,8 +18,9 @@ from harness.substrate.nccl.communicator import NcclCommunicator
 from harness.substrate.nccl.evidence import Asked
 from harness.substrate.nccl.handle import WINDOW_DEFAULT, WINDOW_SYMMETRIC, NcclHandle, Version
 from harness.substrate.segment import Segment
+from harness.substrate.workspace import GUARD
 from harness.trace.events import Entered, Registered, RegistrationFailed
-from tests.tools.fake_nccl import Calls, FakeComm, fake_calls
+from tests.tools.fake_nccl import Calls, FakeComm, fake_calls, real_memory
 from tests.tools.one_rank import Rank
 
 SEGMENT = Segment(0, "pool", 4096, 2 << 20)
@@ -261,3 +262,63 @@ def test_epochs_outlive_a_draws_communicator_and_begin_anew_with_their_pads(
     assert (pair.next_epoch(), again.next_epoch(), pair.next_barrier(), again.next_barrier()) == (1, 2, 1, 2)
     pair.handle.renew()
     assert (again.next_epoch(), again.next_barrier()) == (1, 1)
+
+
+# memory of the harness for plug-ins
+
+WHOLE = 2 << 20
+
+
+def test_a_workspace_is_cleared_and_registered_once_and_its_memory_goes_after_its_window(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, address = made(rank, calls, answers), real_memory(monkeypatch, calls, WHOLE)
+    space = pair.workspace("workspace", 512)
+    assert pair.workspace("workspace", 512) is space
+    assert (space.body.data_ptr(), space.body.any().item()) == (address + GUARD, False)
+    assert space.pointers(space.start + 8) == [4096 + GUARD + 8, 8192 + GUARD + 8]
+    pair.give_back()
+    assert calls == [
+        ("mem_alloc", WHOLE),
+        ("comm_window_register", "base", address, WHOLE, WINDOW_SYMMETRIC),
+        ("comm_window_deregister", "base", 0x40),
+        ("mem_free", address),
+    ]
+
+
+def test_a_workspace_is_in_no_window_of_the_trace(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, address = made(rank, calls, answers), real_memory(monkeypatch, calls, WHOLE)
+    pair.workspace("workspace", 512)
+    assert (pair.windows, pair.find_window(address)) == ([], None)
+    assert not [event for event in rank.events if isinstance(event, Registered)]
+
+
+def test_a_window_of_a_workspace_goes_with_a_communicator_that_is_gone(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, address = made(rank, calls, answers), real_memory(monkeypatch, calls, WHOLE)
+    pair.workspace("flags", 8)
+    pair.is_gone = True
+    calls.clear()
+    pair.give_back()
+    assert calls == [("mem_free", address)]
+
+
+def test_a_workspace_of_one_rank_is_registered_with_none(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, address = made(rank, calls, answers, size=1, version=(2, 28, 9)), real_memory(monkeypatch, calls, WHOLE)
+    assert alone.workspace("flags", 8).pointers(address + GUARD) == [address + GUARD]
+    alone.give_back()
+    assert calls == [("mem_alloc", WHOLE), ("mem_free", address)]
+
+
+@pytest.mark.parametrize(("version", "has_windows"), [((2, 28, 9), True), ((2, 32, 3), False)])
+def test_there_is_no_workspace_where_kernels_cannot_reach_peers(
+    version: Version, has_windows: bool, rank: Rank, calls: Calls, answers: Answers
+) -> None:
+    with pytest.raises(NotOwned):
+        made(rank, calls, answers, version=version, has_windows=has_windows).workspace("flags", 8)
+    assert calls == []

@@ -71,3 +71,14 @@ def test_tables_are_kept_but_for_those_in_the_memory_of_a_pool(
     assert device.table([1, 2]) is not kept
     is_in_pool[0] = False
     assert device.table([1, 2]) is kept
+
+
+@pytest.mark.parametrize(("sharing", "blocks"), [(1, 132), (4, 33), (200, 1)])
+def test_ranks_that_share_a_gpu_share_its_multiprocessors(
+    sharing: int, blocks: int, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    device = NcclDevice(0)
+    device.sharing = sharing
+    assert device.most_blocks == blocks

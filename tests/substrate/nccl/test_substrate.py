@@ -21,7 +21,7 @@ from harness.substrate.nccl.substrate import NcclSubstrate  # noqa: E402
 from harness.substrate.segment import Segment  # noqa: E402
 from harness.substrate.sim.device import SimDevice  # noqa: E402
 from harness.trace.events import Event, Leaked  # noqa: E402
-from tests.tools.fake_nccl import Calls, FakeComm, fake_calls  # noqa: E402
+from tests.tools.fake_nccl import Calls, FakeComm, fake_calls, real_memory  # noqa: E402
 
 ALONE = (GroupId((0,)),)
 ADDRESS, WINDOW = 4096, 0x40
@@ -37,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls: Calls = []
     fake_calls(monkeypatch, calls, WINDOW)
     monkeypatch.setattr(torch._C, "_cuda_customAllocator", lambda alloc, free: (alloc, free), raising=False)
-    monkeypatch.setattr(module, "NcclDevice", lambda gpu: SimDevice())
+    monkeypatch.setattr(module, "NcclDevice", lambda gpu, is_in_pool: SimDevice())
     monkeypatch.setattr(module, "nccl_version", lambda: (2, 32, 3))
     monkeypatch.setattr(module.nc.Communicator, "init", lambda *_: FakeComm(calls))
     return calls
@@ -83,6 +83,19 @@ def test_a_recreated_communicators_windows_go_first(substrate: NcclSubstrate, ca
     substrate.recreate(ALONE)
     assert names(calls) == ["comm_window_deregister", "destroy", "split"]
     assert substrate.communicator(GroupId((0,))).generation == 1
+
+
+def test_a_recreated_communicators_workspaces_go_before_it(
+    substrate: NcclSubstrate, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(substrate)
+    real_memory(monkeypatch, calls, 2 << 20)
+    old = substrate.communicator(GroupId((0,)))
+    old.workspace("flags", 8)
+    calls.clear()
+    substrate.recreate(ALONE)
+    assert names(calls) == ["mem_free", "destroy", "split"]
+    assert old.identity != substrate.communicator(GroupId((0,))).identity
 
 
 @pytest.mark.parametrize(("evidence", "is_free"), [("forced", False), ("profiler", True)])

@@ -82,7 +82,7 @@ def substrate(
     fake_calls(monkeypatch, calls, WINDOW)
     monkeypatch.setattr(torch._C, "_cuda_customAllocator", lambda alloc, free: (alloc, free), raising=False)
     monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: [{"address": AT, "blocks": []}])
-    monkeypatch.setattr(module, "NcclDevice", lambda gpu: SimDevice())
+    monkeypatch.setattr(module, "NcclDevice", lambda gpu, is_in_pool: SimDevice())
     monkeypatch.setattr(module, "nccl_version", lambda: (2, 32, 3))
     monkeypatch.setattr(module.nc.Communicator, "init", lambda *_: FakeComm(calls))
     memory.reset()

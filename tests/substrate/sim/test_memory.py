@@ -289,14 +289,14 @@ def test_denial_waits_for_the_next_segment(rank: Rank) -> None:
 
 
 def test_arena_gives_a_freed_address_first(rank: Rank) -> None:
-    arena = Arena(rank.memory, 0)
+    arena = Arena(rank.memory, rank.memory.arena(0))
     first, second = arena.take(2 * M), arena.take(2 * M)
     arena.give_back(first)
     assert (arena.take(2 * M), arena.take(2 * M)) == (first, second + 2 * M)
 
 
 def test_arena_passes_over_a_gap_that_is_too_small(rank: Rank) -> None:
-    arena = Arena(rank.memory, 0)
+    arena = Arena(rank.memory, rank.memory.arena(0))
     first, second = arena.take(2 * M), arena.take(2 * M)
     arena.give_back(first)
     assert (arena.take(4 * M), arena.take(2 * M)) == (second + 2 * M, first)
@@ -306,7 +306,7 @@ def test_arena_passes_over_a_gap_that_is_too_small(rank: Rank) -> None:
 def test_arena_gives_a_freed_address_to_the_next_piece_of_that_size_whatever_fits_elsewhere(
     rank: Rank, is_falling: bool
 ) -> None:
-    arena = Arena(rank.memory, 0, is_falling)
+    arena = Arena(rank.memory, rank.memory.arena(0), is_falling)
     pieces = {size: arena.take(size) for size in (20 * M, 2 * M, 4 * M)}
     for address in pieces.values():
         arena.give_back(address)
@@ -314,7 +314,7 @@ def test_arena_gives_a_freed_address_to_the_next_piece_of_that_size_whatever_fit
 
 
 def test_arena_forgets_a_freed_piece_of_which_a_part_is_taken(rank: Rank) -> None:
-    arena = Arena(rank.memory, 0)
+    arena = Arena(rank.memory, rank.memory.arena(0))
     first, second = arena.take(4 * M), arena.take(2 * M)
     arena.give_back(first)
     assert arena.take(2 * M) == first
@@ -323,13 +323,13 @@ def test_arena_forgets_a_freed_piece_of_which_a_part_is_taken(rank: Rank) -> Non
 
 @pytest.mark.parametrize(("is_falling", "order"), [(False, [0, 1, 2]), (True, [2, 1, 0])])
 def test_addresses_rise_or_fall_from_piece_to_piece(rank: Rank, is_falling: bool, order: list[int]) -> None:
-    arena = Arena(rank.memory, 0, is_falling)
+    arena = Arena(rank.memory, rank.memory.arena(0), is_falling)
     taken = [arena.take(2 * M) for _ in range(3)]
     assert sorted(range(3), key=lambda index: taken[index]) == order
 
 
 def test_arena_joins_gaps_side_by_side(rank: Rank) -> None:
-    arena = Arena(rank.memory, 0)
+    arena = Arena(rank.memory, rank.memory.arena(0))
     first, second, _ = (arena.take(2 * M) for _ in range(3))
     arena.give_back(second)
     arena.give_back(first)
@@ -337,13 +337,13 @@ def test_arena_joins_gaps_side_by_side(rank: Rank) -> None:
 
 
 def test_the_arena_knows_how_far_a_piece_reaches(rank: Rank) -> None:
-    arena = Arena(rank.memory, 0)
+    arena = Arena(rank.memory, rank.memory.arena(0))
     address = arena.take(2 * M)
     assert [arena.behind(address + at) for at in (0, 512, 2 * M)] == [2 * M, 2 * M - 512, 0]
 
 
 def test_pages_of_a_freed_segment_read_as_zero(rank: Rank) -> None:
-    arena = Arena(rank.memory, 0)
+    arena = Arena(rank.memory, rank.memory.arena(0))
     address = arena.take(2 * M)
     tensor_at(address, 8, torch.int32).fill_(7)
     arena.give_back(address)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.ipc.memory import ARENA_BYTES, SharedMemory
+from harness.ipc.memory import ARENA_BYTES, WORKSPACE_BYTES, SharedMemory
 from harness.ipc.pads import OF_BARRIER, SIGNALS
 from harness.ipc.turns import WORDS, Turns, word_of
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.sim.views import Views
-from harness.trace.accesses import Accessed, How, Met, Relaxed, Scheduled, Synced
+from harness.trace.accesses import WORKSPACE, Accessed, How, Met, Relaxed, Scheduled, Synced
 from harness.trace.events import Event
 
 MOST_SPANS = 256
@@ -65,7 +65,11 @@ class Witness:
     ) -> None:
         self._rank, self._shared, self._views, self._turns, self._append = rank, shared, views, turns, record
         self._groups = {slot: group for group, slot in slots.items()}
-        (self._arenas, _), (self._own, _) = shared.arena(0), shared.arena(rank)
+        (self._arenas, _), (self._own, _), (self._workspaces, _) = (
+            shared.arena(0),
+            shared.arena(rank),
+            shared.workspaces(0),
+        )
         self._pending: dict[tuple[How, _Where, Site], list[Span]] = {}
         self._read: dict[tuple[Site, int], int] = {}
         """What was read where since this rank last changed anything, by digests of places and values."""
@@ -182,7 +186,7 @@ class Witness:
 
     def _parts(self, places: Places, width: int) -> Iterator[tuple[_Where, Places]]:
         """The places by the memory that they are in; those in none that ranks share on purpose are left out."""
-        in_arena = places >= self._arenas
+        in_arena = (places >= self._arenas) & (places < self._workspaces)
         if in_arena.all():
             owners = (places - self._arenas) // ARENA_BYTES
             if owners[0] == owners[-1] and owners.min() == owners.max():
@@ -193,8 +197,14 @@ class Witness:
             return
         if in_arena.any():
             yield from self._parts(places[in_arena], width)
+        in_workspace = places >= self._workspaces
+        if in_workspace.any():
+            held = places[in_workspace]
+            owners = (held - self._workspaces) // WORKSPACE_BYTES
+            for owner in np.unique(owners):
+                yield _Where(int(owner), WORKSPACE), held[owners == owner]
         by_pad: dict[_Where, list[int]] = {}
-        for place in map(int, places[~in_arena]):
+        for place in map(int, places[~in_arena & ~in_workspace]):
             found = self._shared.pad_at(place)
             if found is not None and found[1] in self._groups:
                 which, slot, member = found
