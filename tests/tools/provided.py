@@ -113,7 +113,8 @@ def _words(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class KeepsItsWorkspace(Packets):
-    """Breaks stale-peer-address: it goes by the group, and uses what its last communicator had."""
+    """Breaks hang: it goes by the group, and polls what its last communicator had. Of two communicators over the same
+    ranks both use one workspace, which breaks wrong-data."""
 
     def open(self, context: CollectiveContext) -> None:
         if self.key(context) not in self.spaces:
@@ -203,7 +204,8 @@ class SendsToBoth(Packets):
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         first = self.first.setdefault(context.group, self.spaces[self.key(context)][1].clone())
-        send_kernel[(context.size, 1)](first, bits(source), context.rank, 1 << 20, 0, 1, BLOCK=BLOCK)
+        one = torch.ones(1, dtype=torch.int32, device=context.device)
+        send_kernel[(context.size, 1)](first, one, context.rank, 1 << 20, 0, 1, BLOCK=BLOCK)
         context.barrier()
         super().all_gather(context, output, source)
         context.barrier()
