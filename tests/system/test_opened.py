@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TypeVar
 
 import pytest
 
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, InFlight, Recreate, ReduceScatter, Release, Step, Straggle
+from harness.system.collectives import CollectiveContext
+from harness.system.opened import Opened
 from harness.trace.draw import Draw
 from harness.trace.events import Leaked, Provided, Ran
 from harness.world.world import World
+from tests.tools.one_rank import Rank
 from tests.tools.scenes import APART, CROSSED, findings, first, rules, scenario, unsaid
 
 T = TypeVar("T")
@@ -93,6 +96,31 @@ def test_what_no_call_goes_to_is_not_opened(ranks: World) -> None:
 def test_every_communicator_is_opened_and_closed_by_itself(ranks: World) -> None:
     steps = *calls("a"), *calls("b", "cp"), Recreate("cp"), *calls("c", "cp"), *calls("d")
     assert findings(ranks, scenario(*steps, topology=CROSSED, kernels=f"{KERNELS}:KeepsBooks")) == []
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Hashable]] = []
+
+    def open(self, context: CollectiveContext) -> None:
+        self.calls.append(("open", context.identity))
+
+    def close(self, context: CollectiveContext) -> None:
+        self.calls.append(("close", context.identity))
+
+
+def test_what_was_opened_last_is_closed_first(rank: Rank) -> None:
+    notes, communicators = Notes(), [rank.communicator() for _ in range(3)]
+    for generation, communicator in enumerate(communicators):
+        communicator.generation = generation
+    opened, (first, second, third) = Opened(notes), communicators
+    for communicator in (first, second, first, third):
+        assert opened.open(communicator) is None
+    opened.close([second])
+    opened.close()
+    opened.close()
+    expected = [("open", each.identity) for each in communicators]
+    assert notes.calls == expected + [("close", each.identity) for each in (second, third, first)]
 
 
 def test_a_hang_in_open_names_it(impatient: World) -> None:
