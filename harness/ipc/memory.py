@@ -62,12 +62,11 @@ class SharedMemory:
 
     def __init__(self, fd: int, ranks: int) -> None:
         self.fd, self.ranks = fd, ranks
-        self.size = _layout(ranks)[-1]
+        *parts, self._arenas, self._workspaces, self.size = _layout(ranks)
+        counters, pads, waiting, baton, self._journals, self._staging = parts
         self._map = mmap.mmap(fd, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
-        counters, pads, waiting, baton, self._journals, self._staging, self._arenas, *rest = _layout(ranks)
-        self._workspaces, _ = rest
         self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
         self.fenced = self._words(pads, np.int32, (2, SLOTS, ranks, ranks + 2 * FENCE))
         self.pads, self.barriers = self.fenced[..., FENCE : FENCE + ranks]
