@@ -14,7 +14,7 @@ import triton.language as tl
 from harness.kernels.rounding import to_bfloat16_bits
 from harness.system.collectives import CollectiveContext, NotOwned, bits
 
-BLOCK = 128
+BLOCK = 1024
 
 
 @triton.jit(do_not_specialize=("rank", "count", "reach"), do_not_specialize_on_alignment=("source",))
