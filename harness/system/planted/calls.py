@@ -79,6 +79,11 @@ class CountsEveryGroup(TritonCollectives):
         self._meet(context)
         super().all_gather(context, output, source)
 
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        context.peer_addresses(source)
+        self._meet(context)
+        super().reduce_scatter(context, output, source, op)
+
     def _meet(self, context: CollectiveContext) -> None:
         from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)
 
