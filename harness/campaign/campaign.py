@@ -267,6 +267,8 @@ class Campaign:
     @property
     def _is_settled(self) -> bool:
         """Whether enough draws have followed the first finding."""
+        if self._limits.more is None:
+            return False
         first = min((found.draws_to_find for found in self.tally.found.values()), default=self.tally.draws)
         return self.tally.draws >= first + self._limits.more
 

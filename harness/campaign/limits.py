@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
+
+MORE = 48
+"""Draws after the first finding, unless a caller or a time says otherwise."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a campaign spends once it has found something."""
 
-    more: int = 48
-    """Draws after the first finding, in which other rules may be found."""
+    more: int | None = MORE
+    """Draws after the first finding, in which other rules may be found. None: no limit."""
     shrinks: int = 80
     """Runs that Hypothesis may spend on a batch's failures, before `harness.campaign.search` takes over. Where a
     failure costs the ranks there are none: few tries fit, and the search needs fewer."""
@@ -33,6 +37,10 @@ class Limits:
     def within(self, seconds: float) -> Limits:
         """The same with so much time for shrinking a finding, half of it for either way."""
         return replace(self, shrink_seconds=seconds / 2, search_seconds=seconds / 2)
+
+    def to_the_end(self) -> Limits:
+        """The same for a campaign that no finding ends."""
+        return replace(self, more=None, known_seconds=inf)
 
 
 SHRINK_SECONDS = Limits().seconds

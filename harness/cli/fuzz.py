@@ -12,7 +12,7 @@ from rich.console import Console
 from harness import interrupts
 from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
-from harness.campaign.limits import SHRINK_SECONDS, Limits
+from harness.campaign.limits import MORE, SHRINK_SECONDS, Limits
 from harness.campaign.tally import Tally
 from harness.cli import dry
 from harness.cli.ending import at_the_end
@@ -40,7 +40,8 @@ from harness.world import environment
 from harness.world.platform import Watched
 from harness.world.world import World
 
-DRAWS = f"Default 300, or no limit with --minutes. After a first finding at most {Limits().more} more."
+DRAWS = f"Default 300, and at most {MORE} after a first finding. No limit with --minutes, unless given."
+MINUTES = "Draw for so long, whatever is found. A finding is shrunk once."
 USUAL = 8
 WORLD = (
     f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
@@ -52,7 +53,7 @@ HAZARDOUS = "Also draw what even a right system may not survive without agreemen
 
 def fuzz(
     draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.001, help=MINUTES)] = None,
     substrate: SubstrateOption = "auto",
     world: Annotated[int | None, typer.Option(min=1, max=64, metavar="MAX", help=WORLD)] = None,
     topology_file: Annotated[
@@ -143,6 +144,8 @@ def fuzz(
         if line := request.not_shown(ranks):
             console.print(line, highlight=False)
         limits = Limits().within(shrink_seconds)
+        if minutes is not None:
+            limits = limits.to_the_end()
         campaign = Campaign(
             ranks,
             request.strategy(ranks),

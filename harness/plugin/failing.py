@@ -14,7 +14,7 @@ import msgspec
 
 from harness.campaign import seeds
 from harness.campaign.keeper import Found, Keeper
-from harness.campaign.limits import Limits
+from harness.campaign.limits import MORE, Limits
 from harness.campaign.reruns import Origin, Rerunning
 from harness.campaign.shrinking import Shrinking
 from harness.campaign.trials import Trials
@@ -106,7 +106,7 @@ class Failing:
         assert self._judged is not None
         if self._began is None:
             self._began = self._clock.now()
-            self._last = self._draws + (0 if is_last else Limits().more)
+            self._last = self._draws + (0 if is_last else MORE)
             self.notes = [*notes]
         if finding.key not in self._escapes:
             scenario = self._judged[1].draw.scenario

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 
@@ -167,6 +168,16 @@ def test_a_campaign_knows_whether_a_finding_ended_it(
     simulation: World, tmp_path: Path, scenario: Scenario, settled: int | None
 ) -> None:
     assert campaign_of(simulation, tmp_path, scenario).run(20).settled == settled
+
+
+def test_a_campaign_to_the_end_goes_on_when_something_was_found(simulation: World, tmp_path: Path) -> None:
+    time = FakeClock()
+    limits = Limits(more=1, reruns=0).within(0).to_the_end()
+    drawn = st.integers(0, 9999).map(lambda seed: msgspec.structs.replace(LEAKING, seed=seed))
+    campaign = Campaign(simulation, drawn, tmp_path, limits=limits, clock=time.clock)
+    campaign.progress = lambda tally: time.advance(10 * tally.draws - time.seconds)
+    tally = campaign.run(None, minutes=2)
+    assert (tally.draws, tally.shrinking, tally.settled, [*tally.found]) == (12, 0, None, ["leak"])
 
 
 @pytest.mark.parametrize(("seconds", "is_kept"), [(LONG, True), (LONG / 2, False)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.campaign.keeper import Keeper
-from harness.campaign.limits import Limits
+from harness.campaign.limits import MORE
 from harness.campaign.seeds import Reruns
 from harness.errors import MachineError
 from harness.oracle.findings import Finding, Hang, Leak
@@ -81,7 +81,7 @@ def leaking(seed: int) -> Scenario:
 
 
 def test_draws_without_findings_are_never_enough(failing: Failing, slow: Slow) -> None:
-    for _ in range(Limits().more + 2):
+    for _ in range(MORE + 2):
         drawn(failing, slow, RIGHT)
     assert not failing.is_failing
 
@@ -101,7 +101,7 @@ def test_time_after_the_first_failure_ends_the_drawing(failing: Failing, slow: S
 
 def test_draws_after_the_first_failure_have_a_number(failing: Failing) -> None:
     finding = Leak("a segment", step=0, ranks=(0,))
-    for seed in range(Limits().more + 1):
+    for seed in range(MORE + 1):
         failing.go_on(leaking(seed))
         failing.tell(Draw(leaking(seed), (), (Fate(0, "finished"),), 0.1, 20.0), [finding])
         failing.escaped(finding, [], is_last=False)
