@@ -29,6 +29,8 @@ DEPENDENT = "tests.tools.planted.dependent"
 HALVES = Topology("halves", "explicit", families_given={"tp": ((0, 1), (2, 3)), "dp": ((1, 2), (3, 0))})
 PAIR = Topology("pair", "explicit", families_given={"tp": ((0, 1),), "dp": ((0, 1),)}, shares={})
 DRAWS = 40
+BLOCK = 1024
+"""Elements of a whole block of the planted kernels. A half of it has a tail."""
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,8 @@ class Plant(NamedTuple):
 
 
 def gathered(via: Any, count: int = 128) -> tuple[Step, ...]:
-    """One collective, for which no step may be swapped and nothing composed."""
-    return Allocate("a", "tp", 512), AllGather("tp", View("a"), count, via=via)
+    """One collective of two ranks, for which no step may be swapped and nothing composed."""
+    return Allocate("a", "tp", 4 * count), AllGather("tp", View("a"), count, via=via)
 
 
 PLANTS = {
@@ -62,7 +64,7 @@ PLANTS = {
             ReduceScatter("dp", View("a"), 65, groups=((1, 2),), via="kernel"),
         ),
     ),
-    "split-calls": Plant(System(collectives=f"{KERNELS}:MissesTail"), PAIR, gathered("kernel")),
+    "split-calls": Plant(System(collectives=f"{KERNELS}:MissesTail"), PAIR, gathered("kernel", BLOCK)),
     "compose-all-reduces": Plant(
         System(collectives=f"{DEPENDENT}:ScattersZeros"),
         PAIR,
