@@ -27,5 +27,5 @@ POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", 
 """Built-in pool policies (`harness.system.pools.built_in`)."""
 
 
-KERNELS = ("triton",)
+KERNELS = ("triton", "cuda")
 """Built-in kernel collectives (`harness.system.collectives`)."""
