@@ -343,9 +343,15 @@ def find_collectives(name: str, is_simulated: bool = False) -> Callable[[], Any]
     """What makes the kernel collective of that name; on the simulation, what it names as its `fallback`, if anything.
     Raises `PluginError` for a name that does not load."""
     found = load_attribute("collectives", BUILT_IN.get(name, name), BUILT_IN)
-    if is_simulated and (fallback := getattr(found, "fallback", "")):
+    if is_simulated and (fallback := fallback_of(found)):
         return find_collectives(fallback)
     return found if isinstance(found, type) else lambda: found
+
+
+def fallback_of(found: object) -> str:
+    """The name of those that run on the simulation in place of collectives that need a GPU; empty where these run."""
+    name = getattr(found, "fallback", "")
+    return name if isinstance(name, str) else ""
 
 
 def _checked(what: str, size: int) -> int:

@@ -52,7 +52,7 @@ class CudaSource:
     def kernel(self, name: str) -> Any:
         """cuda-core's kernel of that name for the current GPU: compiled, or the one that was. Local. Raises as `launch`
         does."""
-        if not torch.cuda.is_initialized() and not torch.cuda.is_available():
+        if not (torch.cuda.is_initialized() or torch.cuda.is_available()):  # type: ignore[no-untyped-call]
             raise CompileError(
                 f"kernel {name!r} of {self._path.name} needs a GPU, and torch has none here; the simulation runs "
                 "what the class of the collectives names as its `fallback`"
