@@ -59,19 +59,19 @@ class TestWithNvrtc:
 
 def test_without_cuda_core_the_error_names_the_extra(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "find_spec", lambda name: None)
-    with pytest.raises(CompileError, match="add.cu is CUDA .* install the extra `cuda`"):
+    with pytest.raises(CompileError, match=r"add.cu is CUDA .* install the extra `cuda`"):
         CudaSource(source).compiled("put", "sm_70")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu_a_launch_says_so_and_names_the_way_out(source: Path) -> None:
-    with pytest.raises(CompileError, match="kernel 'put' of add.cu needs a GPU.*`fallback`"):
+    with pytest.raises(CompileError, match=r"kernel 'put' of add.cu needs a GPU.*`fallback`"):
         CudaSource(source).launch("put", 1, 1, torch.zeros(1))
 
 
 @pytest.mark.parametrize("argument", [5, 1.0, None, "text", [1]])
 def test_an_argument_without_a_width_is_refused(source: Path, argument: object) -> None:
-    with pytest.raises(TypeError, match="argument 1 of 'put' is .*no tensor and no number of numpy or ctypes"):
+    with pytest.raises(TypeError, match=r"argument 1 of 'put' is .*no tensor and no number of numpy or ctypes"):
         CudaSource(source).launch("put", 1, 1, torch.zeros(1), argument)
 
 

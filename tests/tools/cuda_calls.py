@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import secrets
 from collections.abc import Iterator
+from functools import reduce
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ class Call:
             everything = [each[self._start : self._start + self.output.numel()] for each in everything]
         wide = [each.to(torch.float32 if each.is_floating_point() else torch.int32) for each in everything]
         if self._case.op in ("max", "min"):
-            return getattr(torch.stack(wide), f"a{self._case.op}")(0).to(self._dtype)
+            return reduce(getattr(torch, f"{self._case.op}imum"), wide).to(self._dtype)
         total = torch.zeros_like(wide[0])
         for each in wide:
             total += each
@@ -122,10 +123,9 @@ class Calls(PerGroup):
         self._communicator = next(iter(self._context._substrate.communicators.values()))
         self._kernels, self._opened = self.kernels(), CollectiveContext(self._communicator)
         self._kernels.open(self._opened)
-        most = max(self._bytes(case) for case in self.cases)
         pool = self._context.pool("calls")
         with pool.use():
-            space = torch.empty(most, dtype=torch.uint8, device=self._context.device)
+            space = torch.empty(self._need(), dtype=torch.uint8, device=self._context.device)
         windows = [self._communicator.register(segment) for segment in pool.segments]
         (seed, *_) = self._communicator.exchange(secrets.randbits(60))
         wrong = [*self._wrong(space, seed)]
@@ -141,9 +141,12 @@ class Calls(PerGroup):
         if any(everywhere):
             raise AssertionError(f"wrong on ranks {dict(enumerate(everywhere))}; here {wrong}")
 
+    def _need(self) -> int:
+        return max(self._bytes(case) for case in self.cases)
+
     def _bytes(self, case: Case) -> int:
         size, width = self._communicator.size, getattr(torch, case.dtype).itemsize
-        return (size * (case.count + size * case.more) + case.peers + 16) * width
+        return -(-(size * (case.count + size * case.more) + case.peers) * width // 256) * 256
 
     def _wrong(self, space: torch.Tensor, seed: int) -> Iterator[str]:
         for number, case in enumerate(self.cases):
@@ -169,11 +172,14 @@ class Captured(Calls):
 
     replays = 10
 
+    def _need(self) -> int:
+        return sum(self._bytes(case) for case in self.cases)
+
     def _wrong(self, space: torch.Tensor, seed: int) -> Iterator[str]:
         device, begin, calls = self._context._substrate.device, 0, []
         for case in self.cases:
             calls.append(Call(self._communicator, case, space[begin:]))
-            begin += -(-self._bytes(case) // 256) * 256
+            begin += self._bytes(case)
         with device.stream(1):
             for call in calls:  # kernels are loaded, and tables made, before a capture
                 call.fill(seed)
