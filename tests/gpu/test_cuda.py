@@ -65,3 +65,12 @@ def test_programs_go_through_them(worlds: Callable[[int], World], size: int) -> 
     draw = worlds(size).run(Scenario(topology(size), (*once, *again), System(collectives="cuda")))
     paths = {use.ran.path for uses in Case(draw).calls.values() for use in uses if use.ran}
     assert ([str(finding) for finding in judge(draw)], paths) == ([], {"kernel"})
+
+
+@pytest.mark.parametrize(("kernels", "rules"), [("Pushes", set()), ("LeavesTheRest", {"wrong-data"})])
+def test_the_example_is_right_and_its_mistake_is_found(
+    worlds: Callable[[int], World], kernels: str, rules: set[str]
+) -> None:
+    steps = Allocate("a", "tp", 2048, "bfloat16"), AllGather("tp", View("a"), 1001, via="kernel")
+    draw = worlds(2).run(Scenario(topology(2), steps, System(collectives=f"examples.cuda_push:{kernels}")))
+    assert {finding.rule for finding in judge(draw)} == rules
