@@ -55,6 +55,8 @@ class Memory(NamedTuple):
     large: torch.Tensor
     """Epoch of the others."""
     flags: torch.Tensor
+    captured: list[torch.Tensor]
+    """Tables that graphs read at every replay."""
 
 
 class CudaCollectives:
@@ -74,14 +76,14 @@ class CudaCollectives:
         space = context.workspace(4 * SLOTS + 2 * FEW * TILE)
         flags = context.flags(MEETING + MANY * context.size)
         self._memories[context.identity] = Memory(
-            space[: 4 * SLOTS], space[4 * SLOTS :], flags[:2], flags[MEETING // 2 :], flags[MEETING:]
+            space[: 4 * SLOTS], space[4 * SLOTS :], flags[:2], flags[MEETING // 2 :], flags[MEETING:], []
         )
 
     def close(self, context: CollectiveContext) -> None:
         del self._memories[context.identity]
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        outputs = context.peer_addresses(output)
+        outputs = self._table(context, output)
         width, counts = source.element_size(), context.counts or (source.numel(),) * context.size
         nbytes = max(counts) * width
         if _is_small(counts, width):
@@ -97,7 +99,7 @@ class CudaCollectives:
             _blocks(context, nbytes),
             THREADS,
             outputs,
-            context.peer_addresses(memory.flags),
+            self._table(context, memory.flags),
             memory.large,
             source,
             np.int64(start),
@@ -107,7 +109,7 @@ class CudaCollectives:
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         number, how = _reduction(context, output.dtype, op)
-        sources = context.peer_addresses(source)
+        sources = self._table(context, source)
         width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
         nbytes = max(counts) * width
         if _is_small(counts, width):
@@ -120,7 +122,7 @@ class CudaCollectives:
             _blocks(context, nbytes),
             THREADS,
             sources,
-            context.peer_addresses(memory.flags),
+            self._table(context, memory.flags),
             memory.large,
             output,
             np.int64(sum(counts[: context.rank]) * width),
@@ -131,7 +133,7 @@ class CudaCollectives:
 
     def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         number, how = _reduction(context, output.dtype, op)
-        sources = context.peer_addresses(source)
+        sources = self._table(context, source)
         width, count = output.element_size(), output.numel()
         if _is_small((count,) * context.size, width):
             alike = np.int64(0)
@@ -148,8 +150,8 @@ class CudaCollectives:
             blocks,
             THREADS,
             sources,
-            context.peer_addresses(memory.stage),
-            context.peer_addresses(memory.flags),
+            self._table(context, memory.stage),
+            self._table(context, memory.flags),
             memory.large,
             output,
             np.int64(count),
@@ -175,7 +177,7 @@ class CudaCollectives:
             kernel,
             min(FEW, _blocks(context, nbytes * WORD // PACKET)),
             THREADS,
-            context.peer_addresses(memory.slots),
+            self._table(context, memory.slots),
             memory.small,
             source,
             output,
@@ -200,9 +202,15 @@ class CudaCollectives:
                     raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into:#x} of rank {peer}: {error.name}")
         self._barrier(context)
 
+    def _table(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
+        table = context.peer_addresses(tensor)
+        if torch.cuda.is_current_stream_capturing():
+            self._memories[context.identity].captured.append(table)
+        return table
+
     def _barrier(self, context: CollectiveContext) -> None:
         memory = self._memories[context.identity]
-        flags = context.peer_addresses(memory.flags)
+        flags = self._table(context, memory.flags)
         self.fused.launch("barrier", 1, THREADS, flags, memory.large, *_place(context))
 
 

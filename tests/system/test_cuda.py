@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import CompileError
+from harness import judge
+from harness.errors import CompileError, UsageError
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
 from harness.system import cuda
 from harness.system.boundary import call_system
 from harness.system.cuda import CudaSource
+from harness.world.world import World
 from tests.tools.nvrtc import needs_nvrtc
 
+ALONE = "tests.tools.unsimulated:OnGpusAlone"
 ADD = """#include "more.cuh"
 template <typename T> __global__ void add(T* into) { *into += MORE; }
 extern "C" __global__ void put(int* into) { *into = MORE; }
@@ -89,6 +97,19 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_it_ends_the_command_and_is_no_finding(tmp_path: Path) -> None:
     with pytest.raises(CompileError):
         call_system("collectives", lambda: CudaSource(tmp_path / "gone.cu").compiled("put", "sm_90"))
+
+
+@pytest.mark.parametrize(("name", "runs"), [("examples.cuda_push:LeavesTheRest", True), (ALONE, False)])
+def test_on_the_simulation_its_fallback_runs_or_one_sentence_says_that_it_cannot(
+    simulation: World, name: str, runs: bool
+) -> None:
+    steps = Allocate("a", "tp", 64), AllGather("tp", View("a"), 9, via="kernel")
+    scenario = Scenario(Topology("pair", "sglang", {"tp": 2}), steps, System(collectives=name))
+    if runs:
+        assert judge(simulation.run(scenario)) == []
+    else:
+        with pytest.raises(UsageError, match=r"kernel 'push' of push.cu needs a GPU"):
+            simulation.run(scenario)
 
 
 def test_nothing_of_cuda_is_imported_before_it_is_needed(source: Path) -> None:
