@@ -43,25 +43,13 @@ struct Number<float> : Float {
 template <>
 struct Number<Bfloat16> : Float {
     __device__ static float of(Bfloat16 value) { return __int_as_float((u32)value.bits << 16); }
-    __device__ static Bfloat16 to(float value, float scale) {
-        Bfloat16 rounded;
-        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(value * scale));
-        return rounded;
-    }
+    __device__ static Bfloat16 to(float value, float scale) { return {to_bfloat16(value * scale)}; }
 };
 
 template <>
 struct Number<Float16> : Float {
-    __device__ static float of(Float16 value) {
-        float wide;
-        asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
-        return wide;
-    }
-    __device__ static Float16 to(float value, float scale) {
-        Float16 rounded;
-        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(value * scale));
-        return rounded;
-    }
+    __device__ static float of(Float16 value) { return from_float16(value.bits); }
+    __device__ static Float16 to(float value, float scale) { return {to_float16(value * scale)}; }
 };
 
 enum Op { SUM, MAX, MIN };

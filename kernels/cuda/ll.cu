@@ -14,16 +14,14 @@
 
 __device__ void send(i64 space, u64 data, u32 epoch) {
     const u64 tag = (u64)epoch << 32;
-    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(space), "l"(tag | (u32)data),
-                 "l"(tag | (data >> 32))
-                 : "memory");
+    store_pair(space, tag | (u32)data, tag | data >> 32);
 }
 
 __device__ u64 receive(i64 space, u32 epoch) {
     u64 low, high;
     Patience patience;
     while (true) {
-        asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(low), "=l"(high) : "l"(space) : "memory");
+        load_pair(space, low, high);
         if ((u32)(low >> 32) == epoch && (u32)(high >> 32) == epoch) return (u64)(u32)low | high << 32;
         patience.check();
     }

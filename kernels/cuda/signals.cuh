@@ -9,21 +9,7 @@
 // Model", causality order).
 #pragma once
 
-using u8 = unsigned char;
-using u16 = unsigned short;
-using u32 = unsigned int;
-using u64 = unsigned long long;
-using i64 = long long;
-
-struct alignas(16) Word {
-    u32 part[4];
-};
-
-__device__ inline u64 nanoseconds() {
-    u64 now;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-    return now;
-}
+#include "ptx.cuh"
 
 // Ends the kernel with an error where a wait takes longer than SPIN_SECONDS, if that is defined.
 struct Patience {
@@ -36,31 +22,6 @@ struct Patience {
     __device__ void check() const {}
 #endif
 };
-
-__device__ inline void release(u32* word, u32 value) {
-    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
-}
-
-__device__ inline u32 acquire(const u32* word) {
-    u32 value;
-    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
-    return value;
-}
-
-__device__ inline Word load(const void* at) {
-    Word word;
-    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(word.part[0]), "=r"(word.part[1]), "=r"(word.part[2]), "=r"(word.part[3])
-                 : "l"(at)
-                 : "memory");
-    return word;
-}
-
-__device__ inline void store(void* at, Word word) {
-    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(word.part[0]), "r"(word.part[1]),
-                 "r"(word.part[2]), "r"(word.part[3])
-                 : "memory");
-}
 
 // Two words of this rank's own: how often it went on, and how many blocks of the kernel under way have ended.
 struct Epoch {
