@@ -1,4 +1,4 @@
-"""The built-in kernels in CUDA C++, compiled as C++ for this machine: threads of the host run every block of every rank.
+"""The built-in kernels in CUDA C++, compiled as C++ for this machine: threads of the host run all blocks of all ranks.
 
 So the work of indices, slices, halves and epochs is tested without a GPU. What PTX and a GPU's memory do is not.
 """
