@@ -200,7 +200,7 @@ class Captured(Calls):
 
 
 WIDTHS = {"uint8": 1, "int8": 1, "float8_e4m3fn": 1, "bfloat16": 2, "float16": 2, "float32": 4, "int32": 4, "int64": 8}
-ADDED = ("bfloat16", "float16", "float32", "int32", "int8", "uint8")
+KINDS = "all_gather", "reduce_scatter", "all_reduce"
 MIB = 1 << 20
 
 
@@ -241,25 +241,26 @@ def graph(count: int) -> tuple[Case, ...]:
     return (
         Case("all_gather", "bfloat16", count),
         Case("reduce_scatter", "bfloat16", count),
-        Case("all_reduce", "bfloat16", count, is_within=False),
+        Case("all_reduce", "bfloat16", count),
     )
 
 
+FLOATS, INTEGERS, MOVED = ("bfloat16", "float16", "float32"), ("int32", "int8", "uint8"), tuple(WIDTHS)
+
+
+def of_all(kind: str, dtypes: tuple[str, ...], size: int) -> tuple[Case, ...]:
+    return tuple(case for dtype in dtypes for case in cases(kind, dtype, size))
+
+
 MADE: dict[str, tuple[type[Calls], int, tuple[Case, ...]]] = {
+    "all_gather_2": (Calls, 2, of_all("all_gather", MOVED, 2)),
     **{
-        f"{kind}_{dtype}_{size}": (Calls, size, tuple(cases(kind, dtype, size)))
-        for size, reduced, moved in (
-            (2, ADDED, ("uint8", "bfloat16", "float32", "int64")),
-            (4, ("bfloat16",), ("uint8",)),
-        )
-        for kind in ("all_gather", "reduce_scatter", "all_reduce")
-        for dtype in (moved if kind == "all_gather" else reduced)
+        f"{kind}_of_{name}_2": (Calls, 2, of_all(kind, dtypes, 2))
+        for kind in ("reduce_scatter", "all_reduce")
+        for name, dtypes in (("floats", FLOATS), ("integers", INTEGERS))
     },
-    **{
-        f"{kind}_large_{size}": (Calls, size, tuple(large(kind)))
-        for size in (2, 4)
-        for kind in ("all_gather", "reduce_scatter", "all_reduce")
-    },
+    **{f"{kind}_4": (Calls, 4, of_all(kind, ("bfloat16",), 4)) for kind in KINDS},
+    **{f"{kind}_large_{size}": (Calls, size, tuple(large(kind))) for size in (2, 4) for kind in KINDS},
     **{f"graph_of_{count}_{size}": (Captured, size, graph(count)) for size in (2, 4) for count in (1000, 500_003)},
 }
 """By name: the policy, ranks, and cases."""
