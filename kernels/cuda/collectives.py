@@ -189,9 +189,9 @@ class CudaCollectives:
 
     def _copy(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, start: int) -> None:
         """Copy engines move the chunk to every peer, between two barriers."""
+        outputs, nbytes = context.peer_pointers(output), source.numel() * source.element_size()
         from cuda.bindings import runtime  # noqa: PLC0415  (only on GPUs)
 
-        outputs, nbytes = context.peer_pointers(output), source.numel() * source.element_size()
         stream, kind = torch.cuda.current_stream().cuda_stream, runtime.cudaMemcpyKind.cudaMemcpyDefault
         self._barrier(context)
         for peer in _others_first(context):
