@@ -73,9 +73,10 @@ class CollectiveContext:
         As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
         place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
         """
-        return self._communicator.device.table(self._pointers(tensor))
+        return self._communicator.device.table(self.peer_pointers(tensor))
 
-    def _pointers(self, tensor: torch.Tensor) -> list[int]:
+    def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
+        """The same addresses on the host. Local. Raises `NotOwned`."""
         communicator, address = self._communicator, tensor.data_ptr()
         # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
         window = communicator.find_window(address)
@@ -93,7 +94,7 @@ class CollectiveContext:
         """The largest power of two up to 128 that divides the address of `tensor` on every rank. Local. Raises
         `NotOwned`."""
         bits_of_all = ALIGNMENT
-        for address in self._pointers(tensor):
+        for address in self.peer_pointers(tensor):
             bits_of_all |= address
         return bits_of_all & -bits_of_all
 
@@ -319,7 +320,10 @@ def _before(context: CollectiveContext, count: int) -> int:
     return sum(context.counts[: context.rank]) if context.counts else context.rank * count
 
 
-BUILT_IN = {"triton": TritonCollectives}
+BUILT_IN = {
+    "triton": "harness.system.collectives:TritonCollectives",
+    "cuda": "harness.kernels.cuda.collectives:CudaCollectives",
+}
 
 
 def load_collectives(name: str) -> Any:
@@ -335,12 +339,19 @@ def load_collectives(name: str) -> Any:
     return found
 
 
-def find_collectives(name: str) -> Callable[[], Any]:
-    """What makes the kernel collective of that name. Raises `PluginError` for a name that does not load."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    found = load_attribute("collectives", name, BUILT_IN)
+def find_collectives(name: str, is_simulated: bool = False) -> Callable[[], Any]:
+    """What makes the kernel collective of that name; on the simulation, what it names as its `fallback`, if anything.
+    Raises `PluginError` for a name that does not load."""
+    found = load_attribute("collectives", BUILT_IN.get(name, name), BUILT_IN)
+    if is_simulated and (fallback := fallback_of(found)):
+        return find_collectives(fallback)
     return found if isinstance(found, type) else lambda: found
+
+
+def fallback_of(found: object) -> str:
+    """The name of those that run on the simulation in place of collectives that need a GPU; empty where these run."""
+    name = getattr(found, "fallback", "")
+    return name if isinstance(name, str) else ""
 
 
 def _checked(what: str, size: int) -> int:

@@ -98,6 +98,8 @@ def check_collectives(kernels: object) -> None:
     for name in TELLS:
         if not isinstance(said := getattr(kernels, name, False), bool):
             raise Misshapen("collectives", subject, f"says {name} = {said!r}, which is no bool")
+    if not isinstance(fallback := getattr(kernels, "fallback", ""), str):
+        raise Misshapen("collectives", subject, f"says fallback = {fallback!r}, which is no str")
     if getattr(kernels, "along", False) and not is_functional(kernels):
         raise Misshapen("collectives", subject, "says along = True, and not functional = True")
     methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)
