@@ -17,8 +17,9 @@ import triton
 import triton.language as tl
 
 from harness.system.collectives import CollectiveContext, bits
-from harness.system.planted.kernels import BLOCK, SoundKernels
+from harness.system.planted.kernels import SoundKernels
 
+BLOCK = 4096
 LARGE = 4096
 """Bytes up to which an all-gather goes through a workspace. Draws meet sizes beside powers of two."""
 WORD = 16
@@ -86,17 +87,21 @@ class Staged(SoundKernels):
         return nbytes <= LARGE
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        if not self.is_small(context, nbytes := source.numel() * source.element_size()):
-            super().all_gather(context, output, source)
-            return
-        self.addresses(context, output)  # as of the other algorithm, or this call is the library's
-        space = self._spaces[self.key(context)]
-        grid = -(-source.numel() // BLOCK), context.size
+        outputs, nbytes = self.addresses(context, output), source.numel() * source.element_size()
         context.barrier()
-        push_kernel[grid](space.peers, bits(source), context.rank * LARGE, source.numel(), BLOCK=BLOCK)
+        if not self.is_small(context, nbytes):
+            self._push(context, outputs, source, context.rank * nbytes)
+            context.barrier()
+            return
+        space = self._spaces[self.key(context)]
+        self._push(context, space.peers, source, context.rank * LARGE)
         context.barrier()
         slots = space.own.view(context.size, LARGE)[:, :nbytes]
         output.view(torch.uint8).view(context.size, nbytes).copy_(slots)
+
+    def _push(self, context: CollectiveContext, targets: torch.Tensor, source: torch.Tensor, start: int) -> None:
+        grid = triton.cdiv(source.numel(), BLOCK), context.size
+        push_kernel[grid](targets, bits(source), start, source.numel(), BLOCK=BLOCK)
 
 
 class OffByOne(Staged):
