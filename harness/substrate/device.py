@@ -113,6 +113,11 @@ class Device(ABC):
         """uint8[size] over memory of this rank's own device."""
 
     @abstractmethod
+    def reach(self, address: int, size: int) -> torch.Tensor:
+        """uint8[size] over memory that this rank can reach, as one of its own device: its own, or a peer's by its
+        pointer."""
+
+    @abstractmethod
     def copy(self, address: int, size: int) -> Copy:
         """A copy of memory of this rank's own device, in the form that is cheapest to compare."""
 

@@ -75,6 +75,17 @@ class CollectiveContext:
         """
         return self._communicator.device.table(self.peer_pointers(tensor))
 
+    def peer_tensors(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Each rank's counterpart of a contiguous `tensor`, of its shape and dtype, as tensors on this rank's device:
+        for copies of torch, which copy engines may make. They hold as long as peer addresses do. Local.
+
+        Raises `NotOwned` as `peer_addresses` does, and `ValueError` for a tensor that is not contiguous.
+        """
+        if not tensor.is_contiguous():
+            raise ValueError("peer_tensors takes a tensor that is contiguous")
+        nbytes, reach = tensor.numel() * tensor.element_size(), self._communicator.device.reach
+        return [reach(each, nbytes).view(tensor.dtype).view(tensor.shape) for each in self.peer_pointers(tensor)]
+
     def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
         """The same addresses on the host. Local. Raises `NotOwned`."""
         communicator, address = self._communicator, tensor.data_ptr()

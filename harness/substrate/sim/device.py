@@ -129,6 +129,9 @@ class SimDevice(Device):
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8)
 
+    def reach(self, address: int, size: int) -> torch.Tensor:
+        return self.view(address, size)
+
     def copy(self, address: int, size: int) -> Copy:
         return string_at(address, size)
 
