@@ -87,7 +87,7 @@ class CollectiveContext:
         return [reach(each, nbytes).view(tensor.dtype).view(tensor.shape) for each in self.peer_pointers(tensor)]
 
     def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
-        """The same addresses on the host. Local. Raises `NotOwned`."""
+        """The addresses of `peer_addresses`, on the host. Local. Raises `NotOwned`."""
         communicator, address = self._communicator, tensor.data_ptr()
         # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
         window = communicator.find_window(address)
