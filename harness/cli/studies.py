@@ -192,7 +192,9 @@ def registration(
 def collectives(
     op: Annotated[
         list[str] | None,
-        typer.Option("--op", metavar="|".join(collective_bench.OPS), help="Repeatable. Default: all_gather and reduce_scatter."),
+        typer.Option(
+            "--op", metavar="|".join(collective_bench.OPS), help="Repeatable. Default: all_gather and reduce_scatter."
+        ),
     ] = None,
     sizes: Annotated[
         str | None,

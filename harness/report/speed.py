@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.report import terminal
 from harness.studies.bench.collectives import Measured, Row, series, shown_size
 
-COLUMNS = ("op", "size", "contender", "µs", "GB/s", "× library best", "spread", "CTAs", "host µs", "workspace", "how")
+COLUMNS = ("size", "by", "µs", "GB/s", "ratio", "spread", "CTAs", "host", "bytes", "how")
 NONE = "–"
 BAR = 30
 """Characters of the longest bar."""
@@ -23,16 +23,21 @@ WIDTH, HEIGHT, MARGIN = 760, 360, 60
 COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8a4fbf", "#c77d0a", "#00798c", "#6b4226", "#555555")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}
-td:nth-child(-n+3),th:nth-child(-n+3),td:last-child,th:last-child{text-align:left}.note{font-weight:bold}"""
+td:nth-child(-n+2),th:nth-child(-n+2),td:last-child,th:last-child{text-align:left}.note{font-weight:bold}"""
 
 
-def cells(measured: Measured) -> Iterator[tuple[str, ...]]:
-    """The table, by operation and size."""
-    for row in sorted(measured.rows, key=lambda row: (row.op, row.nbytes)):
-        named = row.op, shown_size(row.nbytes), row.contender
+def ops_of(measured: Measured) -> list[str]:
+    """The operations that were measured."""
+    return [*dict.fromkeys(row.op for row in measured.rows)]
+
+
+def cells(measured: Measured, op: str) -> Iterator[tuple[str, ...]]:
+    """The table of an operation, by size."""
+    for row in sorted((row for row in measured.rows if row.op == op), key=lambda row: row.nbytes):
+        named = shown_size(row.nbytes), row.contender
         if row.time is None:
             shown = NONE if row.state == "refused" else row.state
-            yield (*named, shown, *[NONE] * (len(COLUMNS) - 4))
+            yield (*named, shown, *[NONE] * (len(COLUMNS) - 3))
             continue
         bandwidth, ratio = measured.bandwidth(row), measured.ratio(row)
         yield (
@@ -60,16 +65,17 @@ def notes(measured: Measured) -> list[str]:
 
 
 def show(console: Console, measured: Measured) -> None:
-    """Table, notes, and the bars of each operation's largest size."""
-    title = f"{measured.world} ranks, {measured.dtype}, substrate {measured.environment['substrate']}"
-    terminal.table(console, COLUMNS, cells(measured), title=title)
+    """A table for each operation, notes, and bars."""
+    for op in ops_of(measured):
+        title = f"{op}, {measured.world} ranks, {measured.dtype}, substrate {measured.environment['substrate']}"
+        terminal.table(console, COLUMNS, cells(measured, op), title=title)
     for line in (*notes(measured), *plot(measured)):
         console.print(terminal.plain(line), highlight=False, soft_wrap=True)
 
 
 def plot(measured: Measured) -> Iterator[str]:
     """Bandwidth of every contender as bars, size by size."""
-    for op in dict.fromkeys(row.op for row in measured.rows):
+    for op in ops_of(measured):
         found = dict(series(measured, op))
         most = max((width for points in found.values() for _, width in points), default=0.0)
         wide = max(map(len, found), default=0)
@@ -89,21 +95,23 @@ def bar(share: float) -> str:
 def page(measured: Measured, command: str) -> str:
     """One HTML page, well-formed as XML too."""
     head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in cells(measured))
     noted = "".join(f'<p class="note">{escape(line)}</p>\n' for line in notes(measured))
-    ops = dict.fromkeys(row.op for row in measured.rows)
-    plots = "".join(f"<h2>{escape(op)}</h2>\n{_svg(measured, op)}\n" for op in ops)
-    facts = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>\n"
-        for name, value in measured.environment.items()
+    tables = "".join(
+        f"<h2>{escape(op)}</h2>\n{_svg(measured, op)}\n<table><thead><tr>{head}</tr></thead><tbody>\n"
+        f"{''.join(map(_line, cells(measured, op)))}</tbody></table>\n"
+        for op in ops_of(measured)
     )
+    facts = "".join(_line((name, str(value))) for name, value in measured.environment.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>Collectives</title>'
         f"<style>{STYLE}</style></head><body>\n<h1>Collectives, {measured.world} ranks, {escape(measured.dtype)}</h1>\n"
-        f"<p><code>{escape(command)}</code></p>\n{noted}{plots}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n"
+        f"<p><code>{escape(command)}</code></p>\n{noted}{tables}"
         f"<h2>Machine</h2><table><tbody>\n{facts}</tbody></table></body></html>\n"
     )
+
+
+def _line(row: tuple[str, ...]) -> str:
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
 
 
 def _svg(measured: Measured, op: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import memmove
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -22,6 +23,8 @@ from harness.system.opened import Opened
 from harness.system.shape import is_functional, runs
 
 SUM = "sum"
+TIMEOUT = timedelta(seconds=60)
+"""For a call of PyTorch's process group."""
 
 
 class Contender:
@@ -69,10 +72,9 @@ class TorchDistributed(Contender):
     def __init__(self, communicator: Communicator, operands: Operands, store: str) -> None:
         super().__init__(communicator, operands)
         if store not in self._made:
-            is_cuda = operands.output.is_cuda
-            make = dist.ProcessGroupNCCL if is_cuda else dist.ProcessGroupGloo
-            met = dist.FileStore(store, communicator.size)  # type: ignore[call-arg]
-            self._made[store] = make(met, communicator.rank, communicator.size)
+            make: Any = dist.ProcessGroupNCCL if operands.output.is_cuda else dist.ProcessGroupGloo
+            met = torch._C._distributed_c10d.FileStore(store, communicator.size)
+            self._made[store] = make(met, communicator.rank, communicator.size, timeout=TIMEOUT)
         self._group = self._made[store]
 
     def run(self, variant: str) -> torch.Tensor:

@@ -112,27 +112,21 @@ class _Cell:
         if not found["right"]:
             return found
         host = timing.host_seconds(call, meet, self._clock) if self._is_gpu else None
-        batch, again = partial(timing.by_host, call, meet, self._clock), call
+        batch: Callable[[], float] = partial(timing.by_host, call, meet, self._clock)
+        again: Callable[[], torch.Tensor] = call
         if self._is_gpu:
             calls = timing.in_a_row(self._operands.count * self._operands.output.element_size())
-            graph, result = self._captured(call, calls)
-
-            def replay() -> torch.Tensor:
-                if graph is not None:
-                    graph.replay()
-                    return result
-                for _ in range(calls):
-                    last = call()
-                return last
-
-            batch, again = partial(timing.on_stream, replay, calls, meet), replay
-            found |= {"eager": graph is None, "blocks": timing.blocks_of(graph) if graph is not None else None}
+            graph, again = self._repeated(call, calls)
+            batch = partial(timing.on_stream, again, calls, meet)
+            found |= {"eager": graph is None, "blocks": None if graph is None else timing.blocks_of(graph)}
         taken = timing.median(batch, self._fewest, self._budget, self._clock)
         return found | {"seconds": taken, "host": host, "right": self._is_right(again)}
 
-    def _captured(self, call: Callable[[], torch.Tensor], calls: int) -> tuple[Any, Any]:
-        """A graph of the call and where it leaves the result; twice None where one rank cannot capture it."""
-        graph, results = None, []
+    def _repeated(
+        self, call: Callable[[], torch.Tensor], calls: int
+    ) -> tuple[torch.cuda.CUDAGraph | None, Callable[[], torch.Tensor]]:
+        """What makes so many calls: a graph's replay, or the calls in a row where one rank cannot capture them."""
+        graph, results = None, [self._operands.output]
         if self._contender.is_replayable:
             try:
                 graph = timing.captured(lambda: results.append(call()), calls)
@@ -140,8 +134,17 @@ class _Cell:
                 if not isinstance(self._contender, PlugIn):
                     raise
                 torch.cuda.synchronize()
+
+        def replay() -> torch.Tensor:
+            assert graph is not None
+            graph.replay()
+            return results[-1]
+
+        def in_a_row() -> torch.Tensor:
+            return [call() for _ in range(calls)][-1]
+
         is_captured = self._fewest(int(graph is not None)) == 1
-        return (graph, results[-1]) if is_captured else (None, None)
+        return (graph, replay) if is_captured else (None, in_a_row)
 
     def _is_right(self, call: Callable[[], torch.Tensor]) -> bool:
         """Whether a call on new inputs leaves what is due on every rank. Collective."""
