@@ -247,7 +247,8 @@ def test_trim_and_recreate_leave_nothing_stale(world):
 @pytest.mark.parametrize("kernels", ["Packets", "ByFlags"])
 def test_memory_of_the_harness_for_plug_ins_is_clean_and_goes_with_the_communicator(kernels):
     first, again = (
-        (Allocate(name, "tp", 64), *(AllGather("tp", View(name), 32, via="kernel"),) * 3, Release(name)) for name in "ab"
+        (Allocate(name, "tp", 64), *(AllGather("tp", View(name), 32, via="kernel"),) * 3, Release(name))
+        for name in "ab"
     )
     scenario = Scenario(TP2, (*first, Recreate("tp"), *again), System(collectives=f"tests.tools.provided:{kernels}"))
     with World(2, "nccl") as small:

@@ -19,6 +19,7 @@ from harness.rank.probes.speed.operands import Operands, is_same
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
+from harness.system.boundary import SystemRaised
 from harness.system.collectives import REFUSALS
 
 
@@ -57,6 +58,8 @@ def measure(
         found = _Cell(_contender(contender, communicator, operands, store), seconds, seed, clock).measure()
     except REFUSALS as refusal:
         found = {"refused": str(refusal) or "it does not reach its peers' memory here"}
+    except SystemRaised as error:  # a reply to the parent has no place for what a plug-in raised
+        raise RuntimeError(str(error)) from error
     communicator.barrier()  # deregistering while another collective runs can deadlock (nccl 2184)
     communicator.give_back()
     for window in filter(None, windows):
@@ -89,21 +92,19 @@ class _Cell:
 
     def measure(self) -> dict[str, Any]:
         refused = ""
-        try:
-            if isinstance(self._contender, PlugIn):
-                self._contender.find_replayable()
-            variants = []
-            for variant in self._contender.variants:
-                try:
-                    variants.append(self._variant(variant))
-                except REFUSALS as refusal:
-                    refused = str(refusal)
-            workspace = self._contender.workspace
-        finally:
-            self._communicator.barrier()
-            self._contender.close()
+        variants = []
+        for variant in self._contender.variants:
+            try:
+                if isinstance(self._contender, PlugIn):
+                    self._contender.find_replayable()
+                variants.append(self._variant(variant))
+            except REFUSALS as refusal:
+                refused = str(refusal) or "it refuses the call"
+        workspace = self._contender.workspace
+        self._communicator.barrier()
+        self._contender.close()
         if not variants:
-            return {"refused": refused or "it refuses the call"}
+            return {"refused": refused}
         return {"variants": variants, "workspace": workspace, "how": getattr(self._contender, "how", "")}
 
     def _variant(self, variant: str) -> dict[str, Any]:
