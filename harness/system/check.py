@@ -36,6 +36,13 @@ def check_system(pool: str | None, collectives: str | None) -> None:
             load_collectives(collectives)
 
 
+def built_in_collectives() -> list[str]:
+    """The names of the kernels that ship here."""
+    from harness.system.collectives import BUILT_IN  # noqa: PLC0415
+
+    return [*BUILT_IN]
+
+
 def observed(*pools: str | None) -> dict[str, str]:
     """Those of the pools that call NCCL by themselves, each with the design that stands in for it without NCCL, or
     nothing. Loads what is not built in."""
