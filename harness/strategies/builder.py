@@ -285,8 +285,8 @@ class Builder:
         yield EndCapture(graph)
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
-        """One such call as graphs hold it: no kernel, and on the graph's stream."""
-        action = replace(action, via="library", stream=0)
+        """One such call as graphs hold it, on the graph's stream."""
+        action = replace(action, stream=0)
         yield from self._on_its_own(action, self._acting(action), is_released, is_roomy=False)
 
     def _on_its_own(

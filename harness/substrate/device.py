@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -96,6 +96,16 @@ class Device(ABC):
     def most_blocks(self) -> int:
         """How many blocks of a kernel run at one time, beside kernels of the other ranks that share the GPU."""
         return 1
+
+    def recorded(self) -> AbstractContextManager[None]:
+        """Under it, what a plug-in launches takes part in what is captured or in flight. Only for one that never looks
+        at the device: where work in flight does not run by itself, its launches run later, with their arguments of
+        now."""
+        return nullcontext()
+
+    def take_part(self, work: Callable[[], None]) -> None:
+        """Do a piece of work of the host that goes with a plug-in's launches: now, or when they run."""
+        work()
 
     def flush(self) -> None:  # noqa: B027  (only where work that is in flight does not run by itself)
         """Have what is in flight run before work that is not enqueued. Collective if the enqueued work is."""

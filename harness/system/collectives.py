@@ -157,12 +157,9 @@ class CollectiveContext:
             return
         from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)
 
-        epoch = self._communicator.next_barrier()
-        self._communicator.waits_for_kernel(epoch)
-        barrier_kernel[(1,)](
-            self._barrier_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
-        )
-        self._communicator.waits_for_kernel(0)
+        pads = self._barrier_pads
+        with self._communicator.in_kernel_barrier():
+            barrier_kernel[(1,)](pads, self.rank, 0, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1)
 
 
 class Collectives(Protocol):
@@ -207,7 +204,7 @@ class TritonCollectives:
     """The kernels of `kernels/`: all-gather, all-to-all and broadcast by pushing, reductions by pulling."""
 
     ops = ("sum", "avg", "max", "min")
-    uneven = True
+    uneven = captures = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         outputs = context.peer_addresses(output)
