@@ -280,7 +280,8 @@ class Call:
             return self._library()
         if self.refusal is not None:
             raise self.refusal
-        with self._substrate.device.recorded() if self._is_recorded(kernel) else nullcontext():
+        recorded = self._substrate.device.recorded(partial(call_system, "collectives"))
+        with recorded if self._is_recorded(kernel) else nullcontext():
             return self._by_kernel(kernel)
 
     def _by_kernel(self, kernel: Any) -> tuple[str, str]:

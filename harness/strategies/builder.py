@@ -276,13 +276,18 @@ class Builder:
         yield Refuse(self._rank(action))
 
     def _graph(self, action: Action) -> Iterator[Step]:
-        """A graph over one collective in place: a warm-up, and the same again in the capture."""
+        """A graph over one collective in place: a warm-up, and the same again in the capture. One by a kernel is
+        replayed twice, mostly with a rank that is late: the first run of a call whose state is a number in the graph
+        may be right."""
         graph = f"g{len(self._alive.graphs)}"
         yield Prepare(graph)
         yield from self._captured(action, is_released=True)
         yield Capture(graph)
         yield from self._captured(action, is_released=action.is_fresh)
         yield EndCapture(graph)
+        if action.via == "kernel":
+            late = [Straggle(self._rank(action), action.offset)] if action.offset else []
+            yield from (Replay(graph), *late, Replay(graph))
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
         """One such call as graphs hold it, on the graph's stream."""

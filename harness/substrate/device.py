@@ -97,13 +97,13 @@ class Device(ABC):
         """How many blocks of a kernel run at one time, beside kernels of the other ranks that share the GPU."""
         return 1
 
-    def recorded(self) -> AbstractContextManager[None]:
+    def recorded(self, called: Callable[[Callable[[], object]], object]) -> AbstractContextManager[None]:
         """Under it, what a plug-in launches takes part in what is captured or in flight. Only for one that never looks
         at the device: where work in flight does not run by itself, its launches run later, with their arguments of
-        now."""
+        now, and each is `called`."""
         return nullcontext()
 
-    def take_part(self, work: Callable[[], None]) -> None:
+    def take_part(self, work: Callable[[], object]) -> None:
         """Do a piece of work of the host that goes with a plug-in's launches: now, or when they run."""
         work()
 
@@ -131,7 +131,7 @@ class Device(ABC):
         """A copy, uint8[size], of memory that this rank can reach: its own, or a peer's by its pointer."""
 
     @abstractmethod
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         """Do a piece of device work in its turn: now, at every replay while a capture is under way, or where it is
         waited for.
 

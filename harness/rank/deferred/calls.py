@@ -86,7 +86,7 @@ class DeferredCall:
         """Have the last run's output kept, if its buffer is still there. `captured`: as in `Kept.hold`."""
         if self.returned is not None:
             buffers.kept.came(self.returned)
-            buffers.kept.hold_returned(self.returned, self.tap)
+            buffers.kept.hold_returned(self.returned, self.tap if captured < 0 else self.tap.clone(), captured)
         elif self._into in buffers:
             body, start = buffers[self._into].body, self.operands[0].data_ptr()
             first = (start - body.data_ptr()) // body.element_size()

@@ -157,9 +157,9 @@ class Kept:
             if held.meets(tensor):
                 held.by = self._step
 
-    def hold_returned(self, tensor: torch.Tensor, was: torch.Tensor) -> None:
+    def hold_returned(self, tensor: torch.Tensor, was: torch.Tensor, captured: int = -1) -> None:
         """Keep a tensor that a plug-in returned, and let go of the oldest if these are too many."""
-        self._returned.append(Held(self._step, "output", "", tensor, was))
+        self._returned.append(Held(self._step, "output", "", tensor, was, captured))
         self._look("by", self._returned[:-RETURNED])
         del self._returned[:-RETURNED]
 

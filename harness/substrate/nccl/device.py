@@ -101,7 +101,7 @@ class NcclDevice(Device):
         programs = -(-target.numel() // early.BLOCK)
         early.early_move_kernel[(programs,)](target, source, target.numel(), early.NANOSECONDS, early.BLOCK)
 
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         work()  # on the current stream, which captures or runs
 
     def stall(self, milliseconds: int) -> None:

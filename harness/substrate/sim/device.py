@@ -23,7 +23,7 @@ class SimGraph:
     """Device work in the order of its capture."""
 
     def __init__(self) -> None:
-        self.work: list[Callable[[], None]] = []
+        self.work: list[Callable[[], object]] = []
 
     def replay(self) -> None:
         for work in self.work:
@@ -35,7 +35,7 @@ class _Work(NamedTuple):
 
     number: int
     is_collective: bool
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 def _run(queue: deque[_Work], last: int) -> None:
@@ -100,7 +100,7 @@ class SimDevice(Device):
             work()
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
+    def recorded(self, called: Callable[[Callable[[], object]], object]) -> Iterator[None]:
         if not self.does_later:
             yield
             return
@@ -108,12 +108,12 @@ class SimDevice(Device):
 
         self._is_recording = True
         try:
-            with recorded(self.take_part, self._without_block):
+            with recorded(lambda launch: self.take_part(lambda: called(launch)), self._without_block):
                 yield
         finally:
             self._is_recording = False
 
-    def take_part(self, work: Callable[[], None]) -> None:
+    def take_part(self, work: Callable[[], object]) -> None:
         if self._is_recording:
             self.enqueue(work, is_collective=True)
         else:
@@ -165,7 +165,7 @@ class SimDevice(Device):
     def read(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8).clone()
 
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         if self._graph is not None:
             self._graph.work.append(work)
         elif self.is_in_flight:

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-Enqueue = Callable[[Callable[[], None]], None]
+Enqueue = Callable[[Callable[[], object]], None]
 Given = Callable[[torch.Tensor], torch.Tensor]
 
 WITHOUT_VALUES = tuple(
@@ -73,13 +73,12 @@ class _Operations(TorchDispatchMode):
         kwargs, schema = kwargs or {}, func._schema
         if schema.name in WITHOUT_VALUES or torch.Tag.inplace_view in func.tags or _is_view(schema):
             return func(*args, **kwargs)
-        later = partial(func, *tree_map_only(torch.Tensor, self._given, args))
-        named = tree_map_only(torch.Tensor, self._given, kwargs)
+        positional, named = tree_map_only(torch.Tensor, self._given, (args, kwargs))
         if schema.is_mutable:
-            self._enqueue(lambda: later(**named) and None)
+            self._enqueue(partial(func, *positional, **named))
             return _written(schema, args, kwargs)
         made = func(*args, **kwargs)
-        self._enqueue(lambda: _fill(made, later(**named)))
+        self._enqueue(lambda: _fill(made, func(*positional, **named)))
         return made
 
 
