@@ -136,3 +136,43 @@ class ReturnsOneScratch(Returns):
         if key not in self.scratch:
             self.scratch[key] = super().result(elements, like)
         return self.scratch[key]
+
+
+class ReachesOutside(Moves):
+    """Breaks raised, when what it launches runs: one of its operations has an index that is not there."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        context.peer_addresses(output)
+        output.index_copy_(
+            0, torch.full((1,), output.numel(), dtype=torch.int64, device=output.device), source[:1].clone()
+        )
+
+
+class LeavesEarly(Moves):
+    """Breaks hang: the group's first rank skips a barrier."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        context.peer_addresses(output)
+        if context.rank:
+            context.barrier()
+
+
+class LeavesTheSecond(Moves):
+    """Breaks hang: the group's first rank skips the barriers of every call but its first."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        self.calls += 1
+        if context.rank or self.calls == 1:
+            super().all_gather(context, output, source)
+        else:
+            context.peer_addresses(output)
+
+
+class Refuses(Moves):
+    """Breaks no rule, and makes no call."""
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        raise Unsupported

@@ -112,7 +112,9 @@ class Graphs:
         operands = [operand for call in graph.calls for operand in call.operands]
         memory.before()
         self._buffers.kept.before(*operands)
-        self._buffers.kept.write_again(call.returned for call in graph.calls)
+        for call in graph.calls:
+            if call.returned is not None:
+                self._buffers.kept.write_again(call.returned)
         graph.replay()
         self._substrate.device.synchronize()
         self._substrate.record_unmapped()

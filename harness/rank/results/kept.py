@@ -146,10 +146,10 @@ class Kept:
         if held.parts:
             self._held.append(held)
 
-    def write_again(self, returned: Iterable[torch.Tensor | None]) -> None:
-        """A replay is about to write tensors that its own plug-in calls have returned."""
-        again = {id(tensor) for tensor in returned}
-        self._returned = [held for held in self._returned if id(held.view) not in again]
+    def write_again(self, tensor: torch.Tensor) -> None:
+        """A replay is about to write a tensor that its own call of a plug-in has returned."""
+        self._returned = [held for held in self._returned if held.view is not tensor]
+        self.came(tensor)
 
     def came(self, tensor: torch.Tensor) -> None:
         """A plug-in has returned a tensor: who has the same memory loses it to this step's call."""
