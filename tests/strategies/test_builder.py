@@ -72,6 +72,13 @@ def test_a_graph_is_warmed_up_captured_and_replayed() -> None:
     assert kinds(program)[:10] == ["prepare", *once, "capture", *once, "end_capture", "replay"]
 
 
+@pytest.mark.parametrize(("offset", "replays"), [(0, ["replay"] * 2), (3, ["replay", "straggle", "replay"])])
+def test_a_graph_of_a_kernel_is_replayed_twice(offset: int, replays: list[str]) -> None:
+    program = Builder(PAIR, 48).build([act("graph", via="kernel", offset=offset)], act("all_gather"))
+    assert [step.via for step in program if isinstance(step, CollectiveStep)] == ["kernel", "kernel", "library"]
+    assert kinds(program)[7:-2] == ["end_capture", *replays]
+
+
 def test_a_graph_is_not_replayed_after_its_communicators_were_replaced() -> None:
     program = Builder(PAIR, 48).build([act("graph"), act("recreate"), act("replay")], act("all_gather"))
     assert not any(isinstance(step, Replay) for step in program)
