@@ -78,6 +78,7 @@ class Builder:
             "land": self._land,
             "stall": self._stall,
             "turnover": self._turnover,
+            "queue": self._queue,
             "deny": self._deny,
             "refuse": self._refuse,
             "graph": self._graph,
@@ -263,6 +264,28 @@ class Builder:
                 action = replace(action, stream=(action.stream + turn) % self._streams)
             yield from self._on_its_own(action, acting)
 
+    def _queue(self, action: Action) -> Iterator[Step]:
+        """Two to ten calls of one family in flight, of several sizes, in place and not, with a rank that is late in
+        their midst. Then all are waited for."""
+        acting = self._acting(action)
+        action = self._in_turn(action, acting)
+        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        count, calls = min(action.count, KERNEL_COUNT), 2 + action.buffer % 9
+        needs = {rank: count * size for rank, size in acting.sizes.items()}
+        wholes = [self._operands.new(action, acting, needs, dtype, is_roomy=False) for _ in range(2)]
+        shares = dict.fromkeys(acting.ranks, count)
+        part = self._operands.new(action, acting, shares, dtype, "plain", is_roomy=False)
+        yield from self._fly(action)
+        yield from (*wholes, part)
+        for turn in range(calls):
+            if turn == calls // 2:
+                yield Straggle(self._rank(action), max(1, action.offset))
+            whole, view = wholes[turn % 2], View(part.buffer) if turn % 4 == 1 else None
+            each = replace(action, kind="reduce_scatter" if (turn + action.slack) % 3 == 2 else "all_gather")
+            size = self._operands.shared(action, acting, max(1, count >> turn % 4))
+            yield call_of(each, acting, View(whole.buffer), size, view, self._op(each, dtype))
+        yield InFlight(begins=False)
+
     def _stall(self, action: Action) -> Iterator[Step]:
         yield Stall(self._rank(action), action.offset, action.stream)
 
@@ -286,8 +309,10 @@ class Builder:
         yield from self._captured(action, is_released=action.is_fresh)
         yield EndCapture(graph)
         if action.via == "kernel":
-            late = [Straggle(self._rank(action), action.offset)] if action.offset else []
-            yield from (Replay(graph), *late, Replay(graph))
+            yield Replay(graph)
+            if action.offset:
+                yield Straggle(self._rank(action), action.offset)
+            yield Replay(graph)
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
         """One such call as graphs hold it, on the graph's stream."""

@@ -13,10 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
-from harness.system.collectives import CollectiveContext, Unsupported
+from harness.system.collectives import CollectiveContext, Unsupported, bits
 from tests.tools.provided import BLOCK, MOST, Packets, words_of
 from tests.tools.unusual.collectives import OPS, Direct, TwoPhases
-from tests.tools.unusual.moves import pull, reduced, rounded
+from tests.tools.unusual.moves import pull, reduced, rounded, starts_of
 
 
 @triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("source",))
@@ -176,3 +176,47 @@ class Refuses(Moves):
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         raise Unsupported
+
+
+@triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("source",))
+def push_kernel(addresses, source, word, count, BLOCK: tl.constexpr):
+    """Program (p, b) stores block b of `source` behind the elements at `addresses[p]` that `word` counts."""
+    index = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    target = tl.load(addresses + tl.program_id(0)).to(source.dtype) + tl.load(word)
+    tl.store(target + index, tl.load(source + index, mask=mask), mask=mask)
+
+
+class Stages(Moves):
+    """Its kernel has from a word on the device where a chunk begins. Breaks no rule: the number goes with a launch."""
+
+    def __init__(self) -> None:
+        self.words: dict[object, torch.Tensor] = {}
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        outputs, count = context.peer_addresses(output), source.numel()
+        word = self.words.get(context.identity)
+        if word is None:
+            word = self.words[context.identity] = torch.zeros(1, dtype=torch.int64, device=context.device)
+        self.stage(word, starts_of(context, output)[context.rank])
+        context.barrier()
+        if count:
+            grid = context.size, triton.cdiv(count, BLOCK)
+            push_kernel[grid](outputs, bits(source), word, count, BLOCK=BLOCK)
+        context.barrier()
+
+    def stage(self, word: torch.Tensor, start: int) -> None:
+        word.fill_(start)
+
+
+class ReusesItsStaging(Stages):
+    """Breaks wrong-data in flight: the host writes the next number where a copy that is queued has yet to read. A graph
+    reads there at every replay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.staged = torch.zeros(1, dtype=torch.int64, pin_memory=torch.cuda.is_available())
+
+    def stage(self, word: torch.Tensor, start: int) -> None:
+        self.staged.numpy()[0] = start  # of the host, at once
+        word.copy_(self.staged, non_blocking=True)
