@@ -169,9 +169,10 @@ class Collectives(Protocol):
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
     source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
 
-    It says more by three attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
+    It says more by attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
     With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
-    `strided = True` the source of what moves data may not be contiguous. The library makes every other call.
+    `strided = True` the source of what moves data may not be contiguous. With `captures = True` graphs may hold its calls:
+    its Python then runs once, and a replay launches the same again. The library makes every other call.
 
     `open(context)` and `close(context)` it may have for every communicator: the one before the first call there, the
     other before a `recreate` step and at the end of the draw. Both are collective over the group.
