@@ -37,7 +37,7 @@ COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broa
 COMMON = ("all_gather", "reduce_scatter", "all_reduce")
 """Those that are drawn more often: NCCL has symmetric kernels for them."""
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle", "turns", "steady")
-FLIGHTS = ("fly", "fly", "land", "stall", "turnover", "queue")
+FLIGHTS = ("fly", "fly", "land", "stall", "turnover")
 """Calls are made without waiting for those before, in some programs."""
 SHARES = ("equal",) * 17 + ("unequal", "one-idle", "all-idle")
 """What the ranks of a group contribute beside each other."""

@@ -74,11 +74,10 @@ class Builder:
             "straggle": self._straggle,
             "turns": self._turns,
             "steady": self._steady,
-            "fly": self._fly,
+            "fly": self._take_off,
             "land": self._land,
             "stall": self._stall,
             "turnover": self._turnover,
-            "queue": self._queue,
             "deny": self._deny,
             "refuse": self._refuse,
             "graph": self._graph,
@@ -245,6 +244,10 @@ class Builder:
         """The action on the stream on which its communicators have kernels in flight, if they have."""
         groups = self._alive.flight.groups if self._alive.flight and action.via == "kernel" else {}
         return replace(action, stream=next((groups[each] for each in acting.ids if each in groups), action.stream))
+
+    def _take_off(self, action: Action) -> Iterator[Step]:
+        """The begin of a flight; by a kernel half of them are queues, from begin to end."""
+        yield from self._queue(action) if action.via == "kernel" and action.root % 2 else self._fly(action)
 
     def _fly(self, action: Action) -> Iterator[Step]:
         if self._alive.flight is None:

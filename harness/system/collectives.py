@@ -171,8 +171,8 @@ class Collectives(Protocol):
 
     It says more by attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
     With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
-    `strided = True` the source of what moves data may not be contiguous. With `captures = True` graphs may hold its calls:
-    its Python then runs once, and a replay launches the same again. The library makes every other call.
+    `strided = True` the source of what moves data may not be contiguous. With `captures = True` graphs may hold its
+    calls: its Python then runs once, and a replay launches the same again. The library makes every other call.
 
     `open(context)` and `close(context)` it may have for every communicator: the one before the first call there, the
     other before a `recreate` step and at the end of the draw. Both are collective over the group.

@@ -74,7 +74,7 @@ def test_a_graph_is_warmed_up_captured_and_replayed() -> None:
 
 @pytest.mark.parametrize(("buffer", "calls"), [(0, 2), (4, 6), (8, 10)])
 def test_a_queue_is_of_two_to_ten_calls_of_several_sizes_and_operands(buffer: int, calls: int) -> None:
-    queue = act("queue", via="kernel", count=64, buffer=buffer, slack=1, dtype="float8_e5m2")
+    queue = act("fly", via="kernel", root=1, count=64, buffer=buffer, slack=1, dtype="float8_e5m2")
     program = Builder(PAIR, 48).build([queue], act("all_gather"))[:-1]
     made = [step for step in program if isinstance(step, CollectiveStep)]
     assert kinds(program)[:4] == ["in_flight", *["allocate"] * 3]
