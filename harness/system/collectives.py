@@ -169,12 +169,9 @@ class CollectiveContext:
             return
         from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)
 
-        epoch = self._communicator.next_barrier()
-        self._communicator.waits_for_kernel(epoch)
-        barrier_kernel[(1,)](
-            self._barrier_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
-        )
-        self._communicator.waits_for_kernel(0)
+        pads = self._barrier_pads
+        with self._communicator.in_kernel_barrier():
+            barrier_kernel[(1,)](pads, self.rank, 0, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1)
 
 
 class Collectives(Protocol):
@@ -184,9 +181,10 @@ class Collectives(Protocol):
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
     source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
 
-    It says more by three attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
+    It says more by attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
     With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
-    `strided = True` the source of what moves data may not be contiguous. The library makes every other call.
+    `strided = True` the source of what moves data may not be contiguous. With `captures = True` graphs may hold its
+    calls: its Python then runs once, and a replay launches the same again. The library makes every other call.
 
     `open(context)` and `close(context)` it may have for every communicator: the one before the first call there, the
     other before a `recreate` step and at the end of the draw. Both are collective over the group.
@@ -219,7 +217,7 @@ class TritonCollectives:
     """The kernels of `kernels/`: all-gather, all-to-all and broadcast by pushing, reductions by pulling."""
 
     ops = ("sum", "avg", "max", "min")
-    uneven = True
+    uneven = captures = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         outputs = context.peer_addresses(output)

@@ -37,7 +37,7 @@ ALONG = {"all_gather": "context, source, dim"}
 """In place of the one above, of those that also say `along`."""
 LIFE = {"open": "context", "close": "context"}
 """Methods that collectives may have for every communicator, of either form."""
-TELLS = ("functional", "uneven", "strided", "along")
+TELLS = ("functional", "uneven", "strided", "along", "captures")
 """What collectives may say of themselves with a bool."""
 STRIDED = ("all_gather", "all_to_all", "broadcast")
 """Calls whose source no peer reads through a window where it lies in ordinary memory."""
@@ -85,6 +85,11 @@ def is_functional(kernels: object) -> bool:
 def takes_strides(kernels: object, kind: str) -> bool:
     """Whether collectives say that they take a source that is not contiguous."""
     return kind in STRIDED and getattr(kernels, "strided", False) is True
+
+
+def is_captured(kernels: object) -> bool:
+    """Whether collectives say that graphs may hold their calls."""
+    return getattr(kernels, "captures", False) is True
 
 
 def gathers_along(kernels: object) -> bool:

@@ -72,6 +72,27 @@ def test_a_graph_is_warmed_up_captured_and_replayed() -> None:
     assert kinds(program)[:10] == ["prepare", *once, "capture", *once, "end_capture", "replay"]
 
 
+@pytest.mark.parametrize(("buffer", "calls"), [(0, 2), (4, 6), (8, 10)])
+def test_a_queue_is_of_two_to_ten_calls_of_several_sizes_and_operands(buffer: int, calls: int) -> None:
+    queue = act("fly", via="kernel", root=1, count=64, buffer=buffer, slack=1, dtype="float8_e5m2")
+    program = Builder(PAIR, 48).build([queue], act("all_gather"))[:-1]
+    made = [step for step in program if isinstance(step, CollectiveStep)]
+    assert kinds(program)[:4] == ["in_flight", *["allocate"] * 3]
+    assert (len(made), {step.via for step in made}, kinds(program)[-1]) == (calls, {"kernel"}, "in_flight")
+    assert kinds(program)[4 + calls // 2] == "straggle"
+    if calls > 2:
+        assert {(step.kind, step.part is None) for step in made} >= {("all_gather", True), ("all_gather", False)}
+        assert {step.kind for step in made} == {"all_gather", "reduce_scatter"}
+        assert len({step.count for step in made}) == 4
+
+
+@pytest.mark.parametrize(("offset", "replays"), [(0, ["replay"] * 2), (3, ["replay", "straggle", "replay"])])
+def test_a_graph_of_a_kernel_is_replayed_twice(offset: int, replays: list[str]) -> None:
+    program = Builder(PAIR, 48).build([act("graph", via="kernel", offset=offset)], act("all_gather"))
+    assert [step.via for step in program if isinstance(step, CollectiveStep)] == ["kernel", "kernel", "library"]
+    assert kinds(program)[7:-2] == ["end_capture", *replays]
+
+
 def test_a_graph_is_not_replayed_after_its_communicators_were_replaced() -> None:
     program = Builder(PAIR, 48).build([act("graph"), act("recreate"), act("replay")], act("all_gather"))
     assert not any(isinstance(step, Replay) for step in program)

@@ -93,6 +93,10 @@ class ClosesNothing(Functional):
     close = "never"
 
 
+class CapturesByNumber(Whole):
+    captures = 1
+
+
 class FunctionalByName(Functional):
     functional = "yes"  # type: ignore[assignment]
 
@@ -160,6 +164,7 @@ def test_collectives_that_fit_are_taken() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("CapturesByNumber", rf"says captures = 1, which is no bool {at(CapturesByNumber)}"),
         ("FunctionalByName", rf"says functional = 'yes', which is no bool {at(FunctionalByName)}"),
         (
             "FunctionalWithOutput",
@@ -168,7 +173,7 @@ def test_collectives_that_fit_are_taken() -> None:
         ),
     ],
 )
-def test_collectives_that_say_functional_and_are_not_are_refused(name: str, text: str) -> None:
+def test_collectives_that_say_what_they_are_not_are_refused(name: str, text: str) -> None:
     with pytest.raises(PluginError, match=rf"^collectives '{__name__}:{name}' {text}$"):
         load_collectives(f"{__name__}:{name}")
 

@@ -68,6 +68,8 @@ class NcclDevice(Device):
         torch.empty(1, device=self.torch_device)
 
     def table(self, numbers: Sequence[int]) -> torch.Tensor:
+        if self.is_capturing:  # no copy from the host may be captured, and no graph may need what is kept elsewhere
+            return _filled(numbers, self.torch_device)
         if self._is_in_pool():  # a block of the pool would be in use for as long as the table is kept
             return super().table(numbers)
         return self._tables.of(numbers, torch.cuda.current_stream().cuda_stream)
@@ -104,7 +106,7 @@ class NcclDevice(Device):
         programs = -(-target.numel() // early.BLOCK)
         early.early_move_kernel[(programs,)](target, source, target.numel(), early.NANOSECONDS, early.BLOCK)
 
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         work()  # on the current stream, which captures or runs
 
     def stall(self, milliseconds: int) -> None:
@@ -135,3 +137,11 @@ class _Raw:
 def tensor_at(address: int, size: int) -> torch.Tensor:
     """uint8[size] over memory of this process's GPU. The caller keeps the memory alive."""
     return torch.as_tensor(_Raw(address, size), device="cuda")
+
+
+def _filled(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    """int64 of these numbers, which kernels store: each has its own as an argument."""
+    made = torch.empty(len(numbers), dtype=torch.int64, device=device)
+    for each, number in zip(made, numbers, strict=True):
+        each.fill_(number)
+    return made
