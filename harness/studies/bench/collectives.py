@@ -186,10 +186,10 @@ def bench_collectives(
         for number, (key, row) in product(range(PASSES), rows.items()):
             if row.state != "timed":
                 continue
-            if not number:
-                measured.rows.append(row)
-                row.host = hosts.get((row.op, row.contender))
             cell.add(row)
+            if not number:
+                row.host = hosts.get((row.op, row.contender))
+                measured.rows.append(row)
             advance(f"{number + 1} of {PASSES}: {' '.join(map(str, key))}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from harness.errors import UsageError
-from harness.studies.bench.collectives import Measured, Row, received, series, shown_size, sizes_of
+from harness.studies.bench.collectives import (
+    Measured,
+    Row,
+    bench_collectives,
+    received,
+    series,
+    shown_size,
+    sizes_of,
+)
+from harness.world.world import World
 
 
 def measured(*rows: Row) -> Measured:
@@ -55,3 +67,28 @@ def test_a_wrong_contender_has_no_time_and_no_point() -> None:
 
 def test_a_contender_that_refuses_is_not_wrong() -> None:
     assert measured(Row("all_reduce", 1024, "mine", state="refused", reason="no")).is_right
+
+
+class Ranks:
+    """A world of two whose calls take a second each, and which is interrupted at call number `last`."""
+
+    size, restarts, platform = 2, 0, SimpleNamespace(name="sim", gpus=0)
+
+    def __init__(self, last: int) -> None:
+        self.calls, self._last = 0, last
+
+    def call(self, function: str, *arguments: object) -> list[dict[str, Any]]:
+        self.calls += 1
+        if self.calls == self._last:
+            raise KeyboardInterrupt
+        found = {"variant": "", "right": True, "eager": True, "blocks": None, "host": None}
+        return [{"variants": [found | {"seconds": each}], "workspace": 0, "how": ""} for each in (1.0, 2.0)]
+
+
+def test_what_was_measured_stays_when_it_is_interrupted_and_the_slowest_rank_counts() -> None:
+    found, ranks = measured(), Ranks(last=6)
+    with pytest.raises(KeyboardInterrupt):
+        bench_collectives(cast(World, ranks), ["all_gather"], [1024], "bfloat16", ["triton"], found)
+    assert [(row.contender, row.seconds) for row in found.rows] == [
+        ("library", (2.0, 2.0)), ("torch", (2.0,)), ("triton", (2.0,)), ("copy", (2.0,)),
+    ]  # fmt: skip

@@ -5,7 +5,6 @@ Invariant: a contender enqueues its call on the current stream and does not wait
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ctypes import memmove
 from datetime import timedelta
 from typing import Any
@@ -143,10 +142,6 @@ class PeerCopy(Contender):
             raise Unsupported("ranks do not reach each other's memory")
         to = communicator.peer_pointers(window, output.data_ptr() - window.address)
         self._target, self._nbytes = to[(communicator.rank + 1) % communicator.size], output.nbytes
-        self._copy: Callable[[], object] = self._by_cuda if output.is_cuda else self._by_host
-
-    def _by_host(self) -> None:
-        memmove(self._target, self.operands.source.data_ptr(), self._nbytes)
 
     def _by_cuda(self) -> None:
         from cuda.bindings import runtime  # noqa: PLC0415
@@ -158,5 +153,8 @@ class PeerCopy(Contender):
             raise RuntimeError(f"CUDA cannot copy {self._nbytes} bytes to a peer: {error.name}")
 
     def run(self, variant: str) -> torch.Tensor:
-        self._copy()
+        if self.operands.output.is_cuda:
+            self._by_cuda()
+        else:
+            memmove(self._target, self.operands.source.data_ptr(), self._nbytes)
         return self.operands.output
