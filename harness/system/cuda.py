@@ -7,9 +7,7 @@ architecture, options and name, and kept.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import torch
 from harness.errors import CompileError
 
 STANDARD = "c++17"
-EXTRA = "install the extra `cuda`, which brings cuda-core"
+EXTRA = "install the extra `cuda`, which brings cuda-core 1.0 or later"
 KEPT = 1024
 """Kernels that a process keeps."""
 
@@ -34,7 +32,7 @@ class CudaSource:
         """By name and GPU."""
 
     def launch(
-        self, kernel: str, grid: int | Sequence[int], block: int | Sequence[int], *arguments: Any, shared: int = 0
+        self, kernel: str, grid: int | tuple[int, ...], block: int | tuple[int, ...], *arguments: Any, shared: int = 0
     ) -> None:
         """Enqueue a kernel on torch's current stream, also while that is captured. Local; does not wait.
 
@@ -103,11 +101,11 @@ def _loaded(path: Path, text: str, options: tuple[str, ...], name: str, arch: st
 
 @lru_cache(KEPT)
 def _compiled(path: Path, text: str, options: tuple[str, ...], name: str, arch: str) -> Any:
-    if find_spec("cuda") is None or find_spec("cuda.core") is None:
-        raise CompileError(f"{path.name} is CUDA C++, and nothing compiles it: {EXTRA}")
-    from cuda.core import Program, ProgramOptions  # noqa: PLC0415
-    from cuda.pathfinder import DynamicLibNotFoundError  # noqa: PLC0415
-
+    try:
+        from cuda.core import Program, ProgramOptions  # noqa: PLC0415
+        from cuda.pathfinder import DynamicLibNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        raise CompileError(f"{path.name} is CUDA C++, and nothing compiles it: {EXTRA} ({error})") from None
     asked = ProgramOptions(
         name=str(path), arch=arch, std=STANDARD, define_macro=list(options) or None, include_path=str(path.parent)
     )

@@ -66,7 +66,7 @@ class TestWithNvrtc:
 
 
 def test_without_cuda_core_the_error_names_the_extra(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
     with pytest.raises(CompileError, match=r"add.cu is CUDA .* install the extra `cuda`"):
         CudaSource(source).compiled("put", "sm_70")
 
