@@ -235,10 +235,19 @@ class Builder:
         yield Ballast(name, acting.family, rank, max(1, action.room + action.count), acting.groups)
 
     def _trim(self, action: Action) -> Iterator[Step]:
+        """Cached memory goes. Half of the time that is memory of the group which then needs new one."""
+        acting = self._acting(replace(action, groups=0))
+        if action.is_fresh:
+            yield from self._on_its_own(action, acting)
         yield Trim()
+        if action.is_fresh:
+            yield from self._on_its_own(action, acting)
 
     def _recreate(self, action: Action) -> Iterator[Step]:
+        """New communicators, half of which are used at once."""
         yield Recreate(self._family(action))
+        if action.is_fresh:
+            yield from self._on_its_own(action, self._acting(replace(action, groups=0)), is_released=False)
 
     def _in_turn(self, action: Action, acting: Acting) -> Action:
         """The action on the stream on which its communicators have kernels in flight, if they have."""

@@ -54,6 +54,24 @@ def test_a_released_buffer_is_not_used_again() -> None:
     ]
 
 
+def test_memory_that_was_given_back_is_needed_again() -> None:
+    turn = ["allocate", "all_gather", "release"]
+    program = Builder(PAIR, 16).build([act("trim", is_fresh=True)], act("all_gather"))
+    assert kinds(program)[:7] == [*turn, "trim", *turn]
+    assert kinds(Builder(PAIR, 16).build([act("trim")], act("all_gather"))) == ["trim", "allocate", "all_gather"]
+
+
+def test_new_communicators_are_used_at_once_beside_buffers_of_others() -> None:
+    both = Topology(name="both", convention="sglang", degrees={"tp": 4, "attn_dp": 2})
+    actions = [act("all_gather"), act("recreate", family=1, is_fresh=True), act("all_gather")]
+    program = Builder(both, 16).build(actions, act("all_gather"))
+    first, renewed = next(s.family for s in program if isinstance(s, AllGather)), program[2]
+    assert isinstance(renewed, Recreate)
+    assert renewed.family != first
+    assert kinds(program)[2:] == ["recreate", "allocate", "all_gather", "all_gather", "all_gather"]
+    assert [s.family for s in program if isinstance(s, AllGather)] == [first, renewed.family, first, first]
+
+
 def test_ballast_is_neither_used_nor_released() -> None:
     program = Builder(PAIR, 16).build([act("ballast"), act("release")], act("all_gather"))
     assert kinds(program) == ["ballast", "allocate", "all_gather"]
