@@ -63,7 +63,7 @@ class CudaCollectives:
     """Small calls by LL, others by fused kernels, and the largest all-gathers by copy engines."""
 
     ops = tuple(OPS)
-    uneven = True
+    uneven = captures = True
     fallback = "triton"
     ll, fused = CudaSource(HERE / "ll.cu"), CudaSource(HERE / "fused.cu")
 

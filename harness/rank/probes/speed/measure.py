@@ -95,8 +95,6 @@ class _Cell:
         variants = []
         for variant in self._contender.variants:
             try:
-                if isinstance(self._contender, PlugIn):
-                    self._contender.find_replayable()
                 variants.append(self._variant(variant))
             except REFUSALS as refusal:
                 refused = str(refusal) or "it refuses the call"
