@@ -78,7 +78,7 @@ class NcclDevice(Device):
     def reach(self, address: int, size: int) -> torch.Tensor:
         # as one of this GPU: `as_tensor` asks CUDA, and gives a peer's memory to the peer's GPU (see `read`)
         storage = torch._C._construct_storage_from_data_pointer(address, self.torch_device, size)
-        return torch.empty(0, dtype=torch.uint8, device=self.torch_device).set_(storage, 0, (size,))
+        return torch.empty(0, dtype=torch.uint8, device=self.torch_device).set_(storage, 0, (size,), (1,))
 
     def copy(self, address: int, size: int) -> Copy:
         return tensor_at(address, size).clone()
