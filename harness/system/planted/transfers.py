@@ -154,8 +154,8 @@ class ByWords(SoundKernels):
         start = context.rank * source.numel() * width
         is_aligned = gcd(source.data_ptr(), self.alignment(context, output, start)) % WORD == 0
         words = source.numel() * width // WORD if is_aligned else 0
-        done = words * WORD // width
-        whole, rest = bits(source)[:done], bits(source)[done:]
+        done, moved = words * WORD // width, bits(source)
+        whole, rest = moved[:done], moved[done:]
         context.barrier()
         if words:
             grid = triton.cdiv(2 * words, BLOCK), context.size
