@@ -16,7 +16,7 @@ from harness.trace.trace import TEARDOWN, Trace
 from harness.world.world import World
 from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario
 
-BLOCK = 128
+BLOCK = 1024
 """That of `tests.tools.planted.collectives`, which loads Triton without its interpreter if imported here."""
 
 
@@ -24,7 +24,7 @@ def gather(count: int, room: int = 1024) -> tuple[Step, ...]:
     """An all-gather by kernel of `count` elements into a buffer of `room`."""
     return (
         Allocate("a", "tp", room),
-        Allocate("mine", "tp", 256, role="plain"),
+        Allocate("mine", "tp", max(256, count), role="plain"),
         AllGather("tp", View("a"), count, View("mine"), via="kernel"),
     )
 
@@ -44,9 +44,9 @@ LATE_AT_SCATTER = (*SCATTER[:2], Straggle(1, 400), SCATTER[2])
 
 
 SOUND = [
-    *((PAIR, steps) for steps in (GATHER, SCATTER, LATE_AT_GATHER, LATE_AT_SCATTER, gather(2 * BLOCK))),
+    *((PAIR, steps) for steps in (GATHER, SCATTER, LATE_AT_GATHER, LATE_AT_SCATTER, gather(2 * BLOCK, 8 * BLOCK))),
     *((PAIR, steps) for steps in (gather(100, room=200), scatter(100, room=100))),
-    *((SQUARE, steps) for steps in (GATHER, SCATTER, LATE_AT_GATHER, LATE_AT_SCATTER, gather(2 * BLOCK))),
+    *((SQUARE, steps) for steps in (GATHER, SCATTER, LATE_AT_GATHER, LATE_AT_SCATTER, gather(2 * BLOCK, 8 * BLOCK))),
 ]
 
 
@@ -196,7 +196,7 @@ def test_a_tail_that_is_missed_is_wrong_at_its_index(ranks: World, steps: tuple[
 
 
 def test_a_count_of_whole_blocks_has_no_tail_to_miss(ranks: World) -> None:
-    assert findings(ranks, scenario(*gather(2 * BLOCK), kernels="MissesTail")) == []
+    assert findings(ranks, scenario(*gather(2 * BLOCK, 8 * BLOCK), kernels="MissesTail")) == []
 
 
 def test_an_all_gather_that_does_not_wait_for_a_late_rank_is_wrong_on_it(ranks: World) -> None:
