@@ -21,3 +21,8 @@ class JournalFull(MachineError):
 
 class PluginError(UsageError):
     """A pool or a collective given by the user does not import, does not fit, or raised."""
+
+
+class CompileError(PluginError):
+    """Device code of a plug-in does not compile, or nothing here compiles or runs it. It ends the command, wherever in
+    the plug-in it is raised."""

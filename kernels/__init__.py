@@ -1,4 +1,4 @@
-"""Triton device code: all-gather, all-to-all, reduce-scatter and the barrier between ranks.
+"""Triton device code: all-gather, all-to-all, reduce-scatter and the barrier between ranks. CUDA C++ is in `cuda/`.
 
 Portable from Triton 3.6 on, and exact both on GPUs and in Triton's interpreter (see `rounding`).
 

@@ -17,10 +17,13 @@ from triton.language.standard import _sum_combine
 def barrier_kernel(pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr):
     """pads: int64[SIZE], address of each rank's pad (int32[SIZE], one word for each sender). Grid (1,).
 
+    With epoch 0 it is the one after the last of this rank, which its pad has: a graph may launch that again and again.
     LANES is SIZE rounded up to a power of two; lane i signals rank i, then waits for rank i.
     """
     lane = tl.arange(0, LANES)
     mask = lane < SIZE
+    if epoch == 0:
+        epoch = tl.load(tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + rank) + 1
     peers = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
     tl.atomic_xchg(peers + rank, epoch, mask=mask, sem="release", scope="sys")
     own = tl.load(pads + rank).to(tl.pointer_type(tl.int32)) + lane

@@ -26,12 +26,12 @@ PLUGINS = [
         for path in (HOUSE / "system" / room).glob("[a-z]*.py")
         if path.stem != "built_in"
     ),
-    *(HOUSE.parent / "examples" / name for name in ("pool.py", "collectives.py")),
+    *(HOUSE.parent / "examples" / name for name in ("pool.py", "collectives.py", "cuda_push.py")),
     *(HOUSE.parent / "examples" / "engines").glob("[a-z]*.py"),
 ]
 """Pool policies and collectives, ours and a user's."""
 MAY_SEE = (
-    *("harness.system.context", "harness.system.collectives", "harness.system.released"),
+    *("harness.system.context", "harness.system.collectives", "harness.system.released", "harness.system.cuda"),
     *("harness.system.planted.", "harness.kernels."),
 )
 

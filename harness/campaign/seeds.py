@@ -116,7 +116,7 @@ def command(path: str, system: System, *options: str) -> str:
 
 def plug_ins(system: System) -> dict[str, str]:
     """The parts of a system that are no part of the harness: `pool`, `collectives`, each with its name."""
-    built_in = {"pool": POOLS, "collectives": KERNELS}
+    built_in = {"pool": POOLS, "collectives": tuple(KERNELS)}
     names = {"pool": system.pool, "collectives": system.collectives}
     return {part: name for part, name in names.items() if name not in built_in[part] and not name.startswith(PLANTED)}
 

@@ -51,6 +51,7 @@ def _software(facts: dict[str, Any]) -> list[Row]:
         "python": "3.11 or later",
         "torch": "tensors; its CUDA build on GPUs",
         "triton": "kernel collectives, 3.6 or later",
+        "cuda-core": "kernel collectives in CUDA C++, by the extra cuda",
     }
     rows = [Row(name, facts[name] or "missing", why) for name, why in needs.items()]
     spy = Row("py-spy", stacks.py_spy() or "missing", "native stacks of ranks that hang; Python's need nothing")

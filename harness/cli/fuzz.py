@@ -35,7 +35,7 @@ from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
 from harness.strategies.topologies import LARGER
-from harness.system.check import observed, prepare
+from harness.system.check import fallbacks, observed, prepare
 from harness.world import environment
 from harness.world.platform import Watched
 from harness.world.world import World
@@ -133,7 +133,7 @@ def fuzz(
         dry.run(console, request, unstarted, limit, seed, json_file)
         return
     seeds.check_folder(seeds_dir)
-    watched = Watched(observed(pool), prepare)
+    watched = Watched(observed(pool), prepare, fallbacks(collectives))
     with World(
         request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
     ) as ranks:

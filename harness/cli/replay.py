@@ -27,7 +27,7 @@ from harness.errors import UsageError
 from harness.report import data, leftovers, terminal
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
-from harness.system.check import check_system, observed, prepare
+from harness.system.check import check_system, fallbacks, observed, prepare
 from harness.world import environment
 from harness.world.platform import Watched
 from harness.world.watch import Debugger
@@ -60,7 +60,10 @@ def replay(
         if not allow_plugins:
             seeds.check_plug_ins(seed_file, system, (pool, collectives))
         check_system(system.pool, system.collectives)
-    watched = Watched(observed(*(each.system.pool for each in (*before, scenario))), prepare)
+    systems = [each.system for each in (*before, scenario)]
+    watched = Watched(
+        observed(*(each.pool for each in systems)), prepare, fallbacks(*(each.collectives for each in systems))
+    )
     console = terminal.Screen(stderr=json_file == "-")
     debugger = None if pdb is None else _debugger(pdb, scenario, console)
     runs: list[Run] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +15,16 @@ from harness.campaign.limits import SHRINK_SECONDS
 from harness.campaign.tally import Tally
 from harness.cli.ending import at_the_end
 from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
-from harness.report import data, leftovers, terminal, verdicts
+from harness.report import data, leftovers, speed, terminal, verdicts
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.flows import Tokens
 from harness.studies import matrix as verdict_matrix
+from harness.studies.bench import collectives as collective_bench
 from harness.studies.bench.draws import bench_draws
 from harness.studies.bench.registration import bench_registration
 from harness.studies.faults.catalogue import select
 from harness.studies.faults.proof import Outcome, expected, prove, sound
-from harness.system.check import check_system, observed, prepare
+from harness.system.check import built_in_collectives, check_system, observed, prepare
 from harness.world import environment
 from harness.world.platform import Watched
 from harness.world.world import World
@@ -183,3 +186,64 @@ def registration(
         held = ("topology", "pool", "most held by a rank, MiB")
         terminal.table(console, held, measured.held_rows(), title="memory over flows")
     data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
+
+
+@bench.command()
+def collectives(
+    op: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--op", metavar="|".join(collective_bench.OPS), help="Repeatable. Default: all_gather and reduce_scatter."
+        ),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST|RANGE",
+            help="Bytes that a rank contributes: 1K,1M, or 1K:256M by powers of four, or 1K:256M:2 by powers of two. "
+            f"Default: {collective_bench.SIZES}, and {collective_bench.SIM_SIZES} on sim.",
+        ),
+    ] = None,
+    dtype: collective_bench.Dtype = "bfloat16",
+    world: Annotated[
+        int | None, typer.Option(min=2, max=16, metavar="N", help="Ranks. Default: one a GPU, and at least two.")
+    ] = None,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--collectives", metavar="NAME|module:attr", help="Kernels of yours beside the built-in ones; repeatable."
+        ),
+    ] = None,
+    substrate: SubstrateOption = "auto",
+    json_file: JsonOption = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.")
+    ] = None,
+) -> None:
+    """The library, PyTorch, kernels under test and a copy, over sizes: 1 if one gives wrong data or fails."""
+    data.check_target(json_file)
+    if html_file is not None:
+        data.check_target(str(html_file))
+    ops = collective_bench.ops_of(op or ("all_gather", "reduce_scatter"))
+    given = None if sizes is None else collective_bench.sizes_of(sizes, dtype)
+    for name in plugins or ():
+        check_system(None, name)
+    names = [*dict.fromkeys([*built_in_collectives(), *(plugins or ())])]
+    console = terminal.Screen(stderr=json_file == "-")
+    with World(world or collective_bench.default_world(substrate), substrate) as ranks:
+        measured = collective_bench.begin(ranks, dtype)
+        default = collective_bench.SIM_SIZES if ranks.platform.name == "sim" else collective_bench.SIZES
+        taken = given or collective_bench.sizes_of(default, dtype)
+        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+
+        def write() -> None:
+            facts = {"schema": data.SCHEMA, "command": shlex.join(["symm", *sys.argv[1:]]), **measured.as_data()}
+            data.write(facts, json_file)
+            if html_file is not None:
+                seeds.write_whole(html_file, speed.page(measured, facts["command"]).encode())
+
+        with at_the_end(lambda: speed.show(console, measured), write):
+            cells = collective_bench.cells_of(ranks, ops, taken, names)
+            with terminal.counting(console, "cells", cells) as advance:
+                collective_bench.bench_collectives(ranks, ops, taken, dtype, names, measured, advance)
+    raise typer.Exit(0 if measured.is_right else 1)

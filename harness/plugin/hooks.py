@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.machine.evidence import NAMES
 from harness.plugin import workers
 from harness.scenario.system import Sites
-from harness.system.check import check_system, observed, prepare
+from harness.system.check import check_system, fallbacks, observed, prepare
 from harness.world.platform import Platform, Watched, choose
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
     from harness.world.world import World  # noqa: PLC0415
 
     option = request.config.getoption
-    watched = Watched(observed(option("--symm-pool")), prepare)
+    watched = Watched(observed(option("--symm-pool")), prepare, fallbacks(option("--symm-collectives")))
     with World(
         option("--symm-world"), option("--symm-substrate"), evidence=option("--symm-evidence"), watched=watched
     ) as running:

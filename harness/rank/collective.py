@@ -7,6 +7,7 @@ follow from (seed, step, rank, index).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ from harness.system.context import ProcessGroup
 from harness.system.functional import returned
 from harness.system.layouts import in_rank_order, rows_of, spread
 from harness.system.opened import Refusal
-from harness.system.shape import gathers_along, is_functional, runs, takes_strides
+from harness.system.shape import gathers_along, is_captured, is_functional, runs, takes_strides
 from harness.trace import events as trace
 from harness.trace.events import Operand
 
@@ -136,13 +137,12 @@ class Call:
         if spoiled is None:
             kept.hold_source(self._from, self._source, left, self._output)
 
-    def capture(self, index: int) -> DeferredCall:
-        """Capture the library's call, made at step `index`. Local; what is captured is collective."""
+    def capture(self, index: int, kernel: Any) -> DeferredCall:
+        """Capture the call, made at step `index`. Local; what is captured is collective."""
         call = self._deferred(index)
+        self._is_by_kernel = self.goes_by(kernel)
         call.before()
-        self._record_call()
-        self._ran_later(*self._library())
-        call.after()
+        self._made(call, kernel)
         return call
 
     def launch(self, index: int, keys: list[int], kernel: Any) -> DeferredCall:
@@ -152,20 +152,29 @@ class Call:
         self._is_by_kernel = self.goes_by(kernel)
         call.fill(keys, wide=self._is_by_kernel)
         call.before()
-        if self._is_by_kernel:
+        if self._is_by_kernel and not self._is_recorded(kernel):
             device.flush()
+        self._made(call, kernel, keys)
+        return call
+
+    def _made(self, call: DeferredCall, kernel: Any, keys: list[int] | None = None) -> None:
+        """Make a call that is looked at later. `keys`: of the values that feed it, if it has any yet."""
         self._record_call()
         try:
             path, evidence = self._dispatch(kernel)
         except REFUSALS as refusal:
             self._is_unsupported = isinstance(refusal, Unsupported)
-            call.fill(keys)
-            call.before()
+            if keys is not None:
+                call.fill(keys)
+                call.before()
             path, evidence = self._library()
         self._ran_later(path, evidence)
         call.returned, call.is_by_kernel = self._returned, path == "kernel"
         call.after()
-        return call
+
+    def _is_recorded(self, kernel: Any) -> bool:
+        """Whether what the kernel under test launches is kept until it runs, where that is not now."""
+        return call_system("collectives", lambda: is_captured(kernel))
 
     def _deferred(self, index: int) -> DeferredCall:
         call = DeferredCall(self._substrate, self._communicator.id, self._exact, index, self._into, self._from)
@@ -267,12 +276,21 @@ class Call:
         return mine, expected
 
     def _dispatch(self, kernel: Any) -> tuple[str, str]:
-        step = self._step
         if not self._is_by_kernel:
             return self._library()
         if self.refusal is not None:
             raise self.refusal
-        self._communicator.entered(f"{step.kind} kernel")
+        recorded = self._substrate.device.recorded(partial(call_system, "collectives"))
+        with recorded if self._is_recorded(kernel) else nullcontext():
+            return self._by_kernel(kernel)
+
+    def _by_kernel(self, kernel: Any) -> tuple[str, str]:
+        step, device = self._step, self._substrate.device
+        entered = partial(self._communicator.entered, f"{step.kind} kernel")
+        if device.is_in_flight:
+            device.take_part(entered)
+        else:
+            entered()
         returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
         apart = self._source if returns and step.part is None and isinstance(step, AllGather) else None
         context = CollectiveContext(self._communicator, self._exact.counts, apart)
@@ -292,11 +310,15 @@ class Call:
     def goes_by(self, kernel: Any) -> bool:
         """Whether a kernel runs the call."""
         step = self._step
-        if self._is_library:
+        if self._is_library or (self._substrate.device.is_capturing and not self._may_be_captured(kernel)):
             return False
         return call_system(
             "collectives", lambda: runs(kernel, step.kind, step.op, self._is_uneven, self._output.element_size())
         )
+
+    def _may_be_captured(self, kernel: Any) -> bool:
+        # ranks that share a GPU meet on the host, which no graph does
+        return self._substrate.device.has_barrier and self._is_recorded(kernel)
 
     def _given(self, kernel: Any = None) -> torch.Tensor:
         """The source that the call gets: a copy where the operation has no form in place, or where the plug-in takes

@@ -48,12 +48,11 @@ from harness.scenario.steps import (
     Trim,
 )
 from harness.substrate.base import Substrate
-from harness.substrate.communicator import Communicator
 from harness.system.boundary import call_back, call_system
 from harness.system.context import PoolPolicy, ProcessGroup, RankContext
 from harness.system.executed import forget
 from harness.system.opened import Opened
-from harness.system.shape import allocate, check_pool, is_forever, pointer
+from harness.system.shape import allocate, check_pool, is_captured, is_forever, pointer
 from harness.system.sites import BufferSites, ImplicitSites
 from harness.trace import events as trace
 from harness.trace.trace import TEARDOWN
@@ -75,6 +74,7 @@ class Executor:
         self._record = substrate.record
         self._buffers = LiveBuffers(substrate, substrate.compares_always or scenario.is_watched)
         self._opened = Opened(kernel)
+        self._is_recorded = call_system("collectives", lambda: is_captured(kernel))
         self._graphs = Graphs(substrate, self._buffers, scenario.seed)
         self._calls = Calls(scenario, substrate.rank)
         self._flight = Flight(substrate, self._buffers, self._calls.explained, scenario.seed)
@@ -108,7 +108,7 @@ class Executor:
         self._opened.close()
         self._substrate.record_unmapped()
         for communicator in self._substrate.communicators.values():
-            self._look_at_pads(communicator)
+            communicator.record_beside()
         self._buffers.release_all()
         self._told.close()
 
@@ -127,14 +127,8 @@ class Executor:
         collect()
         self._substrate.settle()
 
-    def _look_at_pads(self, communicator: Communicator) -> None:
-        for damage in communicator.overwritten_pads():
-            self._record(damage)
-        for beside in communicator.workspaces.overwritten():
-            self._record(beside)
-
     def _take(self, step: Step) -> None:
-        if isinstance(step, Collective) and step.via == "kernel":
+        if isinstance(step, Collective) and step.via == "kernel" and not self._is_recorded:
             self._substrate.device.flush()  # on every rank, or those in flight would run in different orders
         if isinstance(step, Allocate | Collective) and self._scenario.group_of(step, self._rank) is None:
             return  # for other ranks
@@ -279,7 +273,7 @@ class Executor:
             call.refusal = self._opened.open(group.communicator)
         operands = [view.buffer for view in (step.whole, step.part) if view is not None]
         if self._substrate.device.is_capturing:
-            self._graphs.add(call.capture(self._index), operands)
+            self._graphs.add(call.capture(self._index, self._kernel), operands)
             return
         keys = [values.key(self._scenario.seed, self._index, rank) for rank in group.ranks]
         with self._on(step.stream):
@@ -295,5 +289,5 @@ class Executor:
         self._calls.ran(self._index)
         if step.via == "kernel":
             self._substrate.record_unmapped()
-            self._look_at_pads(group.communicator)
+            group.communicator.record_beside()
         self._buffers.check()

@@ -133,7 +133,7 @@ class Server:
         has_plug_in = ":" in system.pool + system.collectives
         if has_plug_in:
             self._fingerprint.watch_names()
-        make_pool, make_kernel = load_pool(system.pool), find_collectives(system.collectives)
+        make_pool, make_kernel = load_pool(system.pool), find_collectives(system.collectives, substrate.name == "sim")
         is_watched = is_observed(make_pool)
         if is_watched and substrate.name == "sim":
             make_pool, is_watched = load_stand_in(system.pool, make_pool), False

@@ -17,7 +17,8 @@ fp32 alone, and rounded to the nearest, ties to even:
 - *scattered*: terms of different exponents;
 - *pair*: two ranks cancel each other, and hold terms so large that a partial sum in the type forgets the third;
 - *tie*: two ranks end on a tie or just beside one, and some carry into the next exponent;
-- *flushed*, of an average: one rank has the smallest subnormal, whose share rounds to a zero that keeps its sign.
+- *flushed*, of an average: one rank has the smallest subnormal, whose share rounds to a zero that keeps its sign;
+- *large*, of an average in fp16: the sum may pass its largest value, and the share does not.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ BLOCK = 1 << 14
 """Columns that are made at a time."""
 _WIDE = 24
 """Bits of a sum in fp32."""
+_HIGHEST = 128
+"""Every sum in fp32 is below this power of two."""
 
 
 class Form(NamedTuple):
@@ -187,7 +190,9 @@ def _kinds(size: int, form: Form, op: str, wide: bool) -> list[_Kind]:
     pair = _Kind(full, 3, low, high - form.bits - 1, lifted=2, paired=True) if size > 2 else scattered
     tie = _Kind(full, 2, low, high - form.bits - 1, lifted=1, tied=True) if size > 1 else scattered
     flushed = _Kind(1, 1, form.lowest, form.lowest) if op == "avg" and size > 1 else alone
-    return [scattered, scattered, alone, flushed, pair, pair, tie, tie]
+    has_room = high + form.bits + (size - 1).bit_length() <= _HIGHEST
+    large = _Kind(full, size, high, high) if op == "avg" and has_room else scattered
+    return [scattered, large, alone, flushed, pair, pair, tie, tie]
 
 
 def _terms(keys: Sequence[int], part: range, form: Form, kinds: list[_Kind], device: torch.device) -> torch.Tensor:

@@ -10,8 +10,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from harness.scenario.bases import BaseStep, CollectiveStep
 from harness.scenario.layouts.groups import GroupId, GroupIds
+from harness.scenario.operands import View
 from harness.scenario.steps import (
     Allocate,
     Allocation,
@@ -60,6 +63,8 @@ class Graph:
     """Buffers from outside that its collectives use."""
     groups: set[GroupId] = field(default_factory=set)
     """Groups whose communicators its collectives run on."""
+    warmed: set[object] = field(default_factory=set)
+    """The kernel calls of its warm-up, as `Alive.likeness` has them."""
     ended_by: Release | Recreate | None = None
     """The last step that took away what it needs, so that it cannot be replayed; None while it can."""
 
@@ -131,7 +136,17 @@ class Alive:
             if step.buffer in graph.used:
                 graph.ended_by = step
 
+    def likeness(self, step: CollectiveStep) -> object:
+        """A call without the names of its buffers: calls that are alike run the same compiled kernels."""
+        dtype = self.buffers[step.whole.buffer].allocation.dtype
+        views = {
+            name: view and View("", view.offset) for name, view in (("source", step.source), ("output", step.output))
+        }
+        return dtype, msgspec.structs.replace(step, **views)
+
     def _called(self, step: CollectiveStep) -> None:
+        if self.open is not None and self.open.state == "prepared" and step.via == "kernel":
+            self.open.warmed.add(self.likeness(step))
         if (graph := self.capturing) is not None:
             graph.used |= step.buffers - graph.own
             graph.groups |= {*self.topology.acting(step.family, step.groups)}

@@ -226,9 +226,10 @@ class Prepare(GraphStep, frozen=True, tag="prepare"):
 
 
 class Capture(GraphStep, frozen=True, tag="capture"):
-    """Begin to capture `graph`. Until it ends only allocate, release and library collectives follow.
+    """Begin to capture `graph`. Until it ends only allocate, release and collectives follow.
 
-    A collective is captured together with what fills its source and takes away its output.
+    A collective is captured together with what fills its source and takes away its output. One by a kernel follows a
+    call like it in the warm-up. The library makes it where the kernels under test do not say that graphs may hold them.
     """
 
 

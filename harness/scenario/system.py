@@ -27,5 +27,6 @@ POOLS = ("snapshot-once", "shared-at-alloc", "shared-at-exit", "per-unique-id", 
 """Built-in pool policies (`harness.system.pools.built_in`)."""
 
 
-KERNELS = ("triton",)
-"""Built-in kernel collectives (`harness.system.collectives`)."""
+KERNELS = {"triton": "", "cuda": "triton"}
+"""Built-in kernel collectives (`harness.system.collectives`), each with those that stand in for them on the
+simulation, if any do."""

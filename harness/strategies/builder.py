@@ -74,7 +74,7 @@ class Builder:
             "straggle": self._straggle,
             "turns": self._turns,
             "steady": self._steady,
-            "fly": self._fly,
+            "fly": self._take_off,
             "land": self._land,
             "stall": self._stall,
             "turnover": self._turnover,
@@ -235,15 +235,28 @@ class Builder:
         yield Ballast(name, acting.family, rank, max(1, action.room + action.count), acting.groups)
 
     def _trim(self, action: Action) -> Iterator[Step]:
+        """Cached memory goes. Half of the time that is memory of the group which then needs new one."""
+        acting = self._acting(replace(action, groups=0))
+        if action.is_fresh:
+            yield from self._on_its_own(action, acting)
         yield Trim()
+        if action.is_fresh:
+            yield from self._on_its_own(action, acting)
 
     def _recreate(self, action: Action) -> Iterator[Step]:
+        """New communicators, half of which are used at once."""
         yield Recreate(self._family(action))
+        if action.is_fresh:
+            yield from self._on_its_own(action, self._acting(replace(action, groups=0)), is_released=False)
 
     def _in_turn(self, action: Action, acting: Acting) -> Action:
         """The action on the stream on which its communicators have kernels in flight, if they have."""
         groups = self._alive.flight.groups if self._alive.flight and action.via == "kernel" else {}
         return replace(action, stream=next((groups[each] for each in acting.ids if each in groups), action.stream))
+
+    def _take_off(self, action: Action) -> Iterator[Step]:
+        """The begin of a flight; by a kernel half of them are queues, from begin to end."""
+        yield from self._queue(action) if action.via == "kernel" and action.root % 2 else self._fly(action)
 
     def _fly(self, action: Action) -> Iterator[Step]:
         if self._alive.flight is None:
@@ -263,6 +276,28 @@ class Builder:
                 action = replace(action, stream=(action.stream + turn) % self._streams)
             yield from self._on_its_own(action, acting)
 
+    def _queue(self, action: Action) -> Iterator[Step]:
+        """Two to ten calls of one family in flight, of several sizes, in place and not, with a rank that is late in
+        their midst. Then all are waited for."""
+        acting = self._acting(action)
+        action = self._in_turn(action, acting)
+        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        count, calls = min(action.count, KERNEL_COUNT), 2 + action.buffer % 9
+        needs = {rank: count * size for rank, size in acting.sizes.items()}
+        wholes = [self._operands.new(action, acting, needs, dtype, is_roomy=False) for _ in range(2)]
+        shares = dict.fromkeys(acting.ranks, count)
+        part = self._operands.new(action, acting, shares, dtype, "plain", is_roomy=False)
+        yield from self._fly(action)
+        yield from (*wholes, part)
+        for turn in range(calls):
+            if turn == calls // 2:
+                yield Straggle(self._rank(action), max(1, action.offset))
+            whole, view = wholes[turn % 2], View(part.buffer) if turn % 4 == 1 else None
+            each = replace(action, kind="reduce_scatter" if (turn + action.slack) % 3 == 2 else "all_gather")
+            size = self._operands.shared(action, acting, max(1, count >> turn % 4))
+            yield call_of(each, acting, View(whole.buffer), size, view, self._op(each, dtype))
+        yield InFlight(begins=False)
+
     def _stall(self, action: Action) -> Iterator[Step]:
         yield Stall(self._rank(action), action.offset, action.stream)
 
@@ -276,17 +311,24 @@ class Builder:
         yield Refuse(self._rank(action))
 
     def _graph(self, action: Action) -> Iterator[Step]:
-        """A graph over one collective in place: a warm-up, and the same again in the capture."""
+        """A graph over one collective in place: a warm-up, and the same again in the capture. One by a kernel is
+        replayed twice, mostly with a rank that is late: the first run of a call whose state is a number in the graph
+        may be right."""
         graph = f"g{len(self._alive.graphs)}"
         yield Prepare(graph)
         yield from self._captured(action, is_released=True)
         yield Capture(graph)
         yield from self._captured(action, is_released=action.is_fresh)
         yield EndCapture(graph)
+        if action.via == "kernel":
+            yield Replay(graph)
+            if action.offset:
+                yield Straggle(self._rank(action), action.offset)
+            yield Replay(graph)
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
-        """One such call as graphs hold it: no kernel, and on the graph's stream."""
-        action = replace(action, via="library", stream=0)
+        """One such call as graphs hold it, on the graph's stream."""
+        action = replace(action, stream=0)
         yield from self._on_its_own(action, self._acting(action), is_released, is_roomy=False)
 
     def _on_its_own(

@@ -81,7 +81,7 @@ class Operands:
             if count is not None:
                 return chosen, View(chosen.buffer, self._offset(action, acting, chosen, shape.needs(count))), count
         dtype = action.dtype if not shape.is_reduced or is_summed_exactly(action.dtype) else "float32"
-        count = self._shared(action, acting, self.drawn_count(action, acting, dtype), shape)
+        count = self.shared(action, acting, self.drawn_count(action, acting, dtype), shape.has_one_count)
         wholes = shape.needs(count)
         needs = {rank: action.offset + whole + action.slack for rank, whole in wholes.items()}
         made = self.new(action, acting, needs, dtype)
@@ -93,11 +93,11 @@ class Operands:
             return action.offset
         return max(action.offset, min(at(buffer.elements, rank) - wholes[rank] for rank in acting.ranks))
 
-    def _shared(self, action: Action, acting: Acting, count: Elements, shape: Shape) -> Elements:
+    def shared(self, action: Action, acting: Acting, count: Elements, has_one_count: bool = False) -> Elements:
         """What each rank contributes, of at most so much."""
         if action.share == "all-idle":
             return 0
-        if action.share == "equal" or shape.has_one_count:
+        if action.share == "equal" or has_one_count:
             return count
         each = {}
         for group, _ in acting.ids:
@@ -199,4 +199,4 @@ class Operands:
             if fits < 1:
                 return None
             counts |= dict.fromkeys(group, min(fits, self._count(action, whole.dtype)))
-        return self._shared(action, acting, self._merged(counts), shape)
+        return self.shared(action, acting, self._merged(counts), shape.has_one_count)

@@ -291,22 +291,26 @@ class Communicator(ABC):
     def overwritten_pads(self) -> list[trace.PadOverwritten]:
         """What has been written beside this rank's pads since the last look. Local."""
 
+    def record_beside(self) -> None:
+        """Record what has been written beside this rank's pads and workspaces since the last look. Local."""
+        for damage in self.overwritten_pads():
+            self.recorder.record(damage)
+        for beside in self.workspaces.overwritten():
+            self.recorder.record(beside)
+
     @abstractmethod
     def next_epoch(self) -> int:
         """The next epoch of a plug-in's own barrier: 1, then one more at every call, from a draw's begin or the
         communicator's. Local."""
 
     @abstractmethod
-    def next_barrier(self) -> int:
-        """The same for the harness's own kernel barrier."""
-
-    @abstractmethod
     def barrier(self) -> None:
         """Wait on the host until every rank is here and its stream is idle. Collective."""
 
-    @abstractmethod
-    def waits_for_kernel(self, epoch: int) -> None:
-        """Note that a kernel on this rank is about to wait for `epoch` on its pad of the kernel barrier."""
+    def in_kernel_barrier(self) -> AbstractContextManager[None]:
+        """Around the launch of the harness's kernel barrier: have noted what this rank waits for while that runs.
+        Local. Nothing where the host does not see whether a kernel can go on."""
+        return nullcontext()
 
     def destroyed(self) -> None:
         """Note that the communicator is gone, and its windows with it. A second call does nothing."""

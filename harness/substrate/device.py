@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -97,6 +97,16 @@ class Device(ABC):
         """How many blocks of a kernel run at one time, beside kernels of the other ranks that share the GPU."""
         return 1
 
+    def recorded(self, called: Callable[[Callable[[], object]], object]) -> AbstractContextManager[None]:
+        """Under it, what a plug-in launches takes part in what is captured or in flight. Only for one that never looks
+        at the device: where work in flight does not run by itself, its launches run later, with their arguments of
+        now, and each is `called`."""
+        return nullcontext()
+
+    def take_part(self, work: Callable[[], object]) -> None:
+        """Do a piece of work of the host that goes with a plug-in's launches: now, or when they run."""
+        work()
+
     def flush(self) -> None:  # noqa: B027  (only where work that is in flight does not run by itself)
         """Have what is in flight run before work that is not enqueued. Collective if the enqueued work is."""
 
@@ -113,6 +123,11 @@ class Device(ABC):
         """uint8[size] over memory of this rank's own device."""
 
     @abstractmethod
+    def reach(self, address: int, size: int) -> torch.Tensor:
+        """uint8[size] over memory that this rank can reach, as one of its own device: its own, or a peer's by its
+        pointer."""
+
+    @abstractmethod
     def copy(self, address: int, size: int) -> Copy:
         """A copy of memory of this rank's own device, in the form that is cheapest to compare."""
 
@@ -121,7 +136,7 @@ class Device(ABC):
         """A copy, uint8[size], of memory that this rank can reach: its own, or a peer's by its pointer."""
 
     @abstractmethod
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         """Do a piece of device work in its turn: now, at every replay while a capture is under way, or where it is
         waited for.
 

@@ -124,6 +124,11 @@ class Workspaces(ABC):
         """The one that holds an address."""
         return next((each for each in self._made.values() if address in each), None)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all bodies."""
+        return sum(each.nbytes for each in self._made.values())
+
     def overwritten(self) -> Iterator[WorkspaceOverwritten]:
         """What has been written beside them since the last look. Local."""
         for each in self._made.values():

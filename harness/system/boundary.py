@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from harness.errors import JournalFull
+from harness.errors import CompileError, JournalFull
 from harness.system.frames import defined, described, is_own, raising
 from harness.trace.raising import Part, Raising
 
@@ -34,8 +34,8 @@ class Misshapen(Exception):
 
 def call_system(where: Part, call: Callable[[], T], *handled: type[Exception]) -> T:
     """Run code of the system under test. An exception ends the draw, unless the caller handles it, as engines do. A
-    full journal is the harness's own."""
-    passing: tuple[type[Exception], ...] = (*handled, Misshapen, JournalFull)
+    full journal is the harness's own, and code that does not compile ends the command."""
+    passing: tuple[type[Exception], ...] = (*handled, Misshapen, JournalFull, CompileError)
     try:
         return call()
     except passing:

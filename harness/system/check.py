@@ -29,11 +29,18 @@ def check_system(pool: str | None, collectives: str | None) -> None:
             from harness.system.pools.built_in import load_pool  # noqa: PLC0415
 
             load_pool(pool)
-        if collectives not in (None, "library", *KERNELS):
+        if collectives is not None and collectives not in ("library", *KERNELS):
             load_attribute("collectives", collectives, ("library", *KERNELS))
             from harness.system.collectives import load_collectives  # noqa: PLC0415
 
             load_collectives(collectives)
+
+
+def built_in_collectives() -> list[str]:
+    """The names of the kernels that ship here."""
+    from harness.system.collectives import BUILT_IN  # noqa: PLC0415
+
+    return [*BUILT_IN]
 
 
 def observed(*pools: str | None) -> dict[str, str]:
@@ -48,6 +55,22 @@ def observed(*pools: str | None) -> dict[str, str]:
             factory = load_pool(pool)
             if is_observed(factory):
                 found[pool] = getattr(factory, "fallback", "")
+    return found
+
+
+def fallbacks(*collectives: str | None) -> dict[str, str]:
+    """Those of the collectives that need a GPU, each with those that the simulation runs in their place. Loads what is
+    not built in."""
+    found = {}
+    for name in collectives:
+        if name is None or name == "library":
+            continue
+        if (instead := KERNELS.get(name)) is None:
+            from harness.system.collectives import fallback_of  # noqa: PLC0415
+
+            instead = fallback_of(load_attribute("collectives", name, ("library", *KERNELS)))
+        if instead:
+            found[name] = instead
     return found
 
 

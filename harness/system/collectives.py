@@ -73,9 +73,21 @@ class CollectiveContext:
         As in NCCL, the local offset in the window is applied to every peer; but for the source of an all-gather in
         place and in functional form, whose counterparts are the other chunks. Raises `NotOwned`.
         """
-        return self._communicator.device.table(self._pointers(tensor))
+        return self._communicator.device.table(self.peer_pointers(tensor))
 
-    def _pointers(self, tensor: torch.Tensor) -> list[int]:
+    def peer_tensors(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Each rank's counterpart of a contiguous `tensor`, of its shape and dtype, as tensors on this rank's device:
+        for copies of torch, which copy engines may make. They hold as long as peer addresses do. Local.
+
+        Raises `NotOwned` as `peer_addresses` does, and `ValueError` for a tensor that is not contiguous.
+        """
+        if not tensor.is_contiguous():
+            raise ValueError("peer_tensors takes a tensor that is contiguous")
+        nbytes, reach = tensor.numel() * tensor.element_size(), self._communicator.device.reach
+        return [reach(each, nbytes).view(tensor.dtype).view(tensor.shape) for each in self.peer_pointers(tensor)]
+
+    def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
+        """The addresses of `peer_addresses`, on the host. Local. Raises `NotOwned`."""
         communicator, address = self._communicator, tensor.data_ptr()
         # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
         window = communicator.find_window(address)
@@ -93,7 +105,7 @@ class CollectiveContext:
         """The largest power of two up to 128 that divides the address of `tensor` on every rank. Local. Raises
         `NotOwned`."""
         bits_of_all = ALIGNMENT
-        for address in self._pointers(tensor):
+        for address in self.peer_pointers(tensor):
             bits_of_all |= address
         return bits_of_all & -bits_of_all
 
@@ -157,12 +169,9 @@ class CollectiveContext:
             return
         from harness.kernels.barrier import barrier_kernel  # noqa: PLC0415  (triton, only where kernels run)
 
-        epoch = self._communicator.next_barrier()
-        self._communicator.waits_for_kernel(epoch)
-        barrier_kernel[(1,)](
-            self._barrier_pads, self.rank, epoch, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1
-        )
-        self._communicator.waits_for_kernel(0)
+        pads = self._barrier_pads
+        with self._communicator.in_kernel_barrier():
+            barrier_kernel[(1,)](pads, self.rank, 0, SIZE=self.size, LANES=_power_of_two(self.size), num_warps=1)
 
 
 class Collectives(Protocol):
@@ -172,9 +181,10 @@ class Collectives(Protocol):
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
     source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
 
-    It says more by three attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
+    It says more by attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
     With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
-    `strided = True` the source of what moves data may not be contiguous. The library makes every other call.
+    `strided = True` the source of what moves data may not be contiguous. With `captures = True` graphs may hold its
+    calls: its Python then runs once, and a replay launches the same again. The library makes every other call.
 
     `open(context)` and `close(context)` it may have for every communicator: the one before the first call there, the
     other before a `recreate` step and at the end of the draw. Both are collective over the group.
@@ -207,7 +217,7 @@ class TritonCollectives:
     """The kernels of `kernels/`: all-gather, all-to-all and broadcast by pushing, reductions by pulling."""
 
     ops = ("sum", "avg", "max", "min")
-    uneven = True
+    uneven = captures = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         outputs = context.peer_addresses(output)
@@ -319,7 +329,10 @@ def _before(context: CollectiveContext, count: int) -> int:
     return sum(context.counts[: context.rank]) if context.counts else context.rank * count
 
 
-BUILT_IN = {"triton": TritonCollectives}
+BUILT_IN = {
+    "triton": "harness.system.collectives:TritonCollectives",
+    "cuda": "harness.kernels.cuda.collectives:CudaCollectives",
+}
 
 
 def load_collectives(name: str) -> Any:
@@ -335,12 +348,19 @@ def load_collectives(name: str) -> Any:
     return found
 
 
-def find_collectives(name: str) -> Callable[[], Any]:
-    """What makes the kernel collective of that name. Raises `PluginError` for a name that does not load."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    found = load_attribute("collectives", name, BUILT_IN)
+def find_collectives(name: str, is_simulated: bool = False) -> Callable[[], Any]:
+    """What makes the kernel collective of that name; on the simulation, what it names as its `fallback`, if anything.
+    Raises `PluginError` for a name that does not load."""
+    found = load_attribute("collectives", BUILT_IN.get(name, name), BUILT_IN)
+    if is_simulated and (fallback := fallback_of(found)):
+        return find_collectives(fallback)
     return found if isinstance(found, type) else lambda: found
+
+
+def fallback_of(found: object) -> str:
+    """The name of those that run on the simulation in place of collectives that need a GPU; empty where these run."""
+    name = getattr(found, "fallback", "")
+    return name if isinstance(name, str) else ""
 
 
 def _checked(what: str, size: int) -> int:

@@ -37,6 +37,8 @@ class Opened:
         """A call is about to go to the plug-in. Returns what it refuses all calls there by. Collective over the group
         at the first call."""
         if communicator not in self._open:
+            if communicator.device.is_capturing:  # its warm-up did not come to the call
+                return NotOwned
             self._open[communicator] = None
             with communicator.device.landed():
                 try:

@@ -37,7 +37,7 @@ ALONG = {"all_gather": "context, source, dim"}
 """In place of the one above, of those that also say `along`."""
 LIFE = {"open": "context", "close": "context"}
 """Methods that collectives may have for every communicator, of either form."""
-TELLS = ("functional", "uneven", "strided", "along")
+TELLS = ("functional", "uneven", "strided", "along", "captures")
 """What collectives may say of themselves with a bool."""
 STRIDED = ("all_gather", "all_to_all", "broadcast")
 """Calls whose source no peer reads through a window where it lies in ordinary memory."""
@@ -87,6 +87,11 @@ def takes_strides(kernels: object, kind: str) -> bool:
     return kind in STRIDED and getattr(kernels, "strided", False) is True
 
 
+def is_captured(kernels: object) -> bool:
+    """Whether collectives say that graphs may hold their calls."""
+    return getattr(kernels, "captures", False) is True
+
+
 def gathers_along(kernels: object) -> bool:
     """Whether collectives that return their results say that they gather along a dimension."""
     return is_functional(kernels) and getattr(kernels, "along", False) is True
@@ -98,6 +103,8 @@ def check_collectives(kernels: object) -> None:
     for name in TELLS:
         if not isinstance(said := getattr(kernels, name, False), bool):
             raise Misshapen("collectives", subject, f"says {name} = {said!r}, which is no bool")
+    if not isinstance(fallback := getattr(kernels, "fallback", ""), str):
+        raise Misshapen("collectives", subject, f"says fallback = {fallback!r}, which is no str")
     if getattr(kernels, "along", False) and not is_functional(kernels):
         raise Misshapen("collectives", subject, "says along = True, and not functional = True")
     methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)

@@ -9,7 +9,7 @@ from typing import Any
 from harness.machine import gpus, nccl
 from harness.world.world import World
 
-PACKAGES = ("torch", "triton", "hypothesis", "nccl4py", "symm-harness")
+PACKAGES = ("torch", "triton", "hypothesis", "nccl4py", "cuda-core", "symm-harness")
 
 
 def describe(world: World | None = None) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Platform(msgspec.Struct, frozen=True):
         """The same, for pools that call NCCL by themselves: the observer stands in front of NCCL in every rank. Raises
         `UsageError` where no NCCL is there and nothing stands in for one of them, `MachineError` where there can be no
         observer."""
-        if not watched.stand_ins:
+        if not watched.stand_ins and (self.gpus or not watched.fallbacks):
             return self
         if self.gpus:
             watched.prepare(watched.stand_ins, import_path())
@@ -96,7 +96,8 @@ class Platform(msgspec.Struct, frozen=True):
             return msgspec.structs.replace(self, environment={**self.environment, **observer.environment(None)})
         if missing := [pool for pool, stand_in in watched.stand_ins.items() if not stand_in]:
             raise UsageError(f"pool {missing[0]!r} calls NCCL by itself, and there is none on {self.name} ({self.why})")
-        named = ", ".join(f"{stand_in} stands in for {pool}" for pool, stand_in in watched.stand_ins.items())
+        instead = {**watched.stand_ins, **watched.fallbacks}
+        named = ", ".join(f"{stand_in} stands in for {pool}" for pool, stand_in in instead.items())
         return msgspec.structs.replace(self, why=f"{self.why}; {named}")
 
     def rank_environment(self, rank: int, nodes: Sequence[int], hides_peers: bool = False) -> dict[str, str]:
@@ -109,10 +110,12 @@ class Platform(msgspec.Struct, frozen=True):
 
 class Watched(NamedTuple):
     """The pools under test that call NCCL by themselves, each with the design that stands in for it where there is no
-    NCCL, or none. `prepare` is called before ranks start on GPUs, with their names and where processes find modules."""
+    NCCL, or none. `prepare` is called before ranks start on GPUs, with their names and where processes find modules.
+    `fallbacks`: collectives that need a GPU, each with those that stand in for them where there is none."""
 
     stand_ins: Mapping[str, str]
     prepare: Callable[[Iterable[str], str], None]
+    fallbacks: Mapping[str, str] = {}
 
 
 def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform:

@@ -12,7 +12,7 @@ import typer
 from harness.cli.main import app
 from tests.docs import prose
 
-SHOWN = re.compile(r"\bsymm ((?:[a-z]+)(?: (?:draws|registration))?)\b([^`\n|]*)")
+SHOWN = re.compile(r"\bsymm ((?:[a-z]+)(?: (?:collectives|draws|registration))?)\b([^`\n|]*)")
 
 
 def commands() -> dict[str, set[str]]:

@@ -18,7 +18,10 @@ def test_harness_alone_is_installed(built: Built) -> None:
         assert file.read(top_level).split() == [b"harness"]
 
 
-@pytest.mark.parametrize("pattern", ["kernels/*.py", "topologies/*.json", "topologies/seeds/*.json"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["kernels/*.py", "kernels/cuda/*.py", "kernels/cuda/*.cu*", "topologies/*.json", "topologies/seeds/*.json"],
+)
 def test_what_the_package_reaches_through_links_is_in_the_wheel(built: Built, pattern: str) -> None:
     shipped = {f"harness/{path.relative_to(ROOT)}" for path in ROOT.glob(pattern)}
     assert shipped

@@ -59,6 +59,8 @@ def spoiled(alone: Rank, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[torch
 class Copies:
     """A kernel of a group of one rank."""
 
+    captures = False
+
     def reduce_scatter(self, context: object, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         output.copy_(source)
 
@@ -257,9 +259,25 @@ def test_a_returned_tensor_is_kept_after_its_output_was_written_again(alone: Ran
 # captured
 
 
+@pytest.mark.parametrize(
+    ("captures", "has_barrier", "path"), [(True, True, "kernel"), (True, False, "copy"), (False, True, "copy")]
+)
+def test_a_call_is_captured_by_a_kernel_that_says_so_where_ranks_meet_on_the_device(
+    captures: bool, has_barrier: bool, path: str, alone: Rank, buffers: LiveBuffers
+) -> None:
+    kernel, device = Copies(), alone.substrate.device
+    kernel.captures, device.has_barrier = captures, has_barrier
+    with device.capture() as graph:
+        captured = call(alone, buffers, msgspec.structs.replace(SCATTER, via="kernel")).capture(4, kernel)
+    captured.fill(KEYS)
+    graph.replay()
+    assert [event.path for event in alone.events if isinstance(event, Ran)] == [path]
+    assert captured.compare() is None
+
+
 def test_a_captured_call_runs_at_no_time_but_a_replay(alone: Rank, buffers: LiveBuffers) -> None:
     with alone.substrate.device.capture() as graph:
-        captured = call(alone, buffers, GATHER).capture(index=4)
+        captured = call(alone, buffers, GATHER).capture(index=4, kernel=None)
     assert (captured.index, buffers["a"].body.any().item()) == (4, False)
     captured.fill(KEYS)
     graph.replay()

@@ -367,6 +367,14 @@ def test_wide_values_average_to_the_same_bits_in_float32_in_every_order(
     assert same_bits(found.to(dtype), reduce_result(rows, "avg"))
 
 
+@pytest.mark.parametrize("size", [2, 4, 8, 16])
+def test_a_sum_of_fp16_that_is_rounded_before_it_is_divided_overflows(size: int) -> None:
+    rows = inputs(size, torch.float16, "avg", wide=True, count=4 * COUNT)
+    result = reduce_result(rows, "avg")
+    assert result.isfinite().all()
+    assert not same_bits(reduce_result(rows, "sum") / size, result)
+
+
 @narrow
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), size=st.sampled_from(SIZES), seed=st.integers(0, 255))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
+from typing import Any
 
+import msgspec
 import pytest
 
 from harness.scenario.operands import View
@@ -36,6 +39,8 @@ def captured(*body: Step, before: tuple[Step, ...] = ()) -> tuple[Step, ...]:
     return (*before, Prepare("g"), Capture("g"), *body, EndCapture("g"))
 
 
+KERNEL = AllGather("tp", View("a"), 4, via="kernel")
+WARMED = (Prepare("g"), Allocate("w", "tp", 64), AllGather("tp", View("w"), 4, via="kernel"))
 OUTSIDE = captured(GATHER, before=(ALLOCATE,))
 
 
@@ -52,7 +57,7 @@ NOT_A_GRAPH = {
     "two at a time": ((Prepare("g"), Prepare("h")), "one graph at a time"),
     "a second capture": ((*captured(), *captured()), "graph 'g' was prepared before"),
     "trim in the capture": (captured(Trim()), "step 2 (trim): graph 'g' is being captured"),
-    "a kernel": (captured(ALLOCATE, AllGather("tp", View("a"), 4, via="kernel")), "kernels are not captured"),
+    "a kernel that is not warmed up": (captured(ALLOCATE, KERNEL), "the warm-up of graph 'g' has no kernel call like"),
     "a buffer that is gone": ((*OUTSIDE, Release("a"), Replay("g")), "did not allocate, was released"),
     "communicators that are gone": ((*OUTSIDE, Recreate("attn_tp"), Recreate("tp"), Replay("g")), "were replaced"),
 }
@@ -62,6 +67,29 @@ NOT_A_GRAPH = {
 def test_a_program_that_no_graph_can_run_is_refused(name: str) -> None:
     steps, reason = NOT_A_GRAPH[name]
     with pytest.raises(ProgramError, match=re.escape(reason)):
+        scenario(*steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_alike"),
+    [
+        ({}, True),
+        ({"count": 5}, False),
+        ({"family": "attn_tp"}, False),
+        ({"output": View("a", 3)}, False),
+        ({"via": "library", "count": 5}, True),
+    ],
+)
+def test_a_kernel_is_captured_where_a_call_like_it_was_warmed_up(changes: dict[str, Any], is_alike: bool) -> None:
+    step = msgspec.structs.replace(KERNEL, **changes)
+    steps = *WARMED, Capture("g"), msgspec.structs.replace(ALLOCATE, family=step.family), step, EndCapture("g")
+    with nullcontext() if is_alike else pytest.raises(ProgramError, match="no kernel call like it"):
+        scenario(*steps)
+
+
+def test_a_warm_up_in_another_dtype_is_none() -> None:
+    steps = *WARMED, Capture("g"), msgspec.structs.replace(ALLOCATE, dtype="int8"), KERNEL, EndCapture("g")
+    with pytest.raises(ProgramError, match="no kernel call like it"):
         scenario(*steps)
 
 

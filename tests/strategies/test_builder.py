@@ -54,6 +54,24 @@ def test_a_released_buffer_is_not_used_again() -> None:
     ]
 
 
+def test_memory_that_was_given_back_is_needed_again() -> None:
+    turn = ["allocate", "all_gather", "release"]
+    program = Builder(PAIR, 16).build([act("trim", is_fresh=True)], act("all_gather"))
+    assert kinds(program)[:7] == [*turn, "trim", *turn]
+    assert kinds(Builder(PAIR, 16).build([act("trim")], act("all_gather"))) == ["trim", "allocate", "all_gather"]
+
+
+def test_new_communicators_are_used_at_once_beside_buffers_of_others() -> None:
+    both = Topology(name="both", convention="sglang", degrees={"tp": 4, "attn_dp": 2})
+    actions = [act("all_gather"), act("recreate", family=1, is_fresh=True), act("all_gather")]
+    program = Builder(both, 16).build(actions, act("all_gather"))
+    first, renewed = next(s.family for s in program if isinstance(s, AllGather)), program[2]
+    assert isinstance(renewed, Recreate)
+    assert renewed.family != first
+    assert kinds(program)[2:] == ["recreate", "allocate", "all_gather", "all_gather", "all_gather"]
+    assert [s.family for s in program if isinstance(s, AllGather)] == [first, renewed.family, first, first]
+
+
 def test_ballast_is_neither_used_nor_released() -> None:
     program = Builder(PAIR, 16).build([act("ballast"), act("release")], act("all_gather"))
     assert kinds(program) == ["ballast", "allocate", "all_gather"]
@@ -70,6 +88,27 @@ def test_a_graph_is_warmed_up_captured_and_replayed() -> None:
     program = Builder(PAIR, 48).build([act("graph", is_fresh=True), act("replay")], act("all_gather"))
     once = ["allocate", "all_gather", "release"]
     assert kinds(program)[:10] == ["prepare", *once, "capture", *once, "end_capture", "replay"]
+
+
+@pytest.mark.parametrize(("buffer", "calls"), [(0, 2), (4, 6), (8, 10)])
+def test_a_queue_is_of_two_to_ten_calls_of_several_sizes_and_operands(buffer: int, calls: int) -> None:
+    queue = act("fly", via="kernel", root=1, count=64, buffer=buffer, slack=1, dtype="float8_e5m2")
+    program = Builder(PAIR, 48).build([queue], act("all_gather"))[:-1]
+    made = [step for step in program if isinstance(step, CollectiveStep)]
+    assert kinds(program)[:4] == ["in_flight", *["allocate"] * 3]
+    assert (len(made), {step.via for step in made}, kinds(program)[-1]) == (calls, {"kernel"}, "in_flight")
+    assert kinds(program)[4 + calls // 2] == "straggle"
+    if calls > 2:
+        assert {(step.kind, step.part is None) for step in made} >= {("all_gather", True), ("all_gather", False)}
+        assert {step.kind for step in made} == {"all_gather", "reduce_scatter"}
+        assert len({step.count for step in made}) == 4
+
+
+@pytest.mark.parametrize(("offset", "replays"), [(0, ["replay"] * 2), (3, ["replay", "straggle", "replay"])])
+def test_a_graph_of_a_kernel_is_replayed_twice(offset: int, replays: list[str]) -> None:
+    program = Builder(PAIR, 48).build([act("graph", via="kernel", offset=offset)], act("all_gather"))
+    assert [step.via for step in program if isinstance(step, CollectiveStep)] == ["kernel", "kernel", "library"]
+    assert kinds(program)[7:-2] == ["end_capture", *replays]
 
 
 def test_a_graph_is_not_replayed_after_its_communicators_were_replaced() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import STREAMS, InFlight, Release, Stall, Step
+from harness.scenario.steps import STREAMS, Allocate, InFlight, Release, Stall, Step, Straggle
 from harness.strategies.batches import sample
 from harness.strategies.programs import scenarios
 from tests.tools.drawn import MANY, harmless
@@ -33,6 +34,12 @@ def flights(drawn: list[Scenario]) -> Iterator[list[Step]]:
             yield steps
 
 
+def late(steps: list[Step]) -> bool:
+    """Whether a rank is late between two calls."""
+    kinds = ["late" if isinstance(step, Straggle) else "call" for step in steps if not isinstance(step, Allocate)]
+    return "late" in kinds[1:-1]
+
+
 def calls(steps: list[Step]) -> list[CollectiveStep]:
     return [step for step in steps if isinstance(step, CollectiveStep)]
 
@@ -47,6 +54,13 @@ def test_calls_of_several_communicators_and_by_kernels_are_in_flight_together() 
     drawn = [calls(steps) for steps in flights(harmless())]
     assert sum(len({call.family for call in steps}) > 1 for steps in drawn) >= 20
     assert sum({call.via for call in steps} == {"library", "kernel"} for steps in drawn) >= 20
+
+
+def test_kernel_calls_of_one_family_are_queued_with_a_late_rank_in_their_midst() -> None:
+    drawn = [steps for steps in flights(sample(scenarios(8, via="kernel"), MANY // 3, seed=4)) if late(steps)]
+    most = [max(Counter(call.family for call in calls(steps)).values()) for steps in drawn]
+    assert sum(size >= 2 for size in most) >= 5
+    assert max(most) >= 6
 
 
 def test_several_streams_are_in_flight() -> None:

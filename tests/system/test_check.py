@@ -90,3 +90,16 @@ def test_a_plug_in_that_changes_the_working_directory_leaves_the_commands_as_it_
     before = Path.cwd()
     systems.check_system("goes_elsewhere:Pool", None)
     assert Path.cwd() == before
+
+
+def test_collectives_that_need_a_gpu_name_what_stands_in_for_them() -> None:
+    mine = "examples.cuda_push:Pushes"
+    assert systems.fallbacks(None, "library", "triton", "cuda", mine) == {"cuda": "triton", mine: "triton"}
+    for name, instead in systems.KERNELS.items():
+        assert collectives.fallback_of(collectives.find_collectives(name)) == instead
+
+
+def test_on_the_simulation_what_stands_in_is_run() -> None:
+    for name in ("cuda", "examples.cuda_push:Pushes"):
+        assert collectives.find_collectives(name, is_simulated=True) is collectives.TritonCollectives
+        assert collectives.find_collectives(name) is not collectives.TritonCollectives

@@ -9,7 +9,7 @@ import pytest
 
 from harness.scenario.operands import View
 from harness.scenario.steps import AllGather, Allocate, InFlight, Recreate, ReduceScatter, Release, Step, Straggle
-from harness.system.collectives import CollectiveContext
+from harness.system.collectives import CollectiveContext, NotOwned
 from harness.system.opened import Opened
 from harness.trace.draw import Draw
 from harness.trace.events import Leaked, Provided, Ran
@@ -121,6 +121,16 @@ def test_what_was_opened_last_is_closed_first(rank: Rank) -> None:
     opened.close()
     expected = [("open", each.identity) for each in communicators]
     assert notes.calls == expected + [("close", each.identity) for each in (second, third, first)]
+
+
+def test_nothing_is_opened_in_a_capture(rank: Rank) -> None:
+    notes, communicator = Notes(), rank.communicator()
+    opened = Opened(notes)
+    with rank.substrate.device.capture():
+        assert opened.open(communicator) is NotOwned
+    assert notes.calls == []
+    assert opened.open(communicator) is None
+    assert notes.calls == [("open", communicator.identity)]
 
 
 def test_a_hang_in_open_names_it(impatient: World) -> None:

@@ -81,12 +81,20 @@ class Lives(Whole):
     def close(self, context: object) -> None: ...
 
 
+class FallsBackByClass(Whole):
+    fallback = Whole
+
+
 class OpensNothing(Whole):
     def open(self) -> None: ...
 
 
 class ClosesNothing(Functional):
     close = "never"
+
+
+class CapturesByNumber(Whole):
+    captures = 1
 
 
 class FunctionalByName(Functional):
@@ -156,6 +164,7 @@ def test_collectives_that_fit_are_taken() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("CapturesByNumber", rf"says captures = 1, which is no bool {at(CapturesByNumber)}"),
         ("FunctionalByName", rf"says functional = 'yes', which is no bool {at(FunctionalByName)}"),
         (
             "FunctionalWithOutput",
@@ -164,9 +173,14 @@ def test_collectives_that_fit_are_taken() -> None:
         ),
     ],
 )
-def test_collectives_that_say_functional_and_are_not_are_refused(name: str, text: str) -> None:
+def test_collectives_that_say_what_they_are_not_are_refused(name: str, text: str) -> None:
     with pytest.raises(PluginError, match=rf"^collectives '{__name__}:{name}' {text}$"):
         load_collectives(f"{__name__}:{name}")
+
+
+def test_a_fallback_is_a_name() -> None:
+    with pytest.raises(PluginError, match=rf"says fallback = .*, which is no str {at(FallsBackByClass)}"):
+        load_collectives(f"{__name__}:FallsBackByClass")
 
 
 def test_what_a_factory_makes_is_looked_at_once_it_is_made() -> None:

@@ -91,7 +91,7 @@ class Packets(Direct):
         if len({*context.counts}) > 1:
             super().all_gather(context, output, source)
             return
-        words, into = (_words(each) for each in (source, output))
+        words, into = (words_of(each) for each in (source, output))
         if (count := words.numel()) > MOST:
             raise Unsupported
         if not count:
@@ -108,7 +108,7 @@ class Packets(Direct):
         return at
 
 
-def _words(tensor: torch.Tensor) -> torch.Tensor:
+def words_of(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(torch.int32) if tensor.element_size() == 8 else bits(tensor)
 
 

@@ -233,3 +233,17 @@ def test_the_simulation_says_what_stands_in_for_a_watched_pool_and_prepares_none
 def test_the_simulation_is_refused_where_nothing_stands_in() -> None:
     with pytest.raises(UsageError, match=r"pool 'engine' calls NCCL by itself, and there is none on sim \(asked for\)"):
         choose("sim", 2).watching(watched([], engine="", other="deferred"))
+
+
+# collectives that need a GPU
+
+
+def test_the_simulation_says_what_stands_in_for_collectives_that_need_a_gpu() -> None:
+    asked = Watched({}, lambda pools, import_path: None, {"cuda": "triton"})
+    assert choose("sim", 2).watching(asked).why == "asked for; triton stands in for cuda"
+
+
+def test_on_gpus_nothing_stands_in_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 1, (2, 32, 3))
+    platform = choose("nccl", 1)
+    assert platform.watching(Watched({}, lambda pools, import_path: None, {"cuda": "triton"})) == platform

@@ -125,7 +125,7 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     where = f"output {event.buffer!r} of rank {rank} is wrong in {_part(event)}"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
-        f"{event.expected}, found {event.found}{_poison(event.found)}; {case.path(use)}."
+        f"{event.expected}, found {event.found}{_poison(event)}; {case.path(use)}."
         f"{_origin(case, use, event.origin)}",
         step=step,
         ranks=(rank,),
@@ -137,13 +137,16 @@ def _part(event: Changed | Differs | Mismatch) -> str:
     return f"{event.elements} of {counted(event.of, 'element')}"
 
 
-def _poison(found: str) -> str:
+def _poison(event: Mismatch) -> str:
     """A clause for what the harness itself had written."""
     # before a call an output holds all-ones bits, which no legal value has (`harness.rank.values.poison`)
-    bits = found.rpartition("(0x")[2].rstrip(")")
+    bits = event.found.rpartition("(0x")[2].rstrip(")")
     if bits.strip("f"):
         return ""
-    return ", which the harness had put there before the call: it was not written, or poison was copied over it"
+    why = "it was not written, or poison was copied over it"
+    if event.expected.startswith("nan"):  # all ones is what some conversions make of any NaN
+        why += ", or a conversion on the way gave the NaN other bits"
+    return f", which the harness had put there before the call: {why}"
 
 
 def _origin(case: Case, use: Use, origin: Origin | None) -> str:

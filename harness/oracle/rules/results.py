@@ -49,7 +49,8 @@ def _lost(case: Case, history: History, step: int, event: trace.Lost) -> Finding
 def _when(case: Case, history: History, step: int, event: trace.Lost) -> str:
     """When it was lost, and to which call as far as that is known."""
     if event.by >= 0:
-        return f"as {case.call(_use(history, event.by))} returned the same memory"
+        by = next((case.call(use) for use in history.uses if use.step == event.by), case.at_step(event.by))
+        return f"as {by} returned the same memory"
     if event.when == "call":
         return f"while {case.call(_use(history, step))} ran, which has no operand there"
     if event.when == "replay":

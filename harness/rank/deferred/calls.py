@@ -6,6 +6,7 @@ policy lets them go. What feeds a call and what takes its result away is the har
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -85,7 +86,7 @@ class DeferredCall:
         """Have the last run's output kept, if its buffer is still there. `captured`: as in `Kept.hold`."""
         if self.returned is not None:
             buffers.kept.came(self.returned)
-            buffers.kept.hold_returned(self.returned, self.tap)
+            buffers.kept.hold_returned(self.returned, self.tap if captured < 0 else self.tap.clone(), captured)
         elif self._into in buffers:
             body, start = buffers[self._into].body, self.operands[0].data_ptr()
             first = (start - body.data_ptr()) // body.element_size()
@@ -105,6 +106,12 @@ class DeferredCall:
 
     def _raw(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._substrate.device.view(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+
+
+def record_beside(substrate: Substrate, calls: Iterable[DeferredCall]) -> None:
+    """Record what kernels among the calls have written beside the pads and the memory of the harness."""
+    for group in dict.fromkeys(call.group for call in calls if call.is_by_kernel):
+        substrate.communicator(group).record_beside()
 
 
 def _by_copy(target: torch.Tensor, source: torch.Tensor) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import torch
 
 from harness.rank.buffers import LiveBuffers
-from harness.rank.deferred.calls import DeferredCall
+from harness.rank.deferred.calls import DeferredCall, record_beside
 from harness.rank.results.kept import RETURNED
 from harness.substrate.base import Substrate
 from harness.trace import events as trace
@@ -65,9 +65,7 @@ class Flight:
         kept.began(index)
         kept.after("flight")
         self._buffers.landed()
-        for group in dict.fromkeys(call.group for call in calls if call.is_by_kernel):
-            for damage in self._substrate.communicator(group).overwritten_pads():
-                record(damage)
+        record_beside(self._substrate, calls)
 
     def close(self) -> None:
         """Wait for nothing more: the draw ends here."""

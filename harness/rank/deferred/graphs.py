@@ -12,7 +12,7 @@ import torch
 
 from harness.rank import values
 from harness.rank.buffers import LiveBuffers
-from harness.rank.deferred.calls import DeferredCall
+from harness.rank.deferred.calls import DeferredCall, record_beside
 from harness.rank.own import collect
 from harness.scenario.layouts.groups import GroupIds
 from harness.scenario.steps import STREAMS
@@ -104,13 +104,17 @@ class Graphs:
             name: bits(buffer.body).clone() for name, buffer in self._buffers.items() if name not in graph.buffers
         }
         for number, call in enumerate(graph.calls):
-            call.fill([values.key(self._seed, index, number, rank) for rank in call.group.ranks])
+            keys = [values.key(self._seed, index, number, rank) for rank in call.group.ranks]
+            call.fill(keys, wide=call.is_by_kernel)
         self._substrate.device.synchronize()
         for call in graph.calls[:1]:
             self._substrate.record(trace.Entered("replay", self._substrate.communicator(call.group).ident))
         operands = [operand for call in graph.calls for operand in call.operands]
         memory.before()
         self._buffers.kept.before(*operands)
+        for call in graph.calls:
+            if call.returned is not None:
+                self._buffers.kept.write_again(call.returned)
         graph.replay()
         self._substrate.device.synchronize()
         self._substrate.record_unmapped()
@@ -118,6 +122,7 @@ class Graphs:
         self._buffers.kept.after("replay")
         self._compare(graph)
         self._look_at_others(before)
+        record_beside(self._substrate, graph.calls)
 
     def _compare(self, graph: CapturedGraph) -> None:
         for call in graph.calls:

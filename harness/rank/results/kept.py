@@ -146,15 +146,20 @@ class Kept:
         if held.parts:
             self._held.append(held)
 
+    def write_again(self, tensor: torch.Tensor) -> None:
+        """A replay is about to write a tensor that its own call of a plug-in has returned."""
+        self._returned = [held for held in self._returned if held.view is not tensor]
+        self.came(tensor)
+
     def came(self, tensor: torch.Tensor) -> None:
         """A plug-in has returned a tensor: who has the same memory loses it to this step's call."""
         for held in self._returned:
             if held.meets(tensor):
                 held.by = self._step
 
-    def hold_returned(self, tensor: torch.Tensor, was: torch.Tensor) -> None:
+    def hold_returned(self, tensor: torch.Tensor, was: torch.Tensor, captured: int = -1) -> None:
         """Keep a tensor that a plug-in returned, and let go of the oldest if these are too many."""
-        self._returned.append(Held(self._step, "output", "", tensor, was))
+        self._returned.append(Held(self._step, "output", "", tensor, was, captured))
         self._look("by", self._returned[:-RETURNED])
         del self._returned[:-RETURNED]
 

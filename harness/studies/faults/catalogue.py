@@ -25,6 +25,7 @@ Strategy = st.SearchStrategy[Scenario]
 POOLS, KERNELS = "harness.system.planted.pools", "harness.system.planted.kernels"
 CALLS, PLACES = "harness.system.planted.calls", "harness.system.planted.places"
 RESULTS, ORDER = "harness.system.planted.results", "harness.system.planted.order"
+TRANSFERS = "harness.system.planted.transfers"
 FAULT = "not looked for on GPUs: an access where nothing is mapped ends the process, and one elsewhere may go well"
 ORDERS = "not looked for on GPUs: there only luck shows an order that is missing"
 SPINS = "not looked for on GPUs: where ranks share one, they meet on the host, and no barrier runs on the device"
@@ -250,7 +251,18 @@ FAULTS = (
     Fault("K09", "no-last-barrier", ("race",), _ordered(f"{ORDER}:NoLastBarrier"), {"nccl": ORDERS}),
     Fault("K10", "one-parity-slot", ("hang",), _ordered(f"{ORDER}:OneParitySlot"), {"nccl": SPINS}),
     Fault("K11", "shared-flags", ("race",), _ordered(f"{ORDER}:SharesFlags"), {"nccl": ORDERS}),
+    Fault("K13", "threshold-off-by-one", ("wrong-data",), _free("deferred", f"{TRANSFERS}:OffByOne")),
+    Fault("K14", "index-of-32-bits", ("wrong-data",), _free("deferred", f"{TRANSFERS}:IndexOf32Bits")),
+    Fault("K15", "pads-assumed-zero", ("race",), _ordered(f"{ORDER}:AssumesZeroPads"), {"nccl": ORDERS}),
     Fault("K16", "relaxed-release", ("race",), _ordered(f"{ORDER}:RelaxedSignals"), {"nccl": ORDERS}),
+    Fault(
+        "K17",
+        "workspace-kept",
+        ("stale-peer-address",),
+        _twice("deferred", f"{TRANSFERS}:KeepsItsWorkspace"),
+        {"nccl": FAULT},
+    ),
+    Fault("K18", "taken-for-aligned", ("wrong-data",), _free("deferred", f"{TRANSFERS}:TakesForAligned")),
     Fault("K19", "fp32-added-in-bfloat16", ("wrong-data",), _free("deferred", "AddsFloatsInBfloat16")),
     Fault("K20", "truncation", ("wrong-data",), _free("deferred", "Truncates")),
     Fault("K21", "detour-through-fp16", ("wrong-data",), _free("deferred", "PassesThroughHalf")),

@@ -103,13 +103,6 @@ class NcclCommunicator(Communicator):
         self.handle.epoch += 1
         return self.handle.epoch
 
-    def next_barrier(self) -> int:
-        self.handle.barrier += 1
-        return self.handle.barrier
-
-    def waits_for_kernel(self, epoch: int) -> None:
-        """Note nothing: the host does not see whether a GPU kernel can go on."""
-
     def barrier(self) -> None:
         self.device.synchronize()
         self._rendezvous.meet(HOST)

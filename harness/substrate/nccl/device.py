@@ -68,12 +68,19 @@ class NcclDevice(Device):
         torch.empty(1, device=self.torch_device)
 
     def table(self, numbers: Sequence[int]) -> torch.Tensor:
+        if self.is_capturing:  # no copy from the host may be captured, and no graph may need what is kept elsewhere
+            return _filled(numbers, self.torch_device)
         if self._is_in_pool():  # a block of the pool would be in use for as long as the table is kept
             return super().table(numbers)
         return self._tables.of(numbers, torch.cuda.current_stream().cuda_stream)
 
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size)
+
+    def reach(self, address: int, size: int) -> torch.Tensor:
+        # as one of this GPU: `as_tensor` asks CUDA, and gives a peer's memory to the peer's GPU (see `read`)
+        storage = torch._C._construct_storage_from_data_pointer(address, self.torch_device, size)
+        return torch.empty(0, dtype=torch.uint8, device=self.torch_device).set_(storage, 0, (size,), (1,))
 
     def copy(self, address: int, size: int) -> Copy:
         return tensor_at(address, size).clone()
@@ -99,7 +106,7 @@ class NcclDevice(Device):
         programs = -(-target.numel() // early.BLOCK)
         early.early_move_kernel[(programs,)](target, source, target.numel(), early.NANOSECONDS, early.BLOCK)
 
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         work()  # on the current stream, which captures or runs
 
     def stall(self, milliseconds: int) -> None:
@@ -130,3 +137,11 @@ class _Raw:
 def tensor_at(address: int, size: int) -> torch.Tensor:
     """uint8[size] over memory of this process's GPU. The caller keeps the memory alive."""
     return torch.as_tensor(_Raw(address, size), device="cuda")
+
+
+def _filled(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    """int64 of these numbers, which kernels store: each has its own as an argument."""
+    made = torch.empty(len(numbers), dtype=torch.int64, device=device)
+    for each, number in zip(made, numbers, strict=True):
+        each.fill_(number)
+    return made

@@ -41,8 +41,8 @@ class NcclHandle:
         # Where a communicator cannot be asked, ranks on one node are taken to have windows.
         self.supports_windows = is_on_one_node and (not _can_be_asked(version) or _has_windows(comm))
         self.has_peer_pointers, self.takes_selections = version >= PEER_POINTERS, version >= SELECTIONS
-        self.epoch = self.barrier = 0
-        """The last epochs of a plug-in's own barrier and of the kernel barrier."""
+        self.epoch = 0
+        """The last epoch of a plug-in's own barrier."""
         self.has_copied = False
         """Whether a call by copy engines was made that was not captured."""
         self._has_pads = self.supports_windows and self.size > 1 and self.has_peer_pointers
@@ -69,9 +69,9 @@ class NcclHandle:
         return [int(nccl.get_peer_device_pointer(self._window, 0, peer)) for peer in range(self.size)]
 
     def renew(self) -> None:
-        """Have pads and epochs as those of a new communicator. No kernel may run, and no peer may signal, until all
+        """Have pads and epoch as those of a new communicator. No kernel may run, and no peer may signal, until all
         ranks have come back. Local."""
-        self.epoch = self.barrier = 0
+        self.epoch = 0
         if self._window is not None:
             self._clear()
 

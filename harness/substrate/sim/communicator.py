@@ -7,7 +7,8 @@ really read and write the wrong bytes. The addresses of peers that it gives out 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ctypes import memmove
 from itertools import accumulate
 
@@ -109,9 +110,6 @@ class SimCommunicator(Communicator):
     def next_epoch(self) -> int:
         return self._rendezvous.next_epoch()
 
-    def next_barrier(self) -> int:
-        return self._rendezvous.next_barrier()
-
     def clear_pads(self) -> None:
         """Have this rank's pads and epochs as those of a new communicator. Collective, once no peer's kernel runs."""
         for pads in (self._shared.pads, self._shared.barriers):
@@ -119,8 +117,12 @@ class SimCommunicator(Communicator):
         self._rendezvous.restart()
         self.barrier()  # before a peer signals again
 
-    def waits_for_kernel(self, epoch: int) -> None:
-        self._rendezvous.note(PAD, epoch)
+    @contextmanager
+    def in_kernel_barrier(self) -> Iterator[None]:
+        # the kernel has its epoch from the pad; this is the same number, as both count every barrier that runs
+        self.device.take_part(lambda: self._rendezvous.note(PAD, self._rendezvous.next_barrier()))
+        yield
+        self.device.take_part(lambda: self._rendezvous.note(PAD, 0))
 
     def barrier(self) -> None:
         self._rendezvous.meet(HOST)

@@ -23,7 +23,7 @@ class SimGraph:
     """Device work in the order of its capture."""
 
     def __init__(self) -> None:
-        self.work: list[Callable[[], None]] = []
+        self.work: list[Callable[[], object]] = []
 
     def replay(self) -> None:
         for work in self.work:
@@ -35,7 +35,7 @@ class _Work(NamedTuple):
 
     number: int
     is_collective: bool
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 def _run(queue: deque[_Work], last: int) -> None:
@@ -53,7 +53,8 @@ class SimDevice(Device):
     torch_device = torch.device("cpu")
     has_barrier = True
 
-    def __init__(self) -> None:
+    def __init__(self, pooled: range = range(0)) -> None:
+        """`pooled`: the addresses of this rank's pools."""
         self.current_stream = 0
         self._graph: SimGraph | None = None
         self._queues: dict[int, deque[_Work]] = {}
@@ -64,6 +65,7 @@ class SimDevice(Device):
         self._landed: list[Callable[[], None]] = []
         """What is to be done once nothing is in flight."""
         self._is_eager = True
+        self._pooled, self._is_recording = pooled, False
 
     @contextmanager
     def stream(self, index: int) -> Iterator[None]:
@@ -97,6 +99,34 @@ class SimDevice(Device):
         else:
             work()
 
+    @contextmanager
+    def recorded(self, called: Callable[[Callable[[], object]], object]) -> Iterator[None]:
+        if not self.does_later:
+            yield
+            return
+        from harness.substrate.sim.recorded import recorded  # noqa: PLC0415  (only where plug-ins run later)
+
+        self._is_recording = True
+        try:
+            with recorded(lambda launch: self.take_part(lambda: called(launch)), self._without_block):
+                yield
+        finally:
+            self._is_recording = False
+
+    def take_part(self, work: Callable[[], object]) -> None:
+        if self._is_recording:
+            self.enqueue(work, is_collective=True)
+        else:
+            work()
+
+    def _without_block(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same memory; of a pool's without its block, which goes where the pool policy lets it go."""
+        if tensor.data_ptr() not in self._pooled:
+            return tensor
+        sizes = zip(tensor.shape, tensor.stride(), strict=True)
+        span = 1 + sum((size - 1) * stride for size, stride in sizes)
+        return tensor_at(tensor.data_ptr(), span, tensor.dtype).as_strided(tensor.shape, tensor.stride())
+
     def flush(self) -> None:
         # Collectives run in the order of their calls, in which no two ranks wait for each other in a circle.
         queues = [*self._queues.values()]
@@ -129,13 +159,16 @@ class SimDevice(Device):
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8)
 
+    def reach(self, address: int, size: int) -> torch.Tensor:
+        return self.view(address, size)
+
     def copy(self, address: int, size: int) -> Copy:
         return string_at(address, size)
 
     def read(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size, torch.uint8).clone()
 
-    def enqueue(self, work: Callable[[], None], is_collective: bool = False) -> None:
+    def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         if self._graph is not None:
             self._graph.work.append(work)
         elif self.is_in_flight:

@@ -34,7 +34,8 @@ class SimSubstrate(Substrate):
 
     def __init__(self, rank: int, shared: SharedMemory, evidence: frozenset[str] = frozenset()) -> None:
         super().__init__(rank, shared, evidence)
-        self.device: SimDevice = SimDevice()
+        start, size = shared.arena(rank)
+        self.device: SimDevice = SimDevice(range(shared.base + start, shared.base + start + size))
         self.arena, self.views = Arena(shared, shared.arena(rank)), Views(shared)
         self.workspaces = Arena(shared, shared.workspaces(rank))
         self._witness: Witness | None = None

@@ -94,3 +94,25 @@ class RelaxedSignals(FlagBarrier):
     """The signals of the barrier are relaxed, so what a rank wrote before may come after them (K16)."""
 
     is_relaxed = True
+
+
+class CallByCall(FlagBarrier):
+    """Numbers the two barriers of a call by the calls of a communicator. Breaks no rule."""
+
+    def before(self, context: CollectiveContext) -> None:
+        self._epoch = self.start(context)
+        self.meet(context, self._epoch + 1)
+
+    def after(self, context: CollectiveContext) -> None:
+        self.meet(context, self._epoch + 2)
+
+    def start(self, context: CollectiveContext) -> int:
+        """The last epoch of the call before."""
+        return 2 * context.epoch() - 2
+
+
+class AssumesZeroPads(CallByCall):
+    """Takes the pads for zero at every call, so the first barrier of the second one waits for nothing (K15)."""
+
+    def start(self, context: CollectiveContext) -> int:
+        return 0

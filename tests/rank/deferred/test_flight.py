@@ -145,4 +145,4 @@ def test_a_hang_in_flight_is_in_the_call_that_waits(ranks: World) -> None:
     steps = (A, B, InFlight(), gather("a"), uneven, InFlight(begins=False))
     _, findings = ran(ranks, *steps, system=System("deferred", f"{CALLS}:LeavesIdleRanksOut"))
     assert [finding.rule for finding in findings] == ["wrong-data", "hang"]
-    assert "rank 1 at step 4 (all_gather) in all_gather kernel of tp[0,1]" in findings[1].explanation
+    assert "rank 1 at step 5 (in_flight) in all_gather kernel of tp[0,1]" in findings[1].explanation

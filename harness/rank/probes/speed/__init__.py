@@ -1,0 +1,1 @@
+"""How long collectives take, by every contender of `symm bench collectives`."""

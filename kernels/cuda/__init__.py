@@ -1,0 +1,1 @@
+"""CUDA C++ device code and the collectives that it makes: `ll.cu` for small calls, `fused.cu` for the others."""

@@ -1,0 +1,251 @@
+"""The built-in collectives in CUDA C++: all-gather, reduce-scatter and all-reduce. The library makes the other calls.
+
+Invariant: which kernel runs, and on which grid, follows from counts, width and size alone, which all ranks share. A
+call copies nothing from the host and does not wait. A communicator has its memory from `open` on, and all kernels of a
+communicator run on one stream at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from harness.system.collectives import CollectiveContext, Unsupported
+from harness.system.cuda import CudaSource
+
+HERE = Path(__file__).parent
+THREADS = 512
+WORD, PACKET = 16, 8
+"""Bytes: the widest access, and the data of a packet."""
+SMALL, SLOTS = 512 << 10, 2 << 20
+"""Bytes of the largest small call, and of all slots of a half together."""
+FEW, MANY, BROAD = 64, 128, 16 << 20
+"""Blocks at most, and from so many bytes on."""
+TILE = 64 << 10
+"""Bytes of an all-reduce that a block stages at a time."""
+COPIED = 128 << 20
+"""Bytes from which on copy engines move an all-gather."""
+MEETING = 64
+"""Flags before those by which blocks meet: epochs, on a cache line of their own."""
+BITS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
+NUMBERS = {
+    torch.float32: "float",
+    torch.float16: "Float16",
+    torch.bfloat16: "Bfloat16",
+    torch.int32: "int",
+    torch.int8: "signed char",
+    torch.uint8: "u8",
+}
+OPS = {"sum": 0, "avg": 0, "max": 1, "min": 2}
+"""As the kernels number them."""
+
+
+class Memory(NamedTuple):
+    """A rank's own of one communicator."""
+
+    slots: torch.Tensor
+    """What peers send to in small calls."""
+    stage: torch.Tensor
+    small: torch.Tensor
+    """Epoch of small calls."""
+    large: torch.Tensor
+    """Epoch of the others."""
+    flags: torch.Tensor
+    captured: list[torch.Tensor]
+    """Tables that graphs read at every replay."""
+
+
+class CudaCollectives:
+    """Small calls by LL, others by fused kernels, and the largest all-gathers by copy engines."""
+
+    ops = tuple(OPS)
+    uneven = captures = True
+    fallback = "triton"
+    ll, fused = CudaSource(HERE / "ll.cu"), CudaSource(HERE / "fused.cu")
+
+    def __init__(self) -> None:
+        self._memories: dict[Hashable, Memory] = {}
+
+    def open(self, context: CollectiveContext) -> None:
+        if context.size > THREADS or (context.shares_gpu and context.max_blocks == 1):
+            raise Unsupported
+        space = context.workspace(4 * SLOTS + 2 * FEW * TILE)
+        flags = context.flags(MEETING + MANY * context.size)
+        self._memories[context.identity] = Memory(
+            space[: 4 * SLOTS], space[4 * SLOTS :], flags[:2], flags[MEETING // 2 :], flags[MEETING:], []
+        )
+
+    def close(self, context: CollectiveContext) -> None:
+        del self._memories[context.identity]
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        outputs = self._table(context, output)
+        width, counts = source.element_size(), context.counts or (source.numel(),) * context.size
+        nbytes = max(counts) * width
+        if _is_small(counts, width):
+            self._small(context, f"all_gather<{BITS[width]}>", nbytes, source, output, np.int64(source.numel()))
+            return
+        start = sum(counts[: context.rank]) * width
+        if nbytes >= COPIED:
+            self._copy(context, output, source, start)
+            return
+        memory = self._memories[context.identity]
+        self.fused.launch(
+            f"all_gather<{BITS[width]}>",
+            _blocks(context, nbytes),
+            THREADS,
+            outputs,
+            self._table(context, memory.flags),
+            memory.large,
+            source,
+            np.int64(start),
+            np.int64(source.numel()),
+            *_place(context),
+        )
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        number, how = _reduction(context, output.dtype, op)
+        sources = self._table(context, source)
+        width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
+        nbytes = max(counts) * width
+        if _is_small(counts, width):
+            count = np.int64(output.numel())
+            self._small(context, f"reduce_all<{number}>", nbytes, source, output, count, count, how=how)
+            return
+        memory = self._memories[context.identity]
+        self.fused.launch(
+            f"reduce_scatter<{number}>",
+            _blocks(context, nbytes),
+            THREADS,
+            sources,
+            self._table(context, memory.flags),
+            memory.large,
+            output,
+            np.int64(sum(counts[: context.rank]) * width),
+            np.int64(output.numel()),
+            *_place(context),
+            *how,
+        )
+
+    def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        number, how = _reduction(context, output.dtype, op)
+        sources = self._table(context, source)
+        width, count = output.element_size(), output.numel()
+        if _is_small((count,) * context.size, width):
+            alike = np.int64(0)
+            self._small(
+                context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
+            )
+            return
+        memory = self._memories[context.identity]
+        part = -(-count // context.size)
+        blocks = min(FEW, _blocks(context, part * width))
+        part = _whole(part)
+        self.fused.launch(
+            f"all_reduce<{number}>",
+            blocks,
+            THREADS,
+            sources,
+            self._table(context, memory.stage),
+            self._table(context, memory.flags),
+            memory.large,
+            output,
+            np.int64(count),
+            np.int64(part),
+            np.int64(min(TILE // width, _whole(-(-part // blocks)))),
+            *_place(context),
+            *how,
+        )
+
+    def _small(
+        self,
+        context: CollectiveContext,
+        kernel: str,
+        nbytes: int,
+        source: torch.Tensor,
+        output: torch.Tensor,
+        *counts: np.int64,
+        how: tuple[np.generic, ...] = (),
+    ) -> None:
+        memory = self._memories[context.identity]
+        slot = np.int64(_slot(context.size) // PACKET)
+        self.ll.launch(
+            kernel,
+            min(FEW, _blocks(context, nbytes * WORD // PACKET)),
+            THREADS,
+            self._table(context, memory.slots),
+            memory.small,
+            source,
+            output,
+            *counts,
+            *_place(context),
+            slot,
+            *how,
+        )
+
+    def _copy(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, start: int) -> None:
+        """Copy engines move the chunk to every peer, between two barriers."""
+        outputs, nbytes = context.peer_pointers(output), source.numel() * source.element_size()
+        from cuda.bindings import runtime  # noqa: PLC0415  (only on GPUs)
+
+        stream, kind = torch.cuda.current_stream().cuda_stream, runtime.cudaMemcpyKind.cudaMemcpyDefault
+        self._barrier(context)
+        for peer in _others_first(context):
+            into = outputs[peer] + start
+            if nbytes and into != source.data_ptr():
+                (error,) = runtime.cudaMemcpyAsync(into, source.data_ptr(), nbytes, kind, stream)
+                if error != runtime.cudaError_t.cudaSuccess:
+                    raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into:#x} of rank {peer}: {error.name}")
+        self._barrier(context)
+
+    def _table(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
+        table = context.peer_addresses(tensor)
+        if torch.cuda.is_current_stream_capturing():
+            self._memories[context.identity].captured.append(table)
+        return table
+
+    def _barrier(self, context: CollectiveContext) -> None:
+        memory = self._memories[context.identity]
+        flags = self._table(context, memory.flags)
+        self.fused.launch("barrier", 1, THREADS, flags, memory.large, *_place(context))
+
+
+def _place(context: CollectiveContext) -> tuple[np.int32, np.int32]:
+    return np.int32(context.rank), np.int32(context.size)
+
+
+def _others_first(context: CollectiveContext) -> Iterator[int]:
+    """Each rank begins with another peer, so that no peer gets everything at one time."""
+    return ((context.rank + turn) % context.size for turn in range(1, context.size + 1))
+
+
+def _slot(size: int) -> int:
+    """Bytes of data that a slot takes: a half has one for each sender."""
+    return min(SMALL, SLOTS // size // PACKET * PACKET)
+
+
+def _is_small(counts: tuple[int, ...], width: int) -> bool:
+    """Whether every rank sends to every rank, and all of it fits into slots."""
+    return len({*counts}) == 1 and 0 < counts[0] * width <= _slot(len(counts))
+
+
+def _whole(count: int) -> int:
+    """Elements of any type that fill words."""
+    return -(-count // WORD) * WORD
+
+
+def _blocks(context: CollectiveContext, nbytes: int) -> int:
+    """As many as there are words for their threads, and as may run at one time."""
+    most = min(MANY if nbytes >= BROAD else FEW, context.max_blocks)
+    return max(1, min(most, -(-nbytes // (THREADS * WORD))))
+
+
+def _reduction(context: CollectiveContext, dtype: torch.dtype, op: str) -> tuple[str, tuple[np.generic, ...]]:
+    """The type of a kernel's elements, and its last arguments. Raises `Unsupported`."""
+    if dtype not in NUMBERS or op not in OPS or (op == "avg" and not dtype.is_floating_point):
+        raise Unsupported
+    return NUMBERS[dtype], (np.int32(OPS[op]), np.float32(1.0 / context.size if op == "avg" else 1.0))

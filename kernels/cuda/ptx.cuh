@@ -1,0 +1,74 @@
+// All of the PTX: accesses to memory that ranks share, and conversions. CUDA C++ has them in headers that NVRTC lacks.
+//
+// Invariant: no other file has PTX, so a test may put plain C++ in the place of this one.
+//
+// Ordering: `release` and `acquire` are what their names say, at system scope. `store_pair` and `load_pair` are relaxed at
+// system scope, and each of the two words goes at once. `load` and `store` are weak: something else has to order them.
+#pragma once
+
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i64 = long long;
+
+struct alignas(16) Word {
+    u32 part[4];
+};
+
+__device__ inline u64 nanoseconds() {
+    u64 now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+}
+
+__device__ inline void release(u32* word, u32 value) {
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+
+__device__ inline u32 acquire(const u32* word) {
+    u32 value;
+    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+    return value;
+}
+
+__device__ inline Word load(const void* at) {
+    Word word;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(word.part[0]), "=r"(word.part[1]), "=r"(word.part[2]), "=r"(word.part[3])
+                 : "l"(at)
+                 : "memory");
+    return word;
+}
+
+__device__ inline void store(void* at, Word word) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(word.part[0]), "r"(word.part[1]),
+                 "r"(word.part[2]), "r"(word.part[3])
+                 : "memory");
+}
+
+__device__ inline void store_pair(i64 at, u64 low, u64 high) {
+    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(at), "l"(low), "l"(high) : "memory");
+}
+
+__device__ inline void load_pair(i64 at, u64& low, u64& high) {
+    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(low), "=l"(high) : "l"(at) : "memory");
+}
+
+__device__ inline u16 to_bfloat16(float value) {
+    u16 bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+__device__ inline u16 to_float16(float value) {
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+__device__ inline float from_float16(u16 bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}

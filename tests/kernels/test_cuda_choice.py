@@ -1,0 +1,136 @@
+"""Which kernel in CUDA C++ runs a call, on which grid, with which arguments: the same choice on all ranks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.kernels.cuda.collectives import COPIED, FEW, HERE, MANY, SMALL, CudaCollectives
+from harness.system.collectives import Unsupported
+
+KIB, MIB = 1 << 10, 1 << 20
+KINDS = "all_gather", "reduce_scatter", "all_reduce"
+
+
+class Copied(Exception):
+    """A copy engine is about to be asked."""
+
+
+@pytest.fixture(autouse=True)
+def _no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+
+
+class Recorded:
+    """In place of a source: what is launched."""
+
+    def __init__(self, file: str, launches: list[tuple[Any, ...]]) -> None:
+        self._file, self._launches = file, launches
+
+    def launch(self, kernel: str, grid: int, block: int, *arguments: object) -> None:
+        self._launches.append((self._file, kernel, grid, block, arguments))
+
+
+class Context:
+    """A rank on a GPU that is not there."""
+
+    identity, shares_gpu = "it", False
+
+    def __init__(self, rank: int, counts: Sequence[int], max_blocks: int) -> None:
+        self.rank, self.size, self.counts, self.max_blocks = rank, len(counts), tuple(counts), max_blocks
+
+    def workspace(self, nbytes: int) -> torch.Tensor:
+        return torch.empty(nbytes, dtype=torch.uint8, device="meta")
+
+    def flags(self, words: int) -> torch.Tensor:
+        return torch.empty(words, dtype=torch.int32, device="meta")
+
+    def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
+        raise Copied
+
+    def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty(self.size, dtype=torch.int64, device="meta")
+
+
+def launches(
+    kind: str, counts: Sequence[int], dtype: torch.dtype = torch.bfloat16, max_blocks: int = 132, op: str = "sum"
+) -> list[list[tuple[Any, ...]]]:
+    """What each rank launches for a call."""
+    found = []
+    for rank in range(len(counts)):
+        kernels: Any = CudaCollectives()
+        made: list[tuple[Any, ...]] = []
+        kernels.ll, kernels.fused = Recorded("ll.cu", made), Recorded("fused.cu", made)
+        context = Context(rank, counts, max_blocks)
+        kernels.open(context)
+        whole, part = (
+            torch.empty(each, dtype=dtype, device="meta")
+            for each in (counts[0] if kind == "all_reduce" else sum(counts), counts[rank])
+        )
+        output, source = (whole, part) if kind == "all_gather" else (part, whole)
+        more = () if kind == "all_gather" else (op,)
+        getattr(kernels, kind)(context, output, source, *more)
+        found.append(made)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize("nbytes", [2, 4 * KIB, 256 * KIB, SMALL, SMALL + 2, MIB, 16 * MIB, 100 * MIB])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_ranks_launch_the_same_with_as_many_arguments_as_the_kernel_has(kind: str, nbytes: int, size: int) -> None:
+    first, *others = launches(kind, [nbytes // 2] * size)
+    assert all([each[:4] for each in other] == [each[:4] for each in first] for other in others)
+    ((file, kernel, grid, block, arguments),) = first
+    name = kernel.partition("<")[0]
+    (parameters,) = re.findall(rf"^(?:__global__ void|KERNEL) {name}\((.*?)\)", (HERE / file).read_text(), re.M | re.S)
+    assert len(arguments) == len(parameters.split(","))
+    for argument, parameter in zip(arguments, parameters.split(","), strict=True):
+        kind_of = {"int": np.int32, "i64": np.int64, "float": np.float32}.get(parameter.split()[0], torch.Tensor)
+        assert isinstance(argument, torch.Tensor if "*" in parameter else kind_of), parameter
+    assert 1 <= grid <= (MANY if file == "fused.cu" and nbytes >= 16 * MIB else FEW)
+    assert block >= size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("most", [2, 33, 1000])
+def test_no_more_blocks_are_launched_than_run_at_one_time(kind: str, most: int) -> None:
+    for nbytes in (4 * KIB, SMALL, MIB, 64 * MIB):
+        for rank in launches(kind, [nbytes // 2] * 2, max_blocks=most):
+            assert all(grid <= most for _, _, grid, _, _ in rank)
+
+
+@pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter"])
+def test_counts_that_differ_are_no_small_call_on_any_rank(kind: str) -> None:
+    found = launches(kind, [5, 0, 7])
+    assert {(file, grid) for rank in found for file, _, grid, _, _ in rank} == {("fused.cu", 1)}
+
+
+def test_small_calls_of_many_ranks_end_where_their_slots_do() -> None:
+    files = {size: launches("all_gather", [SMALL // 2] * size)[0][0][0] for size in (2, 4, 8)}
+    assert files == {2: "ll.cu", 4: "ll.cu", 8: "fused.cu"}
+
+
+@pytest.mark.parametrize(("dtype", "op"), [("float8_e4m3fn", "sum"), ("float64", "sum"), ("int32", "avg")])
+@pytest.mark.parametrize("kind", ["reduce_scatter", "all_reduce"])
+def test_a_reduction_without_a_kernel_is_left_to_the_library(kind: str, dtype: str, op: str) -> None:
+    with pytest.raises(Unsupported):
+        launches(kind, [8, 8], getattr(torch, dtype), op=op)
+
+
+def test_ranks_that_cannot_run_side_by_side_are_left_to_the_library() -> None:
+    class Shared(Context):
+        shares_gpu = True
+
+    context: Any = Shared(0, (8, 8), 1)
+    with pytest.raises(Unsupported):
+        CudaCollectives().open(context)
+
+
+def test_the_largest_gathers_are_copies() -> None:
+    with pytest.raises(Copied):
+        launches("all_gather", [COPIED // 2] * 2)
