@@ -67,12 +67,17 @@ def row(run: Run, contender: str, op: str = "all_gather") -> dict[str, Any]:
 def test_every_contender_has_a_row_and_what_is_right_a_time(run: Run) -> None:
     mine = [f"mine:{name}" for name in ("Plain", "Slow", "Wrong", "Raises")]
     names = [each["contender"] for each in run.data["rows"] if each["op"] == "all_gather"]
-    assert names == ["library", "torch", "triton", *mine, "copy"], run.err
+    assert names == ["library", "torch", "triton", "cuda", *mine, "copy"], run.err
     for name in ("library", "torch", "triton", "mine:Plain", "mine:Slow", "copy"):
         found = row(run, name)
         assert (found["state"], len(found["seconds"])) == ("timed", 2), found
         assert found["bandwidth"] == 1024 / found["time"]
     assert row(run, "library")["ratio"] == 1
+
+
+def test_what_needs_a_gpu_is_refused_on_the_simulation(run: Run) -> None:
+    assert (row(run, "cuda")["state"], row(run, "cuda")["time"]) == ("refused", None)
+    assert "needs a GPU" in row(run, "cuda")["reason"]
 
 
 def test_a_wrong_plug_in_is_named_and_has_no_time(run: Run) -> None:

@@ -99,9 +99,9 @@ def test_what_all_ranks_refuse_in_a_capture_the_library_runs(pair: World) -> Non
 def test_a_planted_fault_is_drawn(pair: World, kernels: str, rule: str) -> None:
     system = System(collectives=f"{KERNELS}:{kernels}")
     drawn = sample(scenarios(2, system=system, graphs=True, via="kernel", max_steps=WITH_GRAPHS), 90)
-    found = next(filter(None, (judge(pair.run(each)) for each in drawn)), [])
+    broken = (found for each in drawn if (found := judge(pair.run(each))))
+    found = next((found for found in broken if "(replay)" in str(found[0])), [])  # queued calls show one of them too
     assert rules(found) == [rule]
-    assert "(replay)" in str(found[0])
 
 
 @pytest.mark.parametrize("kernels", RIGHT)

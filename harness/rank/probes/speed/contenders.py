@@ -15,7 +15,7 @@ import torch.distributed as dist
 from harness.rank.probes.speed.operands import Operands
 from harness.substrate.communicator import Communicator
 from harness.system.boundary import call_system
-from harness.system.collectives import CollectiveContext, Unsupported, load_collectives
+from harness.system.collectives import CollectiveContext, Unsupported, fallback_of, load_collectives
 from harness.system.functional import returned
 from harness.system.opened import Opened
 from harness.system.shape import is_captured, is_functional, runs
@@ -94,6 +94,8 @@ class PlugIn(Contender):
     def __init__(self, communicator: Communicator, operands: Operands, name: str) -> None:
         super().__init__(communicator, operands)
         self._kernels, op = load_collectives(name), operands.op
+        if not operands.output.is_cuda and (instead := fallback_of(self._kernels)):
+            raise Unsupported(f"it needs a GPU; the simulation runs {instead!r} in its place")
         self._more = () if op == "all_gather" else (SUM,)
         itemsize = operands.output.element_size()
         if not runs(self._kernels, op, SUM if self._more else None, False, itemsize):
