@@ -18,8 +18,8 @@ from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.limits import Limits
 from harness.campaign.reruns import Origin, Rerunning
-from harness.campaign.search import Smallest, smallest_failing
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.smaller.search import Smallest, smallest_failing
+from harness.campaign.smaller.shrinking import Shrinking
 from harness.campaign.tally import Tally
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
@@ -44,7 +44,7 @@ class _Stop(BaseException):
 
 
 class _Enough(BaseException):
-    """Leaves a Hypothesis run whose failures are small enough for `harness.campaign.search`."""
+    """Leaves a Hypothesis run whose failures are small enough for `harness.campaign.smaller.search`."""
 
 
 class Campaign:

@@ -16,7 +16,7 @@ from harness.campaign import seeds
 from harness.campaign.keeper import Found, Keeper
 from harness.campaign.limits import MORE, Limits
 from harness.campaign.reruns import Origin, Rerunning
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.smaller.shrinking import Shrinking
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
 from harness.errors import PluginError, UsageError

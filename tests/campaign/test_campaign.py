@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.campaign.campaign import LONG, Campaign
 from harness.campaign.limits import Limits
-from harness.campaign.search import Smallest
+from harness.campaign.smaller.search import Smallest
 from harness.errors import UsageError
 from harness.oracle.findings import Finding, Leak
 from harness.scenario.operands import View

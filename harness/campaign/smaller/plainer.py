@@ -1,6 +1,6 @@
 """Candidates of as many steps on the same ranks, with plainer numbers.
 
-Invariant: as in `harness.campaign.candidates`: each is a valid scenario of the same system, and none is larger.
+Invariant: as in `harness.campaign.smaller.candidates`: each is a valid scenario of the same system, and none is larger.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from itertools import chain
 
 import msgspec
 
-from harness.campaign.candidates import valid
-from harness.campaign.layouts import fewer_falling
+from harness.campaign.smaller.candidates import valid
+from harness.campaign.smaller.layouts import fewer_falling
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.operands import Elements, View, at
 from harness.scenario.scenario import Scenario

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from harness.campaign.candidates import fewer_ranks, fewer_steps, until
-from harness.campaign.plainer import plainer
+from harness.campaign.smaller.candidates import fewer_ranks, fewer_steps, until
+from harness.campaign.smaller.plainer import plainer
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.schedule import Schedule

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from harness.campaign.search import Fails, Smallest, smallest_failing
+from harness.campaign.smaller.search import Fails, Smallest, smallest_failing
 from harness.campaign.trials import Failure, Trials
 from harness.errors import MachineError
 from harness.scenario.scenario import Scenario
