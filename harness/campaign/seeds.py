@@ -57,6 +57,10 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     reruns: Reruns | None = None
     preceded_by: tuple[Scenario, ...] = ()
     """Draws to run before the scenario, in this order and in the same rank processes, where it does not fail alone."""
+    signature: str = ""
+    """Of its first finding (`harness.campaign.signatures`); empty in files from before there were any."""
+    symptoms: tuple[str, ...] = ()
+    """What draws show that were seen to shrink to it (`harness.campaign.symptoms`)."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:
@@ -192,6 +196,13 @@ class SeedFile:
             former.unlink(missing_ok=True)
         self._own = (path, _writing(path)) if is_own else None
         return str(path)
+
+    def drop(self) -> None:
+        """Remove it, unless others may count on it."""
+        former = self._former()
+        if former is not None:
+            former.unlink(missing_ok=True)
+        self._own = None
 
     def _former(self) -> Path | None:
         """The file that was made here before, if no other process has written it since."""

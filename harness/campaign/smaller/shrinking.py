@@ -108,9 +108,9 @@ class Shrinking:
 
     def _note(self, failure: Failure) -> None:
         """Keep a scenario that failed on this world."""
-        draw, broken = failure.draw, failure.broken
+        draw = failure.draw
         if draw.is_presumed:
-            if draw.scenario != self._keeper.found[broken.key].scenario:
+            if draw.scenario != self._keeper.found[failure.key].scenario:
                 self._presumed.add(draw.scenario)
             return
         self._presumed.discard(draw.scenario)
