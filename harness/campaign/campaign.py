@@ -176,7 +176,7 @@ class Campaign:
         began = self._clock.now()
         self._under_way = scenario, began
         try:
-            draw = self.world.run(scenario)
+            draw = self._run(scenario)
             self._under_way = None
             new = self._noted(draw, began)
         except UsageError as error:
@@ -188,6 +188,17 @@ class Campaign:
         if new is not None:
             raise new
         self._clean.add(hash(scenario))
+
+    def _run(self, scenario: Scenario) -> Draw:
+        """Run a draw. A hang that is settled is not waited for."""
+        if self._failed_at is None and any(
+            seen.shown.startswith("hang") for each in self.settled for seen in each.symptoms
+        ):
+            draw = self.world.run(scenario, hurried=True)
+            if not draw.is_presumed or self._first_new(self._judge(draw), scenario, is_drawn=False) is None:
+                return draw
+            self._open.clear()
+        return self.world.run(scenario)
 
     def _noted(self, draw: Draw, began: float) -> Finding | None:
         """Count a draw and keep what is new of it: its first finding that is not settled."""

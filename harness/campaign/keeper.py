@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.campaign import seeds
 from harness.campaign.seeds import SCHEMA, Reruns, Seed, SeedFile
 from harness.campaign.settled import Settled
 from harness.campaign.symptoms import Symptom, shown, symptom
@@ -76,6 +77,8 @@ class Keeper:
         """All findings of the draw that is kept, by the same keys as `found`."""
         self._noted: dict[str, dict[str, Any]] = {}
         """What else the file says, by the same keys."""
+        self._there: dict[str, str] | None = None
+        """The files that were in the folder before, by signature; None until that is asked."""
         self.found: dict[str, Found] = {}
         """By symptom, with a number where there are several of one (`harness.campaign.symptoms.shown`)."""
 
@@ -153,14 +156,23 @@ class Keeper:
         return symptom(findings, 0, scenario), findings[0], scenario
 
     def sign(self, key: str, settled: Settled) -> None:
-        """Note in the seed file the signature of the finding of `key`, and the symptoms that are seen to be it."""
+        """Note in the seed file the signature of the finding of `key`, and the symptoms that are seen to be it. A file
+        of that signature that was in the folder before is its file."""
         self.found[key] = msgspec.structs.replace(self.found[key], signature=settled.signature)
-        self._note(key, signature=settled.signature, symptoms=settled.noted)
+        if self._there is None:
+            self._there = seeds.signed(self._folder)
+        there = self._there.get(settled.signature, self.found[key].seed_file)
+        if there == self.found[key].seed_file:
+            self._note(key, signature=settled.signature, symptoms=settled.noted)
+        elif self.found[key].seed_file:
+            self._files[key].drop()
+            self.found[key] = msgspec.structs.replace(self.found[key], seed_file=there)
 
     def drop(self, key: str) -> None:
         """Forget what was found by `key`, and its file: it is another finding once more."""
         del self.found[key]
-        self._files.pop(key).drop()
+        if key in self._files:
+            self._files.pop(key).drop()
 
     def _note(self, key: str, **known: Any) -> None:
         """Add to what the seed file of `key` says."""

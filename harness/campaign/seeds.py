@@ -96,6 +96,15 @@ def named() -> dict[str, Path]:
     return {path.stem: path for path in sorted(files)}
 
 
+def signed(folder: Path) -> dict[str, str]:
+    """The seed files of a folder that have a signature: signature to path."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        with suppress(SeedError):
+            found[load(path).signature] = str(path)
+    return {signature: path for signature, path in found.items() if signature}
+
+
 def find(name: str) -> Seed:
     """A seed by file path, or by the name of one that ships with the harness; a file of that name comes first.
 

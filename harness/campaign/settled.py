@@ -57,6 +57,11 @@ class Settlement:
     def __iter__(self) -> Iterator[Settled]:
         return iter(self._all)
 
+    @property
+    def has_hangs(self) -> bool:
+        """Whether draws may hang of what is settled."""
+        return any(seen.shown.startswith("hang") for each in self._all for seen in each.symptoms)
+
     def add(self, settled: Settled) -> None:
         self._all.append(settled)
 
