@@ -29,7 +29,7 @@ LONG = (
     "oracle/rules/test_fate.py",
     "cli/test_agree.py",
     "substrate/test_uneven_collectives.py",
-    "campaign/test_shrinking.py",
+    "campaign/smaller/test_shrinking.py",
     "studies/agree/test_comparison.py",
     "world/test_launcher.py",
     "plugin/test_hooks.py",

@@ -36,6 +36,7 @@ This page is generated: `make docs` writes it from the JSON in `docs/measurement
 commit, date and versions. Timings come from shared machines, so compare them within a block.
 A block marked *transcribed* was copied by hand from an earlier page. There a — stands for a figure that the page did
 not give, and the commit is the one that wrote the figure down where the page named none.
+`symm fuzz` and `symm agree` without `--seed` ran with seed 0, which was the default then.
 [Columns](#columns) are explained at the end. `docs/measurements/record.py` measures again.
 """
 

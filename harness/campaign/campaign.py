@@ -18,8 +18,10 @@ from harness.campaign import seeds
 from harness.campaign.keeper import Keeper
 from harness.campaign.limits import Limits
 from harness.campaign.reruns import Origin, Rerunning
-from harness.campaign.search import Smallest, smallest_failing
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.settled import Settled, Settlement
+from harness.campaign.smaller.search import Smallest, smallest_failing
+from harness.campaign.smaller.shrinking import Shrinking
+from harness.campaign.symptoms import Symptom, symptom
 from harness.campaign.tally import Tally
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
@@ -34,6 +36,8 @@ from harness.world.world import World
 
 LONG = 2.0
 """Seconds after which a draw that Ctrl-C ends may have been a hang."""
+AGAIN = " #"
+"""Between a symptom and the number of the finding that has it, from the second on."""
 
 
 class _Stop(BaseException):
@@ -44,13 +48,14 @@ class _Stop(BaseException):
 
 
 class _Enough(BaseException):
-    """Leaves a Hypothesis run whose failures are small enough for `harness.campaign.search`."""
+    """Leaves a Hypothesis run whose failures are small enough for `harness.campaign.smaller.search`."""
 
 
 class Campaign:
     """Draws scenarios from `strategy` and runs them on `world` until the budget ends.
 
-    A rule that is found is shrunk at once and settled; a few more draws look for other rules.
+    What is found is shrunk at once, signed and settled; a few more draws look for other findings. What shrinks to the
+    signature of a finding that is settled is that one once more. `known` is settled from the start.
 
     `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
     first is counted, and no finding. A draw runs by so many `schedules` (`harness.strategies.schedules`), or by none.
@@ -69,6 +74,7 @@ class Campaign:
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
         schedules: int = 0,
+        known: Sequence[Settled] = (),
         expected: Callable[[Scenario], Collection[str]] = lambda scenario: (),
         draw_batch: Callable[..., None] = batch,
         search: Callable[..., Smallest] = smallest_failing,
@@ -86,6 +92,9 @@ class Campaign:
         self._rerunning = Rerunning(trials, self._shrinking)
         self._origins: dict[str, Origin] = {}
         """By key of a finding, where it was first met."""
+        self.settled = Settlement(known)
+        self._open: dict[Symptom, str] = {}
+        """The symptoms that a batch has met and that are not settled, each with the key of its finding."""
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
         self._costs_ranks = False
@@ -94,7 +103,6 @@ class Campaign:
         """Keys of failures like that."""
         self._under_way: tuple[Scenario, float] | None = None
         """The draw that runs, and since when."""
-        self._settled: frozenset[str] = frozenset()
         self._known = 0.0
         self._shrinks = 0
         self._clean: set[int] = set()
@@ -109,19 +117,22 @@ class Campaign:
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
-                self._settled, self._failed_at, self._shrinks = frozenset(self.tally.found), None, 0
+                self._open, self._failed_at, self._shrinks = {}, None, 0
                 self._batch(number)
-                for key in [key for key in self.tally.found if key not in self._settled]:
+                for key in dict.fromkeys(self._open.values()):
                     self._shrink(key)
                     self._rerun(key)
+                    self._settle(key)
                 number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:
                 raise stop.error from stop.error.__cause__
-            for key in [key for key in self.tally.found if key not in self._settled]:
-                self._keeper.settle(key, "time")
-                self._rerun(key)
+            for key in dict.fromkeys(self._open.values()):
+                if key in self.tally.found and not self.tally.found[key].signature:
+                    self._keeper.settle(key, "time")
+                    self._rerun(key)
+                    self._settle(key)
         self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
@@ -165,7 +176,7 @@ class Campaign:
         began = self._clock.now()
         self._under_way = scenario, began
         try:
-            draw = self.world.run(scenario)
+            draw = self._run(scenario)
             self._under_way = None
             new = self._noted(draw, began)
         except UsageError as error:
@@ -178,8 +189,19 @@ class Campaign:
             raise new
         self._clean.add(hash(scenario))
 
+    def _run(self, scenario: Scenario) -> Draw:
+        """Run a draw. A hang that is settled is not waited for."""
+        if self._failed_at is None and any(
+            seen.shown.startswith("hang") for each in self.settled for seen in each.symptoms
+        ):
+            draw = self.world.run(scenario, hurried=True)
+            if not draw.is_presumed or self._first_new(self._judge(draw), scenario, is_drawn=False) is None:
+                return draw
+            self._open.clear()
+        return self.world.run(scenario)
+
     def _noted(self, draw: Draw, began: float) -> Finding | None:
-        """Count a draw and keep what is new of it: its first finding of a rule that is not settled."""
+        """Count a draw and keep what is new of it: its first finding that is not settled."""
         verdict = examine(draw)
         seconds = self._clock.now() - began
         findings = self._unexpected(draw.scenario, verdict)
@@ -188,19 +210,40 @@ class Campaign:
         else:
             self.tally.shrinking += 1
             self._shrinks += 1
-        new = next((finding for finding in findings if finding.key not in self._settled), None)
-        if new is None:
+        met = self._first_new(findings, draw.scenario, is_drawn=self._failed_at is None)
+        if met is None:
             self._known += seconds if findings else 0.0
             return None
+        key, new = met
         if self._failed_at is None:
             self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
         if not draw.is_clean:
-            self._keys_that_cost_ranks.add(new.key)
+            self._keys_that_cost_ranks.add(key)
         if self._limits.reruns:
-            self._origins.setdefault(new.key, Origin(draw.scenario, tuple(self.world.ran)[:-1]))
+            self._origins.setdefault(key, Origin(draw.scenario, tuple(self.world.ran)[:-1]))
         is_costly = not draw.is_clean
-        self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed, costs_ranks=is_costly)
-        return new
+        self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed, costs_ranks=is_costly, key=key)
+        return new.of_kind(key)
+
+    def _first_new(self, findings: Sequence[Finding], scenario: Scenario, is_drawn: bool) -> tuple[str, Finding] | None:
+        """The first finding that is not settled, and the key of what it is a finding of. Where it `is_drawn`, the
+        settled ones count."""
+        for number, finding in enumerate(findings):
+            seen = symptom(findings, number, scenario)
+            settled = self.settled.of(seen, finding, scenario)
+            if settled is None:
+                return self._open.setdefault(seen, self._key(seen, finding.key)), finding
+            settled.draws += is_drawn
+        return None
+
+    def _key(self, seen: Symptom, rule: str) -> str:
+        """The key of a symptom that a batch meets first: that of an open finding which it may be a smaller case of, or
+        one of its own."""
+        for other, key in self._open.items():
+            if other.beside and other.shown == rule:
+                return key
+        earlier = sum(key.partition(AGAIN)[0] == str(seen) for key in self.tally.found)
+        return f"{seen}{AGAIN}{earlier + 1}" if earlier else str(seen)
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:
         return self._unexpected(draw.scenario, examine(draw))
@@ -237,6 +280,26 @@ class Campaign:
             if self._end is not None:
                 seconds = min(seconds, self._end - self._clock.now())
             self._rerunning.run(key, self._limits.reruns, seconds, self._origins[key])
+
+    def _settle(self, key: str) -> None:
+        """Sign a finding's smallest case. If another has that signature, or leads there, it is that one. One that could
+        not be shrunk to its end, and has all that this has, is this one."""
+        settled, seen = self._keeper.settled(key), {seen for seen, of in self._open.items() if of == key}
+        twin = self.settled.twin(settled) or self.settled.of(*self._keeper.leading(key))
+        if twin is not None:
+            self._keeper.drop(key)
+            twin.draws += 1
+        else:
+            twin = settled
+            self.settled.add(settled)
+            for each in [*self.settled.larger(settled)]:
+                if each.key and self.tally.found[each.key].shrunk != "smallest":
+                    seen |= each.symptoms
+                    self._keeper.drop(each.key)
+                    self.settled.remove(each)
+        twin.symptoms |= settled.symptoms | seen
+        if twin.key:
+            self._keeper.sign(twin.key, twin)
 
     def _tried(self) -> None:
         self.tally.shrinking += 1

@@ -1,4 +1,4 @@
-"""Keeps failing scenarios: for each rule, and each cause of one, the smallest so far, as a seed file that shrinks.
+"""Keeps failing scenarios: of each finding, which is a symptom at first, the smallest so far, in a seed file.
 
 Invariant: when `keep` returns, the scenario is on disk. Where it cannot be written, what was found is noted all the
 same, without a file, and the reason is raised.
@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.campaign import seeds
 from harness.campaign.seeds import SCHEMA, Reruns, Seed, SeedFile
+from harness.campaign.settled import Settled
+from harness.campaign.symptoms import Symptom, shown, symptom
 from harness.errors import PluginError
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
@@ -41,17 +44,21 @@ class Found(msgspec.Struct, frozen=True):
     """How often it failed on fresh ranks; None where that was not tried."""
     printed: tuple[str, ...] = ()
     """The end of what each rank printed in it. No seed file holds that."""
+    signature: str = ""
+    """Of the smallest case; empty until shrinking has ended."""
 
     @property
     def size(self) -> tuple[int, int, int]:
         """What shrinking makes small: ranks, steps, and the length of it all."""
         return *_size(self.scenario), len(msgspec.json.encode(self.scenario))
 
-    def again(self, findings: Sequence[Finding]) -> Finding | None:
-        """Of another run's findings the one that is this again; the rule of one that led has to be the first there."""
+    def again(self, findings: Sequence[Finding], scenario: Scenario) -> Finding | None:
+        """Of the findings of another scenario's run the one that has this symptom; the rule of one that led has to be
+        the first there."""
         if self.is_leading and findings and findings[0].rule != self.finding.rule:
             return None
-        return next((finding for finding in findings if finding.key == self.finding.key), None)
+        own = shown(self.finding, self.scenario)
+        return next((finding for finding in findings if shown(finding, scenario) == own), None)
 
 
 def _size(scenario: Scenario) -> tuple[int, int]:
@@ -68,8 +75,12 @@ class Keeper:
         """By error, the length of the scenario that is kept, and its file."""
         self._reasons: dict[str, tuple[Finding, ...]] = {}
         """All findings of the draw that is kept, by the same keys as `found`."""
+        self._noted: dict[str, dict[str, Any]] = {}
+        """What else the file says, by the same keys."""
+        self._there: dict[str, str] | None = None
+        """The files that were in the folder before, by signature; None until that is asked."""
         self.found: dict[str, Found] = {}
-        """By rule, and where a rule has several causes by rule and cause (`Record.key`)."""
+        """By symptom, with a number where there are several of one (`harness.campaign.symptoms.shown`)."""
 
     def keep(
         self,
@@ -81,11 +92,13 @@ class Keeper:
         *,
         costs_ranks: bool = False,
         anyway: bool = False,
+        key: str = "",
     ) -> Found:
-        """Save the scenario if it is the smallest that breaks `first`'s rule by its cause, or `anyway`; returns what is
-        kept. A rule that came first in `findings` stays first: a scenario that breaks another before it is another
-        failure."""
-        key, known = first.key, self.found.get(first.key)
+        """Save the scenario if it is the smallest of `key`, or `anyway`; returns what is kept. Without a key it is the
+        symptom of `first`. A rule that came first in `findings` stays first: a scenario that breaks another before it
+        is another failure."""
+        key = key or shown(first, scenario)
+        known = self.found.get(key)
         found = Found(
             first.record(),
             scenario,
@@ -104,8 +117,9 @@ class Keeper:
         ):
             return known
         self.found.setdefault(key, found)
-        path = self._save(first.rule, scenario, findings, first.cause)
+        path = self._save(first.rule, scenario, findings, first.cause, key)
         self._reasons[key] = tuple(findings)
+        self._noted.pop(key, None)
         self.found[key] = msgspec.structs.replace(found, seed_file=path)
         return self.found[key]
 
@@ -129,14 +143,56 @@ class Keeper:
     def rerun(self, key: str, reruns: Reruns, preceded_by: Sequence[Scenario] = ()) -> None:
         """Note in the seed file how often the scenario that was found by `key` failed on fresh ranks, and which draws
         went before it where it did not fail alone."""
-        found = msgspec.structs.replace(self.found[key], reruns=reruns)
-        self.found[key] = found
-        if found.seed_file:
-            findings, before, record = self._reasons[key], tuple(preceded_by), found.finding
-            self._save(record.rule, found.scenario, findings, record.cause, reruns=reruns, preceded_by=before)
+        self.found[key] = msgspec.structs.replace(self.found[key], reruns=reruns)
+        self._note(key, reruns=reruns, preceded_by=tuple(preceded_by))
 
-    def _save(self, what: str, scenario: Scenario, findings: Sequence[Finding], message: str = "", **known: Any) -> str:
-        """Save in the file of what failed; `message` keeps apart the ways in which it can fail."""
+    def settled(self, key: str) -> Settled:
+        """The finding of `key` by its smallest case."""
+        return Settled.of(self._reasons[key], self.found[key].scenario, key)
+
+    def leading(self, key: str) -> tuple[Symptom, Finding, Scenario]:
+        """The first finding of that case."""
+        findings, scenario = self._reasons[key], self.found[key].scenario
+        return symptom(findings, 0, scenario), findings[0], scenario
+
+    def sign(self, key: str, settled: Settled) -> None:
+        """Note in the seed file the signature of the finding of `key`, and the symptoms that are seen to be it. A file
+        of that signature that was in the folder before is its file."""
+        self.found[key] = msgspec.structs.replace(self.found[key], signature=settled.signature)
+        if self._there is None:
+            self._there = seeds.signed(self._folder)
+        there = self._there.get(settled.signature, self.found[key].seed_file)
+        if there == self.found[key].seed_file:
+            self._note(key, signature=settled.signature, symptoms=settled.noted)
+        elif self.found[key].seed_file:
+            self._files[key].drop()
+            self.found[key] = msgspec.structs.replace(self.found[key], seed_file=there)
+
+    def drop(self, key: str) -> None:
+        """Forget what was found by `key`, and its file: it is another finding once more."""
+        del self.found[key]
+        if key in self._files:
+            self._files.pop(key).drop()
+
+    def _note(self, key: str, **known: Any) -> None:
+        """Add to what the seed file of `key` says."""
+        noted = self._noted.setdefault(key, {})
+        noted.update(known)
+        found = self.found[key]
+        if found.seed_file:
+            self._save(found.finding.rule, found.scenario, self._reasons[key], found.finding.cause, key, **noted)
+
+    def _save(
+        self,
+        what: str,
+        scenario: Scenario,
+        findings: Sequence[Finding],
+        message: str = "",
+        key: str = "",
+        **known: Any,
+    ) -> str:
+        """Save in the file of what failed, which is that of `key`; `message` keeps apart the ways in which it can
+        fail."""
         records = tuple(finding.record() for finding in findings)
-        file = self._files.setdefault(what + message, SeedFile(self._folder, what, message))
+        file = self._files.setdefault(key or what + message, SeedFile(self._folder, what, message))
         return file.save(Seed(SCHEMA, scenario, records, self._environment, **known))

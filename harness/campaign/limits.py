@@ -16,14 +16,14 @@ class Limits:
     more: int | None = MORE
     """Draws after the first finding, in which other rules may be found. None: no limit."""
     shrinks: int = 80
-    """Runs that Hypothesis may spend on a batch's failures, before `harness.campaign.search` takes over. Where a
-    failure costs the ranks there are none: few tries fit, and the search needs fewer."""
+    """Runs that Hypothesis may spend on a batch's failures, before `harness.campaign.smaller.search` takes over. Where
+    a failure costs the ranks there are none: few tries fit, and the search needs fewer."""
     shrink_seconds: float = 30.0
     """Time that Hypothesis may spend on them. The search gets what is left of it."""
     known_seconds: float = 60.0
     """Time that may go into draws which break rules that were found already, such as hangs up to the deadline."""
     search_seconds: float = 30.0
-    """Time that `harness.campaign.search` has for each finding in any case."""
+    """Time that `harness.campaign.smaller.search` has for each finding in any case."""
     reruns: int = 10
     """Runs on fresh ranks that show whether the smallest case comes again, and how often. With 0 nothing is known."""
     rerun_seconds: float = 20.0

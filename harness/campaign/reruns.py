@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.campaign.keeper import Found
 from harness.campaign.seeds import Reruns, last_that_fit
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.smaller.shrinking import Shrinking
 from harness.campaign.trials import Trials
 from harness.scenario.scenario import Scenario
 

@@ -57,6 +57,10 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     reruns: Reruns | None = None
     preceded_by: tuple[Scenario, ...] = ()
     """Draws to run before the scenario, in this order and in the same rank processes, where it does not fail alone."""
+    signature: str = ""
+    """Of its first finding (`harness.campaign.signatures`); empty in files from before there were any."""
+    symptoms: tuple[str, ...] = ()
+    """What draws show that were seen to shrink to it (`harness.campaign.symptoms`)."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:
@@ -90,6 +94,15 @@ def named() -> dict[str, Path]:
     folder = resources.files("harness") / "topologies" / "seeds"
     files = (Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".json"))
     return {path.stem: path for path in sorted(files)}
+
+
+def signed(folder: Path) -> dict[str, str]:
+    """The seed files of a folder that have a signature: signature to path."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        with suppress(SeedError):
+            found[load(path).signature] = str(path)
+    return {signature: path for signature, path in found.items() if signature}
 
 
 def find(name: str) -> Seed:
@@ -192,6 +205,13 @@ class SeedFile:
             former.unlink(missing_ok=True)
         self._own = (path, _writing(path)) if is_own else None
         return str(path)
+
+    def drop(self) -> None:
+        """Remove it, unless others may count on it."""
+        former = self._former()
+        if former is not None:
+            former.unlink(missing_ok=True)
+        self._own = None
 
     def _former(self) -> Path | None:
         """The file that was made here before, if no other process has written it since."""

@@ -18,8 +18,9 @@ from harness.world.world import World
 
 
 class Failure(NamedTuple):
-    """A run in which a known finding came again."""
+    """A run in which a known finding came again, which is kept by `key`."""
 
+    key: str
     draw: Draw
     broken: Finding
     findings: Sequence[Finding]
@@ -54,8 +55,8 @@ class Trials:
             return None
         self._tried()
         findings = self._judge(draw)
-        broken = self.keeper.found[key].again(findings)
-        return None if broken is None else Failure(draw, broken, findings)
+        broken = self.keeper.found[key].again(findings, scenario)
+        return None if broken is None else Failure(key, draw, broken, findings)
 
     def failure_after(self, before: Sequence[Scenario], key: str, scenario: Scenario) -> Failure | None:
         """The same on fresh ranks, which run `before` first and nothing else. No presumption counts: fresh ranks may be
@@ -67,9 +68,11 @@ class Trials:
 
     def keep(self, failure: Failure, *, anyway: bool = False) -> None:
         """Keep the scenario of a run, as `Keeper.keep` does."""
-        draw, broken, findings = failure
+        key, draw, broken, findings = failure
         is_costly = not draw.is_clean
-        self.keeper.keep(draw.scenario, broken, findings, printed=draw.printed, costs_ranks=is_costly, anyway=anyway)
+        self.keeper.keep(
+            draw.scenario, broken, findings, printed=draw.printed, costs_ranks=is_costly, anyway=anyway, key=key
+        )
 
     def _after(self, before: Sequence[Scenario], key: str, scenario: Scenario, hurried: bool) -> Failure | None:
         self.world.renew()

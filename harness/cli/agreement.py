@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.campaign import seeds
 from harness.cli.ending import at_the_end
-from harness.cli.options import DeadlineOption, JsonOption, Substrate
+from harness.cli.options import DeadlineOption, JsonOption, SeedOption, Substrate, drawn_with, fresh
 from harness.errors import UsageError
 from harness.report import data, leftovers, terminal
 from harness.scenario.scenario import Scenario
@@ -66,7 +66,7 @@ def agree(
     substrate: Annotated[
         Substrate | None, typer.Option(help="Of the one world of --metamorphic. Default: auto.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seed: SeedOption = None,
     seeds_dir: Annotated[Path, typer.Option(help="Where scenarios are kept that differ.")] = Path("symm-seeds"),
     deadline: DeadlineOption = None,
     against: Annotated[
@@ -81,6 +81,7 @@ def agree(
     for name in pool or ():
         check_system(name, None)
     seeds.check_folder(seeds_dir)
+    number = fresh(seed)
     console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 200
     ranks = partial(World, world, deadline=deadline, watched=Watched(observed(*(pool or ())), prepare))
@@ -88,6 +89,7 @@ def agree(
     with opened as chosen:
         found_here = environment.describe(chosen.world)
         console.print(chosen.what, highlight=False)
+        console.print(drawn_with(number, seed), highlight=False)
         comparison = Comparison(chosen.sides, seeds_dir, environment=found_here)
         compared = comparison.agreement
 
@@ -97,10 +99,11 @@ def agree(
 
         def write() -> None:
             left = leftovers.data(*chosen.worlds)
-            data.write({**data.agreement(compared, found_here, chosen.names), "left": left}, json_file)
+            facts = data.agreement(compared, found_here, chosen.names)
+            data.write({**facts, "seed": number, "left": left}, json_file)
 
         with at_the_end(show, write), terminal.progress(console, limit, "no disagreement") as update:
-            comparison.run(distinct(chosen.strategy, seed), limit, minutes, update)
+            comparison.run(distinct(chosen.strategy, number), limit, minutes, update)
     if not compared.draws:
         raise UsageError("nothing was compared: the time was up before the first draw")
     raise typer.Exit(1 if compared.found else 0)

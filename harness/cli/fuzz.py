@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -23,14 +23,18 @@ from harness.cli.options import (
     JsonOption,
     OutputOption,
     PoolOption,
+    SeedOption,
     ShrinkOption,
     SitesOption,
     SubstrateOption,
     TracebackOption,
+    drawn_with,
+    fresh,
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
-from harness.report import data, leftovers, terminal
+from harness.nights.known import Folder, replay
+from harness.report import data, leftovers, nights, terminal
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -43,12 +47,23 @@ from harness.world.world import World
 DRAWS = f"Default 300, and at most {MORE} after a first finding. No limit with --minutes, unless given."
 MINUTES = "Draw for so long, whatever is found. A finding is shrunk once."
 USUAL = 8
+KNOWN = (
+    "Seed files of known findings. Some are run again first; then the hunt goes past them. Known ones alone end with 0."
+)
 WORLD = (
     f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
 )
 DRY = "Draw the same scenarios, run none, and say what they hold, in histograms. No rank starts."
 SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each, and look for races. On sim alone."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
+
+
+class Night(NamedTuple):
+    """What a run of `symm fuzz` has beside its campaign."""
+
+    seed: int
+    folder: Folder
+    environment: dict[str, Any]
 
 
 def fuzz(
@@ -62,8 +77,9 @@ def fuzz(
     ] = None,
     pool: PoolOption = None,
     collectives: CollectivesOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
+    seed: SeedOption = None,
     seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    known: Annotated[Path | None, typer.Option("--known", metavar="DIR", help=KNOWN)] = None,
     flow: Annotated[
         str | None, typer.Option(metavar="NAME|all", help="Draw the flows around a layer instead of free programs.")
     ] = None,
@@ -128,11 +144,13 @@ def fuzz(
     console = terminal.Screen(stderr=json_file == "-")
     limit = draws if draws is not None or minutes is not None else 300
     largest = max(LARGER) if is_larger else 0
+    chosen = fresh(seed)
     if is_dry:
         unstarted = dry.Unstarted.on(substrate, request.world, largest, evidence or ())
-        dry.run(console, request, unstarted, limit, seed, json_file)
+        dry.run(console, request, unstarted, limit, chosen, json_file)
         return
     seeds.check_folder(seeds_dir)
+    folder = Folder(known)
     watched = Watched(observed(pool), prepare, fallbacks(collectives))
     with World(
         request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
@@ -141,8 +159,10 @@ def fuzz(
             raise UsageError("--schedules needs --substrate sim: ranks on GPUs take no turns")
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        console.print(drawn_with(chosen, seed), highlight=False)
         if line := request.not_shown(ranks):
             console.print(line, highlight=False)
+        nights.unread(console, folder)
         limits = Limits().within(shrink_seconds)
         if minutes is not None:
             limits = limits.to_the_end()
@@ -150,13 +170,16 @@ def fuzz(
             ranks,
             request.strategy(ranks),
             seeds_dir,
-            seed=seed,
+            seed=chosen,
             environment=found_here,
             limits=limits,
             schedules=schedules,
+            known=[each.settled for each in folder],
         )
         details = terminal.Details(traceback, show_output)
-        tally = _run(campaign, limit, minutes, console, details, json_file, found_here)
+        left = replay(ranks, folder, minutes, chosen, (pool, collectives))
+        night = Night(chosen, folder, found_here)
+        tally = _run(campaign, limit, minutes and left, console, details, json_file, night)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
@@ -174,7 +197,7 @@ def _run(
     console: Console,
     details: terminal.Details,
     json_file: str | None,
-    environment: dict[str, Any],
+    night: Night,
 ) -> Tally:
     """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its shape."""
 
@@ -183,14 +206,17 @@ def _run(
         return isinstance(sys.exception(), UsageError) and not campaign.tally.found and not interrupts.has_come()
 
     def write() -> None:
+        night.folder.save()
         if not says_all():
-            data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
+            facts = data.fuzz(campaign.tally, campaign.world, night.environment)
+            data.write(nights.added(facts, night.folder, night.seed), json_file)
 
     def show() -> None:
         if says_all():
             return
         lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
         terminal.summary(console, campaign.tally, details)
+        nights.show(console, campaign.tally, night.folder)
         leftovers.show(console, campaign.world)
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Literal
 
 import typer
@@ -40,6 +41,10 @@ EvidenceOption = Annotated[
         help="What shows the path and the owner of each call; repeatable. Default: the sharpest there is of the path.",
     ),
 ]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(help="The same seed draws the same scenarios. Default: a fresh one, which is printed."),
+]
 ShrinkOption = Annotated[
     float,
     typer.Option(min=0, metavar="SECONDS", help="About how long each finding is shrunk; a run under way is finished."),
@@ -53,3 +58,13 @@ DeadlineOption = Annotated[
         "90 where ranks take turns on a GPU.",
     ),
 ]
+
+
+def fresh(seed: int | None) -> int:
+    """The seed that is asked for, or a fresh one."""
+    return secrets.randbelow(1 << 32) if seed is None else seed
+
+
+def drawn_with(seed: int, asked: int | None) -> str:
+    """A line on the seed of a run."""
+    return f"seed {seed}" if asked is not None else f"seed {seed}: --seed {seed} draws the same"

@@ -34,9 +34,23 @@ class Finding(AssertionError):
         """What it is a finding of: a rule, or one of a rule's causes."""
         return self.record().key
 
+    def of_kind(self, kind: str) -> Finding:
+        """The same finding, of a class that those of one kind share. Hypothesis shrinks classes apart."""
+        cls = _of_kind(type(self), kind)
+        return cls(self.explanation, step=self.step, ranks=self.ranks, stacks=self.stacks)
+
     def record(self) -> Record:
         """The finding as plain data."""
         return Record(self.rule, self.explanation, self.step, self.ranks, self.stacks, self.cause)
+
+
+_KINDS: dict[tuple[type[Finding], str], type[Finding]] = {}
+
+
+def _of_kind(cls: type[Finding], kind: str) -> type[Finding]:
+    if (cls, kind) not in _KINDS:
+        _KINDS[cls, kind] = type(cls.__name__, (cls,), {"__doc__": cls.__doc__})
+    return _KINDS[cls, kind]
 
 
 PRINTED = "printed"

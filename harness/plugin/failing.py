@@ -16,7 +16,7 @@ from harness.campaign import seeds
 from harness.campaign.keeper import Found, Keeper
 from harness.campaign.limits import MORE, Limits
 from harness.campaign.reruns import Origin, Rerunning
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.smaller.shrinking import Shrinking
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
 from harness.errors import PluginError, UsageError
@@ -121,7 +121,7 @@ class Failing:
             for each in escapes:
                 is_costly = not each.draw.is_clean
                 self.keeper.keep(
-                    each.draw.scenario, each.findings[0], each.findings, each.number, costs_ranks=is_costly
+                    each.draw.scenario, each.findings[0], each.findings, each.number, costs_ranks=is_costly, key=key
                 )
         for others, key in zip(range(len(self._escapes), 0, -1), self._escapes, strict=True):
             if self.may_shrink:
@@ -147,7 +147,7 @@ class Failing:
         found = self.keeper.found[key]
         with suppress(PluginError):  # the finding stands
             while self._runs[found.scenario] < RUNS and self._clock.now() < end:
-                if found.again(self._judge(self._world.run(found.scenario))) is None:
+                if found.again(self._judge(self._world.run(found.scenario)), found.scenario) is None:
                     self.keeper.settle(key, "race")
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:
@@ -190,7 +190,7 @@ class Failing:
         yield from listing(found.scenario, found.finding.step)
         yield from places(found.finding)
         failures = self._failures.get(found.scenario, [])
-        of_rule = [each for each in failures if found.again(each)]
+        of_rule = [each for each in failures if found.again(each, found.scenario)]
         others = of_rule[-1] if of_rule else ()
         yield from (f"also {finding}" for finding in others if finding.key != found.finding.key)
         yield from self._story(found, len(of_rule))

@@ -96,7 +96,7 @@ class TestedWorld:
             self._failing.tell(draw, findings)
         if findings:
             keeper.found.pop(findings[0].key, None)  # a smaller one of an earlier call is another scenario
-            path = keeper.keep(scenario, findings[0], findings).seed_file
+            path = keeper.keep(scenario, findings[0], findings, key=findings[0].key).seed_file
             _note(findings[0], *listing(scenario, findings[0].step), *places(findings[0].record()))
             _note(findings[0], *(f"also {finding}" for finding in findings[1:]), *kept(path, scenario))
             raise findings[0]

@@ -58,6 +58,9 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
                 "found_at": dict(zip(("world", "steps"), found.found_at, strict=True)),
                 "shrunk": found.shrunk,
                 "reruns": found.reruns,
+                "signature": found.signature,
+                "status": "new",
+                "rate": None if found.reruns is None else [found.reruns.failed, found.reruns.runs],
                 **({"stacks": found.finding.stacks} if found.finding.stacks else {}),
             }
             for found in tally.found.values()

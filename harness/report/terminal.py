@@ -119,8 +119,9 @@ def _found(console: Console, found: Found, details: Details) -> None:
     output(console, found.printed, details)
     again = seeds.command(found.seed_file, found.scenario.system)
     kept = f"replay: {again}" if found.seed_file else "it could not be kept"
+    signed = f"  signature {found.signature}\n" if found.signature else ""
     console.print(
-        plain(f"  {verdicts.story(found)}\n  {kept}\n"),
+        plain(f"  {verdicts.story(found)}\n{signed}  {kept}\n"),
         highlight=False,
         soft_wrap=True,
     )

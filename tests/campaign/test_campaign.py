@@ -12,14 +12,15 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
+from harness.campaign import seeds
 from harness.campaign.campaign import LONG, Campaign
 from harness.campaign.limits import Limits
-from harness.campaign.search import Smallest
+from harness.campaign.smaller.search import Smallest
 from harness.errors import UsageError
 from harness.oracle.findings import Finding, Leak
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate
+from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import flows
@@ -74,6 +75,50 @@ def test_hypothesis_may_be_left_while_it_shows_several_failures(simulation: Worl
     limits = Limits(more=5, shrinks=runs).within(5)
     tally = Campaign(simulation, TWO_RULES, tmp_path, limits=limits).run(20)
     assert tally.found.keys() == {"leak", "unregistered"}
+
+
+KERNELS = System(collectives="harness.system.planted.kernels:LosesLastPeer")
+TWO_BUGS = st.sampled_from(
+    [
+        Scenario(TWO, (A, AllGather("tp", View("a"), 1, via="kernel")), KERNELS),
+        Scenario(TWO, (A, ReduceScatter("tp", View("a"), 1, via="kernel")), KERNELS),
+    ]
+)
+
+
+def test_two_bugs_of_one_rule_are_two_findings(simulation: World, tmp_path: Path) -> None:
+    tally = Campaign(simulation, TWO_BUGS, tmp_path, limits=Limits(more=12, shrinks=0, reruns=0).within(40)).run(20)
+    shown = {f"wrong-data in {kind} by kernel" for kind in ("all_gather", "reduce_scatter")}
+    signatures = {found.signature for found in tally.found.values()}
+    assert ({*tally.found}, len(signatures), len(list(tmp_path.iterdir()))) == (shown, 2, 2)
+
+
+STALE = "tests.campaign.test_campaign:LeaksByTwoWays"
+WAYS = st.sampled_from(
+    [Scenario(TWO, (A, Recreate("tp"), GATHERED), System(STALE)), Scenario(TWO, (A, GATHERED), System(STALE))]
+)
+
+
+class LeaksByTwoWays:
+    """Keeps a tensor always: a draw with a step more shows the same bug."""
+
+    def __new__(cls, context):
+        from tests.tools.planted import KeepsATensor
+
+        return KeepsATensor(context)
+
+
+def test_one_bug_is_one_finding_however_it_is_met(simulation: World, tmp_path: Path) -> None:
+    tally = Campaign(simulation, WAYS, tmp_path, limits=Limits(more=12, reruns=0).within(40)).run(20)
+    assert ({*tally.found}, len(list(tmp_path.iterdir()))) == ({"leak"}, 1)
+
+
+def test_what_only_follows_from_a_finding_is_that_finding(simulation: World, tmp_path: Path) -> None:
+    skewed = Scenario(TWO, (A, GATHERED), System("harness.system.planted.pools:ScratchOnOddRanks"))
+    tally = campaign_of(simulation, tmp_path, skewed, search_seconds=20).run(8)
+    (path,) = tmp_path.iterdir()
+    assert [*tally.found] == ["offset-mismatch"]
+    assert len(seeds.load(path).findings) > 1
 
 
 def among_others(act: Callable[[], object]) -> None:

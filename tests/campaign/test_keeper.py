@@ -90,7 +90,11 @@ def test_two_exceptions_are_kept_apart_and_neither_is_taken_for_the_other(keeper
     early = keeper.keep(sized(2), EARLY, [EARLY])
     late = keeper.keep(sized(1), LATE, [LATE])
     assert {seeds.load(found.seed_file).scenario for found in (early, late)} == {sized(1), sized(2)}
-    assert (early.again([LATE]), early.again([LATE, EARLY]), late.again([LATE])) == (None, EARLY, LATE)
+    assert (early.again([LATE], sized(1)), early.again([LATE, EARLY], sized(1)), late.again([LATE], sized(1))) == (
+        None,
+        EARLY,
+        LATE,
+    )
     assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"raised"}
 
 

@@ -17,9 +17,9 @@ from harness.campaign.keeper import Found, Keeper, Shrunk
 from harness.campaign.limits import Limits
 from harness.campaign.replay import replay
 from harness.campaign.reruns import Origin, Rerunning
-from harness.campaign.search import smallest_failing
 from harness.campaign.seeds import Reruns
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.smaller.search import smallest_failing
+from harness.campaign.smaller.shrinking import Shrinking
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK
 from harness.oracle.findings import Leak

@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from harness.campaign import seeds
+from harness.scenario.system import System
 from harness.scenario.topology import Topology, save
-from tests.tools.commands import ALONE, Run, forked, symm
+from tests.tools.commands import ALONE, Run, forked, forked_with_a_fresh_seed, symm
 from tests.tools.folders import SIM, content, facts
 from tests.tools.processes import left, marked, new_mark
 
@@ -167,6 +169,58 @@ def test_the_same_seed_finds_the_same(place: Callable[[str], Path]) -> None:
     same = "draws", "layouts", "groups", "collectives", "windows", "vacuous", "findings"
     assert [second[key] for key in same] == [first[key] for key in same]
     assert first["findings"]
+
+
+# nights
+
+
+@pytest.fixture(scope="module")
+def nights(place: Callable[[str], Path]) -> tuple[Run, Run]:
+    """Two nights on one bug, of fresh seeds. The second one knows what the first has kept."""
+    wrong = "--pool", "harness.system.planted.pools:KeepsATensor", "--world", "2", "--draws", "8"
+    night = "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--known", "kept", "--json"
+    folder = place("nights")
+    first = forked_with_a_fresh_seed(folder, *night, "first.json")
+    return first, forked_with_a_fresh_seed(folder, *night, "second.json")
+
+
+def told(run: Run, file: str) -> tuple[list[str], list[str]]:
+    found = json.loads((run.folder / file).read_text())["findings"]
+    return [each["status"] for each in found], [each["signature"] for each in found]
+
+
+def test_a_night_that_finds_only_what_is_known_is_no_failure(nights: tuple[Run, Run]) -> None:
+    first, second = nights
+    (new, signatures), (known, again) = told(first, "first.json"), told(second, "second.json")
+    assert (first.status, new, second.status, known) == (1, ["new"], 0, ["known"])
+    assert signatures == again
+    assert "known findings alone are no failure, and the exit status is 0" in second.out
+
+
+def test_over_nights_a_signature_has_one_file(nights: tuple[Run, Run]) -> None:
+    (path,) = (nights[1].folder / "kept").iterdir()
+    assert seeds.load(path).signature == told(nights[0], "first.json")[1][0]
+
+
+def test_each_night_has_a_seed_of_its_own_that_repeats_it(nights: tuple[Run, Run]) -> None:
+    first, second = (facts["seed"] for facts in map(json.loads, (read(nights[0], "first"), read(nights[1], "second"))))
+    assert first != second
+    assert f"seed {second}: --seed {second} draws the same" in nights[1].out.splitlines()[:3]
+
+
+def read(run: Run, name: str) -> str:
+    return (run.folder / f"{name}.json").read_text()
+
+
+def test_a_known_finding_that_no_longer_fails_is_gone(nights: tuple[Run, Run]) -> None:
+    folder = nights[0].folder
+    (path,) = (folder / "kept").iterdir()
+    seed = seeds.load(path)
+    gone = msgspec.structs.replace(seed.scenario, system=System("per-group"))
+    seeds.save(msgspec.structs.replace(seed, scenario=gone), folder / "gone" / "leak.json")
+    run = forked(folder, "fuzz", "--draws", "2", "--world", "2", *SIM, "--known", "gone", "--json", "-")
+    assert [(each["rule"], each["seed_file"]) for each in run.data["gone"]] == [("leak", "gone/leak.json")]
+    assert (run.status, run.data["findings"]) == (0, [])
 
 
 # options

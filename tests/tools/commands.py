@@ -58,9 +58,15 @@ class Run(NamedTuple):
         return json.loads(self.out)
 
 
+def seeded(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """A command that draws the same in every run of a test, unless it says which seed."""
+    has_seed = "--seed" in arguments or "--help" in arguments
+    return (*arguments, "--seed", "0") if arguments[:1] in (("fuzz",), ("agree",)) and not has_seed else arguments
+
+
 def symm(folder: Path, *arguments: str, limit: str = "true") -> Run:
     """Run a command in a folder, behind a shell's `ulimit`."""
-    mark = new_mark()
+    mark, arguments = new_mark(), seeded(arguments)
     began = time.monotonic()
     ended = subprocess.run(
         ["sh", "-c", f'{limit} && exec symm "$@"', "symm", *arguments],
@@ -78,6 +84,11 @@ def symm(folder: Path, *arguments: str, limit: str = "true") -> Run:
 def forked(folder: Path, *arguments: str) -> Run:
     """The same in a process forked from one that has imported the command line, and with a zygote forked from one that
     has imported what ranks need, which takes a short command most of its time."""
+    return fork(symm_main, folder, seeded(arguments), {**os.environ, **ALONE})
+
+
+def forked_with_a_fresh_seed(folder: Path, *arguments: str) -> Run:
+    """The same, and the command chooses its seed."""
     return fork(symm_main, folder, arguments, {**os.environ, **ALONE})
 
 

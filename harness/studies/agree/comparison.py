@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from harness.campaign import seeds
-from harness.campaign.search import Smallest, smallest_failing
+from harness.campaign.smaller.search import Smallest, smallest_failing
 from harness.clock import CLOCK, Clock
 from harness.oracle.case import Case
 from harness.oracle.judge import judge

@@ -52,6 +52,7 @@ class Hunt(msgspec.Struct, frozen=True):
     world: int
     steps: int
     seed_file: str
+    signature: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -92,6 +93,7 @@ class Outcome(msgspec.Struct, frozen=True):
             "median_seconds": round(statistics.median(hunt.seconds for hunt in found), 3) if found else None,
             "world": max((hunt.world for hunt in found), default=None),
             "steps": max((hunt.steps for hunt in found), default=None),
+            "signatures": [hunt.signature for hunt in self.hunts if hunt.signature],
             "seed_files": [hunt.seed_file for hunt in self.hunts if hunt.seed_file],
             "missed": [
                 {"seed": seed, "rule": hunt.rule, "draws": hunt.draws, "seed_file": hunt.seed_file}
@@ -159,6 +161,7 @@ def hunt(
         found.scenario.world,
         len(found.scenario.steps),
         found.seed_file,
+        found.signature,
     )
 
 

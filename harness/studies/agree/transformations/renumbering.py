@@ -7,7 +7,7 @@ from random import Random
 
 import msgspec
 
-from harness.campaign.candidates import for_ranks
+from harness.campaign.smaller.candidates import for_ranks
 from harness.scenario.placement import Placement
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from harness.campaign.layouts import (
+from harness.campaign.smaller.layouts import (
     falling_on,
     layouts_like,
     parts_of,

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from harness.campaign.layouts import layouts_like, on_nodes, parts_of, stand_ins
+from harness.campaign.smaller.layouts import layouts_like, on_nodes, parts_of, stand_ins
 from harness.errors import UsageError
 from harness.scenario.layouts.conventions import CONVENTIONS
 from harness.scenario.topology import Placement, Topology

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from harness.campaign.search import smallest_failing
+from harness.campaign.smaller.search import smallest_failing
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Ballast, Deny, ReduceScatter, Release, Step, Straggle

@@ -1,23 +1,43 @@
 """Candidates of as many steps on the same ranks, with plainer numbers.
 
-Invariant: as in `harness.campaign.candidates`: each is a valid scenario of the same system, and none is larger.
+Invariant: as in `harness.campaign.smaller.candidates`: each is a valid scenario of the same system, and none is larger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from typing import get_args
 
 import msgspec
 
-from harness.campaign.candidates import valid
-from harness.campaign.layouts import fewer_falling
-from harness.scenario.bases import CollectiveStep
-from harness.scenario.operands import Elements, View, at
+from harness.campaign.smaller.candidates import valid
+from harness.campaign.smaller.layouts import fewer_falling
+from harness.scenario.bases import CollectiveStep, Op
+from harness.scenario.operands import DType, Elements, View, at
 from harness.scenario.scenario import Scenario
 from harness.scenario.schedule import Schedule
-from harness.scenario.steps import Allocate, AllToAll, Ballast, Collective, Stall, Step, Straggle, same_on_all
+from harness.scenario.steps import (
+    AllGather,
+    Allocate,
+    AllToAll,
+    Ballast,
+    Collective,
+    Release,
+    Stall,
+    Step,
+    Straggle,
+    same_on_all,
+)
 from harness.scenario.topology import Topology
+
+DTYPES: tuple[DType, ...] = (
+    "float32",
+    *sorted((dtype for dtype in get_args(DType) if dtype != "float32"), key=lambda dtype: (len(dtype), dtype)),
+)
+"""Plainest first, and none is longer as text than those behind it: the smallest case of a bug has the first that shows
+it."""
+OPS: tuple[Op, ...] = ("sum", "avg", "max", "min")
 
 
 def plainer(scenario: Scenario) -> Iterator[Scenario]:
@@ -28,13 +48,42 @@ def plainer(scenario: Scenario) -> Iterator[Scenario]:
         yield msgspec.structs.replace(scenario, falling=falling)
     for schedule in _plainer_schedules(scenario.scheduled):
         yield msgspec.structs.replace(scenario, schedule=schedule)
-    for changes in ({"dtype": "float32"}, {"stream": 0}):
+    dtypes = [DTYPES.index(step.dtype) for step in scenario.steps if isinstance(step, Allocate)]
+    plain: list[dict[str, object]] = [{"dtype": dtype} for dtype in DTYPES[: max(dtypes, default=0)]]
+    plain.append({"stream": 0})
+    for changes in plain:
         steps = tuple(_with(step, changes) for step in scenario.steps)
         yield from valid(scenario, scenario.topology, steps)
+    if any(isinstance(step, Release) for step in scenario.steps):
+        yield from _as_small_as_needed(scenario)
     for index, step in enumerate(scenario.steps):
-        for plain in _plain_steps(scenario, step):
-            steps = (*scenario.steps[:index], plain, *scenario.steps[index + 1 :])
+        for plainer_step in _plain_steps(scenario, step):
+            steps = (*scenario.steps[:index], plainer_step, *scenario.steps[index + 1 :])
             yield from valid(scenario, scenario.topology, steps)
+    yield from _gathering(scenario)
+
+
+def _as_small_as_needed(scenario: Scenario) -> Iterator[Scenario]:
+    """Every buffer no larger than it need be, and none released: a smaller one may not need the place of another."""
+    kept = (step for step in scenario.steps if not isinstance(step, Release))
+    steps = (
+        msgspec.structs.replace(step, elements=_needed(scenario, step)) if isinstance(step, Allocate) else step
+        for step in kept
+    )
+    yield from valid(scenario, scenario.topology, tuple(steps))
+
+
+def _gathering(scenario: Scenario) -> Iterator[Scenario]:
+    """An all-gather of one element by the library in place of a call, in turn, of a buffer that is large enough."""
+    for index, step in enumerate(scenario.steps):
+        if isinstance(step, CollectiveStep) and not isinstance(step, AllGather):
+            buffer, ranks = step.whole.buffer, max(len(group.ranks) for group in scenario.acting(step))
+            plain: Step = AllGather(step.family, View(buffer), 1, groups=step.groups)
+            steps = [*scenario.steps[:index], plain, *scenario.steps[index + 1 :]]
+            for place, each in enumerate(steps):
+                if isinstance(each, Allocate) and each.buffer == buffer and isinstance(each.elements, int):
+                    steps[place] = msgspec.structs.replace(each, elements=max(each.elements, ranks))
+            yield from valid(scenario, scenario.topology, tuple(steps))
 
 
 def _plainer_schedules(schedule: Schedule | None) -> Iterator[Schedule]:
@@ -110,7 +159,7 @@ def _plain_calls(step: Collective) -> Iterator[Step]:
         "via": "library",
         part: None,
         whole: View(step.whole.buffer),
-        "op": "sum",
+        **({} if step.op in (None, "sum") else {"op": "sum"}),
         "root": 0,
         "shift": 1,
         "claim": False,
@@ -119,6 +168,7 @@ def _plain_calls(step: Collective) -> Iterator[Step]:
     for name, value in plain.items():
         if name in step.__struct_fields__:
             yield msgspec.structs.replace(step, **{name: value})
+    yield from (msgspec.structs.replace(step, op=op) for op in OPS[1 : OPS.index(step.op or "sum")])
     yield from (msgspec.structs.replace(step, count=count) for count in _fewer(step.count))
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from harness.campaign.candidates import fewer_ranks, fewer_steps, until
-from harness.campaign.plainer import plainer
+from harness.campaign.smaller.candidates import fewer_ranks, fewer_steps, until
+from harness.campaign.smaller.plainer import plainer
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.schedule import Schedule
@@ -209,7 +209,7 @@ def test_everything_of_a_call_is_made_plain_in_turn() -> None:
     ]
     fields = {"family": "tp", "source": View("a", 2), "count": 2, "output": View("p", 1), "op": "avg", "via": "kernel"}
     expected = [ReduceScatter(**{**fields, "claim": True, **change}) for change in changed]  # type: ignore[arg-type]
-    assert plain(call, A, part) == expected
+    assert plain(call, A, part) == [*expected, AllGather("tp", View("a"), 1)]
 
 
 def test_a_buffer_becomes_no_smaller_than_its_calls_reach() -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain, takewhile
 from typing import Literal, NamedTuple
 
-from harness.campaign.candidates import fewer_ranks, fewer_steps, until
-from harness.campaign.plainer import plainer
+from harness.campaign.smaller.candidates import fewer_ranks, fewer_steps, until
+from harness.campaign.smaller.plainer import plainer
 from harness.clock import CLOCK, Clock
 from harness.scenario.scenario import Scenario
 

@@ -15,8 +15,8 @@ from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
 from harness.campaign.keeper import Found, Keeper
 from harness.campaign.limits import Limits
-from harness.campaign.search import Smallest
-from harness.campaign.shrinking import Shrinking
+from harness.campaign.smaller.search import Smallest
+from harness.campaign.smaller.shrinking import Shrinking
 from harness.campaign.tally import Tally
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from harness.campaign.search import Fails, Smallest, smallest_failing
+from harness.campaign.smaller.search import Fails, Smallest, smallest_failing
 from harness.campaign.trials import Failure, Trials
 from harness.errors import MachineError
 from harness.scenario.scenario import Scenario
@@ -108,9 +108,9 @@ class Shrinking:
 
     def _note(self, failure: Failure) -> None:
         """Keep a scenario that failed on this world."""
-        draw, broken = failure.draw, failure.broken
+        draw = failure.draw
         if draw.is_presumed:
-            if draw.scenario != self._keeper.found[broken.key].scenario:
+            if draw.scenario != self._keeper.found[failure.key].scenario:
                 self._presumed.add(draw.scenario)
             return
         self._presumed.discard(draw.scenario)

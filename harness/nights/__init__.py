@@ -1,0 +1,1 @@
+"""What nights keep: the findings that are known, and what a night says of them."""

@@ -1,0 +1,162 @@
+"""The findings that a user knows: seed files in a folder. A night counts them, and looks for others.
+
+Invariant: what is known is never shrunk and never a failure. Nothing says that it is gone but runs of its own case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+import msgspec
+
+from harness.campaign import seeds
+from harness.campaign.seeds import Reruns, Seed
+from harness.campaign.settled import Settled
+from harness.campaign.symptoms import shown
+from harness.clock import CLOCK, Clock
+from harness.errors import UsageError
+from harness.oracle.judge import judge
+from harness.world.world import World
+
+SHARE = 0.03
+"""Of the time of a night, what goes into running known cases again before it."""
+SECONDS = 5.0
+"""The same where draws are counted, and not time."""
+RUNS = 5
+"""Runs in which a case fails at least once, unless its bug is gone."""
+MOST_RUNS = 60
+Status = Literal["known", "flaky", "gone", "untried"]
+
+
+class Known(msgspec.Struct):
+    """A finding that is known, by its seed file, and what this night saw of it."""
+
+    path: Path
+    seed: Seed
+    settled: Settled
+    failed: int = 0
+    runs: int = 0
+    """Of its case, in this night."""
+
+    @property
+    def rule(self) -> str:
+        return self.seed.findings[0].rule
+
+    @property
+    def rate(self) -> tuple[int, int] | None:
+        """In how many runs its case failed: in this night, and where that is no news in those that its file has."""
+        noted = self.seed.reruns or Reruns(0, 0)
+        if not self.runs:
+            return (noted.failed, noted.runs) if noted.runs else None
+        return (self.failed + noted.failed, self.runs + noted.runs) if noted.failed else (self.failed, self.runs)
+
+    @property
+    def needed(self) -> int:
+        """Runs in a row after which a case that passes is gone: those in which one of its rate fails almost surely."""
+        noted = self.seed.reruns
+        if noted is None or not noted.failed:
+            return RUNS
+        return min(max(RUNS, math.ceil(3 * noted.runs / noted.failed)), MOST_RUNS)
+
+    @property
+    def status(self) -> Status:
+        """What this night says of it. Met in a draw, it is not gone."""
+        is_met = bool(self.settled.draws or self.failed)
+        if not is_met:
+            return "gone" if self.runs >= self.needed else "untried"
+        failed, runs = self.rate or (1, 1)
+        return "flaky" if failed < runs else "known"
+
+    def save(self) -> None:
+        """Note its signature, and what draws showed that shrank to it. A file that cannot be written stays as it is."""
+        noted = msgspec.structs.replace(self.seed, signature=self.settled.signature, symptoms=self.settled.noted)
+        if noted != self.seed and (self.seed.signature or self.failed):
+            with suppress(UsageError):
+                seeds.save(noted, self.path)
+            self.seed = noted
+
+
+class Folder:
+    """The known findings of a folder, one of each signature; none where there is no folder yet. `unread` has a sentence
+    on each file that is no seed file."""
+
+    def __init__(self, folder: Path | None) -> None:
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise UsageError(f"--known {folder}: it is not a directory")
+        self.is_given = folder is not None
+        self.unread: list[str] = []
+        self.all: list[Known] = []
+        signatures: set[str] = set()
+        for path in sorted(folder.glob("*.json")) if folder is not None else ():
+            known = self._read(path)
+            if known is not None and known.settled.signature not in signatures:
+                signatures.add(known.settled.signature)
+                self.all.append(known)
+
+    def _read(self, path: Path) -> Known | None:
+        try:
+            seed = seeds.load(path)
+        except UsageError as error:
+            self.unread.append(str(error))
+            return None
+        if not seed.findings:  # such as a draw that was interrupted
+            return None
+        settled = Settled.of(seed.findings, seed.scenario, noted=seed.symptoms)
+        return Known(path, seed, settled)
+
+    def __iter__(self) -> Iterator[Known]:
+        return iter(self.all)
+
+    def save(self) -> None:
+        """Note in the files what this night has learned."""
+        for known in self:
+            known.save()
+
+
+def replay(
+    world: World,
+    folder: Folder,
+    minutes: float | None,
+    number: int,
+    named: Collection[str | None] = (),
+    clock: Clock = CLOCK,
+) -> float:
+    """Run known cases again before a night of so many minutes, in an order of its `number`: each once, then those that
+    passed until it is clear whether they are gone. Returns the minutes that are left for the night, in so far as these
+    count. A plug-in that a seed names and that is not `named` does not run."""
+    began = clock.now()
+    _replay(world, folder, began + (SECONDS if minutes is None else 60 * minutes * SHARE), number, named, clock)
+    return 0.0 if minutes is None else max(0.0, minutes - (clock.now() - began) / 60)
+
+
+def _replay(world: World, folder: Folder, end: float, number: int, named: Collection[str | None], clock: Clock) -> None:
+    can_run = [known for known in folder if known.seed.scenario.world <= world.size and _is_trusted(known, named)]
+    Random(number).shuffle(can_run)
+    for known in can_run:
+        if clock.now() >= end:
+            return
+        _run(world, known)
+    for known in can_run:
+        while not known.failed and known.runs < known.needed and clock.now() < end:
+            _run(world, known)
+
+
+def _is_trusted(known: Known, named: Collection[str | None]) -> bool:
+    return all(name in named for each in known.seed.scenarios for name in seeds.plug_ins(each.system).values())
+
+
+def _run(world: World, known: Known) -> None:
+    """One run of a known case. A hang is presumed as soon as ranks are silent."""
+    if known.seed.preceded_by:
+        world.renew()
+    for before in known.seed.preceded_by:
+        world.run(before, hurried=True)
+    draw = world.run(known.seed.scenario, hurried=True)
+    own = shown(known.seed.findings[0], known.seed.scenario)
+    known.runs += 1
+    known.failed += any(shown(finding, known.seed.scenario) == own for finding in judge(draw))
