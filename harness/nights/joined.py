@@ -18,9 +18,11 @@ ADDED = (
     *("by_kernel", "fell_back", "unsupported", "paths_unknown", "paths_free"),
 )
 """Figures that are sums. The rate of several runs is that of all of them side by side."""
-LARGEST = ("layouts", "groups")
+MOST_OF_ONE = ("layouts", "groups")
 """Counts of different things, which runs share: there are at least as many as in one run."""
 UNITED = ("oracles", "left")
+COUNTED = ("vacuous_by_reason",)
+"""Counts by name, which are sums name by name."""
 POINTS = 60
 """Of a curve of draws over time."""
 
@@ -29,6 +31,7 @@ class Coverage(msgspec.Struct):
     """The part of a run's coverage that is joined; what else it holds is as in `agreed`."""
 
     covered: dict[str, dict[str, int]] = {}
+    new_states: int | None = None
     never: dict[str, list[str]] = {}
 
 
@@ -59,6 +62,7 @@ class Run(msgspec.Struct):
     interrupted: bool = False
     coverage: Coverage | None = None
     speed: list[tuple[float, float]] | None = None
+    vacuous_by_reason: dict[str, int] = {}
 
 
 def place(run: Facts) -> tuple[int, int]:
@@ -85,7 +89,8 @@ def join(runs: Sequence[Facts]) -> Facts:
         **rest,
         "shard": None,
         **{name: _rounded(sum(run.get(name, 0) for run in runs)) for name in ADDED},
-        **{name: max(run.get(name, 0) for run in runs) for name in LARGEST},
+        **{name: max(run.get(name, 0) for run in runs) for name in MOST_OF_ONE},
+        **{name: added([run.get(name) for run in runs]) for name in COUNTED if any(name in run for run in runs)},
         **{name: _united([each for run in runs for each in run.get(name, ())]) for name in UNITED},
         "interrupted": any(run.get("interrupted", False) for run in runs),
         **_ends(runs),
@@ -95,11 +100,14 @@ def join(runs: Sequence[Facts]) -> Facts:
 
 
 def missing(runs: Iterable[Facts]) -> list[Facts]:
-    """For each night, known by its seed and its number of shards, those of which nothing is there."""
+    """For each night, known by its seed and its number of shards, those of which nothing is there: no file, or that of
+    a run that was ended before its first draw."""
     nights: dict[tuple[Any, int], set[int]] = {}
     for run in runs:
         index, of = place(run)
-        nights.setdefault((run.get("seed"), of), set()).add(index)
+        there = nights.setdefault((run.get("seed"), of), set())
+        if run["draws"] or not run.get("interrupted"):
+            there.add(index)
     return [
         {"seed": seed, "of": of, "shards": lost}
         for (seed, of), there in sorted(nights.items(), key=str)
@@ -119,19 +127,34 @@ def agreed(values: Sequence[Any]) -> Any:
 
 
 def covered(parts: Sequence[Facts]) -> Facts:
-    """Coverage of several runs: counts are added, and what no run covered was never covered."""
-    counts: dict[str, dict[str, int]] = {}
-    for kind, names in ((kind, names) for part in parts for kind, names in part.get("covered", {}).items()):
-        known = counts.setdefault(kind, {})
-        for name, count in names.items():
-            known[name] = known.get(name, 0) + count
+    """Coverage of several runs: counts are added, and what no run covered was never covered. As many states are new as
+    in one run at least, since two may have met the same."""
+    counts: dict[str, dict[str, int]] = added([part.get("covered") for part in parts]) or {}
     never = {
         kind: [name for name in names if name not in counts.get(kind, {})]
         for part in parts
         for kind, names in part.get("never", {}).items()
     }
-    figures = {name: max(part.get(name) or 0 for part in parts) for name in ("states", "new_states", "corpus")}
-    return {**agreed(parts), **figures, "covered": counts, "never": never}
+    return {
+        **{
+            name: added([part.get(name) for part in parts]) for name in dict.fromkeys(n for part in parts for n in part)
+        },
+        "states": sum(map(len, counts.values())),
+        "new_states": max(part.get("new_states") or 0 for part in parts),
+        "covered": counts,
+        "never": never,
+    }
+
+
+def added(values: Sequence[Any]) -> Any:
+    """Numbers as their sum, objects name by name; what is neither, as in `agreed`. None adds nothing."""
+    known = [value for value in values if value is not None]
+    if known and all(isinstance(value, dict) for value in known):
+        names = dict.fromkeys(name for value in known for name in value)
+        return {name: added([value.get(name) for value in known]) for name in names}
+    if known and all(isinstance(value, int | float) for value in known):
+        return sum(known)
+    return agreed(values)
 
 
 def speed(curves: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:

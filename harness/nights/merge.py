@@ -25,6 +25,8 @@ from harness.scenario.topology import parse, read_file
 
 SCHEMA = 1
 """Of a run's JSON (`harness.report.data`)."""
+MOST_BYTES = 256 << 20
+"""Bytes of a run's JSON. A joined one holds those of all shards, with pictures of its findings."""
 NOT_OF_A_RUN = ("findings", "gone", "shards", "missing")
 """Fields that are joined by themselves."""
 
@@ -77,12 +79,8 @@ class Joined:
         """The JSON of the joined run, with a finding for each key."""
         findings = [self._finding(key, into) for key in self.keys]
         signatures = {str(each.get("signature")) for each in findings}
-        coverage = {"corpus": len(self.corpus)} if self.corpus else {}
-        whole = joined.join(self.runs)
-        if coverage and isinstance(whole.get("coverage"), dict):
-            whole["coverage"] = whole["coverage"] | coverage
         return {
-            **whole,
+            **joined.join(self.runs),
             "findings": findings,
             **(
                 {"gone": [self.gone[each] for each in sorted(self.gone) if each not in signatures]} if self.gone else {}
@@ -166,7 +164,7 @@ def _read(folder: RunFolder, found: Joined) -> None:
 def _facts(path: Path, problems: list[str]) -> Facts:
     """The JSON of a run, or nothing where it is damaged."""
     try:
-        data = parse(read_file(path))
+        data = parse(read_file(path, MOST_BYTES))
         if not isinstance(data, dict):
             raise ValueError("it holds no object")
         for run in (data, *data.get("shards", ())):

@@ -51,11 +51,25 @@ def test_oracles_and_leftovers_are_united() -> None:
 
 
 def test_coverage_is_what_any_run_covered_and_never_what_none_did() -> None:
-    first = {"covered": {"op": {"sum": 3}}, "never": {"op": ["min", "max"]}, "states": 40, "new_states": 3}
-    second = {"covered": {"op": {"sum": 1, "min": 2}}, "never": {"op": ["max"]}, "states": 44, "new_states": 1}
-    whole = joined.join([run(1, coverage=first), run(2, coverage=second)])["coverage"]
-    assert (whole["covered"], whole["never"]) == ({"op": {"sum": 4, "min": 2}}, {"op": ["max"]})
-    assert (whole["states"], whole["new_states"]) == (44, 3)
+    first = {"covered": {"op": {"sum": 3, "prod": 1}}, "never": {"op": ["min", "max"]}, "states": 2, "new_states": 2}
+    second = {"covered": {"op": {"sum": 1, "min": 2}}, "never": {"op": ["prod", "max"]}, "states": 2, "new_states": 1}
+    corpora = {"folder": "a", "tried": 3}, {"folder": "b", "tried": 4}
+    parts = [{**part, "corpus": corpus} for part, corpus in zip((first, second), corpora, strict=True)]
+    whole = joined.join([run(index, coverage=part) for index, part in enumerate(parts, 1)])["coverage"]
+    assert (whole["covered"], whole["never"]) == ({"op": {"sum": 4, "prod": 1, "min": 2}}, {"op": ["max"]})
+    assert (whole["states"], whole["new_states"]) == (3, 2)
+    assert whole["corpus"] == {"folder": None, "tried": 7}
+
+
+def test_coverage_of_which_a_run_kept_no_corpus_is_joined() -> None:
+    parts = [{"covered": {}, "corpus": None}, {"covered": {}, "corpus": {"tried": 4}}]
+    whole = joined.join([run(index, coverage=part) for index, part in enumerate(parts, 1)])["coverage"]
+    assert whole["corpus"] == {"tried": 4}
+
+
+def test_reasons_of_vacuous_draws_are_added() -> None:
+    runs = [run(1, vacuous_by_reason={"no call": 3, "even": 1}), run(2, vacuous_by_reason={"no call": 2})]
+    assert joined.join(runs)["vacuous_by_reason"] == {"no call": 5, "even": 1}
 
 
 def test_speed_is_that_of_runs_side_by_side() -> None:
@@ -84,6 +98,11 @@ def test_a_shard_that_was_started_again_is_another_run() -> None:
 def test_missing_shards_are_named_by_night() -> None:
     runs = [run(1, 4), run(4, 4), run(2, 2, seed=6), run(1, 2, seed=6)]
     assert joined.missing(runs) == [{"seed": 5, "of": 4, "shards": [2, 3]}]
+
+
+def test_a_shard_that_was_ended_before_its_first_draw_left_nothing() -> None:
+    runs = [run(1, draws=0, interrupted=True), run(2, draws=0, interrupted=False)]
+    assert joined.missing(runs) == [{"seed": 5, "of": 2, "shards": [1]}]
 
 
 def test_a_run_that_is_no_shard_misses_none() -> None:
