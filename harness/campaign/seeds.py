@@ -225,7 +225,7 @@ def name_for(what: str, scenario: Scenario, cause: str = "") -> str:
 
 
 def check_folder(path: Path, what: str = "seeds directory") -> None:
-    """Raise `UsageError` now if files could not be kept in `path` later. Leaves nothing."""
+    """Raise `UsageError` now if files could not be kept in `path` later, by what it is. Leaves nothing."""
     if path.is_symlink() and not path.exists():
         raise UsageError(f"{what} {path}: it is a link that leads nowhere")
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
