@@ -20,6 +20,8 @@ LONG = (
     "plugin/test_workers.py",
     "plugin/test_properties.py",
     "test_interrupts.py",
+    "cli/nights/test_killed.py",
+    "examples/test_fleets.py",
     "world/test_world.py",
     "rank/state/test_fingerprint.py",
     "cli/test_bisection.py",

@@ -58,6 +58,8 @@ COLUMNS = """## Columns
 | bytes | of the smaller operand, on the rank where that is largest; a bar goes up to the next power of two |
 | offset | of the operand that is always given: near is up to 64 elements behind the start of its buffer |
 | values | the kind of data that an operation, its type and its group get ([data](rules.md#what-the-data-shows)) |
+| scenarios | of a night: different ones that ran on any of its shards |
+| expected a second | a model: a shard with as many cores as one alone keeps busy draws as fast as that one |
 | symmetric path | open, or the first reason why NCCL has no symmetric kernel for a call |
 """
 
@@ -255,6 +257,16 @@ def hostile(record: Record) -> str:
     return text + "\n" + table(("in all", "seed", "share"), [whole])
 
 
+def scaling(record: Record) -> str:
+    """`docs/measurements/shards.py`: nights of some shards, and what follows for more."""
+    measured = ("shards", "draws_per_second", "draws", "scenarios", "findings", "busy")
+    rows = [[number(each[key]) for key in measured] for each in record["scaling"]]
+    text = table(("shards", "a second", "draws", "scenarios", "findings", "cores a shard"), rows)
+    keys = ("shards", "cores", "own_cores", "this_machine")
+    expected = [[number(each[key]) for key in keys] for each in record["model"]]
+    return text + "\n" + table(("shards", "cores they need", "expected a second", "on this machine"), expected)
+
+
 def drawing(record: Record) -> str:
     """`symm fuzz --dry`: the totals, and a row for each histogram."""
     totals = [*drawn.UNITS, "layouts", "groups"]
@@ -273,6 +285,7 @@ KINDS = {
     "faults": faults,
     "disagreements": agreement,
     "hostile": hostile,
+    "scaling": scaling,
     "figures": others,
 }
 """By the key that a command writes, in the order of the page. Asked for from the last on, since others may write

@@ -7,7 +7,8 @@ ends the campaign at once; it is never taken for a finding and shrunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class Campaign:
 
     `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
     first is counted, and no finding. A draw runs by so many `schedules` (`harness.strategies.schedules`), or by none.
-    `environment` goes into the seed files; `progress` is called after every draw.
+    `batches` are the numbers of those to draw, all if it is not given. `environment` goes into the seed files;
+    `progress` is called after every draw.
     `draw_batch` draws, and `search` finds the smallest case where Hypothesis stops.
     """
 
@@ -70,6 +72,7 @@ class Campaign:
         seeds_dir: Path,
         *,
         seed: int = 0,
+        batches: Iterator[int] | None = None,
         environment: dict[str, Any] | None = None,
         progress: Callable[[Tally], None] = lambda tally: None,
         limits: Limits | None = None,
@@ -82,7 +85,7 @@ class Campaign:
     ) -> None:
         self.world, self.progress = world, progress
         self._strategy, self._seed, self._expected = strategy, seed, expected
-        self._schedules = schedules
+        self._schedules, self._batches = schedules, batches or count()
         self._draw_batch, self._clock = draw_batch, clock
         self._limits = limits or Limits()
         self._keeper = Keeper(seeds_dir, environment or {})
@@ -113,17 +116,16 @@ class Campaign:
         """At most `draws` draws (None: no limit) in at most `minutes`. Raises `UsageError` for a wrong request."""
         self._end = None if minutes is None else self._clock.now() + 60 * minutes
         self._limit = draws
-        number, idle = 0, 0
+        idle = 0
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
                 self._open, self._failed_at, self._shrinks = {}, None, 0
-                self._batch(number)
+                self._batch(next(self._batches))
                 for key in dict.fromkeys(self._open.values()):
                     self._shrink(key)
                     self._rerun(key)
                     self._settle(key)
-                number += 1
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:

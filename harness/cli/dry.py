@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness import interrupts
 from harness.cli.ending import at_the_end
+from harness.cli.nights.tonight import Tonight
 from harness.cli.request import Request
 from harness.errors import UsageError
 from harness.machine import nccl
@@ -42,23 +43,25 @@ class Unstarted(NamedTuple):
 
 
 def run(
-    console: Console, request: Request, ranks: Unstarted, draws: int | None, seed: int, json_file: str | None
+    console: Console, request: Request, ranks: Unstarted, draws: int | None, night: Tonight, json_file: str | None
 ) -> None:
     """Draw, then show and write the account, also after Ctrl-C. Raises `UsageError` without a number of draws."""
     if draws is None:
         raise UsageError("--dry goes with --draws; --minutes is a time for running them")
-    console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+    for line in (f"substrate {ranks.platform.name}: {ranks.platform.why}", *night.lines):
+        console.print(line, highlight=False)
     found_here = {**environment.describe(), "substrate": ranks.platform.name, "why": ranks.platform.why}
     account, strategy = Drawn(), request.strategy(ranks)
 
     def facts() -> dict[str, Any]:
-        return drawn.as_data(account, seed, found_here)
+        return drawn.as_data(account, night.seed, found_here)
 
     def write() -> None:
         data.write(facts(), json_file)
 
     with at_the_end(lambda: drawn.show(console, facts()), write), drawn.progress(console, draws) as advance:
-        for scenario in islice(distinct(strategy, seed), draws):
+        batches = night.shard.batches if night.shard else None
+        for scenario in islice(distinct(strategy, night.seed, batches), draws):
             interrupts.check()
             account.take(scenario)
             advance()

@@ -25,6 +25,7 @@ from harness.cli.agreement import agree
 from harness.cli.bisection import bisect
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
+from harness.cli.nights.merge import merge
 from harness.cli.options import JsonOption
 from harness.cli.replay import replay
 from harness.errors import UsageError
@@ -37,6 +38,7 @@ app = typer.Typer(
     help="Property tests for collectives over NCCL symmetric memory.",
 )
 app.command()(fuzz)
+app.command()(merge)
 app.command()(replay)
 app.command()(bisect)
 app.command()(layouts.show)

@@ -1,1 +1,1 @@
-"""What nights keep: the findings that are known, and what a night says of them."""
+"""What nights keep: known findings, corpora, shards, and the folders that they leave and that are joined."""

@@ -15,6 +15,7 @@ import msgspec
 from harness.campaign.seeds import write_whole
 from harness.campaign.tally import Tally
 from harness.errors import UsageError
+from harness.nights.shard import Shard
 from harness.report import leftovers
 from harness.scenario.topology import Topology
 from harness.studies.agree.comparison import Agreement
@@ -25,10 +26,14 @@ from harness.world.world import World
 SCHEMA = 1
 
 
-def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, Any]:
+def fuzz(
+    tally: Tally, world: World, environment: dict[str, Any], seed: int = 0, shard: Shard | None = None
+) -> dict[str, Any]:
     """A campaign's outcome. `world` and `steps` of a finding are those of its shrunk scenario; a hang has `stacks`."""
     return {
         "schema": SCHEMA,
+        "seed": seed,
+        "shard": {"index": shard.index, "of": shard.of, "source": shard.source} if shard else None,
         "draws": tally.draws,
         "shrinking": tally.shrinking,
         "seconds": round(tally.seconds, 3),

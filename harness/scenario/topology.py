@@ -193,18 +193,18 @@ def _several(labels: Sequence[int], what: str) -> str:
     return f"{count} {what}{'s' if count > 1 else ''}"
 
 
-def read_file(path: Path | str) -> bytes:
+def read_file(path: Path | str, most: int = LARGEST) -> bytes:
     """What a file of plain data holds. Raises `ValueError` with the reason where it cannot be read, is no regular file,
-    or is too large."""
+    or holds more than `most` bytes."""
     try:
         with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError("it is no regular file")
-            data = file.read(LARGEST + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
-    if len(data) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    if len(data) > most:
+        raise ValueError(f"it is larger than {most >> 20} MiB")
     return data
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import count
 from typing import Any, TypeVar
 
 import hypothesis
@@ -79,15 +80,15 @@ def sample(strategy: st.SearchStrategy[T], count: int, seed: int = 0) -> list[T]
     return drawn[:count]
 
 
-def distinct(strategy: st.SearchStrategy[H], seed: int = 0) -> Iterator[H]:
-    """Values of a strategy as a campaign would draw them, each once, until nothing new comes."""
+def distinct(strategy: st.SearchStrategy[H], seed: int = 0, batches: Iterator[int] | None = None) -> Iterator[H]:
+    """Values of a strategy as a campaign would draw them, each once, until nothing new comes. All batches, or those of
+    these numbers."""
     seen: set[int] = set()
-    number, idle = 0, 0
+    numbers, idle = batches or count(), 0
     while idle < PATIENCE:
         drawn: list[H] = []
-        batch(strategy, drawn.append, seed, number, shrink=False)
+        batch(strategy, drawn.append, seed, next(numbers), shrink=False)
         new = {hash(value): value for value in drawn if hash(value) not in seen}
         yield from new.values()
         seen |= new.keys()
-        number += 1
         idle = 0 if new else idle + 1

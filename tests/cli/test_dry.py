@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness.campaign import campaign
 from harness.cli import dry
+from harness.cli.nights.tonight import Tonight
 from harness.cli.request import Request
 from harness.errors import UsageError
 from harness.machine import nccl
@@ -105,7 +106,8 @@ def test_a_dry_run_counts_the_scenarios_that_a_campaign_runs(
 ) -> None:
     monkeypatch.setattr(campaign, "examine", lambda draw: Verdict([], is_vacuous=False))
     request, unstarted, world = Request(world=8, **REQUESTS[what]), dry.Unstarted.on("sim", 8, 0, ()), Runs()
-    dry.run(Console(file=StringIO()), request, unstarted, DRAWS, 20, str(tmp_path / "dry.json"))
+    night = Tonight(20, None, ())
+    dry.run(Console(file=StringIO()), request, unstarted, DRAWS, night, str(tmp_path / "dry.json"))
     campaign.Campaign(world, request.strategy(unstarted), tmp_path / "seeds", seed=20).run(DRAWS)  # type: ignore[arg-type]
     counted = json.loads((tmp_path / "dry.json").read_text())
     assert len(world.ran) == DRAWS

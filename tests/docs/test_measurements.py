@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.measurements import page, record
+from docs.measurements import page, record, shards
 
 FUZZ = {
     "run": {
@@ -116,3 +116,29 @@ def test_what_was_drawn_is_shown_by_unit_in_shares() -> None:
     assert "| 2 | 1,000 | 3 | 5 | 1 | 4 |" in text
     assert "| collectives | op | sum: 100 %, never: min |" in text
     assert "| calls | bytes | 0 B: 20 %, 1 KiB: 80 % |" in text
+
+
+ALONE = shards.Shards(1, seconds=60.0, draws=1200, scenarios=1190, findings=0, busy=1.5)
+
+
+def test_shards_on_cores_of_their_own_add_up() -> None:
+    found = {each["shards"]: each for each in shards.model(ALONE, cores=6)}
+    assert (found[64]["own_cores"], found[64]["cores"]) == (64 * 20, 96)
+
+
+def test_shards_on_one_machine_add_up_until_its_cores_are_busy() -> None:
+    found = {each["shards"]: each["this_machine"] for each in shards.model(ALONE, cores=6)}
+    assert found == {1: 20, 2: 40, 4: 80, 8: 80, 16: 80, 32: 80, 64: 80}
+    assert shards.model(ALONE, cores=1)[0]["this_machine"] == 20
+
+
+def test_a_night_is_measured_and_its_record_is_shown(tmp_path: Path) -> None:
+    options = ("--world", "2", "--seed", "20")
+    shards.main(["--shards", "2", "--seconds", "2", "--json", str(tmp_path / "found.json"), "--", *options])
+    found = json.loads((tmp_path / "found.json").read_text())
+    (night,) = found["scaling"]
+    assert (night["shards"], night["findings"], 0 < night["busy"] < 64) == (2, 0, True)
+    assert (
+        0 < night["draws"] - 2 <= night["scenarios"] <= night["draws"] + 2
+    )  # draws under way at the end; the simplest
+    assert f"| 2 | {page.number(night['draws_per_second'])} |" in page.figures(found)

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.nights.shard import VARIABLES
 from harness.world import launcher
 from harness.world.zygote import Zygotes
 from tests.tools.nursery import NURSERY, Place
@@ -36,9 +37,10 @@ ALONE = {
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONDONTWRITEBYTECODE": "1",
     "COLUMNS": "80",
+    **dict.fromkeys(VARIABLES, ""),
 }
 """The command of this very environment, active or not; no GPU, so that `auto` means the same everywhere; no files but
-those the command writes."""
+those the command writes; and no shard, whatever runs the tests."""
 
 
 class Run(NamedTuple):

@@ -1,0 +1,1 @@
+"""Tests of what ships as an example."""
