@@ -38,6 +38,7 @@ def fuzz(tally: Tally, world: World, environment: dict[str, Any]) -> dict[str, A
         "collectives": tally.collectives,
         "windows": tally.windows,
         "vacuous": tally.vacuous,
+        "vacuous_by_reason": tally.vacuous_by,
         "by_kernel": tally.by_kernel,
         "fell_back": tally.fell_back,
         "unsupported": tally.unsupported,

@@ -18,6 +18,7 @@ from harness.campaign.keeper import Found
 from harness.campaign.replay import Run
 from harness.campaign.tally import Tally
 from harness.oracle.findings import Record
+from harness.oracle.vacuity import ADVICE
 from harness.report import verdicts
 from harness.report.frames import places
 from harness.report.listing import layout, listing, owners, whereabouts
@@ -108,6 +109,8 @@ def summary(console: Console, tally: Tally, details: Details = BRIEF) -> None:
         f"{tally.vacuous} vacuous ({share:.0f} %); {fallen}{refused}{unseen}{free}{broken}.",
         highlight=False,
     )
+    for why, draws in sorted(tally.vacuous_by.items(), key=lambda each: -each[1]):
+        console.print(f"  {draws} vacuous, {why}: {ADVICE[why]}.", highlight=False, soft_wrap=True)
     if tally.settled is not None:
         console.print(f"It ended {counted(tally.settled, 'draw')} after the first finding.", highlight=False)
     for found in tally.found.values():
