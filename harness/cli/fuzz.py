@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -15,22 +16,27 @@ from harness.campaign.campaign import Campaign
 from harness.campaign.limits import MORE, SHRINK_SECONDS, Limits
 from harness.campaign.tally import Tally
 from harness.cli import dry
-from harness.cli.ending import at_the_end
+from harness.cli.ending import Outputs, at_the_end
 from harness.cli.options import (
     CollectivesOption,
     DeadlineOption,
     EvidenceOption,
     JsonOption,
+    JunitOption,
     OutputOption,
     PoolOption,
     ShrinkOption,
     SitesOption,
     SubstrateOption,
+    TopologiesArgument,
+    TopologyOption,
     TracebackOption,
+    topologies_of,
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
-from harness.report import data, leftovers, terminal
+from harness.report import data, leftovers, results, terminal
+from harness.report.results import Result
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -52,14 +58,13 @@ HAZARDOUS = "Also draw what even a right system may not survive without agreemen
 
 
 def fuzz(
+    context: typer.Context,
+    topology_names: TopologiesArgument = None,
     draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001, help=MINUTES)] = None,
     substrate: SubstrateOption = "auto",
     world: Annotated[int | None, typer.Option(min=1, max=64, metavar="MAX", help=WORLD)] = None,
-    topology_file: Annotated[
-        list[str] | None,
-        typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable."),
-    ] = None,
+    topology_file: TopologyOption = None,
     pool: PoolOption = None,
     collectives: CollectivesOption = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenarios.")] = 0,
@@ -105,14 +110,16 @@ def fuzz(
     traceback: TracebackOption = False,
     show_output: OutputOption = False,
     json_file: JsonOption = None,
+    junit_file: JunitOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
-    data.check_target(json_file, topology_file or ())
+    topology_file = topologies_of(context, topology_names, topology_file)
+    outputs = Outputs(context, json_file, junit_file, topology_file)
     is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
     request = Request(
         world=world or USUAL,
         larger=is_larger,
-        topology=topology_file or (),
+        topology=topology_file,
         pool=pool,
         collectives=collectives,
         sites=sites,
@@ -156,7 +163,8 @@ def fuzz(
             schedules=schedules,
         )
         details = terminal.Details(traceback, show_output)
-        tally = _run(campaign, limit, minutes, console, details, json_file, found_here)
+        about = {"seed": seed, "system": msgspec.to_builtins(request.system), "environment": found_here}
+        tally = _run(campaign, limit, minutes, console, details, outputs, about)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
@@ -173,8 +181,8 @@ def _run(
     minutes: float | None,
     console: Console,
     details: terminal.Details,
-    json_file: str | None,
-    environment: dict[str, Any],
+    outputs: Outputs,
+    about: dict[str, Any],
 ) -> Tally:
     """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its shape."""
 
@@ -183,8 +191,12 @@ def _run(
         return isinstance(sys.exception(), UsageError) and not campaign.tally.found and not interrupts.has_come()
 
     def write() -> None:
-        if not says_all():
-            data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
+        kind, tally = f"symm.fuzz.{about['system']['pool']}", campaign.tally
+        if says_all():
+            outputs.refuse(console, Result(kind, "draws", "error", str(sys.exception())))
+        else:
+            found = data.fuzz(tally, campaign.world, about["environment"])
+            outputs.write(console, found, results.of_campaign(kind, tally), seed=about["seed"], system=about["system"])
 
     def show() -> None:
         if says_all():
@@ -195,6 +207,9 @@ def _run(
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
 
-    with at_the_end(show, write), terminal.progress(console, draws) as campaign.progress:
+    with (
+        at_the_end(show, write),
+        terminal.progress(console, draws, minutes=minutes, speed=outputs.speed) as campaign.progress,
+    ):
         campaign.run(draws, minutes)
     return campaign.tally

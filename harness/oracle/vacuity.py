@@ -49,13 +49,13 @@ def _reason(case: Case, group: Sequence[int], uses: list[Use]) -> str:
         return "groups of one rank"
     if len(uses) < len(group) or not all(use.ran for use in uses):
         return "not returned"
-    if ownership.is_owned(case, uses):
-        return ""
+    return "" if ownership.is_owned(case, uses) else _not_owned(case, uses)
+
+
+def _not_owned(case: Case, uses: list[Use]) -> str:
     roles = case.peer_roles(uses)
-    if not roles:
-        return "no peer operand"
-    if uses[0].called.is_uneven:
-        return "uneven calls"
+    if not roles or uses[0].called.is_uneven:
+        return "uneven calls" if roles else "no peer operand"
     if any(case.is_declined(use, role) for use in uses for role in roles):
         return "declined"
     if any(role not in use.called.meant for use in uses for role in roles):
