@@ -25,7 +25,7 @@ class Tally(msgspec.Struct):
     shrinking: int = 0
     vacuous: int = 0
     vacuous_by: dict[str, int] = msgspec.field(default_factory=dict)
-    """Draws that tested nothing, by reason (`harness.oracle.vacuity`)."""
+    """Draws that tested nothing, by reason (`harness.oracle.coverage.vacuity`)."""
     collectives: int = 0
     unseen: int = 0
     """Collectives of which nothing showed the path."""

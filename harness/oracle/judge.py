@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.oracle import vacuity
+from harness.oracle.coverage import vacuity
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, ordered
 from harness.oracle.program import Seen
@@ -51,7 +51,7 @@ class Verdict:
 
     findings: list[Finding]
     vacuous: str = ""
-    """Why it tested nothing (`harness.oracle.vacuity`); empty where it tested something."""
+    """Why it tested nothing (`harness.oracle.coverage.vacuity`); empty where it tested something."""
 
     @property
     def is_vacuous(self) -> bool:

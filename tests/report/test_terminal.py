@@ -251,9 +251,9 @@ def test_vacuous_draws_are_shown_by_reason_with_what_to_change() -> None:
 
 def test_the_rest_of_a_long_step_goes_below_its_fields() -> None:
     eight = Topology("eight", "sglang", {"tp": 8})
-    steps = (Allocate("a", "tp", tuple(range(100000, 100008)), role="plain", site="global"),)
+    steps = (Allocate("a", "tp", tuple(range(100000, 100008))),)
     console = Console(file=StringIO(), width=80)
     terminal.finding(console, Record("leak", "it leaks", 0, (0,)), Scenario(eight, steps))
     *_, first, rest, _ = text(console).splitlines()
-    assert first.startswith("│ →  0 allocate buffer=a family=tp elements=100000,")
-    assert rest.startswith("│        ")
+    assert first.startswith("│ →  0 allocate buffer=a family=tp ")
+    assert rest.startswith("│        elements=100000,100001,")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from harness.oracle.case import Case
-from harness.oracle.vacuity import ADVICE, reason
+from harness.oracle.coverage.vacuity import ADVICE, reason
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate
