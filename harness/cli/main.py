@@ -28,7 +28,7 @@ from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
 from harness.cli.options import JsonOption
 from harness.cli.replay import replay
-from harness.cli.setup import completion, panels, settings, versions
+from harness.cli.setup import completion, panels, plug_ins, settings, versions
 from harness.cli.setup.settings import Setting
 from harness.errors import UsageError, did_you_mean
 from harness.report import data, terminal
@@ -42,6 +42,7 @@ app = typer.Typer(
 app.command()(fuzz)
 app.command()(replay)
 app.command()(bisect)
+app.command()(plug_ins.check)
 app.command()(layouts.show)
 app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.oracle.coverage import vacuity
 from harness.oracle.case import Case
+from harness.oracle.coverage import vacuity
 from harness.oracle.findings import Finding, ordered
 from harness.oracle.program import Seen
 from harness.oracle.rules import (

@@ -18,8 +18,8 @@ from harness.campaign.keeper import Found
 from harness.campaign.replay import Run
 from harness.campaign.tally import Tally
 from harness.clock import CLOCK, Clock
-from harness.oracle.findings import Record
 from harness.oracle.coverage.vacuity import ADVICE
+from harness.oracle.findings import Record
 from harness.report import verdicts
 from harness.report.facts import Speed
 from harness.report.frames import places
