@@ -10,11 +10,9 @@ from harness.world.platform import choose
 def lines() -> list[str]:
     """The harness itself first. Imports no torch and touches no device."""
     facts = environment.describe()
-    named = {"python": "Python", "torch": "torch", "triton": "Triton", "nccl": "NCCL", "hypothesis": "Hypothesis"}
-    versions = ", ".join(f"{name} {facts[key] or 'missing'}" for key, name in named.items())
     try:
         platform = choose("auto", 1)
         substrate = f"{platform.name} ({platform.why})"
     except MachineError as error:
         substrate = f"none ({error})"
-    return [f"symm {facts['symm-harness'] or 'not installed'}", versions, f"substrate {substrate}"]
+    return [f"symm {facts['symm-harness'] or 'not installed'}", environment.shown(facts), f"substrate {substrate}"]
