@@ -19,7 +19,7 @@ ADVICE = {
     "declined": "the pool wanted none of the buffers; let its wants() take the sizes that are drawn",
     "no windows": "every group spans NVLink domains; draw on fewer --nodes, or in a larger --nvlink-domain",
     "plain memory": "every operand lay in ordinary memory; let steps allocate with role window",
-    "uneven calls": "counts differed in every call, and no such call is symmetric; draw --tokens padded",
+    "uneven calls": "counts differed in every call, and no such call is symmetric; draw a --flow with --tokens padded",
     "no peer operand": "no call reaches its peers through windows; draw other kinds of calls",
     "not returned": "no call returned on every rank; see what raised or refused",
     "groups of one rank": "every call ran in a group of one rank; draw a larger --world, or another topology",
