@@ -12,7 +12,6 @@ import os
 import shlex
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.oracle.findings import Record
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import KERNELS, POOLS, System
@@ -115,8 +114,7 @@ def find(name: str) -> Seed:
         return load(shipped[name])
     is_path = not name or os.path.exists(name) or Path(name).name != name or Path(name).suffix == ".json"
     if not is_path:
-        close = get_close_matches(name, shipped, n=1)
-        meant = f"; {close[0]!r} is close" if close else ""
+        meant = did_you_mean(name, shipped)
         raise SeedError(f"seed {name!r} is neither a file nor one of {', '.join(shipped)}{meant}")
     return load(name)
 

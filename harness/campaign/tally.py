@@ -24,6 +24,8 @@ class Tally(msgspec.Struct):
     draws: int = 0
     shrinking: int = 0
     vacuous: int = 0
+    vacuous_by: dict[str, int] = msgspec.field(default_factory=dict)
+    """Draws that tested nothing, by reason (`harness.oracle.coverage.vacuity`)."""
     collectives: int = 0
     unseen: int = 0
     """Collectives of which nothing showed the path."""
@@ -63,7 +65,9 @@ class Tally(msgspec.Struct):
         """Add a draw that took so long. `is_expected`: its first finding is one that its strategy had marked."""
         self.draws += 1
         self.seconds += seconds
-        self.vacuous += verdict.is_vacuous
+        if verdict.is_vacuous:
+            self.vacuous += 1
+            self.vacuous_by[verdict.vacuous] = self.vacuous_by.get(verdict.vacuous, 0) + 1
         if is_expected:
             rule = verdict.findings[0].rule
             self.expected[rule] = self.expected.get(rule, 0) + 1

@@ -12,7 +12,7 @@ import typer
 from hypothesis import strategies as st
 
 from harness.campaign import seeds
-from harness.cli.ending import at_the_end
+from harness.cli.ending import Outputs, at_the_end
 from harness.cli.options import DeadlineOption, JsonOption, SeedOption, Substrate, drawn_with, fresh
 from harness.errors import UsageError
 from harness.report import data, leftovers, terminal
@@ -48,6 +48,7 @@ class Compared(NamedTuple):
 
 
 def agree(
+    context: typer.Context,
     draws: Annotated[int | None, typer.Option(min=1, help="Default 200, or no limit with --minutes.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001)] = None,
     world: Annotated[int, typer.Option(min=2, max=64, metavar="MAX", help="Largest world to draw.")] = 8,
@@ -75,7 +76,7 @@ def agree(
     json_file: JsonOption = None,
 ) -> None:
     """The same scenarios on sim and on nccl, or as they are and rewritten: facts and findings have to agree."""
-    data.check_target(json_file)
+    outputs = Outputs(context, json_file)
     if substrate is not None and not metamorphic:
         raise UsageError("--substrate goes with --metamorphic; without it, sim is compared with nccl")
     for name in pool or ():
@@ -99,10 +100,12 @@ def agree(
 
         def write() -> None:
             left = leftovers.data(*chosen.worlds)
-            facts = data.agreement(compared, found_here, chosen.names)
-            data.write({**facts, "seed": number, "left": left}, json_file)
+            outputs.write(console, {**data.agreement(compared, found_here, chosen.names), "left": left}, seed=number)
 
-        with at_the_end(show, write), terminal.progress(console, limit, "no disagreement") as update:
+        with (
+            at_the_end(show, write),
+            terminal.progress(console, limit, "no disagreement", minutes, outputs.speed) as update,
+        ):
             comparison.run(distinct(chosen.strategy, number), limit, minutes, update)
     if not compared.draws:
         raise UsageError("nothing was compared: the time was up before the first draw")

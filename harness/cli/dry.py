@@ -60,8 +60,7 @@ def run(
         data.write(facts(), json_file)
 
     with at_the_end(lambda: drawn.show(console, facts()), write), drawn.progress(console, draws) as advance:
-        batches = night.shard.batches if night.shard else None
-        for scenario in islice(distinct(strategy, night.seed, batches), draws):
+        for scenario in islice(distinct(strategy, night.seed, night.batches), draws):
             interrupts.check()
             account.take(scenario)
             advance()

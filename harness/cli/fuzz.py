@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from harness import interrupts
-from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
 from harness.campaign.limits import MORE, SHRINK_SECONDS, Limits
-from harness.campaign.tally import Tally
 from harness.cli import dry
-from harness.cli.ending import at_the_end
+from harness.cli.ending import Outputs
+from harness.cli.nights.keeping import SEEDS, keeping
+from harness.cli.nights.night import Night
+from harness.cli.nights.tonight import ShardOption, tonight
 from harness.cli.options import (
     CollectivesOption,
     DeadlineOption,
     EvidenceOption,
     JsonOption,
+    JunitOption,
     OutputOption,
     PoolOption,
     SeedOption,
     ShrinkOption,
     SitesOption,
     SubstrateOption,
+    TopologiesArgument,
+    TopologyOption,
     TracebackOption,
-    drawn_with,
-    fresh,
+    topologies_of,
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
-from harness.nights.known import Folder, replay
-from harness.report import data, leftovers, nights, terminal
+from harness.nights.known import replay
+from harness.report import nights, terminal
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -50,6 +50,7 @@ USUAL = 8
 KNOWN = (
     "Seed files of known findings. Some are run again first; then the hunt goes past them. Known ones alone end with 0."
 )
+RUN = "Keep all of this run in DIR: run.json, written every few seconds, and seeds/."
 WORLD = (
     f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
 )
@@ -58,27 +59,23 @@ SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each,
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
-class Night(NamedTuple):
-    """What a run of `symm fuzz` has beside its campaign."""
-
-    seed: int
-    folder: Folder
-    environment: dict[str, Any]
-
-
 def fuzz(
+    context: typer.Context,
+    topology_names: TopologiesArgument = None,
     draws: Annotated[int | None, typer.Option(min=1, help=DRAWS)] = None,
     minutes: Annotated[float | None, typer.Option(min=0.001, help=MINUTES)] = None,
     substrate: SubstrateOption = "auto",
     world: Annotated[int | None, typer.Option(min=1, max=64, metavar="MAX", help=WORLD)] = None,
-    topology_file: Annotated[
-        list[str] | None,
-        typer.Option("--topology", metavar="FILE", help="Draw only these, by file or name; repeatable."),
-    ] = None,
+    topology_file: TopologyOption = None,
     pool: PoolOption = None,
     collectives: CollectivesOption = None,
     seed: SeedOption = None,
-    seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
+    shard: ShardOption = None,
+    run_dir: Annotated[Path | None, typer.Option("--run", metavar="DIR", help=RUN)] = None,
+    seeds_dir: Annotated[
+        Path | None,
+        typer.Option(help=f"Where failing scenarios are kept. Default: {SEEDS}, or DIR/seeds with --run."),
+    ] = None,
     known: Annotated[Path | None, typer.Option("--known", metavar="DIR", help=KNOWN)] = None,
     flow: Annotated[
         str | None, typer.Option(metavar="NAME|all", help="Draw the flows around a layer instead of free programs.")
@@ -121,14 +118,16 @@ def fuzz(
     traceback: TracebackOption = False,
     show_output: OutputOption = False,
     json_file: JsonOption = None,
+    junit_file: JunitOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
-    data.check_target(json_file, topology_file or ())
+    topology_file = topologies_of(context, topology_names, topology_file)
+    outputs = Outputs(context, json_file, junit_file, topology_file)
     is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
     request = Request(
         world=world or USUAL,
         larger=is_larger,
-        topology=topology_file or (),
+        topology=topology_file,
         pool=pool,
         collectives=collectives,
         sites=sites,
@@ -141,16 +140,15 @@ def fuzz(
         nodes=nodes,
         nvlink_domain=nvlink_domain,
     )
+    night, kept = tonight(shard, seed), keeping(run_dir, seeds_dir, known, is_dry)
     console = terminal.Screen(stderr=json_file == "-")
-    limit = draws if draws is not None or minutes is not None else 300
+    limit = night.part(draws if draws is not None or minutes is not None else 300)
     largest = max(LARGER) if is_larger else 0
-    chosen = fresh(seed)
     if is_dry:
         unstarted = dry.Unstarted.on(substrate, request.world, largest, evidence or ())
-        dry.run(console, request, unstarted, limit, chosen, json_file)
+        dry.run(console, request, unstarted, limit, night, json_file)
         return
-    seeds.check_folder(seeds_dir)
-    folder = Folder(known)
+    kept.check()
     watched = Watched(observed(pool), prepare, fallbacks(collectives))
     with World(
         request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
@@ -159,27 +157,27 @@ def fuzz(
             raise UsageError("--schedules needs --substrate sim: ranks on GPUs take no turns")
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
-        console.print(drawn_with(chosen, seed), highlight=False)
-        if line := request.not_shown(ranks):
+        for line in filter(None, (request.not_shown(ranks), *night.lines)):
             console.print(line, highlight=False)
-        nights.unread(console, folder)
+        nights.unread(console, kept.known)
         limits = Limits().within(shrink_seconds)
         if minutes is not None:
             limits = limits.to_the_end()
         campaign = Campaign(
             ranks,
             request.strategy(ranks),
-            seeds_dir,
-            seed=chosen,
+            kept.seeds,
+            seed=night.seed,
+            batches=night.batches,
             environment=found_here,
             limits=limits,
             schedules=schedules,
-            known=[each.settled for each in folder],
+            known=[each.settled for each in kept.known],
         )
+        left = replay(ranks, kept.known, minutes, night.seed, (pool, collectives))
         details = terminal.Details(traceback, show_output)
-        left = replay(ranks, folder, minutes, chosen, (pool, collectives))
-        night = Night(chosen, folder, found_here)
-        tally = _run(campaign, limit, minutes and left, console, details, json_file, night)
+        running = Night(campaign, night, kept, outputs, console, details, request.system, found_here)
+        tally = running.run(limit, minutes and left)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
@@ -188,39 +186,3 @@ def fuzz(
             f"nothing was tested: collectives {request.collectives!r} ran 0 of {tally.kernel_calls} calls{refused}"
         )
     raise typer.Exit(1 if tally.found else 0)
-
-
-def _run(
-    campaign: Campaign,
-    draws: int | None,
-    minutes: float | None,
-    console: Console,
-    details: terminal.Details,
-    json_file: str | None,
-    night: Night,
-) -> Tally:
-    """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its shape."""
-
-    def says_all() -> bool:
-        """Whether the command ends with a sentence, and there is nothing beside it."""
-        return isinstance(sys.exception(), UsageError) and not campaign.tally.found and not interrupts.has_come()
-
-    def write() -> None:
-        night.folder.save()
-        if not says_all():
-            facts = data.fuzz(campaign.tally, campaign.world, night.environment)
-            data.write(nights.added(facts, night.folder, night.seed), json_file)
-
-    def show() -> None:
-        if says_all():
-            return
-        lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
-        terminal.summary(console, campaign.tally, details)
-        nights.show(console, campaign.tally, night.folder)
-        leftovers.show(console, campaign.world)
-        if lines:
-            console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
-
-    with at_the_end(show, write), terminal.progress(console, draws) as campaign.progress:
-        campaign.run(draws, minutes)
-    return campaign.tally

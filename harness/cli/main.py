@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -28,7 +29,9 @@ from harness.cli.fuzz import fuzz
 from harness.cli.nights.merge import merge
 from harness.cli.options import JsonOption
 from harness.cli.replay import replay
-from harness.errors import UsageError
+from harness.cli.setup import completion, panels, plug_ins, settings, versions
+from harness.cli.setup.settings import Setting
+from harness.errors import UsageError, did_you_mean
 from harness.report import data, terminal
 from harness.report.listing import shown
 
@@ -41,6 +44,7 @@ app.command()(fuzz)
 app.command()(merge)
 app.command()(replay)
 app.command()(bisect)
+app.command()(plug_ins.check)
 app.command()(layouts.show)
 app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)
@@ -54,23 +58,44 @@ _OptionError: Any = typer.BadParameter.__mro__[2]
 """click's `ClickException`, which typer carries inside itself from 0.26 on and takes from click before."""
 
 
+@app.callback(invoke_without_command=True)
+def _symm(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the versions that results depend on.")] = False,
+) -> None:
+    if version:
+        print("\n".join(versions.lines()))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise UsageError("no command was given; symm COMMAND --help shows the options of one")
+
+
 @app.command()
-def doctor(json_file: JsonOption = None) -> None:
+def doctor(context: typer.Context, json_file: JsonOption = None) -> None:
     """Say what this machine can run, and why not more."""
     data.check_target(json_file)
     found = examine()
+    chosen: list[Setting] = context.obj or []
     if json_file != "-":
-        terminal.table(
-            terminal.Screen(), ("what", "found", "means"), ((row.what, row.found, row.means) for row in found.rows)
-        )
+        rows = [(row.what, row.found, row.means) for row in found.rows]
+        rows += [(f"default --{each.option}", str(each.value), f"from {each.source}") for each in chosen]
+        terminal.table(terminal.Screen(), ("what", "found", "means"), rows)
     facts = {"environment": found.environment, "checks": found.rows, "libraries": found.libraries}
+    facts["defaults"] = [{**each._asdict(), "command": " ".join(each.command)} for each in chosen]
     data.write({"schema": data.SCHEMA, **facts}, json_file)
 
 
 def _run_command() -> object:
     """The status of the command that was asked for. Raises `KeyboardInterrupt` after Ctrl-C, whatever became of it."""
+    command = typer.main.get_command(app)
+    panels.arrange(command)
+    if completion.complete(sys.argv[1:]):
+        return 0
+    is_completing = completion.VARIABLE in os.environ
     try:
-        status = app(standalone_mode=False)
+        chosen = [] if is_completing else settings.apply(command, Path.cwd(), os.environ)
+        status = command(standalone_mode=False, obj=chosen)
     except (Exception, SystemExit):
         interrupts.check()
         raise
@@ -89,7 +114,7 @@ def main() -> None:
     try:
         status = _run_command()
     except (UsageError, _OptionError) as error:
-        status = _refuse(error.format_message() if isinstance(error, _OptionError) else str(error))
+        status = _refuse(_wrong_option(error) if isinstance(error, _OptionError) else str(error))
     except (KeyboardInterrupt, typer.Abort):
         status = interrupts.STATUS
     except OSError as error:
@@ -103,6 +128,17 @@ def main() -> None:
         _say(interrupts.WORDS)
         status = interrupts.status()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _wrong_option(error: Any) -> str:
+    """What the parser of options says, with the choice that was meant, and where the value comes from."""
+    message: str = error.format_message()
+    if choice := re.search(r"'([^']*)' is not one of (.+?)\.?$", message):
+        message = message.removesuffix(".") + did_you_mean(choice[1], re.findall(r"'([^']+)'", choice[2]))
+    message = message.replace("Value error, ", "")
+    parameter: Any = getattr(error, "param", None)
+    source = getattr(parameter, "source", "")
+    return f"{message} (from {source})" if source and not set(parameter.opts) & {*sys.argv} else message
 
 
 def _out_of_reach(error: OSError) -> int:

@@ -15,6 +15,28 @@ SubstrateOption = Annotated[Substrate, typer.Option(help="auto takes nccl where 
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the same facts as JSON; - for stdout.")
 ]
+JunitOption = Annotated[
+    str | None,
+    typer.Option("--junitxml", metavar="FILE", help="Write a test case for each result, as JUnit XML for CI systems."),
+]
+TopologiesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TOPOLOGY", help="Draw only these layouts, by file or name. Default: all that fit."),
+]
+TopologyOption = Annotated[
+    list[str] | None,
+    typer.Option("--topology", metavar="FILE", help="The same as an option; repeatable."),
+]
+
+
+def topologies_of(context: typer.Context, named: list[str] | None, given: list[str] | None) -> list[str]:
+    """The topologies of the arguments and of `--topology`. Arguments take the place of those that come from a file or
+    the environment."""
+    source = context.get_parameter_source("topology_file")
+    is_given = source is not None and source.name == "COMMANDLINE"
+    return [*(named or ()), *(given or () if is_given or not named else ())]
+
+
 PoolOption = Annotated[
     str | None,
     typer.Option(

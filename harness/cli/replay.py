@@ -7,24 +7,26 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Annotated
 
+import msgspec
 import typer
 
 from harness.campaign import seeds
 from harness.campaign.replay import Run, with_systems
 from harness.campaign.replay import replay as run_again
-from harness.cli.ending import at_the_end
+from harness.cli.ending import Outputs, at_the_end
 from harness.cli.options import (
     CollectivesOption,
     DeadlineOption,
     EvidenceOption,
     JsonOption,
+    JunitOption,
     OutputOption,
     PoolOption,
     SubstrateOption,
     TracebackOption,
 )
 from harness.errors import UsageError
-from harness.report import data, leftovers, terminal
+from harness.report import data, leftovers, results, terminal
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system, fallbacks, observed, prepare
@@ -35,6 +37,7 @@ from harness.world.world import World
 
 
 def replay(
+    context: typer.Context,
     seed_file: Annotated[str, typer.Argument(metavar="SEED", help="A file, or the name of one that ships here.")],
     times: Annotated[int, typer.Option(min=1, help="Runs; a race fails in some only.")] = 1,
     substrate: SubstrateOption = "auto",
@@ -52,9 +55,10 @@ def replay(
         int | None, typer.Option(min=0, metavar="RANK", help="Debug this rank where the system under test raises.")
     ] = None,
     json_file: JsonOption = None,
+    junit_file: JunitOption = None,
 ) -> None:
     """Run a seed file's scenario again: 1 if it still fails, 0 if not."""
-    data.check_target(json_file, [seed_file])
+    outputs = Outputs(context, json_file, junit_file, [seed_file])
     *before, scenario = with_systems(seeds.find(seed_file).scenarios, pool, collectives, sites)
     for system in dict.fromkeys(each.system for each in (*before, scenario)):
         if not allow_plugins:
@@ -67,6 +71,7 @@ def replay(
     console = terminal.Screen(stderr=json_file == "-")
     debugger = None if pdb is None else _debugger(pdb, scenario, console)
     runs: list[Run] = []
+    about = {"seed": scenario.seed, "system": msgspec.to_builtins(scenario.system)}
     size = max(each.world for each in (*before, scenario))
     with World(size, substrate, deadline=deadline, evidence=evidence or (), watched=watched) as world:
         found_here = environment.describe(world)
@@ -92,7 +97,8 @@ def replay(
                     "environment": found_here,
                     "left": leftovers.data(world),
                 }
-                data.write({"schema": data.SCHEMA, **found}, json_file)
+                tried = [results.of_run(seed_file, number, run, scenario) for number, run in enumerate(runs, 1)]
+                outputs.write(console, {"schema": data.SCHEMA, **found}, tried, **about)
 
         with at_the_end(show, write):
             for run in run_again(world, scenario, times, before, debugger):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 from hypothesis.strategies import SearchStrategy
 
-from harness.errors import MachineError, UsageError
+from harness.errors import MachineError, UsageError, not_one_of
 from harness.scenario import topology
 from harness.scenario.flows.catalogue import check_flow
 from harness.scenario.scenario import Scenario, check_implicit
@@ -81,7 +81,7 @@ class Request:
             raise UsageError("--tokens goes with --flow; free programs have no batches")
         for hazard in self.hazard:
             if hazard not in HAZARDS:
-                raise UsageError(f"hazard {hazard!r} is not one of {', '.join(HAZARDS)}")
+                raise not_one_of("hazard", hazard, HAZARDS)
         if self.graphs and self.hazard:
             raise UsageError("--graphs does not go with --hazard")
 

@@ -13,9 +13,17 @@ from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
 from harness.campaign.limits import SHRINK_SECONDS
 from harness.campaign.tally import Tally
-from harness.cli.ending import at_the_end
-from harness.cli.options import DeadlineOption, JsonOption, ShrinkOption, SubstrateOption
-from harness.report import data, leftovers, speed, terminal, verdicts
+from harness.cli.ending import Outputs, at_the_end
+from harness.cli.options import (
+    DeadlineOption,
+    JsonOption,
+    JunitOption,
+    ShrinkOption,
+    SubstrateOption,
+    TopologiesArgument,
+    topologies_of,
+)
+from harness.report import data, leftovers, results, speed, terminal, verdicts
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.flows import Tokens
 from harness.studies import matrix as verdict_matrix
@@ -38,6 +46,8 @@ bench = typer.Typer(help="Measurements, each way of doing a thing in one run.")
 
 
 def matrix(
+    context: typer.Context,
+    topology_names: TopologiesArgument = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of each cell.")] = 20,
     minutes: Annotated[float, typer.Option(min=0.01, help="Longest time for one cell, shrinking included.")] = 1.0,
     substrate: SubstrateOption = "auto",
@@ -57,9 +67,11 @@ def matrix(
     seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
     deadline: DeadlineOption = None,
     json_file: JsonOption = None,
+    junit_file: JunitOption = None,
 ) -> None:
     """Buffer sites, pool designs and token counts against each other, on the flows of key configurations."""
-    data.check_target(json_file, topology_file or ())
+    topology_file = topologies_of(context, topology_names, topology_file)
+    outputs = Outputs(context, json_file, junit_file, topology_file)
     for name in pool or ():
         check_system(name, None)
     named = verdict_matrix.configurations(topology_file)
@@ -82,7 +94,8 @@ def matrix(
             leftovers.show(console, world)
 
         def write() -> None:
-            data.write({**data.matrix(found, found_here), "left": leftovers.data(world)}, json_file)
+            facts = {**data.matrix(found, found_here), "left": leftovers.data(world)}
+            outputs.write(console, facts, [*map(results.of_cell, found)], seed=seed)
 
         with at_the_end(show, write), terminal.counting(console, "cells", len(chosen)) as advance:
             for cell in verdict_matrix.run(world, chosen, draws, minutes, seeds_dir, seed, found_here):
@@ -93,8 +106,10 @@ def matrix(
 
 
 def faults(
+    context: typer.Context,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ID,…", help="Only these faults; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(metavar="ID,…", help="Only these faults, by number or name; repeatable. Default: all."),
     ] = None,
     seeds_each: Annotated[int, typer.Option("--seeds", min=1, help="Seeds with which each fault is looked for.")] = 5,
     draws: Annotated[int, typer.Option(min=1, help="Most draws with one seed.")] = 1000,
@@ -105,9 +120,10 @@ def faults(
     seeds_dir: Annotated[Path, typer.Option(help="Where failing scenarios are kept.")] = Path("symm-seeds"),
     deadline: DeadlineOption = None,
     json_file: JsonOption = None,
+    junit_file: JunitOption = None,
 ) -> None:
     """Plant every fault of the catalogue, look for each, and then look where there is none: 1 if one is missed."""
-    data.check_target(json_file)
+    outputs = Outputs(context, json_file, junit_file)
     chosen = select(only or ())
     seeds.check_folder(seeds_dir)
     console = terminal.Screen(stderr=json_file == "-")
@@ -126,7 +142,9 @@ def faults(
             leftovers.show(console, ranks)
 
         def write() -> None:
-            data.write({**data.faults(outcomes, tally, found_here), "left": leftovers.data(ranks)}, json_file)
+            facts = {**data.faults(outcomes, tally, found_here), "left": leftovers.data(ranks)}
+            sound_draws = results.of_campaign("symm.faults.clean", tally) if tally.draws else []
+            outputs.write(console, facts, [*map(results.of_fault, outcomes), *sound_draws])
 
         with at_the_end(show, write):
             with terminal.counting(console, "faults", len(shown)) as advance:
@@ -164,6 +182,8 @@ def draws(
 
 @bench.command()
 def registration(
+    context: typer.Context,
+    topology_names: TopologiesArgument = None,
     repeats: Annotated[int, typer.Option(min=5, help="Times that each context is left.")] = 300,
     topology_file: Annotated[
         list[str] | None,
@@ -176,6 +196,7 @@ def registration(
 ) -> None:
     """What each pool design costs: leaving its context when nothing changed, and the memory it holds."""
     data.check_target(json_file)
+    topology_file = topologies_of(context, topology_names, topology_file)
     named = verdict_matrix.configurations(topology_file)
     verdict_matrix.check_topologies(named)
     measured = bench_registration(substrate, named, repeats)

@@ -13,7 +13,7 @@ import typer
 from harness import interrupts
 from harness.campaign import seeds
 from harness.cli.options import JsonOption
-from harness.errors import UsageError
+from harness.errors import UsageError, not_one_of
 from harness.machine.observer import build
 from harness.report import data, terminal, watching
 from harness.studies.watching import alive, judging, program, running
@@ -55,7 +55,7 @@ def watch(
     """
     data.check_target(json_file)
     if stacks not in ("first", "all"):
-        raise UsageError(f"--stacks is first or all, and not {stacks!r}")
+        raise not_one_of("--stacks", stacks, ("first", "all"))
     folder = running.free_folder(out or Path(FOLDER) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
     environment = build.environment(folder.resolve(), nccl) | {build.STACKS: stacks}
     environment |= {build.HISTORY_WANTED: "1"} if graph_memory else {}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.errors import MachineError, UsageError
+from harness.errors import MachineError, UsageError, not_one_of
 from harness.machine import profiler
 
 Version = tuple[int, ...]
@@ -82,7 +82,7 @@ def check_names(asked: Sequence[str]) -> None:
     """Raise `UsageError` for a kind that does not exist, and for two that show which path a call took."""
     for name in asked:
         if name not in NAMES:
-            raise UsageError(f"evidence {name!r} is not one of {', '.join(NAMES)}")
+            raise not_one_of("evidence", name, NAMES)
     paths = [kind.name for kind in KINDS if kind.is_of_path and kind.name in asked]
     if len(paths) > 1 and paths != [FORCED, CALLS]:
         raise UsageError(f"evidence {' and '.join(map(repr, paths))} both say which path a call took; name one")

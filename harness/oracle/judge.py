@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.oracle.case import Case
+from harness.oracle.coverage import vacuity
 from harness.oracle.findings import Finding, ordered
 from harness.oracle.program import Seen
 from harness.oracle.rules import (
@@ -46,10 +47,16 @@ JUDGES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome: the broken rules, causes before consequences, and whether it tested nothing."""
+    """The outcome: the broken rules, causes before consequences, and why it tested nothing if it did."""
 
     findings: list[Finding]
-    is_vacuous: bool
+    vacuous: str = ""
+    """Why it tested nothing (`harness.oracle.coverage.vacuity`); empty where it tested something."""
+
+    @property
+    def is_vacuous(self) -> bool:
+        """Whether it tested nothing."""
+        return bool(self.vacuous)
 
 
 def examine(seen: Seen) -> Verdict:
@@ -59,7 +66,7 @@ def examine(seen: Seen) -> Verdict:
 
 def examine_case(case: Case) -> Verdict:
     """The same, where its case is there already."""
-    return Verdict(ordered([*every(case)]), _is_vacuous(case))
+    return Verdict(ordered([*every(case)]), vacuity.reason(case))
 
 
 def every(case: Case) -> Iterator[Finding]:
@@ -75,11 +82,4 @@ def judge(seen: Seen) -> list[Finding]:
 def is_vacuous(seen: Seen) -> bool:
     """Whether it tested nothing: no collective over an owned buffer of a group larger than one, or
     sizes that were meant to differ and did not."""
-    return _is_vacuous(Case(seen))
-
-
-def _is_vacuous(case: Case) -> bool:
-    if case.program.is_even_by_mistake:
-        return True
-    calls = (uses for (_, group), uses in case.calls.items() if len(group) > 1 and len(uses) == len(group))
-    return not any(ownership.is_owned(case, uses) and all(use.ran for use in uses) for uses in calls)
+    return bool(vacuity.reason(Case(seen)))

@@ -6,8 +6,9 @@ each worker under `pytest -n`) and leaves no process behind.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,20 +16,42 @@ import pytest
 
 from harness.campaign import seeds
 from harness.campaign.limits import SHRINK_SECONDS
-from harness.errors import UsageError
+from harness.errors import UsageError, not_one_of
 from harness.machine.evidence import NAMES
 from harness.plugin import workers
 from harness.scenario.system import Sites
 from harness.system.check import check_system, fallbacks, observed, prepare
+from harness.text import counted
+from harness.world import environment
 from harness.world.platform import Platform, Watched, choose
 
 if TYPE_CHECKING:
     from harness.plugin.tested_world import TestedWorld
 
 
+SUBSTRATES = ("auto", "sim", "nccl")
+
+
+def _one_of(what: str, known: Sequence[str]) -> Callable[[str], str]:
+    """A type of an option that takes one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(str(not_one_of(what, text, known)))
+        return text
+
+    return parse
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("symm", "collectives over symmetric memory")
-    group.addoption("--symm-substrate", default="auto", choices=("auto", "sim", "nccl"), help="default: auto")
+    group.addoption(
+        "--symm-substrate",
+        default="auto",
+        type=_one_of("substrate", SUBSTRATES),
+        metavar="|".join(SUBSTRATES),
+        help="default: auto",
+    )
     group.addoption("--symm-world", type=int, default=4, metavar="N", help="ranks of the world fixture (default: 4)")
     group.addoption("--symm-pool", metavar="NAME|module:attr", help="pool policy under test (default: the scenario's)")
     group.addoption(
@@ -37,7 +60,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="library, triton, or a kernel of yours (default: as drawn)",
     )
     group.addoption(
-        "--symm-sites", choices=get_args(Sites), help="whether buffer sites name their group (default: the scenario's)"
+        "--symm-sites",
+        type=_one_of("sites", get_args(Sites)),
+        metavar="|".join(get_args(Sites)),
+        help="whether buffer sites name their group (default: the scenario's)",
     )
     group.addoption(
         "--symm-evidence",
@@ -89,7 +115,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     platform = _platform(config)
     leased = config.stash.get(workers.HEADER, None)
-    return [f"symm: substrate {platform.name} ({platform.why})", *([f"symm: {leased}"] if leased else [])]
+    size = counted(config.getoption("--symm-world"), "rank")
+    what = f"substrate {platform.name} ({platform.why}), world of {size}; {environment.shown(environment.describe())}"
+    return [f"symm: {what}", *([f"symm: {leased}"] if leased else [])]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """With `-v`, say beside the outcome how many scenarios a test ran, and why some tested nothing."""
+    if not isinstance(report, pytest.TestReport) or config.get_verbosity() < 1:
+        return None
+    has_draws = any(name == "symm_draws" for name, _ in report.user_properties)
+    if report.when != "call" or not has_draws or hasattr(report, "wasxfail"):  # of expected failures, and of most tests
+        return None
+    from harness.plugin.facts import words  # noqa: PLC0415
+
+    shown = words(report)
+    if not shown or report.outcome == "skipped":
+        return None
+    letter, colour = (".", "green") if report.outcome == "passed" else ("F", "red")
+    return report.outcome, letter, (f"{report.outcome.upper()} {shown}", {colour: True})
 
 
 def _platform(config: pytest.Config) -> Platform:
@@ -140,10 +187,18 @@ def world(request: pytest.FixtureRequest) -> Iterator[TestedWorld]:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     if not _is_used():
         return (yield)
+    from harness.plugin.facts import record, tested_world  # noqa: PLC0415
     from harness.plugin.properties import watched  # noqa: PLC0415
 
-    with watched(pyfuncitem, pyfuncitem.config.getoption("--symm-shrink-seconds")):
-        return (yield)
+    used = tested_world(pyfuncitem)
+    if used is not None:
+        used.begin()
+    try:
+        with watched(pyfuncitem, pyfuncitem.config.getoption("--symm-shrink-seconds")):
+            return (yield)
+    finally:
+        if used is not None:
+            record(pyfuncitem, used)
 
 
 @pytest.hookimpl(wrapper=True)

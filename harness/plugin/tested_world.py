@@ -7,6 +7,7 @@ scenario that it lists.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.campaign.keeper import Keeper
 from harness.campaign.replay import with_system
 from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding
-from harness.oracle.judge import judge
+from harness.oracle.judge import examine
 from harness.plugin.failing import Failing, kept
 from harness.report.frames import places
 from harness.report.listing import listing, shown
@@ -38,6 +39,10 @@ class TestedWorld:
         self._environment = environment.describe(world)
         self._keepers: dict[str, Keeper] = {}
         self._failing: Failing | None = None
+        self.draws = 0
+        """Scenarios that the test has had checked; how the harness shrinks them does not count."""
+        self.vacuous: Counter[str] = Counter()
+        """Those that tested nothing, by reason (`harness.oracle.coverage.vacuity`)."""
         self.raised: Finding | UsageError | None = None
         """What `check` raised the last time that it did."""
 
@@ -45,6 +50,21 @@ class TestedWorld:
     def size(self) -> int:
         """The largest world it can run."""
         return self._world.size
+
+    @property
+    def substrate(self) -> str:
+        """Where its ranks stand: `sim` or `nccl`."""
+        return self._world.platform.name
+
+    @property
+    def seed_files(self) -> list[str]:
+        """Those of the test that runs."""
+        keeper = self._keepers.get(_test())
+        return [found.seed_file for found in keeper.found.values() if found.seed_file] if keeper else []
+
+    def begin(self) -> None:
+        """A test begins."""
+        self.draws, self.vacuous = 0, Counter()
 
     def run(self, scenario: Scenario) -> Draw:
         """Execute a scenario as it is, and judge nothing."""
@@ -91,7 +111,10 @@ class TestedWorld:
             with suppress(UsageError):  # what it raised says more than a full disk
                 _note(error, *kept(keeper.keep_refused(scenario, error), scenario))
             raise
-        findings = judge(draw)
+        verdict = examine(draw)
+        findings = verdict.findings
+        self.draws += 1
+        self.vacuous.update([verdict.vacuous] if verdict.is_vacuous else [])
         if self._failing is not None:
             self._failing.tell(draw, findings)
         if findings:

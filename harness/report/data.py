@@ -43,6 +43,7 @@ def fuzz(
         "collectives": tally.collectives,
         "windows": tally.windows,
         "vacuous": tally.vacuous,
+        "vacuous_by_reason": tally.vacuous_by,
         "by_kernel": tally.by_kernel,
         "fell_back": tally.fell_back,
         "unsupported": tally.unsupported,
@@ -127,28 +128,28 @@ def topology(shown: Topology) -> dict[str, Any]:
     }
 
 
-def check_target(target: str | None, read: Iterable[str] = ()) -> None:
+def check_target(target: str | None, read: Iterable[str] = (), form: str = "JSON") -> None:
     """Raise `UsageError` now if `write` could not write there later, or would write over what is `read`."""
     if target is None or target == "-":
         return
     if any(os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target) for source in read):
-        raise UsageError(f"cannot write JSON to {target}: it is what the command reads")
+        raise UsageError(f"cannot write {form} to {target}: it is what the command reads")
     if not target:
-        raise UsageError("cannot write JSON to a file without a name")
+        raise UsageError(f"cannot write {form} to a file without a name")
     path = Path(target)
     folder = Path(os.path.realpath(path)).parent  # Path.resolve raises RuntimeError for links in a circle
     if path.is_symlink() and not path.exists():
-        raise UsageError(f"cannot write JSON to {target}: it is a link that leads nowhere")
+        raise UsageError(f"cannot write {form} to {target}: it is a link that leads nowhere")
     if path.is_dir() or not folder.is_dir():
         raise UsageError(
-            f"cannot write JSON to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}"
+            f"cannot write {form} to {target}: {'it is a directory' if path.is_dir() else 'no such directory'}"
         )
     if path.is_file() or not path.exists():  # written beside its place first; a pipe or a device is written to
         try:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise UsageError(f"cannot write JSON to {target}: {error.strerror}") from error
+            raise UsageError(f"cannot write {form} to {target}: {error.strerror}") from error
 
 
 def write(data: dict[str, Any], target: str | None) -> None:

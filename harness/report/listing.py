@@ -6,6 +6,7 @@ Invariant: the text needs no terminal and commands none; it serves the command l
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import msgspec
 
@@ -67,20 +68,31 @@ def owners(topology: Topology, name: str) -> str:
 
 
 def _step(step: Step) -> str:
-    fields = []
-    for name, value in msgspec.structs.asdict(step).items():
-        if value is None or value is False or (name in ("stream", "lead") and value == 0):
-            continue
-        fields.append(f"{name}={_shown(name, value)}")
-    return f"{step.kind} {' '.join(fields)}"
+    """Its kind, and each field that is not as it is where it is left out."""
+    fields = [
+        f"{field.name}={_shown(field.name, value)}"
+        for field in msgspec.structs.fields(step)
+        if (value := getattr(step, field.name)) != field.default
+    ]
+    return " ".join([step.kind, *fields])
 
 
 def _shown(name: str, value: object) -> object:
     if isinstance(value, View):
-        return f"{value.buffer}+{value.offset}"
-    if name == "registered" and isinstance(value, tuple):
+        return f"{value.buffer}+{value.offset}" if value.offset else value.buffer
+    if not isinstance(value, tuple):
+        return value
+    if name == "registered":
         return " | ".join(",".join(names) or "nothing" for names in value)
-    return ",".join(str([*group]) for group in value) if name == "groups" and isinstance(value, tuple) else value
+    return ",".join(_runs(value)) if name != "groups" else ",".join(str([*group]) for group in value)
+
+
+def _runs(values: Sequence[object]) -> Iterator[str]:
+    """Values without spaces; three equal ones in a row, or more, become one with their number: `64×8`."""
+    for value, equal in groupby(values):
+        times = len([*equal])
+        shown = ",".join(_runs(value)).join("()") if isinstance(value, tuple) else str(value)
+        yield from [f"{shown}×{times}"] if times > 2 else [shown] * times
 
 
 def whereabouts(topology: Topology) -> Iterator[str]:

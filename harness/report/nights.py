@@ -50,12 +50,12 @@ def _line(known: Known) -> str:
     return ", ".join([*told, str(known.path)])
 
 
-def added(facts: dict[str, Any], folder: Folder, seed: int) -> dict[str, Any]:
-    """The facts of a campaign with its seed, and with what the night says of known findings: those that were met stand
-    behind the new ones."""
+def added(facts: dict[str, Any], folder: Folder) -> dict[str, Any]:
+    """The facts of a campaign with what the night says of known findings: those that were met stand behind the new
+    ones."""
     met = [_met(known) for known in folder if known.status in ("known", "flaky")]
     gone = [_gone(known) for known in folder if known.status == "gone"]
-    return {"schema": facts["schema"], "seed": seed, **facts, "findings": [*facts["findings"], *met], "gone": gone}
+    return {**facts, "findings": [*facts["findings"], *met], "gone": gone}
 
 
 def _gone(known: Known) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from textwrap import indent
+from textwrap import indent, wrap
 from typing import NamedTuple, Protocol
 
 from rich.console import Console, Group
@@ -17,8 +17,11 @@ from harness.campaign import seeds
 from harness.campaign.keeper import Found
 from harness.campaign.replay import Run
 from harness.campaign.tally import Tally
+from harness.clock import CLOCK, Clock
+from harness.oracle.coverage.vacuity import ADVICE
 from harness.oracle.findings import Record
 from harness.report import verdicts
+from harness.report.facts import Speed
 from harness.report.frames import places
 from harness.report.listing import layout, listing, owners, whereabouts
 from harness.scenario.scenario import Scenario
@@ -31,6 +34,8 @@ from harness.text import counted, visible
 
 SENTENCE = 2000
 """Most characters of a sentence that refuses a request."""
+HEARTBEAT = 60.0
+"""Seconds between two lines of a log that no terminal shows."""
 LONGEST = 10
 """Lines of a disagreement that are shown."""
 
@@ -59,10 +64,18 @@ class Drawing(Protocol):
 
 
 @contextmanager
-def progress(console: Console, draws: int | None, nothing: str = "no finding") -> Iterator[Callable[[Drawing], None]]:
-    """A bar with draws, draws a second and findings; call what is yielded after each draw.
+def progress(
+    console: Console,
+    draws: int | None,
+    nothing: str = "no finding",
+    minutes: float | None = None,
+    speed: Speed | None = None,
+    clock: Clock = CLOCK,
+) -> Iterator[Callable[[Drawing], None]]:
+    """A bar with draws, draws a second and findings; call what is yielded after each draw. `speed` notes each.
 
-    Where no terminal shows the bar, each finding becomes a line when it is found.
+    Where no terminal shows the bar, each finding becomes a line when it is found, and a line a minute says how far it
+    is: `draws` and `minutes` are what was asked for.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -73,10 +86,15 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
         TextColumn("{task.fields[found]}"),
     )
     shown: set[str] = set()
+    heart = Heartbeat(draws, minutes, nothing, clock)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("drawing", total=draws, rate=0.0, found=nothing)
 
         def update(tally: Drawing) -> None:
+            if speed is not None:
+                speed.note(tally.draws)
+            if not console.is_terminal and (line := heart.line(tally)):
+                console.print(plain(line), highlight=False, soft_wrap=True)
             for new in [name for name in tally.found if name not in shown]:
                 shown.add(new)
                 if not console.is_terminal:
@@ -86,6 +104,38 @@ def progress(console: Console, draws: int | None, nothing: str = "no finding") -
             bar.update(task, completed=tally.draws, rate=tally.draws_per_second, found=names, description=what)
 
         yield update
+
+
+class Heartbeat:
+    """A line a minute for a log that no terminal shows, so that a runner does not take the job for dead."""
+
+    def __init__(self, draws: int | None, minutes: float | None, nothing: str, clock: Clock) -> None:
+        self._draws, self._seconds = draws, None if minutes is None else 60 * minutes
+        self._nothing, self._clock = nothing, clock
+        self._began = self._last = clock.now()
+
+    def line(self, tally: Drawing) -> str:
+        """What to print now: nothing within a minute of the line before."""
+        now = self._clock.now()
+        if now - self._last < HEARTBEAT:
+            return ""
+        self._last = now
+        found = counted(len(tally.found), "finding") if tally.found else self._nothing
+        so_far = f"{counted(tally.draws, 'draw')}, {tally.draws_per_second:.1f}/s"
+        return f"{_clock(now - self._began)}: {so_far}; {found}{self._left(tally, now - self._began)}"
+
+    def _left(self, tally: Drawing, passed: float) -> str:
+        """The time that is left: of that asked for, or as the draws so far say."""
+        ends = [] if self._seconds is None else [self._seconds - passed]
+        if self._draws is not None and tally.draws:
+            ends.append((self._draws - tally.draws) * passed / tally.draws)
+        return f"; {_clock(max(0.0, min(ends)))} left" if ends else ""
+
+
+def _clock(seconds: float) -> str:
+    """Such as `4:05`, or `1:04:05` with hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def summary(console: Console, tally: Tally, details: Details = BRIEF) -> None:
@@ -108,6 +158,8 @@ def summary(console: Console, tally: Tally, details: Details = BRIEF) -> None:
         f"{tally.vacuous} vacuous ({share:.0f} %); {fallen}{refused}{unseen}{free}{broken}.",
         highlight=False,
     )
+    for why, draws in sorted(tally.vacuous_by.items(), key=lambda each: -each[1]):
+        console.print(f"  {draws} vacuous, {why}: {ADVICE[why]}.", highlight=False, soft_wrap=True)
     if tally.settled is not None:
         console.print(f"It ended {counted(tally.settled, 'draw')} after the first finding.", highlight=False)
     for found in tally.found.values():
@@ -129,11 +181,17 @@ def _found(console: Console, found: Found, details: Details) -> None:
 
 def finding(console: Console, record: Record, scenario: Scenario, details: Details = BRIEF) -> None:
     """A finding with the program it rests on, the step where it shows marked, and where ranks are that hung."""
-    lines = [record.explanation, "", *listing(scenario, record.step)]
+    lines = [record.explanation, "", *_folded(listing(scenario, record.step), console.width - 4)]
     stacks = [*places(record, details.traceback)]
     if stacks:
         lines += ["", *stacks]
     console.print(Panel(plain("\n".join(lines)), title=plain(record.rule), title_align="left", highlight=False))
+
+
+def _folded(lines: Iterable[str], width: int) -> Iterator[str]:
+    """A line for each step; the rest of one that is too long goes below its fields."""
+    for line in lines:
+        yield from wrap(line, max(width, 20), subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
 
 
 def output(console: Console, printed: Sequence[str], details: Details) -> None:
@@ -232,7 +290,7 @@ def _disagreement(console: Console, found: Disagreement, names: tuple[str, str],
     more = len(found.differences) - LONGEST
     marked = next((each.where.step for each in found.differences), ANYWHERE)
     lines = [f"and {more} more", ""] if more > 0 else [""]
-    program = "\n".join(map(plain, [*lines, *listing(found.scenario, marked)]))
+    program = "\n".join(map(plain, [*lines, *_folded(listing(found.scenario, marked), console.width - 4)]))
     console.print(Panel(Group(sides, program), title=plain(found.fact), title_align="left", highlight=False))
     console.print(
         f"  found after {counted(found.draws_to_find, 'draw')}, shrunk to {counted(found.scenario.world, 'rank')} and "

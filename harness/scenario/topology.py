@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.scenario.layouts.conventions import build_families, shared_families
 from harness.scenario.layouts.groups import (
     Group,
@@ -263,9 +263,18 @@ def named() -> dict[str, Path]:
 
 
 def find(name: str) -> Topology:
-    """A topology by file path or by the name of one that ships with the harness."""
-    if name in named():
-        return load(named()[name])
-    if Path(name).suffix != ".json" and not Path(name).exists():
-        raise TopologyError(f"topology {name!r} is neither a file nor one of {', '.join(named())}")
-    return load(name)
+    """A topology by file path, or by the name of one that ships with the harness. The end of a name stands for it where
+    no other ends so: `tp4-dp2` for `gpt-oss-120b-vllm-tp4-dp2`."""
+    shipped = named()
+    if name in shipped:
+        return load(shipped[name])
+    if Path(name).suffix == ".json" or Path(name).exists():
+        return load(name)
+    ends = [each for each in shipped if name and each.endswith(f"-{name}")]
+    if len(ends) == 1:
+        return load(shipped[ends[0]])
+    if ends:
+        raise TopologyError(f"topology {name!r} is the end of several names: {', '.join(ends)}")
+    raise TopologyError(
+        f"topology {name!r} is neither a file nor one of {', '.join(shipped)}{did_you_mean(name, shipped)}"
+    )

@@ -13,6 +13,7 @@ from functools import singledispatch
 
 import msgspec
 
+from harness.errors import not_one_of
 from harness.scenario.alive import Alive, Graph
 from harness.scenario.bases import BaseStep, CollectiveStep
 from harness.scenario.layouts.groups import ids_of
@@ -100,7 +101,7 @@ def _check_fields(step: Step, alive: Alive) -> None:
     families = alive.topology.families
     for name in (step.family, *step.other_families):
         if name is not None and name not in families:
-            raise Refused(f"family {name!r} is not one of {', '.join(families)}")
+            raise Refused(str(not_one_of("family", name, families)))
     if not 0 <= step.stream < STREAMS:
         raise Refused(f"stream {step.stream} is not one of the {STREAMS} that programs may use")
     if step.stream and alive.open is not None:

@@ -25,11 +25,12 @@ class SystemRaised(Exception):
 
 
 class Misshapen(Exception):
-    """A plug-in has not the shape of its part. The text says what is wrong, and where `subject` is defined."""
+    """A plug-in has not the shape of its part. The text says what is wrong, and where `subject` is defined; `instead`
+    is what to write there."""
 
-    def __init__(self, where: Part, subject: object, text: str) -> None:
+    def __init__(self, where: Part, subject: object, text: str, instead: str = "") -> None:
         super().__init__(f"{text} ({defined(subject)})")
-        self.where = where
+        self.where, self.instead = where, instead
 
 
 def call_system(where: Part, call: Callable[[], T], *handled: type[Exception]) -> T:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any, NamedTuple
 
-from harness.errors import MachineError
+from harness.errors import MachineError, PluginError
 from harness.scenario.system import KERNELS, POOLS
 from harness.system.loading import load_attribute
 
@@ -34,6 +35,65 @@ def check_system(pool: str | None, collectives: str | None) -> None:
             from harness.system.collectives import load_collectives  # noqa: PLC0415
 
             load_collectives(collectives)
+
+
+class Looked(NamedTuple):
+    """A plug-in that was looked at: which part it is, and a sentence for each thing that is wrong."""
+
+    part: str
+    problems: list[str]
+
+
+def look(name: str) -> Looked:
+    """Look at a plug-in, whichever part it is, for everything that its shape lacks. Runs no method but `__init__` of
+    collectives. Raises `PluginError` where it does not load."""
+    with _same_directory(), redirect_stdout(sys.stderr):
+        found = load_attribute("plug-in", name, ())
+        from harness.system.shape import COLLECTIVES, POOL  # noqa: PLC0415
+
+        if callable(found) and not isinstance(found, type) and not any(hasattr(found, each) for each in COLLECTIVES):
+            return Looked("pool", _problems_of(name, found, "pool"))  # a function that makes policies
+        parts = {"pool": POOL, "collectives": COLLECTIVES}
+        has = {part: sum(hasattr(found, each) for each in methods) for part, methods in parts.items()}
+        if not any(has.values()):
+            text = "has neither use(self, group) of a pool nor all_gather(self, context, output, source) of collectives"
+            return Looked("none", [text])
+        part = max(has, key=lambda each: has[each])
+        return Looked(part, _problems_of(name, found, part))
+
+
+def plug_ins_of(module: str) -> list[str]:
+    """The plug-ins that a module defines, as `module:Class`. Raises `PluginError` where it does not import."""
+    with _same_directory(), redirect_stdout(sys.stderr):
+        members = load_attribute("plug-in", f"{module}:__dict__", ())
+    mine = {name: each for name, each in members.items() if getattr(each, "__module__", None) == module}
+    methods = ("use", "all_gather", "reduce_scatter")
+    is_part = {
+        name: isinstance(each, type) and any(hasattr(each, one) for one in methods) for name, each in mine.items()
+    }
+    return [f"{module}:{name}" for name, is_one in is_part.items() if is_one and not name.startswith("_")]
+
+
+def _problems_of(name: str, found: Any, part: str) -> list[str]:
+    from harness.system.collectives import find_collectives  # noqa: PLC0415
+    from harness.system.pools.built_in import load_pool  # noqa: PLC0415
+    from harness.system.shape import collectives_problems, pool_problems  # noqa: PLC0415
+
+    try:
+        if part == "collectives":
+            # collectives without a device are built here, as a command does before its ranks start
+            problems = [*collectives_problems(found)] or [*collectives_problems(find_collectives(name)())]
+        else:
+            problems = [*pool_problems(found)] if isinstance(found, type) else []
+    except (Exception, SystemExit) as error:
+        return [f"raised when looked at: {type(error).__name__}: {error}"]
+    if problems:
+        return [f"{each}; write {each.instead}" if each.instead else str(each) for each in problems]
+    try:
+        _ = load_pool(name) if part == "pool" else None  # what it is built with
+    except PluginError as error:
+        return [str(error).removeprefix(f"pool {name!r} ")]
+    return []
 
 
 def built_in_collectives() -> list[str]:

@@ -10,10 +10,9 @@ import importlib
 import os
 import sys
 from collections.abc import Collection
-from difflib import get_close_matches
 from typing import Any
 
-from harness.errors import PluginError
+from harness.errors import PluginError, did_you_mean
 
 _fixed: list[str] = []
 """The directory that `stay` has fixed, if any."""
@@ -32,10 +31,9 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        close = get_close_matches(name, known, 1)
         raise PluginError(
             f"{what} {name!r} is neither {', '.join(known)} nor of the form package.module:attribute"
-            + (f"; did you mean {close[0]}?" if close else "")
+            + did_you_mean(name, known)
         )
     place = _fixed[0] if _fixed else os.getcwd()
     # for a name of the harness's own, nothing in the working directory is looked at: it may be a stranger's
@@ -50,7 +48,8 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
     except BaseException as error:
         looked = f" in {place} or PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise PluginError(f"{what} {name!r} does not import: {_words(error)}{looked}") from error
-    raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}")
+    meant = did_you_mean(attribute, [each for each in vars(module) if not each.startswith("_")])
+    raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}{meant}")
 
 
 def _words(error: BaseException) -> str:

@@ -59,12 +59,18 @@ MISCOUNTS = {"generator didn't yield": "does not yield", "generator didn't stop"
 
 def check_pool(policy: object) -> None:
     """Raise `Misshapen` unless a policy, or a class of policies, has its methods."""
+    for problem in pool_problems(policy):
+        raise problem
+
+
+def pool_problems(policy: object) -> Iterator[Misshapen]:
+    """Everything that a policy, or a class of policies, lacks."""
     optional = {name: arguments for name, arguments in OPTIONAL.items() if hasattr(policy, name)}
-    _check_methods("pool", policy, POOL | ({} if is_forever(policy) else TEARDOWN) | optional)
+    yield from _methods("pool", policy, POOL | ({} if is_forever(policy) else TEARDOWN) | optional)
     for name, kind in SAID.items():
         if not isinstance(said := getattr(policy, name, kind()), kind):
-            subject = policy if isinstance(policy, type) else type(policy)
-            raise Misshapen("pool", subject, f"says {name} = {said!r}, which is no {kind.__name__}")
+            text = f"says {name} = {said!r}, which is no {kind.__name__}"
+            yield Misshapen("pool", _class_of(policy), text, f"{name} = {kind()!r}, or another {kind.__name__}")
 
 
 def is_observed(policy: object) -> bool:
@@ -99,23 +105,35 @@ def gathers_along(kernels: object) -> bool:
 
 def check_collectives(kernels: object) -> None:
     """Raise `Misshapen` unless an object has the methods of collectives, of the form that it says."""
-    subject = kernels if isinstance(kernels, type) else type(kernels)
+    for problem in collectives_problems(kernels):
+        raise problem
+
+
+def collectives_problems(kernels: object) -> Iterator[Misshapen]:
+    """Everything that an object, or a class, lacks of collectives of the form that it says."""
+    subject = _class_of(kernels)
     for name in TELLS:
         if not isinstance(said := getattr(kernels, name, False), bool):
-            raise Misshapen("collectives", subject, f"says {name} = {said!r}, which is no bool")
+            text = f"says {name} = {said!r}, which is no bool"
+            yield Misshapen("collectives", subject, text, f"{name} = True, or False")
     if not isinstance(fallback := getattr(kernels, "fallback", ""), str):
-        raise Misshapen("collectives", subject, f"says fallback = {fallback!r}, which is no str")
+        text = f"says fallback = {fallback!r}, which is no str"
+        yield Misshapen("collectives", subject, text, 'fallback = "triton", or the name of other collectives')
     if getattr(kernels, "along", False) and not is_functional(kernels):
-        raise Misshapen("collectives", subject, "says along = True, and not functional = True")
+        text = "says along = True, and not functional = True"
+        yield Misshapen("collectives", subject, text, "functional = True beside it")
     methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)
     methods = methods | (ALONG if gathers_along(kernels) else {})
     there = {name: arguments for name, arguments in (more | LIFE).items() if hasattr(kernels, name)}
-    _check_methods("collectives", kernels, methods | there)
+    yield from _methods("collectives", kernels, methods | there)
     if not set(OPS) <= set(ops := _named(getattr(kernels, "ops", OPS))) <= set(get_args(Op)):
         known = ", ".join(get_args(Op))
-        raise Misshapen(
-            "collectives", subject, f"says ops = {ops!r}, and not {' and '.join(OPS)} with others of {known}"
-        )
+        text = f"says ops = {ops!r}, and not {' and '.join(OPS)} with others of {known}"
+        yield Misshapen("collectives", subject, text, f"ops = {OPS!r}, and others of {known}")
+
+
+def _class_of(plugin: object) -> type:
+    return plugin if isinstance(plugin, type) else type(plugin)
 
 
 def _named(ops: object) -> tuple[object, ...]:
@@ -140,7 +158,8 @@ def check_call(where: Part, call: Callable[..., object], shown: str, count: int)
     try:
         signature.bind(*range(count))
     except TypeError as error:
-        raise Misshapen(where, call, f"cannot be called as {shown}: {error}") from None
+        text = f"cannot be called as {shown}: {error}"
+        raise Misshapen(where, call, text, f"a signature that takes {shown}") from None
 
 
 def allocate(
@@ -190,15 +209,22 @@ def pointer(comm_ptr: Callable[[ProcessGroup], object], group: ProcessGroup) -> 
     return ptr
 
 
-def _check_methods(where: Part, plugin: object, methods: dict[str, str]) -> None:
+def _methods(where: Part, plugin: object, methods: dict[str, str]) -> Iterator[Misshapen]:
+    """The methods that a plug-in has not, or not with their arguments."""
     for name, arguments in methods.items():
+        written = f"def {name}({', '.join(filter(None, ('self', arguments)))})"
         if not callable(getattr(plugin, name, None)):
-            raise Misshapen(where, plugin if isinstance(plugin, type) else type(plugin), f"has no method {name!r}")
+            yield Misshapen(where, _class_of(plugin), f"has no method {name!r}", written)
+            continue
         count = len(arguments.split(", ")) if arguments else 0
-        if not isinstance(plugin, type):
-            check_call(where, getattr(plugin, name), f"{name}({arguments})", count)
-        elif inspect.isfunction(inspect.getattr_static(plugin, name)):  # of a class it takes the policy itself, too
-            check_call(where, getattr(plugin, name), f"{name}({arguments})", count + 1)
+        is_function = isinstance(plugin, type) and inspect.isfunction(inspect.getattr_static(plugin, name))
+        if isinstance(plugin, type) and not is_function:
+            continue
+        try:  # of a class it takes the policy itself, too
+            check_call(where, getattr(plugin, name), f"{name}({arguments})", count + is_function)
+        except Misshapen as error:
+            error.instead = written
+            yield error
 
 
 @contextmanager

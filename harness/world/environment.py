@@ -29,6 +29,12 @@ def describe(world: World | None = None) -> dict[str, Any]:
     return found
 
 
+def shown(facts: dict[str, Any]) -> str:
+    """The versions that results depend on, in a line."""
+    named = {"python": "Python", "torch": "torch", "triton": "Triton", "nccl": "NCCL", "hypothesis": "Hypothesis"}
+    return ", ".join(f"{name} {facts[key] or 'missing'}" for key, name in named.items())
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

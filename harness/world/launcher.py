@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -30,6 +30,16 @@ _killed: msgspec.msgpack.Decoder[Killed] = msgspec.msgpack.Decoder(Killed)
 
 
 Answer = TypeVar("Answer")
+
+
+@contextmanager
+def begun(environment: dict[str, str], preload: tuple[str, ...]) -> Iterator[None]:
+    """Under it, a zygote for worlds that need an equal one is there, and imports what ranks need meanwhile."""
+    zygote = SHARED.take(environment, preload)
+    try:
+        yield
+    finally:
+        SHARED.give_back(zygote)
 
 
 class Launcher:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from harness.errors import MachineError, UsageError
+from harness.errors import MachineError, UsageError, not_one_of
 from harness.machine import gpus, nccl
 from harness.machine.evidence import check_names, on_nccl, on_sim
 from harness.machine.imports import import_path
@@ -124,7 +124,7 @@ def choose(substrate: str, ranks: int, evidence: Sequence[str] = ()) -> Platform
     Raises `UsageError` for an unknown name, `MachineError` where the machine cannot run or show what is named.
     """
     if substrate not in ("auto", "sim", "nccl"):
-        raise UsageError(f"substrate {substrate!r} is not one of auto, sim, nccl")
+        raise not_one_of("substrate", substrate, ("auto", "sim", "nccl"))
     check_names(evidence)
     if substrate == "sim":
         return _sim("asked for", evidence)

@@ -15,7 +15,7 @@ from harness.trace.trace import Trace
 from tests.tools.campaigns import RIGHT
 
 EVENTS = (SegmentAllocated(0, "tp", 4096, 512), Registered(0, 0, 0, 4096, 512, False), Ran("symmetric", "sim"))
-CLEAN = Verdict([], is_vacuous=False)
+CLEAN = Verdict([])
 
 
 def drawn(*traces: tuple[Ran | Registered | SegmentAllocated, ...]) -> Draw:
@@ -97,7 +97,7 @@ def test_the_same_layout_counts_once() -> None:
 def test_an_expected_finding_is_counted_by_its_rule() -> None:
     tally = Tally()
     for is_expected in (True, False):
-        verdict = Verdict([Leak("shown", step=0, ranks=(0,))], is_vacuous=False)
+        verdict = Verdict([Leak("shown", step=0, ranks=(0,))])
         tally.count(drawn(EVENTS), verdict, 0.5, is_expected=is_expected)
     assert tally.expected == {"leak": 1}
 

@@ -104,7 +104,7 @@ class Runs:
 def test_a_dry_run_counts_the_scenarios_that_a_campaign_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
-    monkeypatch.setattr(campaign, "examine", lambda draw: Verdict([], is_vacuous=False))
+    monkeypatch.setattr(campaign, "examine", lambda draw: Verdict([]))
     request, unstarted, world = Request(world=8, **REQUESTS[what]), dry.Unstarted.on("sim", 8, 0, ()), Runs()
     night = Tonight(20, None, ())
     dry.run(Console(file=StringIO()), request, unstarted, DRAWS, night, str(tmp_path / "dry.json"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.listing import layout, listing, owners, whereabouts
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate
+from harness.scenario.steps import AllGather, Allocate, AllReduce, InFlight, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Placement, Topology
 
@@ -70,6 +70,28 @@ def test_every_step_is_a_line_and_an_arrow_marks_one() -> None:
 def test_a_view_is_its_buffer_and_offset() -> None:
     *_, last = listing(Scenario(TWO, STEPS))
     assert "output=a+2 " in last
+
+
+def steps(*shown: Step) -> list[str]:
+    return [line[5:] for line in [*listing(Scenario(TWO, shown))][1:]]
+
+
+def test_fields_that_are_as_usual_are_left_out() -> None:
+    call = AllReduce("tp", View("a"), 4, via="kernel", op="max")
+    assert steps(Allocate("a", "tp", 8), call) == [
+        "allocate buffer=a family=tp elements=8",
+        "all_reduce family=tp output=a count=4 op=max via=kernel",
+    ]
+
+
+def test_the_end_of_a_flight_is_no_begin_of_one() -> None:
+    assert steps(InFlight(), InFlight(False)) == ["in_flight", "in_flight begins=False"]
+
+
+def test_one_number_for_each_rank_has_no_spaces_and_equal_ones_are_counted() -> None:
+    eight = Topology("eight", "sglang", {"tp": 8})
+    *_, last = listing(Scenario(eight, (Allocate("a", "tp", (64,) * 6 + (5, 5)),)))
+    assert last.endswith("elements=64×6,5,5")
 
 
 def test_a_layout_without_degrees_says_so() -> None:

@@ -20,6 +20,7 @@ from harness.studies.agree.facts import Difference, Where
 from harness.studies.faults.catalogue import select
 from harness.studies.faults.proof import Hunt, Outcome
 from harness.studies.matrix import Cell
+from tests.tools.clock import FakeClock
 
 SCENARIO = Scenario(Topology("two", "sglang", {"tp": 2}), (Allocate("a", "tp", 8),))
 LEAK = Found(Record("leak", "b[/b] is kept", 0, (0,)), SCENARIO, "kept/leak.json", 1, (4, 9), shrunk="smallest")
@@ -209,3 +210,50 @@ def test_a_sentence_is_one_line_of_bounded_length() -> None:
     assert terminal.sentence("a\n  b\x1b") == "a b\\x1b"
     long = terminal.sentence("x" * 5000 + "end")
     assert (len(long), long[:3], long[-3:]) == (terminal.SENTENCE + 3, "xxx", "end")
+
+
+# a heartbeat where no terminal shows the bar
+
+
+def beats(tallies: list[Tally], seconds: float, draws: int | None, minutes: float | None) -> list[str]:
+    """The lines of a log, with so many seconds before each draw."""
+    clock, console = FakeClock(), Console(file=StringIO(), width=80)
+    with terminal.progress(console, draws, minutes=minutes, clock=clock.clock) as update:
+        for tally in tallies:
+            clock.advance(seconds)
+            update(tally)
+    return text(console).splitlines()
+
+
+def test_without_a_terminal_a_line_a_minute_says_how_far_it_is() -> None:
+    tallies = [Tally(draws=number, seconds=20.0 * number) for number in range(1, 8)]
+    assert beats(tallies, 20, 300, None) == [
+        "1:00: 3 draws, 0.1/s; no finding; 1:39:00 left",
+        "2:00: 6 draws, 0.1/s; no finding; 1:38:00 left",
+    ]
+
+
+def test_the_time_that_is_left_is_that_of_the_minutes_asked_for() -> None:
+    assert beats([Tally(draws=5, seconds=50.0)], 90, None, 10) == ["1:30: 5 draws, 0.1/s; no finding; 8:30 left"]
+
+
+def test_a_run_without_an_end_says_nothing_of_the_time_that_is_left() -> None:
+    assert beats([Tally(draws=5, seconds=50.0)], 60, None, None) == ["1:00: 5 draws, 0.1/s; no finding"]
+
+
+def test_vacuous_draws_are_shown_by_reason_with_what_to_change() -> None:
+    console = Console(file=StringIO(), width=80)
+    terminal.summary(console, Tally(draws=9, vacuous=3, vacuous_by={"declined": 1, "groups of one rank": 2}))
+    _, _, first, second = text(console).splitlines()
+    assert (first[:30], second[:21]) == ("  2 vacuous, groups of one rank"[:30], "  1 vacuous, declined")
+    assert "wants()" in second
+
+
+def test_the_rest_of_a_long_step_goes_below_its_fields() -> None:
+    eight = Topology("eight", "sglang", {"tp": 8})
+    steps = (Allocate("a", "tp", tuple(range(100000, 100008))),)
+    console = Console(file=StringIO(), width=80)
+    terminal.finding(console, Record("leak", "it leaks", 0, (0,)), Scenario(eight, steps))
+    *_, first, rest, _ = text(console).splitlines()
+    assert first.startswith("│ →  0 allocate buffer=a family=tp ")
+    assert rest.startswith("│        elements=100000,100001,")

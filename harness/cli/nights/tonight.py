@@ -6,16 +6,16 @@ Invariant: nothing about it is silent. Its lines name the shard and the seed, an
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from harness.cli.options import drawn_with, fresh
 from harness.nights.shard import SHARD, Shard, night_seed, shard, uncounted
 
-SEED = 0
-"""Unless a user or a night says otherwise."""
 ShardOption = Annotated[
     str | None,
     typer.Option(
@@ -35,6 +35,11 @@ class Tonight:
     lines: tuple[str, ...]
     """To be shown before anything is drawn."""
 
+    @property
+    def batches(self) -> Iterator[int] | None:
+        """The numbers of the batches to draw; None for all."""
+        return self.shard.batches if self.shard else None
+
     def part(self, draws: int | None) -> int | None:
         """How many of so many draws it makes."""
         return self.shard.part(draws) if self.shard else draws
@@ -45,8 +50,9 @@ def tonight(given_shard: str | None, given_seed: int | None) -> Tonight:
     found = shard(given_shard, os.environ)
     if found is None:
         note = uncounted(os.environ)
-        return Tonight(SEED if given_seed is None else given_seed, None, (note,) if note else ())
+        number = fresh(given_seed)
+        return Tonight(number, None, (*((note,) if note else ()), drawn_with(number, given_seed)))
     if given_seed is not None:
-        return Tonight(given_seed, found, (str(found),))
+        return Tonight(given_seed, found, (str(found), drawn_with(given_seed, given_seed)))
     seed, source = night_seed(os.environ, datetime.now(UTC).date())
     return Tonight(seed, found, (str(found), f"seed {seed}, from {source}"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.errors import UsageError
+from harness.errors import UsageError, not_one_of
 from harness.scenario.bases import Via
 from harness.scenario.flows import megatron, sglang, tensorrt_llm, vllm
 from harness.scenario.flows.layer import Batch, Engine, Flow, Layer
@@ -31,7 +31,7 @@ SETTLED = 2
 def check_flow(name: str) -> None:
     """Raise `UsageError` for a flow that is neither `all` nor one of `FLOWS`."""
     if name not in (*FLOWS, ALL):
-        raise UsageError(f"flow {name!r} is not one of {ALL}, {', '.join(FLOWS)}")
+        raise not_one_of("flow", name, (ALL, *FLOWS))
 
 
 def engines_of(flow: str) -> list[Engine]:

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import did_you_mean
 from harness.scenario.layouts.groups import Groups, LayoutError
 
 Degrees = Mapping[str, object]
@@ -25,7 +26,8 @@ def widths(convention: str, names: Sequence[str], degrees: Degrees) -> dict[str,
     found = dict.fromkeys(names, 1)
     for name, value in degrees.items():
         if name not in found:
-            raise LayoutError(f"{convention} has no degree {name!r}; it has {', '.join(found)}")
+            meant = did_you_mean(name, found)
+            raise LayoutError(f"{convention} has no degree {name!r}; it has {', '.join(found)}{meant}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise LayoutError(f"{convention} degree {name}={value!r} is not a positive integer")
         found[name] = value

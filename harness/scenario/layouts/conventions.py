@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from harness.errors import not_one_of
 from harness.scenario.layouts import megatron, megatron_core, sglang, tensorrt_llm, torchtitan, vllm
 from harness.scenario.layouts.arithmetic import Degrees
 from harness.scenario.layouts.groups import Groups, LayoutError, check_family
@@ -50,7 +51,7 @@ def build_families(convention: str, degrees: Degrees) -> dict[str, Groups]:
     Raises `LayoutError` for an unknown convention or degree, and for degrees that do not divide, with the arithmetic.
     """
     if convention not in CONVENTIONS:
-        raise LayoutError(f"convention {convention!r} is not one of {', '.join(sorted(CONVENTIONS))}")
+        raise LayoutError(str(not_one_of("convention", convention, sorted(CONVENTIONS))))
     families = CONVENTIONS[convention].families(degrees)
     for name, groups in families.items():
         check_family(name, groups)

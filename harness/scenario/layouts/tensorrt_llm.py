@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.errors import did_you_mean
 from harness.scenario.layouts.arithmetic import Degrees, chunks, divide, every, picked, picked_factors, product_of
 from harness.scenario.layouts.arithmetic import widths as read_widths
 from harness.scenario.layouts.groups import Groups, LayoutError, check_world
@@ -70,7 +71,8 @@ def _widths(degrees: Degrees) -> dict[str, int]:
 def _is_helix(degrees: Degrees) -> bool:
     kind = degrees.get("cp_type", CP_TYPES[0])
     if kind not in CP_TYPES:
-        raise LayoutError(f"{NAME} cp_type={kind!r} is not one of {', '.join(CP_TYPES)}")
+        meant = did_you_mean(str(kind), CP_TYPES)
+        raise LayoutError(f"{NAME} cp_type={kind!r} is not one of {', '.join(CP_TYPES)}{meant}")
     return kind == "helix"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.errors import MachineError, UsageError
+from harness.errors import MachineError, UsageError, not_one_of
 from harness.machine import gpus
 from harness.world import environment
 from harness.world.world import World
@@ -121,7 +121,7 @@ def ops_of(names: Sequence[str]) -> list[str]:
     """Each operation once. Raises `UsageError`."""
     for name in names:
         if name not in OPS:
-            raise UsageError(f"operation {name!r} is not one of {', '.join(OPS)}")
+            raise not_one_of("operation", name, OPS)
     return [*dict.fromkeys(names)]
 
 

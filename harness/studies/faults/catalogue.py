@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import STREAMS, Allocate, Collective, InFlight, Recreate, Release, Step, Trim
@@ -277,9 +277,12 @@ FAULTS = (
 
 
 def select(ids: Iterable[str]) -> list[Fault]:
-    """The faults of those ids, one or several with commas between, or all. Raises `UsageError` for an unknown id."""
-    known = {fault.id: fault for fault in FAULTS}
+    """The faults of those ids or names, one or several with commas between, or all. Raises `UsageError` for an unknown
+    one."""
+    known = {fault.id: fault for fault in FAULTS} | {fault.name: fault for fault in FAULTS}
     for ident in (wanted := [ident for listed in ids for ident in listed.split(",")]):
         if ident not in known:
-            raise UsageError(f"fault {ident!r} is not one of {', '.join(known)}")
-    return [known[ident] for ident in dict.fromkeys(wanted)] if wanted else list(FAULTS)
+            every = ", ".join(fault.id for fault in FAULTS)
+            raise UsageError(f"fault {ident!r} is neither a name nor one of {every}{did_you_mean(ident, known)}")
+    chosen = {known[ident].id: known[ident] for ident in wanted}
+    return [*chosen.values()] or list(FAULTS)

@@ -1,0 +1,95 @@
+"""A campaign as `symm fuzz` runs it: shown, written and kept, however it ends.
+
+Invariant: what stands in the folder of a run and in its JSON are the same facts. While the run goes on they say that it
+was interrupted, since it may be killed at any time.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from harness import interrupts
+from harness.campaign.campaign import Campaign
+from harness.campaign.tally import Tally
+from harness.cli.ending import Outputs, at_the_end
+from harness.cli.nights.keeping import Keeping
+from harness.cli.nights.tonight import Tonight
+from harness.errors import UsageError
+from harness.nights.refreshing import Refreshing
+from harness.report import data, leftovers, nights, results, terminal
+from harness.report.results import Result
+from harness.scenario.system import System
+
+UNDER_WAY = {"interrupted": True, "ended": None}
+
+
+@dataclass
+class Night:
+    """A campaign with what it is drawn by, and with where its facts go."""
+
+    campaign: Campaign
+    tonight: Tonight
+    keeping: Keeping
+    outputs: Outputs
+    console: Console
+    details: terminal.Details
+    system: System
+    environment: dict[str, Any]
+
+    def run(self, draws: int | None, minutes: float | None) -> Tally:
+        """Run the campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its
+        shape."""
+        with (
+            at_the_end(self._show, self._write),
+            terminal.progress(self.console, draws, minutes=minutes, speed=self.outputs.speed) as advance,
+        ):
+            self.campaign.progress = Refreshing(self._refresh, advance)
+            self.campaign.progress(self.campaign.tally)
+            self.campaign.run(draws, minutes)
+        return self.campaign.tally
+
+    @property
+    def _says_all(self) -> bool:
+        """Whether the command ends with a sentence, and there is nothing beside it."""
+        return isinstance(sys.exception(), UsageError) and not self.campaign.tally.found and not interrupts.has_come()
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"seed": self.tonight.seed, "system": msgspec.to_builtins(self.system)}
+
+    def _found(self) -> dict[str, Any]:
+        campaign, tonight = self.campaign, self.tonight
+        facts = data.fuzz(campaign.tally, campaign.world, self.environment, tonight.seed, tonight.shard)
+        return nights.added(facts, self.keeping.known)
+
+    def _refresh(self) -> None:
+        if self.keeping.folder is not None:
+            facts = self.outputs.facts(self._found(), **self._about)
+            data.write(facts | UNDER_WAY, str(self.keeping.folder.run))
+
+    def _write(self) -> None:
+        self.keeping.known.save()
+        kind = f"symm.fuzz.{self.system.pool}"
+        if self._says_all:
+            self.outputs.refuse(self.console, Result(kind, "draws", "error", str(sys.exception())))
+            return
+        found, folder = self._found(), self.keeping.folder
+        if folder is not None:
+            data.write(self.outputs.facts(found, **self._about), str(folder.run))
+        self.outputs.write(self.console, found, results.of_campaign(kind, self.campaign.tally), **self._about)
+
+    def _show(self) -> None:
+        if self._says_all:
+            return
+        campaign, console = self.campaign, self.console
+        lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
+        terminal.summary(console, campaign.tally, self.details)
+        nights.show(console, campaign.tally, self.keeping.known)
+        leftovers.show(console, campaign.world)
+        if lines:
+            console.print(terminal.plain(lines), highlight=False, soft_wrap=True)

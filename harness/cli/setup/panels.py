@@ -1,0 +1,38 @@
+"""Options in groups, as `--help` shows them.
+
+Invariant: an option of a name is in the same group under every command. One that is in none is shown under "Options".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+GROUPS = {
+    "How much": ("draws", "minutes", "times", "seed", "seeds", "clean", "only", "schedules", "dry", "shard", "shrink"),
+    "Layouts": ("world", "topology", "nodes", "nvlink-domain"),
+    "System under test": ("pool", "collectives", "sites", "allow-plugins"),
+    "Programs": ("flow", "tokens", "hazard", "graphs", "streams", "same-order"),
+    "How it runs": ("substrate", "evidence", "deadline", "shrink-seconds", "pdb"),
+    "What is kept from night to night": ("seeds-dir", "known", "corpus"),
+    "Results": ("json", "junitxml", "html", "perfetto", "traceback", "show-output", "note"),
+}
+METAVARS = {
+    **dict.fromkeys(("draws", "times", "clean", "seeds", "seed", "runs", "spawns", "steps", "repeats"), "N"),
+    "minutes": "MINUTES",
+    "seeds-dir": "DIR",
+}
+"""What is shown for a value in place of its type."""
+PANEL = {name: panel for panel, names in GROUPS.items() for name in names}
+
+
+def arrange(command: Any) -> None:
+    """Put the options of a command, and of those below it, into their groups."""
+    for parameter in command.params:
+        name = next((option[2:] for option in parameter.opts if option.startswith("--")), "")
+        if name in PANEL:
+            parameter.rich_help_panel = PANEL[name]
+        if parameter.metavar is None and parameter.param_type_name == "option":
+            # Typer would write <bool> for a flag, which no one types
+            parameter.metavar = "" if parameter.is_flag else METAVARS.get(name)
+    for below in getattr(command, "commands", {}).values():
+        arrange(below)

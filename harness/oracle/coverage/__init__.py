@@ -1,0 +1,1 @@
+"""What a draw covered: whether it tested anything, and if not, why."""
