@@ -16,8 +16,8 @@ from harness.errors import UsageError, did_you_mean
 
 FILE = "pyproject.toml"
 PREFIX = "SYMM_"
-OTHERS = ("SYMM_LEASE", "SYMM_OBSERVER_", "SYMM_TEST_")
-"""How variables begin that are no options: those of GPU leases, of the observer, and of the harness's own tests."""
+OTHERS = ("SYMM_HOST", "SYMM_LEASE", "SYMM_NIGHT", "SYMM_OBSERVER_", "SYMM_SHARD", "SYMM_TEST_")
+"""How variables begin that are no options: those of hosts, GPU leases, nights, the observer, and our own tests."""
 NEVER = {"help", "version", "allow-plugins", "install-completion", "show-completion"}
 """Options that only a command line gives."""
 OF_THE_SEED = {"pool", "collectives", "sites"}
