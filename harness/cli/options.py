@@ -21,11 +21,11 @@ JunitOption = Annotated[
 ]
 TopologiesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TOPOLOGY", help="Draw only these layouts, by file or name. Default: all that fit."),
+    typer.Argument(metavar="TOPOLOGY", help="Only these layouts, by file, by name, or by the end of a name."),
 ]
 TopologyOption = Annotated[
     list[str] | None,
-    typer.Option("--topology", metavar="FILE", help="The same as an option; repeatable."),
+    typer.Option("--topology", metavar="FILE", help="The same as an option; repeatable. Default: all that fit."),
 ]
 
 
