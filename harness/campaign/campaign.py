@@ -22,7 +22,7 @@ from harness.campaign.reruns import Origin, Rerunning
 from harness.campaign.settled import Settled, Settlement
 from harness.campaign.smaller.search import Smallest, smallest_failing
 from harness.campaign.smaller.shrinking import Shrinking
-from harness.campaign.symptoms import Symptom, symptom
+from harness.campaign.symptoms import BESIDE, OF_LAYOUTS, Symptom, symptom
 from harness.campaign.tally import Tally
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
@@ -100,8 +100,9 @@ class Campaign:
         """The symptoms that a batch has met and that are not settled, each with the key of its finding."""
         self._failed_at: float | None = None
         """When the first failure of a batch was found, if there was one."""
-        self._costs_ranks = False
-        """Whether that failure left no rank alive: each one costs new ranks, and Hypothesis needs many."""
+        self._is_for_search = False
+        """Whether that failure left no rank alive, where each one costs new ranks and Hypothesis needs many; or whether
+        another leads its draw, from which it mostly follows."""
         self._keys_that_cost_ranks: set[str] = set()
         """Keys of failures like that."""
         self._under_way: tuple[Scenario, float] | None = None
@@ -218,7 +219,8 @@ class Campaign:
             return None
         key, new = met
         if self._failed_at is None:
-            self._failed_at, self._costs_ranks = self._clock.now(), not draw.is_clean
+            self._failed_at = self._clock.now()
+            self._is_for_search = not draw.is_clean or BESIDE in key
         if not draw.is_clean:
             self._keys_that_cost_ranks.add(key)
         if self._limits.reruns:
@@ -261,7 +263,7 @@ class Campaign:
             return False
         limits = self._limits
         return (
-            self._costs_ranks
+            self._is_for_search
             or self._shrinks >= limits.shrinks
             or self._clock.now() >= self._failed_at + limits.shrink_seconds
         )
@@ -284,8 +286,8 @@ class Campaign:
             self._rerunning.run(key, self._limits.reruns, seconds, self._origins[key])
 
     def _settle(self, key: str) -> None:
-        """Sign a finding's smallest case. If another has that signature, or leads there, it is that one. One that could
-        not be shrunk to its end, and has all that this has, is this one."""
+        """Sign a finding's smallest case. If another has that signature, or leads there, it is that one. One that has
+        all that this has is this one, where it could not be shrunk to its end, or has more of a layout alone."""
         settled, seen = self._keeper.settled(key), {seen for seen, of in self._open.items() if of == key}
         twin = self.settled.twin(settled) or self.settled.of(*self._keeper.leading(key))
         if twin is not None:
@@ -295,7 +297,8 @@ class Campaign:
             twin = settled
             self.settled.add(settled)
             for each in [*self.settled.larger(settled)]:
-                if each.key and self.tally.found[each.key].shrunk != "smallest":
+                is_smallest = each.key and self.tally.found[each.key].shrunk == "smallest"
+                if each.key and (not is_smallest or each.traits - settled.traits <= OF_LAYOUTS):
                     seen |= each.symptoms
                     self._keeper.drop(each.key)
                     self.settled.remove(each)

@@ -33,6 +33,8 @@ STANDS = re.compile(r"\bin (\w+(?: kernel)?) of ")
 """A call in the words of a hang (`harness.oracle.explanation`)."""
 DIED = re.compile(r"^rank \d+ (.+?) at (?:step|the)\b")
 LAST_FRAME = re.compile(r", in (\S+) \(([^:()]+):\d+\)\.$")
+OF_LAYOUTS = frozenset({"more than two ranks", "2 families", "3 families"})
+"""Traits that a smallest case may have because no layout that was tried is smaller."""
 LARGE = 4096
 """Elements from which on a call is large."""
 

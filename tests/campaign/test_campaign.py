@@ -20,13 +20,13 @@ from harness.errors import UsageError
 from harness.oracle.findings import Finding, Leak
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter
+from harness.scenario.steps import AllGather, Allocate, ReduceScatter
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import flows
 from harness.strategies.topologies import topologies
 from harness.world.world import World
-from tests.tools.campaigns import LEAKING, RIGHT, STUCK, TWO, campaign_of
+from tests.tools.campaigns import LEAKING, RIGHT, STUCK, TWO, campaign_of, layers
 from tests.tools.clock import FakeClock
 
 Run = Callable[[Scenario], None]
@@ -93,19 +93,7 @@ def test_two_bugs_of_one_rule_are_two_findings(simulation: World, tmp_path: Path
     assert ({*tally.found}, len(signatures), len(list(tmp_path.iterdir()))) == (shown, 2, 2)
 
 
-STALE = "tests.campaign.test_campaign:LeaksByTwoWays"
-WAYS = st.sampled_from(
-    [Scenario(TWO, (A, Recreate("tp"), GATHERED), System(STALE)), Scenario(TWO, (A, GATHERED), System(STALE))]
-)
-
-
-class LeaksByTwoWays:
-    """Keeps a tensor always: a draw with a step more shows the same bug."""
-
-    def __new__(cls, context):
-        from tests.tools.planted import KeepsATensor
-
-        return KeepsATensor(context)
+WAYS = st.sampled_from([Scenario(TWO, steps, LEAKING.system) for steps in (layers(2), (A, GATHERED), (A,))])
 
 
 def test_one_bug_is_one_finding_however_it_is_met(simulation: World, tmp_path: Path) -> None:
