@@ -50,7 +50,8 @@ MAY: dict[str, set[str]] = {
     "world": {*DATA, "machine", "ipc"},
     "campaign": {*DATA, "strategies", "oracle", "world"},
 }
-MAY["studies"] = MAY["campaign"] | {"campaign", "machine"}
+MAY["nights"] = MAY["campaign"] | {"campaign"}
+MAY["studies"] = MAY["campaign"] | {"campaign", "machine", "nights"}
 MAY["report"] = MAY["studies"] | {"studies"}
 MAY["cli"] = MAY["plugin"] = MAY["report"] | {"report", "system"}
 

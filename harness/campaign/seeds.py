@@ -57,6 +57,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     reruns: Reruns | None = None
     preceded_by: tuple[Scenario, ...] = ()
     """Draws to run before the scenario, in this order and in the same rank processes, where it does not fail alone."""
+    states: tuple[str, ...] = ()
+    """In a corpus, the states of the oracle that the scenario reached."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:
@@ -224,15 +226,15 @@ def name_for(what: str, scenario: Scenario, cause: str = "") -> str:
     return f"{what}-{digest}.json"
 
 
-def check_folder(path: Path) -> None:
-    """Raise `UsageError` now if seed files could not be kept in `path` later. Leaves nothing."""
+def check_folder(path: Path, what: str = "seeds directory") -> None:
+    """Raise `UsageError` now if files could not be kept in `path` later, by what it is. Leaves nothing."""
     if path.is_symlink() and not path.exists():
-        raise UsageError(f"seeds directory {path}: it is a link that leads nowhere")
+        raise UsageError(f"{what} {path}: it is a link that leads nowhere")
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not existing.is_dir():
-        raise UsageError(f"seeds directory {path}: {existing} is not a directory")
+        raise UsageError(f"{what} {path}: {existing} is not a directory")
     try:
         with TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UsageError(f"seeds directory {path}: {existing} is not writable ({error.strerror})") from error
+        raise UsageError(f"{what} {path}: {existing} is not writable ({error.strerror})") from error

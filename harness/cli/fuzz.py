@@ -30,7 +30,9 @@ from harness.cli.options import (
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
-from harness.report import data, leftovers, terminal
+from harness.nights import corpus, observations
+from harness.nights.guide import MUTATIONS, Guide
+from harness.report import coverage, data, leftovers, terminal
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -48,6 +50,9 @@ WORLD = (
 )
 DRY = "Draw the same scenarios, run none, and say what they hold, in histograms. No rank starts."
 SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each, and look for races. On sim alone."
+CORPUS = "Keep scenarios that reached a new state of the oracle, and try those of earlier runs first."
+OBSERVATIONS = "Write one observation a draw, in Hypothesis's format, for tools such as Tyche."
+GUIDED = "Change what reached rare states, in a share of the draws. --no-guide draws what --dry says."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -98,6 +103,9 @@ def fuzz(
             help="Place layouts in NVLink domains of N ranks: a part of a node, or whole nodes. Default: a node.",
         ),
     ] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", metavar="DIR", help=CORPUS)] = None,
+    observations_dir: Annotated[Path | None, typer.Option("--observations", metavar="DIR", help=OBSERVATIONS)] = None,
+    is_guided: Annotated[bool, typer.Option("--guide/--no-guide", help=GUIDED)] = True,
     is_dry: Annotated[bool, typer.Option("--dry", help=DRY)] = False,
     shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
@@ -133,6 +141,10 @@ def fuzz(
         dry.run(console, request, unstarted, limit, seed, json_file)
         return
     seeds.check_folder(seeds_dir)
+    if corpus_dir is not None:
+        corpus.check_folder(corpus_dir)
+    if observations_dir is not None:
+        observations.check_folder(observations_dir)
     watched = Watched(observed(pool), prepare, fallbacks(collectives))
     with World(
         request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
@@ -146,6 +158,18 @@ def fuzz(
         limits = Limits().within(shrink_seconds)
         if minutes is not None:
             limits = limits.to_the_end()
+        kept = None
+        if corpus_dir is not None:
+            kept = corpus.Corpus(corpus_dir, lambda scenario: request.adapted(scenario, ranks), found_here)
+        guide = Guide(
+            seed,
+            corpus=kept,
+            draws=limit,
+            minutes=minutes,
+            mutations=MUTATIONS if is_guided else 0,
+            is_free=flow is None,
+            observe=None if observations_dir is None else observations.Observations(observations_dir).take,
+        )
         campaign = Campaign(
             ranks,
             request.strategy(ranks),
@@ -154,9 +178,10 @@ def fuzz(
             environment=found_here,
             limits=limits,
             schedules=schedules,
+            guide=guide,
         )
         details = terminal.Details(traceback, show_output)
-        tally = _run(campaign, limit, minutes, console, details, json_file, found_here)
+        tally = _run(campaign, guide, limit, minutes, console, details, json_file, found_here)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
@@ -169,6 +194,7 @@ def fuzz(
 
 def _run(
     campaign: Campaign,
+    guide: Guide,
     draws: int | None,
     minutes: float | None,
     console: Console,
@@ -184,12 +210,16 @@ def _run(
 
     def write() -> None:
         if not says_all():
-            data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
+            data.write(
+                {**data.fuzz(campaign.tally, campaign.world, environment), "coverage": guide.as_data()}, json_file
+            )
 
     def show() -> None:
         if says_all():
             return
         lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
+        guide.finish()
+        coverage.show(console, guide.coverage, guide.corpus)
         terminal.summary(console, campaign.tally, details)
         leftovers.show(console, campaign.world)
         if lines:

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hypothesis import currently_in_test_context, event
+
 from harness.campaign.keeper import Keeper
 from harness.campaign.replay import with_system
 from harness.errors import PluginError, UsageError
+from harness.oracle.case import Case
 from harness.oracle.findings import Finding
-from harness.oracle.judge import judge
+from harness.oracle.judge import examine_case
+from harness.oracle.states.reached import reached
 from harness.plugin.failing import Failing, kept
 from harness.report.frames import places
 from harness.report.listing import listing, shown
@@ -91,7 +95,9 @@ class TestedWorld:
             with suppress(UsageError):  # what it raised says more than a full disk
                 _note(error, *kept(keeper.keep_refused(scenario, error), scenario))
             raise
-        findings = judge(draw)
+        case = Case(draw)
+        findings = examine_case(case).findings
+        _note_states(case)
         if self._failing is not None:
             self._failing.tell(draw, findings)
         if findings:
@@ -101,6 +107,14 @@ class TestedWorld:
             _note(findings[0], *(f"also {finding}" for finding in findings[1:]), *kept(path, scenario))
             raise findings[0]
         return draw
+
+
+def _note_states(case: Case) -> None:
+    """Have Hypothesis count the states that a draw reached, where it draws: they stand in its statistics and in its
+    observations."""
+    if currently_in_test_context():
+        for state in reached(case):
+            event(str(state))
 
 
 def _test() -> str:
