@@ -52,7 +52,7 @@ DRY = "Draw the same scenarios, run none, and say what they hold, in histograms.
 SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each, and look for races. On sim alone."
 CORPUS = "Keep scenarios that reached a new state of the oracle, and try those of earlier runs first."
 OBSERVATIONS = "Write one observation a draw, in Hypothesis's format, for tools such as Tyche."
-GUIDED = "Change what reached rare states, in a share of the draws. --no-guide draws what --dry says."
+UNGUIDED = "Draw what --dry shows, and change nothing that reached rare states."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -105,7 +105,7 @@ def fuzz(
     ] = None,
     corpus_dir: Annotated[Path | None, typer.Option("--corpus", metavar="DIR", help=CORPUS)] = None,
     observations_dir: Annotated[Path | None, typer.Option("--observations", metavar="DIR", help=OBSERVATIONS)] = None,
-    is_guided: Annotated[bool, typer.Option("--guide/--no-guide", help=GUIDED)] = True,
+    is_unguided: Annotated[bool, typer.Option("--no-guide", help=UNGUIDED)] = False,
     is_dry: Annotated[bool, typer.Option("--dry", help=DRY)] = False,
     shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
@@ -166,7 +166,7 @@ def fuzz(
             corpus=kept,
             draws=limit,
             minutes=minutes,
-            mutations=MUTATIONS if is_guided else 0,
+            mutations=0 if is_unguided else MUTATIONS,
             is_free=flow is None,
             observe=None if observations_dir is None else observations.Observations(observations_dir).take,
         )
