@@ -7,10 +7,11 @@ ends the campaign at once; it is never taken for a finding and shrunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
@@ -27,8 +28,9 @@ from harness.campaign.tally import Tally
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
 from harness.errors import PluginError, UsageError
+from harness.oracle.case import Case
 from harness.oracle.findings import Finding
-from harness.oracle.judge import Verdict, examine
+from harness.oracle.judge import Verdict, examine, examine_case
 from harness.scenario.scenario import Scenario
 from harness.strategies.batches import PATIENCE, batch
 from harness.strategies.schedules import by_schedules
@@ -52,6 +54,16 @@ class _Enough(BaseException):
     """Leaves a Hypothesis run whose failures are small enough for `harness.campaign.smaller.search`."""
 
 
+class Guide(Protocol):
+    """What sends some of the draws. `harness.nights.guide` has the one of the commands."""
+
+    def scenarios(self, number: int) -> Iterable[Scenario]:
+        """What to run before batch `number` of the strategy."""
+
+    def saw(self, draw: Draw, case: Case, verdict: Verdict, seconds: float) -> None:
+        """Learn from a draw that was judged, and that counts."""
+
+
 class Campaign:
     """Draws scenarios from `strategy` and runs them on `world` until the budget ends.
 
@@ -61,7 +73,7 @@ class Campaign:
     `expected` gives the rules that a scenario may break although everything is right; a draw that breaks one of them
     first is counted, and no finding. A draw runs by so many `schedules` (`harness.strategies.schedules`), or by none.
     `batches` are the numbers of those to draw, all if it is not given. `environment` goes into the seed files;
-    `progress` is called after every draw.
+    `progress` is called after every draw. A `guide` gives further draws between those of the strategy.
     `draw_batch` draws, and `search` finds the smallest case where Hypothesis stops.
     """
 
@@ -81,9 +93,10 @@ class Campaign:
         expected: Callable[[Scenario], Collection[str]] = lambda scenario: (),
         draw_batch: Callable[..., None] = batch,
         search: Callable[..., Smallest] = smallest_failing,
+        guide: Guide | None = None,
         clock: Clock = CLOCK,
     ) -> None:
-        self.world, self.progress = world, progress
+        self.world, self.progress, self._guide = world, progress, guide
         self._strategy, self._seed, self._expected = strategy, seed, expected
         self._schedules, self._batches = schedules, batches or count()
         self._draw_batch, self._clock = draw_batch, clock
@@ -121,12 +134,14 @@ class Campaign:
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
-                self._open, self._failed_at, self._shrinks = {}, None, 0
-                self._batch(next(self._batches))
-                for key in dict.fromkeys(self._open.values()):
-                    self._shrink(key)
-                    self._rerun(key)
-                    self._settle(key)
+                number = next(self._batches)
+                for draw in (self._guided, self._batch):
+                    self._open, self._failed_at, self._shrinks = {}, None, 0
+                    draw(number)
+                    for key in dict.fromkeys(self._open.values()):
+                        self._shrink(key)
+                        self._rerun(key)
+                        self._settle(key)
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:
@@ -151,6 +166,12 @@ class Campaign:
         except UsageError as error:
             kept = f"  It is not kept: {error}"
         return f"{what} had run for {seconds:.1f} s.\n{kept}"
+
+    def _guided(self, number: int) -> None:
+        """Run what the guide gives, up to a finding."""
+        with suppress(Finding, _Enough):
+            for scenario in self._guide.scenarios(number) if self._guide is not None else ():
+                self._one(scenario)
 
     def _batch(self, number: int) -> None:
         try:
@@ -205,10 +226,13 @@ class Campaign:
 
     def _noted(self, draw: Draw, began: float) -> Finding | None:
         """Count a draw and keep what is new of it: its first finding that is not settled."""
-        verdict = examine(draw)
+        case = Case(draw)
+        verdict = examine_case(case)
         seconds = self._clock.now() - began
         findings = self._unexpected(draw.scenario, verdict)
         if self._failed_at is None:
+            if self._guide is not None:
+                self._guide.saw(draw, case, verdict, seconds)
             self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
         else:
             self.tally.shrinking += 1

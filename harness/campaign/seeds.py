@@ -60,6 +60,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Of its first finding (`harness.campaign.signatures`); empty in files from before there were any."""
     symptoms: tuple[str, ...] = ()
     """What draws show that were seen to shrink to it (`harness.campaign.symptoms`)."""
+    states: tuple[str, ...] = ()
+    """In a corpus, the states of the oracle that the scenario reached."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:

@@ -1,6 +1,7 @@
 """`symm fuzz --dry`: draw what `symm fuzz` would draw, and say what it holds.
 
-Invariant: no rank starts and no plug-in runs. A campaign without findings runs these very scenarios, in this order.
+Invariant: no rank starts and no plug-in runs. A campaign without findings runs these very scenarios, in this order. Its
+guide adds mutations in between, which follow from what ranks saw.
 """
 
 from __future__ import annotations

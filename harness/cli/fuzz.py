@@ -33,6 +33,7 @@ from harness.cli.options import (
 )
 from harness.cli.request import Request
 from harness.errors import UsageError
+from harness.nights.guide import MUTATIONS, Guide
 from harness.nights.known import replay
 from harness.report import nights, terminal
 from harness.scenario.steps import STREAMS
@@ -50,12 +51,15 @@ USUAL = 8
 KNOWN = (
     "Seed files of known findings. Some are run again first; then the hunt goes past them. Known ones alone end with 0."
 )
-RUN = "Keep all of this run in DIR: run.json, written every few seconds, and seeds/."
+RUN = "Keep all of this run in DIR: run.json, written every few seconds, seeds/ and corpus/."
 WORLD = (
     f"Largest world to draw. Default: {USUAL}, and on sim a share of free programs of {min(LARGER)} and {max(LARGER)}."
 )
 DRY = "Draw the same scenarios, run none, and say what they hold, in histograms. No rank starts."
 SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each, and look for races. On sim alone."
+CORPUS = "Keep scenarios that reached a new state of the oracle, and try those of earlier runs first."
+OBSERVATIONS = "Write one observation a draw, in Hypothesis's format, for tools such as Tyche."
+UNGUIDED = "Draw what --dry shows, and change nothing that reached rare states."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -111,6 +115,9 @@ def fuzz(
             help="Place layouts in NVLink domains of N ranks: a part of a node, or whole nodes. Default: a node.",
         ),
     ] = None,
+    corpus_dir: Annotated[Path | None, typer.Option("--corpus", metavar="DIR", help=CORPUS)] = None,
+    observations_dir: Annotated[Path | None, typer.Option("--observations", metavar="DIR", help=OBSERVATIONS)] = None,
+    is_unguided: Annotated[bool, typer.Option("--no-guide", help=UNGUIDED)] = False,
     is_dry: Annotated[bool, typer.Option("--dry", help=DRY)] = False,
     shrink_seconds: ShrinkOption = SHRINK_SECONDS,
     evidence: EvidenceOption = None,
@@ -140,7 +147,7 @@ def fuzz(
         nodes=nodes,
         nvlink_domain=nvlink_domain,
     )
-    night, kept = tonight(shard, seed), keeping(run_dir, seeds_dir, known, is_dry)
+    night, kept = tonight(shard, seed), keeping(run_dir, seeds_dir, known, corpus_dir, observations_dir, is_dry)
     console = terminal.Screen(stderr=json_file == "-")
     limit = night.part(draws if draws is not None or minutes is not None else 300)
     largest = max(LARGER) if is_larger else 0
@@ -163,6 +170,16 @@ def fuzz(
         limits = Limits().within(shrink_seconds)
         if minutes is not None:
             limits = limits.to_the_end()
+        guide = Guide(
+            night.guide_seed,
+            corpus=kept.opened_corpus(lambda scenario: request.adapted(scenario, ranks), found_here),
+            draws=limit,
+            minutes=minutes,
+            mutations=0 if is_unguided else MUTATIONS,
+            is_free=flow is None,
+            observe=kept.observer,
+            tries=night.tries,
+        )
         campaign = Campaign(
             ranks,
             request.strategy(ranks),
@@ -173,10 +190,11 @@ def fuzz(
             limits=limits,
             schedules=schedules,
             known=[each.settled for each in kept.known],
+            guide=guide,
         )
         left = replay(ranks, kept.known, minutes, night.seed, (pool, collectives))
         details = terminal.Details(traceback, show_output)
-        running = Night(campaign, night, kept, outputs, console, details, request.system, found_here)
+        running = Night(campaign, guide, night, kept, outputs, console, details, request.system, found_here)
         tally = running.run(limit, minutes and left)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")

@@ -15,6 +15,7 @@ import msgspec
 from hypothesis.strategies import SearchStrategy
 
 from harness.errors import MachineError, UsageError, not_one_of
+from harness.nights.vocabulary import Vocabulary
 from harness.scenario import topology
 from harness.scenario.flows.catalogue import check_flow
 from harness.scenario.scenario import Scenario, check_implicit
@@ -100,11 +101,15 @@ class Request:
             raise UsageError(f"{option} goes with free programs, and not with --flow")
 
     @cached_property
+    def _named(self) -> list[Topology]:
+        return [topology.find(name) for name in self.topology]
+
+    @cached_property
     def _layouts(self) -> SearchStrategy[Topology] | None:
         """The topologies asked for by name."""
         if not self.topology:
             return None
-        named = [topology.find(name) for name in self.topology]
+        named = self._named
         for each in named if self.sites == "implicit" else ():
             check_implicit(each)
         if self.flow is not None and not any(applies(self.flow, each, self.tokens) for each in named):
@@ -139,6 +144,35 @@ class Request:
         if (self.nodes, self.nvlink_domain) == (None, None) and not ranks.platform.is_node_bound:
             return strategy
         return on_nodes(strategy, self.world, self.nodes or 1, self.nvlink_domain)
+
+    def adapted(self, scenario: Scenario, ranks: Ranks) -> Scenario | None:
+        """A scenario of a corpus on the system under test. None where this request draws no such ones, or these ranks
+        cannot run it."""
+        if not self._can_run(scenario, ranks) or not self._draws(scenario, ranks):
+            return None
+        try:
+            return msgspec.structs.replace(scenario, system=self.system, schedule=msgspec.UNSET)
+        except UsageError:  # implicit sites cannot be on every topology
+            return None
+
+    def _can_run(self, scenario: Scenario, ranks: Ranks) -> bool:
+        is_placed = len({*zip(scenario.topology.node_of, scenario.topology.domain_of, strict=True)}) > 1
+        needs_simulation = bool(scenario.falls_on) or (is_placed and ranks.platform.is_node_bound)
+        return scenario.world <= ranks.size and (ranks.platform.name == "sim" or not needs_simulation)
+
+    def _draws(self, scenario: Scenario, ranks: Ranks) -> bool:
+        """Whether it is made of what this request draws."""
+        words = Vocabulary()
+        words.take(scenario)
+        is_uneven = self.flow is not None and self.tokens != "padded"
+        return (
+            words.hazards <= {*self.hazard, *(["uneven"] if is_uneven else [])}
+            and words.streams <= self.streams
+            and (self.graphs or "capture" not in words.kinds)
+            and (words.via == "library" or self.via(ranks) != "library")
+            and not (scenario.falls_on and self.same_order)
+            and (not self._named or scenario.topology.key in {each.key for each in self._named})
+        )
 
     def not_shown(self, ranks: Ranks) -> str:
         """What these ranks do not show of the placement asked for, in a line, or nothing."""

@@ -23,6 +23,7 @@ from harness.cli.options import (
     TopologiesArgument,
     topologies_of,
 )
+from harness.nights.guide import Guide
 from harness.report import data, leftovers, results, speed, terminal, verdicts
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.flows import Tokens
@@ -156,7 +157,15 @@ def faults(
             with terminal.progress(console, clean, "clean") as update:
                 strategy = sound(world, ranks.platform.is_by_address)
                 folder = seeds_dir / "clean"
-                campaign = Campaign(ranks, strategy, folder, environment=found_here, progress=update, expected=expected)
+                campaign = Campaign(
+                    ranks,
+                    strategy,
+                    folder,
+                    environment=found_here,
+                    progress=update,
+                    expected=expected,
+                    guide=Guide(),
+                )
                 tally = campaign.tally
                 campaign.run(clean)
     raise typer.Exit(0 if all(outcome.is_found for outcome in outcomes) and not tally.found else 1)

@@ -1,1 +1,1 @@
-"""What nights keep: known findings, corpora, shards, and the folders that they leave and that are joined."""
+"""What nights keep and learn: known findings, a corpus, what was covered, shards, and how what they leave is joined."""

@@ -6,13 +6,13 @@ Invariant: here alone the two differ. What a rule asks about a call or a buffer 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Capture, EndCapture, Recreate, Replay, Steady
+from harness.scenario.steps import Allocate, Capture, EndCapture, InFlight, Recreate, Replay, Steady
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.raising import Part
@@ -75,6 +75,11 @@ class Program(ABC):
     def replays(self) -> Mapping[int, str]:
         """The steps that run a graph, each with the graph."""
         return {}
+
+    @property
+    def flights(self) -> Sequence[range]:
+        """The steps whose calls nothing waits for."""
+        return ()
 
     def group_of(self, step: int, rank: int) -> GroupId | None:
         """The group in which a rank takes part in a step; None where that is not known."""
@@ -141,6 +146,13 @@ class DrawnProgram(Program):
 
     def operand(self, buffer: str) -> str:
         return repr(buffer)
+
+    @cached_property
+    def flights(self) -> Sequence[range]:
+        steps = self._scenario.steps
+        ends = [index for index, step in enumerate(steps) if isinstance(step, InFlight) and not step.begins]
+        begins = [index for index, step in enumerate(steps) if isinstance(step, InFlight) and step.begins]
+        return [range(start, next((end for end in ends if end > start), len(steps))) for start in begins]
 
     def group_of(self, step: int, rank: int) -> GroupId | None:
         return self._scenario.group_of(self._scenario.steps[step], rank)

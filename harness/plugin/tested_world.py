@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hypothesis import currently_in_test_context, event
+
 from harness.campaign.keeper import Keeper
 from harness.campaign.replay import with_system
 from harness.errors import PluginError, UsageError
+from harness.oracle.case import Case
 from harness.oracle.findings import Finding
-from harness.oracle.judge import examine
+from harness.oracle.judge import examine_case
+from harness.oracle.states.reached import reached
 from harness.plugin.failing import Failing, kept
 from harness.report.frames import places
 from harness.report.listing import listing, shown
@@ -111,10 +115,12 @@ class TestedWorld:
             with suppress(UsageError):  # what it raised says more than a full disk
                 _note(error, *kept(keeper.keep_refused(scenario, error), scenario))
             raise
-        verdict = examine(draw)
+        case = Case(draw)
+        verdict = examine_case(case)
         findings = verdict.findings
         self.draws += 1
         self.vacuous.update([verdict.vacuous] if verdict.is_vacuous else [])
+        _note_states(case)
         if self._failing is not None:
             self._failing.tell(draw, findings)
         if findings:
@@ -124,6 +130,14 @@ class TestedWorld:
             _note(findings[0], *(f"also {finding}" for finding in findings[1:]), *kept(path, scenario))
             raise findings[0]
         return draw
+
+
+def _note_states(case: Case) -> None:
+    """Have Hypothesis count the states that a draw reached, where it draws: they stand in its statistics and in its
+    observations."""
+    if currently_in_test_context():
+        for state in reached(case):
+            event(str(state))
 
 
 def _test() -> str:

@@ -84,6 +84,12 @@ class Builder:
             "replay": self._replay,
         }
 
+    def resume(self, steps: Sequence[Step]) -> None:
+        """Begin with the steps of a valid program. What is compiled then goes on behind them."""
+        for step in steps:
+            self._steps.append(step)
+            self._alive.take(step)
+
     def build(self, actions: Sequence[Action], last: Action) -> tuple[Step, ...]:
         """Compile as many actions as fit in `max_steps`, and `last` whatever else fits."""
         for action in chain.from_iterable(map(self._rounds, actions)):

@@ -70,7 +70,8 @@ class Operands:
     def name(self) -> str:
         """A name that no buffer has had."""
         self._names += 1
-        return f"b{self._names - 1}"
+        name = f"b{self._names - 1}"
+        return self.name() if name in self._alive.names else name
 
     def whole(self, action: Action, acting: Acting, shape: Shape) -> tuple[Allocate, View, Elements]:
         """The buffer and view of the operand that is always given, and how much each rank contributes."""

@@ -17,7 +17,9 @@ from harness.campaign.campaign import LONG, Campaign
 from harness.campaign.limits import Limits
 from harness.campaign.smaller.search import Smallest
 from harness.errors import UsageError
+from harness.oracle.case import Case
 from harness.oracle.findings import Finding, Leak
+from harness.oracle.judge import Verdict
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, ReduceScatter
@@ -25,6 +27,7 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.strategies.flows import flows
 from harness.strategies.topologies import topologies
+from harness.trace.draw import Draw
 from harness.world.world import World
 from tests.tools.campaigns import LEAKING, RIGHT, STUCK, TWO, campaign_of, layers
 from tests.tools.clock import FakeClock
@@ -229,3 +232,39 @@ def test_a_draw_that_is_ended_is_kept_if_it_ran_for_long(tmp_path: Path, seconds
         is_kept,
         int(is_kept),
     )
+
+
+class Scripted:
+    """A guide that gives these scenarios before the first batch, and notes what it sees."""
+
+    def __init__(self, *given: Scenario) -> None:
+        self._given = given
+        self.seen: list[tuple[Scenario, int]] = []
+
+    def scenarios(self, number: int) -> tuple[Scenario, ...]:
+        return self._given if number == 0 else ()
+
+    def saw(self, draw: Draw, case: Case, verdict: Verdict, seconds: float) -> None:
+        self.seen.append((draw.scenario, len(verdict.findings)))
+
+
+def test_what_a_guide_gives_runs_before_what_is_drawn_and_counts(simulation: World, tmp_path: Path) -> None:
+    guide = Scripted(msgspec.structs.replace(RIGHT, seed=5))
+    tally = campaign_of(simulation, tmp_path, RIGHT, guide=guide).run(2)
+    assert tally.draws == 2
+    assert guide.seen == [(msgspec.structs.replace(RIGHT, seed=5), 0), (RIGHT, 0)]
+
+
+def test_what_fails_of_a_guide_is_shrunk_and_kept_and_its_tries_are_no_draws(simulation: World, tmp_path: Path) -> None:
+    guide = Scripted(LEAKING, RIGHT)
+    tally = campaign_of(simulation, tmp_path, RIGHT, guide=guide).run(1)
+    found = tally.found["leak"]
+    assert (found.shrunk, found.draws_to_find, len(found.scenario.steps)) == ("smallest", 1, 1)
+    assert tally.shrinking > 0
+    assert guide.seen == [(LEAKING, 1)]
+
+
+def test_what_a_guide_gives_stays_within_the_draws(simulation: World, tmp_path: Path) -> None:
+    guide = Scripted(*(msgspec.structs.replace(RIGHT, seed=number) for number in range(5)))
+    assert campaign_of(simulation, tmp_path, RIGHT, guide=guide).run(3).draws == 3
+    assert len(guide.seen) == 3

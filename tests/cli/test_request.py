@@ -10,10 +10,15 @@ import pytest
 
 from harness.cli.request import Request
 from harness.errors import MachineError, UsageError
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import AllGather, Allocate, Capture, Deny, EndCapture, Prepare
 from harness.scenario.system import System
 from harness.scenario.topology import Topology, save
 from harness.strategies.batches import sample
 from harness.world.platform import NOT_SHOWN, Platform
+from tests.tools.scenes import APART, PAIR, explicit
+from tests.tools.scenes import scenario as scene
 
 
 def ranks(has_kernels: bool = True, is_node_bound: bool = False) -> Any:
@@ -120,3 +125,61 @@ def test_ranks_that_are_bound_to_their_node_get_layouts_of_one() -> None:
 def test_a_flow_draws_flows() -> None:
     drawn = sample(Request(world=4, flow="all", sites="implicit").strategy(ranks()), 5)
     assert {scenario.system.sites for scenario in drawn} == {"implicit"}
+
+
+def of_corpus(request: Request, on: Any, scenario: Scenario) -> Scenario | None:
+    return request.adapted(scenario, on)
+
+
+ON_SIM = SimpleNamespace(description={"kernels": True}, platform=Platform("sim", "", 1.0, 1.0), size=4)
+ON_NCCL = SimpleNamespace(
+    description={"kernels": True}, platform=Platform("nccl", "", 1.0, 1.0, is_node_bound=True), size=4
+)
+GATHERED = (Allocate("a", "tp", 64), AllGather("tp", View("a"), 8))
+
+
+def test_a_scenario_of_a_corpus_gets_the_system_under_test() -> None:
+    kept = scene(*GATHERED, pool="per-group", kernels="cuda")
+    adapted = of_corpus(Request(world=4, pool="shared-at-exit"), ON_SIM, kept)
+    assert adapted is not None
+    assert (adapted.system, adapted.steps) == (System("shared-at-exit"), kept.steps)
+
+
+OTHERS: dict[str, tuple[dict[str, Any], Any, Scenario]] = {
+    "hazard": ({}, ON_SIM, scene(Deny(0), *GATHERED)),
+    "streams": ({}, ON_SIM, scene(Allocate("a", "tp", 64, stream=1))),
+    "graphs": (
+        {},
+        ON_SIM,
+        scene(Prepare("g"), *GATHERED, Capture("g"), AllGather("tp", View("a"), 8), EndCapture("g")),
+    ),
+    "kernels": (
+        {"collectives": "library"},
+        ON_SIM,
+        scene(GATHERED[0], AllGather("tp", View("a"), 8, via="kernel")),
+    ),
+    "topology": ({"topology": ("qwen3-32b-tp4",)}, ON_SIM, scene(*GATHERED)),
+    "ranks": ({}, ON_SIM, scene(*GATHERED, topology=explicit(tp=((0, 1, 2, 3, 4),)))),
+    "addresses": ({}, ON_NCCL, Scenario(PAIR, GATHERED, falling=(0,))),
+    "same order": ({"same_order": True}, ON_SIM, Scenario(PAIR, GATHERED, falling=(0,))),
+    "nodes": ({}, ON_NCCL, scene(*GATHERED, topology=APART)),
+    "implicit": ({"sites": "implicit"}, ON_SIM, scene(Allocate("a", "cp", 64), topology=explicit(cp=((0, 1),)))),
+}
+ASKED: dict[str, dict[str, Any]] = {
+    "hazard": {"hazard": ["deny"]},
+    "streams": {"streams": 2},
+    "graphs": {"graphs": True},
+    "kernels": {},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_scenario_that_the_request_does_not_draw_is_left_out(what: str) -> None:
+    options, on, kept = OTHERS[what]
+    assert of_corpus(Request(world=4, **options), on, kept) is None
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_it_is_tried_where_it_is_asked_for(what: str) -> None:
+    _, on, kept = OTHERS[what]
+    assert of_corpus(Request(world=4, **ASKED[what]), on, kept) is not None

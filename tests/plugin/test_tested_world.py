@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.statistics import collector, describe_statistics
 
 from harness.campaign import seeds
 from harness.errors import PluginError, UsageError
@@ -104,3 +107,17 @@ def test_a_scenario_that_does_not_fit_is_refused(simulation: World, tmp_path: Pa
     five = Scenario(Topology("five", "sglang", {"tp": 5}), (Allocate("a", "tp", 8),))
     with pytest.raises(UsageError, match="5 ranks does not fit --symm-world=4"):
         world_of(simulation, tmp_path).check(five)
+
+
+def test_hypothesis_counts_the_states_that_draws_reached(simulation: World, tmp_path: Path) -> None:
+    counted: dict[str, list[str]] = {}
+
+    @settings(max_examples=3, deadline=None, database=None, phases=[Phase.generate])
+    @given(st.just(RIGHT))
+    def checked(scenario: Scenario) -> None:
+        world_of(simulation, tmp_path).check(scenario)
+
+    with collector.with_value(lambda found: counted.update(described=[describe_statistics(found)])):
+        checked()
+    assert "group: width 2" in counted["described"][0]
+    assert "path: all_gather library symmetric" in counted["described"][0]

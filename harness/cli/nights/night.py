@@ -20,8 +20,9 @@ from harness.cli.ending import Outputs, at_the_end
 from harness.cli.nights.keeping import Keeping
 from harness.cli.nights.tonight import Tonight
 from harness.errors import UsageError
+from harness.nights.guide import Guide
 from harness.nights.refreshing import Refreshing
-from harness.report import data, leftovers, nights, results, terminal
+from harness.report import coverage, data, leftovers, nights, results, terminal
 from harness.report.results import Result
 from harness.scenario.system import System
 
@@ -33,6 +34,7 @@ class Night:
     """A campaign with what it is drawn by, and with where its facts go."""
 
     campaign: Campaign
+    guide: Guide
     tonight: Tonight
     keeping: Keeping
     outputs: Outputs
@@ -65,7 +67,7 @@ class Night:
     def _found(self) -> dict[str, Any]:
         campaign, tonight = self.campaign, self.tonight
         facts = data.fuzz(campaign.tally, campaign.world, self.environment, tonight.seed, tonight.shard)
-        return nights.added(facts, self.keeping.known)
+        return nights.added({**facts, "coverage": self.guide.as_data()}, self.keeping.known)
 
     def _refresh(self) -> None:
         if self.keeping.folder is not None:
@@ -88,6 +90,8 @@ class Night:
             return
         campaign, console = self.campaign, self.console
         lines = campaign.keep_under_way() if interrupts.has_come() else ""  # before anything that might fail
+        self.guide.finish()
+        coverage.show(console, self.guide.coverage, self.guide.corpus)
         terminal.summary(console, campaign.tally, self.details)
         nights.show(console, campaign.tally, self.keeping.known)
         leftovers.show(console, campaign.world)

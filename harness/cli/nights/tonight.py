@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import drawn_with, fresh
-from harness.nights.shard import SHARD, Shard, night_seed, shard, uncounted
+from harness.nights.guide import ALL
+from harness.nights.shard import BITS, SHARD, Shard, night_seed, shard, uncounted
 
 ShardOption = Annotated[
     str | None,
@@ -39,6 +40,16 @@ class Tonight:
     def batches(self) -> Iterator[int] | None:
         """The numbers of the batches to draw; None for all."""
         return self.shard.batches if self.shard else None
+
+    @property
+    def guide_seed(self) -> int:
+        """Shards change what they have drawn in ways of their own."""
+        return self.seed + (self.shard.index << BITS) if self.shard else self.seed
+
+    @property
+    def tries(self) -> slice:
+        """Which scenarios of a corpus are run first."""
+        return slice(self.shard.index - 1, None, self.shard.of) if self.shard else ALL
 
     def part(self, draws: int | None) -> int | None:
         """How many of so many draws it makes."""

@@ -19,6 +19,7 @@ from harness.campaign.campaign import Campaign
 from harness.campaign.keeper import Found
 from harness.campaign.limits import SHRINK_SECONDS, Limits
 from harness.clock import CLOCK, Clock
+from harness.nights.guide import Guide
 from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import STREAMS, Steady
@@ -148,7 +149,16 @@ def hunt(
         if campaign.tally.found and not first:
             first.append(clock.now() - began)
 
-    campaign = Campaign(world, fault.draws(size), folder, seed=seed, progress=noticed, limits=limits, clock=clock)
+    campaign = Campaign(
+        world,
+        fault.draws(size),
+        folder,
+        seed=seed,
+        progress=noticed,
+        limits=limits,
+        guide=Guide(seed),
+        clock=clock,
+    )
     tally = campaign.run(draws)
     if not tally.found:
         return Hunt("", (), tally.draws, clock.now() - began, 0, 0, "")

@@ -1,0 +1,41 @@
+"""Coverage: each state counts once a draw, and what none reached is named."""
+
+from __future__ import annotations
+
+from harness.nights.coverage import Coverage
+from harness.oracle.states.state import KINDS, State
+
+WIDE, NARROW, IN_PLACE = (
+    State("group", "width 4"),
+    State("group", "width 2"),
+    State("nearly", "source-changed: in place"),
+)
+
+
+def test_a_state_counts_once_a_draw() -> None:
+    coverage = Coverage()
+    assert coverage.take([WIDE, WIDE, NARROW]) == [WIDE, NARROW]
+    assert coverage.take([WIDE]) == []
+    assert coverage.covered("group") == {"width 4": 2, "width 2": 1}
+
+
+def test_what_an_earlier_run_reached_is_not_new() -> None:
+    coverage = Coverage([WIDE])
+    assert coverage.take([WIDE, NARROW]) == [NARROW]
+    assert coverage.new == 1
+
+
+def test_what_no_draw_reached_is_named_by_kind() -> None:
+    coverage = Coverage([NARROW])
+    coverage.take([WIDE, IN_PLACE])
+    never = coverage.as_data()["never"]
+    assert tuple(never) == KINDS
+    assert ("width 2" in never["group"], "width 4" in never["group"]) == (True, False)
+    assert ("source-changed: in place" in never["nearly"], len(never["path"]) > 10) == (False, True)
+
+
+def test_plain_data_counts_all_states_and_the_new_ones() -> None:
+    coverage = Coverage([NARROW])
+    coverage.take([WIDE, NARROW])
+    data = coverage.as_data()
+    assert (data["states"], data["new_states"], data["covered"]["group"]) == (2, 1, {"width 4": 1, "width 2": 1})
