@@ -37,6 +37,7 @@ from harness.strategies.programs import HAZARDS
 from harness.strategies.topologies import LARGER
 from harness.system.check import fallbacks, observed, prepare
 from harness.world import environment
+from harness.world.hosts.gathering import gathered
 from harness.world.platform import Watched
 from harness.world.world import World
 
@@ -108,6 +109,9 @@ def fuzz(
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
     data.check_target(json_file, topology_file or ())
+    around = None if is_dry else gathered()
+    if around is not None:
+        world, nodes = around.sized(world, nodes)
     is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
     request = Request(
         world=world or USUAL,
@@ -135,12 +139,20 @@ def fuzz(
     seeds.check_folder(seeds_dir)
     watched = Watched(observed(pool), prepare, fallbacks(collectives))
     with World(
-        request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
+        request.world,
+        substrate,
+        largest=largest,
+        deadline=deadline,
+        evidence=evidence or (),
+        watched=watched,
+        over=around and around.over,
     ) as ranks:
         if schedules and ranks.platform.name != "sim":
             raise UsageError("--schedules needs --substrate sim: ranks on GPUs take no turns")
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+        if around is not None:
+            console.print(f"hosts: {around.where}", highlight=False)
         if line := request.not_shown(ranks):
             console.print(line, highlight=False)
         limits = Limits().within(shrink_seconds)
