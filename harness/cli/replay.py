@@ -29,6 +29,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system, fallbacks, observed, prepare
 from harness.world import environment
+from harness.world.hosts.gathering import gathered
 from harness.world.platform import Watched
 from harness.world.watch import Debugger
 from harness.world.world import World
@@ -68,9 +69,15 @@ def replay(
     debugger = None if pdb is None else _debugger(pdb, scenario, console)
     runs: list[Run] = []
     size = max(each.world for each in (*before, scenario))
-    with World(size, substrate, deadline=deadline, evidence=evidence or (), watched=watched) as world:
+    around = gathered()
+    if around is not None:
+        size = around.holding(size)
+    over = around and around.over
+    with World(size, substrate, deadline=deadline, evidence=evidence or (), watched=watched, over=over) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        if around is not None:
+            console.print(f"hosts: {around.where}", highlight=False)
         if line := world.platform.not_shown(scenario.topology.joins_nodes):
             console.print(line, highlight=False)
         if scenario.scheduled is not None and world.platform.name != "sim":

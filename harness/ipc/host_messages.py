@@ -26,18 +26,23 @@ class Words(Message, frozen=True):
 # parent to task: questions
 
 
+class Common(msgspec.Struct, frozen=True):
+    """The memory that hosts on one machine share: a descriptor of the parent's, and by what it is known to be that."""
+
+    machine: str
+    pid: int
+    descriptor: int
+    inode: int
+
+
 class Open(Message, frozen=True):
-    """Serve a world of `size` ranks, `here` of them on this host. `descriptor` of process `pid` is the memory that the
-    hosts share, where they share one."""
+    """Serve a world of `size` ranks, `here` of them on this host."""
 
     size: int
     here: int
     substrate: str
-    environment: dict[str, str]
-    preload: tuple[str, ...]
     evidence: tuple[str, ...]
-    pid: int
-    descriptor: int | None
+    common: Common | None
 
 
 class Start(Message, frozen=True):

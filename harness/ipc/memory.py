@@ -26,6 +26,8 @@ from harness.ipc.pads import FENCE, OF_BARRIER, SIGNALS, fence, overwritten
 from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import PadOverwritten
 
+NAME = "symm-harness"
+"""Of the files, as `/proc` shows it."""
 SLOTS = 1024
 """Communicators that have a row of their own at one time."""
 FIELDS = 16
@@ -94,7 +96,7 @@ class SharedMemory:
         size, opened = _layout(ranks)[-1], [*files]
         try:
             for _ in range(len(opened), 1 + is_over_hosts):
-                opened.append(os.memfd_create("symm-harness", os.MFD_CLOEXEC))
+                opened.append(os.memfd_create(NAME, os.MFD_CLOEXEC))
                 os.ftruncate(opened[-1], size)  # pages come with their first use, so that most of it costs nothing
             if is_over_hosts:
                 opened.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))

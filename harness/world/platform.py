@@ -91,7 +91,7 @@ class Platform(msgspec.Struct, frozen=True):
     def over(self, hosts: int, share: int) -> Platform:
         """The same, on so many hosts with `share` ranks each. Raises `UsageError` where ranks would share a GPU."""
         if self.ranks_per_gpu > 1:
-            raise UsageError(f"{share} ranks a host need as many GPUs on each, and {self.gpus} are visible")
+            raise UsageError(f"{share} ranks a host need as many GPUs on each, and {self.gpus} can be seen here")
         why = f"{self.why}, on {hosts} hosts"
         return msgspec.structs.replace(self, why=why, ranks_per_host=share)
 

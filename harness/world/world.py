@@ -75,6 +75,10 @@ class World:
         platform = choose(substrate, size if over is None else over.share, evidence)
         platform = platform if watched is None else platform.watching(watched)
         if over is not None:
+            if platform.gpus and watched is not None and watched.stand_ins:
+                raise UsageError(
+                    f"pool {next(iter(watched.stand_ins))!r} calls NCCL by itself, which one host alone shows"
+                )
             platform = platform.over(1 + len(over.others), over.share)
         self._watched = watched
         self._at_first = size
@@ -99,7 +103,7 @@ class World:
             undo.callback(self._shared.close)
             self._hosts = None
             if over is not None:
-                self._hosts = undo.enter_context(Hosts(over.others, over.share, platform, self._shared, clock))
+                self._hosts = undo.enter_context(Hosts(over, platform, self._shared, clock))
             self._ranks = Ranks(size, platform, self._shared, start, clock, self._hosts)
             undo.callback(self._ranks.close)
             try:
@@ -121,8 +125,8 @@ class World:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Versions and features of the substrate, as the first rank reports them."""
-        return self._ranks.description
+        """Versions and features of the substrate, as the first rank reports them; and the hosts, of several."""
+        return self._ranks.description | ({"hosts": self._hosts.where} if self._hosts else {})
 
     @property
     def nccl(self) -> Version | None:

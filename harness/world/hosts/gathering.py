@@ -206,6 +206,14 @@ class Gathered(NamedTuple):
             raise UsageError(f"--nodes {nodes} does not go with {self.hosts} hosts, which are a node each")
         return self.tasks, self.hosts
 
+    def holding(self, world: int) -> int:
+        """The ranks of a world for draws of so many. Raises `UsageError` where those are too many."""
+        if world > self.tasks:
+            raise UsageError(
+                f"the scenario has {world} ranks, and {self.tasks} tasks were started, which are a rank each"
+            )
+        return self.tasks
+
 
 _gathering: Gathering | None = None
 """The tasks around this process, where it is the first of several."""
@@ -228,8 +236,9 @@ def gathered() -> Gathered | None:
     if _gathering is None:
         return None
     others, share = _gathering.others()
-    over = Over(others, share) if others else None
-    return Gathered(_gathering.launch.tasks, 1 + len(others), _gathering.where(others, share), over)
+    where = _gathering.where(others, share)
+    over = Over(others, share, where) if others else None
+    return Gathered(_gathering.launch.tasks, 1 + len(others), where, over)
 
 
 def dismiss(status: int) -> None:

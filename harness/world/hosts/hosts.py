@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from harness.clock import CLOCK, Clock
 from harness.errors import MachineError, UsageError
-from harness.ipc.host_messages import Open, Prepare
+from harness.ipc.host_messages import Common, Open, Prepare
 from harness.ipc.memory import SharedMemory
 from harness.ipc.mirror import Mirror
 from harness.scenario.layouts.groups import GroupId
+from harness.world.hosts.launch import machine_id
 from harness.world.hosts.remote import Host, RemoteLauncher
 from harness.world.platform import Platform
 from harness.world.rank_process import RankProcess
@@ -33,17 +34,17 @@ class Over(NamedTuple):
 
     others: Sequence[Host]
     share: int
+    where: str = ""
+    """The hosts and their ranks, in words."""
 
 
 class Hosts:
-    """The hosts of a world with `share` ranks each, over this host's memory. `others` are all but the parent's, which
-    comes first. A context manager of the thread that sends words."""
+    """The hosts of a world, over the memory of the first one, the parent's. A context manager of the thread that sends
+    words."""
 
-    def __init__(
-        self, others: Sequence[Host], share: int, platform: Platform, shared: SharedMemory, clock: Clock = CLOCK
-    ) -> None:
-        self.share = share
-        self._others, self._platform, self._shared, self._clock = others, platform, shared, clock
+    def __init__(self, over: Over, platform: Platform, shared: SharedMemory, clock: Clock = CLOCK) -> None:
+        self.share, self.where = over.share, over.where
+        self._others, self._platform, self._shared, self._clock = over.others, platform, shared, clock
         self._launchers: list[RemoteLauncher] = []
         self._mirrors: list[tuple[Host, Mirror]] = []
         self._lock = threading.Lock()
@@ -60,16 +61,14 @@ class Hosts:
 
     def launch(self) -> list[RemoteLauncher]:
         """A launcher on each other host, in the order of their ranks."""
-        is_shared = self._platform.name == "sim"
+        fd = self._shared.fd
+        common = Common(machine_id(), os.getpid(), fd, os.fstat(fd).st_ino) if self._platform.name == "sim" else None
         opening = Open(
             size=self._shared.ranks,
             here=self.share,
             substrate=self._platform.name,
-            environment=self._platform.environment,
-            preload=self._platform.preload,
             evidence=self._platform.evidence,
-            pid=os.getpid(),
-            descriptor=self._shared.fd if is_shared else None,
+            common=common,
         )
         self._launchers = []
         for host in self._others:

@@ -23,6 +23,7 @@ from harness.ipc.host_messages import (
     Answer,
     Ask,
     Close,
+    Common,
     Dismiss,
     Done,
     End,
@@ -47,7 +48,7 @@ from harness.ipc.host_messages import (
     Words,
     Wrote,
 )
-from harness.ipc.memory import FIELDS, SharedMemory
+from harness.ipc.memory import FIELDS, NAME, SharedMemory
 from harness.ipc.messages import Broken
 from harness.world import litter
 from harness.world.hosts.launch import Launch, host_id, machine_id
@@ -143,17 +144,16 @@ class ServedHost:
 
     def __init__(self, opening: Open, line: lines.Line[ToTask]) -> None:
         """Raises `MachineError` where this machine cannot run them."""
-        choose(opening.substrate, opening.here, opening.evidence)
-        self._line, self._has_gpus = line, opening.substrate == "nccl"
-        common = _common(opening.pid, opening.descriptor)
-        self._shared = SharedMemory.of_host(opening.size, common)
+        platform = choose(opening.substrate, opening.here, opening.evidence)
+        self._line, self._has_gpus = line, platform.gpus > 0
+        self._shared = SharedMemory.of_host(opening.size, _opened(opening.common))
         self._mirror: mirror.Mirror | None = None
         self._ranks: dict[int, RankProcess] = {}
         self._heard: dict[Connection, int] = {}
         """The connections of ranks that have not closed them."""
         self._facts: dict[int, Facts] = {}
         try:
-            self._launcher = Launcher.shared(self._shared.descriptors, opening.environment, opening.preload, CLOCK)
+            self._launcher = Launcher.shared(self._shared.descriptors, platform.environment, platform.preload, CLOCK)
         except BaseException:
             self._shared.close()
             raise
@@ -294,14 +294,17 @@ class Facts:
             yield Printed(self._index, out, err)
 
 
-def _common(pid: int, descriptor: int | None) -> int | None:
-    """The memory that the hosts share. Raises `MachineError` where this is another machine than the parent's."""
-    if descriptor is None:
+def _opened(common: Common | None) -> int | None:
+    """The memory that the hosts share. Raises `MachineError` where this host cannot reach it."""
+    if common is None:
         return None
-    try:
-        return os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise MachineError(
-            "ranks of the simulation share memory, and this host is another machine than the parent's: "
-            "take --substrate nccl, or one host"
-        ) from error
+    with suppress(OSError):
+        if common.machine == machine_id():
+            found = os.open(f"/proc/{common.pid}/fd/{common.descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            if os.fstat(found).st_ino == common.inode and NAME in os.readlink(f"/proc/self/fd/{found}"):
+                return found
+            os.close(found)  # of another process, which has that number here
+    raise MachineError(
+        "ranks of the simulation share memory, and this host is not the parent's machine, or another container of it: "
+        "take --substrate nccl, or one host"
+    )
