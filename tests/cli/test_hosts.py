@@ -114,10 +114,10 @@ def test_a_task_with_another_token_is_turned_away() -> None:
         parent.wait()
 
 
-def test_tasks_on_one_host_run_as_one_command(tmp_path: Path) -> None:
-    statuses, outputs, _ = ended(
-        launch(2, 2, "fuzz", "--substrate", "sim", "--draws", "3", "--seeds-dir", str(tmp_path))
-    )
-    assert statuses == [0, 0]
-    assert "hosts: host0 (ranks 0 to 1)" in outputs[0]
-    assert outputs[1] == ""
+def test_tasks_of_srun_on_one_host_run_as_one_command(tmp_path: Path) -> None:
+    slurm = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NNODES": "1", "MASTER_PORT": str(free_port())}
+    command = ("fuzz", "--substrate", "sim", "--draws", "3", "--seeds-dir", str(tmp_path))
+    tasks = [start({**slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}, *command) for rank in (0, 1)]
+    statuses, outputs, errors = ended(tasks)
+    assert (statuses, outputs[1], errors) == ([0, 0], "", ["", ""])
+    assert "(ranks 0 to 1)" in outputs[0]

@@ -28,9 +28,8 @@ from harness.world.hosts.task import follow
 
 COMING = 120.0
 """Seconds in which every task has to come."""
-LEAVING = 5.0
-"""Seconds for tasks to hear that the command has ended, and for some to come that have not yet."""
-PAUSE = 0.2
+LATE, LEAVING = 30.0, 5.0
+"""Seconds for tasks to come where the command has ended already, and for all to hear that it has."""
 Kind = TypeVar("Kind", bound=Message)
 _decoder: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
 
@@ -89,7 +88,7 @@ class Task:
                 with self._changed:
                     self._answers[number] = answer
                     self._changed.notify_all()
-            case Signalled(number):
+            case Signalled(number) if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.kill(os.getpid(), number)
             case _:
                 self.hearer(message)
@@ -141,7 +140,7 @@ class Gathering:
     def dismiss(self, status: int) -> None:
         """Have every task end with this status, also one that is still to come, and wait until they have heard."""
         if not interrupts.has_come():
-            self._await(LEAVING)
+            self._await(LATE)
         with suppress(OSError):
             self._door.shutdown(socket.SHUT_RDWR)  # so that whoever waits at it wakes
         self._door.close()
