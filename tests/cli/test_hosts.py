@@ -100,6 +100,14 @@ def test_hosts_with_unequal_numbers_of_tasks_are_refused() -> None:
     assert errors[0] == "symm: every host needs the same number of tasks: alpha has 2, beta has 1\n"
 
 
+def test_hosts_of_which_the_launch_does_not_know_are_refused() -> None:
+    port = free_port()
+    hosts = [{**variables(rank, 2, 2, port), "SYMM_HOST_ID": f"host{rank}"} for rank in (0, 1)]
+    statuses, _, errors = ended([start(each, "fuzz", "--substrate", "sim") for each in hosts])
+    assert statuses == [2, 2]
+    assert errors[0] == "symm: torchrun says that all tasks are on one host, and they name several: host0, host1\n"
+
+
 def test_a_task_with_another_token_is_turned_away() -> None:
     port = free_port()
     parent = start(variables(0, 2, 1, port), "fuzz", "--substrate", "sim")

@@ -112,7 +112,8 @@ class Gathering:
 
     def others(self) -> tuple[list[Task], int]:
         """The task of each other host that starts its ranks, once all tasks have come, and how many ranks each host
-        has. Raises `MachineError` where a task does not come, `UsageError` where hosts have unequal numbers."""
+        has. Raises `MachineError` where a task does not come, `UsageError` where hosts have unequal numbers, or are
+        others than the launch says."""
         self._await(COMING)
         if missing := [rank for rank in range(1, self.launch.tasks) if rank not in self._tasks]:
             raise MachineError(
@@ -122,10 +123,12 @@ class Gathering:
         hosts: dict[tuple[str, str], list[Task | None]] = {(self._name, self._machine): [None]}
         for _, task in sorted(self._tasks.items()):
             hosts.setdefault((task.name, task.machine), []).append(task)
-        shares = {name: len(tasks) for (name, _), tasks in hosts.items()}
-        if len({*shares.values()}) > 1:
-            named = ", ".join(f"{name} has {share}" for name, share in shares.items())
+        if len({len(tasks) for tasks in hosts.values()}) > 1:
+            named = ", ".join(f"{name} has {len(tasks)}" for (name, _), tasks in hosts.items())
             raise UsageError(f"every host needs the same number of tasks: {named}")
+        if len(hosts) > 1 and not self.launch.token:
+            named = ", ".join(name for name, _ in hosts)
+            raise UsageError(f"{self.launch.by} says that all tasks are on one host, and they name several: {named}")
         first = [tasks[0] for tasks in hosts.values()]
         return [task for task in first if task is not None], len(hosts[self._name, self._machine])
 
