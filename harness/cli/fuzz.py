@@ -42,6 +42,7 @@ from harness.strategies.programs import HAZARDS
 from harness.strategies.topologies import LARGER
 from harness.system.check import fallbacks, observed, prepare
 from harness.world import environment
+from harness.world.hosts.gathering import gathered
 from harness.world.platform import Watched
 from harness.world.world import World
 
@@ -128,6 +129,9 @@ def fuzz(
     junit_file: JunitOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
+    around = None if is_dry else gathered()
+    if around is not None:
+        world, nodes = around.sized(world, nodes)
     topology_file = topologies_of(context, topology_names, topology_file)
     outputs = Outputs(context, json_file, junit_file, topology_file)
     is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
@@ -158,13 +162,20 @@ def fuzz(
     kept.check()
     watched = Watched(observed(pool), prepare, fallbacks(collectives))
     with World(
-        request.world, substrate, largest=largest, deadline=deadline, evidence=evidence or (), watched=watched
+        request.world,
+        substrate,
+        largest=largest,
+        deadline=deadline,
+        evidence=evidence or (),
+        watched=watched,
+        over=around and around.over,
     ) as ranks:
         if schedules and ranks.platform.name != "sim":
             raise UsageError("--schedules needs --substrate sim: ranks on GPUs take no turns")
         found_here = environment.describe(ranks)
         console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
-        for line in filter(None, (request.not_shown(ranks), *night.lines)):
+        hosts = None if around is None else f"hosts: {around.where}"
+        for line in filter(None, (hosts, request.not_shown(ranks), *night.lines)):
             console.print(line, highlight=False)
         nights.unread(console, kept.known)
         limits = Limits().within(shrink_seconds)

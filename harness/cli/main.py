@@ -34,6 +34,7 @@ from harness.cli.setup.settings import Setting
 from harness.errors import UsageError, did_you_mean
 from harness.report import data, terminal
 from harness.report.listing import shown
+from harness.world.hosts.gathering import dismiss, lead
 
 app = typer.Typer(
     name="symm",
@@ -112,7 +113,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no name and no arrow may cost a finding
     try:
-        status = _run_command()
+        status = lead(_run_command)
     except (UsageError, _OptionError) as error:
         status = _refuse(_wrong_option(error) if isinstance(error, _OptionError) else str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -127,7 +128,9 @@ def main() -> None:
     if status == interrupts.STATUS:  # which typer gives for Ctrl-C by itself, from 0.26 on
         _say(interrupts.WORDS)
         status = interrupts.status()
-    sys.exit(status if isinstance(status, int) else 0)
+    status = status if isinstance(status, int) else 0
+    dismiss(status)
+    sys.exit(status)
 
 
 def _wrong_option(error: Any) -> str:

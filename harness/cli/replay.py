@@ -31,6 +31,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.system import Sites
 from harness.system.check import check_system, fallbacks, observed, prepare
 from harness.world import environment
+from harness.world.hosts.gathering import gathered
 from harness.world.platform import Watched
 from harness.world.watch import Debugger
 from harness.world.world import World
@@ -73,9 +74,15 @@ def replay(
     runs: list[Run] = []
     about = {"seed": scenario.seed, "system": msgspec.to_builtins(scenario.system)}
     size = max(each.world for each in (*before, scenario))
-    with World(size, substrate, deadline=deadline, evidence=evidence or (), watched=watched) as world:
+    around = gathered()
+    if around is not None:
+        size = around.holding(size)
+    over = around and around.over
+    with World(size, substrate, deadline=deadline, evidence=evidence or (), watched=watched, over=over) as world:
         found_here = environment.describe(world)
         console.print(f"substrate {world.platform.name}: {world.platform.why}", highlight=False)
+        if around is not None:
+            console.print(f"hosts: {around.where}", highlight=False)
         if line := world.platform.not_shown(scenario.topology.joins_nodes):
             console.print(line, highlight=False)
         if scenario.scheduled is not None and world.platform.name != "sim":

@@ -61,6 +61,16 @@ class Journal:
         self._memory[start + 4 : end] = data
         self._set_length(end - 8)
 
+    def written(self, start: int) -> bytes:
+        """What is written from byte `start` on, as it is."""
+        return bytes(self._memory[8 + start : min(8 + self.length, len(self._memory) - 8)])
+
+    def copy(self, start: int, data: bytes, length: int, beats: int) -> None:
+        """Have what another host's journal has from byte `start` on, its length and its beats."""
+        self._memory[8 + start : 8 + start + len(data)] = data
+        self._memory[-8:] = beats.to_bytes(8, "little")
+        self._set_length(length)
+
     def examine(self) -> tuple[tuple[Event, ...], bool]:
         """Every event up to where the journal is damaged, and whether it is: something else has written over it."""
         try:

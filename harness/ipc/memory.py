@@ -5,6 +5,8 @@ anonymous file (`memfd`), so it has no name that could be left behind and no mou
 full; it goes when the last process of the world goes.
 
 Ordering rests on one writer a word and on x86-64's total store order.
+
+In a world over hosts, each host has counters, waits and journals of its own, which are mirrored (`harness.ipc.mirror`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from harness.ipc.pads import FENCE, OF_BARRIER, SIGNALS, fence, overwritten
 from harness.scenario.layouts.groups import GroupId
 from harness.trace.events import PadOverwritten
 
+NAME = "symm-harness"
+"""Of the files, as `/proc` shows it."""
 SLOTS = 1024
 """Communicators that have a row of their own at one time."""
 FIELDS = 16
@@ -47,7 +51,8 @@ PAD = -1
 
 
 class SharedMemory:
-    """A mapping of the world's shared memory, laid out for `ranks` ranks.
+    """A mapping of the world's shared memory, laid out for `ranks` ranks. Over hosts, `own` is this host's file of
+    counters, waits and journals, and `bell` an eventfd that a rank rings once it has come to a meeting point.
 
     Attributes (numpy views; the first axis of each is a slot or a rank):
       counters  int64[SLOTS, ranks, FIELDS]  written by the member whose row it is
@@ -60,41 +65,58 @@ class SharedMemory:
     `turns` is this process's end of the turns, in a draw that has a schedule.
     """
 
-    def __init__(self, fd: int, ranks: int) -> None:
-        self.fd, self.ranks = fd, ranks
+    def __init__(self, fd: int, ranks: int, own: int | None = None, bell: int | None = None) -> None:
+        self.fd, self.ranks, self._own_fd, self.bell = fd, ranks, own, bell
         *parts, self._arenas, self._workspaces, self.size = _layout(ranks)
         counters, pads, waiting, baton, self._journals, self._staging = parts
         self._map = mmap.mmap(fd, self.size)
+        self._own = self._map if own is None else mmap.mmap(own, self.size)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.base = self.bytes.ctypes.data
-        self.counters = self._words(counters, np.int64, (SLOTS, ranks, FIELDS))
-        self.fenced = self._words(pads, np.int32, (2, SLOTS, ranks, ranks + 2 * FENCE))
+        self.counters = _words(self._own, counters, np.int64, (SLOTS, ranks, FIELDS))
+        self.fenced = _words(self._map, pads, np.int32, (2, SLOTS, ranks, ranks + 2 * FENCE))
         self.pads, self.barriers = self.fenced[..., FENCE : FENCE + ranks]
-        self.waiting = self._words(waiting, np.int64, (ranks, WORDS_WAITING))
-        self.baton = self._words(baton, np.int64, (turns.rows(ranks), turns.WIDTH))
+        self.waiting = _words(self._own, waiting, np.int64, (ranks, WORDS_WAITING))
+        self.baton = _words(self._map, baton, np.int64, (turns.rows(ranks), turns.WIDTH))
         self.turns: turns.Turns | None = None
 
     @classmethod
     def create(cls, ranks: int) -> SharedMemory:
         """Make the memory in the parent. Raises `MachineError` where the system refuses it."""
-        size = _layout(ranks)[-1]
+        return cls._on(ranks, ())
+
+    @classmethod
+    def of_host(cls, ranks: int, common: int | None = None) -> SharedMemory:
+        """Make one host's memory, of a world over hosts. `common` is the file that the hosts share, if they share one;
+        it is closed with the memory, or where this raises. Raises `MachineError` where the system refuses it."""
+        return cls._on(ranks, () if common is None else (common,), is_over_hosts=True)
+
+    @classmethod
+    def _on(cls, ranks: int, files: tuple[int, ...], is_over_hosts: bool = False) -> SharedMemory:
+        size, opened = _layout(ranks)[-1], [*files]
         try:
-            fd = os.memfd_create("symm-harness", os.MFD_CLOEXEC)
-        except OSError as error:
-            raise _refused(size, error) from error
-        try:
-            os.ftruncate(fd, size)  # pages come with their first use, so that most of it costs nothing
-            return cls(fd, ranks)
+            for _ in range(len(opened), 1 + is_over_hosts):
+                opened.append(os.memfd_create(NAME, os.MFD_CLOEXEC))
+                os.ftruncate(opened[-1], size)  # pages come with their first use, so that most of it costs nothing
+            if is_over_hosts:
+                opened.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            return cls(opened[0], ranks, *opened[1:])
         except BaseException as error:
-            os.close(fd)
+            for fd in opened:
+                os.close(fd)
             if isinstance(error, OSError):
                 raise _refused(size, error) from error
             raise
 
-    def _words(self, offset: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.int64]:
-        count = int(np.prod(shape))
-        view = np.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
-        return view.reshape(shape)
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What another process maps it by, after the number of ranks: `fd`, and over hosts `own` and `bell`."""
+        return tuple(fd for fd in (self.fd, self._own_fd, self.bell) if fd is not None)
+
+    def ring(self) -> None:
+        """Have this host's mirror look at the counters now. Does nothing in a world on one host."""
+        if self.bell is not None:
+            os.eventfd_write(self.bell, 1)
 
     def turns_of(self, rank: int, world: int, changes: Sequence[int]) -> turns.Turns:
         """A rank's end of the turns in a draw of so many ranks."""
@@ -103,7 +125,7 @@ class SharedMemory:
     def journal(self, rank: int) -> Journal:
         """The journal of a rank: written by the rank, read by the parent."""
         start = self._journals + rank * JOURNAL_BYTES
-        return Journal(memoryview(self._map)[start : start + JOURNAL_BYTES])
+        return Journal(memoryview(self._own)[start : start + JOURNAL_BYTES])
 
     def arena(self, rank: int) -> tuple[int, int]:
         """Offset and bytes of the memory from which a rank takes segments."""
@@ -168,10 +190,16 @@ class SharedMemory:
     def close(self) -> None:
         """Unmap and close. Local; other processes keep their mappings."""
         del self.counters, self.fenced, self.pads, self.barriers, self.waiting, self.baton, self.bytes
-        with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
-            self._map.close()
-        os.close(self.fd)
-        self.fd = -1
+        for mapped in {self._map, self._own}:
+            with suppress(BufferError):  # a journal may still look at it; the mapping goes with the last view
+                mapped.close()
+        for fd in self.descriptors:
+            os.close(fd)
+        self.fd, self._own_fd, self.bell = -1, None, None
+
+
+def _words(file: mmap.mmap, offset: int, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.frombuffer(file, dtype=dtype, count=int(np.prod(shape)), offset=offset).reshape(shape)
 
 
 def _layout(ranks: int) -> tuple[int, ...]:

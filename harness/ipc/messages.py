@@ -30,19 +30,19 @@ class RankConfig(msgspec.Struct, frozen=True):
 # parent to rank
 
 
-class Join(msgspec.Struct, frozen=True):
+class Join(msgspec.Struct, frozen=True, tag=True):
     """Come together with all ranks at the meeting place that `token` names."""
 
     token: bytes
 
 
-class WorldSize(msgspec.Struct, frozen=True):
+class WorldSize(msgspec.Struct, frozen=True, tag=True):
     """Prepare for draws of the first `size` ranks."""
 
     size: int
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, tag=True):
     """Run a draw. The scenario is encoded once for all ranks; `slots` has the row of counters of each of its groups.
     `is_debugged`: where the system under test raises, the rank opens a debugger before it answers. `number`: another
     one for every draw of these ranks. `sharing`: how many ranks of the draw compute on one GPU, at most."""
@@ -54,7 +54,7 @@ class Run(msgspec.Struct, frozen=True):
     sharing: int = 1
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, tag=True):
     """Call `package.module:function(substrate, slots, *arguments)`."""
 
     function: str
@@ -62,7 +62,7 @@ class Call(msgspec.Struct, frozen=True):
     arguments: tuple[Any, ...] = ()
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, tag=True):
     """What the user typed for a debugger, with its newline; empty where there is no more."""
 
     text: str
@@ -74,7 +74,7 @@ Request = Join | WorldSize | Run | Call | Line
 # rank to parent
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Ready(msgspec.Struct, frozen=True, tag=True):
     """The rank stands. `description` has versions and features of its substrate."""
 
     description: dict[str, Any]
@@ -90,48 +90,48 @@ class Change(msgspec.Struct, frozen=True):
     at_import: bool = False
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, tag=True):
     """The request is carried out. `changes`: what a draw leaves to the next in this rank's process."""
 
     changes: tuple[Change, ...] = ()
 
 
-class Returned(msgspec.Struct, frozen=True):
+class Returned(msgspec.Struct, frozen=True, tag=True):
     """The result of a call."""
 
     value: Any
 
 
-class Raised(msgspec.Struct, frozen=True):
+class Raised(msgspec.Struct, frozen=True, tag=True):
     """The system under test raised. `changes`: what loading it has changed in this rank's process."""
 
     what: Raising
     changes: tuple[Change, ...] = ()
 
 
-class Said(msgspec.Struct, frozen=True):
+class Said(msgspec.Struct, frozen=True, tag=True):
     """What a debugger on the rank shows. No answer to the request."""
 
     text: str
 
 
-class Asks(msgspec.Struct, frozen=True):
+class Asks(msgspec.Struct, frozen=True, tag=True):
     """A debugger on the rank wants a `Line`. No answer to the request."""
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, tag=True):
     """The request is wrong."""
 
     error: str
 
 
-class Broken(msgspec.Struct, frozen=True):
+class Broken(msgspec.Struct, frozen=True, tag=True):
     """The device or NCCL failed, so that this rank can go on no more."""
 
     error: str
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Failed(msgspec.Struct, frozen=True, tag=True):
     """Anything else went wrong in the rank."""
 
     error: str
@@ -145,7 +145,7 @@ Reply = Ready | Done | Returned | Said | Asks | Raised | Refused | Broken | Fail
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
-    """Serve one more world. Two descriptors: its line, and its memory."""
+    """Serve one more world. Descriptors: its line; then those of its memory, one, or three over hosts."""
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):

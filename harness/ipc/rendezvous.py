@@ -41,6 +41,7 @@ class Rendezvous:
         target = int(column[self._me]) + 1
         column[self._me] = target
         futex.wake(self._address(field, self._me))
+        self._shared.ring()
         turns = self._shared.turns
         if turns is not None:
             turns.met(self._slot, field, target, False)

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from harness.ipc.memory import SharedMemory
@@ -44,7 +45,7 @@ def hold_lifeline(fd: int) -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def main(config: RankConfig, connection: Connection, lifeline: int, memory: int, parent: int) -> None:
+def main(config: RankConfig, connection: Connection, lifeline: int, memory: Sequence[int], parent: int) -> None:
     """Serve draws until the parent closes the connection. `parent` forked this process. Never returns."""
     die_with_parent(parent)
     adopt_orphans()
@@ -69,7 +70,7 @@ def main(config: RankConfig, connection: Connection, lifeline: int, memory: int,
     os._exit(status)
 
 
-def _serve(config: RankConfig, connection: Connection, memory: int) -> None:
+def _serve(config: RankConfig, connection: Connection, memory: Sequence[int]) -> None:
     import torch  # noqa: PLC0415  (already loaded by the zygote)
 
     from harness.rank.server import Server, make_substrate  # noqa: PLC0415
@@ -78,7 +79,7 @@ def _serve(config: RankConfig, connection: Connection, memory: int) -> None:
     torch.set_num_threads(1)
     stay()
     gc.disable()  # see harness.rank.executor
-    shared = SharedMemory(memory, config.processes)
+    shared = SharedMemory(memory[0], config.processes, *memory[1:])
     server = Server(config.rank, shared, make_substrate(config, shared), connection)
     gc.freeze()  # so that a rank's own collections need not walk through its fingerprint
     connection.send(Ready(server.describe()))

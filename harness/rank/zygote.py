@@ -35,14 +35,15 @@ _request: msgspec.msgpack.Decoder[Fork | Kill] = msgspec.msgpack.Decoder(Fork | 
 class ServedWorld:
     """One world as its zygote sees it: its line, its memory, and its ranks."""
 
-    def __init__(self, line: socket.socket, memory: int) -> None:
+    def __init__(self, line: socket.socket, memory: Sequence[int]) -> None:
         self.line, self.memory = line, memory
         self.ranks: set[int] = set()
 
     def close(self) -> None:
         """Let go of the descriptors."""
         self.line.close()
-        os.close(self.memory)
+        for fd in self.memory:
+            os.close(fd)
 
 
 class Zygote:
@@ -64,7 +65,7 @@ class Zygote:
     def _open(self) -> None:
         """Take in one more world, or leave where the parent has gone."""
         try:
-            _, (line, memory) = packets.receive(self._door, _serve)
+            _, (line, *memory) = packets.receive(self._door, _serve)
         except EOFError:
             for world in [*self._worlds.values()]:
                 self._end(world)
@@ -125,7 +126,8 @@ class Zygote:
         for other in self._worlds.values():
             other.line.close()
             if other is not world:
-                os.close(other.memory)
+                for fd in other.memory:
+                    os.close(fd)
         end, lifeline, out, err = descriptors
         os.dup2(out, 1)
         os.dup2(err, 2)

@@ -46,7 +46,9 @@ class Launcher:
     """One world's line to a zygote, which `release` gives back. Where a method raises, it can only be closed: an answer
     may still be on its way."""
 
-    def __init__(self, memory: int, zygote: Zygote, release: Callable[[Zygote], None], *, clock: Clock = CLOCK) -> None:
+    def __init__(
+        self, memory: Sequence[int], zygote: Zygote, release: Callable[[Zygote], None], *, clock: Clock = CLOCK
+    ) -> None:
         self._zygote, self._release, self._clock = zygote, release, clock
         self._is_served = False
         self._process = os.getpid()
@@ -57,12 +59,16 @@ class Launcher:
             raise
 
     @classmethod
-    def shared(cls, memory: int, environment: dict[str, str], preload: tuple[str, ...], clock: Clock) -> Launcher:
+    def shared(
+        cls, memory: Sequence[int], environment: dict[str, str], preload: tuple[str, ...], clock: Clock
+    ) -> Launcher:
         """On the zygote of all worlds of this process that need an equal one."""
         return cls(memory, SHARED.take(environment, preload), SHARED.give_back, clock=clock)
 
     @classmethod
-    def alone(cls, memory: int, environment: dict[str, str], preload: tuple[str, ...], clock: Clock) -> Launcher:
+    def alone(
+        cls, memory: Sequence[int], environment: dict[str, str], preload: tuple[str, ...], clock: Clock
+    ) -> Launcher:
         """On a zygote of its own."""
         return cls(memory, Zygote(environment, preload), Zygote.close, clock=clock)
 
@@ -82,9 +88,9 @@ class Launcher:
             lifeline_read, lifeline = os.pipe()
             undo.callback(os.close, lifeline)
             with inside, os.fdopen(lifeline_read):
-                out = _output_file(f"rank{config.rank}-out")
+                out = output_file(f"rank{config.rank}-out")
                 undo.callback(os.close, out)
-                err = _output_file(f"rank{config.rank}-err")
+                err = output_file(f"rank{config.rank}-err")
                 undo.callback(os.close, err)
                 forked = self._ask(Fork(config), _forked, (inside.fileno(), lifeline_read, out, err))
             undo.pop_all()
@@ -125,7 +131,7 @@ class Launcher:
             self._release(self._zygote)
 
 
-def _output_file(name: str) -> int:
+def output_file(name: str) -> int:
     # an anonymous file of memory (memfd_create(2)): it goes with its last descriptor, whoever was killed
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # so that it can be cut short while the rank writes

@@ -45,6 +45,8 @@ class Platform(msgspec.Struct, frozen=True):
     preload: tuple[str, ...] = ()
     gpus: int = 0
     ranks_per_gpu: int = 1
+    ranks_per_host: int | None = None
+    """Where a world is over several hosts. `gpus` is the number of those of each."""
     evidence: tuple[str, ...] = ()
     """Names of the kinds of evidence that its ranks gather (`harness.machine.evidence`)."""
     is_node_bound: bool = False
@@ -57,11 +59,13 @@ class Platform(msgspec.Struct, frozen=True):
 
     def gpu_of(self, rank: int) -> int | None:
         """CUDA device of a rank: consecutive ranks share a GPU where there are fewer GPUs than ranks."""
-        return None if self.gpus == 0 else min(rank // self.ranks_per_gpu, self.gpus - 1)
+        on_host = rank if self.ranks_per_host is None else rank % self.ranks_per_host
+        return None if self.gpus == 0 else min(on_host // self.ranks_per_gpu, self.gpus - 1)
 
     def most_on_a_gpu(self, size: int) -> int:
         """Most of the first `size` ranks that compute on one GPU; 1 where there is none."""
-        return max(Counter(self.gpu_of(rank) for rank in range(size)).values()) if self.gpus else 1
+        on_host = size if self.ranks_per_host is None else min(size, self.ranks_per_host)
+        return max(Counter(self.gpu_of(rank) for rank in range(on_host)).values()) if self.gpus else 1
 
     def most_ranks(self, size: int, largest: int) -> int:
         """Ranks of the largest draw, where worlds have `size` and some may have `largest`: on GPUs none has more."""
@@ -83,6 +87,13 @@ class Platform(msgspec.Struct, frozen=True):
         environment = {**self.environment, **served.environment}
         recovery = RECOVERY if served.has_daemon else 0.0
         return msgspec.structs.replace(self, why=why, environment=environment, recovery=recovery, **times)
+
+    def over(self, hosts: int, share: int) -> Platform:
+        """The same, on so many hosts with `share` ranks each. Raises `UsageError` where ranks would share a GPU."""
+        if self.ranks_per_gpu > 1:
+            raise UsageError(f"{share} ranks a host need as many GPUs on each, and {self.gpus} can be seen here")
+        why = f"{self.why}, on {hosts} hosts"
+        return msgspec.structs.replace(self, why=why, ranks_per_host=share)
 
     def watching(self, watched: Watched) -> Platform:
         """The same, for pools that call NCCL by themselves: the observer stands in front of NCCL in every rank. Raises

@@ -83,6 +83,15 @@ class RankProcess:
                 parts.append(f"{name}:\n{text}")
         return "\n".join(parts)
 
+    def written(self, starts: tuple[int, int]) -> tuple[bytes, bytes, tuple[int, int]]:
+        """The end of what the rank wrote to stdout and stderr from there on, and where that ends."""
+        ends = os.fstat(self._out).st_size, os.fstat(self._err).st_size
+        out, err = (
+            os.pread(fd, min(TAIL, max(0, end - start)), max(start, end - TAIL))
+            for fd, start, end in zip((self._out, self._err), starts, ends, strict=True)
+        )
+        return out, err, ends
+
     def ask_for_stack(self) -> int:
         """Have the main thread write its Python stack to stderr, if it can. Returns where that will begin."""
         start = os.fstat(self._err).st_size

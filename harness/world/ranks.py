@@ -18,6 +18,8 @@ from harness.errors import MachineError
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Broken, Failed, Join, RankConfig, Ready, Refused, Reply, WorldSize
 from harness.world import litter
+from harness.world.hosts.hosts import Hosts
+from harness.world.hosts.remote import RemoteLauncher
 from harness.world.launcher import Launcher
 from harness.world.platform import Platform
 from harness.world.rank_process import RankProcess
@@ -43,12 +45,19 @@ class _Died(MachineError):
 
 
 class Ranks:
-    """`size` ranks on one platform over one shared memory, from one zygote (`fork`) or one each (`spawn`)."""
+    """`size` ranks on one platform over one shared memory, from one zygote (`fork`) or one each (`spawn`). Each of
+    several `hosts` has a zygote of its own."""
 
     def __init__(
-        self, size: int, platform: Platform, shared: SharedMemory, method: StartMethod, clock: Clock = CLOCK
+        self,
+        size: int,
+        platform: Platform,
+        shared: SharedMemory,
+        method: StartMethod,
+        clock: Clock = CLOCK,
+        hosts: Hosts | None = None,
     ) -> None:
-        self.size, self.platform = size, platform
+        self.size, self.platform, self._hosts = size, platform, hosts
         self.description: dict[str, Any] = {}
         """Versions and features of the substrate, as the first rank reports them."""
         self.processes: list[RankProcess] = []
@@ -57,7 +66,7 @@ class Ranks:
         self.hides_peers = False
         """Whether a process sees its own GPU alone, where the platform binds processes."""
         self._shared, self._method, self._clock = shared, method, clock
-        self._launchers: list[Launcher] = []
+        self._launchers: list[Launcher | RemoteLauncher] = []
         self._poll = select.poll()
         self._sizes: set[int] = set()
 
@@ -97,13 +106,14 @@ class Ranks:
 
     def kill(self) -> list[int]:
         """Kill every rank. Returns wait statuses in rank order."""
-        statuses: dict[int, int] = {}
+        statuses: dict[tuple[object, int], int] = {}
         ranks, self.processes = self.processes, []
         left: set[Path] = set()
         try:
             left = self._mapped(ranks)
             for launcher in self._launchers:
-                statuses |= launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
+                ended = launcher.kill([rank.pid for rank in ranks if rank.launcher is launcher])
+                statuses |= {(launcher, pid): status for pid, status in ended.items()}
         except BaseException:  # answers of the launchers may be on their way still
             self._close_launchers()
             raise
@@ -111,7 +121,7 @@ class Ranks:
             for rank in ranks:
                 rank.close()
             litter.remove(left)
-        return [statuses.get(rank.pid, 0) for rank in ranks]
+        return [statuses.get((rank.launcher, rank.pid), 0) for rank in ranks]
 
     def close(self) -> None:
         """End every process. May be called twice."""
@@ -127,7 +137,8 @@ class Ranks:
 
     def _mapped(self, ranks: list[RankProcess]) -> set[Path]:
         """Files of shared memory that NCCL would leave."""
-        return litter.mapped(rank.pid for rank in ranks) if self.platform.gpus else set()
+        here = (rank.pid for rank in ranks if isinstance(rank.launcher, Launcher))  # other hosts do it by themselves
+        return litter.mapped(here) if self.platform.gpus else set()
 
     def _close_launchers(self) -> None:
         """End the lines to what ranks are forked from, and so the ranks."""
@@ -137,10 +148,13 @@ class Ranks:
 
     def _launch(self) -> None:
         """Connect to what ranks are forked from, and wait until it has imported what they need."""
+        if self._hosts is not None:
+            self._launchers += self._hosts.launch()  # first, so that all hosts import at once
         launch = Launcher.shared if self._method == "fork" else Launcher.alone
-        for _ in range(1 if self._method == "fork" else self.size):
+        for at in range(1 if self._method == "fork" else self.size):
             platform = self.platform
-            self._launchers.append(launch(self._shared.fd, platform.environment, platform.preload, self._clock))
+            made = launch(self._shared.descriptors, platform.environment, platform.preload, self._clock)
+            self._launchers.insert(at, made)
         for launcher in self._launchers:
             launcher.wait_ready()
 
@@ -164,7 +178,7 @@ class Ranks:
             self._poll = select.poll()
         present = len(self.processes)
         for index in range(present, wanted):
-            launcher = self._launchers[index % len(self._launchers)]
+            launcher = self._launchers[index // self._hosts.share if self._hosts else index % len(self._launchers)]
             self.processes.append(launcher.start(self._config(index)))
             self._poll.register(self.processes[-1].connection, select.POLLIN)
         first = collect(self.processes[present:], self._clock)[0]

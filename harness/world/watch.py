@@ -9,9 +9,9 @@ all of them were well, they are killed before their fates are reported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -55,6 +55,16 @@ class Debugger(NamedTuple):
     ask: Callable[[], str]
 
 
+class Elsewhere(Protocol):
+    """Hosts that have some of the ranks, and tell late of them."""
+
+    def settle(self) -> None:
+        """Have here what every host knows. Raises `MachineError` where one is lost."""
+
+    def take(self, ranks: Mapping[int, RankProcess], native: bool) -> dict[int, Stack]:
+        """The stacks of ranks, as `stacks.take` gives them."""
+
+
 class DrawWatch:
     """Waits for `ranks`, which are running a draw of these `groups`, by the slot of each.
 
@@ -73,8 +83,9 @@ class DrawWatch:
         clock: Clock = CLOCK,
         wait: Wait = wait,
         debugger: Debugger | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        self._ranks, self._shared, self._groups = ranks, shared, groups
+        self._ranks, self._shared, self._groups, self._elsewhere = ranks, shared, groups, elsewhere
         self._clock, self._wait = clock, wait
         self._end, self._patience = clock.now() + deadline, patience
         self._still, self._last = STILL * deadline, clock.now() + LONGEST * deadline
@@ -183,7 +194,11 @@ class DrawWatch:
     def _look_for_deadlock(self, is_quiet: bool) -> None:
         """Count the looks that found all of them stuck, one after another: a single look may fall between two writes
         of a rank that goes on, as the counters are read without a lock."""
-        is_stuck = is_quiet and deadlocked(self._shared, self._groups, [*self._waiting.values()])
+        waiting = [*self._waiting.values()]
+        is_stuck = is_quiet and deadlocked(self._shared, self._groups, waiting)
+        if is_stuck and self._elsewhere is not None:  # what would free them may be on its way
+            self._elsewhere.settle()
+            is_stuck = deadlocked(self._shared, self._groups, waiting)
         self._times_stuck = self._times_stuck + 1 if is_stuck else 0
 
     def _fates(self, kill: Callable[[], list[int]], native: bool) -> tuple[Fate, ...]:
@@ -192,10 +207,13 @@ class DrawWatch:
         unfinished = {index: self._ranks[index] for index, how in enumerate(standings) if how == "unfinished"}
         # in this order: a stack is written behind the output, and both go with the process
         printed = [rank.printed() for rank in self._ranks]
-        stacks = take(unfinished, native, self._clock)
+        stacks = self._take(unfinished, native)
         statuses = kill()
         fates = (self._fate(index, standings, stacks.get(index), statuses[index]) for index in range(len(self._ranks)))
         return tuple(msgspec.structs.replace(fate, printed=printed[fate.rank]) for fate in fates)
+
+    def _take(self, ranks: Mapping[int, RankProcess], native: bool) -> dict[int, Stack]:
+        return take(ranks, native, self._clock) if self._elsewhere is None else self._elsewhere.take(ranks, native)
 
     def _standing(self, index: int) -> Standing:
         if Trace(index, self._shared.journal(index).read()).has_finished:

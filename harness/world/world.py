@@ -32,6 +32,7 @@ from harness.trace.draw import Draw, Fate, Version
 from harness.trace.events import PadOverwritten
 from harness.trace.trace import Trace
 from harness.world.calls import returned
+from harness.world.hosts.hosts import Hosts, Over
 from harness.world.leftovers import Leftovers
 from harness.world.platform import Platform, Watched, choose
 from harness.world.rank_process import death
@@ -51,7 +52,8 @@ class World:
     may have up to `largest` ranks, if that is more; those are started when a draw needs them. `substrate` is `auto`,
     `sim` or `nccl`. `start` is `fork` (from one zygote) or `spawn` (a fresh interpreter a rank). `evidence` names
     kinds of `harness.machine.evidence`; without one of the path, the sharpest there is is taken.
-    `watched` has the pools under test that call NCCL by themselves. Raises `MachineError` where the machine cannot do
+    `watched` has the pools under test that call NCCL by themselves. `over` has the other hosts of the world, and how
+    many ranks each host runs. Raises `MachineError` where the machine cannot do
     that, and `UsageError` where nothing stands in for a watched pool.
     """
 
@@ -66,11 +68,18 @@ class World:
         evidence: Sequence[str] = (),
         watched: Watched | None = None,
         clock: Clock = CLOCK,
+        over: Over | None = None,
     ) -> None:
         if size < 1:
             raise UsageError(f"a world of {size} ranks is too small")
-        platform = choose(substrate, size, evidence)
+        platform = choose(substrate, size if over is None else over.share, evidence)
         platform = platform if watched is None else platform.watching(watched)
+        if over is not None:
+            if platform.gpus and watched is not None and watched.stand_ins:
+                raise UsageError(
+                    f"pool {next(iter(watched.stand_ins))!r} calls NCCL by itself, which one host alone shows"
+                )
+            platform = platform.over(1 + len(over.others), over.share)
         self._watched = watched
         self._at_first = size
         size = platform.most_ranks(size, largest)
@@ -90,9 +99,12 @@ class World:
                 undo.callback(served.close)
                 platform = platform.on(served)
             self.platform: Platform = platform
-            self._shared = SharedMemory.create(size)
+            self._shared = SharedMemory.create(size) if over is None else SharedMemory.of_host(size)
             undo.callback(self._shared.close)
-            self._ranks = Ranks(size, platform, self._shared, start, clock)
+            self._hosts = None
+            if over is not None:
+                self._hosts = undo.enter_context(Hosts(over, platform, self._shared, clock))
+            self._ranks = Ranks(size, platform, self._shared, start, clock, self._hosts)
             undo.callback(self._ranks.close)
             try:
                 self._ranks.start(self._at_first)
@@ -113,8 +125,8 @@ class World:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Versions and features of the substrate, as the first rank reports them."""
-        return self._ranks.description
+        """Versions and features of the substrate, as the first rank reports them; and the hosts, of several."""
+        return self._ranks.description | ({"hosts": self._hosts.where} if self._hosts else {})
 
     @property
     def nccl(self) -> Version | None:
@@ -159,6 +171,7 @@ class World:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
+        self._check_hosts(scenario)
         self._place(scenario.topology.domain_of, scenario.topology.hides_peers)
         if self._ranks.processes and self.leftovers.is_foreign(scenario.system):
             self._drop()
@@ -172,6 +185,8 @@ class World:
         for index, rank in enumerate(taking_part):
             self._shared.journal(index).clear()
             rank.forget_output()
+        if self._hosts is not None:
+            self._hosts.prepare(slots)
         turns.prepare(self._shared.baton, scenario.scheduled.order if scenario.scheduled else ())
         sharing = self.platform.most_on_a_gpu(scenario.world)
         began = self._clock.now()
@@ -185,7 +200,14 @@ class World:
             pause = _longest_pause(scenario.steps)
             patience = self.patience + pause if hurried else math.inf
             watch = DrawWatch(
-                taking_part, self._shared, groups, self.deadline, patience, clock=self._clock, debugger=debugger
+                taking_part,
+                self._shared,
+                groups,
+                self.deadline,
+                patience,
+                clock=self._clock,
+                debugger=debugger,
+                elsewhere=self._hosts,
             )
             fates = watch.wait(self._drop)
         if (gone := gone + watch.unread) and self.leftovers.system:  # on new ranks there was no draw before
@@ -239,6 +261,8 @@ class World:
         interrupts.check()
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
+        if self._hosts is not None:
+            raise UsageError(f"{function} runs on one host, and this world is over several")
         self._start(self.size)
         self._ranks.set_world_size(self.size)
         slots = self._slots_for([GroupId(tuple(range(self.size)))])
@@ -246,6 +270,14 @@ class World:
             for rank in self._ranks.processes:
                 rank.send(Call(function, slots, arguments))
             return returned(self._ranks.processes, function, self._clock)
+
+    def _check_hosts(self, scenario: Scenario) -> None:
+        """Raise `UsageError` where hosts cannot run a scenario that one could."""
+        if self._hosts is None:
+            return
+        if scenario.scheduled is not None:
+            raise UsageError("ranks take turns by a schedule on one host alone, and this world is over several")
+        self._hosts.check(scenario.topology.domain_of)
 
     def _place(self, node_of: tuple[int, ...], hides_peers: bool) -> None:
         """Where processes are bound to nodes, have the ranks of a draw on what NCCL is to take for nodes, and let them

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, NamedTuple, Protocol
 
@@ -85,13 +85,13 @@ class Zygote:
         """Whether it can serve no other world."""
         return self._process.poll() is not None
 
-    def connect(self, memory: int) -> socket.socket:
-        """A line for one world with this memory. Its first message comes when the imports are done; where it closes
-        instead, `error` has the reason."""
+    def connect(self, memory: Sequence[int]) -> socket.socket:
+        """A line for one world with this memory, by its descriptors. Its first message comes when the imports are
+        done; where it closes instead, `error` has the reason."""
         line, inside = packets.pair()
         try:
             with inside:
-                packets.send(self._door, Serve(), (inside.fileno(), memory))
+                packets.send(self._door, Serve(), (inside.fileno(), *memory))
         except OSError as error:
             line.close()
             raise self.error() from error

@@ -247,3 +247,20 @@ def test_on_gpus_nothing_stands_in_for_them(monkeypatch: pytest.MonkeyPatch) -> 
     equip(monkeypatch, 1, (2, 32, 3))
     platform = choose("nccl", 1)
     assert platform.watching(Watched({}, lambda pools, import_path: None, {"cuda": "triton"})) == platform
+
+
+# over hosts
+
+
+def test_over_hosts_ranks_take_the_gpus_of_their_own_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 2, (2, 32, 3))
+    platform = choose("nccl", 2).over(3, 2)
+    assert ranks_on(platform, 6) == [0, 1, 0, 1, 0, 1]
+    assert platform.most_on_a_gpu(6) == 1
+    assert platform.why == "2 GPUs and NCCL 2.32.3, on 3 hosts"
+
+
+def test_over_hosts_no_ranks_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    equip(monkeypatch, 1, (2, 32, 3))
+    with pytest.raises(UsageError, match="2 ranks a host need as many GPUs on each, and 1 can be seen here"):
+        choose("nccl", 2).over(2, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from typing import Any
@@ -17,7 +17,9 @@ from harness.trace.draw import Fate
 from harness.trace.events import Began, Finished
 from harness.trace.raising import Raising
 from harness.world import stacks
-from harness.world.watch import GRACE, LOOKS, POLL, Debugger, DrawWatch
+from harness.world.rank_process import RankProcess
+from harness.world.stacks import Stack
+from harness.world.watch import GRACE, LOOKS, POLL, Debugger, DrawWatch, Elsewhere
 from tests.tools.clock import FakeClock
 
 GROUP = (0, 1)
@@ -75,11 +77,27 @@ class Scene:
         self.is_killed = False
         self.at_each_wait: list[Any] = []
 
-    def watch(self, deadline: float = 20.0, patience: float = 1e9, debugger: Debugger | None = None) -> DrawWatch:
+    def watch(
+        self,
+        deadline: float = 20.0,
+        patience: float = 1e9,
+        debugger: Debugger | None = None,
+        elsewhere: Elsewhere | None = None,
+    ) -> DrawWatch:
         ranks: list[Any] = self.ranks
         clock = self.fake.clock
         groups = {0: GROUP}
-        return DrawWatch(ranks, self.shared, groups, deadline, patience, clock=clock, wait=self.wait, debugger=debugger)
+        return DrawWatch(
+            ranks,
+            self.shared,
+            groups,
+            deadline,
+            patience,
+            clock=clock,
+            wait=self.wait,
+            debugger=debugger,
+            elsewhere=elsewhere,
+        )
 
     def wait(self, connections: Iterable[Any], seconds: float) -> Sequence[Any]:
         for act in self.at_each_wait:
@@ -191,6 +209,35 @@ def test_ranks_that_wait_for_each_other_hang_after_a_few_looks(scene: Scene) -> 
         Rendezvous(scene.shared, 0, GROUP, rank).note(REGISTER, 1)
     assert states(scene.fates()) == ["hung", "hung"]
     assert scene.fake.seconds - sum(scene.fake.slept) == pytest.approx(LOOKS * POLL)
+
+
+class Hosts:
+    """Hosts of which words are on their way until they are asked for the last time."""
+
+    def __init__(self, scene: Scene, words: int) -> None:
+        self.scene, self.words, self.asked = scene, words, 0
+
+    def settle(self) -> None:
+        self.asked += 1
+        if self.words:
+            self.words -= 1
+            for rank in (0, 1):
+                Rendezvous(self.scene.shared, 0, GROUP, rank).note(REGISTER, 0)
+
+    def take(self, ranks: Mapping[int, RankProcess], native: bool) -> dict[int, Stack]:
+        return {index: Stack("there (pool.py:1)", "SIGUSR1") for index in ranks}
+
+
+def test_ranks_of_several_hosts_are_stuck_once_nothing_is_on_its_way(scene: Scene) -> None:
+    def wait_again() -> None:
+        for rank in (0, 1):
+            Rendezvous(scene.shared, 0, GROUP, rank).note(REGISTER, 1)
+
+    scene.at_each_wait = [wait_again]
+    hosts = Hosts(scene, words=2 * LOOKS)
+    fates = scene.watch(elsewhere=hosts).wait(scene.kill)
+    assert (states(fates), hosts.asked) == (["hung", "hung"], 3 * LOOKS)
+    assert [fate.stack for fate in fates] == ["there (pool.py:1)"] * 2
 
 
 def test_ranks_that_look_stuck_once_and_go_on_do_not_hang(scene: Scene) -> None:

@@ -158,7 +158,7 @@ def test_a_world_keeps_no_memory_of_another_open(simulation: World, second: Worl
 
 def test_a_zygote_that_cannot_start_shows_the_last_line_that_it_printed() -> None:
     zygote = Zygote({"PYTHONHOME": "/nowhere"})  # where Python finds no library of its own
-    with zygote.connect(0) as line:
+    with zygote.connect((0,)) as line:
         assert line.recv(1) == b""
     error = str(zygote.error())
     zygote.close()

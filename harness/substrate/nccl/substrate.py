@@ -5,7 +5,6 @@ Invariant: memory goes after every window over it. A segment that was freed unde
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,11 +72,11 @@ class NcclSubstrate(Substrate):
             "kernels": self._version >= PEER_POINTERS,
             "path_evidence": f"NCCL {version}, {', '.join(kind.name for kind in KINDS if kind.name in self.evidence)}",
         }
-        return {**versions, "token": pickle.dumps(nc.get_unique_id())} if self.rank == 0 else versions
+        return {**versions, "token": bytes(nc.get_unique_id())} if self.rank == 0 else versions
 
     def join(self, token: object) -> None:
         assert isinstance(token, bytes)
-        self._handles.join(nc.Communicator.init(self._processes, self.rank, pickle.loads(token), SHARING))
+        self._handles.join(nc.Communicator.init(self._processes, self.rank, nc.UniqueId.from_bytes(token), SHARING))
 
     def world(self, size: int) -> None:
         self._handles.world(size)

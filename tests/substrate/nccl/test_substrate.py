@@ -10,7 +10,6 @@ import torch
 
 nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
-import pickle  # noqa: E402
 
 from harness.ipc.memory import SharedMemory  # noqa: E402
 from harness.scenario.layouts.groups import GroupId  # noqa: E402
@@ -40,6 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(module, "NcclDevice", lambda gpu, is_in_pool: SimDevice())
     monkeypatch.setattr(module, "nccl_version", lambda: (2, 32, 3))
     monkeypatch.setattr(module.nc.Communicator, "init", lambda *_: FakeComm(calls))
+    monkeypatch.setattr(module.nc.UniqueId, "from_bytes", staticmethod(bytes))
     return calls
 
 
@@ -48,7 +48,7 @@ def substrate(memory: SharedMemory, calls: Calls) -> NcclSubstrate:
     """Rank 0 of a world of one, which has joined."""
     memory.reset()
     substrate = NcclSubstrate(0, 1, 0, memory, frozenset({"forced"}))
-    substrate.join(pickle.dumps("token"))
+    substrate.join(b"token")
     return substrate
 
 
@@ -190,15 +190,15 @@ def test_rank_0_alone_gives_the_token_by_which_processes_join(
     substrate: NcclSubstrate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(module.nc, "get_unique_id", lambda: "token")
+    monkeypatch.setattr(module.nc, "get_unique_id", lambda: b"token")
     first = substrate.describe()
     substrate.rank = 1
-    assert (pickle.loads(first["token"]), "token" in substrate.describe()) == ("token", False)
+    assert (first["token"], "token" in substrate.describe()) == (b"token", False)
 
 
 def test_the_path_evidence_names_the_version_and_the_kinds(
     substrate: NcclSubstrate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(module.nc, "get_unique_id", lambda: "token")
+    monkeypatch.setattr(module.nc, "get_unique_id", lambda: b"token")
     assert substrate.describe()["path_evidence"] == "NCCL 2.32.3, forced"

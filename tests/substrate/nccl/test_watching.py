@@ -12,7 +12,6 @@ import torch
 
 nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installed")
 
-import pickle  # noqa: E402
 
 from harness.errors import UsageError  # noqa: E402
 from harness.ipc.memory import SharedMemory  # noqa: E402
@@ -85,9 +84,10 @@ def substrate(
     monkeypatch.setattr(module, "NcclDevice", lambda gpu, is_in_pool: SimDevice())
     monkeypatch.setattr(module, "nccl_version", lambda: (2, 32, 3))
     monkeypatch.setattr(module.nc.Communicator, "init", lambda *_: FakeComm(calls))
+    monkeypatch.setattr(module.nc.UniqueId, "from_bytes", staticmethod(bytes))
     memory.reset()
     made = NcclSubstrate(0, 1, 0, memory, frozenset({"forced"}))
-    made.join(pickle.dumps("token"))
+    made.join(b"token")
     return made
 
 

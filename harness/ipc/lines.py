@@ -1,0 +1,142 @@
+"""Lines over TCP between the parent and the tasks of a world over hosts.
+
+Invariant: nothing is read from an end that has not proved that it knows the token, nor is such an end sent anything.
+Only bytes travel, a message each, in order. A line whose other end is gone, or does not answer, ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from typing import Generic, TypeVar
+
+import msgspec
+
+from harness.errors import MachineError, UsageError
+
+SILENT = 15.0
+"""Seconds after which an end that acknowledges nothing is taken for lost."""
+PROVING = 10.0
+"""Seconds for an end to prove that it knows the token."""
+PAUSE = 0.2
+"""Seconds between two attempts to reach the parent."""
+LARGEST = 1 << 26
+
+Heard = TypeVar("Heard")
+
+
+class Line(Generic[Heard]):
+    """One end, which hears messages of these classes."""
+
+    def __init__(self, end: socket.socket, decoder: msgspec.msgpack.Decoder[Heard]) -> None:
+        self._end, self._decoder, self._lock = end, decoder, threading.Lock()
+        self.connection = _connection(end)
+        """To wait for."""
+
+    def send(self, message: msgspec.Struct) -> bool:
+        """Send a message, by any thread. Returns whether the line is open."""
+        data = msgspec.msgpack.encode(message)
+        with self._lock, suppress(OSError):
+            self.connection.send_bytes(data)
+            return True
+        return False
+
+    def receive(self) -> Heard:
+        """The next message, by one thread. Raises `EOFError` once the line has ended, which it has too for whatever is
+        no message."""
+        try:
+            return self._decoder.decode(self.connection.recv_bytes(LARGEST))
+        except (OSError, msgspec.MsgspecError) as error:
+            self.close()
+            raise EOFError from error
+
+    def close(self) -> None:
+        """End the line; whoever waits at either end hears of it. May be called twice, by any thread."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A door for tasks: at a loopback address alone where that is the address, else at all of this host. Raises
+    `MachineError` where the port is taken."""
+    try:
+        if _is_loopback(address):
+            return socket.create_server((address, port))
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    except OSError as error:
+        raise MachineError(f"cannot listen at port {port} for tasks of other hosts: {error.strerror}") from error
+
+
+def _is_loopback(address: str) -> bool:
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
+def admit(end: socket.socket, token: bytes) -> bool:
+    """Whether who came through the door knows the token; it is shown that this side does, too."""
+    try:
+        with _proving(end) as connection:
+            deliver_challenge(connection, token)
+            answer_challenge(connection, token)
+    except (OSError, EOFError, AuthenticationError):
+        end.close()
+        return False
+    return True
+
+
+def reach(address: str, port: int, token: bytes, seconds: float) -> socket.socket:
+    """The way to the parent, which has proved that it knows the token. Raises `MachineError` where there is none after
+    so many seconds, `UsageError` where it has another token."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            reached = socket.create_connection((address, port), timeout=PROVING)
+            break
+        except OSError as error:
+            if time.monotonic() > end:
+                why = error.strerror or error
+                raise MachineError(f"no parent at {address}, port {port}, within {seconds:.0f} s: {why}") from error
+            time.sleep(PAUSE)
+    reached.settimeout(None)
+    try:
+        with _proving(reached) as connection:
+            answer_challenge(connection, token)
+            deliver_challenge(connection, token)
+    except (OSError, EOFError, AuthenticationError) as error:
+        raise UsageError(f"the task at {address}, port {port}, has another SYMM_TOKEN, or is none of symm") from error
+    return reached
+
+
+@contextmanager
+def _proving(end: socket.socket) -> Iterator[Connection]:
+    """The connection of an end that is to prove that it knows the token, in a bounded time. From here on it is lost
+    where the other end is silent."""
+    for option in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT * 1000)),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    ):
+        end.setsockopt(*option)
+    _bound(end, PROVING)
+    with _connection(end) as connection:
+        yield connection
+    _bound(end, 0)
+
+
+def _bound(end: socket.socket, seconds: float) -> None:
+    """Have a read or a write end with an error after so many seconds; never with 0."""
+    # a timeout of Python's makes the descriptor one that never waits, and a Connection is none for that
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), 0))
+
+
+def _connection(end: socket.socket) -> Connection:
+    return Connection(os.dup(end.fileno()))

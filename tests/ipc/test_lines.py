@@ -1,0 +1,104 @@
+"""A line carries messages between two ends that know one token, and nothing else."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from harness.errors import MachineError, UsageError
+from harness.ipc import lines
+from harness.ipc.host_messages import Dismiss, Hello, Signalled, ToParent, ToTask
+from tests.tools.tasks import free_port
+
+TOKEN = b"a secret of tests"
+_to_parent: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
+_to_task: msgspec.msgpack.Decoder[ToTask] = msgspec.msgpack.Decoder(ToTask)
+
+
+class Door:
+    """A parent that lets one end in."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.door = lines.listen("127.0.0.1", self.port)
+        self.admitted: list[socket.socket | None] = []
+        self._thread = threading.Thread(target=self._admit)
+        self._thread.start()
+
+    def _admit(self) -> None:
+        end, _ = self.door.accept()
+        self.admitted.append(end if lines.admit(end, TOKEN) else None)
+
+    def end(self) -> socket.socket | None:
+        self._thread.join(30)
+        return self.admitted[0]
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    opened = Door()
+    yield opened
+    opened.door.close()
+
+
+def line_through(door: Door) -> tuple[lines.Line[ToParent], lines.Line[ToTask]]:
+    task = lines.Line(lines.reach("127.0.0.1", door.port, TOKEN, 10), _to_task)
+    end = door.end()
+    assert end is not None
+    return lines.Line(end, _to_parent), task
+
+
+def test_messages_go_both_ways_in_order(door: Door) -> None:
+    parent, task = line_through(door)
+    assert task.send(Hello(1, "beta", "m"))
+    assert task.send(Signalled(15))
+    assert parent.send(Dismiss(3))
+    assert [parent.receive(), parent.receive(), task.receive()] == [Hello(1, "beta", "m"), Signalled(15), Dismiss(3)]
+
+
+def test_an_end_with_another_token_is_turned_away_on_both_sides(door: Door) -> None:
+    with pytest.raises(UsageError, match="another SYMM_TOKEN"):
+        lines.reach("127.0.0.1", door.port, b"another secret", 10)
+    assert door.end() is None
+
+
+def test_an_end_that_says_nothing_is_turned_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "PROVING", 1.0)
+    with socket.create_connection(("127.0.0.1", door.port)):
+        assert door.end() is None
+
+
+def test_where_nothing_listens_the_place_and_the_time_are_named() -> None:
+    with pytest.raises(MachineError, match=r"no parent at 127\.0\.0\.1, port \d+, within 0 s: "):
+        lines.reach("127.0.0.1", free_port(), TOKEN, 0)
+
+
+def test_a_port_that_is_taken_is_named(door: Door) -> None:
+    with pytest.raises(MachineError, match=f"cannot listen at port {door.port}"):
+        lines.listen("127.0.0.1", door.port)
+    lines.reach("127.0.0.1", door.port, TOKEN, 10).close()
+
+
+@pytest.mark.parametrize(
+    "data", [pickle.dumps(Hello(1, "beta", "m")), b"", b"\xc1", msgspec.msgpack.encode(Dismiss(0))]
+)
+def test_what_is_no_message_of_the_other_side_ends_the_line(door: Door, data: bytes) -> None:
+    parent, task = line_through(door)
+    task.connection.send_bytes(data)
+    with pytest.raises(EOFError):
+        parent.receive()
+    with pytest.raises(EOFError):
+        task.receive()
+
+
+def test_a_line_that_is_closed_takes_no_message(door: Door) -> None:
+    parent, task = line_through(door)
+    parent.close()
+    with pytest.raises(EOFError):
+        task.receive()
+    assert not parent.send(Dismiss(0))
