@@ -57,6 +57,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     reruns: Reruns | None = None
     preceded_by: tuple[Scenario, ...] = ()
     """Draws to run before the scenario, in this order and in the same rank processes, where it does not fail alone."""
+    note: str = ""
+    """What a person wrote down about it."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:
