@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from harness.campaign import seeds
 from harness.campaign.seeds import Seed
 from harness.oracle.case import Case, group_name
@@ -25,6 +27,7 @@ from harness.scenario.scenario import Scenario
 from harness.studies.agree.facts import ANYWHERE
 from harness.studies.systems import Tried
 from harness.trace.draw import Draw
+from harness.trace.trace import TEARDOWN
 
 NO_FINDING = Record("no finding", "the file holds no finding", -1, ())
 
@@ -54,7 +57,7 @@ def of_draw(name: str, seed: Seed, draw: Draw, ran_on: str, outcomes: Sequence[O
     found = examine_case(case).findings
     leading = _leading(found, seed)
     records = [finding.record() for finding in found] or [*seed.findings]
-    record = leading.record() if leading else seed.findings[0] if seed.findings else NO_FINDING
+    record = leading.record() if leading else _fitting(seed.findings, draw.scenario)
     calls, owns = _concerned(case, record)
     return Account(
         name=name,
@@ -83,6 +86,15 @@ def _leading(found: Sequence[Finding], seed: Seed) -> Finding | None:
     """The finding that the file is about, if the draw shows it; else the draw's first."""
     wanted = seed.findings[0].key if seed.findings else ""
     return next((each for each in found if each.key == wanted), found[0] if found else None)
+
+
+def _fitting(records: Sequence[Record], scenario: Scenario) -> Record:
+    """The first finding of a file, without the ranks and the step that its scenario has not: anyone may write one."""
+    if not records:
+        return NO_FINDING
+    ranks = tuple(rank for rank in records[0].ranks if 0 <= rank < scenario.world)
+    has_step = records[0].step < len(scenario.steps) or records[0].step >= TEARDOWN
+    return msgspec.structs.replace(records[0], ranks=ranks, step=records[0].step if has_step else -1)
 
 
 def _command(name: str, scenario: Scenario) -> str:
