@@ -28,9 +28,11 @@ from harness.cli.options import (
     SubstrateOption,
     TracebackOption,
 )
+from harness.cli.pages import explain
 from harness.cli.request import Request
 from harness.errors import UsageError
 from harness.report import data, leftovers, terminal
+from harness.report.pages.account import Account
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -48,6 +50,7 @@ WORLD = (
 )
 DRY = "Draw the same scenarios, run none, and say what they hold, in histograms. No rank starts."
 SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each, and look for races. On sim alone."
+HTML = "Write a report as one page, each finding with pictures of one more run."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -104,10 +107,12 @@ def fuzz(
     deadline: DeadlineOption = None,
     traceback: TracebackOption = False,
     show_output: OutputOption = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help=HTML)] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Draw layouts and programs, run them, and shrink what fails."""
-    data.check_target(json_file, topology_file or ())
+    for target in (json_file, html):
+        data.check_target(target, topology_file or ())
     is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
     request = Request(
         world=world or USUAL,
@@ -125,7 +130,7 @@ def fuzz(
         nodes=nodes,
         nvlink_domain=nvlink_domain,
     )
-    console = terminal.Screen(stderr=json_file == "-")
+    console = terminal.Screen(stderr="-" in (json_file, html))
     limit = draws if draws is not None or minutes is not None else 300
     largest = max(LARGER) if is_larger else 0
     if is_dry:
@@ -156,7 +161,7 @@ def fuzz(
             schedules=schedules,
         )
         details = terminal.Details(traceback, show_output)
-        tally = _run(campaign, limit, minutes, console, details, json_file, found_here)
+        tally = _run(campaign, limit, minutes, console, details, (json_file, html), found_here)
     if tally.draws and tally.vacuous == tally.draws and not tally.found:
         raise UsageError("nothing was tested: every draw was vacuous")
     if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
@@ -173,10 +178,13 @@ def _run(
     minutes: float | None,
     console: Console,
     details: terminal.Details,
-    json_file: str | None,
+    targets: tuple[str | None, str | None],
     environment: dict[str, Any],
 ) -> Tally:
-    """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its shape."""
+    """Run a campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its shape.
+    `targets`: the files of its facts and of its page."""
+    json_file, html = targets
+    accounts: dict[str, Account] = {}
 
     def says_all() -> bool:
         """Whether the command ends with a sentence, and there is nothing beside it."""
@@ -184,7 +192,9 @@ def _run(
 
     def write() -> None:
         if not says_all():
-            data.write(data.fuzz(campaign.tally, campaign.world, environment), json_file)
+            facts = explain.with_accounts(data.fuzz(campaign.tally, campaign.world, environment), accounts)
+            data.write(facts, json_file)
+            explain.write_report(facts, html)
 
     def show() -> None:
         if says_all():
@@ -197,4 +207,6 @@ def _run(
 
     with at_the_end(show, write), terminal.progress(console, draws) as campaign.progress:
         campaign.run(draws, minutes)
+        if targets != (None, None):
+            accounts |= explain.of_findings(campaign.world, campaign.tally.found.values(), environment)
     return campaign.tally

@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from harness.cli import explain
 from harness.cli.options import DeadlineOption, JsonOption, SubstrateOption
+from harness.cli.pages import explain
 from harness.errors import UsageError
 from harness.report import data, layouts, terminal
 from harness.scenario import topology

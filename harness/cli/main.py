@@ -26,6 +26,7 @@ from harness.cli.bisection import bisect
 from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
 from harness.cli.options import JsonOption
+from harness.cli.pages.report import report
 from harness.cli.replay import replay
 from harness.errors import UsageError
 from harness.report import data, terminal
@@ -40,6 +41,7 @@ app.command()(fuzz)
 app.command()(replay)
 app.command()(bisect)
 app.command()(layouts.show)
+app.command()(report)
 app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)
 app.command()(agree)

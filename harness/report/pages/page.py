@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report.pages.account import Account, Chunk
-from harness.report.pages.figures import waits_svg
+from harness.report.pages.figures import speed_svg, waits_svg
 from harness.report.pages.placing import lanes_view, memory_view
+from harness.report.pages.runs import Report
 from harness.text import visible
 
 
@@ -32,6 +33,7 @@ def environment() -> Environment:
         "memory_view": memory_view,
         "lanes_view": lanes_view,
         "waits_svg": waits_svg,
+        "speed_svg": speed_svg,
         "share": _share,
     }
     made.filters["capital"] = lambda text: text[:1].upper() + text[1:]
@@ -50,3 +52,8 @@ def _share(chunk: Chunk) -> float:
 def seed_page(account: Account) -> str:
     """The page of a seed."""
     return environment().get_template("seed.html").render(account=account)
+
+
+def report_page(report: Report) -> str:
+    """The page of runs."""
+    return environment().get_template("report.html").render(report=report)

@@ -29,6 +29,8 @@ from harness.studies.systems import Tried
 from harness.trace.draw import Draw
 from harness.trace.trace import TEARDOWN
 
+Call = tuple[str, GroupId]
+"""The family that a call names, and the group that makes it."""
 NO_FINDING = Record("no finding", "the file holds no finding", -1, ())
 
 
@@ -101,14 +103,14 @@ def _command(name: str, scenario: Scenario) -> str:
     return seeds.command(name, scenario.system)
 
 
-def _concerned(case: Case, record: Record) -> tuple[tuple[GroupId, ...], tuple[GroupId, ...]]:
+def _concerned(case: Case, record: Record) -> tuple[tuple[Call, ...], tuple[GroupId, ...]]:
     """The groups that make the call of a finding, and those that own its memory."""
-    calls: dict[GroupId, None] = {}
+    calls: dict[Call, None] = {}
     owns: dict[GroupId, None] = {}
     for history in case.histories:
         for use in history.uses:
             if use.step == record.step and history.rank in record.ranks:
-                calls[use.comm.id] = None
+                calls[use.called.family, use.comm.id] = None
                 for role in roles(case, use):
                     sight = use.sight(role)
                     windows = (*sight.others, *((sight.window,) if sight.window else ()))
@@ -116,14 +118,14 @@ def _concerned(case: Case, record: Record) -> tuple[tuple[GroupId, ...], tuple[G
     return tuple(calls), tuple(owns)
 
 
-def _families(scenario: Scenario, calls: Sequence[GroupId], owns: Sequence[GroupId]) -> tuple[Family, ...]:
+def _families(scenario: Scenario, calls: Sequence[Call], owns: Sequence[GroupId]) -> tuple[Family, ...]:
     """The families that the program names; all of the layout where it names none."""
     ids = scenario.topology.ids
     return tuple(
         Family(
             name,
             tuple(
-                Member(group_name({name: (group,)}, group), group.ranks, group in calls, group in owns)
+                Member(group_name({name: (group,)}, group), group.ranks, (name, group) in calls, group in owns)
                 for group in ids[name]
             ),
         )

@@ -111,7 +111,7 @@ def _first_sentence(text: str) -> tuple[str, str]:
 
 
 def _headline(case: Case, use: Use, record: Record) -> str:
-    own, role, sight = case.name(use.comm.id), *_focus(case, use)
+    own, role, sight = case.name(use.comm.id), *_focus(case, use, record)
     which = record.rule
     if which == "unregistered":
         which = "without-flag" if sight.window is not None else "beside" if sight.beside else which
@@ -126,10 +126,11 @@ def _headline(case: Case, use: Use, record: Record) -> str:
     )
 
 
-def _focus(case: Case, use: Use) -> tuple[Role, Sight]:
-    """The operand that a finding on ownership is about: the first without a whole window, or else the first."""
+def _focus(case: Case, use: Use, record: Record) -> tuple[Role, Sight]:
+    """The operand that a finding is about: the one that its argument names, or the first of the call."""
     wanted = roles(case, use)
-    role = next((each for each in wanted if not use.sight(each).is_whole), wanted[0])
+    named = (role for role in wanted if f"{role} {case.operand(use.sight(role))} of rank" in record.explanation)
+    role = next(named, wanted[0])
     return role, use.sight(role)
 
 
@@ -150,7 +151,7 @@ def _why(case: Case, use: Use, record: Record) -> str:
         return _origins(case, record)
     if record.rule not in OWNERSHIP:
         return ""
-    role, sight = _focus(case, use)
+    role, sight = _focus(case, use, record)
     buffer = case.histories[use.rank].buffers.get(sight.operand.buffer)
     if buffer is None or sight.segment is None:
         return ""

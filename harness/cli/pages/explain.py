@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from harness.campaign import seeds
+from harness.campaign.keeper import Found
 from harness.campaign.seeds import Seed
+from harness.cli.pages.report import write_page
 from harness.errors import MachineError, PluginError, UsageError
 from harness.oracle.judge import judge
 from harness.report import data, terminal
-from harness.report.pages import console, page, perfetto, telling
+from harness.report.pages import console, page, perfetto, runs, telling
 from harness.report.pages.account import Account, Outcome
 from harness.scenario import topology
 from harness.scenario.topology import parse, read_file
@@ -57,19 +60,12 @@ def explain(name: str, wanted: Wanted) -> None:
     if wanted.perfetto is not None:
         if draw is None:
             raise UsageError(f"--perfetto needs a run of the seed. {account.not_run}")
-        _write(wanted.perfetto, json.dumps(perfetto.trace(account), separators=(",", ":")))
+        write_page(wanted.perfetto, json.dumps(perfetto.trace(account), separators=(",", ":")))
     if wanted.html is not None:
-        _write(wanted.html, page.seed_page(account))
+        write_page(wanted.html, page.seed_page(account))
     if "-" not in (wanted.html, wanted.perfetto, wanted.json_file):
         console.show(terminal.Screen(), account)
     data.write({"schema": data.SCHEMA, **msgspec.to_builtins(account)}, wanted.json_file)
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        print(text, flush=True)
-    else:
-        seeds.write_whole(Path(target), text.encode())
 
 
 def _account(name: str, seed: Seed, wanted: Wanted) -> tuple[Draw | None, Account]:
@@ -106,3 +102,31 @@ def _outcomes(world: World, draw: Draw) -> Iterator[Outcome]:
     yield Outcome(systems.name_of(draw.scenario.system), own, is_own=True)
     for tried in systems.compare(world, draw, systems.variants(draw.scenario)):
         yield telling.outcome(tried)
+
+
+def of_findings(world: World, found: Iterable[Found], environment: dict[str, Any]) -> dict[str, Account]:
+    """Accounts of the findings of a campaign by their seed files, each run once more on its world. What cannot be run,
+    and what has no file, is left out."""
+    accounts = {}
+    for each in found:
+        seed = Seed(seeds.SCHEMA, each.scenario, (each.finding,), environment)
+        if each.seed_file:
+            with suppress(MachineError, PluginError, UsageError):
+                draw = world.run(each.scenario, hurried=True)
+                accounts[each.seed_file] = telling.of_draw(each.seed_file, seed, draw, "one more run of the finding")
+    return accounts
+
+
+def with_accounts(facts: dict[str, Any], accounts: Mapping[str, Account]) -> dict[str, Any]:
+    """The facts of a run, each finding with its account, where there is one."""
+    for finding in facts["findings"]:
+        if finding["seed_file"] in accounts:
+            finding["account"] = accounts[finding["seed_file"]]
+    return facts
+
+
+def write_report(facts: dict[str, Any], html: str | None) -> None:
+    """The page of one run; nothing for None."""
+    if html is not None:
+        plain = json.loads(msgspec.json.encode(facts))
+        write_page(html, page.report_page(runs.report({"this run": plain})))
