@@ -135,6 +135,11 @@ def finding(console: Console, record: Record, scenario: Scenario, details: Detai
     console.print(Panel(plain("\n".join(lines)), title=plain(record.rule), title_align="left", highlight=False))
 
 
+def size(scenario: Scenario) -> str:
+    """Such as `2 ranks and 3 steps`."""
+    return f"{counted(scenario.world, 'rank')} and {counted(len(scenario.steps), 'step')}"
+
+
 def output(console: Console, printed: Sequence[str], details: Details) -> None:
     """What each rank printed in a draw, if that is asked for."""
     for rank, text in enumerate(printed if details.output else ()):

@@ -21,6 +21,8 @@ from harness.trace.events import Entered, Placed, Registered, SegmentAllocated
 from harness.trace.trace import TEARDOWN
 from harness.world.world import World
 
+LIBRARY, SITES = "collectives by the library", "sites that name their group"
+
 
 class Tried(NamedTuple):
     """The scenario on one system. `first` is where its draw first differs from the one that it is compared with."""
@@ -42,9 +44,9 @@ def variants(scenario: Scenario, pools: Sequence[str] = POOLS) -> Iterator[tuple
             yield f"pool {pool}", with_system(scenario, pool=pool)
     by_library = with_system(scenario, collectives="library")
     if by_library.steps != scenario.steps:
-        yield "collectives by the library", by_library
+        yield LIBRARY, by_library
     if own.sites == "implicit":
-        yield "sites that name their group", with_system(scenario, sites="explicit")
+        yield SITES, with_system(scenario, sites="explicit")
 
 
 def name_of(system: System) -> str:

@@ -226,4 +226,6 @@ class Account(msgspec.Struct, frozen=True):
     outputs: tuple[Output, ...] = ()
     waits: tuple[Wait, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+    contrast: str = ""
+    """Which part of the system makes the difference, by those outcomes."""
     stacks: tuple[str, ...] = ()

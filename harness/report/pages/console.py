@@ -26,7 +26,7 @@ def show(console: Console, account: Account) -> None:
     verdict = account.verdict
     console.print(f"[bold red]✗ {terminal.plain(verdict.rule)}[/] {terminal.plain(account.name)}", highlight=False)
     console.print(f"[bold]{terminal.plain(verdict.headline)}[/]", highlight=False)
-    for text in (verdict.why or verdict.argument, verdict.effect, account.not_run):
+    for text in (verdict.why or verdict.argument, verdict.effect, account.contrast, account.not_run):
         if text:
             console.print(terminal.plain(text), highlight=False)
     if account.note:

@@ -25,7 +25,7 @@ from harness.report.pages.outputs import outputs
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.scenario import Scenario
 from harness.studies.agree.facts import ANYWHERE
-from harness.studies.systems import Tried
+from harness.studies.systems import LIBRARY, SITES, Tried
 from harness.trace.draw import Draw
 from harness.trace.trace import TEARDOWN
 
@@ -80,6 +80,7 @@ def of_draw(name: str, seed: Seed, draw: Draw, ran_on: str, outcomes: Sequence[O
         outputs=outputs(case, draw),
         waits=lanes.waits(case),
         outcomes=tuple(outcomes),
+        contrast=contrast(outcomes),
         stacks=tuple(places(record)),
     )
 
@@ -162,6 +163,22 @@ def _environment(environment: dict[str, Any]) -> dict[str, str]:
 
 def _value(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def contrast(outcomes: Sequence[Outcome]) -> str:
+    """Which part of the system makes the difference: the one with another in whose place the program is clean."""
+    if not any(each.is_own and each.rules for each in outcomes) or len(outcomes) < 2:
+        return ""
+    clean = [each.system for each in outcomes if not each.rules]
+    if LIBRARY in clean:
+        return "Made by the library, the same calls are right: the fault lies in the kernel under test."
+    pools = [each.removeprefix("pool ") for each in clean if each.startswith("pool ")]
+    if SITES in clean and not pools:
+        return "It is clean where buffer sites name the group of their call: the fault lies in the sites."
+    if pools:
+        others = "pool" if len(pools) == 1 else "pools"
+        return f"The same program is clean with {others} {', '.join(pools)}: the pool policy makes the difference."
+    return "It fails with every pool that ships, so the pool policy alone is not the cause."
 
 
 def outcome(tried: Tried) -> Outcome:

@@ -30,9 +30,6 @@ HEADLINES = {
     "oversized-window": "A window reaches past the end of the memory that it was registered for.",
     "double-registration": "The same memory was registered twice with one communicator.",
     "hot-path-growth": "A registration happens in steady state, where the pools should not grow any more.",
-    "registration-skew": "The ranks of one communicator do not register the same windows, so NCCL waits or pairs wrong "
-    "ones.",
-    "registered-in-capture": "A window is registered while a CUDA graph is captured, which no graph can hold.",
     "overlapping-buffers": "The pool handed out memory that another buffer still holds.",
     "captured-reuse": "A CUDA graph writes memory at each replay that belongs to another buffer by now.",
     "slow-path": "A call that could take NCCL's fast path took the slow one, or relied on a path that it cannot take.",
@@ -43,11 +40,10 @@ HEADLINES = {
     "source-changed": "A call changed its own input.",
     "wrong-data": "A call returned wrong data.",
     "leak": "Memory or a window is left after everything was closed.",
-    "rank-crash": "The process of a rank ended.",
-    "raised": "The system under test raised an exception.",
-    "hang": "The ranks wait for each other and none can go on.",
 }
 """Where no sentence is made of the case itself."""
+SAY_IT_THEMSELVES = ("registration-skew", "hang", "registered-in-capture", "raised", "rank-crash")
+"""The rules whose argument begins with the cause."""
 OF_CALLS = {
     "wrong-owner": "{call} uses memory that was registered with {owners} and not with {own}.",
     "without-flag": "{call} uses a window that was registered without the flag for symmetric kernels.",
@@ -88,7 +84,7 @@ def verdict(case: Case | None, records: Sequence[Record], leading: Record) -> Ve
         headline = _headline(case, use, leading) or headline
         why = _why(case, use, leading)
         effect = _effect(case, use, leading, [record.rule for record in records]) or effect
-    elif leading.rule in ("registration-skew", "hang", "registered-in-capture"):
+    if leading.rule in SAY_IT_THEMSELVES:
         headline, why = _first_sentence(leading.explanation)
     means = (RULES[leading.rule].__doc__ or "") if leading.rule in RULES else ""
     others = tuple(f"{each.rule}: {each.explanation}" for each in records if each != leading)
@@ -170,7 +166,8 @@ def _origins(case: Case, record: Record) -> str:
                     and step == use.step == record.step
                     and (text := origin_text(case, use, event))
                 ):
-                    return f"Output {event.buffer!r} of rank {rank}: {text[:1].lower()}{text[1:].rstrip('.')}."
+                    made = " A kernel under test made the call." if use.called.via == "kernel" else ""
+                    return f"Output {event.buffer!r} of rank {rank}: {text[:1].lower()}{text[1:].rstrip('.')}.{made}"
     return ""
 
 
