@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report.pages.account import Account, Chunk
@@ -17,10 +17,15 @@ from harness.report.pages.placing import lanes_view, memory_view
 from harness.report.pages.runs import Report
 from harness.text import visible
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 @cache
 def environment() -> Environment:
     """The templates, with what they may call."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  (most commands draw no page)
+
     made = Environment(
         loader=PackageLoader("harness.report.pages"),
         autoescape=True,

@@ -53,7 +53,7 @@ class RankView(msgspec.Struct, frozen=True):
 
 
 class MemoryView(msgspec.Struct, frozen=True):
-    """A memory map on one grid. `keys` gives each communicator the number of its colour."""
+    """A memory map on one grid. `keys` gives each communicator that has a window there the number of its colour."""
 
     columns: str
     least: float
@@ -83,12 +83,13 @@ def memory_view(memory: MemoryMap) -> MemoryView:
     """All segments of all ranks on one axis."""
     segments = [segment for rank in memory.ranks for segment in rank.segments]
     axis = Axis(_kept(segments))
-    owners = (each.owner for segment in segments for each in segment.registrations if each.claim != "wanted")
+    owners = {each.owner: 0 for segment in segments for each in segment.registrations if each.claim != "wanted"}
     colours = keys(owners, memory.wanted)
     columns = " ".join(f"minmax({COLUMN}rem,{width}fr)" for width in axis.widths)
     ranks = tuple(_rank(rank, axis, colours) for rank in memory.ranks)
+    shown = {owner: colours[owner] for owner in owners}
     lacks = any(each.claim == "wanted" for segment in segments for each in segment.registrations)
-    return MemoryView(columns, round(COLUMN * len(axis.widths), 1), colours, ranks, lacks)
+    return MemoryView(columns, round(COLUMN * len(axis.widths), 1), shown, ranks, lacks)
 
 
 def _kept(segments: list[Segment]) -> Iterator[int]:

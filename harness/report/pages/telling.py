@@ -176,9 +176,15 @@ def contrast(outcomes: Sequence[Outcome]) -> str:
     if SITES in clean and not pools:
         return "It is clean where buffer sites name the group of their call: the fault lies in the sites."
     if pools:
-        others = "pool" if len(pools) == 1 else "pools"
-        return f"The same program is clean with {others} {', '.join(pools)}: the pool policy makes the difference."
-    return "It fails with every pool that ships, so the pool policy alone is not the cause."
+        noun = "pool" if len(pools) == 1 else "pools"
+        return f"The same program is clean with {noun} {', '.join(pools)}: the pool policy makes the difference."
+    own = {rule for each in outcomes if each.is_own for rule in each.rules}
+    others = [each.system for each in outcomes if not own & {*each.rules}]
+    if others:
+        return (
+            f"No pool that ships is clean here; {', '.join(others)} {'ends' if len(others) == 1 else 'end'} otherwise."
+        )
+    return "It fails alike with every pool that ships, so the pool policy alone is not the cause."
 
 
 def outcome(tried: Tried) -> Outcome:

@@ -67,6 +67,11 @@ EFFECTS = {
     ),
     "registration-skew": "A registration needs every rank of the communicator and has no timeout. The rank that "
     "registers waits for ever.",
+    "captured-reuse": "Each replay destroys what the other buffer holds.",
+    "wrong-data": "The caller goes on with wrong numbers.",
+    "source-changed": "The caller's input is lost.",
+    "result-overwritten": "The caller goes on with wrong numbers.",
+    "out-of-bounds": "What lay there is lost, and whoever owns it is not the one who is blamed.",
     "hang": "Nothing goes on until the job is killed.",
     "race": "Mostly the data is right. On another machine, or under load, it is not.",
     "hot-path-growth": "A registration stops all ranks of the group for milliseconds, in the middle of serving.",
@@ -86,9 +91,10 @@ def verdict(case: Case | None, records: Sequence[Record], leading: Record) -> Ve
         effect = _effect(case, use, leading, [record.rule for record in records]) or effect
     if leading.rule in SAY_IT_THEMSELVES:
         headline, why = _first_sentence(leading.explanation)
-    means = (RULES[leading.rule].__doc__ or "") if leading.rule in RULES else ""
+    means = ((RULES[leading.rule].__doc__ or "") if leading.rule in RULES else "").strip()
+    why = why or (means if leading.rule in SAY_IT_THEMSELVES else "")
     others = tuple(f"{each.rule}: {each.explanation}" for each in records if each != leading)
-    return Verdict(leading.rule, means.strip(), headline, why, effect, leading.explanation, others)
+    return Verdict(leading.rule, means, headline, why, effect, leading.explanation, others)
 
 
 def use_of(case: Case, record: Record) -> Use | None:
