@@ -15,10 +15,15 @@ from harness.oracle.case import ranks_text
 from harness.report import terminal
 from harness.report.pages.account import Account, Outcome
 from harness.report.pages.placing import SIGNS, Item, MemoryView, lanes_view, memory_view
+from harness.text import counted
 
 NARROW, WIDE = 60, 110
 CELL = 5
 """Characters of a step in the lanes."""
+
+
+OUTPUTS = 3
+"""Wrong outputs that are shown."""
 
 
 def show(console: Console, account: Account) -> None:
@@ -79,14 +84,17 @@ def bars(items: Sequence[Item], places: Sequence[int]) -> Iterator[str]:
     """A row of the map: what fits is written into its bar, the rest behind the row, or below."""
     line, behind = "", []
     for item in items:
+        if item.classes.startswith("label"):
+            continue
         begin, end = places[item.begin - 1], places[min(item.end, len(places)) - 1]
         line = line[:begin].ljust(begin)
         if item.classes == "tick":
             line += f"|{item.text}"
             continue
         room = max(0, end - begin - 2)
-        text = item.text if len(item.text) <= room else ""
-        behind += [] if text else [item.text]
+        whole = item.text or item.title
+        text = whole if len(whole) <= room else ""
+        behind += [] if text else [whole]
         left, right = "()" if item.classes == "free" else "[]"
         fill = "·" if item.classes == "free" else "!" if "wanted" in item.classes else "="
         line += f"{left}{text.ljust(room, fill) if not text else text.center(room, fill)}{right}"
@@ -114,7 +122,7 @@ def _turns(account: Account) -> Iterator[str]:
 
 
 def _outputs(account: Account) -> Iterator[str]:
-    for out in account.outputs[:8]:
+    for out in account.outputs[:OUTPUTS]:
         wrong = f"{out.wrong} of {out.elements} wrong"
         yield f"  rank {out.rank}, output {out.buffer!r} of {out.call}: {wrong}. {out.origin}"
         signs = {"right": "✓", "wrong": "✗", "unsure": "?"}
@@ -122,6 +130,8 @@ def _outputs(account: Account) -> Iterator[str]:
             f"[{signs[chunk.state]} {chunk.sender} {chunk.start}:{chunk.end}]" for chunk in out.chunks
         )
         yield f"    first at index {out.index}: expected {out.expected}, found {out.found}"
+    if more := len(account.outputs[OUTPUTS:]):
+        yield f"  and {counted(more, 'more wrong output')}"
 
 
 def _lanes(account: Account) -> Iterator[str]:

@@ -5,6 +5,7 @@ Invariant: places follow from the account alone, and two things in one row never
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -21,6 +22,10 @@ MOST = 8
 """Ranks whose lanes are drawn."""
 KINDS = "operand", "earlier", "reached", "damage"
 SMALL_GAP = 512
+DIGITS = 8
+"""Letters of a number that fit into the narrowest column."""
+LETTERS = 60
+"""Letters that fit into a bar as wide as the whole."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -110,11 +115,29 @@ def _rank(rank: RankMemory, axis: Axis, colours: dict[str, int]) -> RankView:
         SegmentView(
             each.ident,
             f"segment {each.ident}{f' of pool {each.pool!r}' if each.pool else ''}, {size_text(each.size)}",
-            tuple(_items(each, axis, colours)),
+            tuple(_labelled([*_items(each, axis, colours)], axis.widths)),
         )
         for each in rank.segments
     )
     return RankView(rank.rank, rank.sentence, rank.others, segments)
+
+
+def _labelled(items: list[Item], widths: list[float]) -> Iterator[Item]:
+    """The items; of one that is narrow and alone in its row, the text stands beside it, where there is more room."""
+    rows = Counter(item.row for item in items)
+    whole = sum(widths)
+    for item in items:
+        share = sum(widths[item.begin - 1 : item.end - 1]) / whole
+        if rows[item.row] > 1 or len(item.text) <= LETTERS * share or item.classes == "tick":
+            yield item
+            continue
+        left, right = sum(widths[: item.begin - 1]), sum(widths[item.end - 1 :])
+        kind = item.classes.split()[-1]
+        yield msgspec.structs.replace(item, text="", title=item.text)
+        if right >= left:
+            yield Item(f"label l-{kind}", item.end, len(widths) + 1, item.row, item.text)
+        else:
+            yield Item(f"label before l-{kind}", 1, item.begin, item.row, item.text)
 
 
 def _items(segment: Segment, axis: Axis, colours: dict[str, int]) -> Iterator[Item]:
@@ -137,13 +160,22 @@ def _items(segment: Segment, axis: Axis, colours: dict[str, int]) -> Iterator[It
         colour = "" if each.claim == "wanted" else f" k{colours.get(each.owner, 0)}"
         sign = {"wanted": "✗ ", "gone": "† ", "null": "∅ ", "stale": "† "}.get(each.claim, "")
         yield Item(f"win {each.claim}{colour}", *at(each.start, each.end), row, sign + each.text)
-    row += 1
+    yield from _ticks(segment, axis, row + 1)
+
+
+def _ticks(segment: Segment, axis: Axis, row: int) -> Iterator[Item]:
+    """The bytes at which a buffer, an operand or damage begins, and where a window ends. Long numbers in a row of
+    narrow columns take two rows in turns."""
     marked = {span.start for span in segment.spans if span.kind in ("buffer", "operand", "damage")}
     marked |= {each.end for each in segment.registrations}
+    free = [0, 0]
+    """The first column in each row that no number reaches."""
     for place in sorted({0, *marked} - {segment.size}):
-        begin = axis.column(place)
-        if begin <= len(axis.widths):
-            yield Item("tick", begin, begin + 1, row, f"{place:,}")
+        begin, text = axis.column(place), f"{place:,}"
+        lower = int(begin < free[0])
+        if begin <= len(axis.widths) and begin >= free[lower]:
+            free[lower] = begin + 1 + len(text) // DIGITS
+            yield Item("tick", begin, begin + 1, row + lower, text)
 
 
 def _sign(span: Span) -> str:

@@ -71,7 +71,7 @@ EFFECTS = {
     "wrong-data": "The caller goes on with wrong numbers.",
     "source-changed": "The caller's input is lost.",
     "result-overwritten": "The caller goes on with wrong numbers.",
-    "out-of-bounds": "What lay there is lost, and whoever owns it is not the one who is blamed.",
+    "out-of-bounds": "What lay there is lost. That shows later, and elsewhere.",
     "hang": "Nothing goes on until the job is killed.",
     "race": "Mostly the data is right. On another machine, or under load, it is not.",
     "hot-path-growth": "A registration stops all ranks of the group for milliseconds, in the middle of serving.",
@@ -163,17 +163,17 @@ def _why(case: Case, use: Use, record: Record) -> str:
 
 
 def _origins(case: Case, record: Record) -> str:
-    """Whose data lies in the first wrong output."""
-    for rank in record.ranks:
-        for use in case.histories[rank].uses:
-            for step, event in case.histories[rank].trace.steps():
-                if (
-                    isinstance(event, Mismatch)
-                    and step == use.step == record.step
-                    and (text := origin_text(case, use, event))
-                ):
-                    made = " A kernel under test made the call." if use.called.via == "kernel" else ""
-                    return f"Output {event.buffer!r} of rank {rank}: {text[:1].lower()}{text[1:].rstrip('.')}.{made}"
+    """Whose data lies in a wrong output, on the first rank where that is known."""
+    others = (rank for rank in range(len(case.histories)) if rank not in record.ranks)
+    for rank in (*record.ranks, *others):
+        history = case.histories[rank]
+        uses = {use.step: use for use in history.uses}
+        for step, event in history.trace.steps():
+            if not isinstance(event, Mismatch) or step != record.step or step not in uses:
+                continue
+            if text := origin_text(case, uses[step], event):
+                made = " A kernel under test made the call." if uses[step].called.via == "kernel" else ""
+                return f"Output {event.buffer!r} of rank {rank}: {text[:1].lower()}{text[1:].rstrip('.')}.{made}"
     return ""
 
 
@@ -193,6 +193,9 @@ def _chain(case: Case, use: Use, sight: Sight, segment: SegmentLife, born: int) 
         is_gone = window.died is not None and window.died < use.step
         gone = f", and that window went at {case.at_step(window.died or 0)}" if is_gone else ""
         yield f"Segment {segment.event.segment} was {case.window(window)}{gone}."
+    for window in sight.beside[:2]:
+        start = window.event.address - segment.event.address
+        yield f"The window that was {case.window(window)} covers bytes {start:,} to {start + window.event.size - 1:,}."
     if holders := case.earlier_holders(use, sight):
         yield holders.strip()
 

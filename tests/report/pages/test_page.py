@@ -86,6 +86,7 @@ def test_a_page_without_a_run_says_so(accounts: Accounts) -> None:
     assert "no ranks" in {each.text for each in found.iter("p")}
 
 
-def test_a_window_that_is_missing_has_a_word_and_a_border_of_its_own(accounts: Accounts) -> None:
+def test_a_window_that_is_missing_has_words_and_a_border_of_its_own(accounts: Accounts) -> None:
     wanted = [each for each in tree(accounts["wrong-owner"]).iter("div") if "wanted" in (each.get("class") or "")]
-    assert {each.text for each in wanted} == {"✗ no window of moe_ep[0,2] here: the call needs one"}
+    assert {each.get("class") for each in wanted} == {"win wanted", "label l-wanted"}
+    assert {each.text for each in wanted} - {None} == {"✗ no window of moe_ep[0,2] here: the call needs one"}

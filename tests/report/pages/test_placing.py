@@ -47,3 +47,14 @@ def test_more_bytes_are_never_drawn_narrower() -> None:
 )
 def test_a_size_is_in_the_largest_unit_that_is_whole(nbytes: int, text: str) -> None:
     assert size_text(nbytes) == text
+
+
+def test_the_text_of_a_narrow_bar_stands_where_there_is_more_room(accounts: Accounts) -> None:
+    memory = accounts["wrong-owner"].memory
+    assert memory is not None
+    view = memory_view(memory)
+    columns = len(view.columns.split())
+    for rank in view.ranks:
+        labels = [item for segment in rank.segments for item in segment.items if item.classes.startswith("label")]
+        assert labels
+        assert all(item.end == columns + 1 or item.begin == 1 for item in labels)
