@@ -24,6 +24,8 @@ KINDS = "operand", "earlier", "reached", "damage"
 SMALL_GAP = 512
 DIGITS = 8
 """Letters of a number that fit into the narrowest column."""
+WIDE = 0.45
+"""The share of the whole from which a bar has room for a text of several lines."""
 LETTERS = 60
 """Letters that fit into a bar as wide as the whole."""
 
@@ -128,7 +130,7 @@ def _labelled(items: list[Item], widths: list[float]) -> Iterator[Item]:
     whole = sum(widths)
     for item in items:
         share = sum(widths[item.begin - 1 : item.end - 1]) / whole
-        if rows[item.row] > 1 or len(item.text) <= LETTERS * share or item.classes == "tick":
+        if rows[item.row] > 1 or share > WIDE or len(item.text) <= LETTERS * share or item.classes == "tick":
             yield item
             continue
         left, right = sum(widths[: item.begin - 1]), sum(widths[item.end - 1 :])

@@ -19,6 +19,7 @@ from harness.report.pages.moments import roles
 from harness.scenario.bases import BaseStep, CollectiveStep, Role
 from harness.scenario.operands import View
 from harness.scenario.steps import Allocate, Ballast, Recreate, Release, Step
+from harness.text import counted
 from harness.trace.events import Mismatch
 
 OWNERSHIP = (
@@ -92,6 +93,8 @@ def verdict(case: Case | None, records: Sequence[Record], leading: Record) -> Ve
     if leading.rule in SAY_IT_THEMSELVES:
         headline, why = _first_sentence(leading.explanation)
     means = ((RULES[leading.rule].__doc__ or "") if leading.rule in RULES else "").strip()
+    if case is not None and leading.rule == "registration-skew":
+        why = f"{why} {_growth(case, leading)}".strip()
     why = why or (means if leading.rule in SAY_IT_THEMSELVES else "")
     others = tuple(f"{each.rule}: {each.explanation}" for each in records if each != leading)
     return Verdict(leading.rule, means, headline, why, effect, leading.explanation, others)
@@ -104,6 +107,16 @@ def use_of(case: Case, record: Record) -> Use | None:
             if use.step == record.step:
                 return use
     return None
+
+
+def _growth(case: Case, record: Record) -> str:
+    """Which pools took a segment at the step of a finding, and which did not; empty where all did alike."""
+    segments = {rank: case.histories[rank].segments.values() for rank in sorted(record.ranks)}
+    took = {rank: sum(life.born == record.step for life in lives) for rank, lives in segments.items()}
+    if len({*took.values()}) < 2:
+        return ""
+    each = (f"rank {rank} took {counted(many, 'new segment') if many else 'none'}" for rank, many in took.items())
+    return f"At {case.at_step(record.step)} {', '.join(each)}."
 
 
 def _first_sentence(text: str) -> tuple[str, str]:
