@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from harness.report.pages import page
+from harness.report.pages import page, runs
 from tests.report.pages.conftest import SEEDS, Accounts
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -23,7 +25,7 @@ dark: getComputedStyle(document.body).backgroundColor, errors: document.querySel
 
 def browse(folder: Path, text: str, *options: str) -> str:
     """The document after it was laid out; its title says how wide it became. Skips where the browser does not start."""
-    (folder / "page.html").write_text(text.replace("</body>", MEASURE))
+    (folder / "page.html").write_text(text.replace("</body>", MEASURE) if "<script" not in text else text)
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     try:
         ended = subprocess.run(
@@ -47,19 +49,40 @@ def measured(dom: str, name: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("rule", SEEDS)
-def test_the_body_does_not_scroll_sideways_on_a_phone(accounts: Accounts, rule: str, tmp_path: Path) -> None:
-    # headless chromium makes no window narrower than 500 pixels, so the page is held in a frame of 390
-    inner = page.seed_page(accounts[rule]).replace("</body>", MEASURE)
-    (tmp_path / "inner.html").write_text(inner)
+def on_a_phone(folder: Path, text: str) -> tuple[int, int]:
+    """How wide a page becomes in 390 pixels, and how wide the view is."""
+    # headless chromium makes no window narrower than 500 pixels, so the page is held in a frame
+    (folder / "inner.html").write_text(text)
     frame = (
         "<!DOCTYPE html><title>x</title><body><iframe src='inner.html' style='width:390px;height:800px'></iframe>"
         "<script>addEventListener('load', () => { const root = document.querySelector('iframe').contentDocument"
         ".documentElement; document.title = JSON.stringify({wide: root.scrollWidth, view: root.clientWidth}); })"
         "</script></body>"
     )
-    dom = browse(tmp_path, frame, "--allow-file-access-from-files")
-    assert int(measured(dom, "wide")) <= int(measured(dom, "view"))
+    dom = browse(folder, frame, "--allow-file-access-from-files")
+    return int(measured(dom, "wide")), int(measured(dom, "view"))
+
+
+@pytest.mark.parametrize("rule", SEEDS)
+def test_the_body_does_not_scroll_sideways_on_a_phone(accounts: Accounts, rule: str, tmp_path: Path) -> None:
+    wide, view = on_a_phone(tmp_path, page.seed_page(accounts[rule]))
+    assert wide <= view
+
+
+def test_a_report_of_several_runs_does_not_either(accounts: Accounts, tmp_path: Path) -> None:
+    findings = [
+        {"rule": rule, "explanation": rule, "account": json.loads(msgspec.json.encode(account)), "status": "new"}
+        for rule, account in accounts.items()
+    ]
+    made = {"draws": 100, "seconds": 9.0, "findings": findings, "speed": [[1, 4], [2, 9]], "oracles": ["data"]}
+    wide, view = on_a_phone(tmp_path, page.report_page(runs.report({"first-of-the-week": made, "second": made})))
+    assert wide <= view
+
+
+def test_a_page_that_is_too_wide_is_seen(accounts: Accounts, tmp_path: Path) -> None:
+    text = page.seed_page(accounts["wrong-data"]).replace("</main>", "<div style='width:900px'>wide</div></main>")
+    wide, view = on_a_phone(tmp_path, text)
+    assert wide > view
 
 
 def test_the_page_follows_the_dark(accounts: Accounts, tmp_path: Path) -> None:
