@@ -22,6 +22,7 @@ from harness.report.pages import lanes, wording
 from harness.report.pages.account import Account, Family, Line, Member, Outcome
 from harness.report.pages.moments import memory_map, roles
 from harness.report.pages.outputs import outputs
+from harness.report.pages.program import step_text
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.scenario import Scenario
 from harness.studies.agree.facts import ANYWHERE
@@ -135,9 +136,7 @@ def _families(scenario: Scenario, calls: Sequence[Call], owns: Sequence[GroupId]
 
 
 def _program(scenario: Scenario, marked: int) -> tuple[Line, ...]:
-    return tuple(
-        Line(index, step.kind, wording.step_text(step), index == marked) for index, step in enumerate(scenario.steps)
-    )
+    return tuple(Line(index, step.kind, step_text(step), index == marked) for index, step in enumerate(scenario.steps))
 
 
 def _system(scenario: Scenario) -> dict[str, str]:
