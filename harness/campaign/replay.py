@@ -1,12 +1,18 @@
-"""Runs the scenario of a seed file again, on the same system or on another."""
+"""Runs the scenario of a seed file again, on the same system or on another, and makes it smaller."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
+from harness.campaign.keeper import Found, Keeper
+from harness.campaign.seeds import Seed, load, save
+from harness.campaign.smaller.shrinking import Shrinking
+from harness.campaign.trials import Trials
+from harness.clock import CLOCK, Clock
 from harness.oracle.findings import Record
 from harness.oracle.judge import judge
 from harness.scenario.bases import Via
@@ -87,3 +93,29 @@ def replay(
             world.run(before)
         draw = world.run(scenario, debugger=debugger)
         yield Run([finding.record() for finding in judge(draw)], draw.printed)
+
+
+def smaller(
+    world: World, seed: Seed, folder: Path, environment: dict[str, Any], seconds: float, clock: Clock = CLOCK
+) -> Found | None:
+    """Shrink the scenario of a seed for so long, and keep the smallest case as a file in `folder`. None where it does
+    not fail. Of several findings it is the one that the seed is about, or the first."""
+    draw = world.run(seed.scenario)
+    findings = judge(draw)
+    if not findings:
+        return None
+    wanted = {record.key for record in seed.findings[:1]}
+    first = next((finding for finding in findings if finding.key in wanted), findings[0])
+    keeper = Keeper(folder, environment)
+    keeper.keep(seed.scenario, first, findings, printed=draw.printed, costs_ranks=not draw.is_clean)
+    trials = Trials(world, keeper, judge, lambda: None, clock)
+    Shrinking(trials).run(first.key, clock.now() + seconds, costs_ranks=not draw.is_clean)
+    found = keeper.found[first.key]
+    if seed.note:
+        annotate(Path(found.seed_file), seed.note)
+    return found
+
+
+def annotate(path: Path, note: str) -> None:
+    """Write a note into a seed file. Raises `UsageError` where that is impossible."""
+    save(msgspec.structs.replace(load(path), note=note), path)

@@ -62,6 +62,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """What draws show that were seen to shrink to it (`harness.campaign.symptoms`)."""
     states: tuple[str, ...] = ()
     """In a corpus, the states of the oracle that the scenario reached."""
+    note: str = ""
+    """What a person wrote down about it."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:

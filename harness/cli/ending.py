@@ -36,12 +36,23 @@ class Outputs:
     """
 
     def __init__(
-        self, context: typer.Context, json_file: str | None, junit_file: str | None = None, reads: Iterable[str] = ()
+        self,
+        context: typer.Context,
+        json_file: str | None,
+        junit_file: str | None = None,
+        reads: Iterable[str] = (),
+        html: str | None = None,
     ) -> None:
         reads = [*reads]
         data.check_target(json_file, reads)
         data.check_target(junit_file, reads, "JUnit XML")
-        self._facts, self._files = Facts(context.params), (json_file, junit_file)
+        data.check_target(html, reads, "a page")
+        self._facts, self._files, self.html = Facts(context.params), (json_file, junit_file), html
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a file gets all that there is to say, pictures among it."""
+        return self._files[0] is not None or self.html is not None
 
     @property
     def speed(self) -> Speed:

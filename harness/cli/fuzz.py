@@ -61,6 +61,7 @@ SCHEDULES = "Run each draw N times, ranks taking turns by another schedule each,
 CORPUS = "Keep scenarios that reached a new state of the oracle, and try those of earlier runs first."
 OBSERVATIONS = "Write one observation a draw, in Hypothesis's format, for tools such as Tyche."
 UNGUIDED = "Draw what --dry shows, and change nothing that reached rare states."
+HTML = "Write a report as one page, each finding with pictures of one more run."
 HAZARDOUS = "Also draw what even a right system may not survive without agreement between ranks; repeatable."
 
 
@@ -125,6 +126,7 @@ def fuzz(
     deadline: DeadlineOption = None,
     traceback: TracebackOption = False,
     show_output: OutputOption = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help=HTML)] = None,
     json_file: JsonOption = None,
     junit_file: JunitOption = None,
 ) -> None:
@@ -133,7 +135,7 @@ def fuzz(
     if around is not None:
         world, nodes = around.sized(world, nodes)
     topology_file = topologies_of(context, topology_names, topology_file)
-    outputs = Outputs(context, json_file, junit_file, topology_file)
+    outputs = Outputs(context, json_file, junit_file, topology_file, html)
     is_larger = world is None and not topology_file and (flow, nodes, nvlink_domain) == (None, None, None)
     request = Request(
         world=world or USUAL,
@@ -152,7 +154,7 @@ def fuzz(
         nvlink_domain=nvlink_domain,
     )
     night, kept = tonight(shard, seed), keeping(run_dir, seeds_dir, known, corpus_dir, observations_dir, is_dry)
-    console = terminal.Screen(stderr=json_file == "-")
+    console = terminal.Screen(stderr="-" in (json_file, html))
     limit = night.part(draws if draws is not None or minutes is not None else 300)
     largest = max(LARGER) if is_larger else 0
     if is_dry:

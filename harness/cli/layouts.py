@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from harness.cli.options import JsonOption
+from harness.cli.options import DeadlineOption, JsonOption, SubstrateOption
+from harness.cli.pages import explain
 from harness.errors import UsageError
 from harness.report import data, layouts, terminal
 from harness.scenario import topology
@@ -17,6 +18,9 @@ from harness.scenario.dumps.dump import Dump
 from harness.scenario.topology import Topology
 
 SHOWN = "A file, or the name of one that ships here; or files with groups that an engine printed."
+PERFETTO = "Write a seed's run as a trace for ui.perfetto.dev: a track a rank, spans, and arrows."
+NO_RUN = "Show what a seed's file says, and run nothing."
+ALLOW = "Run the plug-ins that a seed names: only if you trust it."
 WRITTEN = "Write a topology of the groups that an engine printed; repeatable."
 RenameOption = Annotated[
     list[str] | None,
@@ -25,14 +29,29 @@ RenameOption = Annotated[
 
 
 def show(
-    names: Annotated[list[str], typer.Argument(metavar="TOPOLOGY|DUMP", help=SHOWN)],
+    names: Annotated[list[str], typer.Argument(metavar="TOPOLOGY|SEED|DUMP", help=SHOWN)],
     against: Annotated[
         str | None, typer.Option(metavar="TOPOLOGY", help="Compare with the groups of this one, by file or name.")
     ] = None,
     rename: RenameOption = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a seed as one page.")] = None,
+    perfetto: Annotated[str | None, typer.Option(metavar="FILE", help=PERFETTO)] = None,
+    no_run: Annotated[bool, typer.Option("--no-run", help=NO_RUN)] = False,
+    substrate: SubstrateOption = "auto",
+    deadline: DeadlineOption = None,
+    allow_plugins: Annotated[bool, typer.Option("--allow-plugins", help=ALLOW)] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Print families, the laws that they break, and how they differ from those of another layout."""
+    """Print families, the laws that they break, and how they differ from those of another layout. Of a seed, explain
+    the finding: what lies where, who waits for whom, and on which systems it is clean."""
+    if len(names) == 1 and explain.is_seed(names[0]):
+        if against is not None or rename:
+            raise UsageError(f"--{'rename' if rename else 'against'} goes with layouts, and {names[0]} is a seed")
+        wanted = explain.Wanted(substrate, deadline, allow_plugins, no_run, html, perfetto, json_file)
+        explain.explain(names[0], wanted)
+        return
+    if html is not None or perfetto is not None:
+        raise UsageError(f"--{'perfetto' if html is None else 'html'} needs one seed, which {', '.join(names)} is not")
     data.check_target(json_file, [*names, *([against] if against else [])])
     expected = topology.find(against) if against is not None else None
     seen = layouts.look(dump.read(names, _renamed(rename)), expected)

@@ -28,6 +28,7 @@ from harness.cli.doctor import examine
 from harness.cli.fuzz import fuzz
 from harness.cli.nights.merge import merge
 from harness.cli.options import JsonOption
+from harness.cli.pages.report import report
 from harness.cli.replay import replay
 from harness.cli.setup import completion, panels, plug_ins, settings, versions
 from harness.cli.setup.settings import Setting
@@ -47,6 +48,7 @@ app.command()(replay)
 app.command()(bisect)
 app.command()(plug_ins.check)
 app.command()(layouts.show)
+app.command()(report)
 app.command(name="topologies")(layouts.topologies)
 app.command()(studies.matrix)
 app.command()(agree)

@@ -9,9 +9,11 @@ import math
 from collections.abc import Iterator
 from html import escape
 
+from markupsafe import Markup
 from rich.console import Console
 
 from harness.report import terminal
+from harness.report.pages.page import environment
 from harness.studies.bench.collectives import Measured, Row, series, shown_size
 
 COLUMNS = ("size", "by", "µs", "GB/s", "ratio", "spread", "CTAs", "host", "bytes", "how")
@@ -20,10 +22,8 @@ BAR = 30
 """Characters of the longest bar."""
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 WIDTH, HEIGHT, MARGIN = 760, 360, 60
-COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8a4fbf", "#c77d0a", "#00798c", "#6b4226", "#555555")
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
-table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}
-td:nth-child(-n+2),th:nth-child(-n+2),td:last-child,th:last-child{text-align:left}.note{font-weight:bold}"""
+COLOURS = ("#3584c4", "#d1495b", "#3f9150", "#9b66cc", "#c77d0a", "#0a919f", "#a06a45", "#808080")
+"""Each is read on white and on black."""
 
 
 def ops_of(measured: Measured) -> list[str]:
@@ -94,24 +94,12 @@ def bar(share: float) -> str:
 
 def page(measured: Measured, command: str) -> str:
     """One HTML page, well-formed as XML too."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
-    noted = "".join(f'<p class="note">{escape(line)}</p>\n' for line in notes(measured))
-    tables = "".join(
-        f"<h2>{escape(op)}</h2>\n{_svg(measured, op)}\n<table><thead><tr>{head}</tr></thead><tbody>\n"
-        f"{''.join(map(_line, cells(measured, op)))}</tbody></table>\n"
-        for op in ops_of(measured)
-    )
-    facts = "".join(_line((name, str(value))) for name, value in measured.environment.items())
+    tables = {op: (Markup(_svg(measured, op)), [*cells(measured, op)]) for op in ops_of(measured)}
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>Collectives</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>Collectives, {measured.world} ranks, {escape(measured.dtype)}</h1>\n"
-        f"<p><code>{escape(command)}</code></p>\n{noted}{tables}"
-        f"<h2>Machine</h2><table><tbody>\n{facts}</tbody></table></body></html>\n"
+        environment()
+        .get_template("bench.html")
+        .render(measured=measured, command=command, columns=COLUMNS, notes=notes(measured), tables=tables)
     )
-
-
-def _line(row: tuple[str, ...]) -> str:
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
 
 
 def _svg(measured: Measured, op: str) -> str:
@@ -138,8 +126,9 @@ def _svg(measured: Measured, op: str) -> str:
         drawn += [
             f'<circle cx="{across(size):.1f}" cy="{up(width):.1f}" r="3" fill="{colour}"/>' for size, width in line
         ]
-        drawn.append(f'<text x="{WIDTH - 155}" y="{30 + 20 * index}" fill="{colour}">{escape(name)}</text>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(drawn)}</svg>'
+        drawn.append(f'<text x="{WIDTH - 155}" y="{30 + 20 * index}" style="fill:{colour}">{escape(name)}</text>')
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img"'
+    return f'{head} aria-label="bandwidth of {escape(op)} over size">{"".join(drawn)}</svg>'
 
 
 class _Scale:

@@ -194,6 +194,11 @@ def _folded(lines: Iterable[str], width: int) -> Iterator[str]:
         yield from wrap(line, max(width, 20), subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
 
 
+def size(scenario: Scenario) -> str:
+    """Such as `2 ranks and 3 steps`."""
+    return f"{counted(scenario.world, 'rank')} and {counted(len(scenario.steps), 'step')}"
+
+
 def output(console: Console, printed: Sequence[str], details: Details) -> None:
     """What each rank printed in a draw, if that is asked for."""
     for rank, text in enumerate(printed if details.output else ()):

@@ -8,7 +8,9 @@ from pathlib import Path
 from harness.campaign.keeper import Found
 from harness.studies.faults.proof import Hunt, Outcome
 from harness.studies.matrix import Cell
+from harness.studies.systems import Tried
 from harness.text import counted
+from harness.trace.trace import TEARDOWN
 
 ENDS = {
     "smallest": "",
@@ -79,3 +81,19 @@ def _draws(cell: Cell) -> str:
 
 def _size(ranks: int, steps: int) -> str:
     return f"{counted(ranks, 'rank')} and {counted(steps, 'step')}"
+
+
+def of_system(tried: Tried) -> str:
+    """Clean, or the rules that were broken on a system, each at its step."""
+    if tried.refused:
+        return f"not run: {tried.refused}"
+    rules = (f"{each.key} at {'the end' if each.step >= TEARDOWN else f'step {each.step}'}" for each in tried.findings)
+    return "\n".join(dict.fromkeys(rules)) or "clean"
+
+
+def first_difference(tried: Tried, own: str) -> str:
+    """Where a system first goes another way than `own`, and what it does there."""
+    if tried.first is None:
+        return "" if tried.system == own else "none seen"
+    where, before, here = tried.first
+    return f"{where}: {before} with {own}, {here} here"

@@ -15,7 +15,7 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from tests.tools.campaigns import layers
 from tests.tools.commands import Run, forked
-from tests.tools.folders import PLUG_INS, SIM, facts, seed_file
+from tests.tools.folders import PLUG_INS, SIM, facts, seed_file, sentence
 from tests.tools.planted import memory
 
 PAIR = Topology("pair", "sglang", {"tp": 2})
@@ -161,3 +161,70 @@ def test_a_seed_runs_no_plug_in_that_only_a_draw_before_it_names(tmp_path: Path)
     run = forked(tmp_path, "replay", "s.json", *SIM)
     assert (run.status, "pool 'mine:Right'" in run.err) == (2, True)
     assert not (tmp_path / "imported").exists()
+
+
+LONG = (*(Allocate(f"a{index}", "tp", 8) for index in range(6)), Deny(1), Allocate("b", "tp", 1 << 20))
+"""Rank 1 is refused its last segment, which the others register."""
+
+
+def long_seed(folder: Path, note: str = "") -> None:
+    scenario = Scenario(PAIR, LONG, System("per-group"))
+    seeds.save(seeds.Seed(seeds.SCHEMA, scenario, (), {}, note=note), folder / "long.json")
+
+
+def test_a_seed_is_made_smaller_and_keeps_its_note(tmp_path: Path) -> None:
+    long_seed(tmp_path, note="from an old night")
+    options = "--shrink", "--shrink-seconds", "20", "--seeds-dir", "small", "--json", "-"
+    run = forked(tmp_path, "replay", "long.json", *SIM, *options)
+    kept = seeds.load(tmp_path / run.data["seed_file"])
+    assert (run.status, run.data["finding"]["rule"], kept.findings[0].rule) == (1, *["registration-skew"] * 2)
+    assert len(kept.scenario.steps) < len(LONG)
+    assert kept.note == "from an old night"
+    assert f"shrunk from 2 ranks and {len(LONG)} steps to" in run.err
+
+
+def test_what_does_not_fail_is_not_shrunk(tmp_path: Path) -> None:
+    seeds.save(seeds.Seed(seeds.SCHEMA, Scenario(PAIR, LONG[:1]), (), {}), tmp_path / "sound.json")
+    run = forked(tmp_path, "replay", "sound.json", *SIM, "--shrink")
+    assert (run.status, "nothing to shrink" in run.out, [path.name for path in tmp_path.iterdir()]) == (
+        0,
+        True,
+        ["sound.json"],
+    )
+
+
+def test_several_pools_stand_beside_each_other_with_the_step_at_which_they_part(tmp_path: Path) -> None:
+    pools = "--pool", "shared-at-alloc", "--pool", "per-group"
+    run = forked(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, *pools, "--json", "-")
+    first, second = run.data["pools"]
+    assert (run.status, first["system"], [each["rule"] for each in first["findings"]]) == (
+        1,
+        "shared-at-alloc",
+        ["wrong-owner"],
+    )
+    assert (second["system"], second["findings"], second["first_difference"]["step"]) == ("per-group", [], 1)
+    assert "wrong-owner at step 2" in run.err
+
+
+def test_a_note_is_kept_in_the_file_and_shown(tmp_path: Path) -> None:
+    long_seed(tmp_path)
+    first = forked(tmp_path, "replay", "long.json", *SIM, "--note", "the runner of \x1b[1mTuesday")
+    second = forked(tmp_path, "replay", "long.json", *SIM)
+    assert seeds.load(tmp_path / "long.json").note == "the runner of \x1b[1mTuesday"
+    for run in (first, second):
+        assert r"note: the runner of \x1b[1mTuesday" in run.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--shrink", "--times", "2"), "--shrink does not go with --times"),
+        (("--shrink", "--pool", "deferred", "--pool", "per-group"), "--shrink does not go with several --pool"),
+        (("--pool", "deferred", "--pool", "per-group", "--pdb", "0"), "several --pool does not go with --pdb"),
+        (("--note", "mine"), "--note is kept in a seed file"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    run = forked(tmp_path, "replay", "wrong-owner-found-on-sim", *SIM, *options)
+    assert run.status == 2
+    assert words in sentence(run)

@@ -39,6 +39,13 @@ def test_the_wheel_holds_the_sources_that_are_compiled_when_needed(built: Built)
     assert sources <= built.in_wheel()
 
 
+def test_the_wheel_holds_the_templates_of_pages(built: Built) -> None:
+    folder = ROOT / "harness" / "report" / "pages" / "templates"
+    templates = {str(path.relative_to(ROOT)) for path in folder.iterdir()}
+    assert {path.rpartition(".")[2] for path in templates} == {"html", "css"}
+    assert templates <= built.in_wheel()
+
+
 def test_the_source_archive_holds_the_files_of_the_wheel(built: Built) -> None:
     assert built.in_sdist() == built.in_wheel()
 
@@ -73,6 +80,12 @@ def test_an_installed_harness_runs_its_own_kernels(environment: Environment) -> 
     fuzzed = environment.run("symm", "fuzz", *asked)
     assert fuzzed.returncode == 0, fuzzed.stdout + fuzzed.stderr
     assert "5 draws" in fuzzed.stdout
+
+
+def test_an_installed_harness_draws_the_page_of_a_seed(environment: Environment) -> None:
+    shown = environment.run("symm", "show", SEED, "--no-run", "--html", "-")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert shown.stdout.startswith("<!DOCTYPE html>")
 
 
 def test_an_installed_harness_replays_a_shipped_seed_by_name(environment: Environment) -> None:

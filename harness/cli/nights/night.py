@@ -7,7 +7,7 @@ was interrupted, since it may be killed at any time.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -19,10 +19,12 @@ from harness.campaign.tally import Tally
 from harness.cli.ending import Outputs, at_the_end
 from harness.cli.nights.keeping import Keeping
 from harness.cli.nights.tonight import Tonight
+from harness.cli.pages import explain
 from harness.errors import UsageError
 from harness.nights.guide import Guide
 from harness.nights.refreshing import Refreshing
 from harness.report import coverage, data, leftovers, nights, results, terminal
+from harness.report.pages.account import Account
 from harness.report.results import Result
 from harness.scenario.system import System
 
@@ -42,6 +44,8 @@ class Night:
     details: terminal.Details
     system: System
     environment: dict[str, Any]
+    accounts: dict[str, Account] = field(default_factory=dict)
+    """Pictures of findings by their seed files, where a file gets them."""
 
     def run(self, draws: int | None, minutes: float | None) -> Tally:
         """Run the campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its
@@ -52,7 +56,9 @@ class Night:
         ):
             self.campaign.progress = Refreshing(self._refresh, advance)
             self.campaign.progress(self.campaign.tally)
-            self.campaign.run(draws, minutes)
+            found = self.campaign.run(draws, minutes).found.values()
+            if self.outputs.is_kept or self.keeping.folder is not None:
+                self.accounts |= explain.of_findings(self.campaign.world, found, self.environment)
         return self.campaign.tally
 
     @property
@@ -67,7 +73,8 @@ class Night:
     def _found(self) -> dict[str, Any]:
         campaign, tonight = self.campaign, self.tonight
         facts = data.fuzz(campaign.tally, campaign.world, self.environment, tonight.seed, tonight.shard)
-        return nights.added({**facts, "coverage": self.guide.as_data()}, self.keeping.known)
+        facts = explain.with_accounts({**facts, "coverage": self.guide.as_data()}, self.accounts)
+        return nights.added(facts, self.keeping.known)
 
     def _refresh(self) -> None:
         if self.keeping.folder is not None:
@@ -81,8 +88,10 @@ class Night:
             self.outputs.refuse(self.console, Result(kind, "draws", "error", str(sys.exception())))
             return
         found, folder = self._found(), self.keeping.folder
+        whole = self.outputs.facts(found, **self._about)
         if folder is not None:
-            data.write(self.outputs.facts(found, **self._about), str(folder.run))
+            data.write(whole, str(folder.run))
+        explain.write_report(whole, self.outputs.html)
         self.outputs.write(self.console, found, results.of_campaign(kind, self.campaign.tally), **self._about)
 
     def _show(self) -> None:

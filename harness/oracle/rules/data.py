@@ -149,6 +149,12 @@ def _poison(event: Mismatch) -> str:
     return f", which the harness had put there before the call: {why}"
 
 
+def origin_text(case: Case, use: Use, event: Mismatch) -> str:
+    """What the wrong elements of a call are, as far as that is known: what they equal, or poison; empty if not."""
+    poison = _poison(event).replace(", which", "The first wrong element holds what", 1)
+    return _origin(case, use, event.origin).strip() or poison
+
+
 def _origin(case: Case, use: Use, origin: Origin | None) -> str:
     """A sentence on what the wrong elements equal."""
     if origin is None:

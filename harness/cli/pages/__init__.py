@@ -1,0 +1,1 @@
+"""Commands that draw pages: of a seed, and of runs."""

@@ -1,0 +1,92 @@
+"""A page of a seed: well-formed, small, alone, with words for all that is drawn."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from harness.report.pages import page
+from harness.report.pages.account import Account
+from tests.report.pages.conftest import SEEDS, Accounts
+
+LARGEST = 300 << 10
+
+
+def tree(account: Account) -> ElementTree.Element:
+    """The page, which is well-formed as XML, too, so that its tags are balanced."""
+    return ElementTree.fromstring(page.seed_page(account).removeprefix("<!DOCTYPE html>"))
+
+
+every_rule = pytest.mark.parametrize("rule", SEEDS)
+
+
+@every_rule
+def test_a_page_loads_nothing_and_runs_nothing(accounts: Accounts, rule: str) -> None:
+    text = page.seed_page(accounts[rule])
+    assert not re.search(r"src=|@import|https?:|<script|<link|url\((?!#)", text)
+    assert not re.search(r'href="(?!#)', text)
+
+
+@every_rule
+def test_a_page_has_one_heading_which_is_the_verdict(accounts: Accounts, rule: str) -> None:
+    found = tree(accounts[rule])
+    (heading,) = found.iter("h1")
+    assert heading.text == accounts[rule].verdict.headline
+    assert found.get("lang") == "en"
+
+
+@every_rule
+def test_every_figure_is_named_and_every_id_is_there_once(accounts: Accounts, rule: str) -> None:
+    found = tree(accounts[rule])
+    ids = Counter(each.get("id") for each in found.iter() if each.get("id"))
+    assert set(ids.values()) == {1}
+    for each in (*found.iter("figure"), *found.iter("section")):
+        assert each.get("aria-label") or each.get("aria-labelledby") in ids
+    for each in found.iter("svg"):
+        assert each.get("aria-label")
+
+
+@every_rule
+def test_headings_skip_no_level(accounts: Accounts, rule: str) -> None:
+    levels = [int(each.tag[1]) for each in tree(accounts[rule]).iter() if re.fullmatch("h[1-6]", each.tag)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+@every_rule
+def test_what_scrolls_is_reached_by_keyboard(accounts: Accounts, rule: str) -> None:
+    scrolls = [each for each in tree(accounts[rule]).iter() if each.get("class") == "scroll"]
+    assert scrolls
+    assert all(each.get("tabindex") == "0" and each.get("aria-label") for each in scrolls)
+
+
+@every_rule
+def test_a_page_is_small_and_drawn_at_once(accounts: Accounts, rule: str) -> None:
+    page.seed_page(accounts[rule])  # the first compiles the templates
+    began = time.process_time()
+    assert len(page.seed_page(accounts[rule]).encode()) < LARGEST
+    assert time.process_time() - began < 1
+
+
+def test_text_of_a_seed_is_no_markup_and_has_no_controls(accounts: Accounts) -> None:
+    hostile = msgspec.structs.replace(accounts["wrong-owner"], note="<script>alert(1)</script>\x1b[31m\u202e")
+    text = page.seed_page(hostile)
+    assert "<script" not in text
+    assert r"&lt;script&gt;alert(1)&lt;/script&gt;\x1b[31m\u202e" in text
+
+
+def test_a_page_without_a_run_says_so(accounts: Accounts) -> None:
+    bare = msgspec.structs.replace(accounts["wrong-owner"], lanes=(), memory=None, outcomes=(), not_run="no ranks")
+    found = tree(bare)
+    assert "no ranks" in {each.text for each in found.iter("p")}
+
+
+def test_a_window_that_is_missing_has_words_and_a_border_of_its_own(accounts: Accounts) -> None:
+    wanted = [each for each in tree(accounts["wrong-owner"]).iter("div") if "wanted" in (each.get("class") or "")]
+    assert {each.get("class") for each in wanted} == {"win wanted", "label l-wanted"}
+    assert {each.text for each in wanted} - {None} == {"✗ no window of moe_ep[0,2] here: the call needs one"}
