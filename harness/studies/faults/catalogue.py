@@ -54,9 +54,9 @@ def _free(pool: str = "deferred", kernel: str | None = None, *hazards: str) -> C
     return lambda world: scenarios(world, **_under_test(pool, kernel), hazards=hazards)  # type: ignore[arg-type]
 
 
-def _ordered(kernel: str) -> Callable[[int], Strategy]:
+def _ordered(kernel: str, **options: Any) -> Callable[[int], Strategy]:
     """Free programs by schedules."""
-    return lambda world: scheduled(_free("deferred", kernel)(world))
+    return lambda world: scheduled(scenarios(world, **_under_test("deferred", kernel), **options))
 
 
 def _under_test(pool: str, kernel: str | None) -> dict[str, Any]:
@@ -251,6 +251,13 @@ FAULTS = (
     Fault("K09", "no-last-barrier", ("race",), _ordered(f"{ORDER}:NoLastBarrier"), {"nccl": ORDERS}),
     Fault("K10", "one-parity-slot", ("hang",), _ordered(f"{ORDER}:OneParitySlot"), {"nccl": SPINS}),
     Fault("K11", "shared-flags", ("race",), _ordered(f"{ORDER}:SharesFlags"), {"nccl": ORDERS}),
+    Fault(
+        "K12",
+        "epoch-in-a-graph",
+        ("race",),
+        _ordered(f"{ORDER}:BakesEpoch", max_steps=WITH_GRAPHS, graphs=True),
+        {"nccl": ORDERS},
+    ),
     Fault("K13", "threshold-off-by-one", ("wrong-data",), _free("deferred", f"{TRANSFERS}:OffByOne")),
     Fault("K14", "index-of-32-bits", ("wrong-data",), _free("deferred", f"{TRANSFERS}:IndexOf32Bits")),
     Fault("K15", "pads-assumed-zero", ("race",), _ordered(f"{ORDER}:AssumesZeroPads"), {"nccl": ORDERS}),
