@@ -41,8 +41,10 @@ class Fault(msgspec.Struct, frozen=True):
     window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12, or where buffers
     of another group left one rank a segment more to register; F08 where the rank that was refused memory is waited for
     without a registration; F20 where a buffer of another size came before; F31 where the memory had a window of the
-    communicator that was re-created before, or every rank of a group was refused; K24 where the buffer of the result
-    was released before the write landed; K26 where a rank of the other group has no operand of the call there."""
+    communicator that was re-created before, or every rank of a group was refused; K12 where a peer was through its
+    replays before this rank looked at its flags, so that its stores came too early and in order; K24 where the
+    buffer of the result was released before the write landed; K26 where a rank of the other group has no operand of
+    the call there."""
     draws: Callable[[int], Strategy]
     """Of a largest world."""
     not_on: dict[str, str] = {}
@@ -254,7 +256,7 @@ FAULTS = (
     Fault(
         "K12",
         "epoch-in-a-graph",
-        ("race",),
+        ("race", "wrong-data", "out-of-bounds"),
         _ordered(f"{ORDER}:BakesEpoch", max_steps=WITH_GRAPHS, graphs=True),
         {"nccl": ORDERS},
     ),
