@@ -59,28 +59,34 @@ def push_kernel(outputs, source, rank, count, size, BLOCK: tl.constexpr):
         block += tl.num_programs(0)
 
 
-@triton.jit(do_not_specialize=("epoch", "start", "count"), do_not_specialize_on_alignment=("source",))
-def send_kernel(spaces, source, epoch, start, count, BLOCK: tl.constexpr):
-    """Program (p, b) stores block b of `source` to peer p, from packet `start` on: an element beside the epoch."""
+@triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("source",))
+def send_kernel(spaces, source, word, rank, count, HALVES: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
+    """Program (p, b) sends block b of `source` to peer p: an element beside the number of the call, which `word` has.
+
+    A packet is stored whole, by an atomic operation at system scope: relaxed, as it announces nothing but itself."""
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    space = tl.load(spaces + tl.program_id(0)).to(tl.pointer_type(tl.int64))
+    epoch = tl.load(word).to(tl.int64)
+    slot = epoch % HALVES * tl.num_programs(0) + rank
+    packets = tl.load(spaces + tl.program_id(0)).to(tl.pointer_type(tl.int64)) + slot * MOST + index
     element = tl.load(source + index, mask=mask, other=0).to(tl.int64) & 0xFFFFFFFF
-    tl.store(space + start + index, element | (epoch.to(tl.int64) << 32), mask=mask)
+    tl.atomic_xchg(packets, element | (epoch << 32), mask=mask, sem="relaxed", scope="sys")
 
 
-@triton.jit(do_not_specialize=("epoch", "start", "count"), do_not_specialize_on_alignment=("output",))
-def receive_kernel(space, output, epoch, start, count, MOST: tl.constexpr, BLOCK: tl.constexpr):
-    """Program (p, b) waits for block b of peer p, and stores its elements. An element and its epoch are one word, so
-    neither comes alone."""
+@triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("output",))
+def receive_kernel(space, output, word, count, HALVES: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
+    """Program (p, b) waits for block b of peer p, and stores its elements.
+
+    A packet is read whole, too. Of a volatile load, Triton's compiler makes one of four bytes where it takes half."""
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    packets = space + start + tl.program_id(0) * MOST + index
+    epoch = tl.load(word).to(tl.int64)
+    packets = space + (epoch % HALVES * tl.num_programs(0) + tl.program_id(0)) * MOST + index
     missing = 1
     while missing > 0:
-        seen = tl.load(packets, mask=mask, other=0, volatile=True) >> 32
+        seen = tl.atomic_add(packets, 0, mask=mask, sem="relaxed", scope="sys") >> 32
         missing = tl.max((mask & (seen != epoch)).to(tl.int32))
-    packet = tl.load(packets, mask=mask, other=0, volatile=True)
+    packet = tl.atomic_add(packets, 0, mask=mask, sem="relaxed", scope="sys")  # a loop may not carry it
     tl.store(output + tl.program_id(0) * count + index, packet.to(output.dtype.element_ty), mask=mask)
 
 
@@ -133,6 +139,8 @@ class Packets(Equal):
     this one.
     """
 
+    halves = 2
+
     def __init__(self) -> None:
         self.spaces: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -140,6 +148,7 @@ class Packets(Equal):
         if context.shares_gpu:
             raise Unsupported
         space = context.workspace(2 * context.size * MOST * 8)
+        context.flags(1)
         self.spaces[context.identity] = space.view(torch.int64), context.peer_addresses(space).clone()
 
     def close(self, context: CollectiveContext) -> None:
@@ -147,16 +156,19 @@ class Packets(Equal):
 
     def gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         words, into = _words(source), _words(output)
-        if (count := words.numel()) > MOST:
+        if words.numel() > MOST:
             raise Unsupported
-        (space, spaces), epoch = self.spaces[context.identity], context.epoch()
-        half = self.half(epoch) * context.size * MOST
-        grid = context.size, triton.cdiv(count, BLOCK)
-        send_kernel[grid](spaces, words, epoch, half + context.rank * MOST, count, BLOCK=BLOCK)
-        receive_kernel[grid](space, into, epoch, half, count, MOST=MOST, BLOCK=BLOCK)
+        self.move(context, words, into)
 
-    def half(self, epoch: int) -> int:
-        return epoch % 2
+    def move(self, context: CollectiveContext, words: torch.Tensor, into: torch.Tensor) -> None:
+        (space, spaces), word, count = self.spaces[context.identity], self.word(context), words.numel()
+        grid, sizes = (context.size, triton.cdiv(count, BLOCK)), {"HALVES": self.halves, "MOST": MOST, "BLOCK": BLOCK}
+        send_kernel[grid](spaces, words, word, context.rank, count, **sizes)
+        receive_kernel[grid](space, into, word, count, **sizes)
+
+    def word(self, context: CollectiveContext) -> torch.Tensor:
+        """The number of this call, on the device: a graph raises it at every replay."""
+        return context.flags(1).add_(1)
 
 
 class Copies(Equal):

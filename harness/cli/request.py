@@ -26,7 +26,7 @@ from harness.strategies.flows import Tokens, applies, check_world, flows
 from harness.strategies.placements import check_nodes, on_nodes
 from harness.strategies.programs import HAZARDS, LONGEST, WITH_GRAPHS, scenarios
 from harness.strategies.topologies import LARGER, topologies
-from harness.system.check import check_system
+from harness.system.check import check_system, pulls
 from harness.world.platform import Platform
 
 SMALLEST = 2
@@ -193,4 +193,5 @@ class Request:
             graphs=self.graphs,
             streams=self.streams,
             falling=not self.same_order and chooses_addresses,
+            pulls=pulls(self.collectives),
         )

@@ -63,7 +63,9 @@ class Case:
     def peer_roles(self, uses: list[Use]) -> tuple[Role, ...]:
         """The operands through which the ranks of a call reach each other, each memory once."""
         roles: dict[tuple[tuple[int, int], ...], Role] = {}
-        for role in peer_operands(uses[0].called.kind, uses[0].called.via):
+        called = uses[0].called
+        pulled: tuple[Role, ...] = ("source",) if called.pulls else ()
+        for role in dict.fromkeys((*peer_operands(called.kind, called.via), *pulled)):
             operands = (use.sight(role).operand for use in uses)
             roles.setdefault(tuple((operand.address, operand.size) for operand in operands), role)
         return tuple(roles.values())

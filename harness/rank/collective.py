@@ -37,7 +37,7 @@ from harness.system.context import ProcessGroup
 from harness.system.functional import returned
 from harness.system.layouts import in_rank_order, rows_of, spread
 from harness.system.opened import Refusal
-from harness.system.shape import gathers_along, is_captured, is_functional, runs, takes_strides
+from harness.system.shape import gathers_along, is_captured, is_functional, pulls, runs, takes_strides
 from harness.trace import events as trace
 from harness.trace.events import Operand
 
@@ -56,7 +56,7 @@ class Call:
         self._communicator = group.communicator
         self._exact = ExactData(step, group.ranks, group.rank, substrate.device.torch_device, substrate.recorder.beat)
         self._is_uneven = is_uneven(step, group.ranks)
-        self._is_by_kernel = self._is_unsupported = False
+        self._is_by_kernel = self._is_unsupported = self._pulls = False
         self.refusal: Refusal | None = None
         """What the plug-in, when it was opened, has refused all calls of this communicator by."""
         self._returned: torch.Tensor | None = None
@@ -189,6 +189,10 @@ class Call:
         step, counts = self._step, self._exact.counts
         if isinstance(step, AllToAll):
             counts = tuple(each.source for each in self._exact.lengths)
+        # in place the source lies in the output; one without elements has no address
+        is_pulled = self._pulls and step.part is not None and all(each.source for each in self._exact.lengths)
+        pulled: tuple[Role, ...] = ("source",) if is_pulled else ()
+        reached = dict.fromkeys((*step.reached, *pulled))
         self._substrate.record(
             trace.Called(
                 self._communicator.ident,
@@ -200,9 +204,10 @@ class Call:
                 counts=counts if len({*counts}) > 1 else counts[0],
                 via="kernel" if self._is_by_kernel else "library" if self._step.via == "kernel" else self._step.via,
                 family=step.family,
-                meant=tuple(role for role in step.reached if self._buffers[self._names[role]].is_for_window),
+                meant=tuple(role for role in reached if self._buffers[self._names[role]].is_for_window),
                 claims=step.claim,
                 sent=step.sends(self._exact.group, self._substrate.rank),
+                pulls=is_pulled,
             )
         )
 
@@ -292,7 +297,8 @@ class Call:
         else:
             entered()
         returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
-        apart = self._source if returns and step.part is None and isinstance(step, AllGather) else None
+        is_apart = (returns or self._pulls) and step.part is None and isinstance(step, AllGather)
+        apart = self._source if is_apart else None
         context = CollectiveContext(self._communicator, self._exact.counts, apart)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
         if returns:
@@ -312,9 +318,11 @@ class Call:
         step = self._step
         if self._is_library or (self._substrate.device.is_capturing and not self._may_be_captured(kernel)):
             return False
-        return call_system(
+        runs_it = call_system(
             "collectives", lambda: runs(kernel, step.kind, step.op, self._is_uneven, self._output.element_size())
         )
+        self._pulls = runs_it and call_system("collectives", lambda: pulls(kernel, step.kind))
+        return runs_it
 
     def _may_be_captured(self, kernel: Any) -> bool:
         # ranks that share a GPU meet on the host, which no graph does

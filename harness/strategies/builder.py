@@ -50,7 +50,9 @@ LARGEST_ACTION = 3
 class Builder:
     """Steps in the making for one topology."""
 
-    def __init__(self, topology: Topology, max_steps: int, spmd: bool = False, streams: int = 1) -> None:
+    def __init__(
+        self, topology: Topology, max_steps: int, spmd: bool = False, streams: int = 1, pulls: bool = False
+    ) -> None:
         self._topology, self._max_steps, self._is_spmd, self._streams = topology, max_steps, spmd, streams
         everyone = [*range(topology.world)]
         widest = {
@@ -63,7 +65,7 @@ class Builder:
         self._disjoint: dict[str, list[GroupIds]] = {}
         self._steps: list[Step] = []
         self._alive = Alive(topology)
-        self._operands = Operands(topology, self._alive)
+        self._operands = Operands(topology, self._alive, pulls)
         self._compilers: dict[str, Callable[[Action], Iterator[Step]]] = {
             **dict.fromkeys(COLLECTIVES, self._collective),
             "allocate": self._allocate,
@@ -292,7 +294,8 @@ class Builder:
         needs = {rank: count * size for rank, size in acting.sizes.items()}
         wholes = [self._operands.new(action, acting, needs, dtype, is_roomy=False) for _ in range(2)]
         shares = dict.fromkeys(acting.ranks, count)
-        part = self._operands.new(action, acting, shares, dtype, "plain", is_roomy=False)
+        role = "window" if self._operands.pulls else "plain"
+        part = self._operands.new(action, acting, shares, dtype, role, is_roomy=False)
         yield from self._fly(action)
         yield from (*wholes, part)
         for turn in range(calls):

@@ -58,8 +58,9 @@ class Shape(NamedTuple):
 class Operands:
     """Chooses among the buffers that are alive, or makes new ones. An `Allocate` that it returns may be either."""
 
-    def __init__(self, topology: Topology, alive: Alive) -> None:
-        self._world, self._alive = topology.world, alive
+    def __init__(self, topology: Topology, alive: Alive, pulls: bool = False) -> None:
+        """`pulls`: a kernel under test reads the sources of its peers."""
+        self._world, self._alive, self.pulls = topology.world, alive, pulls
         self._names = 0
 
     def buffers(self) -> list[Allocate]:
@@ -116,7 +117,8 @@ class Operands:
         """The buffer and view of the other operand: ordinary memory, or a window of the same groups. `is_paired`: the
         library makes sends and receives of it."""
         is_large = max(lengths.values()) * ITEMSIZE[whole.dtype] > STAGED_BYTES
-        role = "window" if action.part == "window" or (is_paired and is_large) else "plain"
+        is_pulled = self.pulls and action.via == "kernel"
+        role = "window" if action.part == "window" or is_pulled or (is_paired and is_large) else "plain"
         needs = {rank: length + action.slack for rank, length in lengths.items()}
         if role == "window":  # ranks of different sizes would be a hazard
             needs = {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}

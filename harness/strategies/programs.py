@@ -42,12 +42,14 @@ def programs(
     graphs: bool = False,
     streams: int = 1,
     spmd: bool = False,
+    pulls: bool = False,
 ) -> tuple[Step, ...]:
     """Steps for one topology: at most `max_steps`, with at least one collective. `graphs`: capture and replay too.
 
     `max_steps` is at least 2. `hazards` adds what even a right system may not survive without agreement between ranks.
     `streams`: on how many streams buffers are allocated and collectives run, at most `harness.scenario.steps.STREAMS`.
-    `spmd`: every rank acts in every step that names a family.
+    `spmd`: every rank acts in every step that names a family. `pulls`: calls by kernels have both operands in windows,
+    for a plug-in that says so.
     """
     if not 1 <= streams <= STREAMS:
         raise UsageError(f"{streams} streams are not between 1 and {STREAMS}")
@@ -58,7 +60,7 @@ def programs(
     largest = most if least or graphs else min(most, USUAL)
     chosen = draw(st.lists(actions(hazards, via, graphs, streams), min_size=least, max_size=largest))
     last = draw(of_kinds(COMMON, frozenset(hazards), via, streams))
-    return Builder(topology, max_steps, spmd, streams).build(chosen, last)
+    return Builder(topology, max_steps, spmd, streams, pulls).build(chosen, last)
 
 
 @st.composite
@@ -75,13 +77,15 @@ def scenarios(
     streams: int = 1,
     spmd: bool = False,
     falling: bool = True,
+    pulls: bool = False,
 ) -> Scenario:
     """Whole draws for a world of at most `world` ranks.
 
     `system` is the pool policy and kernel collective under test (default `System()`); `topologies`
     a strategy that replaces the default mixture of random and named ones. With implicit sites, programs are `spmd`.
-    `falling`: in a share of draws some ranks have their segments in the other order of addresses, which pools such as
-    `per-group` rest on. `deferred` takes a fresh pool then, so that such draws have no steady state.
+    `pulls`: as in `programs`. `falling`: in a share of draws some ranks have their segments in the other order of
+    addresses, which pools such as `per-group` rest on. `deferred` takes a fresh pool then, so that such draws have no
+    steady state.
     """
     system = system or System()
     if topologies is None:
@@ -90,7 +94,16 @@ def scenarios(
     if spmd:
         topologies = topologies.filter(lambda topology: not lack_of_implicit(topology))
     topology = draw(topologies)
-    of_it = programs(topology, hazards=hazards, via=via, max_steps=max_steps, graphs=graphs, streams=streams, spmd=spmd)
+    of_it = programs(
+        topology,
+        hazards=hazards,
+        via=via,
+        max_steps=max_steps,
+        graphs=graphs,
+        streams=streams,
+        spmd=spmd,
+        pulls=pulls,
+    )
     steps, seed = draw(of_it), draw(st.integers(0, 255))
     falls = draw(st.sampled_from(FALLING)) if falling else ""
     if any(isinstance(step, Steady) for step in steps):

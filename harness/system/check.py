@@ -134,6 +134,13 @@ def fallbacks(*collectives: str | None) -> dict[str, str]:
     return found
 
 
+def pulls(collectives: str | None) -> bool:
+    """Whether peers read the sources of these collectives. Loads what is not built in."""
+    if collectives is None or collectives in ("library", *KERNELS):
+        return False
+    return getattr(load_attribute("collectives", collectives, ("library", *KERNELS)), "pulls", False) is True
+
+
 def prepare(pools: Iterable[str], import_path: str) -> None:
     """Have pools make ready what their ranks need, such as a library to be built: each that has `prepare`.
 

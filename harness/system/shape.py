@@ -37,10 +37,10 @@ ALONG = {"all_gather": "context, source, dim"}
 """In place of the one above, of those that also say `along`."""
 LIFE = {"open": "context", "close": "context"}
 """Methods that collectives may have for every communicator, of either form."""
-TELLS = ("functional", "uneven", "strided", "along", "captures")
+TELLS = ("functional", "uneven", "strided", "along", "captures", "pulls")
 """What collectives may say of themselves with a bool."""
 STRIDED = ("all_gather", "all_to_all", "broadcast")
-"""Calls whose source no peer reads through a window where it lies in ordinary memory."""
+"""Calls that move data: no peer reads their source, unless the plug-in says so."""
 OPTIONAL = {"agreed": "sizes", "wants": "group, nbytes", "comm_ptr": "group"}
 """Methods that a policy may have beside those."""
 WIDEST = 4
@@ -96,6 +96,11 @@ def takes_strides(kernels: object, kind: str) -> bool:
 def is_captured(kernels: object) -> bool:
     """Whether collectives say that graphs may hold their calls."""
     return getattr(kernels, "captures", False) is True
+
+
+def pulls(kernels: object, kind: str) -> bool:
+    """Whether collectives say that peers read the source of a call that moves data."""
+    return kind in STRIDED and getattr(kernels, "pulls", False) is True
 
 
 def gathers_along(kernels: object) -> bool:

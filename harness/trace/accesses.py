@@ -27,7 +27,10 @@ class Scheduled(BaseEvent, frozen=True, tag="scheduled"):
 class Accessed(BaseEvent, frozen=True, tag="accessed"):
     """The rank accessed `spans` of the shared memory, each a first byte and the one behind the last. A kernel under
     test did at `place`, such as `kernels.py:31`. In a pad, `pad` says which of which group, and `owner` is the rank
-    whose memory it is. In what a plug-in has of the harness's memory, `pad` is `WORKSPACE`."""
+    whose memory it is. In what a plug-in has of the harness's memory, `pad` is `WORKSPACE`.
+
+    `word`: the bytes of the aligned words that it took whole each, by atomic operations at system scope or by volatile
+    loads; 0 of any other access."""
 
     number: int
     how: How
@@ -37,6 +40,7 @@ class Accessed(BaseEvent, frozen=True, tag="accessed"):
     place: str = ""
     pad: str = ""
     group: GroupId = GroupId(())
+    word: int = 0
 
 
 class Synced(BaseEvent, frozen=True, tag="synced"):
@@ -53,7 +57,6 @@ class Relaxed(BaseEvent, frozen=True, tag="relaxed"):
     """An atomic operation ordered nothing with peers. `why`: it was relaxed, or at another scope than the system's."""
 
     number: int
-    words: tuple[int, ...]
     kernel: str
     place: str
     why: str

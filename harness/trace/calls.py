@@ -49,6 +49,7 @@ class Called(BaseEvent, frozen=True, tag="called"):
              for each rank of the group, in its order, where they differ
     via      the library, or a kernel under test, where it runs such calls
     family   the name under which the call was made
+    pulls    whether peers read the source, beside the operands that a call of that kind has for them
     meant    the operands that were allocated to lie in a window
     claims   whether the caller relies on the symmetric path
     sent     elements that this rank sends to each rank of the group, in its order, where the call is one send and one
@@ -68,6 +69,7 @@ class Called(BaseEvent, frozen=True, tag="called"):
     meant: tuple[Role, ...]
     claims: bool
     sent: tuple[int, ...] | None = None
+    pulls: bool = False
 
     @property
     def is_uneven(self) -> bool:

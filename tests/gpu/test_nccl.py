@@ -244,13 +244,13 @@ def test_trim_and_recreate_leave_nothing_stale(world):
     assert rules(world.run(Scenario(TP2, steps))) == []
 
 
-@pytest.mark.parametrize("kernels", ["Packets", "ByFlags"])
+@pytest.mark.parametrize("kernels", ["examples.protocols:Packets", "tests.tools.provided:ByFlags"])
 def test_memory_of_the_harness_for_plug_ins_is_clean_and_goes_with_the_communicator(kernels):
     first, again = (
         (Allocate(name, "tp", 64), *(AllGather("tp", View(name), 32, via="kernel"),) * 3, Release(name))
         for name in "ab"
     )
-    scenario = Scenario(TP2, (*first, Recreate("tp"), *again), System(collectives=f"tests.tools.provided:{kernels}"))
+    scenario = Scenario(TP2, (*first, Recreate("tp"), *again), System(collectives=kernels))
     with World(2, "nccl") as small:
         draws = [small.run(scenario) for _ in range(3)]
     assert [rules(draw) for draw in draws] == [[]] * 3

@@ -18,7 +18,7 @@ from tests.tools.one_rank import Rank
 from tests.tools.scenes import APART, CROSSED, findings, first, rules, scenario, unsaid
 
 T = TypeVar("T")
-KERNELS = "tests.tools.provided"
+KERNELS, PACKETS = "tests.tools.provided", "examples.protocols:Packets"
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,11 @@ TWICE = (*calls("a"), Recreate("tp"), *calls("b"))
 ONCE = (Allocate("a", "tp", 16), AllGather("tp", View("a"), 8, via="kernel"))
 
 
-@pytest.mark.parametrize("kernels", ["Packets", "ByFlags", "AsksInACall", "KeepsBooks"])
+@pytest.mark.parametrize(
+    "kernels", [PACKETS, *(f"{KERNELS}:{name}" for name in ("ByFlags", "AsksInACall", "KeepsBooks"))]
+)
 def test_right_collectives_in_memory_of_the_harness_are_silent_in_every_draw(ranks: World, kernels: str) -> None:
-    played = scenario(*TWICE, kernels=f"{KERNELS}:{kernels}")
+    played = scenario(*TWICE, kernels=kernels)
     assert [findings(ranks, played) for _ in range(3)] == [[]] * 3
 
 
@@ -64,7 +66,7 @@ def test_right_collectives_in_memory_of_the_harness_are_silent_in_every_draw(ran
         (
             "SendsTooFar",
             "out-of-bounds",
-            ("8 bytes behind rank 0's workspace of tp[0,1] had changed by step 2", "at byte 65536, where 0x01000000"),
+            ("8 bytes behind rank 0's workspace of tp[0,1] had changed by step 2", "at byte 131072, where 0x01000000"),
         ),
         ("AssumesZeros", "wrong-data", ()),
         (
@@ -164,9 +166,9 @@ def in_flight(kernels: str) -> tuple[Step, ...]:
     return allocate, InFlight(begins=True), gather, gather, InFlight(begins=False)
 
 
-@pytest.mark.parametrize("kernels", ["Packets", "ByFlags"])
+@pytest.mark.parametrize("kernels", [PACKETS, f"{KERNELS}:ByFlags"])
 def test_a_first_call_in_flight_is_opened_while_nothing_is(ranks: World, kernels: str) -> None:
-    assert findings(ranks, scenario(*in_flight(kernels), kernels=f"{KERNELS}:{kernels}")) == []
+    assert findings(ranks, scenario(*in_flight(kernels), kernels=kernels)) == []
 
 
 def test_memory_cannot_be_made_in_flight(ranks: World) -> None:
@@ -195,6 +197,6 @@ def test_what_one_rank_refuses_hangs(impatient: World) -> None:
 
 
 def test_where_kernels_cannot_reach_their_peers_open_falls_back(ranks: World) -> None:
-    played = scenario(*TWICE, topology=APART, kernels=f"{KERNELS}:Packets")
+    played = scenario(*TWICE, topology=APART, kernels=PACKETS)
     assert findings(ranks, played) == []
     assert {event.path for event in events(ranks.run(played), Ran)} == {"legacy"}

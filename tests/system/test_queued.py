@@ -26,8 +26,8 @@ from tests.tools.drawn import sample
 from tests.tools.scenes import findings, first, rules, scenario, unsaid
 
 KERNELS = "tests.tools.in_graphs"
-RECORDED = ("triton", f"{KERNELS}:Stages", f"{KERNELS}:Counts", f"{KERNELS}:Returns")
-AT_ONCE = ("tests.tools.provided:Packets", "tests.tools.unusual.collectives:RingGather")
+RECORDED = ("triton", f"{KERNELS}:Stages", "examples.protocols:Packets", f"{KERNELS}:Returns")
+AT_ONCE = ("tests.tools.provided:ByFlags", "tests.tools.unusual.collectives:RingGather")
 WHOLES = (Allocate("a", "tp", 128), Allocate("b", "tp", 128), Allocate("p", "tp", 64, role="plain"))
 CALLS = (
     AllGather("tp", View("a"), 64, via="kernel"),

@@ -13,36 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
+from examples.protocols import BLOCK, Packets
 from harness.system.collectives import CollectiveContext, Unsupported, bits
-from tests.tools.provided import BLOCK, MOST, Packets, words_of
-from tests.tools.unusual.collectives import OPS, Direct, TwoPhases
+from tests.tools.unusual.collectives import OPS, TwoPhases
 from tests.tools.unusual.moves import pull, reduced, rounded, starts_of
-
-
-@triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("source",))
-def send_kernel(spaces, source, word, rank, count, SIZE: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
-    """Program (p, b) stores block b of `source` to peer p: an element beside the epoch, which `word` has."""
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    epoch = tl.load(word).to(tl.int64)
-    space = tl.load(spaces + tl.program_id(0)).to(tl.pointer_type(tl.int64))
-    element = tl.load(source + index, mask=mask, other=0).to(tl.int64) & 0xFFFFFFFF
-    tl.store(space + (epoch % 2 * SIZE + rank) * MOST + index, element | (epoch << 32), mask=mask)
-
-
-@triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("output",))
-def receive_kernel(space, output, word, count, SIZE: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
-    """Program (p, b) waits for block b of what peer p sends, and stores the elements."""
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    epoch = tl.load(word).to(tl.int64)
-    packets = space + (epoch % 2 * SIZE + tl.program_id(0)) * MOST + index
-    missing = 1
-    while missing > 0:
-        seen = tl.load(packets, mask=mask, other=0, volatile=True) >> 32
-        missing = tl.max((mask & (seen != epoch)).to(tl.int32))
-    packet = tl.load(packets, mask=mask, other=0, volatile=True)  # a loop may not carry it
-    tl.store(output + tl.program_id(0) * count + index, packet.to(output.dtype.element_ty), mask=mask)
 
 
 class Moves(TwoPhases):
@@ -51,50 +25,11 @@ class Moves(TwoPhases):
     captures = True
 
 
-class Counts(Packets):
-    """Packets whose epoch is a word on the device, which every run of a call raises. Breaks no rule."""
-
-    captures = True
-
-    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        if len({*context.counts}) > 1:
-            Direct.all_gather(self, context, output, source)
-            return
-        words, into = (words_of(each) for each in (source, output))
-        if (count := words.numel()) > MOST:
-            raise Unsupported
-        if not count:
-            return
-        (space, spaces), word = self.spaces[self.key(context)], self.word(context)
-        word.add_(1)
-        grid = context.size, triton.cdiv(count, BLOCK)
-        send_kernel[grid](spaces, words, word, context.rank, count, SIZE=context.size, MOST=MOST, BLOCK=BLOCK)
-        receive_kernel[grid](space, into, word, count, SIZE=context.size, MOST=MOST, BLOCK=BLOCK)
-
-    def open(self, context: CollectiveContext) -> None:
-        super().open(context)
-        context.flags(1)
-
-    def word(self, context: CollectiveContext) -> torch.Tensor:
-        return context.flags(1)
-
-
-class BakesItsEpoch(Packets):
-    """Breaks wrong-data: its epoch is a number of the host, so that a replay takes the packets of the one before."""
-
-    captures = True
-
-
-class CopiesItsEpoch(Counts):
+class CopiesItsEpoch(Packets):
     """Breaks wrong-data: it raises its epoch on the host, and copies that to the device."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: dict[object, int] = {}
-
     def word(self, context: CollectiveContext) -> torch.Tensor:
-        calls = self.calls[self.key(context)] = self.calls.get(self.key(context), -1) + 1
-        return context.flags(1).fill_(calls)
+        return context.flags(1).fill_(context.epoch())
 
 
 class Returns:

@@ -14,38 +14,10 @@ import torch
 import triton
 import triton.language as tl
 
-from harness.system.collectives import CollectiveContext, Unsupported, bits
+from examples.protocols import MOST, Packets
+from harness.system.collectives import CollectiveContext, Unsupported
 from tests.tools.unusual.collectives import Direct
 from tests.tools.unusual.moves import push, starts_of
-
-MOST = 2048
-"""Words that a rank sends at one time."""
-BLOCK = 512
-
-
-@triton.jit(do_not_specialize=("rank", "epoch", "start", "count"), do_not_specialize_on_alignment=("source",))
-def send_kernel(spaces, source, rank, epoch, start, count, BLOCK: tl.constexpr):
-    """Program (p, b) stores block b of `source` to peer p, from packet `start` on: an element beside the epoch."""
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    space = tl.load(spaces + tl.program_id(0)).to(tl.pointer_type(tl.int64))
-    element = tl.load(source + index, mask=mask, other=0).to(tl.int64) & 0xFFFFFFFF
-    tl.store(space + start + index, element | (epoch.to(tl.int64) << 32), mask=mask)
-
-
-@triton.jit(do_not_specialize=("epoch", "start", "count", "stride"), do_not_specialize_on_alignment=("output",))
-def receive_kernel(space, output, epoch, start, count, stride, BLOCK: tl.constexpr):
-    """Program (p, b) waits for block b of what peer p sends, and stores the elements. Packets of a peer begin `stride`
-    behind those of the one before."""
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    packets = space + start + tl.program_id(0) * stride + index
-    missing = 1
-    while missing > 0:
-        seen = tl.load(packets, mask=mask, other=0, volatile=True) >> 32
-        missing = tl.max((mask & (seen != epoch)).to(tl.int32))
-    packet = tl.load(packets, mask=mask, other=0, volatile=True)  # a loop may not carry it
-    tl.store(output + tl.program_id(0) * count + index, packet.to(output.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=("rank", "epoch", "row", "size"))
@@ -65,66 +37,24 @@ def meet_kernel(flags, mine, rank, epoch, row, size):
         sender += 1
 
 
-class Packets(Direct):
-    """An all-gather without a barrier: an element travels with the number of its call, and the receiver polls for it.
-
-    Right, as two halves take turns: a rank sends the call after next only when all peers have sent the next one, and so
-    have read this one.
-    """
-
-    def __init__(self) -> None:
-        self.spaces: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def open(self, context: CollectiveContext) -> None:
-        if context.shares_gpu:
-            raise Unsupported
-        space = context.workspace(2 * context.size * MOST * 8)
-        self.spaces[self.key(context)] = space.view(torch.int64), context.peer_addresses(space)
-
-    def close(self, context: CollectiveContext) -> None:
-        del self.spaces[self.key(context)]
-
-    def key(self, context: CollectiveContext) -> Hashable:
-        return context.identity
-
-    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        if len({*context.counts}) > 1:
-            super().all_gather(context, output, source)
-            return
-        words, into = (words_of(each) for each in (source, output))
-        if (count := words.numel()) > MOST:
-            raise Unsupported
-        if not count:
-            return
-        (space, spaces), size, epoch = self.spaces[self.key(context)], context.size, context.epoch()
-        half = epoch % 2 * size * MOST
-        grid = size, triton.cdiv(count, BLOCK)
-        start = self.start(half + context.rank * MOST, context)
-        send_kernel[grid](spaces, words, context.rank, epoch, start, count, BLOCK=BLOCK)
-        receive_kernel[grid](space, into, epoch, half, count, MOST, BLOCK=BLOCK)
-
-    def start(self, at: int, context: CollectiveContext) -> int:
-        """The packet from which on this rank sends."""
-        return at
-
-
-def words_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.view(torch.int32) if tensor.element_size() == 8 else bits(tensor)
+@triton.jit
+def stray_kernel(addresses, word, at):
+    """Program p stores a word behind `at` others at peer p."""
+    target = tl.load(addresses + tl.program_id(0)).to(tl.pointer_type(tl.int64))
+    tl.store(target + at, word)
 
 
 class KeepsItsWorkspace(Packets):
     """Breaks hang: it goes by the group, and polls what its last communicator had. Of two communicators over the same
     ranks both use one workspace, which breaks wrong-data."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
     def open(self, context: CollectiveContext) -> None:
-        if self.key(context) not in self.spaces:
-            super().open(context)
-
-    def close(self, context: CollectiveContext) -> None:
-        pass
-
-    def key(self, context: CollectiveContext) -> Hashable:
-        return context.group
+        super().open(context)
+        self.spaces[context.identity] = self.kept.setdefault(context.group, self.spaces[context.identity])
 
 
 class SendsTooFar(Packets):
@@ -133,8 +63,7 @@ class SendsTooFar(Packets):
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         super().all_gather(context, output, source)
         if context.rank == context.size - 1:
-            spaces, one = self.spaces[self.key(context)][1], torch.ones(1, dtype=torch.int32, device=context.device)
-            send_kernel[(context.size, 1)](spaces, one, 0, 7, 2 * context.size * MOST, 1, BLOCK=BLOCK)
+            stray_kernel[(context.size,)](self.spaces[context.identity][1], 7 << 32 | 1, 2 * context.size * MOST)
         context.barrier()
 
 
@@ -203,9 +132,7 @@ class SendsToBoth(Packets):
         self.first: dict[tuple[int, ...], torch.Tensor] = {}
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        first = self.first.setdefault(context.group, self.spaces[self.key(context)][1].clone())
-        one = torch.ones(1, dtype=torch.int32, device=context.device)
-        send_kernel[(context.size, 1)](first, one, context.rank, 1 << 20, 0, 1, BLOCK=BLOCK)
+        stray_kernel[(context.size,)](self.first.setdefault(context.group, self.spaces[context.identity][1]), 1, 0)
         context.barrier()
         super().all_gather(context, output, source)
         context.barrier()

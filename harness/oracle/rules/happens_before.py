@@ -1,7 +1,8 @@
 """What happens before what in a draw by a schedule, by vector clocks, and the accesses that nothing orders.
 
 Invariant: a pair that comes out was ordered neither by a release that an acquire took over, at system scope, nor by a
-meeting of ranks on the host, nor by its rank. Data plays no part, nor does the order in which the two were made.
+meeting of ranks on the host, nor by its rank. Nor did both take the same words whole: such words come and go one by
+one, and order nothing else. Data plays no part, nor does the order in which the two were made.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from harness.trace.trace import Trace
 
 Clock = list[int]
 WRITES = ("writes", "atomically updates", "fills", "clears")
-ATOMIC = ("atomically reads", "atomically updates")
 
 
 class Access(NamedTuple):
@@ -36,13 +36,13 @@ class Pair(NamedTuple):
 
 
 class _Cell:
-    """Bytes between two bounds: the last write, and by rank and kind the reads since."""
+    """Bytes between two bounds: by rank and kind of word, the last writes and the reads since."""
 
-    __slots__ = ("reads", "write")
+    __slots__ = ("reads", "writes")
 
     def __init__(self) -> None:
-        self.write: Access | None = None
-        self.reads: dict[tuple[int, bool], Access] = {}
+        self.writes: dict[tuple[int, int], Access] = {}
+        self.reads: dict[tuple[int, int], Access] = {}
 
 
 def unordered(traces: Sequence[Trace]) -> Iterator[Pair]:
@@ -110,16 +110,12 @@ class _Cells:
                         yield Pair(other, access, self._bounds[index])
 
     def _met(self, cell: _Cell, access: Access, clock: Clock) -> Iterator[Access]:
-        is_write, is_atomic = access.event.how in WRITES, access.event.how in ATOMIC
-        others = [] if cell.write is None else [cell.write]
-        if is_write:
-            others += cell.reads.values()
-        for other in others:
+        is_write, word = access.event.how in WRITES, access.event.word
+        for other in (*cell.writes.values(), *(cell.reads.values() if is_write else ())):
             is_ordered = other.rank == access.rank or clock[other.rank] >= other.at
-            if not is_ordered and not (is_atomic and other.event.how in ATOMIC):
+            if not is_ordered and not (word and word == other.event.word):
                 yield other
-        if is_write:
-            cell.write = access
+        if is_write and not word:  # what is not ordered with one before is not ordered with this one
+            cell.writes.clear()
             cell.reads.clear()
-        else:
-            cell.reads[access.rank, is_atomic] = access
+        (cell.writes if is_write else cell.reads)[access.rank, word] = access

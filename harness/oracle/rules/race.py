@@ -44,10 +44,23 @@ def _race(case: Case, traces: list[Trace], pair: Pair) -> Finding:
     return Race(
         f"{_memory(case, pair)}: rank {first.rank} {_does(first)} at {case.at_step(first.step)}, and rank "
         f"{second.rank} {_does(second)} at {case.at_step(second.step)}. Nothing orders the two: no release of either "
-        f"rank behind its access was acquired by the other.{_relaxed(traces, pair)}",
+        f"rank behind its access was acquired by the other.{_partly(first, second)}{_relaxed(traces, pair)}",
         step=max(first.step, second.step),
         ranks=ranks,
     )
+
+
+def _partly(first: Access, second: Access) -> str:
+    """Why two accesses of kernels, of which one takes whole words, are a race all the same."""
+    whole, other = sorted((first.event, second.event), key=lambda event: -event.word)
+    if not whole.word or not other.kernel:
+        return ""
+    if other.word:
+        return f" One takes words of {whole.word} bytes, and the other of {other.word}."
+    place = f"{other.kernel} ({other.place})"
+    if other.how.startswith("atomically"):
+        return f" The atomic operation in {place} is not at system scope, so peers may find it in parts."
+    return f" The access in {place} may be made in parts: it is no atomic operation, and no volatile load of words."
 
 
 def _does(access: Access) -> str:

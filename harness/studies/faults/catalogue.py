@@ -41,8 +41,10 @@ class Fault(msgspec.Struct, frozen=True):
     window; F05 where the allocator chooses among equal blocks by address, as PyTorch does up to 2.12, or where buffers
     of another group left one rank a segment more to register; F08 where the rank that was refused memory is waited for
     without a registration; F20 where a buffer of another size came before; F31 where the memory had a window of the
-    communicator that was re-created before, or every rank of a group was refused; K24 where the buffer of the result
-    was released before the write landed; K26 where a rank of the other group has no operand of the call there."""
+    communicator that was re-created before, or every rank of a group was refused; K12 where a peer was through its
+    replays before this rank looked at its flags, so that its stores came too early and in order; K24 where the
+    buffer of the result was released before the write landed; K26 where a rank of the other group has no operand of
+    the call there."""
     draws: Callable[[int], Strategy]
     """Of a largest world."""
     not_on: dict[str, str] = {}
@@ -54,9 +56,9 @@ def _free(pool: str = "deferred", kernel: str | None = None, *hazards: str) -> C
     return lambda world: scenarios(world, **_under_test(pool, kernel), hazards=hazards)  # type: ignore[arg-type]
 
 
-def _ordered(kernel: str) -> Callable[[int], Strategy]:
+def _ordered(kernel: str, **options: Any) -> Callable[[int], Strategy]:
     """Free programs by schedules."""
-    return lambda world: scheduled(_free("deferred", kernel)(world))
+    return lambda world: scheduled(scenarios(world, **_under_test("deferred", kernel), **options))
 
 
 def _under_test(pool: str, kernel: str | None) -> dict[str, Any]:
@@ -251,6 +253,13 @@ FAULTS = (
     Fault("K09", "no-last-barrier", ("race",), _ordered(f"{ORDER}:NoLastBarrier"), {"nccl": ORDERS}),
     Fault("K10", "one-parity-slot", ("hang",), _ordered(f"{ORDER}:OneParitySlot"), {"nccl": SPINS}),
     Fault("K11", "shared-flags", ("race",), _ordered(f"{ORDER}:SharesFlags"), {"nccl": ORDERS}),
+    Fault(
+        "K12",
+        "epoch-in-a-graph",
+        ("race", "wrong-data", "out-of-bounds"),
+        _ordered(f"{ORDER}:BakesEpoch", max_steps=WITH_GRAPHS, graphs=True),
+        {"nccl": ORDERS},
+    ),
     Fault("K13", "threshold-off-by-one", ("wrong-data",), _free("deferred", f"{TRANSFERS}:OffByOne")),
     Fault("K14", "index-of-32-bits", ("wrong-data",), _free("deferred", f"{TRANSFERS}:IndexOf32Bits")),
     Fault("K15", "pads-assumed-zero", ("race",), _ordered(f"{ORDER}:AssumesZeroPads"), {"nccl": ORDERS}),

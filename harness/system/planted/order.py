@@ -7,6 +7,7 @@ Invariant: as in `kernels`. Most of these faults leave right data as long as no 
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -19,7 +20,9 @@ def flag_barrier_kernel(
     pads, rank, epoch, SIZE: tl.constexpr, LANES: tl.constexpr, RELAXED: tl.constexpr, PARITY: tl.constexpr
 ):
     """Lane i signals rank i in its pad, then waits for rank i in its own: for `epoch` or a later one; with PARITY for
-    its last bit alone. RELAXED: signals publish nothing."""
+    its last bit alone. RELAXED: signals publish nothing. `epoch` is a number, or points to one."""
+    if epoch.dtype.is_ptr():
+        epoch = tl.load(epoch)
     lane = tl.arange(0, LANES)
     mask = lane < SIZE
     peers = tl.load(pads + lane, mask=mask, other=0).to(tl.pointer_type(tl.int32))
@@ -45,12 +48,16 @@ class FlagBarrier(SoundKernels):
     is_relaxed, has_parity = False, False
 
     def before(self, context: CollectiveContext) -> None:
-        self.meet(context, context.epoch())
+        self.meet(context, self.epoch(context))
 
     def after(self, context: CollectiveContext) -> None:
-        self.meet(context, context.epoch())
+        self.meet(context, self.epoch(context))
 
-    def meet(self, context: CollectiveContext, epoch: int) -> None:
+    def epoch(self, context: CollectiveContext) -> int | torch.Tensor:
+        """The number of a barrier, or the word on the device that has it."""
+        return context.epoch()
+
+    def meet(self, context: CollectiveContext, epoch: int | torch.Tensor) -> None:
         """The barrier. An epoch is met once."""
         flag_barrier_kernel[(1,)](
             context.signal_pads,
@@ -94,6 +101,25 @@ class RelaxedSignals(FlagBarrier):
     """The signals of the barrier are relaxed, so what a rank wrote before may come after them (K16)."""
 
     is_relaxed = True
+
+
+class EpochOnDevice(FlagBarrier):
+    """A word on the device counts the barriers, so that a replay counts on. Breaks no rule."""
+
+    captures = True
+
+    def open(self, context: CollectiveContext) -> None:
+        context.flags(1)
+
+    def epoch(self, context: CollectiveContext) -> int | torch.Tensor:
+        return context.flags(1).add_(1)
+
+
+class BakesEpoch(EpochOnDevice):
+    """An epoch is an argument of a launch, which a graph keeps: a replay waits for what has come long before (K12)."""
+
+    def epoch(self, context: CollectiveContext) -> int | torch.Tensor:
+        return context.epoch()
 
 
 class CallByCall(FlagBarrier):

@@ -3,9 +3,15 @@
 Invariant: a class differs from its base in its fault alone, and its docstring says what that breaks.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-decorators
+
 from __future__ import annotations
 
-from examples.protocols import Copies, Packets, SwappedFlags
+import torch
+import triton
+import triton.language as tl
+
+from examples.protocols import BLOCK, MOST, Copies, Packets, SwappedFlags
 from harness.system.collectives import CollectiveContext
 
 
@@ -18,10 +24,9 @@ class GoesOnEarly(SwappedFlags):
 
 
 class OneHalf(Packets):
-    """Breaks hang: the packets of a call lie where those of the call before may not have been read."""
+    """Breaks hang, or wrong-data: the packets of a call lie where those of the call before may not have been read."""
 
-    def half(self, epoch: int) -> int:
-        return 0
+    halves = 1
 
 
 class SkipsItself(Copies):
@@ -29,3 +34,89 @@ class SkipsItself(Copies):
 
     def targets(self, context: CollectiveContext) -> list[int]:
         return super().targets(context)[:-1]
+
+
+@triton.jit(do_not_specialize=("rank", "count"), do_not_specialize_on_alignment=("source",))
+def send_kernel(spaces, source, word, rank, count, SEND: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
+    """As that of the protocol, with packets that are `whole`, or `stored` by plain stores, or of which only this GPU
+    sees that they are whole (`gpu`), or that are two words (`split`)."""
+    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    epoch = tl.load(word).to(tl.int64)
+    slot = epoch % 2 * tl.num_programs(0) + rank
+    packets = tl.load(spaces + tl.program_id(0)).to(tl.pointer_type(tl.int64)) + slot * MOST + index
+    element = tl.load(source + index, mask=mask, other=0).to(tl.int64) & 0xFFFFFFFF
+    if SEND == "stored":
+        tl.store(packets, element | (epoch << 32), mask=mask)
+    elif SEND == "gpu":
+        tl.atomic_xchg(packets, element | (epoch << 32), mask=mask, sem="relaxed", scope="gpu")
+    elif SEND == "split":
+        halves = packets.to(tl.pointer_type(tl.int32))
+        tl.store(halves, element.to(tl.int32), mask=mask)
+        tl.atomic_xchg(halves + 1, epoch.to(tl.int32), mask=mask, sem="relaxed", scope="sys")
+    else:
+        tl.atomic_xchg(packets, element | (epoch << 32), mask=mask, sem="relaxed", scope="sys")
+
+
+@triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("output",))
+def receive_kernel(space, output, word, count, LOOK: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
+    """As that of the protocol, by loads that are `volatile` or `plain`, or `half` as wide as a packet."""
+    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    epoch = tl.load(word).to(tl.int64)
+    packets = space + (epoch % 2 * tl.num_programs(0) + tl.program_id(0)) * MOST + index
+    halves = packets.to(tl.pointer_type(tl.int32))
+    missing = 1
+    while missing > 0:
+        if LOOK == "half":
+            seen = tl.load(halves + 1, mask=mask, other=0, volatile=True)
+        else:
+            seen = tl.load(packets, mask=mask, other=0, volatile=LOOK == "volatile") >> 32
+        missing = tl.max((mask & (seen != epoch)).to(tl.int32))
+    if LOOK == "half":
+        packet = tl.load(halves, mask=mask, other=0, volatile=True)
+    else:
+        packet = tl.load(packets, mask=mask, other=0, volatile=LOOK == "volatile")
+    tl.store(output + tl.program_id(0) * count + index, packet.to(output.dtype.element_ty), mask=mask)
+
+
+class LooksByVolatileLoads(Packets):
+    """Breaks no rule."""
+
+    send, look = "whole", "volatile"
+
+    def move(self, context: CollectiveContext, words: torch.Tensor, into: torch.Tensor) -> None:
+        (space, spaces), word, count = self.spaces[context.identity], self.word(context), words.numel()
+        grid = context.size, triton.cdiv(count, BLOCK)
+        send_kernel[grid](spaces, words, word, context.rank, count, SEND=self.send, MOST=MOST, BLOCK=BLOCK)
+        receive_kernel[grid](space, into, word, count, LOOK=self.look, MOST=MOST, BLOCK=BLOCK)
+
+
+class StoresPlainly(LooksByVolatileLoads):
+    """Breaks race: nothing says that a packet comes whole."""
+
+    send = "stored"
+
+
+class SendsWithinAGpu(LooksByVolatileLoads):
+    """Breaks race: its packets are whole at the scope of a GPU alone."""
+
+    send = "gpu"
+
+
+class LooksPlainly(LooksByVolatileLoads):
+    """Breaks race: a load that is not volatile may be made once, or in parts."""
+
+    look = "plain"
+
+
+class LooksAtHalves(LooksByVolatileLoads):
+    """Breaks race: it reads the number of the call, and then the element."""
+
+    look = "half"
+
+
+class FlagsBesideData(LooksByVolatileLoads):
+    """Breaks race: an element and its flag are two words, of which either may come first."""
+
+    send, look = "split", "half"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from harness.system.collectives import CollectiveContext
+from harness.system.collectives import CollectiveContext, Unsupported
 from tests.tools.unusual.moves import pull, push, reduced, rounded, shares_of, signal, starts_of, wait
 
 OPS = ("sum", "avg", "max", "min")
@@ -34,6 +34,26 @@ class Direct:
         rows = pull(sources, source, starts_of(context, source)[context.rank], output.numel())
         output.copy_(rounded(reduced(rows, op), op, context.size, output.dtype))
         context.barrier()
+
+
+class PullsSources(Direct):
+    """Gathers by reading the sources of its peers, which lie in windows as outputs do.
+
+    Right, as a barrier lies before the first read, and another one behind the last.
+    """
+
+    pulls = True
+
+    def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        if len({*context.counts}) > 1 or not source.numel():
+            raise Unsupported
+        sources = self.sources(context, source)
+        context.barrier()
+        output.copy_(pull(sources, source, 0, source.numel()).flatten())
+        context.barrier()
+
+    def sources(self, context: CollectiveContext, source: torch.Tensor) -> torch.Tensor:
+        return context.peer_addresses(source)
 
 
 class RingGather(Direct):

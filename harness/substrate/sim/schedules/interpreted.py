@@ -19,10 +19,10 @@ import numpy as np
 from harness.substrate.sim.schedules.witness import Order, Site, Witness
 
 ORDERS = {
-    "RELAXED": Order(False, False, "relaxed"),
-    "ACQUIRE": Order(False, True),
-    "RELEASE": Order(True, False),
-    "ACQUIRE_RELEASE": Order(True, True),
+    "RELAXED": Order(False, False, True, "relaxed"),
+    "ACQUIRE": Order(False, True, True),
+    "RELEASE": Order(True, False, True),
+    "ACQUIRE_RELEASE": Order(True, True, True),
 }
 
 
@@ -72,7 +72,8 @@ class _Hooks:
         self._witness.switch(places, is_atomic=False)
         loaded = self._load(ptrs, mask, other, *rest)
         if (places >= 0).any():
-            self._witness.loaded(places, _width(ptrs), loaded.data.tobytes(), self._site())
+            is_volatile = bool(rest[-1])  # as the interpreter's own create_load passes it
+            self._witness.loaded(places, _width(ptrs), loaded.data.tobytes(), is_volatile, self._site())
         return loaded
 
     def create_masked_store(self, ptrs, value, mask, *rest):
@@ -94,7 +95,7 @@ class _Hooks:
         self._witness.switch(places, is_atomic=True)
         if not (places >= 0).any():
             return operation()
-        was = self._witness.words(places[places >= 0], width)
+        was = self._witness.held(places[places >= 0], width)
         found = operation()
         self._witness.updated(places, width, was, found.data.tobytes(), _order(sem, scope), self._site())
         return found
@@ -117,7 +118,7 @@ def _width(ptrs: Any) -> int:
 def _order(sem: Any, scope: Any) -> Order:
     """What an operation orders with other ranks: nothing, if it is not at the scope of the system."""
     named = _name(scope)
-    return ORDERS[_name(sem)] if named == "SYSTEM" else Order(False, False, f"at {named.lower()} scope")
+    return ORDERS[_name(sem)] if named == "SYSTEM" else Order(False, False, False, f"at {named.lower()} scope")
 
 
 def _name(member: Any) -> str:

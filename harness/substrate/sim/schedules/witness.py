@@ -6,7 +6,7 @@ those at one place of a kernel are one event, whatever the order in which they w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +29,12 @@ Places = NDArray[np.int64]
 
 
 class Order(NamedTuple):
-    """What an atomic operation does, and why where it is nothing."""
+    """What an atomic operation does, and why where it orders nothing."""
 
     releases: bool
     acquires: bool
+    is_whole: bool
+    """Whether no rank sees a part of it."""
     why: str = ""
 
 
@@ -70,7 +72,10 @@ class Witness:
             shared.arena(rank),
             shared.workspaces(0),
         )
-        self._pending: dict[tuple[How, _Where, Site], list[Span]] = {}
+        self._pending: dict[tuple[How, _Where, Site, int], list[Span]] = {}
+        self._relaxed: dict[Site, str] = {}
+        """Where the kernel that runs has made atomic operations that order nothing, and why. The first one there is an
+        event, and so is the end of the kernel for the last one."""
         self._read: dict[tuple[Site, int], int] = {}
         """What was read where since this rank last changed anything, by digests of places and values."""
         self._met: dict[tuple[int, int], int] = {}
@@ -100,6 +105,9 @@ class Witness:
 
     def launched(self) -> None:
         """A kernel begins or has ended."""
+        for site, why in self._relaxed.items():
+            self._note(site, why)
+        self._relaxed.clear()
         self._read.clear()
         self._turns.progress()
         self._turns.point()
@@ -111,42 +119,41 @@ class Witness:
             self._changed()
             self._access("writes", found, width, site)
 
-    def loaded(self, places: Places, width: int, values: bytes, site: Site) -> None:
+    def loaded(self, places: Places, width: int, values: bytes, is_volatile: bool, site: Site) -> None:
         """A kernel loaded; where it has done so before, and found the same, it may be waiting for a peer."""
         found = places[places >= 0]
         if found.size:
-            self._access("reads", found, width, site)
+            self._access("reads", found, width, site, is_volatile)
             self._look(found, width, values, site)
 
-    def updated(self, places: Places, width: int, was: Sequence[int], values: bytes, order: Order, site: Site) -> None:
+    def updated(self, places: Places, width: int, was: bytes, values: bytes, order: Order, site: Site) -> None:
         """A kernel made an atomic operation on words that were `was`."""
         found = places[places >= 0]
         if not found.size:
             return
-        if len(found) > WORDS or self.words(found, width) != list(was):
+        if self.held(found, width) != was:
             self._changed()
-            self._access("atomically updates", found, width, site)
+            self._access("atomically updates", found, width, site, order.is_whole)
             self._sync(found, order, site)
             return
         is_again = self._is_again(found, values, site)
         if not is_again:
-            self._access("atomically reads", found, width, site)
+            self._access("atomically reads", found, width, site, order.is_whole)
         if not is_again or (order.releases and self._pending):
             self._sync(found, order, site)
         if is_again:
-            self._turns.poll([int(place) for place in found[:WORDS]], width, list(was)[:WORDS])
+            self._poll(found, width)
 
-    def words(self, places: Places, width: int) -> list[int]:
-        """The words there, at most those that a poll is known by."""
-        memory = self._shared.bytes
-        return [word_of(memory[place : place + width]) for place in map(int, places[: WORDS + 1])]
+    def held(self, places: Places, width: int) -> bytes:
+        """The words there, one behind the other."""
+        return bytes(self._shared.bytes[places[:, None] + np.arange(width)])
 
     def touched(self, how: How, tensor: torch.Tensor) -> None:
         """The harness did that to memory of this rank."""
         begin = tensor.data_ptr() - self._shared.base
         end = begin + tensor.numel() * tensor.element_size()
         if begin < end and self._own <= begin < self._own + ARENA_BYTES:
-            self._pending.setdefault((how, _Where(self._rank), Site("", "")), []).append((begin, end))
+            self._pending.setdefault((how, _Where(self._rank), Site("", ""), 0), []).append((begin, end))
 
     def met(self, slot: int, field: int, target: int, has_left: bool) -> None:
         """This rank came to a meeting on the host, or left it."""
@@ -158,7 +165,7 @@ class Witness:
     def flush(self) -> None:
         """Write down what was accessed since the last event that orders anything."""
         pending, self._pending = self._pending, {}
-        for (how, where, site), spans in pending.items():
+        for (how, where, site, word), spans in pending.items():
             self._append(
                 Accessed(
                     self._turns.number(),
@@ -169,20 +176,28 @@ class Witness:
                     site.place,
                     where.pad,
                     where.group,
+                    word,
                 )
             )
 
     def _sync(self, places: Places, order: Order, site: Site) -> None:
+        if not (order.releases or order.acquires):
+            if site not in self._relaxed:
+                self._relaxed[site] = order.why
+                self._note(site, order.why)
+            return
         self.flush()
         words = tuple(int(place) for place in places)
-        if order.releases or order.acquires:
-            self._append(Synced(self._turns.number(), words, order.releases, order.acquires))
-        else:
-            self._append(Relaxed(self._turns.number(), words, site.kernel, site.place, order.why))
+        self._append(Synced(self._turns.number(), words, order.releases, order.acquires))
 
-    def _access(self, how: How, places: Places, width: int, site: Site) -> None:
+    def _note(self, site: Site, why: str) -> None:
+        self.flush()
+        self._append(Relaxed(self._turns.number(), site.kernel, site.place, why))
+
+    def _access(self, how: How, places: Places, width: int, site: Site, is_whole: bool = False) -> None:
+        word = width if is_whole and not (places % width).any() else 0
         for where, part in self._parts(places, width):
-            self._pending.setdefault((how, where, site), []).extend(runs(part, width))
+            self._pending.setdefault((how, where, site, word), []).extend(runs(part, width))
 
     def _parts(self, places: Places, width: int) -> Iterator[tuple[_Where, Places]]:
         """The places by the memory that they are in; those in none that ranks share on purpose are left out."""
@@ -217,7 +232,12 @@ class Witness:
 
     def _look(self, places: Places, width: int, values: bytes, site: Site) -> None:
         if self._is_again(places, values, site):
-            self._turns.poll([int(place) for place in places[:WORDS]], width, self.words(places[:WORDS], width))
+            self._poll(places, width)
+
+    def _poll(self, places: Places, width: int) -> None:
+        known = places[:WORDS].tolist()
+        memory = self._shared.bytes
+        self._turns.poll(known, width, [word_of(memory[place : place + width]) for place in known])
 
     def _is_again(self, places: Places, values: bytes, site: Site) -> bool:
         """Whether this rank has read the same there before, and has changed nothing since."""
