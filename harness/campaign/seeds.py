@@ -61,6 +61,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Of its first finding (`harness.campaign.signatures`); empty in files from before there were any."""
     symptoms: tuple[str, ...] = ()
     """What draws show that were seen to shrink to it (`harness.campaign.symptoms`)."""
+    is_smallest: bool = True
+    """Whether it was shrunk to its end, as far as that is known."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:

@@ -69,7 +69,7 @@ def test_agreement_exits_with_0(agreed: Run) -> None:
 
 
 def test_a_comparison_says_what_is_promised(agreed: Run) -> None:
-    promised = {"schema", "draws", "compared", "disagreements", "environment", "accounted", "left"}
+    promised = {"schema", "draws", "compared", "disagreements", "environment", "accounted", "left", "seed"}
     assert agreed.data.keys() == promised
     assert (agreed.data["schema"], agreed.data["draws"], agreed.data["disagreements"]) == (1, 8, [])
 
