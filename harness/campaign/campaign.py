@@ -23,7 +23,7 @@ from harness.campaign.reruns import Origin, Rerunning
 from harness.campaign.settled import Settled, Settlement
 from harness.campaign.smaller.search import Smallest, smallest_failing
 from harness.campaign.smaller.shrinking import Shrinking
-from harness.campaign.symptoms import BESIDE, OF_LAYOUTS, Symptom, symptom
+from harness.campaign.symptoms import BESIDE, Symptom, symptom
 from harness.campaign.tally import Tally
 from harness.campaign.trials import Trials
 from harness.clock import CLOCK, Clock
@@ -310,8 +310,8 @@ class Campaign:
             self._rerunning.run(key, self._limits.reruns, seconds, self._origins[key])
 
     def _settle(self, key: str) -> None:
-        """Sign a finding's smallest case. If another has that signature, or leads there, it is that one. One that has
-        all that this has is this one, where it could not be shrunk to its end, or has more of a layout alone."""
+        """Sign a finding's smallest case. If another has that signature, or leads there, it is that one. One that is
+        larger by its layout alone is this one."""
         settled, seen = self._keeper.settled(key), {seen for seen, of in self._open.items() if of == key}
         twin = self.settled.twin(settled) or self.settled.of(*self._keeper.leading(key))
         if twin is not None:
@@ -321,8 +321,7 @@ class Campaign:
             twin = settled
             self.settled.add(settled)
             for each in [*self.settled.larger(settled)]:
-                is_smallest = each.key and self.tally.found[each.key].shrunk == "smallest"
-                if each.key and (not is_smallest or each.traits - settled.traits <= OF_LAYOUTS):
+                if each.key:
                     seen |= each.symptoms
                     self._keeper.drop(each.key)
                     self.settled.remove(each)

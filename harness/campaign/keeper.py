@@ -148,7 +148,8 @@ class Keeper:
 
     def settled(self, key: str) -> Settled:
         """The finding of `key` by its smallest case."""
-        return Settled.of(self._reasons[key], self.found[key].scenario, key)
+        found = self.found[key]
+        return Settled.of(self._reasons[key], found.scenario, key, is_smallest=found.shrunk == "smallest")
 
     def leading(self, key: str) -> tuple[Symptom, Finding, Scenario]:
         """The first finding of that case."""
@@ -163,7 +164,7 @@ class Keeper:
             self._there = seeds.signed(self._folder)
         there = self._there.get(settled.signature, self.found[key].seed_file)
         if there == self.found[key].seed_file:
-            self._note(key, signature=settled.signature, symptoms=settled.noted)
+            self._note(key, signature=settled.signature, symptoms=settled.noted, is_smallest=settled.is_smallest)
         elif self.found[key].seed_file:
             self._files[key].drop()
             self.found[key] = msgspec.structs.replace(self.found[key], seed_file=there)

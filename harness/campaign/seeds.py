@@ -64,6 +64,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """In a corpus, the states of the oracle that the scenario reached."""
     note: str = ""
     """What a person wrote down about it."""
+    is_smallest: bool = True
+    """Whether it was shrunk to its end, as far as that is known."""
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:

@@ -1,7 +1,8 @@
 """The findings that a campaign need not look for: those that it has, and those that its user knows.
 
 Invariant: a draw counts as one of them only if it has the symptom of one, on the same system, and every trait of its
-smallest case. So a second bug of one rule is met, unless all its draws look like the first.
+smallest case. So a second bug of one rule is met, unless all its draws look like the first. A case that was not shrunk
+to its end has traits that a smaller one has not: then the symptom alone counts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from harness.campaign.signatures import signature
-from harness.campaign.symptoms import Symptom, symptom, traits
+from harness.campaign.symptoms import OF_LAYOUTS, Symptom, symptom, traits
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import System
@@ -29,18 +30,30 @@ class Settled(msgspec.Struct):
     system: System
     traits: frozenset[str]
     symptoms: set[Symptom]
+    is_smallest: bool = True
     draws: int = 0
     """Draws in which it was met since it is settled."""
 
     @staticmethod
     def of(
-        findings: Sequence[Finding | Record], scenario: Scenario, key: str = "", noted: Sequence[str] = ()
+        findings: Sequence[Finding | Record],
+        scenario: Scenario,
+        key: str = "",
+        noted: Sequence[str] = (),
+        is_smallest: bool = True,
     ) -> Settled:
         """The finding of a smallest case. What else is found there follows from it, so that it is settled too. `noted`:
         further symptoms that were seen to shrink to it."""
         symptoms = {symptom(findings, number, scenario) for number in range(len(findings))}
         symptoms |= {Symptom.read(each) for each in noted}
-        return Settled(signature(findings, scenario), key, scenario.system, traits(findings[0], scenario), symptoms)
+        return Settled(
+            signature(findings, scenario),
+            key,
+            scenario.system,
+            traits(findings[0], scenario),
+            symptoms,
+            is_smallest,
+        )
 
     @property
     def noted(self) -> tuple[str, ...]:
@@ -73,9 +86,15 @@ class Settlement:
         return next((each for each in self._all if each.signature == settled.signature), None)
 
     def larger(self, settled: Settled) -> Iterator[Settled]:
-        """Those whose smallest case has all that this one has, and more: draws of theirs would count as it."""
-        for each in self:
-            if each.system == settled.system and settled.traits < each.traits and settled.symptoms & each.symptoms:
+        """Those whose smallest case has all that this one has, and more of its layout alone: that depends on the
+        layouts that were tried."""
+        for each in self if settled.is_smallest else ():
+            if (
+                each.traits - settled.traits <= OF_LAYOUTS
+                and each.system == settled.system
+                and settled.traits < each.traits
+                and settled.symptoms & each.symptoms
+            ):
                 yield each
 
     def of(self, seen: Symptom, record: Finding | Record, scenario: Scenario) -> Settled | None:
@@ -84,4 +103,5 @@ class Settlement:
         if not alike:
             return None
         here = traits(record, scenario)
-        return next((each for each in alike if each.traits <= here), alike[-1] if len(alike) >= MOST else None)
+        same = (each for each in alike if not each.is_smallest or each.traits <= here)
+        return next(same, alike[-1] if len(alike) >= MOST else None)

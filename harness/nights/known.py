@@ -106,7 +106,7 @@ class Folder:
             return None
         if not seed.findings:  # such as a draw that was interrupted
             return None
-        settled = Settled.of(seed.findings, seed.scenario, noted=seed.symptoms)
+        settled = Settled.of(seed.findings, seed.scenario, noted=seed.symptoms, is_smallest=seed.is_smallest)
         return Known(path, seed, settled)
 
     def __iter__(self) -> Iterator[Known]:

@@ -9,6 +9,7 @@ from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Deny, Recreate, Step
 from harness.scenario.system import System
+from harness.scenario.topology import Topology
 from tests.tools.campaigns import TWO
 
 A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
@@ -59,7 +60,14 @@ def test_what_else_is_found_in_a_smallest_case_follows_from_it() -> None:
     assert Settled.of([found], scenario, noted=own.noted).symptoms == own.symptoms
 
 
-def test_a_case_that_was_not_shrunk_to_its_end_has_more_than_one_that_was() -> None:
-    small = settled()
-    assert [*Settlement([NEEDS_RECREATE, small]).larger(small)] == [NEEDS_RECREATE]
-    assert [*Settlement([NEEDS_RECREATE, small]).larger(NEEDS_RECREATE)] == []
+def test_a_case_that_was_not_shrunk_to_its_end_counts_by_its_symptom() -> None:
+    scenario, found = case(Recreate("tp"))
+    unfinished = Settled.of([found], scenario, is_smallest=False)
+    assert of(Settlement([unfinished]), Deny(0)) is unfinished
+
+
+def test_a_case_that_is_larger_by_its_layout_alone_is_the_smaller_one() -> None:
+    wide = Scenario(Topology("wide", "sglang", {"tp": 4}), (A, GATHERED))
+    larger, small = Settled.of([Record("wrong-owner", "shown", 1, (0,))], wide), settled()
+    settlement = Settlement([larger, NEEDS_RECREATE, small])
+    assert [[*settlement.larger(each)] for each in (small, larger)] == [[larger], []]
