@@ -35,7 +35,8 @@ from harness.cli.request import Request
 from harness.errors import UsageError
 from harness.nights.guide import MUTATIONS, Guide
 from harness.nights.known import replay
-from harness.report import nights, terminal
+from harness.report import terminal
+from harness.report.nights import news
 from harness.scenario.steps import STREAMS
 from harness.strategies.flows import Tokens
 from harness.strategies.programs import HAZARDS
@@ -179,7 +180,7 @@ def fuzz(
         hosts = None if around is None else f"hosts: {around.where}"
         for line in filter(None, (hosts, request.not_shown(ranks), *night.lines)):
             console.print(line, highlight=False)
-        nights.unread(console, kept.known)
+        news.unread(console, kept.known)
         limits = Limits().within(shrink_seconds)
         if minutes is not None:
             limits = limits.to_the_end()

@@ -11,7 +11,7 @@ from harness.campaign import seeds
 from harness.cli.options import JsonOption
 from harness.nights.folder import RunFolder
 from harness.nights.merge import merge as join
-from harness.report import data, night, terminal
+from harness.report import data, terminal
 
 FOLDERS = "Folders of runs, as symm fuzz --run leaves them, or folders that hold such."
 INTO = "Where the joined run is kept. What is there already is joined, too."
@@ -27,7 +27,7 @@ def merge(
     seeds.check_folder(into, "--into")
     merged = join(folders, into)
     facts = merged.facts(RunFolder(into))
-    night.show(terminal.Screen(stderr=json_file == "-"), merged, facts, into)
+    whole.show(terminal.Screen(stderr=json_file == "-"), merged, facts, into)
     data.write(facts, json_file)
     if merged.problems or merged.missing:
         raise typer.Exit(2)

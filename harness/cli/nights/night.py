@@ -23,7 +23,8 @@ from harness.cli.pages import explain
 from harness.errors import UsageError
 from harness.nights.guide import Guide
 from harness.nights.refreshing import Refreshing
-from harness.report import coverage, data, leftovers, nights, results, terminal
+from harness.report import data, leftovers, results, terminal
+from harness.report.nights import coverage, news
 from harness.report.pages.account import Account
 from harness.report.results import Result
 from harness.scenario.system import System
@@ -74,7 +75,7 @@ class Night:
         campaign, tonight = self.campaign, self.tonight
         facts = data.fuzz(campaign.tally, campaign.world, self.environment, tonight.seed, tonight.shard)
         facts = explain.with_accounts({**facts, "coverage": self.guide.as_data()}, self.accounts)
-        return nights.added(facts, self.keeping.known)
+        return news.added(facts, self.keeping.known)
 
     def _refresh(self) -> None:
         if self.keeping.folder is not None:
@@ -102,7 +103,7 @@ class Night:
         self.guide.finish()
         coverage.show(console, self.guide.coverage, self.guide.corpus)
         terminal.summary(console, campaign.tally, self.details)
-        nights.show(console, campaign.tally, self.keeping.known)
+        news.show(console, campaign.tally, self.keeping.known)
         leftovers.show(console, campaign.world)
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from harness.campaign.seeds import Seed
 from harness.campaign.tally import Tally
 from harness.nights.known import Folder
 from harness.oracle.findings import Record
-from harness.report import nights
+from harness.report.nights import news
 from tests.tools.campaigns import LEAKING
 
 SEED = Seed(seeds.SCHEMA, LEAKING, (Record("leak", "shown", 1 << 20, (0,)),), {})
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def shown(tally: Tally, folder: Folder) -> str:
     out = StringIO()
-    nights.show(Console(file=out, width=200), tally, folder)
+    news.show(Console(file=out, width=200), tally, folder)
     return out.getvalue()
 
 
@@ -47,9 +47,9 @@ def test_each_known_finding_has_a_line_and_its_facts(
     (known,) = folder
     known.failed, known.runs = failed, runs
     text = shown(Tally(), folder)
-    facts: dict[str, Any] = nights.added({"schema": 1, "findings": []}, folder, 7)
+    facts: dict[str, Any] = news.added({"schema": 1, "findings": []}, folder, 7)
     assert says in text
-    assert (nights.ONLY_KNOWN in text) == (status in ("known", "flaky"))
+    assert (news.ONLY_KNOWN in text) == (status in ("known", "flaky"))
     assert [each["status"] for each in facts["findings"]] == [status] * (status in ("known", "flaky"))
     assert [each["rule"] for each in facts["gone"]] == ["leak"] * (status == "gone")
     assert facts["seed"] == 7
@@ -62,5 +62,5 @@ def test_without_a_folder_nothing_is_said(tmp_path: Path) -> None:
 def test_a_file_that_is_no_seed_has_a_line(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_text("{")
     out = StringIO()
-    nights.unread(Console(file=out, width=200), Folder(tmp_path))
+    news.unread(Console(file=out, width=200), Folder(tmp_path))
     assert out.getvalue().startswith("not taken as known: seed file ")

@@ -11,7 +11,7 @@ from rich.console import Console
 from harness.nights.corpus import Corpus
 from harness.nights.coverage import Coverage
 from harness.oracle.states.state import State
-from harness.report.coverage import show
+from harness.report.nights.coverage import show
 from tests.tools.campaigns import RIGHT
 
 WIDE = State("group", "width 4")

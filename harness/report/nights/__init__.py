@@ -1,0 +1,1 @@
+"""What nights say: what is new, what they covered, and what their shards come to."""
