@@ -12,6 +12,7 @@ from harness.cli.options import JsonOption
 from harness.nights.folder import RunFolder
 from harness.nights.merge import merge as join
 from harness.report import data, terminal
+from harness.report.nights import whole
 
 FOLDERS = "Folders of runs, as symm fuzz --run leaves them, or folders that hold such."
 INTO = "Where the joined run is kept. What is there already is joined, too."
