@@ -42,6 +42,7 @@ def draws(simulation: World) -> list[Draw]:
 def test_between_batches_come_mutations_and_the_same_for_a_seed(draws: list[Draw]) -> None:
     guides = Guide(7), Guide(7), Guide(8)
     for guide in guides:
+        assert [*guide.scenarios(0)] == []  # the corpus comes first, and there is none
         shown(guide, draws)
     first, again, other = ([*guide.scenarios(1)] for guide in guides)
     assert 0 < len(first) <= MUTATIONS
@@ -54,6 +55,7 @@ def test_before_anything_was_drawn_there_is_nothing_to_change() -> None:
 
 def test_what_broke_a_rule_is_no_parent_and_still_counts(draws: list[Draw], tmp_path: Path) -> None:
     guide = Guide(corpus=Corpus(tmp_path))
+    assert [*guide.scenarios(0)] == []
     shown(guide, draws, is_broken=True)
     assert [*guide.scenarios(1)] == []
     assert guide.coverage.counts

@@ -60,7 +60,7 @@ def test_a_run_leaves_all_in_its_folder(task: Run) -> None:
 def test_a_given_seed_is_that_of_every_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_RUN_ID", "4711")
     night = tonight("2/4", 20)
-    assert (night.seed, night.lines) == (20, ("shard 2 of 4, from --shard",))
+    assert (night.seed, night.lines) == (20, ("shard 2 of 4, from --shard", "seed 20"))
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_engine")
 def test_a_run_of_a_ci_that_is_not_divided_says_nothing_of_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_RUN_ID", "4711")
-    assert (tonight(None, None).shard, tonight(None, None).lines) == (None, ())
+    night = tonight(None, None)
+    assert (night.shard, night.lines) == (None, (f"seed {night.seed}: --seed {night.seed} draws the same",))
     assert tonight(None, 20).seed == 20
 
 

@@ -47,7 +47,7 @@ def test_each_known_finding_has_a_line_and_its_facts(
     (known,) = folder
     known.failed, known.runs = failed, runs
     text = shown(Tally(), folder)
-    facts: dict[str, Any] = news.added({"schema": 1, "findings": []}, folder, 7)
+    facts: dict[str, Any] = news.added({"schema": 1, "findings": []}, folder)
     assert says in text
     assert (news.ONLY_KNOWN in text) == (status in ("known", "flaky"))
     assert [each["status"] for each in facts["findings"]] == [status] * (status in ("known", "flaky"))
