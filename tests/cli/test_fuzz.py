@@ -93,8 +93,9 @@ def hunt(folder: Path) -> Run:
     """One of a pool for all groups where groups lie in one another: a third of such draws break `wrong-owner`."""
     topology = folder.with_suffix(".json")
     save(NESTED, topology)
-    wrong = "--pool", "shared-at-alloc", "--world", "4", "--draws", "24", "--topology", str(topology)
-    return forked(folder, "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--json", "found.json")
+    wrong = "--pool", "shared-at-alloc", "--world", "4", "--draws", "24", "--shrink-seconds", "20"
+    drawn = "--topology", str(topology)
+    return forked(folder, "fuzz", *wrong, *drawn, *SIM, "--seeds-dir", "kept", "--json", "found.json")
 
 
 def short_hunt(folder: Path) -> Run:
