@@ -15,7 +15,7 @@ from harness.trace.draw import Draw
 from harness.trace.events import Leaked, Provided, Ran
 from harness.world.world import World
 from tests.tools.one_rank import Rank
-from tests.tools.scenes import APART, CROSSED, findings, first, rules, scenario, unsaid
+from tests.tools.scenes import APART, CROSSED, explicit, findings, first, rules, scenario, unsaid
 
 T = TypeVar("T")
 KERNELS, PACKETS = "tests.tools.provided", "examples.protocols:Packets"
@@ -169,6 +169,15 @@ def in_flight(kernels: str) -> tuple[Step, ...]:
 @pytest.mark.parametrize("kernels", [PACKETS, f"{KERNELS}:ByFlags"])
 def test_a_first_call_in_flight_is_opened_while_nothing_is(ranks: World, kernels: str) -> None:
     assert findings(ranks, scenario(*in_flight(kernels), kernels=kernels)) == []
+
+
+def test_a_rank_that_opens_alone_in_flight_does_not_wait_for_its_peers(impatient: World) -> None:
+    """Its peer waits on the host meanwhile, with its own part of the call before in flight."""
+    topology = explicit(tp=((0, 1),), cp=((1, 0),), alone=((0,), (1,)))
+    allocate, gather = ONCE
+    own = Allocate("b", "alone", 16), AllGather("alone", View("b"), 8, via="kernel", groups=((0,),))
+    steps = allocate, gather, InFlight(begins=True), gather, *own, Allocate("c", "cp", 16), InFlight(begins=False)
+    assert findings(impatient, scenario(*steps, topology=topology, pool="deferred", kernels=PACKETS)) == []
 
 
 def test_memory_cannot_be_made_in_flight(ranks: World) -> None:

@@ -92,6 +92,17 @@ class SimDevice(Device):
                 work()
             self._landed.clear()
 
+    @contextmanager
+    def landed(self) -> Iterator[None]:
+        """Under it the host runs at once what it enqueues. What was in flight stays there, as it may wait for ranks
+        that take no part in this and wait on the host meanwhile: their device would go on."""
+        was = self.is_in_flight, self._queues, self._used
+        self.is_in_flight, self._queues, self._used = False, {}, []
+        try:
+            yield
+        finally:
+            self.is_in_flight, self._queues, self._used = was
+
     def once_landed(self, work: Callable[[], None]) -> None:
         """Do the work of the host that has to wait for what is in flight."""
         if self.is_in_flight:

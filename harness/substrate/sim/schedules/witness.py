@@ -67,6 +67,7 @@ class Witness:
     ) -> None:
         self._rank, self._shared, self._views, self._turns, self._append = rank, shared, views, turns, record
         self._groups = {slot: group for group, slot in slots.items()}
+        self._beat = shared.journal(rank).beat
         (self._arenas, _), (self._own, _), (self._workspaces, _) = (
             shared.arena(0),
             shared.arena(rank),
@@ -250,6 +251,7 @@ class Witness:
         return False
 
     def _changed(self) -> None:
+        self._beat()  # a kernel of many programs writes no event for long, which is no hang on a busy machine
         self._read.clear()
         self._turns.progress()
 
