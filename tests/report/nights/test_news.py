@@ -52,7 +52,6 @@ def test_each_known_finding_has_a_line_and_its_facts(
     assert (news.ONLY_KNOWN in text) == (status in ("known", "flaky"))
     assert [each["status"] for each in facts["findings"]] == [status] * (status in ("known", "flaky"))
     assert [each["rule"] for each in facts["gone"]] == ["leak"] * (status == "gone")
-    assert facts["seed"] == 7
 
 
 def test_without_a_folder_nothing_is_said(tmp_path: Path) -> None:
