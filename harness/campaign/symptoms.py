@@ -127,7 +127,7 @@ def _of_place(scenario: Scenario, own: Step | None) -> Iterator[str]:
         yield "nodes"
     if scenario.falls_on:
         yield "falling addresses"
-    acting = scenario.acting(own) if own is not None and own.family is not None else scenario.groups
+    acting = scenario.acting(own) if isinstance(own, Allocate | CollectiveStep) else scenario.groups
     if any(len(group.ranks) > 2 for group in acting):
         yield "more than two ranks"
 
@@ -153,8 +153,9 @@ def differs(scenario: Scenario, step: Step) -> bool:
     """Whether a step allocates or moves other sizes on some ranks, or nothing."""
     if isinstance(step, Ballast) or any(isinstance(getattr(step, name), tuple) for name in step.per_rank):
         return True
-    acting = {rank for group in scenario.acting(step) for rank in group.ranks}
-    return isinstance(step, Allocate) and len(acting) < scenario.world
+    if not isinstance(step, Allocate):
+        return False  # other steps may be on a family whose groups overlap, of which none is named
+    return len({rank for group in scenario.acting(step) for rank in group.ranks}) < scenario.world
 
 
 def _of_call(record: Finding | Record, scenario: Scenario, own: Step | None) -> Iterator[str]:

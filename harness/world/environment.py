@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.machine import gpus, nccl
-from harness.world.world import World
+
+if TYPE_CHECKING:  # a header of pytest needs no world
+    from harness.world.world import World
 
 PACKAGES = ("torch", "triton", "hypothesis", "nccl4py", "cuda-core", "symm-harness")
 

@@ -136,7 +136,7 @@ def test_a_name_that_is_neither_is_refused_with_the_names_there_are() -> None:
 
 
 def test_a_misspelled_name_is_refused_with_the_one_that_is_close() -> None:
-    with pytest.raises(seeds.SeedError, match=r"; 'hang-of-uneven-tokens' is close$"):
+    with pytest.raises(seeds.SeedError, match=r"; did you mean hang-of-uneven-tokens\?$"):
         seeds.find("hang-of-uneven-token")
 
 

@@ -80,6 +80,13 @@ def test_traits_are_what_is_not_plain(scenario: Scenario, has: set[str]) -> None
     assert traits(record("wrong-data", len(scenario.steps) - 1), scenario) == has
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_step_on_groups_that_overlap_has_traits_too(step: int) -> None:
+    ring = Topology("ring", "explicit", {}, families_given={"tp": ((0, 1),), "ring": ((0, 1), (1, 2))})
+    found = traits(record("stale-window", step), program(A, Recreate("ring"), GATHERED, topology=ring))
+    assert {"recreate", "2 families"} <= found
+
+
 def test_what_comes_after_a_finding_is_no_trait_of_it() -> None:
     scenario = program(A, GATHERED, Release("a"), Recreate("tp"))
     assert traits(record("wrong-owner", 1), scenario) == {"call"}

@@ -106,7 +106,7 @@ def test_a_finding_becomes_a_seed_that_replays(tmp_path: Path, job: str, rule: s
         (("judge", "/etc/passwd"), "is a file; name the folder that it is in"),
         (("watch", "--", "true"), "holds no recording (*.symm): no process called NCCL"),
         (("watch", "--", "no-such-program"), "no-such-program cannot be run: No such file or directory"),
-        (("watch", "--stacks", "some", "--", "true"), "--stacks is first or all, and not 'some'"),
+        (("watch", "--stacks", "some", "--", "true"), "--stacks 'some' is not one of first, all"),
         (("watch", "--nccl", "/no/such/file", "--", "true"), "/no/such/file"),
     ],
 )

@@ -233,7 +233,7 @@ def test_the_line_of_the_test_is_named_and_none_of_the_harness(run: Played, test
 
 
 def test_the_short_summary_names_the_finding(run: Played) -> None:
-    assert re.search(r"^FAILED test_mine.py::test_as_drawn - \w+: leak: ", run.out, re.MULTILINE)
+    assert re.search(r"^FAILED test_mine.py::test_as_drawn - \w+: leak: ", run.out, re.MULTILINE), run.out[-3000:]
 
 
 # what a test says itself

@@ -21,7 +21,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_run_is_written_as_a_page_with_pictures(night: Run) -> None:
     text = (night.folder / "a.html").read_text()
     assert night.status == 1
-    assert "1 finding in 8 draws." in text
+    assert "1 new finding in 8 draws." in text
     assert "Steps and windows" in text
 
 
@@ -36,7 +36,7 @@ def test_runs_become_one_report_and_a_finding_is_a_status_of_1(night: Run, tmp_p
         (tmp_path / f"{name}.json").write_text(text)
     run = forked(tmp_path, "report", "first.json", "second.json", "--html", "both.html")
     assert (run.status, run.err) == (1, "")
-    assert "1 finding in 16 draws of 2 runs." in run.out
+    assert "1 new finding in 16 draws of 2 runs." in run.out
     assert "first, second" in (tmp_path / "both.html").read_text()
 
 

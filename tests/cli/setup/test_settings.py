@@ -71,7 +71,7 @@ def test_lists_are_lists_and_flags_are_words(tmp_path: Path) -> None:
 def test_a_seed_keeps_its_system_unless_a_table_of_its_command_says_otherwise(tmp_path: Path) -> None:
     general = write(tmp_path / "general", "[tool.symm]\npool = 'per-group'\n")
     own = write(tmp_path / "own", "[tool.symm.replay]\npool = 'per-group'\n")
-    assert [applied(folder)["replay",]["pool"] for folder in (general, own)] == [None, "per-group"]
+    assert [applied(folder)["replay",]["pool"] for folder in (general, own)] == [None, ["per-group"]]
     assert applied(general, SYMM_POOL="deferred")["bisect",]["pool"] is None
 
 

@@ -15,7 +15,7 @@ def test_rules_of_the_catalogue_exist() -> None:
 
 
 def test_an_unknown_fault_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="fault 'F99' is not one of F01, "):
+    with pytest.raises(UsageError, match="fault 'F99' is neither a name nor one of F01, "):
         select(["F01", "F99"])
 
 
