@@ -227,14 +227,19 @@ class Campaign:
         return self.world.run(scenario)
 
     def _noted(self, draw: Draw, began: float) -> Finding | None:
-        """Count a draw and keep what is new of it: its first finding that is not settled."""
-        case = Case(draw)
+        """Judge a draw, count it and keep what is new of it. Only then the guide learns of it, which may be refused."""
+        case, is_drawn = Case(draw), self._failed_at is None
         verdict = examine_case(case)
         seconds = self._clock.now() - began
+        new = self._counted(draw, verdict, seconds)
+        if is_drawn and self._guide is not None:
+            self._guide.saw(draw, case, verdict, seconds)
+        return new
+
+    def _counted(self, draw: Draw, verdict: Verdict, seconds: float) -> Finding | None:
+        """Count a draw and keep what is new of it: its first finding that is not settled."""
         findings = self._unexpected(draw.scenario, verdict)
         if self._failed_at is None:
-            if self._guide is not None:
-                self._guide.saw(draw, case, verdict, seconds)
             self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
         else:
             self.tally.shrinking += 1

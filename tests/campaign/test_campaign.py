@@ -284,6 +284,21 @@ def test_what_fails_of_a_guide_is_shrunk_and_kept_and_its_tries_are_no_draws(sim
     assert guide.seen == [(LEAKING, 1)]
 
 
+class Refused(Scripted):
+    """A guide that cannot write down what it sees."""
+
+    def saw(self, *_: object) -> None:
+        raise UsageError("No space left on device")
+
+
+def test_a_finding_is_kept_although_the_guide_cannot_learn_of_it(simulation: World, tmp_path: Path) -> None:
+    campaign = campaign_of(simulation, tmp_path, guide=Refused())
+    with pytest.raises(UsageError, match="No space left"):
+        campaign.run(1)
+    (path,) = tmp_path.iterdir()
+    assert (campaign.tally.draws, [*campaign.tally.found], seeds.load(path).scenario) == (1, ["leak"], LEAKING)
+
+
 def test_what_a_guide_gives_stays_within_the_draws(simulation: World, tmp_path: Path) -> None:
     guide = Scripted(*(msgspec.structs.replace(RIGHT, seed=number) for number in range(5)))
     assert campaign_of(simulation, tmp_path, RIGHT, guide=guide).run(3).draws == 3
