@@ -116,9 +116,9 @@ class Keeper:
         ):
             return known
         self.found.setdefault(key, found)
-        path = self._save(first.rule, scenario, findings, first.cause, key)
+        path = self._save(first.rule, scenario, findings, first.cause, key, is_smallest=False)
         self._reasons[key] = tuple(findings)
-        self._noted.pop(key, None)
+        self._noted[key] = {"is_smallest": False}
         self.found[key] = msgspec.structs.replace(found, seed_file=path)
         return self.found[key]
 
@@ -136,8 +136,9 @@ class Keeper:
         return self._save("interrupted", scenario, ())
 
     def settle(self, key: str, how: Shrunk) -> None:
-        """Note how shrinking the scenario that was found by `key` ended."""
+        """Note how shrinking the scenario that was found by `key` ended, and in its file whether at its end."""
         self.found[key] = msgspec.structs.replace(self.found[key], shrunk=how)
+        self._note(key, is_smallest=how == "smallest")
 
     def rerun(self, key: str, reruns: Reruns, preceded_by: Sequence[Scenario] = ()) -> None:
         """Note in the seed file how often the scenario that was found by `key` failed on fresh ranks, and which draws

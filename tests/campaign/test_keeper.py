@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
 from harness.campaign import seeds
-from harness.campaign.keeper import Keeper
+from harness.campaign.keeper import Keeper, Shrunk
 from harness.campaign.symptoms import Symptom
 from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding, Hang, Leak, Raised
@@ -29,7 +30,24 @@ def keeper(tmp_path: Path) -> Keeper:
 
 def test_what_is_kept_is_on_disk_with_its_findings_and_environment(keeper: Keeper) -> None:
     kept = keeper.keep(sized(1), LEAK, [LEAK])
-    assert seeds.load(kept.seed_file) == seeds.Seed(1, sized(1), (LEAK.record(),), {"torch": "2.13.0"})
+    expected = seeds.Seed(1, sized(1), (LEAK.record(),), {"torch": "2.13.0"}, is_smallest=False)
+    assert seeds.load(kept.seed_file) == expected
+
+
+def test_a_file_is_of_a_smallest_case_once_shrinking_has_ended_there(keeper: Keeper) -> None:
+    path = keeper.keep(sized(1), LEAK, [LEAK]).seed_file
+    keeper.rerun("leak", seeds.Reruns(1, 1))
+    said = [seeds.load(path).is_smallest]
+    for how in get_args(Shrunk):
+        keeper.settle("leak", how)
+        said.append(seeds.load(path).is_smallest)
+    assert dict(zip(("kept", *get_args(Shrunk)), said, strict=True)) == {
+        "kept": False,
+        "smallest": True,
+        "race": False,
+        "time": False,
+        "unfinished": False,
+    }
 
 
 def test_what_cannot_be_written_is_noted_without_a_file(tmp_path: Path) -> None:
