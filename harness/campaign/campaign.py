@@ -106,6 +106,8 @@ class Campaign:
         trials = Trials(world, self._keeper, self._judge, self._tried, clock)
         self._shrinking = Shrinking(trials, search)
         self._rerunning = Rerunning(trials, self._shrinking)
+        self._keys: set[str] = set()
+        """All keys by which something was kept. None comes again: what was kept by it may have been dropped since."""
         self._origins: dict[str, Origin] = {}
         """By key of a finding, where it was first met."""
         self.settled = Settlement(known)
@@ -225,14 +227,19 @@ class Campaign:
         return self.world.run(scenario)
 
     def _noted(self, draw: Draw, began: float) -> Finding | None:
-        """Count a draw and keep what is new of it: its first finding that is not settled."""
-        case = Case(draw)
+        """Judge a draw, count it and keep what is new of it. Only then the guide learns of it, which may be refused."""
+        case, is_drawn = Case(draw), self._failed_at is None
         verdict = examine_case(case)
         seconds = self._clock.now() - began
+        new = self._counted(draw, verdict, seconds)
+        if is_drawn and self._guide is not None:
+            self._guide.saw(draw, case, verdict, seconds)
+        return new
+
+    def _counted(self, draw: Draw, verdict: Verdict, seconds: float) -> Finding | None:
+        """Count a draw and keep what is new of it: its first finding that is not settled."""
         findings = self._unexpected(draw.scenario, verdict)
         if self._failed_at is None:
-            if self._guide is not None:
-                self._guide.saw(draw, case, verdict, seconds)
             self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
         else:
             self.tally.shrinking += 1
@@ -250,6 +257,7 @@ class Campaign:
         if self._limits.reruns:
             self._origins.setdefault(key, Origin(draw.scenario, tuple(self.world.ran)[:-1]))
         is_costly = not draw.is_clean
+        self._keys.add(key)
         self._keeper.keep(draw.scenario, new, findings, self.tally.draws, draw.printed, costs_ranks=is_costly, key=key)
         return new.of_kind(key)
 
@@ -260,7 +268,9 @@ class Campaign:
             seen = symptom(findings, number, scenario)
             settled = self.settled.of(seen, finding, scenario)
             if settled is None:
-                return self._open.setdefault(seen, self._key(seen, finding.key)), finding
+                if seen not in self._open:
+                    self._open[seen] = self._key(seen, finding.key)
+                return self._open[seen], finding
             settled.draws += is_drawn
         return None
 
@@ -270,7 +280,7 @@ class Campaign:
         for other, key in self._open.items():
             if other.beside and other.shown == rule:
                 return key
-        earlier = sum(key.partition(AGAIN)[0] == str(seen) for key in self.tally.found)
+        earlier = sum(key.partition(AGAIN)[0] == str(seen) for key in self._keys)
         return f"{seen}{AGAIN}{earlier + 1}" if earlier else str(seen)
 
     def _judge(self, draw: Draw) -> Sequence[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from harness.campaign import seeds
 from harness.campaign.seeds import SCHEMA, Reruns, Seed, SeedFile
 from harness.campaign.settled import Settled
 from harness.campaign.symptoms import Symptom, shown, symptom
-from harness.errors import PluginError
+from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
 
@@ -77,8 +78,6 @@ class Keeper:
         """All findings of the draw that is kept, by the same keys as `found`."""
         self._noted: dict[str, dict[str, Any]] = {}
         """What else the file says, by the same keys."""
-        self._there: dict[str, str] | None = None
-        """The files that were in the folder before, by signature; None until that is asked."""
         self.found: dict[str, Found] = {}
         """By symptom, with a number where there are several of one (`harness.campaign.symptoms.shown`)."""
 
@@ -117,9 +116,9 @@ class Keeper:
         ):
             return known
         self.found.setdefault(key, found)
-        path = self._save(first.rule, scenario, findings, first.cause, key)
+        path = self._save(first.rule, scenario, findings, first.cause, key, is_smallest=False)
         self._reasons[key] = tuple(findings)
-        self._noted.pop(key, None)
+        self._noted[key] = {"is_smallest": False}
         self.found[key] = msgspec.structs.replace(found, seed_file=path)
         return self.found[key]
 
@@ -137,8 +136,9 @@ class Keeper:
         return self._save("interrupted", scenario, ())
 
     def settle(self, key: str, how: Shrunk) -> None:
-        """Note how shrinking the scenario that was found by `key` ended."""
+        """Note how shrinking the scenario that was found by `key` ended, and in its file whether at its end."""
         self.found[key] = msgspec.structs.replace(self.found[key], shrunk=how)
+        self._note(key, is_smallest=how == "smallest")
 
     def rerun(self, key: str, reruns: Reruns, preceded_by: Sequence[Scenario] = ()) -> None:
         """Note in the seed file how often the scenario that was found by `key` failed on fresh ranks, and which draws
@@ -158,16 +158,22 @@ class Keeper:
 
     def sign(self, key: str, settled: Settled) -> None:
         """Note in the seed file the signature of the finding of `key`, and the symptoms that are seen to be it. A file
-        of that signature that was in the folder before is its file."""
+        of that signature that another run has in the folder becomes its file."""
+        own = self.found[key].seed_file
+        there = seeds.signed(self._folder).get(settled.signature, own)
+        if key in self._files and there == own:
+            self.sign_own(key, settled)
+            return
+        with suppress(UsageError):  # it is not of this run: gone or read-only, it is left so
+            seeds.sign(Path(there), settled.signature, settled.noted)
+        if key in self._files:
+            self._files.pop(key).drop()
+        self.found[key] = msgspec.structs.replace(self.found[key], signature=settled.signature, seed_file=there)
+
+    def sign_own(self, key: str, settled: Settled) -> None:
+        """The same in the file of `key` that was made here, whatever others there are."""
         self.found[key] = msgspec.structs.replace(self.found[key], signature=settled.signature)
-        if self._there is None:
-            self._there = seeds.signed(self._folder)
-        there = self._there.get(settled.signature, self.found[key].seed_file)
-        if there == self.found[key].seed_file:
-            self._note(key, signature=settled.signature, symptoms=settled.noted, is_smallest=settled.is_smallest)
-        elif self.found[key].seed_file:
-            self._files[key].drop()
-            self.found[key] = msgspec.structs.replace(self.found[key], seed_file=there)
+        self._note(key, signature=settled.signature, symptoms=settled.noted, is_smallest=settled.is_smallest)
 
     def drop(self, key: str) -> None:
         """Forget what was found by `key`, and its file: it is another finding once more."""

@@ -98,19 +98,20 @@ def replay(
 def smaller(
     world: World, seed: Seed, folder: Path, environment: dict[str, Any], seconds: float, clock: Clock = CLOCK
 ) -> Found | None:
-    """Shrink the scenario of a seed for so long, and keep the smallest case as a file in `folder`. None where it does
-    not fail. Of several findings it is the one that the seed is about, or the first."""
+    """Shrink the scenario of a seed for so long, and keep the smallest case, signed, as a file in `folder`. None where
+    it does not fail. Of several findings it is the one that the seed is about, or the first."""
     draw = world.run(seed.scenario)
     findings = judge(draw)
     if not findings:
         return None
     wanted = {record.key for record in seed.findings[:1]}
     first = next((finding for finding in findings if finding.key in wanted), findings[0])
-    keeper = Keeper(folder, environment)
-    keeper.keep(seed.scenario, first, findings, printed=draw.printed, costs_ranks=not draw.is_clean)
+    keeper, key = Keeper(folder, environment), first.key
+    keeper.keep(seed.scenario, first, findings, printed=draw.printed, costs_ranks=not draw.is_clean, key=key)
     trials = Trials(world, keeper, judge, lambda: None, clock)
-    Shrinking(trials).run(first.key, clock.now() + seconds, costs_ranks=not draw.is_clean)
-    found = keeper.found[first.key]
+    Shrinking(trials).run(key, clock.now() + seconds, costs_ranks=not draw.is_clean)
+    keeper.sign_own(key, keeper.settled(key))
+    found = keeper.found[key]
     if seed.note:
         annotate(Path(found.seed_file), seed.note)
     return found

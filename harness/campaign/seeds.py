@@ -203,8 +203,7 @@ class SeedFile:
         path = self._folder / name_for(self._what, seed.scenario, self._cause)
         former = self._former()
         is_own = path == former or not path.exists()
-        if is_own or not _says_more(path, seed):
-            save(seed, path)
+        save(seed if is_own else _with_what_is_there(seed, path), path)
         if former is not None and former != path:
             former.unlink(missing_ok=True)
         self._own = (path, _writing(path)) if is_own else None
@@ -225,13 +224,36 @@ class SeedFile:
         return path if _writing(path) == writing else None
 
 
-def _says_more(path: Path, seed: Seed) -> bool:
-    """Whether the file holds the same scenario, and how it ran on fresh ranks besides."""
+def _with_what_is_there(seed: Seed, path: Path) -> Seed:
+    """A seed with what a file of the same scenario says besides: a person's note, what draws showed that shrank to it,
+    and how it ran and what it was signed as, where the seed does not say that itself."""
     try:
-        known = load(path)
+        there = load(path)
     except SeedError:
-        return False
-    return known.scenario == seed.scenario and known.reruns is not None and seed.reruns is None
+        return seed
+    if there.scenario != seed.scenario:
+        return seed
+    known: dict[str, Any] = {"note": seed.note or there.note, "symptoms": _union(there.symptoms, seed.symptoms)}
+    if seed.reruns is None:
+        known |= {"reruns": there.reruns, "preceded_by": there.preceded_by}
+    if not seed.signature and there.signature:
+        known |= {"signature": there.signature, "is_smallest": there.is_smallest}
+    return msgspec.structs.replace(seed, **known)
+
+
+def sign(path: Path, signature: str, symptoms: Sequence[str]) -> None:
+    """Note in a file that is there the signature of its finding, and further symptoms. What it says by now stays.
+
+    Raises `SeedError` where the file is gone, and `UsageError` where it cannot be written.
+    """
+    there = load(path)
+    signed = msgspec.structs.replace(there, signature=signature, symptoms=_union(there.symptoms, symptoms))
+    if signed != there:
+        save(signed, path)
+
+
+def _union(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted({*some, *others}))
 
 
 def _writing(path: Path) -> Writing:

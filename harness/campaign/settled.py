@@ -1,8 +1,8 @@
 """The findings that a campaign need not look for: those that it has, and those that its user knows.
 
-Invariant: a draw counts as one of them only if it has the symptom of one, on the same system, and every trait of its
-smallest case. So a second bug of one rule is met, unless all its draws look like the first. A case that was not shrunk
-to its end has traits that a smaller one has not: then the symptom alone counts.
+Invariant: a draw counts as one of them only if it has the symptom of one, every trait of its smallest case, and the
+parts of the system that go into its signature. So a second bug of one rule is met, unless all its draws look like the
+first. A case that was not shrunk to its end has traits that a smaller one has not: then the symptom alone counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from harness.campaign.signatures import signature
+from harness.campaign.signatures import part, parts, signature
 from harness.campaign.symptoms import OF_LAYOUTS, Symptom, symptom, traits
 from harness.oracle.findings import Finding, Record
 from harness.scenario.scenario import Scenario
@@ -28,6 +28,8 @@ class Settled(msgspec.Struct):
     signature: str
     key: str
     system: System
+    parts: tuple[str, ...]
+    """Of the system, those that the finding is about."""
     traits: frozenset[str]
     symptoms: set[Symptom]
     is_smallest: bool = True
@@ -50,6 +52,7 @@ class Settled(msgspec.Struct):
             signature(findings, scenario),
             key,
             scenario.system,
+            parts(findings[0], scenario),
             traits(findings[0], scenario),
             symptoms,
             is_smallest,
@@ -59,6 +62,10 @@ class Settled(msgspec.Struct):
     def noted(self) -> tuple[str, ...]:
         """Its symptoms as text, in one order."""
         return tuple(sorted(map(str, self.symptoms)))
+
+    def is_on(self, system: System) -> bool:
+        """Whether a system has the parts that the finding is about."""
+        return part(self.system, self.parts) == part(system, self.parts)
 
 
 class Settlement:
@@ -91,7 +98,8 @@ class Settlement:
         for each in self if settled.is_smallest else ():
             if (
                 each.traits - settled.traits <= OF_LAYOUTS
-                and each.system == settled.system
+                and each.parts == settled.parts
+                and each.is_on(settled.system)
                 and settled.traits < each.traits
                 and settled.symptoms & each.symptoms
             ):
@@ -99,7 +107,7 @@ class Settlement:
 
     def of(self, seen: Symptom, record: Finding | Record, scenario: Scenario) -> Settled | None:
         """The one that a finding of a draw may be, if there is one."""
-        alike = [each for each in self._all if seen in each.symptoms and each.system == scenario.system]
+        alike = [each for each in self._all if seen in each.symptoms and each.is_on(scenario.system)]
         if not alike:
             return None
         here = traits(record, scenario)

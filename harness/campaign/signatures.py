@@ -19,6 +19,7 @@ from harness.oracle.findings import Finding, Record
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate, Ballast, GraphStep, Step
+from harness.scenario.system import System
 
 VERSION = 1
 """Goes into every signature. A change of what is hashed raises it."""
@@ -44,15 +45,21 @@ def form(record: Finding | Record, scenario: Scenario) -> Form:
     if record.rule == "raised" and (message := RAISED.search(record.explanation)):
         place = PARTICULAR.sub("…", message[1])
     apart = sorted(traits(record, scenario))
-    return VERSION, record.rule, cause, place, _part(record, scenario), apart, _program(record, scenario)
+    own = part(scenario.system, parts(record, scenario))
+    return VERSION, record.rule, cause, place, own, apart, _program(record, scenario)
 
 
-def _part(record: Finding | Record, scenario: Scenario) -> Form:
-    """The part of the system that the rule is about: kernels, or the pool policy with the sites that ask it."""
+def parts(record: Finding | Record, scenario: Scenario) -> tuple[str, ...]:
+    """The parts of the system that the rule is about, by name: kernels, or the pool policy with the sites that ask
+    it."""
     step = at(record, scenario)
     is_kernel = record.rule in (*OF_CALLS, "hang") and isinstance(step, CollectiveStep) and step.via == "kernel"
-    system = scenario.system
-    return (system.collectives,) if is_kernel else (system.pool, system.sites)
+    return ("collectives",) if is_kernel else ("pool", "sites")
+
+
+def part(system: System, names: Sequence[str]) -> Form:
+    """These parts of a system. Two systems that have them alike are one to the rule."""
+    return tuple(getattr(system, name) for name in names)
 
 
 def _program(record: Finding | Record, scenario: Scenario) -> list[Form]:

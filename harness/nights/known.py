@@ -73,12 +73,11 @@ class Known(msgspec.Struct):
         return "flaky" if failed < runs else "known"
 
     def save(self) -> None:
-        """Note its signature, and what draws showed that shrank to it. A file that cannot be written stays as it is."""
-        noted = msgspec.structs.replace(self.seed, signature=self.settled.signature, symptoms=self.settled.noted)
-        if noted != self.seed and (self.seed.signature or self.failed):
+        """Note its signature, and what draws showed that shrank to it, beside what the file says by now. One that is
+        gone stays away, and one that cannot be written as it is."""
+        if self.seed.signature or self.failed:
             with suppress(UsageError):
-                seeds.save(noted, self.path)
-            self.seed = noted
+                seeds.sign(self.path, self.settled.signature, self.settled.noted)
 
 
 class Folder:

@@ -104,6 +104,26 @@ def test_one_bug_is_one_finding_however_it_is_met(simulation: World, tmp_path: P
     assert ({*tally.found}, len(list(tmp_path.iterdir()))) == ({"leak"}, 1)
 
 
+NEEDS_RELEASE, PLAIN = Scenario(TWO, layers(1), LEAKING.system), Scenario(TWO, (A,), LEAKING.system)
+WIDE = Scenario(Topology("four", "sglang", {"tp": 4}), layers(1), LEAKING.system)
+
+
+def test_a_key_that_was_dropped_is_not_the_key_of_another_finding(simulation: World, tmp_path: Path) -> None:
+    drawn = iter((WIDE, NEEDS_RELEASE, PLAIN))
+
+    def one(strategy: object, run: Run, *_: object, **how: object) -> None:
+        with suppress(Finding):
+            run(next(drawn, RIGHT))
+
+    def unchanged(scenario: Scenario, *_: object, **how: object) -> Smallest:
+        return Smallest(scenario, "smallest")
+
+    limits = Limits(reruns=0)
+    tally = Campaign(simulation, st.nothing(), tmp_path, limits=limits, draw_batch=one, search=unchanged).run(3)
+    assert {key: found.scenario for key, found in tally.found.items()} == {"leak #2": NEEDS_RELEASE, "leak #3": PLAIN}
+    assert len({found.signature for found in tally.found.values()}) == len(list(tmp_path.iterdir())) == 2
+
+
 def test_what_only_follows_from_a_finding_is_that_finding(simulation: World, tmp_path: Path) -> None:
     skewed = Scenario(TWO, (A, GATHERED), System("harness.system.planted.pools:ScratchOnOddRanks"))
     tally = campaign_of(simulation, tmp_path, skewed, search_seconds=20).run(8)
@@ -262,6 +282,21 @@ def test_what_fails_of_a_guide_is_shrunk_and_kept_and_its_tries_are_no_draws(sim
     assert (found.shrunk, found.draws_to_find, len(found.scenario.steps)) == ("smallest", 1, 1)
     assert tally.shrinking > 0
     assert guide.seen == [(LEAKING, 1)]
+
+
+class Refused(Scripted):
+    """A guide that cannot write down what it sees."""
+
+    def saw(self, *_: object) -> None:
+        raise UsageError("No space left on device")
+
+
+def test_a_finding_is_kept_although_the_guide_cannot_learn_of_it(simulation: World, tmp_path: Path) -> None:
+    campaign = campaign_of(simulation, tmp_path, guide=Refused())
+    with pytest.raises(UsageError, match="No space left"):
+        campaign.run(1)
+    (path,) = tmp_path.iterdir()
+    assert (campaign.tally.draws, [*campaign.tally.found], seeds.load(path).scenario) == (1, ["leak"], LEAKING)
 
 
 def test_what_a_guide_gives_stays_within_the_draws(simulation: World, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 
 from harness.campaign import seeds
-from harness.campaign.keeper import Keeper
+from harness.campaign.keeper import Keeper, Shrunk
+from harness.campaign.symptoms import Symptom
 from harness.errors import PluginError, UsageError
 from harness.oracle.findings import Finding, Hang, Leak, Raised
 from harness.scenario.scenario import Scenario
@@ -27,7 +30,24 @@ def keeper(tmp_path: Path) -> Keeper:
 
 def test_what_is_kept_is_on_disk_with_its_findings_and_environment(keeper: Keeper) -> None:
     kept = keeper.keep(sized(1), LEAK, [LEAK])
-    assert seeds.load(kept.seed_file) == seeds.Seed(1, sized(1), (LEAK.record(),), {"torch": "2.13.0"})
+    expected = seeds.Seed(1, sized(1), (LEAK.record(),), {"torch": "2.13.0"}, is_smallest=False)
+    assert seeds.load(kept.seed_file) == expected
+
+
+def test_a_file_is_of_a_smallest_case_once_shrinking_has_ended_there(keeper: Keeper) -> None:
+    path = keeper.keep(sized(1), LEAK, [LEAK]).seed_file
+    keeper.rerun("leak", seeds.Reruns(1, 1))
+    said = [seeds.load(path).is_smallest]
+    for how in get_args(Shrunk):
+        keeper.settle("leak", how)
+        said.append(seeds.load(path).is_smallest)
+    assert dict(zip(("kept", *get_args(Shrunk)), said, strict=True)) == {
+        "kept": False,
+        "smallest": True,
+        "race": False,
+        "time": False,
+        "unfinished": False,
+    }
 
 
 def test_what_cannot_be_written_is_noted_without_a_file(tmp_path: Path) -> None:
@@ -102,6 +122,28 @@ def test_one_exception_has_one_file_however_often_it_is_met(keeper: Keeper, tmp_
     for count in (3, 2, 1, 2):
         keeper.keep(sized(count), EARLY, [EARLY])
     assert [seeds.load(path).scenario for path in tmp_path.iterdir()] == [sized(1)]
+
+
+def test_a_file_of_that_signature_is_the_finding_s_own_and_learns_of_symptoms(keeper: Keeper, tmp_path: Path) -> None:
+    keeper.keep(sized(1), LEAK, [LEAK])
+    settled = keeper.settled("leak")
+    theirs = seeds.Seed(1, sized(2), (LEAK.record(),), {}, signature=settled.signature, note="theirs")
+    seeds.save(theirs, tmp_path / "theirs.json")  # by another run, since this one began
+    for shown in ("hang", "raised"):
+        settled.symptoms.add(Symptom(shown))
+        keeper.sign("leak", settled)
+    assert [*tmp_path.iterdir()] == [tmp_path / "theirs.json"] == [Path(keeper.found["leak"].seed_file)]
+    kept = seeds.load(tmp_path / "theirs.json")
+    assert kept == msgspec.structs.replace(theirs, symptoms=("hang", "leak", "raised"))
+
+
+def test_a_file_that_comes_into_the_folder_after_a_signing_is_seen_at_the_next(keeper: Keeper, tmp_path: Path) -> None:
+    own = keeper.keep(sized(1), LEAK, [LEAK]).seed_file
+    settled = keeper.settled("leak")
+    keeper.sign("leak", settled)
+    seeds.save(seeds.load(own), tmp_path / "an-earlier-name.json")
+    keeper.sign("leak", settled)
+    assert [*tmp_path.iterdir()] == [tmp_path / "an-earlier-name.json"]
 
 
 def test_the_same_error_is_kept_once_with_its_smallest_scenario(keeper: Keeper, tmp_path: Path) -> None:

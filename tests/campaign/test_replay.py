@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from harness.campaign.replay import with_system, with_systems
+from harness.campaign import seeds
+from harness.campaign.replay import replay, smaller, with_system, with_systems
+from harness.campaign.signatures import signature
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, ProgramError, Reduce, ReduceScatter
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
+from harness.world.world import World
+from tests.tools.campaigns import STUCK
 
 PAIR = Topology("pair", "sglang", {"tp": 2})
 SCENARIO = Scenario(
@@ -63,6 +69,26 @@ def test_draws_before_of_another_system_keep_it() -> None:
     assert with_systems([mine, other, mine], "my:Pool", None, None) == [mine, other, mine]
     pools = [each.system.pool for each in with_systems([mine, other, mine], "per-group", None, None)]
     assert pools == ["per-group", "deferred", "per-group"]
+
+
+WRONG = Scenario(
+    PAIR,
+    (Allocate("a", "tp", 8), Allocate("b", "tp", 8), AllGather("tp", View("a"), 2, via="kernel")),
+    System(collectives="harness.system.planted.kernels:LosesLastPeer"),
+)
+
+
+@pytest.mark.parametrize(("scenario", "rule"), [(WRONG, "wrong-data"), (STUCK, "hang")], ids=["of calls", "a hang"])
+def test_a_rule_whose_symptom_names_a_place_is_made_smaller_and_signed(
+    simulation: World, tmp_path: Path, scenario: Scenario, rule: str
+) -> None:
+    (run,) = replay(simulation, scenario)
+    seed = seeds.Seed(seeds.SCHEMA, scenario, tuple(each for each in run.findings if each.rule == rule), {})
+    found = smaller(simulation, seed, tmp_path, {}, 20)
+    assert found is not None
+    assert (found.finding.rule, len(found.scenario.steps) < len(scenario.steps)) == (rule, True)
+    kept = seeds.load(found.seed_file)
+    assert kept.signature == found.signature == signature(kept.findings, kept.scenario)
 
 
 def test_implicit_sites_need_tp() -> None:

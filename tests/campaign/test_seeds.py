@@ -335,6 +335,16 @@ def test_what_is_known_of_runs_on_fresh_ranks_is_not_lost_where_the_scenario_fai
     assert (later.save(anew), seeds.load(path)) == (path, anew)
 
 
+def test_what_a_file_of_the_same_scenario_says_besides_is_not_lost(tmp_path: Path) -> None:
+    first = msgspec.structs.replace(seed_of(1), note="ask the pool's owner", symptoms=("leak",), signature="a" * 16)
+    path = seeds.SeedFile(tmp_path, "hang").save(first)
+    later, unsigned = seeds.SeedFile(tmp_path, "hang"), msgspec.structs.replace(seed_of(1), is_smallest=False)
+    assert (later.save(unsigned), seeds.load(path)) == (path, first)
+    signed = msgspec.structs.replace(unsigned, symptoms=("hang",), signature="b" * 16)
+    later.save(signed)
+    assert seeds.load(path) == msgspec.structs.replace(signed, note=first.note, symptoms=("hang", "leak"))
+
+
 def test_a_file_that_somebody_has_removed_is_not_missed(tmp_path: Path) -> None:
     file = seeds.SeedFile(tmp_path, "hang")
     Path(file.save(seed_of(1))).unlink()

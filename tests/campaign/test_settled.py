@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.campaign.settled import MOST, Settled, Settlement
 from harness.campaign.symptoms import Symptom, symptom
 from harness.oracle.findings import Record
@@ -12,11 +14,12 @@ from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from tests.tools.campaigns import TWO
 
+MINE, MINE_POOLED = System(collectives="mine:K"), System("per-group", "mine:K")
 A, GATHERED = Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)
 
 
-def case(*steps: Step, pool: str = "deferred") -> tuple[Scenario, Record]:
-    scenario = Scenario(TWO, (*steps, A, GATHERED), System(pool))
+def case(*steps: Step, **system: Any) -> tuple[Scenario, Record]:
+    scenario = Scenario(TWO, (*steps, A, GATHERED), System(**system))
     return scenario, Record("wrong-owner", "shown", len(steps) + 1, (0,))
 
 
@@ -25,8 +28,8 @@ def settled(*steps: Step) -> Settled:
     return Settled.of([found], scenario)
 
 
-def of(settlement: Settlement, *steps: Step, pool: str = "deferred") -> Settled | None:
-    scenario, found = case(*steps, pool=pool)
+def of(settlement: Settlement, *steps: Step, **system: Any) -> Settled | None:
+    scenario, found = case(*steps, **system)
     return settlement.of(symptom([found], 0, scenario), found, scenario)
 
 
@@ -44,6 +47,31 @@ def test_a_draw_without_one_of_them_is_a_second_bug_of_the_rule() -> None:
 
 def test_another_system_has_findings_of_its_own() -> None:
     assert of(Settlement([NEEDS_RECREATE]), Recreate("tp"), pool="per-group") is None
+    assert of(Settlement([NEEDS_RECREATE]), Recreate("tp"), sites="implicit") is None
+
+
+def test_parts_of_the_system_that_go_into_no_signature_make_no_other_finding() -> None:
+    assert of(Settlement([NEEDS_RECREATE]), Recreate("tp"), collectives="mine:K") is NEEDS_RECREATE
+    wide, found = (
+        Scenario(Topology("wide", "sglang", {"tp": 4}), (A, GATHERED), System(collectives="mine:K")),
+        settled(),
+    )
+    larger = Settled.of([Record("wrong-owner", "shown", 1, (0,))], wide)
+    assert [*Settlement([larger]).larger(found)] == [larger]
+
+
+def test_a_finding_of_kernels_depends_on_them_and_not_on_the_pool() -> None:
+    steps = A, AllGather("tp", View("a"), 1, via="kernel")
+    found = Record("wrong-data", "shown", 1, (0,))
+    own, pool, kernels = (
+        Scenario(TWO, steps, system) for system in (MINE, MINE_POOLED, System(collectives="mine:Other"))
+    )
+    settlement = Settlement([Settled.of([found], own)])
+    assert [settlement.of(symptom([found], 0, each), found, each) is not None for each in (own, pool, kernels)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_bug_that_shows_in_ever_other_ways_is_looked_for_no_more() -> None:

@@ -155,6 +155,20 @@ def test_a_symptom_that_shrank_to_a_known_finding_is_noted_in_its_file(tmp_path:
     assert Symptom("wrong-data", "leak") in again.settled.symptoms
 
 
+def test_what_others_did_to_a_file_in_the_night_stays(tmp_path: Path) -> None:
+    signed = msgspec.structs.replace(OLD, signature="0" * 16)
+    other = msgspec.structs.replace(signed, findings=(msgspec.structs.replace(LEAK, cause="other"),))
+    folder = folder_of(tmp_path, signed, other)
+    for each in folder:
+        each.settled.symptoms.add(Symptom("wrong-data", "leak"))
+    seeds.save(msgspec.structs.replace(signed, note="ours", symptoms=("hang",)), tmp_path / "0.json")
+    (tmp_path / "1.json").unlink()
+    folder.save()
+    (path,) = tmp_path.iterdir()
+    again = seeds.load(path)
+    assert (again.note, again.symptoms) == ("ours", ("hang", "leak", "wrong-data beside leak"))
+
+
 def test_a_second_night_counts_what_the_first_one_found_and_keeps_no_second_file(
     simulation: World, tmp_path: Path
 ) -> None:

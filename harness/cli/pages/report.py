@@ -11,11 +11,12 @@ import typer
 from harness.campaign import seeds
 from harness.cli.options import JsonOption
 from harness.errors import UsageError
+from harness.nights.folder import RunFolder
 from harness.report import data, terminal
 from harness.report.pages import page, runs
 from harness.report.pages.runs import Report
 
-RUNS = "Files that symm fuzz --json wrote."
+RUNS = "Files that symm fuzz --json wrote, or folders of symm fuzz --run and of symm merge."
 
 
 def report(
@@ -24,6 +25,7 @@ def report(
     json_file: JsonOption = None,
 ) -> None:
     """Show runs as one report: 1 if there is a finding that is not known, 0 if not."""
+    files = [str(RunFolder(Path(each)).run) if Path(each).is_dir() else each for each in files]
     for target in (html, json_file):
         data.check_target(target, files)
     if doubled := next((each for each in files if files.count(each) > 1), None):

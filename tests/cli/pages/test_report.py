@@ -46,6 +46,12 @@ def test_a_run_of_nothing_found_has_a_status_of_0(tmp_path: Path) -> None:
     assert (run.status, run.data["headline"]) == (0, "Nothing was found in 5 draws.")
 
 
+def test_the_folder_of_a_run_stands_for_it(tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    (tmp_path / "night" / "run.json").write_text(json.dumps({"draws": 5, "findings": []}))
+    assert forked(tmp_path, "report", "night", "--json", "-").data["headline"] == "Nothing was found in 5 draws."
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(("no.json",), "run no.json: No such file"), (("a.json", "a.json"), "run a.json is named twice")],
