@@ -90,10 +90,12 @@ class Night:
             return
         found, folder = self._found(), self.keeping.folder
         whole = self.outputs.facts(found, **self._about)
-        if folder is not None:
-            data.write(whole, str(folder.run))
-        explain.write_report(whole, self.outputs.html)
-        self.outputs.write(self.console, found, results.of_campaign(kind, self.campaign.tally), **self._about)
+        try:
+            if folder is not None:
+                data.write(whole, str(folder.run))
+            self.outputs.write(self.console, found, results.of_campaign(kind, self.campaign.tally), **self._about)
+        finally:  # a page that cannot be made costs no facts
+            explain.write_report(whole, self.outputs.html)
 
     def _show(self) -> None:
         if self._says_all:

@@ -240,7 +240,8 @@ def _states(runs: Mapping[str, dict[str, Any]]) -> str:
         cover = run.get("coverage") or {}
         if "states" in cover:
             new = f", {cover['new_states']} of them new" if cover.get("new_states") is not None else ""
-            corpus = f"; corpus of {counted(int(cover['corpus']), 'scenario')}" if cover.get("corpus") else ""
+            kept = cover.get("corpus")
+            corpus = f"; corpus of {counted(int(kept['tried']) + int(kept['added']), 'scenario')}" if kept else ""
             whose = f"{name}: " if len(runs) > 1 else ""
             parts.append(f"{whose}{counted(int(cover['states']), 'state')} of the oracle{new}{corpus}")
     return "; ".join(parts)

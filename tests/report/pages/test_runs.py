@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from harness.errors import UsageError
+from harness.nights.corpus import Corpus
+from harness.nights.guide import Guide
 from harness.report.pages import page, runs
 from tests.report.pages.conftest import Accounts
 
@@ -29,10 +31,9 @@ def run(*findings: dict[str, Any], draws: int = 100, **fields: Any) -> dict[str,
     return {"schema": 1, "draws": draws, "seconds": 10.0, "vacuous": 1, "findings": [*findings]} | fields
 
 
-COVERAGE = {
+COVERAGE = Guide(corpus=Corpus(Path("no folder"))).as_data() | {
     "states": 40,
     "new_states": 3,
-    "corpus": 7,
     "covered": {"paths": {"symmetric": 5, "legacy": 2}},
     "never": {"paths": ["copy engine", "kernel"]},
 }
@@ -79,6 +80,15 @@ def test_what_one_run_met_counts_as_met_by_all() -> None:
     other = COVERAGE | {"covered": {"paths": {"kernel": 1}}, "never": {"paths": ["symmetric", "copy engine"]}}
     (paths,) = runs.report({"a": run(coverage=COVERAGE), "b": run(coverage=other)}).coverage
     assert (paths.met, paths.never) == ({"symmetric": 5, "legacy": 2, "kernel": 1}, ("copy engine",))
+
+
+def test_what_guides_and_merges_say_of_a_corpus_is_read() -> None:
+    corpus = {"folder": None, "tried": 5, "added": 2, "skipped": 1, "unreadable": ["a"]}
+    assert COVERAGE["corpus"].keys() == corpus.keys()
+    found = runs.report({"a": run(coverage=COVERAGE | {"corpus": corpus}), "b": run(coverage=Guide().as_data())})
+    assert found.states == (
+        "a: 40 states of the oracle, 3 of them new; corpus of 7 scenarios; b: 0 states of the oracle, 0 of them new"
+    )
 
 
 @pytest.fixture
