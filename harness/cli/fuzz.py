@@ -210,9 +210,10 @@ def fuzz(
         details = terminal.Details(traceback, show_output)
         running = Night(campaign, guide, night, kept, outputs, console, details, request.system, found_here)
         tally = running.run(limit, minutes and left)
-    if tally.draws and tally.vacuous == tally.draws and not tally.found:
+    has_met = bool(tally.found or kept.known.met)
+    if tally.draws and tally.vacuous == tally.draws and not has_met:
         raise UsageError("nothing was tested: every draw was vacuous")
-    if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
+    if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not has_met:
         refused = f", {tally.unsupported} of which they do not support" if tally.unsupported else ""
         raise UsageError(
             f"nothing was tested: collectives {request.collectives!r} ran 0 of {tally.kernel_calls} calls{refused}"

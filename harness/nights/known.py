@@ -31,6 +31,8 @@ RUNS = 5
 """Runs in which a case fails at least once, unless its bug is gone."""
 MOST_RUNS = 60
 Status = Literal["known", "flaky", "gone", "untried"]
+MET = "known", "flaky"
+"""What is no failure of a night that meets it."""
 
 
 class Known(msgspec.Struct):
@@ -111,6 +113,17 @@ class Folder:
 
     def __iter__(self) -> Iterator[Known]:
         return iter(self.all)
+
+    @property
+    def met(self) -> list[Known]:
+        """Those that this night met."""
+        return [known for known in self if known.status in MET]
+
+    def keep_met(self, folder: Path) -> None:
+        """Copy the files of those that were met into the folder of a run, signed, so that it is whole by itself."""
+        for known in self.met:
+            if not (path := folder / known.path.name).exists():
+                seeds.save(msgspec.structs.replace(known.seed, signature=known.settled.signature), path)
 
     def save(self) -> None:
         """Note in the files what this night has learned."""

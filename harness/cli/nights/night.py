@@ -75,6 +75,8 @@ class Night:
         campaign, tonight = self.campaign, self.tonight
         facts = data.fuzz(campaign.tally, campaign.world, self.environment, tonight.seed, tonight.shard)
         facts = explain.with_accounts({**facts, "coverage": self.guide.as_data()}, self.accounts)
+        if self.keeping.folder is not None:  # files are written before the JSON that names them
+            self.keeping.known.keep_met(self.keeping.folder.known)
         return news.added(facts, self.keeping.known)
 
     def _refresh(self) -> None:
@@ -93,7 +95,8 @@ class Night:
         try:
             if folder is not None:
                 data.write(whole, str(folder.run))
-            self.outputs.write(self.console, found, results.of_campaign(kind, self.campaign.tally), **self._about)
+            outcome = results.of_campaign(kind, self.campaign.tally, has_met=bool(self.keeping.known.met))
+            self.outputs.write(self.console, found, outcome, **self._about)
         finally:  # a page that cannot be made costs no facts
             explain.write_report(whole, self.outputs.html)
 

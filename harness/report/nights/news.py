@@ -53,7 +53,7 @@ def _line(known: Known) -> str:
 def added(facts: dict[str, Any], folder: Folder) -> dict[str, Any]:
     """The facts of a campaign with what the night says of known findings: those that were met stand behind the new
     ones."""
-    met = [_met(known) for known in folder if known.status in ("known", "flaky")]
+    met = [_met(known) for known in folder.met]
     gone = [_gone(known) for known in folder if known.status == "gone"]
     return {**facts, "findings": [*facts["findings"], *met], "gone": gone}
 
