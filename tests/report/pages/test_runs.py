@@ -73,7 +73,20 @@ def test_two_bugs_of_one_rule_are_two_findings() -> None:
 
 def test_known_findings_alone_are_nothing_new() -> None:
     assert not runs.report({"a": run(finding("leak", "1" * 16, status="known"))}).is_finding
+    assert not runs.report({"a": run(finding("leak", "1" * 16, status="flaky"))}).is_finding
     assert runs.report({"a": run(finding("leak"))}).is_finding
+    assert runs.report({"a": run(finding("leak", "1" * 16, status="new"))}).is_finding
+
+
+@pytest.mark.parametrize(("seeds", "status"), [((5, 5), "new"), ((5, 6), "known")])
+def test_what_is_new_to_a_shard_is_new_to_its_night_and_known_to_a_later_one(
+    seeds: tuple[int, int], status: str
+) -> None:
+    shards = {
+        word: run(finding("leak", "1" * 16, status=word), seed=seed, shard={"index": index, "of": 2})
+        for index, (seed, word) in enumerate(zip(seeds, ("known", "new"), strict=True), 1)
+    }
+    assert [each.status for each in runs.report(shards).found] == [status]
 
 
 def test_what_one_run_met_counts_as_met_by_all() -> None:
