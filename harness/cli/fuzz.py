@@ -34,7 +34,6 @@ from harness.cli.options import (
 from harness.cli.request import Request
 from harness.errors import UsageError
 from harness.nights.guide import MUTATIONS, Guide
-from harness.nights.known import replay
 from harness.report import terminal
 from harness.report.nights import news
 from harness.scenario.steps import STREAMS
@@ -206,10 +205,9 @@ def fuzz(
             known=[each.settled for each in kept.known],
             guide=guide,
         )
-        left = replay(ranks, kept.known, minutes, night.seed, (pool, collectives))
         details = terminal.Details(traceback, show_output)
         running = Night(campaign, guide, night, kept, outputs, console, details, request.system, found_here)
-        tally = running.run(limit, minutes and left)
+        tally = running.run(limit, minutes, (pool, collectives))
     has_met = bool(tally.found or kept.known.met)
     if tally.draws and tally.vacuous == tally.draws and not has_met:
         raise UsageError("nothing was tested: every draw was vacuous")

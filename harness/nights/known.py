@@ -21,6 +21,7 @@ from harness.campaign.symptoms import shown
 from harness.clock import CLOCK, Clock
 from harness.errors import UsageError
 from harness.oracle.judge import judge
+from harness.trace.draw import Draw
 from harness.world.world import World
 
 SHARE = 0.03
@@ -44,6 +45,8 @@ class Known(msgspec.Struct):
     failed: int = 0
     runs: int = 0
     """Of its case, in this night."""
+    refused: str = ""
+    """Why this world does not run its case, if it does not."""
 
     @property
     def rule(self) -> str:
@@ -155,7 +158,7 @@ def _replay(world: World, folder: Folder, end: float, number: int, named: Collec
             return
         _run(world, known)
     for known in can_run:
-        while not known.failed and known.runs < known.needed and clock.now() < end:
+        while not (known.failed or known.refused) and known.runs < known.needed and clock.now() < end:
             _run(world, known)
 
 
@@ -164,12 +167,20 @@ def _is_trusted(known: Known, named: Collection[str | None]) -> bool:
 
 
 def _run(world: World, known: Known) -> None:
-    """One run of a known case. A hang is presumed as soon as ranks are silent."""
+    """One run of a known case, unless the world refuses it. A hang is presumed as soon as ranks are silent."""
+    try:
+        draw = _draw(world, known)
+    except UsageError as error:
+        known.refused = str(error)
+        return
+    own = shown(known.seed.findings[0], known.seed.scenario)
+    known.runs += 1
+    known.failed += any(shown(finding, known.seed.scenario) == own for finding in judge(draw))
+
+
+def _draw(world: World, known: Known) -> Draw:
     if known.seed.preceded_by:
         world.renew()
     for before in known.seed.preceded_by:
         world.run(before, hurried=True)
-    draw = world.run(known.seed.scenario, hurried=True)
-    own = shown(known.seed.findings[0], known.seed.scenario)
-    known.runs += 1
-    known.failed += any(shown(finding, known.seed.scenario) == own for finding in judge(draw))
+    return world.run(known.seed.scenario, hurried=True)
