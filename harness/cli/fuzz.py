@@ -34,7 +34,6 @@ from harness.cli.options import (
 from harness.cli.request import Request
 from harness.errors import UsageError
 from harness.nights.guide import MUTATIONS, Guide
-from harness.nights.known import replay
 from harness.report import terminal
 from harness.report.nights import news
 from harness.scenario.steps import STREAMS
@@ -206,13 +205,13 @@ def fuzz(
             known=[each.settled for each in kept.known],
             guide=guide,
         )
-        left = replay(ranks, kept.known, minutes, night.seed, (pool, collectives))
         details = terminal.Details(traceback, show_output)
         running = Night(campaign, guide, night, kept, outputs, console, details, request.system, found_here)
-        tally = running.run(limit, minutes and left)
-    if tally.draws and tally.vacuous == tally.draws and not tally.found:
+        tally = running.run(limit, minutes, (pool, collectives))
+    has_met = bool(tally.found or kept.known.met)
+    if tally.draws and tally.vacuous == tally.draws and not has_met:
         raise UsageError("nothing was tested: every draw was vacuous")
-    if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not tally.found:
+    if request.collectives not in (None, "library") and tally.draws and not tally.by_kernel and not has_met:
         refused = f", {tally.unsupported} of which they do not support" if tally.unsupported else ""
         raise UsageError(
             f"nothing was tested: collectives {request.collectives!r} ran 0 of {tally.kernel_calls} calls{refused}"

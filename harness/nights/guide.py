@@ -67,15 +67,20 @@ class Guide:
         self._holders: dict[State, list[Scenario]] = {}
         self._by_topology: dict[object, list[Scenario]] = {}
         self._seen = 0
-        self._has_begun = False
+        self._corpus_left, self._is_corpus_tried = self._of_corpus(), False
         self._how = ""
 
     def scenarios(self, number: int) -> Iterator[Scenario]:
-        """What to run before batch `number` of the strategy: at first the corpus, then mutations."""
-        self._how = "mutation" if self._has_begun else "corpus"
-        guided, self._has_begun = self._guided if self._has_begun else self._of_corpus, True
-        yield from guided()
-        self._how = ""
+        """What to run before batch `number` of the strategy: at first the corpus, then mutations. What a finding left
+        of the corpus comes before the next batch."""
+        self._how = "mutation" if self._is_corpus_tried else "corpus"
+        try:
+            # `yield from` would close the corpus with this
+            for scenario in self._guided() if self._is_corpus_tried else self._corpus_left:  # noqa: UP028
+                yield scenario
+            self._is_corpus_tried = True
+        finally:
+            self._how = ""
 
     def saw(self, draw: Draw, case: Case, verdict: Verdict, seconds: float) -> None:
         """Learn from a draw that was judged. Raises `UsageError` where the corpus cannot be written."""

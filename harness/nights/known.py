@@ -21,6 +21,7 @@ from harness.campaign.symptoms import shown
 from harness.clock import CLOCK, Clock
 from harness.errors import UsageError
 from harness.oracle.judge import judge
+from harness.trace.draw import Draw
 from harness.world.world import World
 
 SHARE = 0.03
@@ -31,6 +32,8 @@ RUNS = 5
 """Runs in which a case fails at least once, unless its bug is gone."""
 MOST_RUNS = 60
 Status = Literal["known", "flaky", "gone", "untried"]
+MET = "known", "flaky"
+"""What is no failure of a night that meets it."""
 
 
 class Known(msgspec.Struct):
@@ -42,6 +45,8 @@ class Known(msgspec.Struct):
     failed: int = 0
     runs: int = 0
     """Of its case, in this night."""
+    refused: str = ""
+    """Why this world does not run its case, if it does not."""
 
     @property
     def rule(self) -> str:
@@ -111,6 +116,17 @@ class Folder:
     def __iter__(self) -> Iterator[Known]:
         return iter(self.all)
 
+    @property
+    def met(self) -> list[Known]:
+        """Those that this night met."""
+        return [known for known in self if known.status in MET]
+
+    def keep_met(self, folder: Path) -> None:
+        """Copy the files of those that were met into the folder of a run, signed, so that it is whole by itself."""
+        for known in self.met:
+            if not (path := folder / known.path.name).exists():
+                seeds.save(msgspec.structs.replace(known.seed, signature=known.settled.signature), path)
+
     def save(self) -> None:
         """Note in the files what this night has learned."""
         for known in self:
@@ -141,7 +157,7 @@ def _replay(world: World, folder: Folder, end: float, number: int, named: Collec
             return
         _run(world, known)
     for known in can_run:
-        while not known.failed and known.runs < known.needed and clock.now() < end:
+        while not (known.failed or known.refused) and known.runs < known.needed and clock.now() < end:
             _run(world, known)
 
 
@@ -150,12 +166,20 @@ def _is_trusted(known: Known, named: Collection[str | None]) -> bool:
 
 
 def _run(world: World, known: Known) -> None:
-    """One run of a known case. A hang is presumed as soon as ranks are silent."""
+    """One run of a known case, unless the world refuses it. A hang is presumed as soon as ranks are silent."""
+    try:
+        draw = _draw(world, known)
+    except UsageError as error:
+        known.refused = str(error)
+        return
+    own = shown(known.seed.findings[0], known.seed.scenario)
+    known.runs += 1
+    known.failed += any(shown(finding, known.seed.scenario) == own for finding in judge(draw))
+
+
+def _draw(world: World, known: Known) -> Draw:
     if known.seed.preceded_by:
         world.renew()
     for before in known.seed.preceded_by:
         world.run(before, hurried=True)
-    draw = world.run(known.seed.scenario, hurried=True)
-    own = shown(known.seed.findings[0], known.seed.scenario)
-    known.runs += 1
-    known.failed += any(shown(finding, known.seed.scenario) == own for finding in judge(draw))
+    return world.run(known.seed.scenario, hurried=True)

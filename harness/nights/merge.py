@@ -20,6 +20,7 @@ from harness.errors import UsageError
 from harness.nights import joined
 from harness.nights.folder import RunFolder
 from harness.nights.joined import Facts
+from harness.nights.known import MET
 from harness.oracle.findings import Record
 from harness.scenario.topology import parse, read_file
 
@@ -94,15 +95,19 @@ class Joined:
         """Of all findings, in the order of the JSON: those that a run names, and those of seed files."""
         return sorted({*self.entries, *(key for key, kept in self.seeds.items() if kept.record is not None)})
 
+    def kept(self, key: str) -> Kept | None:
+        """The seed file of a finding: a run's own, else that of a known one."""
+        return self.seeds.get(key) or self.known.get(key)
+
     def _finding(self, key: str, into: RunFolder) -> Facts:
-        kept = self.seeds.get(key)
+        kept = self.kept(key)
         of_file = [each for each in self.entries.get(key, ()) if kept is None or each["seed_file"] == kept.name]
         # one that was made of a seed file alone knows less than a run's own
         entry = min(of_file, key=lambda each: (each.get("draws_to_find") is None, joined.text(each)), default=None)
         if entry is None and kept is not None:
             entry = _of_seed(kept)
         assert entry is not None
-        path = str(into.seeds / kept.name) if kept else ""
+        path = str((into.seeds if key in self.seeds else into.known) / kept.name) if kept else ""
         return {**entry, "seed_file": path, "shards": sorted(self.found_by.get(key, ()))}
 
 
@@ -141,18 +146,20 @@ def _read(folder: RunFolder, found: Joined) -> None:
         found.runs.append({name: value for name, value in run.items() if name not in NOT_OF_A_RUN})
     shards = {joined.place(facts)[0]} if facts.get("shard") else set()
     here = {kept.key: kept for kept in _seeds(folder.seeds, found.problems)}
+    known_here = {kept.key: kept for kept in _seeds(folder.known, found.problems)}
     for entry in facts.get("findings", ()):
         name = Path(entry["seed_file"]).name
         key = str(entry.get("signature") or " ".join(filter(None, (entry["rule"], entry.get("cause")))))
-        if name and key not in here:
-            found.problems.append(f"{folder.seeds / name}: the run names it, and it is not there")
-        found.entries.setdefault(key, []).append({**entry, "seed_file": name if key in here else ""})
+        place, files = (folder.known, known_here) if entry.get("status") in MET else (folder.seeds, here)
+        if name and key not in files:
+            found.problems.append(f"{place / name}: the run names it, and it is not there")
+        found.entries.setdefault(key, []).append({**entry, "seed_file": name if key in files else ""})
         found.found_by.setdefault(key, set()).update(entry.get("shards", shards))
     for key, kept in here.items():
         found.found_by.setdefault(key, set()).update(shards)
         _keep(found.seeds, key, kept)
-    for kept in _seeds(folder.known, found.problems):
-        _keep(found.known, kept.key, kept)
+    for key, kept in known_here.items():
+        _keep(found.known, key, kept)
     for each in facts.get("gone", ()):
         known = found.gone.get(each["signature"], each)
         found.gone[each["signature"]] = min(known, each, key=joined.text)

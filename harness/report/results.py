@@ -60,12 +60,13 @@ def of_found(kind: str, found: Iterable[Found]) -> Iterator[Result]:
         yield Result(kind, name, "failed", record.explanation, "\n".join(lines), each.seed_file)
 
 
-def of_campaign(kind: str, tally: Tally) -> list[Result]:
-    """A campaign: a result for each finding; without any, one for all of its draws."""
+def of_campaign(kind: str, tally: Tally, has_met: bool = False) -> list[Result]:
+    """A campaign: a result for each finding; without any, one for all of its draws. Where it `has_met` known ones,
+    something was tested."""
     found = [*of_found(kind, tally.found.values())]
     if found:
         return found
-    if tally.draws == tally.vacuous:
+    if tally.draws == tally.vacuous and not has_met:
         why = ", ".join(f"{draws} {reason}" for reason, draws in tally.vacuous_by.items()) or "no draw"
         return [Result(kind, "draws", "skipped", f"nothing was tested: {why}", seconds=tally.seconds)]
     return [Result(kind, "draws", seconds=tally.seconds)]

@@ -175,11 +175,13 @@ def test_the_same_seed_finds_the_same(place: Callable[[str], Path]) -> None:
 # nights
 
 
+WRONG = "--pool", "harness.system.planted.pools:KeepsATensor", "--world", "2", "--draws", "8"
+
+
 @pytest.fixture(scope="module")
 def nights(place: Callable[[str], Path]) -> tuple[Run, Run]:
     """Two nights on one bug, of fresh seeds. The second one knows what the first has kept."""
-    wrong = "--pool", "harness.system.planted.pools:KeepsATensor", "--world", "2", "--draws", "8"
-    night = "fuzz", *wrong, *SIM, "--seeds-dir", "kept", "--known", "kept", "--json"
+    night = "fuzz", *WRONG, *SIM, "--seeds-dir", "kept", "--known", "kept", "--json"
     folder = place("nights")
     first = forked_with_a_fresh_seed(folder, *night, "first.json")
     return first, forked_with_a_fresh_seed(folder, *night, "second.json")
@@ -211,6 +213,14 @@ def test_each_night_has_a_seed_of_its_own_that_repeats_it(nights: tuple[Run, Run
 
 def read(run: Run, name: str) -> str:
     return (run.folder / f"{name}.json").read_text()
+
+
+def test_a_night_of_known_findings_is_whole_in_its_folder_and_merges_as_no_failure(nights: tuple[Run, Run]) -> None:
+    folder = nights[0].folder
+    run = forked(folder, "fuzz", *WRONG, *SIM, "--known", "kept", "--run", "whole")
+    merged = forked(folder, "merge", "whole", "--into", "joined")
+    assert (run.status, merged.status, merged.err) == (0, 0, "")
+    assert "replay: symm replay joined/known/" in merged.out
 
 
 def test_a_known_finding_that_no_longer_fails_is_gone(nights: tuple[Run, Run]) -> None:

@@ -83,6 +83,21 @@ def test_the_corpus_has_its_share_of_the_draws(tmp_path: Path) -> None:
     assert len([*Guide(corpus=corpus).scenarios(0)]) == 10
 
 
+def test_a_finding_costs_the_corpus_no_scenario(draws: list[Draw], tmp_path: Path) -> None:
+    told: list[str] = []
+    corpus = kept(tmp_path, 6)
+    guide, tried = Guide(corpus=corpus, observe=lambda *each: told.append(each[-1])), []
+    for number in range(3):
+        for scenario in guide.scenarios(number):
+            shown(guide, draws[:1])
+            tried.append(scenario)
+            if len(tried) in (1, 3):
+                break
+        shown(guide, draws[:1])  # of the strategy
+    assert tried == corpus.scenarios
+    assert told == ["corpus", "strategy", "corpus", "corpus", "strategy", "corpus", "corpus", "corpus", "strategy"]
+
+
 def test_the_corpus_has_its_share_of_the_time(tmp_path: Path) -> None:
     time, tried = FakeClock(), 0
     for _ in Guide(corpus=kept(tmp_path, 10), minutes=1, clock=time.clock).scenarios(0):

@@ -60,6 +60,19 @@ def tried(folder: Folder, turns: Turns, minutes: float | None = 60, named: tuple
     return replay(world, folder, minutes, 0, named, turns.time.clock)
 
 
+def test_a_case_that_the_world_refuses_stays_untried_and_the_others_run(tmp_path: Path, judged: None) -> None:
+    class Refusing(Turns):
+        def run(self, scenario: Scenario, *, hurried: bool) -> Any:
+            if scenario == ONE:
+                raise UsageError("no such kernel here")
+            return super().run(scenario, hurried=hurried)
+
+    two = msgspec.structs.replace(OLD, scenario=Scenario(TWO, layers(2), LEAKING.system), signature="aa")
+    folder = folder_of(tmp_path, OLD, two)
+    tried(folder, Refusing(True))
+    assert sorted((each.refused, each.status) for each in folder) == [("", "known"), ("no such kernel here", "untried")]
+
+
 def test_a_folder_that_is_not_there_yet_has_nothing_known(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "later")
     assert ([*folder], folder.is_given, Folder(None).is_given) == ([], True, False)

@@ -157,6 +157,18 @@ def test_known_findings_are_joined_like_seeds(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "joined/known").iterdir()} == {"0.json"}
 
 
+def test_a_known_finding_is_looked_for_among_the_known_files_and_stays_one(tmp_path: Path) -> None:
+    for index in (1, 2):
+        found = [{**entry_of("leak", "k.json", 1), "signature": "aa", "status": "known"}]
+        folder = leave(tmp_path / f"{index}", index, 2, findings=found)
+        seeds.save(msgspec.structs.replace(seed_of("leak", 0), signature="aa"), folder / "known" / "k.json")
+    for _ in range(2):
+        merged = merge([tmp_path / "1", tmp_path / "2"], tmp_path / "joined")
+        (finding,) = json.loads((tmp_path / "joined/run.json").read_text())["findings"]
+        assert (merged.problems, finding["status"], finding["shards"]) == ([], "known", [1, 2])
+        assert seeds.load(finding["seed_file"]).signature == "aa"
+
+
 def test_a_joined_run_has_the_fields_of_a_run_and_the_facts_of_its_shards(tmp_path: Path) -> None:
     folders = [leave(tmp_path / f"{index}", index, 2, [("leak", 0)], vacuous=1) for index in (1, 2)]
     merge(folders, tmp_path / "joined")

@@ -67,6 +67,11 @@ def test_a_campaign_that_tested_nothing_is_skipped_and_says_why() -> None:
     assert (result.outcome, "3 declined" in result.message) == ("skipped", True)
 
 
+def test_a_campaign_that_met_known_findings_tested_something() -> None:
+    (result,) = results.of_campaign("k", Tally(draws=3, vacuous=3), has_met=True)
+    assert result.outcome == "passed"
+
+
 @pytest.fixture
 def hosted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")

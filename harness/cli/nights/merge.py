@@ -10,6 +10,7 @@ import typer
 from harness.campaign import seeds
 from harness.cli.options import JsonOption
 from harness.nights.folder import RunFolder
+from harness.nights.known import MET
 from harness.nights.merge import merge as join
 from harness.report import data, terminal
 from harness.report.nights import whole
@@ -23,7 +24,7 @@ def merge(
     into: Annotated[Path, typer.Option("--into", metavar="DIR", help=INTO, show_default=False)],
     json_file: JsonOption = None,
 ) -> None:
-    """Join the runs of a night's shards: 1 with findings, 2 if a shard is missing or a file is damaged."""
+    """Join the runs of a night's shards: 1 with new findings, 2 if a shard is missing or a file is damaged."""
     data.check_target(json_file)
     seeds.check_folder(into, "--into")
     merged = join(folders, into)
@@ -32,4 +33,4 @@ def merge(
     data.write(facts, json_file)
     if merged.problems or merged.missing:
         raise typer.Exit(2)
-    raise typer.Exit(1 if facts["findings"] else 0)
+    raise typer.Exit(1 if any(each.get("status") not in MET for each in facts["findings"]) else 0)

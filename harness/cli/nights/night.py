@@ -7,6 +7,7 @@ was interrupted, since it may be killed at any time.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from harness.cli.nights.tonight import Tonight
 from harness.cli.pages import explain
 from harness.errors import UsageError
 from harness.nights.guide import Guide
+from harness.nights.known import replay
 from harness.nights.refreshing import Refreshing
 from harness.report import data, leftovers, results, terminal
 from harness.report.nights import coverage, news
@@ -48,16 +50,17 @@ class Night:
     accounts: dict[str, Account] = field(default_factory=dict)
     """Pictures of findings by their seed files, where a file gets them."""
 
-    def run(self, draws: int | None, minutes: float | None) -> Tally:
-        """Run the campaign, then show and write what it found, also after Ctrl-C or where a plug-in has not its
-        shape."""
+    def run(self, draws: int | None, minutes: float | None, named: Collection[str | None]) -> Tally:
+        """Run known cases again, then the campaign; show and write what it found, also after Ctrl-C or where a plug-in
+        has not its shape. Of known cases those run whose plug-ins are `named`."""
         with (
             at_the_end(self._show, self._write),
             terminal.progress(self.console, draws, minutes=minutes, speed=self.outputs.speed) as advance,
         ):
             self.campaign.progress = Refreshing(self._refresh, advance)
             self.campaign.progress(self.campaign.tally)
-            found = self.campaign.run(draws, minutes).found.values()
+            left = replay(self.campaign.world, self.keeping.known, minutes, self.tonight.seed, named)
+            found = self.campaign.run(draws, minutes and left).found.values()
             if self.outputs.is_kept or self.keeping.folder is not None:
                 self.accounts |= explain.of_findings(self.campaign.world, found, self.environment)
         return self.campaign.tally
@@ -75,6 +78,8 @@ class Night:
         campaign, tonight = self.campaign, self.tonight
         facts = data.fuzz(campaign.tally, campaign.world, self.environment, tonight.seed, tonight.shard)
         facts = explain.with_accounts({**facts, "coverage": self.guide.as_data()}, self.accounts)
+        if self.keeping.folder is not None:  # files are written before the JSON that names them
+            self.keeping.known.keep_met(self.keeping.folder.known)
         return news.added(facts, self.keeping.known)
 
     def _refresh(self) -> None:
@@ -90,10 +95,13 @@ class Night:
             return
         found, folder = self._found(), self.keeping.folder
         whole = self.outputs.facts(found, **self._about)
-        if folder is not None:
-            data.write(whole, str(folder.run))
-        explain.write_report(whole, self.outputs.html)
-        self.outputs.write(self.console, found, results.of_campaign(kind, self.campaign.tally), **self._about)
+        try:
+            if folder is not None:
+                data.write(whole, str(folder.run))
+            outcome = results.of_campaign(kind, self.campaign.tally, has_met=bool(self.keeping.known.met))
+            self.outputs.write(self.console, found, outcome, **self._about)
+        finally:  # a page that cannot be made costs no facts
+            explain.write_report(whole, self.outputs.html)
 
     def _show(self) -> None:
         if self._says_all:

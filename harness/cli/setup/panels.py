@@ -1,6 +1,6 @@
 """Options in groups, as `--help` shows them.
 
-Invariant: an option of a name is in the same group under every command. One that is in none is shown under "Options".
+Invariant: every option is in a group, and one of a name is in the same group under every command.
 """
 
 from __future__ import annotations
@@ -8,13 +8,23 @@ from __future__ import annotations
 from typing import Any
 
 GROUPS = {
-    "How much": ("draws", "minutes", "times", "seed", "seeds", "clean", "only", "schedules", "dry", "shard", "shrink"),
-    "Layouts": ("world", "topology", "nodes", "nvlink-domain"),
-    "System under test": ("pool", "collectives", "sites", "allow-plugins"),
-    "Programs": ("flow", "tokens", "hazard", "graphs", "streams", "same-order"),
-    "How it runs": ("substrate", "evidence", "deadline", "shrink-seconds", "pdb"),
-    "What is kept from night to night": ("seeds-dir", "known", "corpus"),
-    "Results": ("json", "junitxml", "html", "perfetto", "traceback", "show-output", "note"),
+    "How much": (
+        *("draws", "minutes", "times", "seed", "seeds", "clean", "only", "schedules", "dry", "shard", "shrink"),
+        *("runs", "spawns", "steps", "repeats", "op", "sizes", "dtype"),
+    ),
+    "Layouts": ("world", "topology", "nodes", "nvlink-domain", "from-dump", "name", "rename"),
+    "What is compared": ("over", "from", "to", "wheels", "with", "pre", "metamorphic", "against"),
+    "System under test": ("pool", "collectives", "sites", "nccl", "allow-plugins"),
+    "Programs": ("flow", "tokens", "hazard", "graphs", "streams", "same-order", "no-guide"),
+    "How it runs": (
+        *("substrate", "evidence", "deadline", "shrink-seconds", "pdb"),
+        *("no-run", "every", "stacks", "graph-memory"),
+    ),
+    "What is kept from night to night": ("run", "seeds-dir", "known", "corpus"),
+    "Results": (
+        *("json", "junitxml", "html", "perfetto", "observations", "traceback", "show-output", "note"),
+        *("into", "out", "output", "seed-file"),
+    ),
 }
 METAVARS = {
     **dict.fromkeys(("draws", "times", "clean", "seeds", "seed", "runs", "spawns", "steps", "repeats"), "N"),

@@ -16,8 +16,14 @@ from harness.errors import UsageError, did_you_mean
 
 FILE = "pyproject.toml"
 PREFIX = "SYMM_"
-OTHERS = ("SYMM_HOST", "SYMM_LEASE", "SYMM_NIGHT", "SYMM_OBSERVER_", "SYMM_SHARD", "SYMM_TEST_")
-"""How variables begin that are no options: those of hosts, GPU leases, nights, the observer, and our own tests."""
+OTHERS = {
+    *("SYMM_HOST_ID", "SYMM_TOKEN"),  # of worlds over hosts
+    *("SYMM_LEASE_DIR", "SYMM_LEASED_BY"),  # of GPUs
+    *("SYMM_NIGHT", "SYMM_SHARD", "SYMM_SHARDS"),
+}
+"""Variables that are no options."""
+OTHER_PREFIXES = "SYMM_OBSERVER_", "SYMM_TEST_"
+"""How others begin: those of the observer, and of our own tests."""
 NEVER = {"help", "version", "allow-plugins", "install-completion", "show-completion"}
 """Options that only a command line gives."""
 OF_THE_SEED = {"pool", "collectives", "sites"}
@@ -143,7 +149,7 @@ def _from_environment(
     places = {**places, **general}
     found = []
     for variable, text in environment.items():
-        if not variable.startswith(PREFIX) or variable.startswith(OTHERS):
+        if not variable.startswith(PREFIX) or variable.startswith(OTHER_PREFIXES) or variable in OTHERS:
             continue
         if variable not in places:
             raise UsageError(f"variable {variable} names no option{did_you_mean(variable, sorted(places))}")

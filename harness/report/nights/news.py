@@ -34,6 +34,9 @@ def show(console: Console, tally: Tally, folder: Folder) -> None:
     for status, each in of.items():
         for known in each:
             console.print(plain(f"  {status}: {_line(known)}"), highlight=False, soft_wrap=True)
+    for known in (each for each in folder if each.refused):
+        line = f"  not run again: {known.path}: {known.refused}"
+        console.print(plain(line), highlight=False, soft_wrap=True)
     if not tally.found and (of["known"] or of["flaky"]):
         console.print(ONLY_KNOWN, highlight=False, soft_wrap=True)
 
@@ -53,7 +56,7 @@ def _line(known: Known) -> str:
 def added(facts: dict[str, Any], folder: Folder) -> dict[str, Any]:
     """The facts of a campaign with what the night says of known findings: those that were met stand behind the new
     ones."""
-    met = [_met(known) for known in folder if known.status in ("known", "flaky")]
+    met = [_met(known) for known in folder.met]
     gone = [_gone(known) for known in folder if known.status == "gone"]
     return {**facts, "findings": [*facts["findings"], *met], "gone": gone}
 

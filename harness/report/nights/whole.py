@@ -9,6 +9,7 @@ from rich.console import Console
 
 from harness.campaign import seeds
 from harness.nights.joined import Facts, place
+from harness.nights.known import MET
 from harness.nights.merge import Joined
 from harness.report import terminal
 from harness.text import counted
@@ -55,10 +56,10 @@ def _finding(console: Console, merged: Joined, key: str, entry: Facts) -> None:
     status = f"{entry['status']}: " if entry.get("status") else ""
     by = ", ".join(map(str, entry["shards"]))
     found_by = f"  {status}found by shard {by}" if by else f"  {status}found"
-    kept = merged.seeds.get(key)
+    kept = merged.kept(key)
     record = kept.record if kept else None
     again = f"\n  replay: {seeds.command(entry['seed_file'], kept.seed.scenario.system)}" if kept else ""
-    if kept and record and entry.get("status") != "known":
+    if kept and record and entry.get("status") not in MET:
         terminal.finding(console, record, kept.seed.scenario)
         console.print(terminal.plain(f"{found_by}{again}\n"), highlight=False, soft_wrap=True)
     else:

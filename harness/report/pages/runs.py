@@ -15,6 +15,7 @@ import msgspec
 
 from harness.campaign import seeds
 from harness.errors import UsageError
+from harness.nights.known import MET
 from harness.report.pages import telling
 from harness.report.pages.account import Account
 from harness.scenario.topology import parse, read_file
@@ -95,8 +96,8 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def is_finding(self) -> bool:
-        """Whether there is a finding that is not known."""
-        return any(each.status != "known" for each in self.found)
+        """Whether there is a finding that is not known, flaky or not."""
+        return any(each.status not in MET for each in self.found)
 
 
 def load(path: str) -> dict[str, Any]:
@@ -165,14 +166,25 @@ def _merged(runs: Mapping[str, dict[str, Any]]) -> Iterator[Found]:
         for finding in run["findings"]:
             key = finding.get("signature") or f"{finding['rule']} {finding.get('cause', '')} {finding['explanation']}"
             same.setdefault(key, []).append((name, finding))
-    found = [_found(each) for each in same.values()]
+    found = [_found(each, runs) for each in same.values()]
     yield from sorted(found, key=lambda each: STATUSES.index(each.status) if each.status in STATUSES else 0)
 
 
-def _found(same: Sequence[tuple[str, dict[str, Any]]]) -> Found:
+def _status(same: Sequence[tuple[str, dict[str, Any]]], runs: Mapping[str, dict[str, Any]]) -> str:
+    """The status of equal findings. What is new to one shard of a night is new to the night; what any night knows is
+    known."""
+    nights: dict[object, set[str]] = {}
+    for name, finding in same:
+        run = runs[name]
+        night = (run["seed"], (run.get("shard") or {}).get("of")) if "seed" in run else name
+        nights.setdefault(night, set()).add(str(finding.get("status") or ""))
+    statuses = [next((each for each in STATUSES if each in of_night), "") for of_night in nights.values()]
+    return next((each for each in ("flaky", "known", "new") if each in statuses), "")
+
+
+def _found(same: Sequence[tuple[str, dict[str, Any]]], runs: Mapping[str, dict[str, Any]]) -> Found:
     """Of equal findings the smallest."""
     _, finding = min(same, key=lambda each: (each[1].get("world", 0), each[1].get("steps", 0)))
-    statuses = {str(each.get("status") or "") for _, each in same}
     rates = [each["rate"] for _, each in same if each.get("rate")]
     rate = f"{sum(each[0] for each in rates)} of {counted(sum(each[1] for each in rates), 'run')}" if rates else ""
     size = ""
@@ -183,7 +195,7 @@ def _found(same: Sequence[tuple[str, dict[str, Any]]]) -> Found:
     return Found(
         str(finding["rule"]),
         str(finding["explanation"]),
-        next((each for each in ("flaky", "known", "new") if each in statuses), ""),
+        _status(same, runs),
         str(finding.get("signature") or ""),
         rate,
         size,
@@ -240,7 +252,8 @@ def _states(runs: Mapping[str, dict[str, Any]]) -> str:
         cover = run.get("coverage") or {}
         if "states" in cover:
             new = f", {cover['new_states']} of them new" if cover.get("new_states") is not None else ""
-            corpus = f"; corpus of {counted(int(cover['corpus']), 'scenario')}" if cover.get("corpus") else ""
+            kept = cover.get("corpus")
+            corpus = f"; corpus of {counted(int(kept['tried']) + int(kept['added']), 'scenario')}" if kept else ""
             whose = f"{name}: " if len(runs) > 1 else ""
             parts.append(f"{whose}{counted(int(cover['states']), 'state')} of the oracle{new}{corpus}")
     return "; ".join(parts)

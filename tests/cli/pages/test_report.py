@@ -52,6 +52,23 @@ def test_the_folder_of_a_run_stands_for_it(tmp_path: Path) -> None:
     assert forked(tmp_path, "report", "night", "--json", "-").data["headline"] == "Nothing was found in 5 draws."
 
 
+def test_a_page_that_cannot_be_written_costs_no_facts(tmp_path: Path) -> None:
+    files = "--run", "night", "--json", "a.json", "--junitxml", "a.xml", "--html", "/dev/full"
+    run = forked(tmp_path, "fuzz", "--world", "2", "--draws", "2", "--collectives", "library", *SIM, *files)
+    assert (run.status, "/dev/full" in sentence(run)) == (2, True)
+    written = [json.loads((tmp_path / name).read_text()) for name in ("a.json", "night/run.json")]
+    assert [(each["draws"], each["interrupted"]) for each in written] == [(2, False)] * 2
+    assert (tmp_path / "a.xml").is_file()
+
+
+def test_a_run_that_was_kept_whole_is_shown(tmp_path: Path) -> None:
+    options = "--world", "2", "--draws", "2", "--collectives", "library", *SIM
+    assert forked(tmp_path, "fuzz", *options, "--run", "night", "--html", "a.html").status == 0
+    assert forked(tmp_path, "report", "night", "--html", "b.html").status == 0
+    for name in ("a.html", "b.html"):
+        assert "corpus of " in (tmp_path / name).read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(("no.json",), "run no.json: No such file"), (("a.json", "a.json"), "run a.json is named twice")],

@@ -9,8 +9,13 @@ import pytest
 import typer
 
 from harness.cli.main import app
-from harness.cli.setup import settings
+from harness.cli.setup import completion, settings
 from harness.errors import UsageError
+from harness.machine import seats
+from harness.machine.observer import build
+from harness.nights import shard
+from harness.plugin import workers
+from harness.world.hosts import launch
 from tests.tools.commands import forked, forked_code
 from tests.tools.folders import sentence
 
@@ -98,8 +103,20 @@ def test_a_variable_that_is_no_option_is_named_with_the_one_that_was_meant(tmp_p
         applied(tmp_path, SYMM_DRAWZ="3")
 
 
-def test_variables_of_the_harness_itself_are_no_options(tmp_path: Path) -> None:
-    applied(tmp_path, SYMM_LEASE_DIR="x", SYMM_OBSERVER_OUT="y", _SYMM_COMPLETE="z", OTHER="w")
+READ = {
+    *(launch.TOKEN, launch.HOST_ID, seats.VARIABLE, workers.VARIABLE, completion.VARIABLE),
+    *(build.OUT, build.STACKS, build.HISTORY_WANTED, shard.SHARDS, *shard.VARIABLES),
+}
+"""All that the harness reads of the environment beside options."""
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_variables_of_the_harness_itself_are_no_options(tmp_path: Path, name: str) -> None:
+    assert applied(tmp_path, **{name: "x"}) == applied(tmp_path)
+
+
+def test_an_option_whose_name_begins_like_such_a_variable_is_one(tmp_path: Path) -> None:
+    assert applied(tmp_path, SYMM_TOKENS="padded")["fuzz",]["tokens"] == "padded"
 
 
 def test_every_option_can_be_named_by_a_variable_that_means_one_thing() -> None:

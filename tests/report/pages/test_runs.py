@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from harness.errors import UsageError
+from harness.nights.corpus import Corpus
+from harness.nights.guide import Guide
 from harness.report.pages import page, runs
 from tests.report.pages.conftest import Accounts
 
@@ -29,10 +31,9 @@ def run(*findings: dict[str, Any], draws: int = 100, **fields: Any) -> dict[str,
     return {"schema": 1, "draws": draws, "seconds": 10.0, "vacuous": 1, "findings": [*findings]} | fields
 
 
-COVERAGE = {
+COVERAGE = Guide(corpus=Corpus(Path("no folder"))).as_data() | {
     "states": 40,
     "new_states": 3,
-    "corpus": 7,
     "covered": {"paths": {"symmetric": 5, "legacy": 2}},
     "never": {"paths": ["copy engine", "kernel"]},
 }
@@ -72,13 +73,35 @@ def test_two_bugs_of_one_rule_are_two_findings() -> None:
 
 def test_known_findings_alone_are_nothing_new() -> None:
     assert not runs.report({"a": run(finding("leak", "1" * 16, status="known"))}).is_finding
+    assert not runs.report({"a": run(finding("leak", "1" * 16, status="flaky"))}).is_finding
     assert runs.report({"a": run(finding("leak"))}).is_finding
+    assert runs.report({"a": run(finding("leak", "1" * 16, status="new"))}).is_finding
+
+
+@pytest.mark.parametrize(("seeds", "status"), [((5, 5), "new"), ((5, 6), "known")])
+def test_what_is_new_to_a_shard_is_new_to_its_night_and_known_to_a_later_one(
+    seeds: tuple[int, int], status: str
+) -> None:
+    shards = {
+        word: run(finding("leak", "1" * 16, status=word), seed=seed, shard={"index": index, "of": 2})
+        for index, (seed, word) in enumerate(zip(seeds, ("known", "new"), strict=True), 1)
+    }
+    assert [each.status for each in runs.report(shards).found] == [status]
 
 
 def test_what_one_run_met_counts_as_met_by_all() -> None:
     other = COVERAGE | {"covered": {"paths": {"kernel": 1}}, "never": {"paths": ["symmetric", "copy engine"]}}
     (paths,) = runs.report({"a": run(coverage=COVERAGE), "b": run(coverage=other)}).coverage
     assert (paths.met, paths.never) == ({"symmetric": 5, "legacy": 2, "kernel": 1}, ("copy engine",))
+
+
+def test_what_guides_and_merges_say_of_a_corpus_is_read() -> None:
+    corpus = {"folder": None, "tried": 5, "added": 2, "skipped": 1, "unreadable": ["a"]}
+    assert COVERAGE["corpus"].keys() == corpus.keys()
+    found = runs.report({"a": run(coverage=COVERAGE | {"corpus": corpus}), "b": run(coverage=Guide().as_data())})
+    assert found.states == (
+        "a: 40 states of the oracle, 3 of them new; corpus of 7 scenarios; b: 0 states of the oracle, 0 of them new"
+    )
 
 
 @pytest.fixture
