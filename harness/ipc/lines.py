@@ -109,7 +109,9 @@ def reach(address: str, port: int, token: bytes, seconds: float) -> socket.socke
             answer_challenge(connection, token)
             deliver_challenge(connection, token)
     except (OSError, EOFError, AuthenticationError) as error:
-        raise UsageError(f"the task at {address}, port {port}, has another SYMM_TOKEN, or is none of symm") from error
+        raise UsageError(
+            f"the task at {address}, port {port}, has another SYMM_TOKEN, is of another launch, or none of symm"
+        ) from error
     return reached
 
 

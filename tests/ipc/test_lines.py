@@ -55,10 +55,15 @@ def line_through(door: Door) -> tuple[lines.Line[ToParent], lines.Line[ToTask]]:
 
 def test_messages_go_both_ways_in_order(door: Door) -> None:
     parent, task = line_through(door)
-    assert task.send(Hello(1, "beta", "m"))
+    hello = Hello(1, "beta", "m", "symm fuzz")
+    assert task.send(hello)
     assert task.send(Signalled(15))
     assert parent.send(Dismiss(3))
-    assert [parent.receive(), parent.receive(), task.receive()] == [Hello(1, "beta", "m"), Signalled(15), Dismiss(3)]
+    assert [parent.receive(), parent.receive(), task.receive()] == [
+        Hello(1, "beta", "m", "symm fuzz"),
+        Signalled(15),
+        Dismiss(3),
+    ]
 
 
 def test_an_end_with_another_token_is_turned_away_on_both_sides(door: Door) -> None:
@@ -85,7 +90,7 @@ def test_a_port_that_is_taken_is_named(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [pickle.dumps(Hello(1, "beta", "m")), b"", b"\xc1", msgspec.msgpack.encode(Dismiss(0))]
+    "data", [pickle.dumps(Hello(1, "beta", "m", "symm fuzz")), b"", b"\xc1", msgspec.msgpack.encode(Dismiss(0))]
 )
 def test_what_is_no_message_of_the_other_side_ends_the_line(door: Door, data: bytes) -> None:
     parent, task = line_through(door)

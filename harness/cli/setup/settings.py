@@ -16,7 +16,10 @@ from harness.errors import UsageError, did_you_mean
 
 FILE = "pyproject.toml"
 PREFIX = "SYMM_"
-OTHERS = ("SYMM_HOST", "SYMM_LEASE", "SYMM_NIGHT", "SYMM_OBSERVER_", "SYMM_SHARD", "SYMM_TEST_")
+OTHERS = (
+    *("SYMM_HOST", "SYMM_LAUNCH", "SYMM_LEASE", "SYMM_NIGHT", "SYMM_OBSERVER_", "SYMM_SHARD", "SYMM_TEST_"),
+    "SYMM_TOKEN",
+)
 """How variables begin that are no options: those of hosts, GPU leases, nights, the observer, and our own tests."""
 NEVER = {"help", "version", "allow-plugins", "install-completion", "show-completion"}
 """Options that only a command line gives."""

@@ -23,7 +23,7 @@ from harness.errors import MachineError, UsageError
 from harness.ipc import lines
 from harness.ipc.host_messages import Answer, Ask, Dismiss, Failed, Hello, Message, Signalled, ToParent
 from harness.world.hosts.hosts import Over
-from harness.world.hosts.launch import Launch, host_id, launched, machine_id
+from harness.world.hosts.launch import OPT_OUT, Launch, host_id, launched, machine_id
 from harness.world.hosts.task import follow
 
 COMING = 120.0
@@ -38,7 +38,7 @@ class Task:
     """Another task, at the other end of its line."""
 
     def __init__(self, hello: Hello, line: lines.Line[ToParent]) -> None:
-        self.rank, self.name, self.machine = hello.rank, hello.host, hello.machine
+        self.rank, self.name, self.machine, self.command = hello.rank, hello.host, hello.machine, hello.command
         self.hearer: Callable[[ToParent | None], None] = _unheard
         """What takes the messages about its ranks; None where the task is lost."""
         self.is_lost = False
@@ -101,8 +101,8 @@ def _unheard(_: ToParent | None) -> None:
 class Gathering:
     """The tasks of a launch around this one, which is the first."""
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
+    def __init__(self, launch: Launch, command: str) -> None:
+        self.launch, self._command = launch, command
         self._name, self._machine = host_id(os.environ), machine_id()
         self._tasks: dict[int, Task] = {}
         self._changed = threading.Condition()
@@ -112,9 +112,15 @@ class Gathering:
 
     def others(self) -> tuple[list[Task], int]:
         """The task of each other host that starts its ranks, once all tasks have come, and how many ranks each host
-        has. Raises `MachineError` where a task does not come, `UsageError` where hosts have unequal numbers, or are
-        others than the launch says."""
+        has. Raises `MachineError` where a task does not come, `UsageError` where one has another command, or
+        where hosts have unequal numbers, or are others than the launch says."""
         self._await(COMING)
+        for rank, task in sorted(self._tasks.items()):
+            if task.command != self._command:
+                raise UsageError(
+                    f"task {rank} was started as {task.command!r}, and task 0 as {self._command!r}: a world over hosts "
+                    f"needs one command, and {'='.join(OPT_OUT)} runs each task alone"
+                )
         if missing := [rank for rank in range(1, self.launch.tasks) if rank not in self._tasks]:
             raise MachineError(
                 f"task {missing[0]} of {self.launch.tasks} has not come to port {self.launch.port} "
@@ -167,7 +173,7 @@ class Gathering:
                 thread.start()
 
     def _admit(self, end: socket.socket) -> None:
-        if not lines.admit(end, self.launch.token.encode()):
+        if not lines.admit(end, self.launch.secret):
             return
         line = lines.Line(end, _decoder)
         with suppress(EOFError):
@@ -221,15 +227,15 @@ _gathering: Gathering | None = None
 """The tasks around this process, where it is the first of several."""
 
 
-def lead(command: Callable[[], object]) -> object:
+def lead(command: Callable[[], object], called: str) -> object:
     """Run a command as the parent of all tasks, or alone. Where this process is another task, serve the parent instead.
-    Returns the status."""
+    `called` is how the command was started, the same in all tasks. Returns the status."""
     global _gathering  # noqa: PLW0603  (a process is one task of one launch)
     launch = launched(os.environ)
     if launch is not None and launch.rank:
-        return follow(launch)
+        return follow(launch, called)
     if launch is not None:
-        _gathering = Gathering(launch)
+        _gathering = Gathering(launch, called)
     return command()
 
 
