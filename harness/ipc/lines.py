@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from harness.errors import MachineError, UsageError
 SILENT = 15.0
 """Seconds after which an end that acknowledges nothing is taken for lost."""
 PROVING = 10.0
-"""Seconds for an end to prove that it knows the token."""
+"""Seconds for an end to prove that it knows the token, in all."""
 PAUSE = 0.2
 """Seconds between two attempts to reach the parent."""
 LARGEST = 1 << 26
@@ -59,8 +58,7 @@ class Line(Generic[Heard]):
 
     def close(self) -> None:
         """End the line; whoever waits at either end hears of it. May be called twice, by any thread."""
-        with suppress(OSError):
-            self._end.shutdown(socket.SHUT_RDWR)
+        _shut(self._end)
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -69,6 +67,8 @@ def listen(address: str, port: int) -> socket.socket:
     try:
         if _is_loopback(address):
             return socket.create_server((address, port))
+        if not socket.has_dualstack_ipv6():
+            return socket.create_server(("", port))
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     except OSError as error:
         raise MachineError(f"cannot listen at port {port} for tasks of other hosts: {error.strerror}") from error
@@ -127,17 +127,19 @@ def _proving(end: socket.socket) -> Iterator[Connection]:
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     ):
         end.setsockopt(*option)
-    _bound(end, PROVING)
-    with _connection(end) as connection:
-        yield connection
-    _bound(end, 0)
+    over = threading.Timer(PROVING, _shut, [end])
+    over.daemon = True
+    over.start()
+    try:
+        with _connection(end) as connection:
+            yield connection
+    finally:
+        over.cancel()
 
 
-def _bound(end: socket.socket, seconds: float) -> None:
-    """Have a read or a write end with an error after so many seconds; never with 0."""
-    # a timeout of Python's makes the descriptor one that never waits, and a Connection is none for that
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), 0))
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _connection(end: socket.socket) -> Connection:

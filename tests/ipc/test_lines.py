@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pickle
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -76,6 +79,24 @@ def test_an_end_that_says_nothing_is_turned_away(door: Door, monkeypatch: pytest
     monkeypatch.setattr(lines, "PROVING", 1.0)
     with socket.create_connection(("127.0.0.1", door.port)):
         assert door.end() is None
+
+
+def test_an_end_that_says_a_byte_at_a_time_is_turned_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "PROVING", 1.0)
+    with socket.create_connection(("127.0.0.1", door.port)) as end:
+        began = time.monotonic()
+        with suppress(OSError):
+            for byte in struct.pack("!i", 20) + bytes(20):
+                end.sendall(bytes([byte]))
+                time.sleep(0.4)
+        assert door.end() is None
+        assert time.monotonic() - began < 5
+
+
+def test_a_host_without_ipv6_has_a_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with lines.listen("gpu01", free_port()) as door:
+        assert door.family == socket.AF_INET
 
 
 def test_where_nothing_listens_the_place_and_the_time_are_named() -> None:

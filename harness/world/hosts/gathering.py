@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -30,6 +31,11 @@ COMING = 120.0
 """Seconds in which every task has to come."""
 LATE, LEAVING = 30.0, 5.0
 """Seconds for tasks to come where the command has ended already, and for all to hear that it has."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+UNPROVED = 128
+"""Ends that may be at their proof at once; others wait at the door."""
+PAUSE = 0.2
+"""Seconds after which the door is tried again, and interruptions are looked for."""
 Kind = TypeVar("Kind", bound=Message)
 _decoder: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
 
@@ -88,8 +94,9 @@ class Task:
                 with self._changed:
                     self._answers[number] = answer
                     self._changed.notify_all()
-            case Signalled(number) if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                os.kill(os.getpid(), number)
+            case Signalled(number) if number in SIGNALS:
+                if not interrupts.has_come():  # one Ctrl-C reaches every task, and each of them says so
+                    os.kill(os.getpid(), number)
             case _:
                 self.hearer(message)
 
@@ -107,6 +114,8 @@ class Gathering:
         self._tasks: dict[int, Task] = {}
         self._changed = threading.Condition()
         self._listening: list[threading.Thread] = []
+        self._is_closed = False
+        self._proving = threading.Semaphore(UNPROVED)
         self._door = lines.listen(launch.address, launch.port)
         threading.Thread(target=self._admit_all, name="door for tasks", daemon=True).start()
 
@@ -148,8 +157,8 @@ class Gathering:
 
     def dismiss(self, status: int) -> None:
         """Have every task end with this status, also one that is still to come, and wait until they have heard."""
-        if not interrupts.has_come():
-            self._await(LATE)
+        self._await(LATE)
+        self._is_closed = True
         with suppress(OSError):
             self._door.shutdown(socket.SHUT_RDWR)  # so that whoever waits at it wakes
         self._door.close()
@@ -161,20 +170,29 @@ class Gathering:
             listening.join(LEAVING)
 
     def _await(self, seconds: float) -> None:
-        """Wait until all tasks have come, for so many seconds at most."""
+        """Wait until all tasks have come, for so many seconds at most, or until an interruption."""
+        end = time.monotonic() + seconds
         with self._changed:
-            self._changed.wait_for(lambda: len(self._tasks) == self.launch.tasks - 1, seconds)
+            while len(self._tasks) < self.launch.tasks - 1 and time.monotonic() < end and not interrupts.has_come():
+                self._changed.wait(PAUSE)
 
     def _admit_all(self) -> None:
-        with suppress(OSError):  # the door is closed
-            while True:
+        while not self._is_closed:
+            self._proving.acquire()
+            try:
                 end, _ = self._door.accept()
-                thread = threading.Thread(target=self._admit, args=[end], name="line of a task", daemon=True)
-                thread.start()
+            except OSError:  # it is closed; or who came has gone, or this process has no descriptor left
+                self._proving.release()
+                time.sleep(PAUSE)
+                continue
+            threading.Thread(target=self._admit, args=[end], name="line of a task", daemon=True).start()
 
     def _admit(self, end: socket.socket) -> None:
-        if not lines.admit(end, self.launch.secret):
-            return
+        try:
+            if not lines.admit(end, self.launch.secret):
+                return
+        finally:
+            self._proving.release()
         line = lines.Line(end, _decoder)
         with suppress(EOFError):
             hello = line.receive()
@@ -256,5 +274,7 @@ def dismiss(status: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _gathering.dismiss(status)
+        with interrupts.held():
+            _gathering.dismiss(status)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
