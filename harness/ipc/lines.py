@@ -1,19 +1,22 @@
 """Lines over TCP between the parent and the tasks of a world over hosts.
 
-Invariant: nothing is read from an end that has not proved that it knows the token, nor is such an end sent anything.
+Invariant: no message is read from an end that has not proved that it knows the secret, nor is one sent to it. The
+parent proves it first, and no proof is one of the other side, or of another line.
 Only bytes travel, a message each, in order. A line whose other end is gone, or does not answer, ends.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
 import msgspec
@@ -27,6 +30,8 @@ PROVING = 10.0
 PAUSE = 0.2
 """Seconds between two attempts to reach the parent."""
 LARGEST = 1 << 26
+NONCE = PROOF = 32
+"""Bytes of what each end draws for one proof, and of an HMAC-SHA256."""
 
 Heard = TypeVar("Heard")
 
@@ -82,8 +87,9 @@ def admit(end: socket.socket, token: bytes) -> bool:
     """Whether who came through the door knows the token; it is shown that this side does, too."""
     try:
         with _proving(end) as connection:
-            deliver_challenge(connection, token)
-            answer_challenge(connection, token)
+            theirs, mine = _heard(connection, NONCE), secrets.token_bytes(NONCE)
+            connection.send_bytes(mine + _proof(token, b"parent", theirs + mine))
+            _check(_heard(connection, PROOF), _proof(token, b"task", theirs + mine))
     except (OSError, EOFError, AuthenticationError):
         end.close()
         return False
@@ -106,13 +112,33 @@ def reach(address: str, port: int, token: bytes, seconds: float) -> socket.socke
     reached.settimeout(None)
     try:
         with _proving(reached) as connection:
-            answer_challenge(connection, token)
-            deliver_challenge(connection, token)
+            mine = secrets.token_bytes(NONCE)
+            connection.send_bytes(mine)
+            said = _heard(connection, NONCE + PROOF)
+            both = mine + said[:NONCE]
+            _check(said[NONCE:], _proof(token, b"parent", both))
+            connection.send_bytes(_proof(token, b"task", both))
     except (OSError, EOFError, AuthenticationError) as error:
         raise UsageError(
             f"the task at {address}, port {port}, has another SYMM_TOKEN, is of another launch, or none of symm"
         ) from error
     return reached
+
+
+def _proof(token: bytes, role: bytes, nonces: bytes) -> bytes:
+    return hmac.digest(token, role + nonces, "sha256")
+
+
+def _heard(connection: Connection, size: int) -> bytes:
+    data = connection.recv_bytes(size)
+    if len(data) != size:
+        raise AuthenticationError("a piece of a proof has another length")
+    return data
+
+
+def _check(proof: bytes, right: bytes) -> None:
+    if not hmac.compare_digest(proof, right):
+        raise AuthenticationError("another token")
 
 
 @contextmanager

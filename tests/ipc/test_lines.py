@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import struct
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
 
 import msgspec
 import pytest
@@ -73,6 +75,33 @@ def test_an_end_with_another_token_is_turned_away_on_both_sides(door: Door) -> N
     with pytest.raises(UsageError, match="another SYMM_TOKEN"):
         lines.reach("127.0.0.1", door.port, b"another secret", 10)
     assert door.end() is None
+
+
+def test_a_task_proves_nothing_to_a_parent_that_has_not() -> None:
+    port, heard = free_port(), []
+    with lines.listen("127.0.0.1", port) as door:
+
+        def play() -> None:
+            end, _ = door.accept()
+            with Connection(end.detach()) as connection, suppress(EOFError, OSError):
+                for said in (b"#CHALLENGE#{sha256}" + bytes(40), bytes(64)):
+                    connection.send_bytes(said)
+                while True:
+                    heard.append(connection.recv_bytes())
+
+        stranger = threading.Thread(target=play)
+        stranger.start()
+        with pytest.raises(UsageError, match="another SYMM_TOKEN"):
+            lines.reach("127.0.0.1", port, TOKEN, 10)
+        stranger.join(30)
+    assert [len(each) for each in heard] in ([], [lines.NONCE])
+
+
+def test_a_parents_proof_is_none_of_a_task(door: Door) -> None:
+    with socket.create_connection(("127.0.0.1", door.port)) as end, Connection(os.dup(end.fileno())) as connection:
+        connection.send_bytes(bytes(lines.NONCE))
+        connection.send_bytes(connection.recv_bytes()[lines.NONCE :])
+        assert door.end() is None
 
 
 def test_an_end_that_says_nothing_is_turned_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
