@@ -1,4 +1,4 @@
-"""Lines over TCP between the parent and the tasks of a world over hosts.
+"""Lines over TCP, or on one host over sockets of its kernel, between the parent and the tasks of a world over hosts.
 
 Invariant: no message is read from an end that has not proved that it knows the secret, nor is one sent to it. The
 parent proves it first, and no proof is one of the other side, or of another line.
@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ PROVING = 10.0
 """Seconds for an end to prove that it knows the token, in all."""
 PAUSE = 0.2
 """Seconds between two attempts to reach the parent."""
+LOCAL = "@"
+"""How an address begins that is one of this host's kernel; there an end has to be of the same user."""
 LARGEST = 1 << 26
 NONCE = PROOF = 32
 """Bytes of what each end draws for one proof, and of an HMAC-SHA256."""
@@ -70,6 +73,11 @@ def listen(address: str, port: int) -> socket.socket:
     """A door for tasks: at a loopback address alone where that is the address, else at all of this host. Raises
     `MachineError` where the port is taken."""
     try:
+        if address.startswith(LOCAL):
+            door = socket.socket(socket.AF_UNIX)
+            door.bind(_abstract(address))
+            door.listen()
+            return door
         if _is_loopback(address):
             return socket.create_server((address, port))
         if not socket.has_dualstack_ipv6():
@@ -102,14 +110,13 @@ def reach(address: str, port: int, token: bytes, seconds: float) -> socket.socke
     end = time.monotonic() + seconds
     while True:
         try:
-            reached = socket.create_connection((address, port), timeout=PROVING)
+            reached = _connected(address, port)
             break
         except OSError as error:
             if time.monotonic() > end:
                 why = error.strerror or error
                 raise MachineError(f"no parent at {address}, port {port}, within {seconds:.0f} s: {why}") from error
             time.sleep(PAUSE)
-    reached.settimeout(None)
     try:
         with _proving(reached) as connection:
             mine = secrets.token_bytes(NONCE)
@@ -120,7 +127,7 @@ def reach(address: str, port: int, token: bytes, seconds: float) -> socket.socke
             connection.send_bytes(_proof(token, b"task", both))
     except (OSError, EOFError, AuthenticationError) as error:
         raise UsageError(
-            f"the task at {address}, port {port}, has another SYMM_TOKEN, is of another launch, or none of symm"
+            f"the task at {address}, port {port}, has another SYMM_TOKEN, is of another launch or user, or none of symm"
         ) from error
     return reached
 
@@ -141,10 +148,36 @@ def _check(proof: bytes, right: bytes) -> None:
         raise AuthenticationError("another token")
 
 
-@contextmanager
-def _proving(end: socket.socket) -> Iterator[Connection]:
-    """The connection of an end that is to prove that it knows the token, in a bounded time. From here on it is lost
-    where the other end is silent."""
+def _abstract(address: str) -> str:
+    return address.replace(LOCAL, "\0", 1)
+
+
+def _connected(address: str, port: int) -> socket.socket:
+    if not address.startswith(LOCAL):
+        reached = socket.create_connection((address, port), timeout=PROVING)
+        reached.settimeout(None)
+        return reached
+    reached = socket.socket(socket.AF_UNIX)
+    try:
+        reached.connect(_abstract(address))
+    except OSError:
+        reached.close()
+        raise
+    return reached
+
+
+def _user(end: socket.socket) -> int:
+    """The user whose process is at the other end, as the kernel says."""
+    credentials = struct.Struct("3i")  # pid, uid, gid
+    return int(credentials.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))[1])
+
+
+def _prepare(end: socket.socket) -> None:
+    """Have an end be lost where the other one is silent. Raises `AuthenticationError` for one of another user."""
+    if end.family == socket.AF_UNIX:
+        if _user(end) != os.geteuid():
+            raise AuthenticationError("another user")
+        return
     for option in (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
@@ -153,6 +186,13 @@ def _proving(end: socket.socket) -> Iterator[Connection]:
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     ):
         end.setsockopt(*option)
+
+
+@contextmanager
+def _proving(end: socket.socket) -> Iterator[Connection]:
+    """The connection of an end that is to prove that it knows the token, in a bounded time. From here on it is lost
+    where the other end is silent."""
+    _prepare(end)
     over = threading.Timer(PROVING, _shut, [end])
     over.daemon = True
     over.start()

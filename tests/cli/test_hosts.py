@@ -120,7 +120,7 @@ def test_a_task_with_another_token_is_turned_away() -> None:
     try:
         (status,), _, (error,) = ended([stranger])
         assert status == 2
-        assert error.endswith("has another SYMM_TOKEN, is of another launch, or none of symm\n")
+        assert error.endswith("has another SYMM_TOKEN, is of another launch or user, or none of symm\n")
         assert parent.poll() is None, "it waits for its own task"
     finally:
         parent.terminate()

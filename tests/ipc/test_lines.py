@@ -104,6 +104,33 @@ def test_a_parents_proof_is_none_of_a_task(door: Door) -> None:
         assert door.end() is None
 
 
+@pytest.mark.parametrize("other", [0, 1])
+def test_on_one_host_only_ends_of_the_same_user_meet(other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, admitted = f"@symm-test-{os.getpid()}-{other}", []
+    monkeypatch.setattr(lines, "_user", lambda end: os.geteuid() + other)
+    with lines.listen(address, 0) as door:
+
+        def admit() -> None:
+            admitted.append(lines.admit(door.accept()[0], b"no secret"))
+
+        parent = threading.Thread(target=admit)
+        parent.start()
+        if other:
+            with pytest.raises(UsageError, match="another launch or user"):
+                lines.reach(address, 0, b"no secret", 10)
+        else:
+            lines.reach(address, 0, b"no secret", 10).close()
+        parent.join(30)
+    assert admitted == [not other]
+
+
+def test_the_kernel_says_whose_an_end_is() -> None:
+    ends = socket.socketpair()
+    assert [lines._user(end) for end in ends] == [os.geteuid()] * 2
+    for end in ends:
+        end.close()
+
+
 def test_an_end_that_says_nothing_is_turned_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "PROVING", 1.0)
     with socket.create_connection(("127.0.0.1", door.port)):

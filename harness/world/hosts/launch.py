@@ -6,12 +6,14 @@ variables of Slurm, too, and runs alone.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UsageError
+from harness.ipc.lines import LOCAL
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SRUN = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID")
@@ -23,7 +25,6 @@ SHORTEST = 8
 """Letters of a token."""
 FIRST_PORT, PORTS = 20000, 20000
 """Where jobs of Slurm listen, by their ids."""
-LOOPBACK = "127.0.0.1"
 
 
 class Launch(NamedTuple):
@@ -103,7 +104,7 @@ def _launch(
     if not 0 <= rank < tasks:
         raise UsageError(f"{by} started task {rank} of {tasks}, and tasks are numbered from 0")
     if is_one_host:
-        return Launch(rank, tasks, LOOPBACK, port, "", by)
+        return Launch(rank, tasks, f"{LOCAL}symm-{os.geteuid()}-{port}", port, "", by)
     if not address:
         raise UsageError(f"{by} does not say where tasks meet: set MASTER_ADDR to the host of task 0")
     token = environment.get(TOKEN, "")

@@ -16,8 +16,10 @@ from harness.ipc import lines
 from harness.ipc.host_messages import Hello, Signalled
 from harness.world.hosts import gathering
 from harness.world.hosts.gathering import Gathering, Task
-from harness.world.hosts.launch import LOOPBACK, Launch
+from harness.world.hosts.launch import Launch
 from tests.tools.tasks import TOKEN, free_port
+
+LOOPBACK = "127.0.0.1"
 
 
 def test_a_door_that_has_no_descriptor_left_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:

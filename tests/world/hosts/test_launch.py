@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from harness.errors import UsageError
-from harness.world.hosts.launch import LOOPBACK, Launch, first_of, host_id, launched
+from harness.world.hosts.launch import Launch, first_of, host_id, launched
 from tests.tools.tasks import TOKEN, variables
 
 SRUN = {
@@ -63,10 +65,10 @@ def test_one_process_runs_alone(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("environment", [variables(1, 4, 4, 29500), {**SRUN, "SLURM_NNODES": "1"}])
-def test_tasks_on_one_host_need_no_token_and_meet_at_loopback(environment: dict[str, str]) -> None:
+def test_tasks_on_one_host_need_no_token_and_meet_in_its_kernel(environment: dict[str, str]) -> None:
     found = launched({**environment, "SYMM_TOKEN": ""})
     assert found is not None
-    assert (found.address, found.token) == (LOOPBACK, "")
+    assert (found.address, found.token) == (f"@symm-{os.geteuid()}-{found.port}", "")
 
 
 @pytest.mark.parametrize("token", ["", "short"])
