@@ -11,9 +11,12 @@ import errno
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -33,9 +36,11 @@ from harness.cli.replay import replay
 from harness.cli.setup import completion, panels, plug_ins, settings, versions
 from harness.cli.setup.settings import Setting
 from harness.errors import UsageError, did_you_mean
+from harness.nights.shard import SHARD
 from harness.report import data, terminal
 from harness.report.listing import shown
 from harness.world.hosts.gathering import dismiss, lead
+from harness.world.hosts.launch import launched
 
 app = typer.Typer(
     name="symm",
@@ -89,6 +94,24 @@ def doctor(context: typer.Context, json_file: JsonOption = None) -> None:
     data.write({"schema": data.SCHEMA, **facts}, json_file)
 
 
+OVER_HOSTS = ("fuzz", "replay")
+"""Commands that run in all tasks of torchrun or srun as one; any other runs in each task by itself."""
+
+
+def _run_over_hosts(arguments: Sequence[str]) -> object:
+    """The status of a command, which is one for all tasks of a launch, where it can be."""
+    if not {*arguments[:1]} & {*OVER_HOSTS} or "--help" in arguments or completion.VARIABLE in os.environ:
+        return _run_command()
+    if any(each.partition("=")[0] == "--shard" for each in arguments):
+        with suppress(UsageError):  # alone, it needs nothing of a launch
+            if launched(os.environ) is not None:
+                _say("symm: --shard is given, so this task draws its shard alone\n")
+        return _run_command()
+    shard = f"SYMM_SHARD={os.environ[SHARD]} " if os.environ.get(SHARD) else ""
+    called = f"{shard}symm {shlex.join(arguments)}".encode(errors="backslashreplace").decode()
+    return lead(_run_command, called)
+
+
 def _run_command() -> object:
     """The status of the command that was asked for. Raises `KeyboardInterrupt` after Ctrl-C, whatever became of it."""
     command = typer.main.get_command(app)
@@ -115,7 +138,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no name and no arrow may cost a finding
     try:
-        status = lead(_run_command)
+        status = _run_over_hosts(sys.argv[1:])
     except (UsageError, _OptionError) as error:
         status = _refuse(_wrong_option(error) if isinstance(error, _OptionError) else str(error))
     except (KeyboardInterrupt, typer.Abort):

@@ -109,11 +109,12 @@ ToTask = Ask | Tell | Prepare | Words | Dismiss
 
 
 class Hello(Message, frozen=True):
-    """The first message: a task's rank, its host's name, and the machine that this host is."""
+    """The first message: a task's rank, its host's name, the machine that this host is, and the command."""
 
     rank: int
     host: str
     machine: str
+    command: str
 
 
 class Said(Message, frozen=True):

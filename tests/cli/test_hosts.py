@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.tools.processes import left, marked, new_mark
 from tests.tools.tasks import free_port, launch, start, variables
 
@@ -118,11 +120,26 @@ def test_a_task_with_another_token_is_turned_away() -> None:
     try:
         (status,), _, (error,) = ended([stranger])
         assert status == 2
-        assert error.endswith("has another SYMM_TOKEN, or is none of symm\n")
+        assert error.endswith("has another SYMM_TOKEN, is of another launch or user, or none of symm\n")
         assert parent.poll() is None, "it waits for its own task"
     finally:
         parent.terminate()
         parent.wait()
+
+
+def test_tasks_with_different_commands_are_no_world() -> None:
+    port = free_port()
+    tasks = [start(variables(rank, 2, 1, port), "fuzz", "--substrate", "sim", "--run", f"n/{rank}") for rank in (0, 1)]
+    statuses, _, errors = ended(tasks)
+    assert (statuses, errors[1]) == ([2, 2], "")
+    assert errors[0].startswith("symm: task 1 was started as 'symm fuzz --substrate sim --run n/1', and task 0 as")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["fuzz", "--help"], ["doctor"], ["fuzz", "--shard", "0/2"]])
+def test_what_no_world_runs_waits_for_no_task(arguments: list[str]) -> None:
+    (status,), _, (error,) = ended([start(variables(1, 2, 1, free_port()), *arguments)])
+    assert status == (2 if "--shard" in arguments else 0)
+    assert ("draws its shard alone" in error) == ("--shard" in arguments)
 
 
 def test_tasks_of_srun_on_one_host_run_as_one_command(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from harness.errors import UsageError, did_you_mean
 FILE = "pyproject.toml"
 PREFIX = "SYMM_"
 OTHERS = {
-    *("SYMM_HOST_ID", "SYMM_TOKEN"),  # of worlds over hosts
+    *("SYMM_HOST_ID", "SYMM_LAUNCH", "SYMM_TOKEN"),  # of worlds over hosts
     *("SYMM_LEASE_DIR", "SYMM_LEASED_BY"),  # of GPUs
     *("SYMM_NIGHT", "SYMM_SHARD", "SYMM_SHARDS"),
 }

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from harness import interrupts
 from harness.machine.imports import import_path
 from harness.studies.bisect.versions import Source, error_of
+from harness.world.hosts.launch import OPT_OUT
 
 NCCL = "libnccl.so.2"
 
@@ -73,12 +74,12 @@ def _wanted(place: Path, along: Collection[str]) -> dict[str, str]:
 
 
 def environment(places: Sequence[Path]) -> dict[str, str]:
-    """All of the environment of a process that finds the packages in `places` before all others.
+    """All of the environment of a process that finds the packages in `places` before all others, and runs alone.
 
     Where they hold an NCCL, that is the one that the process and its ranks load: it comes first in the link map, so
     that torch and nccl4py, which ask for it by its soname, get it. Another one that was preloaded is left out.
     """
-    found = {**os.environ, "PYTHONPATH": import_path(*map(str, places))}
+    found = {**os.environ, "PYTHONPATH": import_path(*map(str, places)), **dict([OPT_OUT])}
     library = next((file for place in places for file in sorted(place.rglob(NCCL))), None)
     if library is not None:
         found["LD_PRELOAD"] = _joined(str(library), _preloaded())

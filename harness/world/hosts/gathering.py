@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -23,13 +24,18 @@ from harness.errors import MachineError, UsageError
 from harness.ipc import lines
 from harness.ipc.host_messages import Answer, Ask, Dismiss, Failed, Hello, Message, Signalled, ToParent
 from harness.world.hosts.hosts import Over
-from harness.world.hosts.launch import Launch, host_id, launched, machine_id
+from harness.world.hosts.launch import OPT_OUT, Launch, host_id, launched, machine_id
 from harness.world.hosts.task import follow
 
 COMING = 120.0
 """Seconds in which every task has to come."""
 LATE, LEAVING = 30.0, 5.0
 """Seconds for tasks to come where the command has ended already, and for all to hear that it has."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+UNPROVED = 128
+"""Ends that may be at their proof at once; others wait at the door."""
+PAUSE = 0.2
+"""Seconds after which the door is tried again, and interruptions are looked for."""
 Kind = TypeVar("Kind", bound=Message)
 _decoder: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
 
@@ -38,7 +44,7 @@ class Task:
     """Another task, at the other end of its line."""
 
     def __init__(self, hello: Hello, line: lines.Line[ToParent]) -> None:
-        self.rank, self.name, self.machine = hello.rank, hello.host, hello.machine
+        self.rank, self.name, self.machine, self.command = hello.rank, hello.host, hello.machine, hello.command
         self.hearer: Callable[[ToParent | None], None] = _unheard
         """What takes the messages about its ranks; None where the task is lost."""
         self.is_lost = False
@@ -88,8 +94,9 @@ class Task:
                 with self._changed:
                     self._answers[number] = answer
                     self._changed.notify_all()
-            case Signalled(number) if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                os.kill(os.getpid(), number)
+            case Signalled(number) if number in SIGNALS:
+                if not interrupts.has_come():  # one Ctrl-C reaches every task, and each of them says so
+                    os.kill(os.getpid(), number)
             case _:
                 self.hearer(message)
 
@@ -101,20 +108,28 @@ def _unheard(_: ToParent | None) -> None:
 class Gathering:
     """The tasks of a launch around this one, which is the first."""
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
+    def __init__(self, launch: Launch, command: str) -> None:
+        self.launch, self._command = launch, command
         self._name, self._machine = host_id(os.environ), machine_id()
         self._tasks: dict[int, Task] = {}
         self._changed = threading.Condition()
         self._listening: list[threading.Thread] = []
+        self._is_closed = False
+        self._proving = threading.Semaphore(UNPROVED)
         self._door = lines.listen(launch.address, launch.port)
         threading.Thread(target=self._admit_all, name="door for tasks", daemon=True).start()
 
     def others(self) -> tuple[list[Task], int]:
         """The task of each other host that starts its ranks, once all tasks have come, and how many ranks each host
-        has. Raises `MachineError` where a task does not come, `UsageError` where hosts have unequal numbers, or are
-        others than the launch says."""
+        has. Raises `MachineError` where a task does not come, `UsageError` where one has another command, or
+        where hosts have unequal numbers, or are others than the launch says."""
         self._await(COMING)
+        for rank, task in sorted(self._tasks.items()):
+            if task.command != self._command:
+                raise UsageError(
+                    f"task {rank} was started as {task.command!r}, and task 0 as {self._command!r}: a world over hosts "
+                    f"needs one command, and {'='.join(OPT_OUT)} runs each task alone"
+                )
         if missing := [rank for rank in range(1, self.launch.tasks) if rank not in self._tasks]:
             raise MachineError(
                 f"task {missing[0]} of {self.launch.tasks} has not come to port {self.launch.port} "
@@ -142,8 +157,8 @@ class Gathering:
 
     def dismiss(self, status: int) -> None:
         """Have every task end with this status, also one that is still to come, and wait until they have heard."""
-        if not interrupts.has_come():
-            self._await(LATE)
+        self._await(LATE)
+        self._is_closed = True
         with suppress(OSError):
             self._door.shutdown(socket.SHUT_RDWR)  # so that whoever waits at it wakes
         self._door.close()
@@ -155,20 +170,29 @@ class Gathering:
             listening.join(LEAVING)
 
     def _await(self, seconds: float) -> None:
-        """Wait until all tasks have come, for so many seconds at most."""
+        """Wait until all tasks have come, for so many seconds at most, or until an interruption."""
+        end = time.monotonic() + seconds
         with self._changed:
-            self._changed.wait_for(lambda: len(self._tasks) == self.launch.tasks - 1, seconds)
+            while len(self._tasks) < self.launch.tasks - 1 and time.monotonic() < end and not interrupts.has_come():
+                self._changed.wait(PAUSE)
 
     def _admit_all(self) -> None:
-        with suppress(OSError):  # the door is closed
-            while True:
+        while not self._is_closed:
+            self._proving.acquire()
+            try:
                 end, _ = self._door.accept()
-                thread = threading.Thread(target=self._admit, args=[end], name="line of a task", daemon=True)
-                thread.start()
+            except OSError:  # it is closed; or who came has gone, or this process has no descriptor left
+                self._proving.release()
+                time.sleep(PAUSE)
+                continue
+            threading.Thread(target=self._admit, args=[end], name="line of a task", daemon=True).start()
 
     def _admit(self, end: socket.socket) -> None:
-        if not lines.admit(end, self.launch.token.encode()):
-            return
+        try:
+            if not lines.admit(end, self.launch.secret):
+                return
+        finally:
+            self._proving.release()
         line = lines.Line(end, _decoder)
         with suppress(EOFError):
             hello = line.receive()
@@ -221,15 +245,15 @@ _gathering: Gathering | None = None
 """The tasks around this process, where it is the first of several."""
 
 
-def lead(command: Callable[[], object]) -> object:
+def lead(command: Callable[[], object], called: str) -> object:
     """Run a command as the parent of all tasks, or alone. Where this process is another task, serve the parent instead.
-    Returns the status."""
+    `called` is how the command was started, the same in all tasks. Returns the status."""
     global _gathering  # noqa: PLW0603  (a process is one task of one launch)
     launch = launched(os.environ)
     if launch is not None and launch.rank:
-        return follow(launch)
+        return follow(launch, called)
     if launch is not None:
-        _gathering = Gathering(launch)
+        _gathering = Gathering(launch, called)
     return command()
 
 
@@ -250,5 +274,7 @@ def dismiss(status: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _gathering.dismiss(status)
+        with interrupts.held():
+            _gathering.dismiss(status)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)

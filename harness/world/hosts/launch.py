@@ -6,22 +6,25 @@ variables of Slurm, too, and runs alone.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UsageError
+from harness.ipc.lines import LOCAL
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SRUN = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID")
 """`SLURM_STEP_ID` is there in the tasks of srun alone, and not in the script of sbatch."""
 TOKEN, HOST_ID = "SYMM_TOKEN", "SYMM_HOST_ID"
+OPT_OUT = ("SYMM_LAUNCH", "off")
+"""The variable, and its value, with which a task runs alone."""
 SHORTEST = 8
 """Letters of a token."""
 FIRST_PORT, PORTS = 20000, 20000
 """Where jobs of Slurm listen, by their ids."""
-LOOPBACK = "127.0.0.1"
 
 
 class Launch(NamedTuple):
@@ -34,11 +37,23 @@ class Launch(NamedTuple):
     token: str
     """What all tasks know; empty where they are on one host, so that none of them starts a rank for another."""
     by: str
+    job: str = ""
+    """What no other launch is called, as far as torchrun or srun say it."""
+
+    @property
+    def secret(self) -> bytes:
+        """What both ends of a line prove that they know: the token, and of which launch they are."""
+        return f"{self.job}, {self.tasks} tasks\0{self.token}".encode()
 
 
 def launched(environment: Mapping[str, str]) -> Launch | None:
-    """The task that this process is; None where it is one alone. Raises `UsageError` where the variables do not say
-    enough, and where there are several hosts and no token."""
+    """The task that this process is; None where it is one alone, or is told to be. Raises `UsageError` where the
+    variables do not say enough, and where there are several hosts and no token."""
+    name, off = OPT_OUT
+    if environment.get(name, "") not in ("", off):
+        raise UsageError(f"{name}={environment[name]!r} is not {off}, the one value that it has")
+    if environment.get(name):
+        return None
     if all(environment.get(name) for name in TORCHRUN):
         return _by_torchrun(environment)
     if all(environment.get(name) for name in SRUN):
@@ -62,7 +77,8 @@ def machine_id() -> str:
 def _by_torchrun(environment: Mapping[str, str]) -> Launch | None:
     rank, tasks, local, port = _numbers(environment, "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
     # torchrun itself, or the first script of it that makes a group, listens at MASTER_PORT
-    return _launch(environment, rank, tasks, environment["MASTER_ADDR"], port + 1, tasks == local, "torchrun")
+    found = _launch(environment, rank, tasks, environment["MASTER_ADDR"], port + 1, tasks == local, "torchrun")
+    return found and found._replace(job=environment.get("TORCHELASTIC_RUN_ID", ""))
 
 
 def _by_srun(environment: Mapping[str, str]) -> Launch | None:
@@ -76,7 +92,8 @@ def _by_srun(environment: Mapping[str, str]) -> Launch | None:
         port = FIRST_PORT + job % PORTS
     named = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     address = environment.get("MASTER_ADDR") or first_of(named)
-    return _launch(environment, rank, count, address, port + 1, hosts == 1, "srun")
+    found = _launch(environment, rank, count, address, port + 1, hosts == 1, "srun")
+    return found and found._replace(job=f"{environment.get('SLURM_JOB_ID', '')}.{environment['SLURM_STEP_ID']}")
 
 
 def _launch(
@@ -87,7 +104,7 @@ def _launch(
     if not 0 <= rank < tasks:
         raise UsageError(f"{by} started task {rank} of {tasks}, and tasks are numbered from 0")
     if is_one_host:
-        return Launch(rank, tasks, LOOPBACK, port, "", by)
+        return Launch(rank, tasks, f"{LOCAL}symm-{os.geteuid()}-{port}", port, "", by)
     if not address:
         raise UsageError(f"{by} does not say where tasks meet: set MASTER_ADDR to the host of task 0")
     token = environment.get(TOKEN, "")

@@ -64,12 +64,11 @@ LOOK, IDLE = 0.02, 0.5
 _decoder: msgspec.msgpack.Decoder[ToTask] = msgspec.msgpack.Decoder(ToTask)
 
 
-def follow(launch: Launch) -> int:
+def follow(launch: Launch, command: str) -> int:
     """Serve the parent of this launch until it ends. Returns the status with which its command ends. Raises
     `MachineError` where the parent does not come or is lost, `UsageError` where it has another token."""
-    token = launch.token.encode()
-    line = lines.Line(lines.reach(launch.address, launch.port, token, COMING), _decoder)
-    line.send(Hello(launch.rank, host_id(os.environ), machine_id()))
+    line = lines.Line(lines.reach(launch.address, launch.port, launch.secret, COMING), _decoder)
+    line.send(Hello(launch.rank, host_id(os.environ), machine_id(), command))
     served: ServedHost | None = None
     with _signals() as signals:
         try:

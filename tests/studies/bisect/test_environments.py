@@ -123,6 +123,7 @@ def test_an_nccl_that_is_preloaded_gives_way(tmp_path: Path, monkeypatch: pytest
 def test_without_an_nccl_nothing_is_preloaded(tmp_path: Path) -> None:
     pools(tmp_path / "wheels", {"1.0": ""})
     found = environment(installed(tmp_path, "brokenpool", "1.0"))
+    assert found["SYMM_LAUNCH"] == "off", "or it would be a task of this one's launch"
     assert found.get("LD_PRELOAD") == os.environ.get("LD_PRELOAD")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from harness.errors import UsageError
-from harness.world.hosts.launch import LOOPBACK, Launch, first_of, host_id, launched
+from harness.world.hosts.launch import Launch, first_of, host_id, launched
 from tests.tools.tasks import TOKEN, variables
 
 SRUN = {
@@ -24,13 +26,27 @@ def test_a_task_of_torchrun_meets_the_others_behind_its_port() -> None:
     assert launched(variables(3, 4, 2, 29500)) == Launch(3, 4, "127.0.0.1", 29501, TOKEN, "torchrun")
 
 
+def test_a_task_runs_alone_where_it_is_told_to() -> None:
+    assert launched({**SRUN, "SYMM_LAUNCH": "off"}) is None
+    with pytest.raises(UsageError, match="SYMM_LAUNCH='no' is not off"):
+        launched({**SRUN, "SYMM_LAUNCH": "no"})
+
+
+@pytest.mark.parametrize("other", [{"SLURM_STEP_ID": "1"}, {"SLURM_JOB_ID": "40008"}, {"SLURM_NTASKS": "8"}])
+def test_no_two_launches_have_one_secret(other: dict[str, str]) -> None:
+    first, second = launched(SRUN), launched({**SRUN, **other})
+    assert first is not None
+    assert second is not None
+    assert first.secret != second.secret
+
+
 def test_a_task_of_srun_meets_the_others_on_the_first_host_at_a_port_of_the_job() -> None:
-    assert launched(SRUN) == Launch(3, 4, "gpu03", 20008, TOKEN, "srun")
+    assert launched(SRUN) == Launch(3, 4, "gpu03", 20008, TOKEN, "srun", "40007.0")
 
 
 def test_a_step_of_srun_may_be_smaller_than_its_job() -> None:
     step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "big7", "MASTER_PORT": "29500"}
-    assert launched({**SRUN, **step}) == Launch(3, 8, "big7", 29501, TOKEN, "srun")
+    assert launched({**SRUN, **step}) == Launch(3, 8, "big7", 29501, TOKEN, "srun", "40007.0")
 
 
 @pytest.mark.parametrize(
@@ -49,10 +65,10 @@ def test_one_process_runs_alone(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("environment", [variables(1, 4, 4, 29500), {**SRUN, "SLURM_NNODES": "1"}])
-def test_tasks_on_one_host_need_no_token_and_meet_at_loopback(environment: dict[str, str]) -> None:
+def test_tasks_on_one_host_need_no_token_and_meet_in_its_kernel(environment: dict[str, str]) -> None:
     found = launched({**environment, "SYMM_TOKEN": ""})
     assert found is not None
-    assert (found.address, found.token) == (LOOPBACK, "")
+    assert (found.address, found.token) == (f"@symm-{os.geteuid()}-{found.port}", "")
 
 
 @pytest.mark.parametrize("token", ["", "short"])

@@ -47,7 +47,7 @@ def memory() -> tuple[int, int, int]:
 def two(simulation: World) -> Iterator[TwoHosts]:  # which is there before, so that all that is new is of this world
     port, mark = free_port(), new_mark()
     task = start({**variables(1, 2, HOST, port), **mark}, "fuzz")
-    gathering = Gathering(Launch(0, 2, "127.0.0.1", port + 1, TOKEN, "torchrun"))
+    gathering = Gathering(Launch(0, 2, "127.0.0.1", port + 1, TOKEN, "torchrun"), "symm fuzz")
     before = memory()
     with World(2, "sim", deadline=3, over=Over(*gathering.others())) as world:
         yield TwoHosts(world, task, mark)
