@@ -141,7 +141,8 @@ class Turns(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """A part of an output: from where it should come, and its state. `unsure`: some of it is wrong."""
+    """A part of an output: from where it should come, and its state. `unsure`: the trace
+    does not say."""
 
     start: int
     end: int
