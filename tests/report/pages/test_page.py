@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from harness.report.pages import page
-from harness.report.pages.account import Account, Chunk
+from harness.report.pages.account import NOT_RUN, Account, Chunk, Outcome
 from tests.report.pages.conftest import SEEDS, Accounts
 
 LARGEST = 300 << 10
@@ -97,3 +97,10 @@ def test_a_chunk_of_which_nothing_is_known_is_not_called_wrong(accounts: Account
     output = msgspec.structs.replace(account.outputs[0], chunks=(Chunk(0, 4, "from rank 0", "unsure"),))
     (chunk,) = tree(msgspec.structs.replace(account, outputs=(output,))).iterfind(".//div[@class='unsure']")
     assert "".join(chunk.itertext()) == "? not knownfrom rank 00 to 3"
+
+
+def test_a_system_that_refused_the_seed_is_not_drawn_as_a_failure(accounts: Accounts) -> None:
+    refused = (Outcome("pool other", NOT_RUN, difference="needs a GPU"),)
+    found = tree(msgspec.structs.replace(accounts["wrong-data"], outcomes=refused))
+    (row,) = found.iterfind(".//section[@aria-labelledby='pools']//tbody/tr")
+    assert [each.get("class") for each in row.iter("span")] == ["soft"]
