@@ -20,7 +20,7 @@ from harness.campaign.settled import Settled
 from harness.campaign.symptoms import shown
 from harness.clock import CLOCK, Clock
 from harness.errors import UsageError
-from harness.oracle.judge import judge
+from harness.oracle.judge import examine
 from harness.trace.draw import Draw
 from harness.world.world import World
 
@@ -29,7 +29,9 @@ SHARE = 0.03
 SECONDS = 5.0
 """The same where draws are counted, and not time."""
 RUNS = 5
-"""Runs in which a case fails at least once, unless its bug is gone."""
+"""Runs in which a case that always fails does so once, unless its bug is gone. So many show a rate."""
+UNSURE_RUNS = 20
+"""The same of a case that was seen to fail in fewer runs, so that its rate is not known."""
 MOST_RUNS = 60
 Status = Literal["known", "flaky", "gone", "untried"]
 MET = "known", "flaky"
@@ -64,16 +66,23 @@ class Known(msgspec.Struct):
     def needed(self) -> int:
         """Runs in a row after which a case that passes is gone: those in which one of its rate fails almost surely."""
         noted = self.seed.reruns
-        if noted is None or not noted.failed:
-            return RUNS
+        if noted is None or noted.runs < RUNS or not noted.failed:
+            return UNSURE_RUNS
         return min(max(RUNS, math.ceil(3 * noted.runs / noted.failed)), MOST_RUNS)
+
+    @property
+    def comes_again(self) -> bool:
+        """Whether its case was seen to fail on fresh ranks, or nothing says that it was not: else a pass shows
+        nothing."""
+        noted = self.seed.reruns
+        return noted is None or noted.failed > 0 or bool(self.seed.preceded_by)
 
     @property
     def status(self) -> Status:
         """What this night says of it. Met in a draw, it is not gone."""
         is_met = bool(self.settled.draws or self.failed)
         if not is_met:
-            return "gone" if self.runs >= self.needed else "untried"
+            return "gone" if self.comes_again and self.runs >= self.needed else "untried"
         failed, runs = self.rate or (1, 1)
         return "flaky" if failed < runs else "known"
 
@@ -157,24 +166,36 @@ def _replay(world: World, folder: Folder, end: float, number: int, named: Collec
             return
         _run(world, known)
     for known in can_run:
-        while not (known.failed or known.refused) and known.runs < known.needed and clock.now() < end:
-            _run(world, known)
+        while not known.failed and known.runs < known.needed and clock.now() < end:
+            if not _run(world, known):
+                break
 
 
 def _is_trusted(known: Known, named: Collection[str | None]) -> bool:
     return all(name in named for each in known.seed.scenarios for name in seeds.plug_ins(each.system).values())
 
 
-def _run(world: World, known: Known) -> None:
-    """One run of a known case, unless the world refuses it. A hang is presumed as soon as ranks are silent."""
+def _run(world: World, known: Known) -> bool:
+    """One run of a known case, unless the world refuses it. A hang is presumed as soon as ranks are silent. Returns
+    whether the run says anything: a pass is one of the substrate on which the case failed, in which all else went
+    right."""
     try:
         draw = _draw(world, known)
     except UsageError as error:
         known.refused = str(error)
-        return
-    own = shown(known.seed.findings[0], known.seed.scenario)
-    known.runs += 1
-    known.failed += any(shown(finding, known.seed.scenario) == own for finding in judge(draw))
+        return False
+    own, verdict = shown(known.seed.findings[0], known.seed.scenario), examine(draw)
+    has_failed = any(shown(finding, known.seed.scenario) == own for finding in verdict.findings)
+    is_pass = not verdict.findings and not verdict.is_vacuous and draw.is_clean and _is_at_home(world, known)
+    known.runs += has_failed or is_pass
+    known.failed += has_failed
+    return has_failed or is_pass
+
+
+def _is_at_home(world: World, known: Known) -> bool:
+    """Whether its case failed on this substrate. Old files do not say."""
+    here = world.platform.name
+    return bool(known.seed.environment.get("substrate", here) == here)
 
 
 def _draw(world: World, known: Known) -> Draw:

@@ -30,7 +30,7 @@ class Accessed(BaseEvent, frozen=True, tag="accessed"):
     whose memory it is. In what a plug-in has of the harness's memory, `pad` is `WORKSPACE`.
 
     `word`: the bytes of the aligned words that it took whole each, by atomic operations at system scope or by volatile
-    loads; 0 of any other access."""
+    loads of four bytes at most; 0 of any other access."""
 
     number: int
     how: How

@@ -14,7 +14,7 @@ from harness.campaign.seeds import Reruns, Seed
 from harness.campaign.symptoms import Symptom
 from harness.errors import UsageError
 from harness.nights import known
-from harness.nights.known import RUNS, Folder, replay
+from harness.nights.known import UNSURE_RUNS, Folder, replay
 from harness.oracle.findings import Record
 from harness.scenario.scenario import Scenario
 from harness.scenario.system import System
@@ -38,21 +38,21 @@ def folder_of(path: Path, *held: Seed) -> Folder:
 class Turns:
     """A world on which known cases fail as `fails` says, in turn; each run takes a second."""
 
-    size = 8
+    size, platform = 8, SimpleNamespace(name="sim")
 
     def __init__(self, *fails: bool) -> None:
-        self.time, self.fails, self.ran = FakeClock(), [*fails], 0
+        self.time, self.fails, self.ran, self.is_vacuous = FakeClock(), [*fails], 0, False
 
     def run(self, scenario: Scenario, *, hurried: bool) -> Any:
         self.ran += 1
         self.time.advance(1)
         fails = self.fails.pop(0) if self.fails else False
-        return [LEAK] if fails else []
+        return SimpleNamespace(findings=[LEAK] if fails else [], is_vacuous=self.is_vacuous, is_clean=True)
 
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "judge", lambda draw: draw)
+    monkeypatch.setattr(known, "examine", lambda draw: draw)
 
 
 def tried(folder: Folder, turns: Turns, minutes: float | None = 60, named: tuple[str, ...] = NAMED) -> float:
@@ -101,7 +101,7 @@ def test_two_files_of_one_signature_are_one_finding(tmp_path: Path) -> None:
     [
         ([True], "known", (1, 1)),
         ([False, True], "flaky", (1, 2)),
-        ([False] * RUNS, "gone", (0, RUNS)),
+        ([False] * UNSURE_RUNS, "gone", (0, UNSURE_RUNS)),
     ],
 )
 @pytest.mark.usefixtures("judged")
@@ -116,16 +116,39 @@ def test_runs_say_whether_a_finding_is_known_flaky_or_gone(
 
 @pytest.mark.usefixtures("judged")
 def test_a_case_that_fails_rarely_needs_more_runs_to_be_gone(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, msgspec.structs.replace(OLD, reruns=Reruns(1, 4)))
+    folder = folder_of(tmp_path, msgspec.structs.replace(OLD, reruns=Reruns(2, 8)))
     turns = Turns()
     tried(folder, turns)
     assert ([each.status for each in folder], turns.ran) == (["gone"], 12)
 
 
 @pytest.mark.usefixtures("judged")
+def test_a_run_that_tested_nothing_is_no_pass(tmp_path: Path) -> None:
+    folder, turns = folder_of(tmp_path, OLD), Turns()
+    turns.is_vacuous = True
+    tried(folder, turns)
+    assert ([(each.status, each.runs) for each in folder], turns.ran) == ([("untried", 0)], 2)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        msgspec.structs.replace(OLD, environment={"substrate": "nccl"}),
+        msgspec.structs.replace(OLD, reruns=Reruns(0, 10)),
+    ],
+    ids=["of another substrate", "that never came again"],
+)
+@pytest.mark.usefixtures("judged")
+def test_passes_of_a_case_do_not_say_that_it_is_gone(tmp_path: Path, seed: Seed) -> None:
+    folder = folder_of(tmp_path, seed)
+    tried(folder, Turns())
+    assert [each.status for each in folder] == ["untried"]
+
+
+@pytest.mark.usefixtures("judged")
 def test_runs_take_a_small_share_of_the_night(tmp_path: Path) -> None:
     others = [msgspec.structs.replace(OLD, findings=(msgspec.structs.replace(LEAK, cause=str(n)),)) for n in range(200)]
-    folder, turns = folder_of(tmp_path, *others), Turns(*[True] * 200)
+    folder, turns = folder_of(tmp_path, *others), Turns()
     left = tried(folder, turns, minutes=10)
     assert (turns.ran, sum(each.runs for each in folder), left) == (18, 18, 10 - 18 / 60)
 
@@ -152,7 +175,7 @@ def test_a_plug_in_that_the_command_does_not_name_does_not_run(tmp_path: Path) -
 def test_an_old_file_gets_its_signature_when_its_case_fails_again(tmp_path: Path) -> None:
     for fails in (False, True):
         folder = folder_of(tmp_path, OLD)
-        tried(folder, Turns(*[fails] * RUNS))
+        tried(folder, Turns(*[fails] * UNSURE_RUNS))
         folder.save()
         assert bool(seeds.load(tmp_path / "0.json").signature) == fails
     (found,) = Folder(tmp_path)

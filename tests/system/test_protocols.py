@@ -21,14 +21,18 @@ from tests.tools.scenes import PAIR, scenario
 PLANTED = "tests.tools.planted.protocols"
 RIGHT = [
     *(f"examples.protocols:{name}" for name in ("SwappedFlags", "Packets", "Copies")),
-    f"{PLANTED}:LooksByVolatileLoads",
+    f"{PLANTED}:LooksWhole",
 ]
 FAULTS = {
     "GoesOnEarly": ("race",),
     "OneHalf": ("hang", "wrong-data"),
     "SkipsItself": ("wrong-data",),
     **dict.fromkeys(
-        ("StoresPlainly", "SendsWithinAGpu", "LooksPlainly", "LooksAtHalves", "FlagsBesideData"), ("race",)
+        (
+            *("LooksByVolatileLoads", "LooksPlainly", "LooksAtHalves"),
+            *("StoresPlainly", "SendsWithinAGpu", "FlagsBesideData"),
+        ),
+        ("race",),
     ),
 }
 CALLS = tuple(

@@ -60,9 +60,7 @@ class Night:
             self.campaign.progress = Refreshing(self._refresh, advance)
             self.campaign.progress(self.campaign.tally)
             left = replay(self.campaign.world, self.keeping.known, minutes, self.tonight.seed, named)
-            found = self.campaign.run(draws, minutes and left).found.values()
-            if self.outputs.is_kept or self.keeping.folder is not None:
-                self.accounts |= explain.of_findings(self.campaign.world, found, self.environment)
+            self.campaign.run(draws, minutes and left)
         return self.campaign.tally
 
     @property
@@ -115,3 +113,5 @@ class Night:
         leftovers.show(console, campaign.world)
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)
+        if sys.exception() is None and (self.outputs.is_kept or self.keeping.folder is not None):
+            self.accounts |= explain.of_findings(campaign.world, campaign.tally.found.values(), self.environment)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from harness import interrupts
 from harness.campaign import seeds
 from harness.campaign.keeper import Found
 from harness.campaign.seeds import Seed
 from harness.cli.pages.report import write_page
+from harness.clock import CLOCK
 from harness.errors import MachineError, PluginError, UsageError
 from harness.oracle.judge import judge
 from harness.report import data, terminal
@@ -26,6 +28,9 @@ from harness.system.check import check_system, fallbacks, observed, prepare
 from harness.trace.draw import Draw
 from harness.world.platform import Watched
 from harness.world.world import World
+
+SECONDS = 20.0
+"""In which a campaign makes the accounts of its findings; the one that is begun is finished."""
 
 
 class Wanted(NamedTuple):
@@ -104,14 +109,19 @@ def _outcomes(world: World, draw: Draw) -> Iterator[Outcome]:
         yield telling.outcome(tried)
 
 
-def of_findings(world: World, found: Iterable[Found], environment: dict[str, Any]) -> dict[str, Account]:
+def of_findings(
+    world: World, found: Iterable[Found], environment: dict[str, Any], seconds: float = SECONDS
+) -> dict[str, Account]:
     """Accounts of the findings of a campaign by their seed files, each run once more on its world. What cannot be run,
-    and what has no file, is left out."""
-    accounts = {}
+    and what has no file, is left out; and so is what is left after `seconds`, or after Ctrl-C."""
+    accounts: dict[str, Account] = {}
+    ends = CLOCK.now() + seconds
     for each in found:
+        if CLOCK.now() >= ends or interrupts.has_come():
+            break
         seed = Seed(seeds.SCHEMA, each.scenario, (each.finding,), environment)
         if each.seed_file:
-            with suppress(MachineError, PluginError, UsageError):
+            with suppress(Exception):  # a picture must not cost what was found
                 draw = world.run(each.scenario, hurried=True)
                 accounts[each.seed_file] = telling.of_draw(each.seed_file, seed, draw, "one more run of the finding")
     return accounts

@@ -60,7 +60,8 @@ def _partly(first: Access, second: Access) -> str:
     place = f"{other.kernel} ({other.place})"
     if other.how.startswith("atomically"):
         return f" The atomic operation in {place} is not at system scope, so peers may find it in parts."
-    return f" The access in {place} may be made in parts: it is no atomic operation, and no volatile load of words."
+    what = "no atomic operation, and no volatile load of words of four bytes at most"
+    return f" The access in {place} may be made in parts: it is {what}."
 
 
 def _does(access: Access) -> str:

@@ -141,7 +141,8 @@ class Turns(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """A part of an output: from where it should come, and its state. `unsure`: some of it is wrong."""
+    """A part of an output: from where it should come, and its state. `unsure`: the trace
+    does not say."""
 
     start: int
     end: int
@@ -172,6 +173,10 @@ class Wait(msgspec.Struct, frozen=True):
     awaited: tuple[int, ...]
 
 
+NOT_RUN = ("not run",)
+"""Stands for the rules of an outcome on a system that refused the scenario."""
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """The scenario on another system: the rules it broke there, and where that first differs from the seed's own."""
 
@@ -180,6 +185,11 @@ class Outcome(msgspec.Struct, frozen=True):
     is_own: bool = False
     first_step: int | None = None
     difference: str = ""
+    """Where it was not run: why."""
+
+    @property
+    def was_run(self) -> bool:
+        return self.rules != NOT_RUN
 
 
 class Line(msgspec.Struct, frozen=True):

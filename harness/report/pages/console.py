@@ -171,7 +171,7 @@ def _layout(account: Account) -> Iterator[str]:
 def _outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     wide = max((len(each.system) for each in outcomes), default=0)
     for each in outcomes:
-        rules = f"✗ {', '.join(each.rules)}" if each.rules else "✓ clean"
+        rules = f"{'✗' if each.was_run else '–'} {', '.join(each.rules)}" if each.rules else "✓ clean"
         difference = f"; {each.difference}" if each.difference else ""
         yield f"  {each.system.ljust(wide)}  {rules}{difference}{' (this seed)' if each.is_own else ''}"
 

@@ -6,12 +6,12 @@ was found behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.oracle.case import Case
 from harness.oracle.history import History, Use, read
 from harness.oracle.lives import BufferLife, SegmentLife, WindowLife
-from harness.oracle.rules.happens_before import unordered
+from harness.oracle.rules.happens_before import Pair, unordered
 from harness.oracle.sight import Sight
 from harness.report.pages.account import Claim, MemoryMap, RankMemory, Registration, Segment, Span
 from harness.scenario.layouts.groups import Group
@@ -27,8 +27,8 @@ MOST = 4
 class _Now:
     """A rank at the moment: its history until then, and its views of the calls that matter."""
 
-    def __init__(self, case: Case, rank: int, step: int, calls: range) -> None:
-        self.case, self.rank, self.step = case, rank, step
+    def __init__(self, case: Case, rank: int, step: int, calls: range, races: Sequence[Pair]) -> None:
+        self.case, self.rank, self.step, self.races = case, rank, step, races
         self.history = _until(case.histories[rank].trace, step)
         self.uses = [use for use in self.history.uses if use.step in calls]
         self.reached: list[tuple[int, Span]] = []
@@ -57,7 +57,8 @@ def memory_map(case: Case, step: int, ranks: Group) -> MemoryMap | None:
     groups = [those for at, those in case.calls if at in calls]
     group = next((those for those in groups if set(those) & set(ranks)), groups[0] if groups else ())
     wide = dict.fromkeys((*ranks, *group))
-    nows = [_Now(case, rank, step, calls) for rank in sorted([*wide][:MOST])]
+    races = [*unordered([history.trace for history in case.histories])]
+    nows = [_Now(case, rank, step, calls, races) for rank in sorted([*wide][:MOST])]
     _reach(case, nows)
     shown = tuple(map(_of_rank, nows))
     if not any(each.segments for each in shown):
@@ -217,8 +218,7 @@ def _raced(now: _Now) -> Iterator[tuple[int, Span]]:
     base = next((event.base for event in trace.events[:1] if isinstance(event, Scheduled)), None)
     if base is None:
         return
-    for pair in unordered([history.trace for history in now.case.histories]):
-        first, second, byte = pair
+    for first, second, byte in now.races:
         if second.event.owner == now.rank and second.event.pad == "" and max(first.step, second.step) == now.step:
             end = min(stop for each in (first, second) for start, stop in each.event.spans if start <= byte < stop)
             segment = now.history.ground.segment(base + byte)

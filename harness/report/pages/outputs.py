@@ -31,8 +31,9 @@ def _of_rank(case: Case, draw: Draw, rank: int) -> Iterator[tuple[int, Output]]:
             captured[step] = event.captured
         elif isinstance(event, Mismatch):
             called = captured.get(step, step)
-            use = next(use for use in case.histories[rank].uses if use.step == called)
-            yield step, _output(case, draw, use, event)
+            use = next((use for use in case.histories[rank].uses if use.step == called), None)
+            if use is not None:
+                yield step, _output(case, draw, use, event)
 
 
 def _output(case: Case, draw: Draw, use: Use, event: Mismatch) -> Output:

@@ -1,21 +1,19 @@
 """An account as a trace that Perfetto and chrome://tracing open: JSON of Chrome's trace-event format.
 
-Invariant: a rank is a process and its steps, calls, segments, windows and buffers are threads of it. Time is the number
-of a step, a millisecond each, as a draw knows the order of its steps and not their length.
+Invariant: a rank is a process, its steps are one thread of it, and each life of a segment, window or buffer is one.
+Time is the number of a step, a millisecond each, as a draw knows the order of its steps and not their length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from harness.report.pages.account import Account, Lane, Life
-from harness.trace.trace import TEARDOWN
 
 STEP = 1000
 """Microseconds that stand for a step."""
-THREADS = {"step": 0, "segment": 10, "window": 100, "buffer": 1000}
-"""The first thread of each kind: lives that overlap get one each."""
 Event = dict[str, Any]
 
 
@@ -38,15 +36,15 @@ def _rank(account: Account, lane: Lane) -> Iterator[Event]:
         about = {"state": cell.state, "text": line.text, **({"path": use.path} if use else {})}
         name = f"{line.step} {line.kind}" + (" ✗" if cell.state == "fails" else "")
         yield _span(lane.rank, 0, name, cell.step, cell.step + 1, "step", about)
-    places = {}
+    places, threads = {}, count(1)  # 0 has the steps
     for kind in ("segment", "window", "buffer"):
         lives = [life for life in lane.lives if life.kind == kind]
         for place, life in enumerate(lives):
-            thread = THREADS[kind] + place
+            thread = next(threads)
             places[kind, life.name, life.born] = thread
             yield _named("thread_name", lane.rank, thread, f"{kind}s {place}")
             facts: Event = {"size": life.size, "segment": life.segment, "of": life.owner}
-            yield _span(lane.rank, thread, life.name, max(0, life.born), _end(life, steps), kind, facts)
+            yield _span(lane.rank, thread, life.name, *_bounds(life, steps), kind, facts)
     yield from _flows(lane, places, steps)
 
 
@@ -63,12 +61,15 @@ def _flows(lane: Lane, places: dict[tuple[str, str, int], int], steps: int) -> I
                 number += 1
                 about = {"name": "window to call", "cat": "use", "pid": lane.rank, "id": ident}
                 thread = places["window", life.name, life.born]
-                yield {**about, "ph": "s", "tid": thread, "ts": max(0, life.born) * STEP + 1}
+                yield {**about, "ph": "s", "tid": thread, "ts": _bounds(life, steps)[0] * STEP + 1}
                 yield {**about, "ph": "f", "bp": "e", "tid": 0, "ts": use.step * STEP + STEP // 2}
 
 
-def _end(life: Life, steps: int) -> int:
-    return steps + 1 if life.died is None or life.died >= TEARDOWN else max(life.died, life.born + 1)
+def _bounds(life: Life, steps: int) -> tuple[int, int]:
+    """From where to where it is drawn: a step at least. What comes before the first step is in it, and the end of the
+    draw is a step behind the last one."""
+    begin = min(max(0, life.born), steps)
+    return begin, max(begin + 1, steps + 1 if life.died is None else min(life.died, steps + 1))
 
 
 def _named(what: str, rank: int, thread: int, name: str) -> Event:

@@ -19,7 +19,7 @@ from harness.oracle.judge import examine_case
 from harness.report.frames import places
 from harness.report.listing import layout, whereabouts
 from harness.report.pages import lanes, wording
-from harness.report.pages.account import Account, Family, Line, Member, Outcome
+from harness.report.pages.account import NOT_RUN, Account, Family, Line, Member, Outcome
 from harness.report.pages.moments import memory_map, roles
 from harness.report.pages.outputs import outputs
 from harness.report.pages.program import step_text
@@ -165,7 +165,9 @@ def _value(value: object) -> str:
 
 
 def contrast(outcomes: Sequence[Outcome]) -> str:
-    """Which part of the system makes the difference: the one with another in whose place the program is clean."""
+    """Which part of the system makes the difference: the one with another in whose place the program is clean. Systems
+    that refused the program say nothing of it."""
+    outcomes = [each for each in outcomes if each.was_run]
     if not any(each.is_own and each.rules for each in outcomes) or len(outcomes) < 2:
         return ""
     clean = [each.system for each in outcomes if not each.rules]
@@ -183,14 +185,14 @@ def contrast(outcomes: Sequence[Outcome]) -> str:
         return (
             f"No pool that ships is clean here; {', '.join(others)} {'ends' if len(others) == 1 else 'end'} otherwise."
         )
-    return "It fails alike with every pool that ships, so the pool policy alone is not the cause."
+    return "It fails alike with every pool that ran it, so the pool policy alone is not the cause."
 
 
 def outcome(tried: Tried) -> Outcome:
     """What came of another system, with the first step at which it went another way."""
     rules = tuple(dict.fromkeys(record.key for record in tried.findings))
     if tried.refused:
-        return Outcome(tried.system, ("not run",), difference=tried.refused)
+        return Outcome(tried.system, NOT_RUN, difference=tried.refused)
     if tried.first is None:
         return Outcome(tried.system, rules, difference="no difference was seen")
     where, own, other = tried.first

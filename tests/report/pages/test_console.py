@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from harness.report.pages import console
+from harness.report.pages.account import NOT_RUN, Outcome
 from tests.report.pages.conftest import SEEDS, Accounts
 
 
@@ -41,3 +43,11 @@ def test_a_hang_says_who_waits_for_whom(accounts: Accounts) -> None:
     assert "  rank 0 waits for rank 1: in register of tp[0,1], entered for the second time" in shown(
         accounts, "registration-skew", 100
     )
+
+
+def test_a_system_that_refused_the_seed_has_no_mark_of_a_failure(accounts: Accounts) -> None:
+    refused = (Outcome("pool other", NOT_RUN, difference="needs a GPU"),)
+    account = msgspec.structs.replace(accounts["wrong-owner"], outcomes=refused)
+    out = io.StringIO()
+    console.show(Console(file=out, width=140), account)
+    assert "pool other  – not run; needs a GPU" in out.getvalue()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
+import pytest
+
 from harness.oracle.case import Case
+from harness.report.pages import moments
 from harness.report.pages.account import Registration, Segment, Span
 from harness.report.pages.moments import memory_map
 from harness.scenario.operands import View
@@ -64,3 +69,11 @@ def test_a_buffer_that_was_there_before_is_shown(simulation: World) -> None:
     assert memory is not None
     spans = memory.ranks[0].segments[0].spans
     assert [span.text for span in spans if span.kind == "earlier"] == ["'a' until step 1 (release)"]
+
+
+def test_races_of_a_draw_are_looked_for_once(simulation: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(simulation.run(seed(Allocate("b", "tp", 8), AllGather("tp", View("b"), 4)).scenario))
+    unordered = Mock(side_effect=moments.unordered)
+    monkeypatch.setattr(moments, "unordered", unordered)
+    assert memory_map(case, 1, (0, 1)) is not None
+    unordered.assert_called_once()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from harness.report.pages import page
-from harness.report.pages.account import Account
+from harness.report.pages.account import NOT_RUN, Account, Chunk, Outcome
 from tests.report.pages.conftest import SEEDS, Accounts
 
 LARGEST = 300 << 10
@@ -90,3 +90,17 @@ def test_a_window_that_is_missing_has_words_and_a_border_of_its_own(accounts: Ac
     wanted = [each for each in tree(accounts["wrong-owner"]).iter("div") if "wanted" in (each.get("class") or "")]
     assert {each.get("class") for each in wanted} == {"win wanted", "label l-wanted"}
     assert {each.text for each in wanted} - {None} == {"✗ no window of moe_ep[0,2] here: the call needs one"}
+
+
+def test_a_chunk_of_which_nothing_is_known_is_not_called_wrong(accounts: Accounts) -> None:
+    account = accounts["wrong-data"]
+    output = msgspec.structs.replace(account.outputs[0], chunks=(Chunk(0, 4, "from rank 0", "unsure"),))
+    (chunk,) = tree(msgspec.structs.replace(account, outputs=(output,))).iterfind(".//div[@class='unsure']")
+    assert "".join(chunk.itertext()) == "? not knownfrom rank 00 to 3"
+
+
+def test_a_system_that_refused_the_seed_is_not_drawn_as_a_failure(accounts: Accounts) -> None:
+    refused = (Outcome("pool other", NOT_RUN, difference="needs a GPU"),)
+    found = tree(msgspec.structs.replace(accounts["wrong-data"], outcomes=refused))
+    (row,) = found.iterfind(".//section[@aria-labelledby='pools']//tbody/tr")
+    assert [each.get("class") for each in row.iter("span")] == ["soft"]

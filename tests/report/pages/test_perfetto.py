@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+import pytest
+
 from harness.report.pages import perfetto
+from harness.report.pages.account import Life
+from harness.trace.trace import TEARDOWN
 from tests.report.pages.conftest import Accounts
 
 
@@ -45,3 +50,26 @@ def test_spans_of_one_thread_never_overlap_and_none_is_negative(accounts: Accoun
         for span in spans:
             same = [each for each in spans if (each["pid"], each["tid"]) == (span["pid"], span["tid"])]
             assert sum(each["ts"] <= span["ts"] < each["ts"] + each["dur"] for each in same) == 1
+
+
+@pytest.mark.parametrize(("born", "died"), [(-1, 0), (-1, None), (TEARDOWN, TEARDOWN + 1), (TEARDOWN + 1, None)])
+def test_a_life_outside_of_the_steps_lasts_a_step_at_least(accounts: Accounts, born: int, died: int | None) -> None:
+    account = accounts["wrong-owner"]
+    lane = msgspec.structs.replace(account.lanes[0], lives=(Life("segment", "0", "pool", born, died),), uses=())
+    events = perfetto.trace(msgspec.structs.replace(account, lanes=(lane,)))["traceEvents"]
+    (span,) = (event for event in events if event.get("cat") == "segment")
+    assert span["ts"] >= 0
+    assert span["dur"] >= perfetto.STEP - 1
+    assert span["ts"] + span["dur"] < (len(account.program) + 1) * perfetto.STEP
+
+
+def test_each_life_has_a_thread_of_its_own_however_many_there_are(accounts: Accounts) -> None:
+    account = accounts["wrong-owner"]
+    lives = tuple(
+        Life(kind, str(name), "", 0, None) for kind in ("segment", "window", "buffer") for name in range(1000)
+    )
+    lane = msgspec.structs.replace(account.lanes[0], lives=lives, uses=())
+    events = perfetto.trace(msgspec.structs.replace(account, lanes=(lane,)))["traceEvents"]
+    threads = {event["tid"] for event in events if event["ph"] == "X" and event["cat"] != "step"}
+    assert len(threads) == len(lives)
+    assert 0 not in threads

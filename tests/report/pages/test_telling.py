@@ -9,7 +9,7 @@ from harness.campaign import seeds
 from harness.campaign.seeds import SCHEMA, Seed
 from harness.oracle.findings import Record
 from harness.report.pages import telling
-from harness.report.pages.account import Account, Cell, Member
+from harness.report.pages.account import NOT_RUN, Account, Cell, Member, Outcome
 from harness.world.world import World
 from tests.report.pages.conftest import GATHER, Accounts, seed
 
@@ -98,3 +98,9 @@ def test_a_finding_of_ranks_and_steps_that_are_not_there_is_shown_without_them(s
     draw = simulation.run(sound.scenario)
     found = telling.of_draw("a.json", Seed(SCHEMA, sound.scenario, (wrong,), {}), draw, "a run")
     assert (found.verdict.rule, found.step) == ("hang", -1)
+
+
+def test_a_system_that_refused_the_seed_makes_no_difference() -> None:
+    own, refused = Outcome("pool mine", ("hang",), is_own=True), Outcome("pool other", NOT_RUN)
+    assert telling.contrast((own, refused)) == ""
+    assert "fails alike" in telling.contrast((own, refused, Outcome("pool third", ("hang",))))

@@ -60,7 +60,8 @@ def send_kernel(spaces, source, word, rank, count, SEND: tl.constexpr, MOST: tl.
 
 @triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("output",))
 def receive_kernel(space, output, word, count, LOOK: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
-    """As that of the protocol, by loads that are `volatile` or `plain`, or `half` as wide as a packet."""
+    """As that of the protocol, by looks that are `whole`, or loads that are `volatile` or `plain`, or `half` as wide
+    as a packet."""
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
     epoch = tl.load(word).to(tl.int64)
@@ -70,20 +71,24 @@ def receive_kernel(space, output, word, count, LOOK: tl.constexpr, MOST: tl.cons
     while missing > 0:
         if LOOK == "half":
             seen = tl.load(halves + 1, mask=mask, other=0, volatile=True)
+        elif LOOK == "whole":
+            seen = tl.atomic_add(packets, 0, mask=mask, sem="relaxed", scope="sys") >> 32
         else:
             seen = tl.load(packets, mask=mask, other=0, volatile=LOOK == "volatile") >> 32
         missing = tl.max((mask & (seen != epoch)).to(tl.int32))
     if LOOK == "half":
         packet = tl.load(halves, mask=mask, other=0, volatile=True)
+    elif LOOK == "whole":
+        packet = tl.atomic_add(packets, 0, mask=mask, sem="relaxed", scope="sys")
     else:
         packet = tl.load(packets, mask=mask, other=0, volatile=LOOK == "volatile")
     tl.store(output + tl.program_id(0) * count + index, packet.to(output.dtype.element_ty), mask=mask)
 
 
-class LooksByVolatileLoads(Packets):
+class LooksWhole(Packets):
     """Breaks no rule."""
 
-    send, look = "whole", "volatile"
+    send, look = "whole", "whole"
 
     def move(self, context: CollectiveContext, words: torch.Tensor, into: torch.Tensor) -> None:
         (space, spaces), word, count = self.spaces[context.identity], self.word(context), words.numel()
@@ -92,31 +97,37 @@ class LooksByVolatileLoads(Packets):
         receive_kernel[grid](space, into, word, count, LOOK=self.look, MOST=MOST, BLOCK=BLOCK)
 
 
-class StoresPlainly(LooksByVolatileLoads):
+class LooksByVolatileLoads(LooksWhole):
+    """Breaks race: of a word of 8 bytes, the compiler loads the half that is used."""
+
+    look = "volatile"
+
+
+class StoresPlainly(LooksWhole):
     """Breaks race: nothing says that a packet comes whole."""
 
     send = "stored"
 
 
-class SendsWithinAGpu(LooksByVolatileLoads):
+class SendsWithinAGpu(LooksWhole):
     """Breaks race: its packets are whole at the scope of a GPU alone."""
 
     send = "gpu"
 
 
-class LooksPlainly(LooksByVolatileLoads):
+class LooksPlainly(LooksWhole):
     """Breaks race: a load that is not volatile may be made once, or in parts."""
 
     look = "plain"
 
 
-class LooksAtHalves(LooksByVolatileLoads):
+class LooksAtHalves(LooksWhole):
     """Breaks race: it reads the number of the call, and then the element."""
 
     look = "half"
 
 
-class FlagsBesideData(LooksByVolatileLoads):
+class FlagsBesideData(LooksWhole):
     """Breaks race: an element and its flag are two words, of which either may come first."""
 
     send, look = "split", "half"

@@ -24,6 +24,8 @@ from harness.trace.events import Event
 MOST_SPANS = 256
 """Of one event. Of more, the last are left out, so that a journal has room: a race may be missed there, and none is
 made up."""
+VOLATILE = 4
+"""Bytes of the widest word that a volatile load takes whole: of a wider one, Triton loads the half that is used."""
 Span = tuple[int, int]
 Places = NDArray[np.int64]
 
@@ -124,7 +126,7 @@ class Witness:
         """A kernel loaded; where it has done so before, and found the same, it may be waiting for a peer."""
         found = places[places >= 0]
         if found.size:
-            self._access("reads", found, width, site, is_volatile)
+            self._access("reads", found, width, site, is_volatile and width <= VOLATILE)
             self._look(found, width, values, site)
 
     def updated(self, places: Places, width: int, was: bytes, values: bytes, order: Order, site: Site) -> None:
