@@ -21,6 +21,7 @@ from harness.campaign.symptoms import shown
 from harness.clock import CLOCK, Clock
 from harness.errors import UsageError
 from harness.oracle.judge import examine
+from harness.scenario.steps import Collective
 from harness.trace.draw import Draw
 from harness.world.world import World
 
@@ -186,7 +187,9 @@ def _run(world: World, known: Known) -> bool:
         return False
     own, verdict = shown(known.seed.findings[0], known.seed.scenario), examine(draw)
     has_failed = any(shown(finding, known.seed.scenario) == own for finding in verdict.findings)
-    is_pass = not verdict.findings and not verdict.is_vacuous and draw.is_clean and _is_at_home(world, known)
+    has_calls = any(isinstance(step, Collective) for step in known.seed.scenario.steps)  # a leak needs none
+    tests_nothing = verdict.is_vacuous and has_calls
+    is_pass = not verdict.findings and not tests_nothing and draw.is_clean and _is_at_home(world, known)
     known.runs += has_failed or is_pass
     known.failed += has_failed
     return has_failed or is_pass
