@@ -57,8 +57,8 @@ class _Enough(BaseException):
 class Guide(Protocol):
     """What sends some of the draws. `harness.nights.guide` has the one of the commands."""
 
-    def scenarios(self, number: int) -> Iterable[Scenario]:
-        """What to run before batch `number` of the strategy."""
+    def scenarios(self) -> Iterable[Scenario]:
+        """What to run before the next batch of the strategy."""
 
     def saw(self, draw: Draw, case: Case, verdict: Verdict, seconds: float) -> None:
         """Learn from a draw that was judged, and that counts."""
@@ -136,10 +136,9 @@ class Campaign:
         try:
             while idle < PATIENCE and not self._spent():
                 before = self.tally.draws
-                number = next(self._batches)
                 for draw in (self._guided, self._batch):
                     self._open, self._failed_at, self._shrinks = {}, None, 0
-                    draw(number)
+                    draw()
                     for key in dict.fromkeys(self._open.values()):
                         self._shrink(key)
                         self._rerun(key)
@@ -169,15 +168,15 @@ class Campaign:
             kept = f"  It is not kept: {error}"
         return f"{what} had run for {seconds:.1f} s.\n{kept}"
 
-    def _guided(self, number: int) -> None:
+    def _guided(self) -> None:
         """Run what the guide gives, up to a finding."""
         with suppress(Finding, _Enough):
-            for scenario in self._guide.scenarios(number) if self._guide is not None else ():
+            for scenario in self._guide.scenarios() if self._guide is not None else ():
                 self._one(scenario)
 
-    def _batch(self, number: int) -> None:
+    def _batch(self) -> None:
         try:
-            self._draw_batch(self._strategy, self._one, self._seed, number, shrink=True)
+            self._draw_batch(self._strategy, self._one, self._seed, next(self._batches), shrink=True)
         except _Enough:
             pass
         except (Finding, Flaky, BaseExceptionGroup) as raised:

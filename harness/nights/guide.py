@@ -70,9 +70,9 @@ class Guide:
         self._corpus_left, self._is_corpus_tried = self._of_corpus(), False
         self._how = ""
 
-    def scenarios(self, number: int) -> Iterator[Scenario]:
-        """What to run before batch `number` of the strategy: at first the corpus, then mutations. What a finding left
-        of the corpus comes before the next batch."""
+    def scenarios(self) -> Iterator[Scenario]:
+        """What to run before the next batch of the strategy: at first the corpus, then mutations. What a finding left
+        of the corpus comes before the batch after that."""
         self._how = "mutation" if self._is_corpus_tried else "corpus"
         try:
             # `yield from` would close the corpus with this

@@ -261,8 +261,9 @@ class Scripted:
         self._given = given
         self.seen: list[tuple[Scenario, int]] = []
 
-    def scenarios(self, number: int) -> tuple[Scenario, ...]:
-        return self._given if number == 0 else ()
+    def scenarios(self) -> tuple[Scenario, ...]:
+        given, self._given = self._given, ()
+        return given
 
     def saw(self, draw: Draw, case: Case, verdict: Verdict, seconds: float) -> None:
         self.seen.append((draw.scenario, len(verdict.findings)))

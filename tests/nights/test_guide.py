@@ -42,22 +42,22 @@ def draws(simulation: World) -> list[Draw]:
 def test_between_batches_come_mutations_and_the_same_for_a_seed(draws: list[Draw]) -> None:
     guides = Guide(7), Guide(7), Guide(8)
     for guide in guides:
-        assert [*guide.scenarios(0)] == []  # the corpus comes first, and there is none
+        assert [*guide.scenarios()] == []  # the corpus comes first, and there is none
         shown(guide, draws)
-    first, again, other = ([*guide.scenarios(1)] for guide in guides)
+    first, again, other = ([*guide.scenarios()] for guide in guides)
     assert 0 < len(first) <= MUTATIONS
     assert first == again != other
 
 
 def test_before_anything_was_drawn_there_is_nothing_to_change() -> None:
-    assert [*Guide().scenarios(0), *Guide().scenarios(1)] == []
+    assert [*Guide().scenarios(), *Guide().scenarios()] == []
 
 
 def test_what_broke_a_rule_is_no_parent_and_still_counts(draws: list[Draw], tmp_path: Path) -> None:
     guide = Guide(corpus=Corpus(tmp_path))
-    assert [*guide.scenarios(0)] == []
+    assert [*guide.scenarios()] == []
     shown(guide, draws, is_broken=True)
-    assert [*guide.scenarios(1)] == []
+    assert [*guide.scenarios()] == []
     assert guide.coverage.counts
     assert [*tmp_path.iterdir()] == []
 
@@ -65,9 +65,9 @@ def test_what_broke_a_rule_is_no_parent_and_still_counts(draws: list[Draw], tmp_
 def test_without_mutations_only_the_corpus_is_tried(draws: list[Draw], tmp_path: Path) -> None:
     Corpus(tmp_path).add(RIGHT, [State("group", "width 2")])
     guide = Guide(corpus=Corpus(tmp_path), mutations=0)
-    assert [*guide.scenarios(0)] == [RIGHT]
+    assert [*guide.scenarios()] == [RIGHT]
     shown(guide, draws)
-    assert [*guide.scenarios(1)] == []
+    assert [*guide.scenarios()] == []
 
 
 def kept(folder: Path, count: int) -> Corpus:
@@ -79,16 +79,16 @@ def kept(folder: Path, count: int) -> Corpus:
 
 def test_the_corpus_has_its_share_of_the_draws(tmp_path: Path) -> None:
     corpus = kept(tmp_path, 10)
-    assert len([*Guide(corpus=corpus, draws=20).scenarios(0)]) == CORPUS_SHARE * 20
-    assert len([*Guide(corpus=corpus).scenarios(0)]) == 10
+    assert len([*Guide(corpus=corpus, draws=20).scenarios()]) == CORPUS_SHARE * 20
+    assert len([*Guide(corpus=corpus).scenarios()]) == 10
 
 
 def test_a_finding_costs_the_corpus_no_scenario(draws: list[Draw], tmp_path: Path) -> None:
     told: list[str] = []
     corpus = kept(tmp_path, 6)
     guide, tried = Guide(corpus=corpus, observe=lambda *each: told.append(each[-1])), []
-    for number in range(3):
-        for scenario in guide.scenarios(number):
+    for _ in range(3):
+        for scenario in guide.scenarios():
             shown(guide, draws[:1])
             tried.append(scenario)
             if len(tried) in (1, 3):
@@ -100,7 +100,7 @@ def test_a_finding_costs_the_corpus_no_scenario(draws: list[Draw], tmp_path: Pat
 
 def test_the_corpus_has_its_share_of_the_time(tmp_path: Path) -> None:
     time, tried = FakeClock(), 0
-    for _ in Guide(corpus=kept(tmp_path, 10), minutes=1, clock=time.clock).scenarios(0):
+    for _ in Guide(corpus=kept(tmp_path, 10), minutes=1, clock=time.clock).scenarios():
         time.advance(5)
         tried += 1
     assert tried == 3, "at 0, 5 and 10 seconds of twelve"
@@ -122,10 +122,10 @@ def test_the_guide_says_where_a_draw_came_from(draws: list[Draw], tmp_path: Path
     told: list[str] = []
     guide = Guide(corpus=kept(tmp_path, 1), observe=lambda *each: told.append(each[-1]))
     by_scenario = draws[0]
-    for _ in guide.scenarios(0):
+    for _ in guide.scenarios():
         shown(guide, [by_scenario])
     shown(guide, draws)
-    for _ in guide.scenarios(1):
+    for _ in guide.scenarios():
         shown(guide, [by_scenario])
     assert [*dict.fromkeys(told)] == ["corpus", "strategy", "mutation"]
 
