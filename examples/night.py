@@ -1,4 +1,6 @@
-"""A system with three mistakes, for a night: `symm fuzz --pool examples.night:Pool --collectives examples.night:Kernels`.
+"""A system with three mistakes, for a night:
+
+    symm fuzz --pool examples.night:Pool --collectives examples.night:Kernels
 
 Each of them shows in few draws. Two break the same rule, `wrong-data`, so a night has three findings of two rules.
 """
@@ -10,7 +12,6 @@ import torch
 
 from harness.system.collectives import CollectiveContext, TritonCollectives
 from harness.system.context import ProcessGroup, RankContext, Segment
-
 
 LARGE = 4 << 20
 """Bytes of a segment."""
