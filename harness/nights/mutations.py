@@ -2,7 +2,8 @@
 
 Invariant: a mutation is a valid scenario of its parent's topology and system, made of the words of the strategy alone.
 What a right system survives in the parents it survives in it: buffers are used by their own groups, in equal sizes, and
-not after their communicator was replaced.
+not after their communicator was replaced; a warm-up has the sizes of its capture; and if no parent has a buffer that is
+larger on some ranks, it has none.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from harness.scenario.bases import CollectiveStep
 from harness.scenario.hazards import hazards
 from harness.scenario.operands import View, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Ballast, GraphStep, InFlight, Recreate, Release, Steady, Step, Trim
+from harness.scenario.steps import (
+    Allocate,
+    Ballast,
+    GraphStep,
+    InFlight,
+    Recreate,
+    Release,
+    Steady,
+    Step,
+    Trim,
+    of_one_size,
+)
 from harness.strategies.actions import COLLECTIVES, Action, of_kinds
 from harness.strategies.batches import sample
 from harness.strategies.builder import Builder
@@ -79,6 +91,7 @@ class Mutations:
         if len(steps) > max(LONGEST, len(parent.steps)):
             return None
         is_steady = any(isinstance(step, Steady) for step in steps)
+        steps = steps if self._vocabulary.differs else of_one_size(steps)
         changes = {"steps": steps, "seed": self._chance.randrange(256), **({"falling": ()} if is_steady else {})}
         try:
             found = msgspec.structs.replace(parent, **changes)
@@ -142,16 +155,16 @@ class Mutations:
         return (*parent.steps, *_landing(parent.steps), *between, *renamed(again.steps, parent.steps))
 
     def _grown(self, parent: Scenario, other: Scenario) -> tuple[Step, ...]:
-        """A buffer that is larger than it has to be, on all ranks or on those of one group."""
-        buffers = [index for index, step in enumerate(parent.steps) if isinstance(step, Allocate)]
+        """A buffer that is larger than it has to be, on all ranks or on those of one group. Where others have to be as
+        large as it is, none grows."""
+        buffers = _single(parent)
         if not buffers:
             return parent.steps
         index, factor = self._chance.choice(buffers), self._chance.choice(FACTORS)
         step = parent.steps[index]
         assert isinstance(step, Allocate)
-        grown = (
-            self._chance.choice(parent.acting(step)).ranks if self._chance.random() < ONE_GROUP else range(parent.world)
-        )
+        is_of_one = self._vocabulary.differs and self._chance.random() < ONE_GROUP
+        grown = self._chance.choice(parent.acting(step)).ranks if is_of_one else range(parent.world)
         each = tuple(at(step.elements, rank) * (factor if rank in grown else 1) for rank in range(parent.world))
         elements = each[0] if len({*each}) == 1 else each
         return *parent.steps[:index], msgspec.structs.replace(step, elements=elements), *parent.steps[index + 1 :]
@@ -166,6 +179,19 @@ class Mutations:
             return parent.steps
         chosen = {self._chance.choice(calls)} if self._chance.random() < 0.5 else {*calls}
         return tuple(_swapped(step) if index in chosen else step for index, step in enumerate(parent.steps))
+
+
+def _single(parent: Scenario) -> list[int]:
+    """Allocations that no other has to match: a capture takes what its preparation left, and a steady state what the
+    layers before it left."""
+    if any(isinstance(step, Steady) for step in parent.steps):
+        return []
+    alive, single = Alive(parent.topology), []
+    for index, step in enumerate(parent.steps):
+        if isinstance(step, Allocate) and alive.open is None:
+            single.append(index)
+        alive.take(step)
+    return single
 
 
 def _may_swap(step: Step, windows: set[str]) -> bool:

@@ -39,6 +39,8 @@ class Vocabulary:
         self.streams = 1
         self.is_spmd = True
         """Whether every rank takes part in every allocation."""
+        self.differs = False
+        """Whether a buffer may be larger on some ranks than on others."""
         self._by_kernel, self._by_library = False, False
 
     def take(self, scenario: Scenario) -> None:
@@ -49,6 +51,7 @@ class Vocabulary:
             self.streams = max(self.streams, step.stream + 1)
             if isinstance(step, Allocate):
                 self.is_spmd = self.is_spmd and step.groups is None
+                self.differs |= not isinstance(step.elements, int)
             elif isinstance(step, CollectiveStep) and step.has_kernels:
                 self._by_kernel |= step.via == "kernel"
                 self._by_library |= step.via != "kernel"

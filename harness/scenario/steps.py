@@ -11,7 +11,10 @@ A new kind of step is a class here, or in `harness.scenario.collectives`, and a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
+
+import msgspec
 
 from harness.errors import UsageError
 from harness.scenario.bases import BaseStep, CollectiveStep, Op, Via
@@ -97,6 +100,13 @@ class Allocate(BaseStep, frozen=True, tag="allocate"):
     lead: Elements = 0
 
     per_rank = ("elements", "lead")
+
+    @property
+    def of_one_size(self) -> Allocate:
+        """The same with the largest size that any rank asks for, on all of them."""
+        if isinstance(self.elements, int):
+            return self
+        return msgspec.structs.replace(self, elements=max(self.elements))
 
     @property
     def other_families(self) -> tuple[str, ...]:
@@ -261,3 +271,8 @@ Step = (
 )
 Allocation = Allocate | Ballast
 """The steps that make a buffer."""
+
+
+def of_one_size(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """The steps with buffers that are on all ranks as large as on any."""
+    return tuple(step.of_one_size if isinstance(step, Allocate) else step for step in steps)

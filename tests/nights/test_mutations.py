@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 from hypothesis import strategies as st
 
@@ -10,7 +13,7 @@ from harness.nights.vocabulary import Vocabulary
 from harness.oracle.judge import judge
 from harness.scenario.hazards import hazards
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import CollectiveStep
+from harness.scenario.steps import Allocate, Capture, CollectiveStep, Replay, Step, of_one_size
 from harness.scenario.system import System
 from harness.strategies.batches import sample
 from harness.strategies.flows import flows
@@ -88,6 +91,30 @@ def test_what_is_spliced_in_has_names_of_its_own() -> None:
     twice = renamed(drawn.steps, (*drawn.steps, *once))
     names = [step.allocates for step in (*drawn.steps, *once, *twice) if step.allocates is not None]
     assert len(names) == len({*names}) == 3 * len(drawn.allocations)
+
+
+def allocated(steps: Sequence[Step], graph: str) -> tuple[list[object], list[object]]:
+    """What the preparation of a graph allocates, and what its capture does."""
+    places = [index for index, step in enumerate(steps) if step.graph == graph and not isinstance(step, Replay)]
+    prepared, captured, ended = places[-3:]
+    within = steps[prepared:captured], steps[captured:ended]
+    sizes = [[(s.family, s.elements, s.dtype) for s in part if isinstance(s, Allocate)] for part in within]
+    return sizes[0], sizes[1]
+
+
+def test_a_warm_up_has_the_sizes_of_its_capture() -> None:
+    found = mutated(STRATEGIES["graphs"], 400, seed=3)
+    graphs = [(each.steps, step.graph) for each in found for step in each.steps if isinstance(step, Capture)]
+    assert len(graphs) > 200
+    for steps, graph in graphs:
+        prepared, captured = allocated(steps, graph)
+        assert prepared == captured
+
+
+def test_buffers_are_as_large_on_every_rank_where_those_of_all_parents_are() -> None:
+    alike = scenarios(4, spmd=True).map(lambda drawn: msgspec.structs.replace(drawn, steps=of_one_size(drawn.steps)))
+    sizes = {type(step.elements) for each in mutated(alike, 200) for step in each.steps if isinstance(step, Allocate)}
+    assert sizes == {int}
 
 
 @pytest.mark.parametrize("pool", ["deferred", "per-group"])
