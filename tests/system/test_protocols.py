@@ -21,7 +21,7 @@ from tests.tools.scenes import PAIR, scenario
 PLANTED = "tests.tools.planted.protocols"
 RIGHT = [
     *(f"examples.protocols:{name}" for name in ("SwappedFlags", "Packets", "Copies")),
-    f"{PLANTED}:LooksWhole",
+    *(f"{PLANTED}:{name}" for name in ("LooksWhole", "ClearsMeanwhile")),
 ]
 FAULTS = {
     "GoesOnEarly": ("race",),

@@ -59,9 +59,11 @@ def send_kernel(spaces, source, word, rank, count, SEND: tl.constexpr, MOST: tl.
 
 
 @triton.jit(do_not_specialize=("count",), do_not_specialize_on_alignment=("output",))
-def receive_kernel(space, output, word, count, LOOK: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr):
+def receive_kernel(
+    space, output, word, count, LOOK: tl.constexpr, CLEARS: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr
+):
     """As that of the protocol, by looks that are `whole`, or loads that are `volatile` or `plain`, or `half` as wide
-    as a packet."""
+    as a packet. `CLEARS`: after each look it clears the output."""
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
     epoch = tl.load(word).to(tl.int64)
@@ -76,6 +78,8 @@ def receive_kernel(space, output, word, count, LOOK: tl.constexpr, MOST: tl.cons
         else:
             seen = tl.load(packets, mask=mask, other=0, volatile=LOOK == "volatile") >> 32
         missing = tl.max((mask & (seen != epoch)).to(tl.int32))
+        if CLEARS:
+            tl.store(output + tl.program_id(0) * count + index, (index * 0).to(output.dtype.element_ty), mask=mask)
     if LOOK == "half":
         packet = tl.load(halves, mask=mask, other=0, volatile=True)
     elif LOOK == "whole":
@@ -88,13 +92,20 @@ def receive_kernel(space, output, word, count, LOOK: tl.constexpr, MOST: tl.cons
 class LooksWhole(Packets):
     """Breaks no rule."""
 
-    send, look = "whole", "whole"
+    send, look, clears = "whole", "whole", False
 
     def move(self, context: CollectiveContext, words: torch.Tensor, into: torch.Tensor) -> None:
         (space, spaces), word, count = self.spaces[context.identity], self.word(context), words.numel()
         grid = context.size, triton.cdiv(count, BLOCK)
         send_kernel[grid](spaces, words, word, context.rank, count, SEND=self.send, MOST=MOST, BLOCK=BLOCK)
-        receive_kernel[grid](space, into, word, count, LOOK=self.look, MOST=MOST, BLOCK=BLOCK)
+        how = {"LOOK": self.look, "CLEARS": self.clears}
+        receive_kernel[grid](space, into, word, count, **how, MOST=MOST, BLOCK=BLOCK)
+
+
+class ClearsMeanwhile(LooksWhole):
+    """Breaks no rule: a rank writes to its own output while it waits."""
+
+    clears = True
 
 
 class LooksByVolatileLoads(LooksWhole):

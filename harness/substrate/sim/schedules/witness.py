@@ -6,6 +6,7 @@ those at one place of a kernel are one event, whatever the order in which they w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from harness.trace.events import Event
 MOST_SPANS = 256
 """Of one event. Of more, the last are left out, so that a journal has room: a race may be missed there, and none is
 made up."""
+MANY = 100
+"""Looks of a kernel that find the same, after which it may be waiting, whatever it wrote in between."""
 VOLATILE = 4
 """Bytes of the widest word that a volatile load takes whole: of a wider one, Triton loads the half that is used."""
 Span = tuple[int, int]
@@ -81,6 +84,8 @@ class Witness:
         event, and so is the end of the kernel for the last one."""
         self._read: dict[tuple[Site, int], int] = {}
         """What was read where since this rank last changed anything, by digests of places and values."""
+        self._looks: Counter[tuple[Site, int, int]] = Counter()
+        """The same since the kernel began, and how often."""
         self._met: dict[tuple[int, int], int] = {}
         """How many meetings there had been before the draw, by row and field: the same number on every rank."""
         turns.met = self.met
@@ -112,6 +117,7 @@ class Witness:
             self._note(site, why)
         self._relaxed.clear()
         self._read.clear()
+        self._looks.clear()
         self._turns.progress()
         self._turns.point()
 
@@ -127,7 +133,8 @@ class Witness:
         found = places[places >= 0]
         if found.size:
             self._access("reads", found, width, site, is_volatile and width <= VOLATILE)
-            self._look(found, width, values, site)
+            if self._may_wait(found, values, site, self._is_again(found, values, site)):
+                self._poll(found, width)
 
     def updated(self, places: Places, width: int, was: bytes, values: bytes, order: Order, site: Site) -> None:
         """A kernel made an atomic operation on words that were `was`."""
@@ -144,7 +151,7 @@ class Witness:
             self._access("atomically reads", found, width, site, order.is_whole)
         if not is_again or (order.releases and self._pending):
             self._sync(found, order, site)
-        if is_again:
+        if self._may_wait(found, values, site, is_again):
             self._poll(found, width)
 
     def held(self, places: Places, width: int) -> bytes:
@@ -233,10 +240,6 @@ class Witness:
         for where, found_there in by_pad.items():
             yield where, np.array(found_there, dtype=np.int64)
 
-    def _look(self, places: Places, width: int, values: bytes, site: Site) -> None:
-        if self._is_again(places, values, site):
-            self._poll(places, width)
-
     def _poll(self, places: Places, width: int) -> None:
         known = places[:WORDS].tolist()
         memory = self._shared.bytes
@@ -251,6 +254,14 @@ class Witness:
             self._changed()
         self._read[key] = value
         return False
+
+    def _may_wait(self, places: Places, values: bytes, site: Site, is_again: bool) -> bool:
+        """Whether a peer may have to go on before this rank reads anything else there."""
+        if is_again:
+            return True
+        look = site, hash(places.tobytes()), hash(values)
+        self._looks[look] += 1
+        return self._looks[look] % MANY == 0
 
     def _changed(self) -> None:
         self._beat()  # a kernel of many programs writes no event for long, which is no hang on a busy machine
