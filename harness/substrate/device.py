@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -117,6 +117,10 @@ class Device(ABC):
     def table(self, numbers: Sequence[int]) -> torch.Tensor:
         """int64 on the device, for kernels that the current stream runs. They read it, and nothing writes there."""
         return table(numbers, self.torch_device)
+
+    def tables_of(self, graph: Any) -> AbstractContextManager[None]:
+        """Have the tables that are asked for in here live as long as `graph`, which is captured in here."""
+        return nullcontext()
 
     @abstractmethod
     def view(self, address: int, size: int) -> torch.Tensor:

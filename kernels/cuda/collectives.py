@@ -14,23 +14,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.system.collectives import CollectiveContext, Unsupported
+from harness.system.collectives import CollectiveContext, NotOwned, Unsupported
 from harness.system.cuda import CudaSource
 
 HERE = Path(__file__).parent
 THREADS = 512
 WORD, PACKET = 16, 8
 """Bytes: the widest access, and the data of a packet."""
-SMALL, SLOTS = 512 << 10, 2 << 20
+SMALL, SLOTS = 1 << 20, 2 << 20
 """Bytes of the largest small call, and of all slots of a half together."""
-FEW, MANY, BROAD = 64, 128, 16 << 20
-"""Blocks at most, and from so many bytes on."""
-TILE = 64 << 10
-"""Bytes of an all-reduce that a block stages at a time."""
+BLOCKS = 128
+"""At most."""
+TILE, STAGING, COPYING = 64 << 10, 64, 16
+"""Bytes that a block stages at a time; the most blocks that stage, and that copy beside copy engines."""
 COPIED = 128 << 20
 """Bytes from which on copy engines move an all-gather."""
-MEETING = 64
-"""Flags before those by which blocks meet: epochs, on a cache line of their own."""
+MEETING = 2 * BLOCKS
+"""Flags before those by which blocks meet: the epochs of the blocks of small calls, and of the others."""
 BITS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 NUMBERS = {
     torch.float32: "float",
@@ -51,12 +51,14 @@ class Memory(NamedTuple):
     """What peers send to in small calls."""
     stage: torch.Tensor
     small: torch.Tensor
-    """Epoch of small calls."""
+    """Epochs of small calls, one for each block."""
     large: torch.Tensor
-    """Epoch of the others."""
+    """Epochs of the others."""
     flags: torch.Tensor
     captured: list[torch.Tensor]
     """Tables that graphs read at every replay."""
+    beside: torch.cuda.Stream | None
+    """For a rank's own copy while copy engines make the others; None where there is no GPU."""
 
 
 class CudaCollectives:
@@ -73,10 +75,16 @@ class CudaCollectives:
     def open(self, context: CollectiveContext) -> None:
         if context.size > THREADS or (context.shares_gpu and context.max_blocks == 1):
             raise Unsupported
-        space = context.workspace(4 * SLOTS + 2 * FEW * TILE)
-        flags = context.flags(MEETING + MANY * context.size)
+        space = context.workspace(4 * SLOTS + 2 * STAGING * TILE)
+        flags = context.flags(MEETING + BLOCKS * context.size)
         self._memories[context.identity] = Memory(
-            space[: 4 * SLOTS], space[4 * SLOTS :], flags[:2], flags[MEETING // 2 :], flags[MEETING:], []
+            space[: 4 * SLOTS],
+            space[4 * SLOTS :],
+            flags[:BLOCKS],
+            flags[BLOCKS:MEETING],
+            flags[MEETING:],
+            [],
+            torch.cuda.Stream() if flags.is_cuda else None,
         )
 
     def close(self, context: CollectiveContext) -> None:
@@ -86,7 +94,7 @@ class CudaCollectives:
         outputs = self._table(context, output)
         width, counts = source.element_size(), context.counts or (source.numel(),) * context.size
         nbytes = max(counts) * width
-        if _is_small(counts, width):
+        if _is_small(context, counts, width):
             self._small(context, f"all_gather<{BITS[width]}>", nbytes, source, output, np.int64(source.numel()))
             return
         start = sum(counts[: context.rank]) * width
@@ -96,7 +104,7 @@ class CudaCollectives:
         memory = self._memories[context.identity]
         self.fused.launch(
             f"all_gather<{BITS[width]}>",
-            _blocks(context, nbytes),
+            _blocks(context, nbytes, BLOCKS),
             THREADS,
             outputs,
             self._table(context, memory.flags),
@@ -112,14 +120,14 @@ class CudaCollectives:
         sources = self._table(context, source)
         width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
         nbytes = max(counts) * width
-        if _is_small(counts, width):
+        if _is_small(context, counts, width):
             count = np.int64(output.numel())
             self._small(context, f"reduce_all<{number}>", nbytes, source, output, count, count, how=how)
             return
         memory = self._memories[context.identity]
         self.fused.launch(
             f"reduce_scatter<{number}>",
-            _blocks(context, nbytes),
+            _blocks(context, nbytes, BLOCKS),
             THREADS,
             sources,
             self._table(context, memory.flags),
@@ -135,18 +143,48 @@ class CudaCollectives:
         number, how = _reduction(context, output.dtype, op)
         sources = self._table(context, source)
         width, count = output.element_size(), output.numel()
-        if _is_small((count,) * context.size, width):
+        if _is_small(context, (count,) * context.size, width):
             alike = np.int64(0)
             self._small(
                 context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
             )
             return
-        memory = self._memories[context.identity]
-        part = -(-count // context.size)
-        blocks = min(FEW, _blocks(context, part * width))
-        part = _whole(part)
+        try:
+            outputs = self._table(context, output)
+        except NotOwned:
+            self._staged(context, output, sources, number, how)
+            return
+        part = _whole(-(-count // context.size))
+        begin = min(context.rank * part, count)
         self.fused.launch(
             f"all_reduce<{number}>",
+            _blocks(context, part * width, BLOCKS),
+            THREADS,
+            sources,
+            outputs,
+            self._table(context, self._memories[context.identity].flags),
+            self._memories[context.identity].large,
+            np.int64(begin * width),
+            np.int64(min(part, count - begin)),
+            *_place(context),
+            *how,
+        )
+
+    def _staged(
+        self,
+        context: CollectiveContext,
+        output: torch.Tensor,
+        sources: torch.Tensor,
+        number: str,
+        how: tuple[np.generic, ...],
+    ) -> None:
+        """An all-reduce whose outputs peers do not reach."""
+        memory, width, count = self._memories[context.identity], output.element_size(), output.numel()
+        part = -(-count // context.size)
+        blocks = _blocks(context, part * width, STAGING)
+        part = _whole(part)
+        self.fused.launch(
+            f"all_reduce_staged<{number}>",
             blocks,
             THREADS,
             sources,
@@ -172,10 +210,11 @@ class CudaCollectives:
         how: tuple[np.generic, ...] = (),
     ) -> None:
         memory = self._memories[context.identity]
-        slot = np.int64(_slot(context.size) // PACKET)
+        slot = SLOTS // context.size // PACKET
+        part = slot // BLOCKS
         self.ll.launch(
             kernel,
-            min(FEW, _blocks(context, nbytes * WORD // PACKET)),
+            max(1, min(BLOCKS, context.max_blocks, -(-nbytes // PACKET // min(part, THREADS)))),
             THREADS,
             self._table(context, memory.slots),
             memory.small,
@@ -183,7 +222,8 @@ class CudaCollectives:
             output,
             *counts,
             *_place(context),
-            slot,
+            np.int64(slot),
+            np.int64(part),
             *how,
         )
 
@@ -192,14 +232,25 @@ class CudaCollectives:
         outputs, nbytes = context.peer_pointers(output), source.numel() * source.element_size()
         from cuda.bindings import runtime  # noqa: PLC0415  (only on GPUs)
 
-        stream, kind = torch.cuda.current_stream().cuda_stream, runtime.cudaMemcpyKind.cudaMemcpyDefault
+        current, kind = torch.cuda.current_stream(), runtime.cudaMemcpyKind.cudaMemcpyDefault
         self._barrier(context)
+        beside, own = self._memories[context.identity].beside, outputs[context.rank] + start
+        assert beside is not None
+        if nbytes and own != source.data_ptr():
+            beside.wait_stream(current)
+            with torch.cuda.stream(beside):
+                count, into = np.int64(source.numel()), output.view(-1)[start // source.element_size() :]
+                blocks = _blocks(context, nbytes, COPYING)
+                self.fused.launch(f"copy_own<{BITS[source.element_size()]}>", blocks, THREADS, into, source, count)
         for peer in _others_first(context):
-            into = outputs[peer] + start
-            if nbytes and into != source.data_ptr():
-                (error,) = runtime.cudaMemcpyAsync(into, source.data_ptr(), nbytes, kind, stream)
-                if error != runtime.cudaError_t.cudaSuccess:
-                    raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into:#x} of rank {peer}: {error.name}")
+            if not nbytes or peer == context.rank:
+                continue
+            into_peer = outputs[peer] + start
+            (error,) = runtime.cudaMemcpyAsync(into_peer, source.data_ptr(), nbytes, kind, current.cuda_stream)
+            if error != runtime.cudaError_t.cudaSuccess:
+                raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into_peer:#x} of rank {peer}: {error.name}")
+        if nbytes and own != source.data_ptr():
+            current.wait_stream(beside)
         self._barrier(context)
 
     def _table(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
@@ -223,14 +274,10 @@ def _others_first(context: CollectiveContext) -> Iterator[int]:
     return ((context.rank + turn) % context.size for turn in range(1, context.size + 1))
 
 
-def _slot(size: int) -> int:
-    """Bytes of data that a slot takes: a half has one for each sender."""
-    return min(SMALL, SLOTS // size // PACKET * PACKET)
-
-
-def _is_small(counts: tuple[int, ...], width: int) -> bool:
-    """Whether every rank sends to every rank, and all of it fits into slots."""
-    return len({*counts}) == 1 and 0 < counts[0] * width <= _slot(len(counts))
+def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int) -> bool:
+    """Whether every rank sends to every rank, and all of it fits into the parts that the blocks have of a slot."""
+    fits = SLOTS // len(counts) // BLOCKS // PACKET * PACKET * min(BLOCKS, context.max_blocks)
+    return len({*counts}) == 1 and 0 < counts[0] * width <= min(SMALL, fits)
 
 
 def _whole(count: int) -> int:
@@ -238,10 +285,9 @@ def _whole(count: int) -> int:
     return -(-count // WORD) * WORD
 
 
-def _blocks(context: CollectiveContext, nbytes: int) -> int:
+def _blocks(context: CollectiveContext, nbytes: int, most: int) -> int:
     """As many as there are words for their threads, and as may run at one time."""
-    most = min(MANY if nbytes >= BROAD else FEW, context.max_blocks)
-    return max(1, min(most, -(-nbytes // (THREADS * WORD))))
+    return max(1, min(most, context.max_blocks, -(-nbytes // (THREADS * WORD))))
 
 
 def _reduction(context: CollectiveContext, dtype: torch.dtype, op: str) -> tuple[str, tuple[np.generic, ...]]:

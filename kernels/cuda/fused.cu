@@ -1,8 +1,9 @@
 // Calls of medium size in one launch: blocks meet the same blocks of their peers, move data by words of 16 bytes, and
 // meet again. A kernel with nothing to move is a barrier.
 //
-// All-gather pushes into every peer's output, reduce-scatter pulls from every peer's source. All-reduce takes tiles: each
-// rank reduces its slice of a tile into its stage, block meets block, and each pulls the slices of the others.
+// All-gather pushes into every peer's output, reduce-scatter pulls from every peer's source. All-reduce does both: each
+// rank pulls its slice and pushes the result. Where peers do not reach the outputs it takes tiles: each rank reduces its
+// slice of a tile into its stage, block meets block, and each pulls the slices of the others.
 //
 // Invariant: no access to a peer comes before the peer is in the call, and none comes after it has left. The grid is the
 // same on all ranks. All its blocks run at one time, or they would wait for blocks that cannot start.
@@ -44,23 +45,30 @@ template <typename T>
 KERNEL all_gather(const i64* outputs, const i64* flags, u32* words, const T* source, i64 start, i64 count,
                            int rank, int size) {
     Epoch epoch(words);
-    meet(flags, rank, size, epoch.now + 1);
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
     const i64 whole = whole_words(together(outputs, size) | (u64)source | start, count * sizeof(T));
     i64 i = thread;
-    for (; i + (DEEP - 1) * threads < whole; i += DEEP * threads) {
-        Word found[DEEP];
+    Word found[DEEP];
+    auto fetch = [&] {  // the next words; false where these are not there in full
+        if (i + (DEEP - 1) * threads >= whole) return false;
 #pragma unroll
         for (int deep = 0; deep < DEEP; deep++) found[deep] = load((const Word*)source + i + deep * threads);
+        return true;
+    };
+    bool more = fetch();  // of this rank's own memory, so it need not wait for peers
+    meet(flags, rank, size, epoch.now + 1);
+    while (more) {
         for (int turn = 1; turn <= size; turn++) {
             Word* into = (Word*)(outputs[(rank + turn) % size] + start) + i;
 #pragma unroll
             for (int deep = 0; deep < DEEP; deep++) store(into + deep * threads, found[deep]);
         }
+        i += DEEP * threads;
+        more = fetch();
     }
     for (; i < whole; i += threads) {
-        const Word found = load((const Word*)source + i);
-        for (int turn = 1; turn <= size; turn++) store((Word*)(outputs[(rank + turn) % size] + start) + i, found);
+        const Word word = load((const Word*)source + i);
+        for (int turn = 1; turn <= size; turn++) store((Word*)(outputs[(rank + turn) % size] + start) + i, word);
     }
     for (i = whole * 16 / sizeof(T) + thread; i < count; i += threads)
         for (int turn = 1; turn <= size; turn++) ((T*)(outputs[(rank + turn) % size] + start))[i] = source[i];
@@ -68,12 +76,39 @@ KERNEL all_gather(const i64* outputs, const i64* flags, u32* words, const T* sou
     epoch.advance(2);
 }
 
-// output: the reduction of `count` elements that begin `start` bytes into each rank's source.
-template <typename T, Op OP>
-__device__ void reduce(const i64* sources, T* output, i64 start, i64 count, int size, float scale, i64 thread,
+// Where a result goes: to one address, or to `start` bytes into every rank's output.
+template <typename T>
+struct One {
+    T* output;
+
+    __device__ u64 addresses() const { return (u64)output; }
+    __device__ void put(i64 i, Word word) const { store((Word*)output + i, word); }
+    __device__ void put(i64 i, T value) const { output[i] = value; }
+};
+
+template <typename T>
+struct Every {
+    const i64* outputs;
+    i64 start;
+    int rank, size;
+
+    __device__ T* at(int turn) const { return (T*)(outputs[(rank + turn) % size] + start); }
+    __device__ u64 addresses() const { return together(outputs, size) | start; }
+    __device__ void put(i64 i, Word word) const {
+        for (int turn = 1; turn <= size; turn++) store((Word*)at(turn) + i, word);
+    }
+    __device__ void put(i64 i, T value) const {
+        for (int turn = 1; turn <= size; turn++) at(turn)[i] = value;
+    }
+};
+
+// Reduces `count` elements that begin `start` bytes into each rank's source. A thread writes an element after it has read
+// it from all sources.
+template <typename T, Op OP, typename Result>
+__device__ void reduce(const i64* sources, Result result, i64 start, i64 count, int size, float scale, i64 thread,
                        i64 threads) {
     constexpr int depth = sizeof(T) == 1 ? DEEP / 2 : DEEP;  // sums take four times the registers of such elements
-    const i64 words = whole_words(together(sources, size) | (u64)output | start, count * sizeof(T));
+    const i64 words = whole_words(together(sources, size) | result.addresses() | start, count * sizeof(T));
     i64 i = thread;
     for (; i + (depth - 1) * threads < words; i += depth * threads) {
         Sums<T, OP, Word> sums[depth];
@@ -86,26 +121,26 @@ __device__ void reduce(const i64* sources, T* output, i64 start, i64 count, int 
             for (int deep = 0; deep < depth; deep++) sums[deep].add(found[deep]);
         }
 #pragma unroll
-        for (int deep = 0; deep < depth; deep++) store((Word*)output + i + deep * threads, sums[deep].rounded(scale));
+        for (int deep = 0; deep < depth; deep++) result.put(i + deep * threads, sums[deep].rounded(scale));
     }
     for (; i < words; i += threads) {
         Sums<T, OP, Word> sums;
         for (int peer = 0; peer < size; peer++) sums.add(load((const Word*)(sources[peer] + start) + i));
-        store((Word*)output + i, sums.rounded(scale));
+        result.put(i, sums.rounded(scale));
     }
     for (i = words * 16 / sizeof(T) + thread; i < count; i += threads) {
         Sum<T, OP> sum;
         for (int peer = 0; peer < size; peer++) sum.add(((const T*)(sources[peer] + start))[i]);
-        output[i] = sum.rounded(scale);
+        result.put(i, sum.rounded(scale));
     }
 }
 
-template <typename T>
-__device__ void reduce(int op, const i64* sources, T* output, i64 start, i64 count, int size, float scale, i64 thread,
-                       i64 threads) {
-    if (op == SUM) reduce<T, SUM>(sources, output, start, count, size, scale, thread, threads);
-    if (op == MAX) reduce<T, MAX>(sources, output, start, count, size, scale, thread, threads);
-    if (op == MIN) reduce<T, MIN>(sources, output, start, count, size, scale, thread, threads);
+template <typename T, typename Result>
+__device__ void reduce(int op, const i64* sources, Result result, i64 start, i64 count, int size, float scale,
+                       i64 thread, i64 threads) {
+    if (op == SUM) reduce<T, SUM>(sources, result, start, count, size, scale, thread, threads);
+    if (op == MAX) reduce<T, MAX>(sources, result, start, count, size, scale, thread, threads);
+    if (op == MIN) reduce<T, MIN>(sources, result, start, count, size, scale, thread, threads);
 }
 
 template <typename T>
@@ -114,7 +149,20 @@ KERNEL reduce_scatter(const i64* sources, const i64* flags, u32* words, T* outpu
     Epoch epoch(words);
     meet(flags, rank, size, epoch.now + 1);
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
-    reduce(op, sources, output, start, count, size, scale, thread, threads);
+    reduce<T>(op, sources, One<T>{output}, start, count, size, scale, thread, threads);
+    meet(flags, rank, size, epoch.now + 2);
+    epoch.advance(2);
+}
+
+// Reduces this rank's slice, `count` elements that begin `start` bytes in, into every rank's output. Output and source
+// may be the same: no other rank reads or writes this slice.
+template <typename T>
+KERNEL all_reduce(const i64* sources, const i64* outputs, const i64* flags, u32* words, i64 start, i64 count, int rank,
+                           int size, int op, float scale) {
+    Epoch epoch(words);
+    meet(flags, rank, size, epoch.now + 1);
+    const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
+    reduce<T>(op, sources, Every<T>{outputs, start, rank, size}, start, count, size, scale, thread, threads);
     meet(flags, rank, size, epoch.now + 2);
     epoch.advance(2);
 }
@@ -125,8 +173,8 @@ KERNEL reduce_scatter(const i64* sources, const i64* flags, u32* words, T* outpu
 // met its peers for the tile between, so they have pulled what was there. Output and source may be the same: an element
 // is written when every rank has met for its tile, and so has read it.
 template <typename T>
-KERNEL all_reduce(const i64* sources, const i64* stages, const i64* flags, u32* words, T* output, i64 count,
-                           i64 slice, i64 tile, int rank, int size, int op, float scale) {
+KERNEL all_reduce_staged(const i64* sources, const i64* stages, const i64* flags, u32* words, T* output, i64 count,
+                                  i64 slice, i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words);
     u32 meeting = epoch.now + 1;
     meet(flags, rank, size, meeting);
@@ -139,7 +187,7 @@ KERNEL all_reduce(const i64* sources, const i64* stages, const i64* flags, u32* 
         auto length = [&](int peer) { return max(0ll, min(min(begin + tile, slice), count - peer * slice) - begin); };
         T* staged = (T*)stages[rank] + stage;
         const i64 mine = rank * slice + begin;
-        reduce(op, sources, staged, mine * sizeof(T), length(rank), size, scale, threadIdx.x, blockDim.x);
+        reduce<T>(op, sources, One<T>{staged}, mine * sizeof(T), length(rank), size, scale, threadIdx.x, blockDim.x);
         meet(flags, rank, size, ++meeting);
         for (int turn = 0; turn < size; turn++) {
             const int peer = (rank + turn) % size;
@@ -147,6 +195,12 @@ KERNEL all_reduce(const i64* sources, const i64* stages, const i64* flags, u32* 
         }
     }
     epoch.advance(meeting - epoch.now);
+}
+
+// A copy beside others that copy engines make. Does not meet.
+template <typename T>
+KERNEL copy_own(T* into, const T* from, i64 count) {
+    copy(into, from, count, (i64)blockIdx.x * blockDim.x + threadIdx.x, (i64)gridDim.x * blockDim.x);
 }
 
 // One block: a rank leaves when all have come.

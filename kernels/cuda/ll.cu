@@ -2,11 +2,11 @@
 //
 // A rank stores packets into the space of each peer, and polls its own space for theirs. A packet has 16 bytes: two words
 // of 64 bits, each of 32 bits of data and the epoch. The space of a rank has two halves, which calls take in turns, and
-// in each half a slot of `slot` packets for each sender.
+// in each half a slot of `slot` packets for each sender, and in each slot a part of `part` packets for each block.
 //
-// Invariant: a rank stores into a half again only in the call after the next. It has then received the next call from
-// every peer, so every peer has ended this one, and has read the half. That needs a packet from every rank to every rank
-// in each call, so `count` is at least 1.
+// Invariant: a block stores into its part of a half again only in its call after the next. It has then received the next
+// call from the same block of every peer, so each of these has ended this call, and has read its part. That needs a
+// packet from every block to every peer in each call, so `count` is at least 1 and no block is without packets.
 //
 // Ordering: data and epoch share one word of 64 bits, which is stored and loaded at once (relaxed, at system scope). No
 // other memory is shared, so nothing needs a release.
@@ -27,10 +27,21 @@ __device__ u64 receive(i64 space, u32 epoch) {
     }
 }
 
-// Where the packets of `sender` begin in a rank's space.
-__device__ i64 slot_of(i64 space, u32 epoch, int sender, int size, i64 slot) {
-    return space + ((epoch & 1) * size + sender) * slot * 16;
+// Where this block's packets of `sender` begin in a rank's space.
+__device__ i64 part_of(i64 space, u32 epoch, int sender, int size, i64 slot, i64 part) {
+    return space + (((epoch & 1) * size + sender) * slot + blockIdx.x * part) * 16;
 }
+
+// The packets of this block: `count` from `first` on. A grid has at most as many blocks as packets, so each has some.
+struct Packets {
+    u32 first, count;
+
+    __device__ explicit Packets(i64 bytes) {
+        const u32 all = (bytes + 7) / 8;  // of a small call, so the products fit
+        first = all * blockIdx.x / gridDim.x;
+        count = all * (blockIdx.x + 1) / gridDim.x - first;
+    }
+};
 
 // Eight bytes of `from` at packet i, of which elements from `count` on are not there.
 template <typename T>
@@ -62,44 +73,46 @@ __device__ void unpack(T* into, i64 i, i64 count, u64 data) {
 // Sends packets of `count` elements to each peer: peer p gets what begins p · stride elements into `source`.
 template <typename T>
 __device__ void send_all(const i64* spaces, const T* source, i64 count, i64 stride, int rank, int size, i64 slot,
-                         u32 epoch) {
-    const i64 packets = (count * sizeof(T) + 7) / 8, step = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < packets; i += step)
+                         i64 part, u32 epoch) {
+    const Packets own(count * sizeof(T));
+    for (u32 i = threadIdx.x; i < own.count; i += blockDim.x)
         for (int turn = 1; turn < size; turn++) {
             const int peer = (rank + turn) % size;
-            send(slot_of(spaces[peer], epoch, rank, size, slot) + i * 16, packed(source + peer * stride, i, count), epoch);
+            send(part_of(spaces[peer], epoch, rank, size, slot, part) + (i64)i * 16,
+                 packed(source + peer * stride, own.first + i, count), epoch);
         }
 }
 
-// spaces: address of each rank's space; words: this rank's epoch; source: `count` elements; output: size · count.
+// spaces: address of each rank's space; words: this rank's epochs; source: `count` elements; output: size · count.
 template <typename T>
 __global__ void all_gather(const i64* spaces, u32* words, const T* source, T* output, i64 count, int rank, int size,
-                           i64 slot) {
+                           i64 slot, i64 part) {
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
-    send_all(spaces, source, count, 0, rank, size, slot, now);
-    const i64 packets = (count * sizeof(T) + 7) / 8, step = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < packets; i += step) {
-        if (output + rank * count != source) unpack(output + rank * count, i, count, packed(source, i, count));
+    send_all(spaces, source, count, 0, rank, size, slot, part, now);
+    const Packets own(count * sizeof(T));
+    if (output + rank * count != source)
+        for (u32 i = own.first + threadIdx.x; i < own.first + own.count; i += blockDim.x)
+            unpack(output + rank * count, i, count, packed(source, i, count));
+    for (u32 i = threadIdx.x; i < own.count; i += blockDim.x)
         for (int turn = 1; turn < size; turn++) {
             const int peer = (rank + turn) % size;
-            const u64 data = receive(slot_of(spaces[rank], now, peer, size, slot) + i * 16, now);
-            unpack(output + peer * count, i, count, data);
+            const u64 data = receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now);
+            unpack(output + peer * count, own.first + i, count, data);
         }
-    }
     epoch.advance(1);
 }
 
 template <typename T, Op OP>
-__device__ void reduce(const i64* spaces, const T* own, T* output, i64 count, int rank, int size, i64 slot, float scale,
-                       u32 now) {
-    const i64 packets = (count * sizeof(T) + 7) / 8, step = (i64)gridDim.x * blockDim.x;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < packets; i += step) {
+__device__ void reduce(const i64* spaces, const T* own, T* output, i64 count, int rank, int size, i64 slot, i64 part,
+                       float scale, u32 now) {
+    const Packets packets(count * sizeof(T));
+    for (u32 i = threadIdx.x; i < packets.count; i += blockDim.x) {
         Sums<T, OP, u64> sums;
         for (int peer = 0; peer < size; peer++)
-            sums.add(peer == rank ? packed(own, i, count)
-                                  : receive(slot_of(spaces[rank], now, peer, size, slot) + i * 16, now));
-        unpack(output, i, count, sums.rounded(scale));
+            sums.add(peer == rank ? packed(own, packets.first + i, count)
+                                  : receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now));
+        unpack(output, packets.first + i, count, sums.rounded(scale));
     }
 }
 
@@ -107,13 +120,13 @@ __device__ void reduce(const i64* spaces, const T* own, T* output, i64 count, in
 // and 0 for an all-reduce. An element is read and written by one thread, so output and source may be the same.
 template <typename T>
 __global__ void reduce_all(const i64* spaces, u32* words, const T* source, T* output, i64 count, i64 stride, int rank,
-                           int size, i64 slot, int op, float scale) {
+                           int size, i64 slot, i64 part, int op, float scale) {
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
-    send_all(spaces, source, count, stride, rank, size, slot, now);
+    send_all(spaces, source, count, stride, rank, size, slot, part, now);
     const T* own = source + rank * stride;
-    if (op == SUM) reduce<T, SUM>(spaces, own, output, count, rank, size, slot, scale, now);
-    if (op == MAX) reduce<T, MAX>(spaces, own, output, count, rank, size, slot, scale, now);
-    if (op == MIN) reduce<T, MIN>(spaces, own, output, count, rank, size, slot, scale, now);
+    if (op == SUM) reduce<T, SUM>(spaces, own, output, count, rank, size, slot, part, scale, now);
+    if (op == MAX) reduce<T, MAX>(spaces, own, output, count, rank, size, slot, part, scale, now);
+    if (op == MIN) reduce<T, MIN>(spaces, own, output, count, rank, size, slot, part, scale, now);
     epoch.advance(1);
 }

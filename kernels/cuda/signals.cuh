@@ -1,8 +1,9 @@
 // Words by which blocks of different ranks meet, and the epoch that tells one call from the next.
 //
-// Invariant: an epoch lives on the device, is read by every block of a kernel before its first wait, and is moved on by
-// the last block that ends. So a graph that is replayed finds the epoch of its own turn. Epochs only grow, and are
-// compared by their difference, which survives the end of 32 bits.
+// Invariant: each block has an epoch of its own on the device, which it reads before its first wait and moves on as it
+// ends. So a graph that is replayed finds the epoch of its own turn. Block b deals with the blocks b of its peers alone,
+// which were in the same calls, whatever the grids of these were. Epochs only grow, and are compared by their difference,
+// which survives the end of 32 bits.
 //
 // Ordering: a signal is a release and a look an acquire, both at system scope. `__syncthreads` puts what the other
 // threads of the block did before the release, and what they do next behind the acquire (PTX ISA, "Memory Consistency
@@ -23,22 +24,16 @@ struct Patience {
 #endif
 };
 
-// Two words of this rank's own: how often it went on, and how many blocks of the kernel under way have ended.
+// How often this block went on: a word of this rank's own for each block.
 struct Epoch {
-    u32 *count, *ended, now;
+    u32 *word, now;
 
-    __device__ explicit Epoch(u32* words) : count(words), ended(words + 1), now(*(volatile u32*)words) {}
+    __device__ explicit Epoch(u32* words) : word(words + blockIdx.x), now(*(volatile u32*)(words + blockIdx.x)) {}
 
-    // Called by all threads of every block, as the last thing that they do.
+    // Called by all threads of the block, as the last thing that they do.
     __device__ void advance(u32 steps) {
         __syncthreads();
-        if (threadIdx.x == 0) {
-            __threadfence();
-            if (atomicAdd(ended, 1u) + 1 == gridDim.x) {
-                *ended = 0;
-                *count = now + steps;
-            }
-        }
+        if (threadIdx.x == 0) *word = now + steps;
     }
 };
 

@@ -22,7 +22,7 @@ OPERATION = re.compile(r"\b(?:LDG?|STG?|MEMBAR|CCTL)(?:\.\w+)+")
 SMALL = [f"all_gather<{each}>" for each in BITS.values()], [f"reduce_all<{each}>" for each in NUMBERS.values()]
 LARGE = (
     [f"all_gather<{each}>" for each in BITS.values()],
-    [f"{kind}<{each}>" for kind in ("reduce_scatter", "all_reduce") for each in NUMBERS.values()],
+    [f"{kind}<{each}>" for kind in ("reduce_scatter", "all_reduce", "all_reduce_staged") for each in NUMBERS.values()],
 )
 
 

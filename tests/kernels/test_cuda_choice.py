@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from harness.kernels.cuda.collectives import COPIED, FEW, HERE, MANY, SMALL, CudaCollectives
-from harness.system.collectives import Unsupported
+from harness.kernels.cuda.collectives import BLOCKS, COPIED, HERE, SMALL, STAGING, CudaCollectives
+from harness.system.collectives import NotOwned, Unsupported
 
 KIB, MIB = 1 << 10, 1 << 20
 KINDS = "all_gather", "reduce_scatter", "all_reduce"
@@ -58,7 +58,12 @@ class Context:
 
 
 def launches(
-    kind: str, counts: Sequence[int], dtype: torch.dtype = torch.bfloat16, max_blocks: int = 132, op: str = "sum"
+    kind: str,
+    counts: Sequence[int],
+    dtype: torch.dtype = torch.bfloat16,
+    max_blocks: int = 132,
+    op: str = "sum",
+    make: Callable[..., Any] = Context,
 ) -> list[list[tuple[Any, ...]]]:
     """What each rank launches for a call."""
     found = []
@@ -66,7 +71,7 @@ def launches(
         kernels: Any = CudaCollectives()
         made: list[tuple[Any, ...]] = []
         kernels.ll, kernels.fused = Recorded("ll.cu", made), Recorded("fused.cu", made)
-        context = Context(rank, counts, max_blocks)
+        context = make(rank, counts, max_blocks)
         kernels.open(context)
         whole, part = (
             torch.empty(each, dtype=dtype, device="meta")
@@ -92,7 +97,7 @@ def test_all_ranks_launch_the_same_with_as_many_arguments_as_the_kernel_has(kind
     for argument, parameter in zip(arguments, parameters.split(","), strict=True):
         kind_of = {"int": np.int32, "i64": np.int64, "float": np.float32}.get(parameter.split()[0], torch.Tensor)
         assert isinstance(argument, torch.Tensor if "*" in parameter else kind_of), parameter
-    assert 1 <= grid <= (MANY if file == "fused.cu" and nbytes >= 16 * MIB else FEW)
+    assert 1 <= grid <= BLOCKS
     assert block >= size
 
 
@@ -112,7 +117,7 @@ def test_counts_that_differ_are_no_small_call_on_any_rank(kind: str) -> None:
 
 def test_small_calls_of_many_ranks_end_where_their_slots_do() -> None:
     files = {size: launches("all_gather", [SMALL // 2] * size)[0][0][0] for size in (2, 4, 8)}
-    assert files == {2: "ll.cu", 4: "ll.cu", 8: "fused.cu"}
+    assert files == {2: "ll.cu", 4: "fused.cu", 8: "fused.cu"}
 
 
 @pytest.mark.parametrize(("dtype", "op"), [("float8_e4m3fn", "sum"), ("float64", "sum"), ("int32", "avg")])
@@ -134,3 +139,23 @@ def test_ranks_that_cannot_run_side_by_side_are_left_to_the_library() -> None:
 def test_the_largest_gathers_are_copies() -> None:
     with pytest.raises(Copied):
         launches("all_gather", [COPIED // 2] * 2)
+
+
+class OutputsApart(Context):
+    """The second tensor that peers are asked for, the output of an all-reduce, lies in no window."""
+
+    asked = 0
+
+    def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        if self.asked == 2:
+            raise NotOwned
+        return super().peer_addresses(tensor)
+
+
+@pytest.mark.parametrize(("make", "kernel"), [(Context, "all_reduce"), (OutputsApart, "all_reduce_staged")])
+def test_an_all_reduce_stages_where_peers_do_not_reach_the_outputs(make: Callable[..., Any], kernel: str) -> None:
+    for ((_, name, grid, _, arguments),) in launches("all_reduce", [8 * MIB] * 2, make=make):
+        (parameters,) = re.findall(rf"^KERNEL {kernel}\((.*?)\)", (HERE / "fused.cu").read_text(), re.M | re.S)
+        assert (name.partition("<")[0], len(arguments)) == (kernel, len(parameters.split(",")))
+        assert grid == (STAGING if kernel == "all_reduce_staged" else BLOCKS)

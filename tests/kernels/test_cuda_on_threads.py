@@ -41,7 +41,9 @@ def test_every_call_is_right(tmp_path: Path) -> None:
     ("right", "fault", "call"),
     [
         ("for (i = words * 16 / sizeof(T) + thread;", "for (i = count;", "reduce-scatter"),
-        ("const i64 mine = rank * slice + begin", "const i64 mine = begin", "all-reduce"),
+        ("const i64 mine = rank * slice + begin", "const i64 mine = begin", "staged all-reduce"),
+        ("for (int turn = 1; turn <= size; turn++) at(turn)[i] = value;", "at(size)[i] = value;", "all-reduce"),
+        ("first = all * blockIdx.x / gridDim.x;", "first = 0;", ""),
         ("epoch & 1) * size + sender", "epoch & 1) * size", "all-gather by LL"),
         ("addresses % 16 ? 0 : bytes / 16", "bytes / 16", ""),
     ],

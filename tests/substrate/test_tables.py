@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.substrate.tables import MOST, Tables
+from harness.substrate.tables import MOST, OF_A_GRAPH, GraphTables, Tables
 
 CPU = torch.device("cpu")
 
@@ -46,3 +46,18 @@ def test_the_tables_that_were_used_last_are_kept() -> None:
         tables.of([number], 0)
         assert tables.of([-1], 0) is first
     assert tables.of([-2], 0) is not second
+
+
+def test_tables_of_a_graph_are_filled_when_its_capture_is_over() -> None:
+    tables = GraphTables(CPU)
+    first, second = tables.of([1, 2]), tables.of([3])
+    assert first is not None
+    assert second is not None
+    tables.fill()
+    assert (first.tolist(), second.tolist()) == ([1, 2], [3])
+
+
+def test_a_graph_that_has_too_many_tables_is_told_so() -> None:
+    tables = GraphTables(CPU)
+    assert tables.of(range(OF_A_GRAPH)) is not None
+    assert tables.of([1]) is None

@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
 from harness.errors import MachineError
 from harness.machine.compiler import compiler
 from harness.substrate.device import Copy, Device, Graph
-from harness.substrate.tables import Tables
+from harness.substrate.tables import GraphTables, Tables
 
 CYCLES = 2_000_000
 """Of a millisecond, at the highest clock of a data-centre GPU. PyTorch's kernel that sleeps counts them."""
@@ -32,6 +33,7 @@ class NcclDevice(Device):
         self.has_barrier = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") != "1"
         self._streams: dict[int, torch.cuda.Stream] = {}
         self._tables, self._is_in_pool = Tables(self.torch_device), is_in_pool
+        self._tables_of_graph: GraphTables | None = None
 
     @contextmanager
     def stream(self, index: int) -> Iterator[None]:
@@ -51,8 +53,19 @@ class NcclDevice(Device):
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # CUDA captures no work of the default stream; without a stream PyTorch takes one of its own.
         stream = None if current == torch.cuda.default_stream() else current
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with self.tables_of(graph), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             yield graph
+
+    @contextmanager
+    def tables_of(self, graph: Any) -> Iterator[None]:
+        """Give the tables that are asked for in here to `graph`, which is captured in here."""
+        tables = graph.tables = self._tables_of_graph = GraphTables(self.torch_device)
+        try:
+            yield
+        finally:
+            self._tables_of_graph = None
+        tables.fill()
+        torch.cuda.synchronize()  # any stream may replay it
 
     @property
     def is_capturing(self) -> bool:
@@ -69,7 +82,8 @@ class NcclDevice(Device):
 
     def table(self, numbers: Sequence[int]) -> torch.Tensor:
         if self.is_capturing:  # no copy from the host may be captured, and no graph may need what is kept elsewhere
-            return _filled(numbers, self.torch_device)
+            found = self._tables_of_graph.of(numbers) if self._tables_of_graph is not None else None
+            return _filled(numbers, self.torch_device) if found is None else found
         if self._is_in_pool():  # a block of the pool would be in use for as long as the table is kept
             return super().table(numbers)
         return self._tables.of(numbers, torch.cuda.current_stream().cuda_stream)

@@ -9,7 +9,7 @@ namespace large {
 #include "fused.cu"
 }
 
-constexpr int GRID = 2, THREADS = 8, SLOT = 512, TILE = 48;  // packets of a slot, elements of a tile
+constexpr int GRID = 2, THREADS = 8, SLOT = 512, PART = SLOT / GRID, TILE = 48;  // packets, and elements of a tile
 int wrong = 0;
 
 void launch(int size, int grid, const std::function<void(int)>& kernel) {
@@ -49,23 +49,24 @@ T element(int turn, int rank, i64 i) {
 // Ranks that share memory for small and large calls, one call after another.
 template <typename T>
 struct Ranks {
-    int size, turn = 0;
-    std::vector<i64> spaces, stages, flags, of_small, of_large;
+    int size, turn = 0, grid = GRID;
+    std::vector<i64> spaces, stages, flags, of_small, of_large, parts;
 
     explicit Ranks(int size) : size(size) {
         for (int rank = 0; rank < size; rank++) {
             spaces.push_back(zeros(2 * size * SLOT * 16));
             stages.push_back(zeros(2 * GRID * TILE * sizeof(T)));
             flags.push_back(zeros(GRID * size * 4));
-            of_small.push_back(zeros(8));
-            of_large.push_back(zeros(8));
+            of_small.push_back(zeros(GRID * 4));
+            of_large.push_back(zeros(GRID * 4));
         }
     }
 
     // `whole`: of the operand that peers address, elements; `part`: of the other, which begins at `start(rank)` within.
     template <typename Start, typename Call, typename Due>
     void run(const char* name, i64 whole, i64 part, int off, bool within, bool into_whole, Start start, Call call, Due due) {
-        std::vector<i64> wholes, parts;
+        std::vector<i64> wholes;
+        parts.clear();
         turn++;
         for (int rank = 0; rank < size; rank++) {
             wholes.push_back(memory(whole * sizeof(T) + 64) + off * sizeof(T));
@@ -74,7 +75,7 @@ struct Ranks {
             T* source = (T*)(into_whole ? parts : wholes)[rank];
             for (i64 i = 0; i < (into_whole ? part : whole); i++) source[i] = element<T>(turn, rank, i);
         }
-        launch(size, GRID, [&](int rank) { call(rank, wholes, (T*)parts[rank]); });
+        launch(size, grid, [&](int rank) { call(rank, wholes, (T*)parts[rank]); });
         for (int rank = 0; rank < size; rank++) {
             const T* output = (const T*)(into_whole ? wholes : parts)[rank];
             const i64 count = into_whole ? whole : part;
@@ -100,21 +101,23 @@ struct Ranks {
 
     void calls(i64 count, int off, bool within, int op) {
         const bool fits = count * (i64)sizeof(T) <= SLOT * 8;
+        grid = 1 + turn % GRID;
         auto chunk = [&](int rank) { return rank * count; };
         auto gathered = [&](int, i64 i) { return element<T>(turn, i / count, i % count); };
         auto scattered = [&](int rank, i64 i) { return reduced(op, rank * count + i); };
         auto everywhere = [&](int, i64 i) { return reduced(op, i); };
         auto none = [](int) { return 0ll; };
         using Peers = std::vector<i64>;
+        grid = min((i64)grid, (count * (i64)sizeof(T) + 7) / 8);  // no block of a small call is without packets
         if (fits) {
             run("all-gather by LL", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
-                small::all_gather<T>(spaces.data(), (u32*)of_small[rank], source, (T*)peers[rank], count, rank, size, SLOT);
+                small::all_gather<T>(spaces.data(), (u32*)of_small[rank], source, (T*)peers[rank], count, rank, size, SLOT, PART);
             }, gathered);
             run("reduce-scatter by LL", size * count, count, off, within, false, chunk, [&](int rank, Peers& peers, T* output) {
-                small::reduce_all<T>(spaces.data(), (u32*)of_small[rank], (T*)peers[rank], output, count, count, rank, size, SLOT, op, 1);
+                small::reduce_all<T>(spaces.data(), (u32*)of_small[rank], (T*)peers[rank], output, count, count, rank, size, SLOT, PART, op, 1);
             }, scattered);
             run("all-reduce by LL", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
-                small::reduce_all<T>(spaces.data(), (u32*)of_small[rank], (T*)peers[rank], output, count, 0, rank, size, SLOT, op, 1);
+                small::reduce_all<T>(spaces.data(), (u32*)of_small[rank], (T*)peers[rank], output, count, 0, rank, size, SLOT, PART, op, 1);
             }, everywhere);
         }
         run("all-gather", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
@@ -125,7 +128,11 @@ struct Ranks {
         }, scattered);
         const i64 slice = ((count + size - 1) / size + 15) / 16 * 16;
         run("all-reduce", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
-            large::all_reduce<T>(peers.data(), stages.data(), flags.data(), (u32*)of_large[rank], output, count, slice, TILE, rank, size, op, 1);
+            const i64 begin = min(rank * slice, count);
+            large::all_reduce<T>(peers.data(), parts.data(), flags.data(), (u32*)of_large[rank], begin * sizeof(T), min(slice, count - begin), rank, size, op, 1);
+        }, everywhere);
+        run("staged all-reduce", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
+            large::all_reduce_staged<T>(peers.data(), stages.data(), flags.data(), (u32*)of_large[rank], output, count, slice, TILE, rank, size, op, 1);
         }, everywhere);
         launch(size, 1, [&](int rank) { large::barrier(flags.data(), (u32*)of_large[rank], rank, size); });
     }

@@ -128,7 +128,7 @@ class _Cell:
         graph, results = None, [self._operands.output]
         if self._contender.is_replayable:
             try:
-                graph = timing.captured(lambda: results.append(call()), calls)
+                graph = timing.captured(lambda: results.append(call()), calls, self._communicator.device)
             except Exception:
                 if not isinstance(self._contender, PlugIn):
                     raise

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from harness.clock import Clock
+from harness.substrate.device import Device
 
 FEWEST, MOST = 3, 60
 """Batches of a figure."""
@@ -76,14 +77,14 @@ def host_seconds(call: Call, meet: Call, clock: Clock) -> float:
     return took
 
 
-def captured(call: Call, calls: int) -> torch.cuda.CUDAGraph:
+def captured(call: Call, calls: int, device: Device) -> torch.cuda.CUDAGraph:
     """`calls` calls in a row as a graph. Collective: one call is made before, on the stream that captures, as what is
     loaded or kept for a stream comes with its first call."""
     graph, stream = torch.cuda.CUDAGraph(keep_graph=True), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         call()
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+    with device.tables_of(graph), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         for _ in range(calls):
             call()
     graph.instantiate()
