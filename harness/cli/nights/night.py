@@ -97,7 +97,7 @@ class Night:
             if folder is not None:
                 data.write(whole, str(folder.run))
             outcome = results.of_campaign(kind, self.campaign.tally, has_met=bool(self.keeping.known.met))
-            self.outputs.write(self.console, found, outcome, **self._about)
+            self.outputs.write_whole(self.console, found, whole, outcome)
         finally:  # a page that cannot be made costs no facts
             explain.write_report(whole, self.outputs.html)
 
