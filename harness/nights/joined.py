@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from harness.nights.known import share
+
 Facts = dict[str, Any]
 """What the JSON of a run holds, without its findings."""
 ADDED = (
@@ -63,6 +65,7 @@ class Run(msgspec.Struct):
     coverage: Coverage | None = None
     speed: list[tuple[float, float]] | None = None
     vacuous_by_reason: dict[str, int] = {}
+    known_seconds: dict[str, float] | None = None
 
 
 def place(run: Facts) -> tuple[int, int]:
@@ -96,6 +99,7 @@ def join(runs: Sequence[Facts]) -> Facts:
         **_ends(runs),
         **_where_known(runs, "coverage", covered),
         **_where_known(runs, "speed", speed),
+        **_of_known(runs),
     }
 
 
@@ -184,6 +188,14 @@ def _ends(runs: Sequence[Facts]) -> Facts:
 def _where_known(runs: Sequence[Facts], name: str, how: Any) -> Facts:
     parts = [run[name] for run in runs if run.get(name)]
     return {name: how(parts)} if parts else {}
+
+
+def _of_known(runs: Sequence[Facts]) -> Facts:
+    """What known findings took of the runs that have been given some."""
+    if not (parts := [run["known_seconds"] for run in runs if run.get("known_seconds")]):
+        return {}
+    seconds = {name: _rounded(value) for name, value in added(parts).items()}
+    return {"known_seconds": seconds, "known_share": share(seconds)}
 
 
 def _united(values: Iterable[Any]) -> list[Any]:
