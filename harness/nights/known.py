@@ -6,11 +6,11 @@ Invariant: what is known is never shrunk and never a failure. Nothing says that 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -143,6 +143,17 @@ class Folder:
         """Note in the files what this night has learned."""
         for known in self:
             known.save()
+
+
+def rate(findings: Iterable[Mapping[str, Any]]) -> list[int] | None:
+    """How often the case of a finding failed, as the JSON of several runs says: the runs of each, and once what was
+    noted in its file before them."""
+    rated = [(each["rate"], each.get("ran", each["rate"])) for each in findings if each.get("rate")]
+    if not rated:
+        return None
+    failed, runs = (sum(ran[place] for _, ran in rated) for place in (0, 1))
+    before = max((whole[0] - ran[0], whole[1] - ran[1]) for whole, ran in rated)
+    return [failed + before[0], runs + before[1]] if before[0] or not runs else [failed, runs]
 
 
 def share(seconds: Mapping[str, float]) -> float:

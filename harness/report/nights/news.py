@@ -79,7 +79,8 @@ def added(facts: dict[str, Any], tally: Tally, folder: Folder, seconds: float) -
 
 
 def _gone(known: Known) -> dict[str, Any]:
-    return {"signature": known.settled.signature, "rule": known.rule, "seed_file": str(known.path)}
+    named = {"signature": known.settled.signature, "rule": known.rule, "seed_file": str(known.path)}
+    return {**named, "rate": known.rate, "ran": (known.failed, known.runs)}
 
 
 def _met(known: Known) -> dict[str, Any]:
@@ -96,4 +97,5 @@ def _met(known: Known) -> dict[str, Any]:
         "signature": known.settled.signature,
         "status": known.status,
         "rate": known.rate,
+        "ran": (known.failed, known.runs),
     }
