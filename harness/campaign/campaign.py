@@ -122,6 +122,8 @@ class Campaign:
         """Keys of failures like that."""
         self._under_way: tuple[Scenario, float] | None = None
         """The draw that runs, and since when."""
+        self._unaccounted = 0.0
+        """Since when the time that findings take is not yet accounted to one."""
         self._known = 0.0
         self._shrinks = 0
         self._clean: set[int] = set()
@@ -141,8 +143,7 @@ class Campaign:
                     draw()
                     for key in dict.fromkeys(self._open.values()):
                         self._shrink(key)
-                        self._rerun(key)
-                        self._settle(key)
+                        self._end_with(key)
                 idle = idle + 1 if self.tally.draws == before else 0
         except _Stop as stop:
             if stop.error is not None:
@@ -150,8 +151,7 @@ class Campaign:
             for key in dict.fromkeys(self._open.values()):
                 if key in self.tally.found and not self.tally.found[key].signature:
                     self._keeper.settle(key, "time")
-                    self._rerun(key)
-                    self._settle(key)
+                    self._end_with(key)
         self.tally.settled = self._limits.more if self._is_settled else None
         return self.tally
 
@@ -235,21 +235,32 @@ class Campaign:
             self._guide.saw(draw, case, verdict, seconds)
         return new
 
+    def _end_with(self, key: str) -> None:
+        """Run a finding that was shrunk again, and settle it. Its time began with the batch's first failure, or where
+        that of the finding before it ended."""
+        self._rerun(key)
+        is_known = self._settle(key)
+        now = self._clock.now()
+        self.tally.known_shrinking += is_known * (now - self._unaccounted)
+        self._unaccounted = now
+
     def _counted(self, draw: Draw, verdict: Verdict, seconds: float) -> Finding | None:
         """Count a draw and keep what is new of it: its first finding that is not settled."""
         findings = self._unexpected(draw.scenario, verdict)
-        if self._failed_at is None:
+        is_drawn = self._failed_at is None
+        if is_drawn:
             self.tally.count(draw, verdict, seconds, is_expected=len(findings) < len(verdict.findings))
         else:
             self.tally.shrinking += 1
             self._shrinks += 1
-        met = self._first_new(findings, draw.scenario, is_drawn=self._failed_at is None)
+        met = self._first_new(findings, draw.scenario, is_drawn)
         if met is None:
             self._known += seconds if findings else 0.0
+            self.tally.known_draws += seconds if findings and is_drawn and self._is_known(findings, draw) else 0.0
             return None
         key, new = met
         if self._failed_at is None:
-            self._failed_at = self._clock.now()
+            self._failed_at = self._unaccounted = self._clock.now()
             self._is_for_search = not draw.is_clean or BESIDE in key
         if not draw.is_clean:
             self._keys_that_cost_ranks.add(key)
@@ -272,6 +283,11 @@ class Campaign:
                 return self._open[seen], finding
             settled.draws += is_drawn
         return None
+
+    def _is_known(self, findings: Sequence[Finding], draw: Draw) -> bool:
+        """Whether the first finding of a draw without new ones is one that the user knows."""
+        settled = self.settled.of(symptom(findings, 0, draw.scenario), findings[0], draw.scenario)
+        return settled is not None and not settled.key
 
     def _key(self, seen: Symptom, rule: str) -> str:
         """The key of a symptom that a batch meets first: that of an open finding which it may be a smaller case of, or
@@ -318,9 +334,9 @@ class Campaign:
                 seconds = min(seconds, self._end - self._clock.now())
             self._rerunning.run(key, self._limits.reruns, seconds, self._origins[key])
 
-    def _settle(self, key: str) -> None:
+    def _settle(self, key: str) -> bool:
         """Sign a finding's smallest case. If another has that signature, or leads there, it is that one. One that is
-        larger by its layout alone is this one."""
+        larger by its layout alone is this one. Returns whether it is one that the user knows."""
         settled, seen = self._keeper.settled(key), {seen for seen, of in self._open.items() if of == key}
         twin = self.settled.twin(settled) or self.settled.of(*self._keeper.leading(key))
         if twin is not None:
@@ -337,6 +353,7 @@ class Campaign:
         twin.symptoms |= settled.symptoms | seen
         if twin.key:
             self._keeper.sign(twin.key, twin)
+        return not twin.key
 
     def _tried(self) -> None:
         self.tally.shrinking += 1

@@ -150,7 +150,12 @@ def check_plug_ins(what: str, system: System, named: Container[str | None]) -> N
 
 def save(seed: Seed, path: Path) -> None:
     """Write a seed file, whole or not at all."""
-    write_whole(path, _text(seed) + b"\n")
+    write_whole(path, encoded(seed))
+
+
+def encoded(seed: Seed) -> bytes:
+    """What its file holds."""
+    return _text(seed) + b"\n"
 
 
 def _text(data: object) -> bytes:

@@ -43,6 +43,10 @@ class Tally(msgspec.Struct):
     held: int = 0
     """Most bytes of segments that one rank held at one time, in any draw that was counted."""
     seconds: float = 0.0
+    known_draws: float = 0.0
+    """Seconds of draws in which nothing is new, and the first finding is one that the user knows."""
+    known_shrinking: float = 0.0
+    """Seconds of shrinking what turned out to be one of those."""
     layouts: set[Any] = msgspec.field(default_factory=set)
     groups: set[Any] = msgspec.field(default_factory=set)
     found: dict[str, Found] = msgspec.field(default_factory=dict)

@@ -70,7 +70,12 @@ class Outputs:
 
     def write(self, console: Console, found: Mapping[str, Any], outcome: Sequence[Result] = (), **more: Any) -> None:
         """Write what was found, its results, and the facts of the run; `more` facts are of this command alone."""
-        whole = self.facts(found, **more)
+        self.write_whole(console, found, self.facts(found, **more), outcome)
+
+    def write_whole(
+        self, console: Console, found: Mapping[str, Any], whole: dict[str, Any], outcome: Sequence[Result] = ()
+    ) -> None:
+        """The same, where `facts` has given the whole of it already."""
         json_file, junit_file = self._files
         try:
             data.write(whole, json_file)

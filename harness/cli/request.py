@@ -23,7 +23,7 @@ from harness.scenario.system import Sites, System
 from harness.scenario.topology import Topology
 from harness.strategies.actions import Via
 from harness.strategies.flows import Tokens, applies, check_world, flows
-from harness.strategies.placements import check_nodes, on_nodes
+from harness.strategies.placements import check_nodes, is_on, on_nodes
 from harness.strategies.programs import HAZARDS, LONGEST, WITH_GRAPHS, scenarios
 from harness.strategies.topologies import LARGER, topologies
 from harness.system.check import check_system, pulls
@@ -42,6 +42,12 @@ class Ranks(Protocol):
     def description(self) -> dict[str, Any]: ...
     @property
     def platform(self) -> Platform: ...
+
+
+class StartedRanks(Ranks, Protocol):
+    """What running a scenario asks of them."""
+
+    def check_hosts(self, scenario: Scenario) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,23 +147,29 @@ class Request:
         """The scenarios to draw for these ranks."""
         is_larger = self.larger and ranks.size >= max(LARGER)
         strategy = self._programs(self.via(ranks), is_larger, ranks.platform.name == "sim")
-        if (self.nodes, self.nvlink_domain) == (None, None) and not ranks.platform.is_node_bound:
+        if not self._places(ranks):
             return strategy
         return on_nodes(strategy, self.world, self.nodes or 1, self.nvlink_domain)
 
-    def adapted(self, scenario: Scenario, ranks: Ranks) -> Scenario | None:
+    def _places(self, ranks: Ranks) -> bool:
+        """Whether layouts are drawn on nodes of its own choice, and not as named."""
+        return (self.nodes, self.nvlink_domain) != (None, None) or ranks.platform.is_node_bound
+
+    def adapted(self, scenario: Scenario, ranks: StartedRanks) -> Scenario | None:
         """A scenario of a corpus on the system under test. None where this request draws no such ones, or these ranks
-        cannot run it."""
+        or their hosts cannot run it."""
         if not self._can_run(scenario, ranks) or not self._draws(scenario, ranks):
             return None
         try:
-            return msgspec.structs.replace(scenario, system=self.system, schedule=msgspec.UNSET)
+            adapted = msgspec.structs.replace(scenario, system=self.system, schedule=msgspec.UNSET)
+            ranks.check_hosts(adapted)
         except UsageError:  # implicit sites cannot be on every topology
             return None
+        return adapted
 
     def _can_run(self, scenario: Scenario, ranks: Ranks) -> bool:
-        is_placed = len({*zip(scenario.topology.node_of, scenario.topology.domain_of, strict=True)}) > 1
-        needs_simulation = bool(scenario.falls_on) or (is_placed and ranks.platform.is_node_bound)
+        is_as_drawn = is_on(scenario.topology, self.world, self.nodes or 1, self.nvlink_domain)
+        needs_simulation = bool(scenario.falls_on) or (ranks.platform.is_node_bound and not is_as_drawn)
         return scenario.world <= ranks.size and (ranks.platform.name == "sim" or not needs_simulation)
 
     def _draws(self, scenario: Scenario, ranks: Ranks) -> bool:
@@ -171,8 +183,14 @@ class Request:
             and (self.graphs or "capture" not in words.kinds)
             and (words.via == "library" or self.via(ranks) != "library")
             and not (scenario.falls_on and self.same_order)
-            and (not self._named or scenario.topology.key in {each.key for each in self._named})
+            and (not self._named or self._is_named(scenario.topology, ranks))
         )
+
+    def _is_named(self, topology: Topology, ranks: Ranks) -> bool:
+        """Whether it is one of the topologies asked for by name, wherever this request places it."""
+        if self._places(ranks):
+            return any(topology.ids == each.ids for each in self._named)
+        return topology.key in {each.key for each in self._named}
 
     def not_shown(self, ranks: Ranks) -> str:
         """What these ranks do not show of the placement asked for, in a line, or nothing."""

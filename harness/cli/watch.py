@@ -20,6 +20,7 @@ from harness.studies.watching import alive, judging, program, running
 from harness.studies.watching.judging import Judged
 from harness.text import counted
 from harness.world import environment
+from harness.world.hosts.launch import alone
 from harness.world.world import World
 
 FOLDER = "symm-watch"
@@ -59,6 +60,7 @@ def watch(
     folder = running.free_folder(out or Path(FOLDER) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
     environment = build.environment(folder.resolve(), nccl) | {build.STACKS: stacks}
     environment |= {build.HISTORY_WANTED: "1"} if graph_memory else {}
+    environment |= alone(os.environ)
     screen = terminal.Screen(stderr=json_file == "-")
     screen.print(terminal.plain(f"watching into {folder}; symm judge {folder} judges it again"), highlight=False)
     look = Looking(folder, screen)

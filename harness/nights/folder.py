@@ -26,6 +26,20 @@ class RunFolder:
         return self.path / "seeds"
 
     @property
+    def cases(self) -> Path:
+        """Seed files of further cases of its findings, where several runs were joined."""
+        return self.path / "cases"
+
+    @property
+    def unsigned(self) -> Path:
+        """The same of cases that kills left unsigned. Beside these there may be one of the same name, signed since."""
+        return self.cases / "unsigned"
+
+    def place_of(self, signature: str) -> Path:
+        """Which of the two is for a case of that signature, or of none."""
+        return self.cases if signature else self.unsigned
+
+    @property
     def known(self) -> Path:
         """Seed files of findings that are known."""
         return self.path / "known"

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from harness.nights.known import rate, share
+
 Facts = dict[str, Any]
 """What the JSON of a run holds, without its findings."""
 ADDED = (
@@ -33,6 +35,14 @@ class Coverage(msgspec.Struct):
     covered: dict[str, dict[str, int]] = {}
     new_states: int | None = None
     never: dict[str, list[str]] = {}
+
+
+class Met(msgspec.Struct):
+    """What a run saw of a known finding, as its JSON says it."""
+
+    draws: int | None = None
+    rate: tuple[int, int] | None = None
+    ran: tuple[int, int] | None = None
 
 
 class Run(msgspec.Struct):
@@ -63,6 +73,33 @@ class Run(msgspec.Struct):
     coverage: Coverage | None = None
     speed: list[tuple[float, float]] | None = None
     vacuous_by_reason: dict[str, int] = {}
+    known_seconds: dict[str, float] | None = None
+    met: dict[str, Met] = {}
+
+
+class Entry(Met, kw_only=True):
+    """What is relied on of a finding."""
+
+    rule: str
+    seed_file: str
+    cause: str = ""
+    signature: str = ""
+    shards: list[int] = []
+
+
+class Gone(Met, kw_only=True):
+    """The same of a known one that did not come again."""
+
+    signature: str
+
+
+class WithFindings(msgspec.Struct):
+    """The same of all findings of a run, or of runs that were joined."""
+
+    findings: list[Entry]
+    cases: list[Entry] = []
+    gone: list[Gone] = []
+    found_by: dict[str, list[int]] = {}
 
 
 def place(run: Facts) -> tuple[int, int]:
@@ -82,9 +119,8 @@ def distinct(runs: Iterable[Facts]) -> list[Facts]:
 def join(runs: Sequence[Facts]) -> Facts:
     """The facts of runs that `distinct` gave, as those of one. Where they do not agree on a field that is no figure, it
     is None."""
-    rest = {
-        name: agreed([run.get(name) for run in runs]) for name in dict.fromkeys(name for run in runs for name in run)
-    }
+    names = dict.fromkeys(name for run in runs for name in run if name != "met")
+    rest = {name: agreed([run.get(name) for run in runs]) for name in names}
     return {
         **rest,
         "shard": None,
@@ -96,6 +132,7 @@ def join(runs: Sequence[Facts]) -> Facts:
         **_ends(runs),
         **_where_known(runs, "coverage", covered),
         **_where_known(runs, "speed", speed),
+        **_of_known(runs),
     }
 
 
@@ -124,6 +161,18 @@ def agreed(values: Sequence[Any]) -> Any:
             key: agreed([value.get(key) for value in values]) for key in dict.fromkeys(k for v in values for k in v)
         }
     return None
+
+
+def met(runs: Iterable[Facts], signature: str) -> Facts:
+    """The draws that met a known finding, its rate and its status, by all runs that know it; nothing where none
+    does."""
+    seen = [run["met"][signature] for run in runs if signature in run.get("met", {})]
+    if not seen:
+        return {}
+    together = rate(seen)
+    is_flaky = together is not None and together[0] < together[1]
+    draws = sum(each.get("draws") or 0 for each in seen)
+    return {"draws": draws, "rate": together, "status": "flaky" if is_flaky else "known"}
 
 
 def covered(parts: Sequence[Facts]) -> Facts:
@@ -184,6 +233,14 @@ def _ends(runs: Sequence[Facts]) -> Facts:
 def _where_known(runs: Sequence[Facts], name: str, how: Any) -> Facts:
     parts = [run[name] for run in runs if run.get(name)]
     return {name: how(parts)} if parts else {}
+
+
+def _of_known(runs: Sequence[Facts]) -> Facts:
+    """What known findings took of the runs that have been given some."""
+    if not (parts := [run["known_seconds"] for run in runs if run.get("known_seconds")]):
+        return {}
+    seconds = {name: _rounded(value) for name, value in added(parts).items()}
+    return {"known_seconds": seconds, "known_share": share(seconds)}
 
 
 def _united(values: Iterable[Any]) -> list[Any]:

@@ -6,11 +6,11 @@ Invariant: what is known is never shrunk and never a failure. Nothing says that 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -103,6 +103,8 @@ class Folder:
         if folder is not None and folder.exists() and not folder.is_dir():
             raise UsageError(f"--known {folder}: it is not a directory")
         self.is_given = folder is not None
+        self.replayed = 0.0
+        """Seconds of running known cases again."""
         self.unread: list[str] = []
         self.all: list[Known] = []
         signatures: set[str] = set()
@@ -143,6 +145,23 @@ class Folder:
             known.save()
 
 
+def rate(findings: Iterable[Mapping[str, Any]]) -> list[int] | None:
+    """How often the case of a finding failed, as the JSON of several runs says: the runs of each, and once what was
+    noted in its file before them."""
+    rated = [(each["rate"], each.get("ran", each["rate"])) for each in findings if each.get("rate")]
+    if not rated:
+        return None
+    failed, runs = (sum(ran[place] for _, ran in rated) for place in (0, 1))
+    before = max((whole[0] - ran[0], whole[1] - ran[1]) for whole, ran in rated)
+    return [failed + before[0], runs + before[1]] if before[0] or not runs else [failed, runs]
+
+
+def share(seconds: Mapping[str, float]) -> float:
+    """The share of a night that known findings took, of what `known_seconds` in its JSON holds."""
+    spent = sum(value for part, value in seconds.items() if part != "night")
+    return round(spent / seconds["night"], 4) if seconds.get("night") else 0.0
+
+
 def replay(
     world: World,
     folder: Folder,
@@ -155,8 +174,11 @@ def replay(
     passed until it is clear whether they are gone. Returns the minutes that are left for the night, in so far as these
     count. A plug-in that a seed names and that is not `named` does not run."""
     began = clock.now()
-    _replay(world, folder, began + (SECONDS if minutes is None else 60 * minutes * SHARE), number, named, clock)
-    return 0.0 if minutes is None else max(0.0, minutes - (clock.now() - began) / 60)
+    try:
+        _replay(world, folder, began + (SECONDS if minutes is None else 60 * minutes * SHARE), number, named, clock)
+    finally:
+        folder.replayed = clock.now() - began
+    return 0.0 if minutes is None else max(0.0, minutes - folder.replayed / 60)
 
 
 def _replay(world: World, folder: Folder, end: float, number: int, named: Collection[str | None], clock: Clock) -> None:

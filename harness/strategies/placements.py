@@ -21,9 +21,17 @@ def on_nodes(
     domain that ends inside a node.
     """
     check_nodes(nodes, world, domain)
-    share = -(-world // nodes)
-    placement = Placement(nodes, share, nvlink_domain=domain) if nodes > 1 or domain is not None else None
+    placement = _placement(world, nodes, domain)
     return drawn.map(lambda scenario: msgspec.structs.replace(scenario, topology=_place(scenario.topology, placement)))
+
+
+def is_on(topology: Topology, world: int, nodes: int, domain: int | None = None) -> bool:
+    """Whether a topology is placed as `on_nodes` places it."""
+    return _place(topology, _placement(world, nodes, domain)) == topology
+
+
+def _placement(world: int, nodes: int, domain: int | None) -> Placement | None:
+    return Placement(nodes, -(-world // nodes), nvlink_domain=domain) if nodes > 1 or domain is not None else None
 
 
 def check_nodes(nodes: int, world: int, domain: int | None = None) -> None:

@@ -171,7 +171,7 @@ class World:
             raise UsageError(f"a scenario of {scenario.world} ranks does not fit a world of {self.size}")
         if self._shared.fd < 0:
             raise UsageError("the world is closed")
-        self._check_hosts(scenario)
+        self.check_hosts(scenario)
         self._place(scenario.topology.domain_of, scenario.topology.hides_peers)
         if self._ranks.processes and self.leftovers.is_foreign(scenario.system):
             self._drop()
@@ -271,8 +271,8 @@ class World:
                 rank.send(Call(function, slots, arguments))
             return returned(self._ranks.processes, function, self._clock)
 
-    def _check_hosts(self, scenario: Scenario) -> None:
-        """Raise `UsageError` where hosts cannot run a scenario that one could."""
+    def check_hosts(self, scenario: Scenario) -> None:
+        """Raise `UsageError` where its hosts cannot run a scenario that one could."""
         if self._hosts is None:
             return
         if scenario.scheduled is not None:

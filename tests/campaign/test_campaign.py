@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from harness.campaign import seeds
 from harness.campaign.campaign import LONG, Campaign
 from harness.campaign.limits import Limits
+from harness.campaign.settled import Settled
 from harness.campaign.smaller.search import Smallest
 from harness.errors import UsageError
 from harness.oracle.case import Case
-from harness.oracle.findings import Finding, Leak
+from harness.oracle.findings import Finding, Leak, Record
 from harness.oracle.judge import Verdict
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
@@ -304,3 +305,44 @@ def test_what_a_guide_gives_stays_within_the_draws(simulation: World, tmp_path: 
     guide = Scripted(*(msgspec.structs.replace(RIGHT, seed=number) for number in range(5)))
     assert campaign_of(simulation, tmp_path, RIGHT, guide=guide).run(3).draws == 3
     assert len(guide.seen) == 3
+
+
+class Timed:
+    """A world whose runs take a second each, of a clock of their own."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self.time = world, FakeClock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world, name)
+
+    def run(self, *arguments: Any, **how: Any) -> Draw:
+        self.time.advance(1)
+        return self._world.run(*arguments, **how)
+
+
+OFTEN = st.integers(0, 9999).map(lambda seed: msgspec.structs.replace(LEAKING, seed=seed))
+LEAK = Settled.of((Record("leak", "shown", 1 << 20, (0,)),), Scenario(TWO, (A,), LEAKING.system))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_seconds_of_draws_count_as_known_where_the_user_knows_what_they_met(
+    simulation: World, tmp_path: Path, is_known: bool
+) -> None:
+    timed: Any = Timed(simulation)
+    known = [msgspec.structs.replace(LEAK, symptoms={*LEAK.symptoms})] if is_known else []
+    limits = Limits(more=9, reruns=0)
+    tally = Campaign(timed, OFTEN, tmp_path, known=known, limits=limits, clock=timed.time.clock).run(6)
+    assert (tally.draws, bool(tally.found)) == (6, not is_known)
+    assert (tally.known_draws, tally.known_shrinking) == (6.0 * is_known, 0)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_seconds_of_shrinking_count_as_known_where_it_ended_in_what_the_user_knows(
+    simulation: World, tmp_path: Path, is_known: bool
+) -> None:
+    timed: Any = Timed(simulation)
+    known = [msgspec.structs.replace(LEAK, symptoms=set(), signature=LEAK.signature if is_known else "0" * 16)]
+    tally = campaign_of(timed, tmp_path, search_seconds=20, known=known, clock=timed.time.clock).run(1)
+    assert (bool(tally.found), tally.shrinking > 0) == (not is_known, True)
+    assert tally.known_shrinking == tally.shrinking * is_known

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.cli.request import Request
 from harness.errors import MachineError, UsageError
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import AllGather, Allocate, Capture, Deny, EndCapture, Prepare
+from harness.scenario.steps import AllGather, Allocate, Capture, Deny, EndCapture, Prepare, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology, save
 from harness.strategies.batches import sample
@@ -131,10 +133,18 @@ def of_corpus(request: Request, on: Any, scenario: Scenario) -> Scenario | None:
     return request.adapted(scenario, on)
 
 
-ON_SIM = SimpleNamespace(description={"kernels": True}, platform=Platform("sim", "", 1.0, 1.0), size=4)
-ON_NCCL = SimpleNamespace(
-    description={"kernels": True}, platform=Platform("nccl", "", 1.0, 1.0, is_node_bound=True), size=4
-)
+def started(name: str, refuses: Sequence[Step] = ()) -> Any:
+    """Ranks whose hosts refuse a program."""
+
+    def check_hosts(scenario: Scenario) -> None:
+        if scenario.steps == refuses:
+            raise UsageError("the two are on different hosts")
+
+    platform = Platform(name, "", 1.0, 1.0, is_node_bound=name == "nccl")
+    return SimpleNamespace(description={"kernels": True}, platform=platform, size=4, check_hosts=check_hosts)
+
+
+ON_SIM, ON_NCCL = started("sim"), started("nccl")
 GATHERED = (Allocate("a", "tp", 64), AllGather("tp", View("a"), 8))
 
 
@@ -163,6 +173,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Any, Scenario]] = {
     "addresses": ({}, ON_NCCL, Scenario(PAIR, GATHERED, falling=(0,))),
     "same order": ({"same_order": True}, ON_SIM, Scenario(PAIR, GATHERED, falling=(0,))),
     "nodes": ({}, ON_NCCL, scene(*GATHERED, topology=APART)),
+    "hosts": ({}, started("sim", refuses=GATHERED), scene(*GATHERED)),
     "implicit": ({"sites": "implicit"}, ON_SIM, scene(Allocate("a", "cp", 64), topology=explicit(cp=((0, 1),)))),
 }
 ASKED: dict[str, dict[str, Any]] = {
@@ -183,3 +194,11 @@ def test_a_scenario_that_the_request_does_not_draw_is_left_out(what: str) -> Non
 def test_it_is_tried_where_it_is_asked_for(what: str) -> None:
     _, on, kept = OTHERS[what]
     assert of_corpus(Request(world=4, **ASKED[what]), on, kept) is not None
+
+
+@pytest.mark.parametrize("named", [(), ("qwen3-32b-tp4",)])
+def test_ranks_that_are_bound_to_their_node_try_what_is_placed_as_it_would_be_drawn(named: tuple[str, ...]) -> None:
+    request = Request(world=4, nodes=2, topology=named)
+    for drawn in sample(request.strategy(ON_NCCL), 10):
+        assert of_corpus(request, ON_NCCL, msgspec.structs.replace(drawn, falling=())) is not None
+    assert of_corpus(request, ON_NCCL, scene(*GATHERED, topology=APART)) is None

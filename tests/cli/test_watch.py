@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from harness.campaign import seeds
 from tests.tools.fake_libnccl import ROOT, fake_cudart, fake_nccl, plain
 from tests.tools.observer_cache import anew, kept
+from tests.tools.tasks import free_port, variables
 
 __all__ = ["anew", "kept"]
 JOBS = ROOT / "tests" / "tools" / "plain_jobs.py"
@@ -24,12 +26,14 @@ sys.exit(max(rank.wait() for rank in ranks) or int(sys.argv[2]))
 """
 
 
-def symm(folder: Path, *arguments: str, seconds: float = 90) -> subprocess.CompletedProcess[str]:
-    """A command in `folder`, whose programs find the stand-in for NCCL."""
-    variables = plain(folder) | {"WORLD_SIZE": "2", "COLUMNS": "160"}
+def symm(
+    folder: Path, *arguments: str, seconds: float = 90, more: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command in `folder`, whose programs find the stand-in for NCCL, and `more` variables."""
+    environment = plain(folder, {"WORLD_SIZE": "2", "COLUMNS": "160", **(more or {})})
     command = [sys.executable, "-m", "harness", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=seconds, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
 
 
@@ -48,6 +52,15 @@ def test_a_wrong_program_is_named_and_judged_again(tmp_path: Path) -> None:
     again = symm(tmp_path, "judge", "out")
     assert again.returncode == 1
     assert again.stdout.strip() in done.stdout
+
+
+def test_a_command_of_the_harness_in_a_watched_task_of_torchrun_runs_alone(tmp_path: Path) -> None:
+    """Its peers start none: taken for a task, it would wait for them."""
+    inner = [sys.executable, "-m", "harness", "fuzz", "--substrate", "sim", "--world", "2", "--draws", "2"]
+    task = variables(0, 2, 1, free_port())
+    done = symm(tmp_path, "watch", "--nccl", str(fake_nccl()), "--", *inner, more=task)
+    assert "2 draws in " in done.stdout
+    assert "hosts: " not in done.stdout
 
 
 @pytest.mark.parametrize(("job", "own", "status"), [("right-reuse", 0, 0), ("right-reuse", 7, 7), ("leak", 7, 1)])

@@ -151,6 +151,7 @@ def test_runs_take_a_small_share_of_the_night(tmp_path: Path) -> None:
     folder, turns = folder_of(tmp_path, *others), Turns()
     left = tried(folder, turns, minutes=10)
     assert (turns.ran, sum(each.runs for each in folder), left) == (18, 18, 10 - 18 / 60)
+    assert folder.replayed == 18
 
 
 @pytest.mark.usefixtures("judged")

@@ -169,6 +169,52 @@ def test_a_known_finding_is_looked_for_among_the_known_files_and_stays_one(tmp_p
         assert seeds.load(finding["seed_file"]).signature == "aa"
 
 
+def met(rate: list[int] | None, ran: list[int], draws: int = 0, **more: Any) -> dict[str, Any]:
+    """A known finding as the JSON of a run has it."""
+    status = "flaky" if rate and rate[0] < rate[1] else "known"
+    named = {**entry_of("leak", "", 1), "signature": "aa", "status": status}
+    return {**named, "draws": draws, "rate": rate, "ran": ran, **more}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "rate", "status"),
+    [
+        (met([1, 1], [1, 1], 4), met([1, 3], [1, 3], 5), [2, 4], "flaky"),
+        (met([1, 1], [1, 1], 4), met([2, 2], [2, 2], 5), [3, 3], "known"),
+        (met([4, 6], [1, 1], 4), met([3, 5], [0, 0], 5), [4, 6], "flaky"),
+        (met([0, 10], [0, 0], 4), met([1, 1], [1, 1], 5), [1, 1], "known"),
+        (met(None, [0, 0], 4), met(None, [0, 0], 5), None, "known"),
+    ],
+    ids=["both ran", "both always failed", "one rate is of the file", "what no run says is no rate", "none ran"],
+)
+def test_draws_and_rate_of_a_known_finding_are_those_of_all_shards(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], rate: list[int] | None, status: str
+) -> None:
+    folders = [leave(tmp_path / f"{index}", index, 2, findings=[each]) for index, each in ((1, first), (2, second))]
+    for order in (folders, folders[::-1], [tmp_path / "joined", *folders]):
+        merge(order, tmp_path / "joined")
+        (finding,) = json.loads((tmp_path / "joined/run.json").read_text())["findings"]
+        assert (finding["draws"], finding["rate"], finding["status"]) == (9, rate, status)
+
+
+def test_passes_of_a_shard_that_says_gone_are_runs_of_a_finding_that_another_met(tmp_path: Path) -> None:
+    gone = {"signature": "aa", "rule": "leak", "seed_file": "k.json", "rate": [0, 20], "ran": [0, 20]}
+    leave(tmp_path / "1", 1, 2, gone=[gone])
+    leave(tmp_path / "2", 2, 2, findings=[met([1, 2], [1, 2], 3)])
+    merge([tmp_path / "1", tmp_path / "2"], tmp_path / "joined")
+    facts = json.loads((tmp_path / "joined/run.json").read_text())
+    assert [(each["rate"], each["draws"]) for each in facts["findings"]] == [([1, 22], 3)]
+    assert facts["gone"] == []
+
+
+def test_the_rate_of_a_finding_that_is_gone_is_that_of_all_shards(tmp_path: Path) -> None:
+    gone = {"signature": "aa", "rule": "leak", "seed_file": "k.json", "rate": [0, 20], "ran": [0, 20]}
+    folders = [leave(tmp_path / f"{index}", index, 2, gone=[gone]) for index in (1, 2)]
+    for _ in range(2):
+        merge(folders, tmp_path / "joined")
+        assert json.loads((tmp_path / "joined/run.json").read_text())["gone"][0]["rate"] == [0, 40]
+
+
 def test_a_joined_run_has_the_fields_of_a_run_and_the_facts_of_its_shards(tmp_path: Path) -> None:
     folders = [leave(tmp_path / f"{index}", index, 2, [("leak", 0)], vacuous=1) for index in (1, 2)]
     merge(folders, tmp_path / "joined")

@@ -21,6 +21,7 @@ from harness.cli.ending import Outputs, at_the_end
 from harness.cli.nights.keeping import Keeping
 from harness.cli.nights.tonight import Tonight
 from harness.cli.pages import explain
+from harness.clock import CLOCK, Clock
 from harness.errors import UsageError
 from harness.nights.guide import Guide
 from harness.nights.known import replay
@@ -49,6 +50,10 @@ class Night:
     environment: dict[str, Any]
     accounts: dict[str, Account] = field(default_factory=dict)
     """Pictures of findings by their seed files, where a file gets them."""
+    clock: Clock = CLOCK
+    began: float | None = None
+    ended: float | None = None
+    """When known cases began to run, and when the campaign was over."""
 
     def run(self, draws: int | None, minutes: float | None, named: Collection[str | None]) -> Tally:
         """Run known cases again, then the campaign; show and write what it found, also after Ctrl-C or where a plug-in
@@ -59,9 +64,19 @@ class Night:
         ):
             self.campaign.progress = Refreshing(self._refresh, advance)
             self.campaign.progress(self.campaign.tally)
-            left = replay(self.campaign.world, self.keeping.known, minutes, self.tonight.seed, named)
-            self.campaign.run(draws, minutes and left)
+            self.began = self.clock.now()
+            try:
+                left = replay(self.campaign.world, self.keeping.known, minutes, self.tonight.seed, named)
+                self.campaign.run(draws, minutes and left)
+            finally:
+                self.ended = self.clock.now()
         return self.campaign.tally
+
+    @property
+    def _seconds(self) -> float:
+        """Of the night so far, without what is done before and after it."""
+        now = self.clock.now() if self.ended is None else self.ended
+        return now - (now if self.began is None else self.began)
 
     @property
     def _says_all(self) -> bool:
@@ -78,7 +93,7 @@ class Night:
         facts = explain.with_accounts({**facts, "coverage": self.guide.as_data()}, self.accounts)
         if self.keeping.folder is not None:  # files are written before the JSON that names them
             self.keeping.known.keep_met(self.keeping.folder.known)
-        return news.added(facts, self.keeping.known)
+        return news.added(facts, campaign.tally, self.keeping.known, self._seconds)
 
     def _refresh(self) -> None:
         if self.keeping.folder is not None:
@@ -97,7 +112,7 @@ class Night:
             if folder is not None:
                 data.write(whole, str(folder.run))
             outcome = results.of_campaign(kind, self.campaign.tally, has_met=bool(self.keeping.known.met))
-            self.outputs.write(self.console, found, outcome, **self._about)
+            self.outputs.write_whole(self.console, found, whole, outcome)
         finally:  # a page that cannot be made costs no facts
             explain.write_report(whole, self.outputs.html)
 
@@ -109,7 +124,7 @@ class Night:
         self.guide.finish()
         coverage.show(console, self.guide.coverage, self.guide.corpus)
         terminal.summary(console, campaign.tally, self.details)
-        news.show(console, campaign.tally, self.keeping.known)
+        news.show(console, campaign.tally, self.keeping.known, self._seconds)
         leftovers.show(console, campaign.world)
         if lines:
             console.print(terminal.plain(lines), highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.campaign.tally import Tally
-from harness.nights.known import Folder, Known
+from harness.nights.known import Folder, Known, share
 from harness.report.terminal import plain
 from harness.text import counted
 
@@ -20,8 +20,9 @@ def unread(console: Console, folder: Folder) -> None:
         console.print(plain(f"not taken as known: {sentence}"), highlight=False, soft_wrap=True)
 
 
-def show(console: Console, tally: Tally, folder: Folder) -> None:
-    """How many findings are new, known, flaky and gone, and a line for each that is not new."""
+def show(console: Console, tally: Tally, folder: Folder, seconds: float) -> None:
+    """How many findings are new, known, flaky and gone, a line for each that is not new, and the time that they took of
+    so many seconds."""
     if not folder.is_given:
         return
     of = {status: [known for known in folder if known.status == status] for status in ("known", "flaky", "gone")}
@@ -37,8 +38,22 @@ def show(console: Console, tally: Tally, folder: Folder) -> None:
     for known in (each for each in folder if each.refused):
         line = f"  not run again: {known.path}: {known.refused}"
         console.print(plain(line), highlight=False, soft_wrap=True)
+    if folder.all:
+        console.print(took(share(spent(tally, folder, seconds))), highlight=False, soft_wrap=True)
     if not tally.found and (of["known"] or of["flaky"]):
         console.print(ONLY_KNOWN, highlight=False, soft_wrap=True)
+
+
+def took(part: float) -> str:
+    """A sentence on the share of the time that known findings took."""
+    return f"Known findings took {100 * part:.1f} % of the time."
+
+
+def spent(tally: Tally, folder: Folder, seconds: float) -> dict[str, float]:
+    """The seconds of a night, and those of them that known findings took: their cases before it, the draws that met
+    them, and shrinking that ended in one."""
+    parts = {"replayed": folder.replayed, "draws": tally.known_draws, "shrinking": tally.known_shrinking}
+    return {name: round(value, 3) for name, value in {**parts, "night": seconds}.items()}
 
 
 def _line(known: Known) -> str:
@@ -53,16 +68,19 @@ def _line(known: Known) -> str:
     return ", ".join([*told, str(known.path)])
 
 
-def added(facts: dict[str, Any], folder: Folder) -> dict[str, Any]:
-    """The facts of a campaign with what the night says of known findings: those that were met stand behind the new
-    ones."""
+def added(facts: dict[str, Any], tally: Tally, folder: Folder, seconds: float) -> dict[str, Any]:
+    """The facts of a campaign with what a night of so many seconds says of known findings: those that were met stand
+    behind the new ones."""
     met = [_met(known) for known in folder.met]
     gone = [_gone(known) for known in folder if known.status == "gone"]
-    return {**facts, "findings": [*facts["findings"], *met], "gone": gone}
+    known_seconds = spent(tally, folder, seconds)
+    time = {"known_seconds": known_seconds, "known_share": share(known_seconds)} if folder.is_given else {}
+    return {**facts, **time, "findings": [*facts["findings"], *met], "gone": gone}
 
 
 def _gone(known: Known) -> dict[str, Any]:
-    return {"signature": known.settled.signature, "rule": known.rule, "seed_file": str(known.path)}
+    named = {"signature": known.settled.signature, "rule": known.rule, "seed_file": str(known.path)}
+    return {**named, "rate": known.rate, "ran": (known.failed, known.runs)}
 
 
 def _met(known: Known) -> dict[str, Any]:
@@ -79,4 +97,5 @@ def _met(known: Known) -> dict[str, Any]:
         "signature": known.settled.signature,
         "status": known.status,
         "rate": known.rate,
+        "ran": (known.failed, known.runs),
     }

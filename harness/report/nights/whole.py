@@ -12,6 +12,7 @@ from harness.nights.joined import Facts, place
 from harness.nights.known import MET
 from harness.nights.merge import Joined
 from harness.report import terminal
+from harness.report.nights.news import took
 from harness.text import counted
 
 
@@ -48,6 +49,8 @@ def _notes(merged: Joined, facts: Facts) -> Iterator[str]:
         yield f"Missing: shard {which} of {lost['of']} left nothing. The same command with {again} draws it."
     if len({run.get("seed") for run in facts["shards"]}) > 1:
         yield "The runs have different seeds, so they are not shards of one night."
+    if facts.get("known_share"):
+        yield took(facts["known_share"])
     yield from (f"Left out: {problem}" for problem in merged.problems)
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from harness.campaign import seeds
 from harness.errors import UsageError
+from harness.nights import known
 from harness.nights.known import MET
 from harness.report.pages import telling
 from harness.report.pages.account import Account
@@ -185,8 +186,8 @@ def _status(same: Sequence[tuple[str, dict[str, Any]]], runs: Mapping[str, dict[
 def _found(same: Sequence[tuple[str, dict[str, Any]]], runs: Mapping[str, dict[str, Any]]) -> Found:
     """Of equal findings the smallest."""
     _, finding = min(same, key=lambda each: (each[1].get("world", 0), each[1].get("steps", 0)))
-    rates = [each["rate"] for _, each in same if each.get("rate")]
-    rate = f"{sum(each[0] for each in rates)} of {counted(sum(each[1] for each in rates), 'run')}" if rates else ""
+    together = known.rate(each for _, each in same)
+    rate = f"{together[0]} of {counted(together[1], 'run')}" if together else ""
     size = ""
     if "world" in finding and "steps" in finding:
         size = f"{counted(finding['world'], 'rank')}, {counted(finding['steps'], 'step')}"

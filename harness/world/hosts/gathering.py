@@ -133,7 +133,8 @@ class Gathering:
         if missing := [rank for rank in range(1, self.launch.tasks) if rank not in self._tasks]:
             raise MachineError(
                 f"task {missing[0]} of {self.launch.tasks} has not come to port {self.launch.port} "
-                f"within {COMING:.0f} s: {self.launch.by} has to start the same command on every host"
+                f"within {COMING:.0f} s: {self.launch.by} has to start the same command on every host, "
+                f"and {'='.join(OPT_OUT)} runs a task alone"
             )
         hosts: dict[tuple[str, str], list[Task | None]] = {(self._name, self._machine): [None]}
         for _, task in sorted(self._tasks.items()):

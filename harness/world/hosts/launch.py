@@ -61,6 +61,13 @@ def launched(environment: Mapping[str, str]) -> Launch | None:
     return None
 
 
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the programs of a task need, so that a command of the harness which one of them starts runs alone. Nothing
+    where this process is no task: the program may be a launcher itself."""
+    is_task = any(all(environment.get(name) for name in names) for names in (TORCHRUN, SRUN))
+    return dict([OPT_OUT]) if is_task else {}
+
+
 def host_id(environment: Mapping[str, str]) -> str:
     """The name of this host."""
     return environment.get(HOST_ID) or socket.gethostname()

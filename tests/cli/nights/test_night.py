@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from harness import interrupts
 from harness.campaign.keeper import Found
+from harness.cli.ending import Outputs
 from harness.cli.nights import night
 from harness.cli.nights.night import Night
 from harness.cli.pages import explain
+from harness.nights.folder import RunFolder
 from harness.oracle.findings import Record
+from harness.report import facts
 from harness.scenario.steps import Allocate
+from harness.scenario.system import System
 from tests.tools.draws import scenario
 
 FOUND = [
@@ -31,6 +36,19 @@ def test_pictures_are_made_when_what_was_found_is_shown(monkeypatch: pytest.Monk
         monkeypatch.setattr(shown, "show", Mock())
     Night(*[Mock() for _ in range(9)])._show()
     assert [name for name, _, _ in done.mock_calls] == ["summary", "news", "pictures"]
+
+
+def test_the_folder_of_a_run_and_its_json_are_the_same_facts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However long one takes to be written after the other."""
+    times = (f"2026-01-31T00:00:0{second}Z" for second in range(9))
+    monkeypatch.setattr(facts, "now", lambda: next(times))
+    monkeypatch.setattr(Night, "_found", lambda night: {"findings": []})
+    monkeypatch.setattr(night.results, "of_campaign", Mock(return_value=[]))
+    outputs = Outputs(Mock(params={}), str(tmp_path / "night.json"))
+    keeping, tonight = Mock(folder=RunFolder(tmp_path / "run")), Mock(seed=5)
+    ended = Night(Mock(), Mock(), tonight, keeping, outputs, Mock(), Mock(), System(), {})
+    ended._write()
+    assert (tmp_path / "run/run.json").read_text() == (tmp_path / "night.json").read_text()
 
 
 def test_a_finding_whose_picture_fails_costs_no_other() -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def shown(tally: Tally, folder: Folder) -> str:
     out = StringIO()
-    news.show(Console(file=out, width=200), tally, folder)
+    news.show(Console(file=out, width=200), tally, folder, 100)
     return out.getvalue()
 
 
@@ -47,11 +47,24 @@ def test_each_known_finding_has_a_line_and_its_facts(
     (known,) = folder
     known.failed, known.runs = failed, runs
     text = shown(Tally(), folder)
-    facts: dict[str, Any] = news.added({"schema": 1, "findings": []}, folder)
+    facts: dict[str, Any] = news.added({"schema": 1, "findings": []}, Tally(), folder, 100)
     assert says in text
     assert (news.ONLY_KNOWN in text) == (status in ("known", "flaky"))
     assert [each["status"] for each in facts["findings"]] == [status] * (status in ("known", "flaky"))
     assert [each["rule"] for each in facts["gone"]] == ["leak"] * (status == "gone")
+
+
+def test_the_time_that_known_findings_took_is_said_with_its_parts(folder: Folder) -> None:
+    folder.replayed = 1.25
+    tally = Tally(known_draws=0.5, known_shrinking=0.35)
+    facts = news.added({"schema": 1, "findings": []}, tally, folder, 100)
+    parts = {"replayed": 1.25, "draws": 0.5, "shrinking": 0.35, "night": 100}
+    assert (facts["known_seconds"], facts["known_share"]) == (parts, 0.021)
+    assert "Known findings took 2.1 % of the time." in shown(tally, folder).splitlines()
+
+
+def test_a_night_that_knows_nothing_has_no_such_time() -> None:
+    assert "known_seconds" not in news.added({"schema": 1, "findings": []}, Tally(), Folder(None), 100)
 
 
 def test_without_a_folder_nothing_is_said(tmp_path: Path) -> None:

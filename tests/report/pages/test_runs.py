@@ -67,6 +67,15 @@ def test_one_signature_in_two_runs_is_one_finding_with_both_runs_and_the_sum_of_
     assert (found.runs, found.size, found.rate) == (("a", "b"), "2 ranks, 4 steps", "2 of 6 runs")
 
 
+def test_runs_that_a_seed_file_noted_count_once_in_the_rate_over_two_nights() -> None:
+    same = [
+        finding("leak", "1" * 16, status="flaky", rate=rate, ran=ran)
+        for rate, ran in (([4, 6], [1, 1]), ([3, 6], [0, 1]))
+    ]
+    (found,) = runs.report({"a": run(same[0]), "b": run(same[1])}).found
+    assert found.rate == "4 of 7 runs"
+
+
 def test_two_bugs_of_one_rule_are_two_findings() -> None:
     assert len(runs.report({"a": run(finding("leak", "1" * 16), finding("leak", "2" * 16))}).found) == 2
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from harness.errors import UsageError
-from harness.world.hosts.launch import Launch, first_of, host_id, launched
+from harness.world.hosts.launch import Launch, alone, first_of, host_id, launched
 from tests.tools.tasks import TOKEN, variables
 
 SRUN = {
@@ -30,6 +30,16 @@ def test_a_task_runs_alone_where_it_is_told_to() -> None:
     assert launched({**SRUN, "SYMM_LAUNCH": "off"}) is None
     with pytest.raises(UsageError, match="SYMM_LAUNCH='no' is not off"):
         launched({**SRUN, "SYMM_LAUNCH": "no"})
+
+
+@pytest.mark.parametrize("task", [SRUN, variables(0, 2, 1, 29500)], ids=["srun", "torchrun"])
+def test_what_a_program_of_a_task_starts_is_no_task(task: dict[str, str]) -> None:
+    assert launched({**task, **alone(task)}) is None
+
+
+def test_what_a_launcher_starts_that_is_no_task_itself_is_one() -> None:
+    task = variables(0, 2, 1, 29500)
+    assert launched({**alone({}), **task}) is not None
 
 
 @pytest.mark.parametrize("other", [{"SLURM_STEP_ID": "1"}, {"SLURM_JOB_ID": "40008"}, {"SLURM_NTASKS": "8"}])
