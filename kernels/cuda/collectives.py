@@ -274,10 +274,15 @@ def _others_first(context: CollectiveContext) -> Iterator[int]:
     return ((context.rank + turn) % context.size for turn in range(1, context.size + 1))
 
 
+def small(size: int, blocks: int) -> int:
+    """Bytes of the largest small call of so many ranks, which fits into the parts that blocks have of a slot."""
+    part = SLOTS // size // BLOCKS // PACKET * PACKET
+    return min(SMALL, part * min(BLOCKS, blocks))
+
+
 def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int) -> bool:
-    """Whether every rank sends to every rank, and all of it fits into the parts that the blocks have of a slot."""
-    fits = SLOTS // len(counts) // BLOCKS // PACKET * PACKET * min(BLOCKS, context.max_blocks)
-    return len({*counts}) == 1 and 0 < counts[0] * width <= min(SMALL, fits)
+    """Whether every rank sends to every rank, and all of it fits."""
+    return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks)
 
 
 def _whole(count: int) -> int:

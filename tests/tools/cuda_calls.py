@@ -47,6 +47,8 @@ class Case(NamedTuple):
     own: int = 0
     more: int = 0
     is_within: bool = False
+    is_owned: bool = False
+    """Whether the output of an all-reduce lies in the window, too."""
 
 
 def values(dtype: torch.dtype, seed: int, count: int, device: torch.device, is_added: bool) -> torch.Tensor:
@@ -74,6 +76,9 @@ class Call:
         addressed = space.view(self._dtype)[case.peers :][: case.count if is_all else many]
         shift = case.own * (self._rank == self._size - 1)
         local = torch.empty(shift + mine, dtype=self._dtype, device=self._device)[shift:]
+        if case.is_owned:
+            behind = case.peers + -(-case.count // 16) * 16 + shift
+            local = space.view(self._dtype)[behind:][: case.count]
         if case.is_within:
             local = addressed if is_all else addressed[self._start : self._start + mine]
         gathers = case.kind == "all_gather"
@@ -146,7 +151,7 @@ class Calls(PerGroup):
 
     def _bytes(self, case: Case) -> int:
         size, width = self._communicator.size, getattr(torch, case.dtype).itemsize
-        return -(-(size * (case.count + size * case.more) + case.peers) * width // 256) * 256
+        return -(-(size * (case.count + size * case.more) + case.peers + 32) * width // 256) * 256
 
     def _wrong(self, space: torch.Tensor, seed: int) -> Iterator[str]:
         for number, case in enumerate(self.cases):
@@ -206,7 +211,7 @@ MIB = 1 << 20
 
 def counts(width: int, size: int) -> list[int]:
     """Elements of a chunk: none, one, odd, and those on both sides of a packet, a word, a block, and a slot."""
-    slot, block = built_in._slot(size) // width, built_in.THREADS * built_in.WORD // width
+    slot, block = built_in.small(size, built_in.BLOCKS) // width, built_in.THREADS * built_in.WORD // width
     beside = (*(each + by for each in (block, slot) for by in (-1, 0, 1)), 3 * slot + 5)
     return [0, 1, 2, 7, 16, 17, 1001, *beside]
 
@@ -218,7 +223,7 @@ def ops(dtype: str) -> tuple[str, ...]:
 def cases(kind: str, dtype: str, size: int) -> Iterator[Case]:
     """Of one kernel's type."""
     width = WIDTHS[dtype]
-    slot, all_of_it = built_in._slot(size) // width, size if kind == "all_reduce" else 1
+    slot, all_of_it = built_in.small(size, built_in.BLOCKS) // width, size if kind == "all_reduce" else 1
     reductions = ops(dtype) if kind != "all_gather" else ("sum",)
     for count in counts(width, size):
         yield Case(kind, dtype, count)
@@ -229,12 +234,17 @@ def cases(kind: str, dtype: str, size: int) -> Iterator[Case]:
             yield Case(kind, dtype, count, op, peers, own)
         if kind != "all_reduce":
             yield Case(kind, dtype, count, op, more=5)
+            continue
+        for peers, own in ((0, 0), (1, 0), (0, 1), (3, 2)):
+            yield Case(kind, dtype, count, op, peers, own, is_owned=True)
 
 
 def large(kind: str) -> Iterator[Case]:
     for mib in (16, 24) if kind != "all_gather" else (16, 128):
         yield Case(kind, "bfloat16", mib * MIB // 2)
         yield Case(kind, "bfloat16", mib * MIB // 2 + 5, is_within=True)
+        if kind == "all_reduce":
+            yield Case(kind, "bfloat16", mib * MIB // 2 + 5, is_owned=True)
 
 
 def graph(count: int) -> tuple[Case, ...]:

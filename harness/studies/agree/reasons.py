@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from harness.oracle.case import Case
+from harness.oracle.judge import judge
 from harness.scenario.steps import Recreate
 from harness.studies.agree.facts import ANYWHERE, FACTS, Difference, differences
 from harness.trace.draw import Draw
@@ -45,6 +46,8 @@ BY_SNAPSHOT = ("snapshot-once", "per-unique-id")
 """The pools that register what a snapshot shows, in its order, and that forget no address."""
 PLACED = frozenset(FACTS) - {"exhausted"}
 """The facts that follow from which block or window a buffer got."""
+TRUNCATED = "Message truncated"
+"""What NCCL says where a rank gets a message of another kind than it waits for."""
 FRESH = frozenset({"place", "registrations"})
 """The facts that a fresh pool changes: what lies in it is owned and fast all the same."""
 
@@ -159,6 +162,16 @@ def _used_again(trace: Trace) -> list[int | None]:
     return found
 
 
+def _bootstrap(disparity: Disparity) -> bool:
+    """Whether ranks that entered different numbers of registrations hang on one side, and on the other NCCL noticed."""
+    if disparity.fact != "findings" or {each.where.thing for each in disparity.differences} - {"hang", "rank-crash"}:
+        return False
+    draws = disparity.first, disparity.second
+    crashed = [fate for draw in draws for fate in draw.fates if fate.state == "crashed"]
+    is_skewed = all(any(each.rule == "registration-skew" for each in judge(draw)) for draw in draws)
+    return is_skewed and bool(crashed) and all(TRUNCATED in fate.how for fate in crashed)
+
+
 REASONS: tuple[Reason, ...] = (
     Reason(
         "addresses in another order",
@@ -178,6 +191,12 @@ REASONS: tuple[Reason, ...] = (
         "`snapshot-once` and `per-unique-id` skip an address that they have seen; a new segment has a freed one's "
         "address on sim always, on nccl only if the driver gives it again",
         _segments,
+    ),
+    Reason(
+        "registration met another call",
+        "ranks that wait in a registration for one that does not come hang; on nccl that rank may open its connections "
+        "meanwhile, and ends with an error where their messages meet",
+        _bootstrap,
     ),
 )
 

@@ -39,7 +39,7 @@ OF_BOTH_CLASSES: tuple[Step, ...] = (
     AllGather("tp", View("b"), 16),
 )
 """A segment for large blocks, which the new communicator registers beside one for small blocks."""
-ADDRESSES, COMMUNICATORS, SEGMENTS = (reason.name for reason in REASONS)
+ADDRESSES, COMMUNICATORS, SEGMENTS, MESSAGES = (reason.name for reason in REASONS)
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +212,35 @@ def test_an_address_used_again_on_one_side_is_accounted_for_with_a_pool_that_for
 def test_an_address_used_again_on_both_sides_explains_nothing(compare: Callable[..., Agreement], ranks: World) -> None:
     agreement = compare(TRIMMED, "snapshot-once", Elsewhere(ranks, symmetric), ("path",))
     assert (accounted(agreement), agreement.found.keys()) == ([], {"path"})
+
+
+# registration met another call
+
+
+SKEWED = System("harness.system.planted.pools:RegistersAlone")
+MET = "ncclInternalError (Message truncated : received 40,40 bytes instead of 2,2)"
+CRASH = Difference(Where(ANYWHERE, ANYWHERE, "rank-crash"), "nothing", "rank 1")
+
+
+@pytest.mark.parametrize(
+    ("pool", "how", "named"),
+    [
+        (
+            SKEWED,
+            "ncclInternalError (Message truncated : received 40,40 bytes instead of 2,2)",
+            ["registration met another call"],
+        ),
+        (SKEWED, "ncclInternalError (Socket closed)", []),
+        (System(), "ncclInternalError (Message truncated : received 40,40 bytes instead of 2,2)", []),
+    ],
+)
+def test_a_crash_for_a_hang_needs_a_skew_and_messages_that_met(
+    ranks: World, pool: System, how: str, named: list[str]
+) -> None:
+    first = ranks.run(Scenario(PAIR, (Allocate("a", "tp", 8), AllGather("tp", View("a"), 1)), pool))
+    crashed = msgspec.structs.replace(first.fates[1], state="crashed", how=how)
+    second = msgspec.structs.replace(first, fates=(first.fates[0], crashed))
+    assert explain(Disparity("findings", [CRASH], first, second)) == named
 
 
 def test_a_reason_that_did_not_show_is_counted_as_none(compare: Callable[..., Agreement], ranks: World) -> None:
