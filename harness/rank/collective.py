@@ -113,7 +113,7 @@ class Call:
         self._substrate.record(
             trace.Ran(path, evidence, digest, self._is_free(path), self._exact.alike(found), self._is_unsupported)
         )
-        if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
+        if (mismatch := self._exact.compare(self._into, found, expected, self._fed)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
         if (spoiled := self._spoiled(filled, left)) is not None:
             self._substrate.record(spoiled)
@@ -267,6 +267,11 @@ class Call:
             return [self._output]
         start = at(self._step.output.offset, self._substrate.rank)
         return [self._buffers[self._step.output.buffer].fenced(start, start + self._output.numel())]
+
+    @property
+    def _fed(self) -> slice:
+        """The elements of the result that held no poison before the call: the source's, or all of the plug-in's own."""
+        return shared(self._output, self._source) if self._returned is None else slice(None)
 
     def _fences(self, view: View) -> list[Canary]:
         start = at(view.offset, self._substrate.rank)
