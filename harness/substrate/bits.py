@@ -14,4 +14,6 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def place(tensor: torch.Tensor) -> int:
     """The address of a view, which PyTorch does not give where it has no elements."""
-    return tensor.data_ptr() or tensor.untyped_storage().data_ptr() + tensor.storage_offset() * tensor.element_size()
+    return (
+        tensor.data_ptr() or tensor.untyped_storage().data_ptr() + int(tensor.storage_offset()) * tensor.element_size()
+    )
