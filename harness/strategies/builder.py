@@ -252,10 +252,22 @@ class Builder:
             yield from self._on_its_own(action, acting)
 
     def _recreate(self, action: Action) -> Iterator[Step]:
-        """New communicators, half of which are used at once."""
+        """New communicators, half of which are used at once. Then others that stay make the same call on the same
+        buffer before and after."""
+        beside = [*self._on_others(action)] if action.is_fresh else []
+        yield from beside
         yield Recreate(self._family(action))
         if action.is_fresh:
             yield from self._on_its_own(action, self._acting(replace(action, groups=0)), is_released=False)
+        yield from beside[1:]
+
+    def _on_others(self, action: Action) -> Iterator[Step]:
+        """One collective in place on a new buffer, of a family that shares no communicator with the action's."""
+        own = {*self._topology.ids[self._family(action)]}
+        others = [at for at, name in enumerate(self._families) if own.isdisjoint(self._topology.ids[name])]
+        if others:
+            other = replace(action, family=others[action.buffer % len(others)], groups=0)
+            yield from self._on_its_own(other, self._acting(other), is_released=False, is_roomy=False)
 
     def _in_turn(self, action: Action, acting: Acting) -> Action:
         """The action on the stream on which its communicators have kernels in flight, if they have."""
