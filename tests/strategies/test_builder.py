@@ -74,6 +74,16 @@ def test_new_communicators_are_used_at_once_and_others_go_on_with_the_buffer_tha
     assert not {*both.ids[renewed.family]} & {*both.ids[gathers[0].family]}
 
 
+def test_new_communicators_find_a_large_buffer_that_was_there_before() -> None:
+    program = Builder(PAIR, 16).build([act("recreate", is_fresh=True, root=1)], act("all_gather"))
+    large, renewed = program[0], next(step for step in program if isinstance(step, Recreate))
+    assert isinstance(large, Allocate)
+    assert large.family == renewed.family
+    assert isinstance(large.elements, int)
+    assert large.elements > 1 << 20
+    assert not any(isinstance(step, Release) for step in program[: program.index(renewed)])
+
+
 def test_new_communicators_where_no_others_are_are_used_alone() -> None:
     alone = explicit(tp=((0, 1),))
     program = Builder(alone, 16).build([act("recreate", is_fresh=True)], act("all_gather"))
