@@ -30,7 +30,7 @@ from harness.scenario.steps import (
     SendReceive,
 )
 from harness.substrate.base import Substrate
-from harness.substrate.bits import bits
+from harness.substrate.bits import bits, place
 from harness.system.boundary import call_system
 from harness.system.collectives import REFUSALS, CollectiveContext, Unsupported
 from harness.system.context import ProcessGroup
@@ -113,7 +113,7 @@ class Call:
         self._substrate.record(
             trace.Ran(path, evidence, digest, self._is_free(path), self._exact.alike(found), self._is_unsupported)
         )
-        if (mismatch := self._exact.compare(self._into, found, expected)) is not None:
+        if (mismatch := self._exact.compare(self._into, found, expected, self._fed)) is not None:
             self._substrate.record(explained(mismatch, found, expected, path == "kernel"))
         if (spoiled := self._spoiled(filled, left)) is not None:
             self._substrate.record(spoiled)
@@ -189,14 +189,14 @@ class Call:
         step, counts = self._step, self._exact.counts
         if isinstance(step, AllToAll):
             counts = tuple(each.source for each in self._exact.lengths)
-        # in place the source lies in the output; one without elements has no address
-        is_pulled = self._pulls and step.part is not None and all(each.source for each in self._exact.lengths)
+        # in place a gather's source lies in the output, and an all-to-all gets a copy
+        is_pulled = self._is_pulled and (step.part is not None or isinstance(step, Broadcast))
         pulled: tuple[Role, ...] = ("source",) if is_pulled else ()
         reached = dict.fromkeys((*step.reached, *pulled))
         self._substrate.record(
             trace.Called(
                 self._communicator.ident,
-                _operand(self._from, self._source),
+                _operand(self._from, self._source, is_pulled),
                 _operand(self._into, self._output),
                 kind=step.kind,  # type: ignore[arg-type]
                 dtype=str(self._output.dtype).removeprefix("torch."),
@@ -210,6 +210,11 @@ class Call:
                 pulls=is_pulled,
             )
         )
+
+    @property
+    def _is_pulled(self) -> bool:
+        """Whether peers read sources: all have an address then, also those of ranks without elements."""
+        return self._pulls and any(each.source for each in self._exact.lengths)
 
     @property
     def _is_library(self) -> bool:
@@ -268,6 +273,11 @@ class Call:
         start = at(self._step.output.offset, self._substrate.rank)
         return [self._buffers[self._step.output.buffer].fenced(start, start + self._output.numel())]
 
+    @property
+    def _fed(self) -> slice:
+        """The elements of the result that held no poison before the call: the source's, or all of the plug-in's own."""
+        return shared(self._output, self._source) if self._returned is None else slice(None)
+
     def _fences(self, view: View) -> list[Canary]:
         start = at(view.offset, self._substrate.rank)
         return self._buffers[view.buffer].fences(start, start + self._output.numel())
@@ -299,7 +309,7 @@ class Call:
         returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
         is_apart = (returns or self._pulls) and step.part is None and isinstance(step, AllGather)
         apart = self._source if is_apart else None
-        context = CollectiveContext(self._communicator, self._exact.counts, apart)
+        context = CollectiveContext(self._communicator, self._exact.counts, apart, self._is_pulled)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
         if returns:
             source, due = self._given(kernel), self._output
@@ -384,5 +394,5 @@ class Call:
         return ran
 
 
-def _operand(buffer: str, view: torch.Tensor) -> Operand:
-    return Operand(buffer, view.data_ptr(), view.numel() * view.element_size())
+def _operand(buffer: str, view: torch.Tensor, is_pulled: bool = False) -> Operand:
+    return Operand(buffer, place(view) if is_pulled else view.data_ptr(), view.numel() * view.element_size())

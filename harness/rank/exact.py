@@ -127,9 +127,11 @@ class ExactData:
             return self.group[self.mine]
         return self.group[bisect_right([*accumulate(self.counts)], place)]
 
-    def compare(self, buffer: str, output: torch.Tensor, expected: torch.Tensor) -> trace.Mismatch | None:
+    def compare(
+        self, buffer: str, output: torch.Tensor, expected: torch.Tensor, fed: slice = slice(0)
+    ) -> trace.Mismatch | None:
         """Where an output differs from the exact result, that of the last `inputs`; None if nowhere. Give a copy where
-        a peer might still write."""
+        a peer might still write. `fed`: the elements that held no poison before the call."""
         found, exact = bits(output), bits(expected)
         if equal(found, exact):
             return None
@@ -139,7 +141,14 @@ class ExactData:
         index = int(wrong[0])
         chunk = self.span_at(index).sender
         shown = _shown(expected, index), _shown(output, index)
-        return trace.Mismatch(buffer, wrong.numel(), found.numel(), index, chunk, *shown)
+        begin, end, _ = fed.indices(len(found))
+        had_poison = (wrong < begin) | (wrong >= end)
+        touched = (had_poison & (found[wrong] == values.all_ones(found))).logical_not().nonzero()
+        return trace.Mismatch(
+            *(buffer, wrong.numel(), found.numel(), index, chunk, *shown),
+            had_poison=bool(had_poison[0]),
+            untouched=int(touched[0]) if touched.numel() else wrong.numel(),
+        )
 
     def _wrong(self, output: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
         """Indices of the elements that are not what is owed."""

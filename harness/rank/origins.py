@@ -75,9 +75,22 @@ class Calls:
                 break
         # garbage may begin with a zero, and does not consist of zeros
         is_all_zero = origin is not None and origin.kind == "zeros" and matched == len(run.found)
+        if is_all_zero:
+            origin = self._zeros(call, run, call.group[mismatch.chunk])
         if origin is None or not (is_all_zero or call.information(run.found[:matched]) >= SURE + TRIED):
             return mismatch
         return replace(mismatch, origin=replace(origin, matched=matched, wrong=len(run.found)))
+
+    def _zeros(self, call: _Inputs, run: Run, sender: int) -> Origin:
+        """Zeros; of a gather with the call, a later one first, in which the sender puts in zeros at the same place."""
+        for index in chain(self._next(call.index), reversed(self._past[-PAST:])) if call.op is None else ():
+            other = self._inputs(index, self._group(index), self._step(index).via == "kernel")
+            is_alike = other.op is None and (other.group, other.dtype) == (call.group, call.dtype)
+            if is_alike and other.elements <= LARGEST:
+                row = other.bits_of(sender)
+                if int(run.places[-1]) < len(row) and not row[run.places].any():
+                    return Origin("zeros", (sender,), index)
+        return Origin("zeros")
 
     def _candidates(self, call: _Inputs, run: Run) -> Iterator[Candidate]:
         """What the run may be, likelier things first."""
@@ -135,6 +148,10 @@ class _Inputs:
         if self._rows is None:
             self._rows = self._exact.all_inputs(self._keys, self.dtype, self.is_wide)
         return self._rows
+
+    def bits_of(self, rank: int) -> torch.Tensor:
+        """The bits of what a rank puts in."""
+        return self._bits(self.rows[self.group.index(rank)])
 
     def information(self, found: torch.Tensor) -> float:
         """Bits of chance in wrong values that equal an origin."""

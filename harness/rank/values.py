@@ -163,7 +163,12 @@ def _reduced(inputs: torch.Tensor, op: str, size: int) -> torch.Tensor:
 
 def poison(tensor: torch.Tensor) -> None:
     """Overwrite with all-ones bits, which no legal value has (a NaN in every float dtype)."""
-    bits(tensor).fill_(255 if tensor.element_size() == 1 else -1)
+    bits(tensor).fill_(all_ones(tensor))
+
+
+def all_ones(tensor: torch.Tensor) -> int:
+    """An element of poison, as an integer of the tensor's width."""
+    return 255 if tensor.element_size() == 1 else -1
 
 
 def canary(tensor: torch.Tensor, *salts: int) -> torch.Tensor:

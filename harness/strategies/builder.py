@@ -39,7 +39,7 @@ from harness.scenario.steps import (
 from harness.scenario.topology import Topology
 from harness.scenario.valid_calls import lack_in_flight
 from harness.scenario.validity import FLYING
-from harness.strategies.actions import COLLECTIVES, COMMON, Action
+from harness.strategies.actions import COLLECTIVES, COMMON, ROOMS, Action
 from harness.strategies.calls import CHUNKED, call_of, part_of
 from harness.strategies.operands import KERNEL_COUNT, Acting, Operands, Shape
 
@@ -252,10 +252,26 @@ class Builder:
             yield from self._on_its_own(action, acting)
 
     def _recreate(self, action: Action) -> Iterator[Step]:
-        """New communicators, half of which are used at once."""
-        yield Recreate(self._family(action))
+        """New communicators, half of which are used at once. Then others that stay make the same call on the same
+        buffer before and after, and half of the new ones find a segment that was there before."""
+        own = self._acting(replace(action, groups=0))
+        beside = [*self._on_others(action)] if action.is_fresh else []
+        if action.is_fresh and action.root % 2:
+            large = replace(action, room=ROOMS[-1])
+            yield self._operands.new(large, own, dict.fromkeys(own.ranks, 1), action.dtype)
+        yield from beside
+        yield Recreate(own.family)
         if action.is_fresh:
-            yield from self._on_its_own(action, self._acting(replace(action, groups=0)), is_released=False)
+            yield from self._on_its_own(action, own, is_released=False)
+        yield from beside[1:]
+
+    def _on_others(self, action: Action) -> Iterator[Step]:
+        """One collective in place on a new buffer, of a family that shares no communicator with the action's."""
+        own = {*self._topology.ids[self._family(action)]}
+        others = [at for at, name in enumerate(self._families) if own.isdisjoint(self._topology.ids[name])]
+        if others:
+            other = replace(action, family=others[action.buffer % len(others)], groups=0)
+            yield from self._on_its_own(other, self._acting(other), is_released=False, is_roomy=False)
 
     def _in_turn(self, action: Action, acting: Acting) -> Action:
         """The action on the stream on which its communicators have kernels in flight, if they have."""

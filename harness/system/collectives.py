@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 
 from harness.errors import PluginError
-from harness.substrate.bits import bits
+from harness.substrate.bits import bits, place
 from harness.substrate.communicator import Communicator, NotOwned
 from harness.system.boundary import Misshapen
 from harness.system.loading import load_attribute
@@ -58,10 +58,16 @@ class CollectiveContext:
     order), and the addresses of its peers' memory."""
 
     def __init__(
-        self, communicator: Communicator, counts: Sequence[int] = (), apart: torch.Tensor | None = None
+        self,
+        communicator: Communicator,
+        counts: Sequence[int] = (),
+        apart: torch.Tensor | None = None,
+        pulls: bool = False,
     ) -> None:
-        """`apart`: a source that is this rank's chunk of a buffer that holds all of them."""
+        """`apart`: a source that is this rank's chunk of a buffer that holds all of them. `pulls`: peers read sources,
+        and one without elements has an address as well."""
         self._communicator, self._apart = communicator, apart
+        self._address = place if pulls else torch.Tensor.data_ptr
         self.counts = tuple(counts)
         """The elements that each rank contributes to this call or receives, in the order of `group`."""
         self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
@@ -88,7 +94,7 @@ class CollectiveContext:
 
     def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
         """The addresses of `peer_addresses`, on the host. Local. Raises `NotOwned`."""
-        communicator, address = self._communicator, tensor.data_ptr()
+        communicator, address = self._communicator, self._address(tensor)
         # NCCL tests the start address alone, per communicator (`ncclDevrFindWindow`): a tensor may overrun its window.
         window = communicator.find_window(address)
         if window is None:
@@ -96,7 +102,7 @@ class CollectiveContext:
                 raise NotOwned
             return found.pointers(address)
         pointers = communicator.peer_pointers(window, address - window.address)
-        if self._apart is not None and tensor.data_ptr() == self._apart.data_ptr():
+        if self._apart is not None and address == self._address(self._apart):
             starts, width = [0, *accumulate(self.counts)], tensor.element_size()
             pointers = [each + (starts[peer] - starts[self.rank]) * width for peer, each in enumerate(pointers)]
         return pointers

@@ -17,7 +17,7 @@ from harness.trace.calls import Role
 class Origin(msgspec.Struct, frozen=True, array_like=True):
     """What the first `matched` of a run of `wrong` elements equal. By `kind`:
 
-    zeros    zero
+    zeros    zero; with a step, so is what `ranks` puts in there at that step
     input    what rank `ranks` had put in
     result   what rank `ranks` should have got of a reduction
     without  the reduction without `ranks`
@@ -37,7 +37,8 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
 
 class Mismatch(BaseEvent, frozen=True, tag="mismatch"):
     """Elements of an output view differ from the exact result; the first one is shown. `origin` is where it came from,
-    if that is sure."""
+    if that is sure. `had_poison`: whether the harness had put poison in its place before the call. `untouched`: so many
+    of the wrong elements, from the first one on, hold the poison that was put there."""
 
     buffer: str
     elements: int
@@ -47,6 +48,8 @@ class Mismatch(BaseEvent, frozen=True, tag="mismatch"):
     expected: str
     found: str
     origin: Origin | None = None
+    had_poison: bool = True
+    untouched: int = 0
 
 
 class _Elements(BaseEvent, frozen=True):

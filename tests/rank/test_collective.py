@@ -133,6 +133,7 @@ def test_an_element_that_the_call_did_not_write_is_poison_and_a_mismatch(
     found = alone.events[-1]
     assert isinstance(found, Mismatch)
     assert (found.elements, found.found) == (COUNT, "-1 (0xffffffff)")
+    assert (found.had_poison, found.untouched) == (True, COUNT)
 
 
 def test_one_wrong_element_is_a_mismatch(alone: Rank, buffers: LiveBuffers, monkeypatch: pytest.MonkeyPatch) -> None:

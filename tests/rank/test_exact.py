@@ -54,6 +54,22 @@ def test_a_mismatch_of_a_gather_names_the_chunk_of_the_first_wrong_element(index
     assert found == Mismatch("a", 1, 15, index, chunk, "0 (0x00000000)", "3 (0x00000003)")
 
 
+def test_wrong_elements_that_hold_poison_are_counted_from_the_first_one_on() -> None:
+    expected, output = torch.arange(15, dtype=torch.uint8), torch.arange(15, dtype=torch.uint8)
+    output[[2, 3, 7]] = 255
+    output[9], output[11] = 0, 255
+    found = everyone(GATHER)[0].compare("a", output, expected)
+    assert found is not None
+    assert (found.elements, found.had_poison, found.untouched) == (5, True, 3)
+
+
+def test_elements_that_the_source_filled_held_no_poison() -> None:
+    output = torch.tensor([0, -1, -1], dtype=torch.int32)
+    found = everyone(GATHER)[0].compare("a", output, torch.arange(3, dtype=torch.int32), slice(0, 2))
+    assert found is not None
+    assert (found.had_poison, found.untouched) == (False, 0)
+
+
 def test_a_mismatch_of_a_scatter_is_in_the_ranks_own_chunk() -> None:
     found = everyone(SCATTER)[2].compare("a", torch.ones(5), torch.zeros(5))
     assert found is not None

@@ -122,6 +122,14 @@ def test_zeros_are_named_however_few() -> None:
     assert call.origin(call.with_chunk(1, torch.zeros(1), 30)) == Origin("zeros", matched=1, wrong=1)
 
 
+def test_zeros_name_a_later_call_in_which_the_same_rank_puts_in_zero() -> None:
+    call, later = gather(1), gather(2)
+    zero = int((bits(later.inputs[1]) == 0).nonzero()[0])
+    beside = int((bits(later.inputs[1]) != 0).nonzero()[0])
+    assert call.origin(call.with_chunk(1, torch.zeros(1), zero)) == Origin("zeros", (1,), 2, matched=1, wrong=1)
+    assert call.origin(call.with_chunk(1, torch.zeros(1), beside)) == Origin("zeros", matched=1, wrong=1)
+
+
 @pytest.mark.parametrize(("count", "is_named"), [(2, False), (8, True)])
 def test_garbage_that_begins_with_a_zero_has_no_origin(count: int, is_named: bool) -> None:
     """Zeros are among the values that ranks put in, and eight of them in a row are no chance."""

@@ -11,6 +11,7 @@ from harness.scenario.validity import check
 from harness.strategies.actions import LARGE_COUNTS
 from harness.strategies.builder import Builder
 from tests.tools.drawn import act
+from tests.tools.scenes import explicit
 
 PAIR = Topology(name="pair", convention="vllm", degrees={"tp": 2})
 
@@ -61,15 +62,32 @@ def test_memory_that_was_given_back_is_needed_again() -> None:
     assert kinds(Builder(PAIR, 16).build([act("trim")], act("all_gather"))) == ["trim", "allocate", "all_gather"]
 
 
-def test_new_communicators_are_used_at_once_beside_buffers_of_others() -> None:
+def test_new_communicators_are_used_at_once_and_others_go_on_with_the_buffer_that_they_had() -> None:
     both = Topology(name="both", convention="sglang", degrees={"tp": 4, "attn_dp": 2})
-    actions = [act("all_gather"), act("recreate", family=1, is_fresh=True), act("all_gather")]
-    program = Builder(both, 16).build(actions, act("all_gather"))
-    first, renewed = next(s.family for s in program if isinstance(s, AllGather)), program[2]
+    program = Builder(both, 16).build([act("recreate", family=1, is_fresh=True)], act("all_gather"))
+    used = ["allocate", "all_gather"]
+    assert kinds(program)[:6] == [*used, "recreate", *used, "all_gather"]
+    renewed, gathers = program[2], [s for s in program[:6] if isinstance(s, AllGather)]
     assert isinstance(renewed, Recreate)
-    assert renewed.family != first
-    assert kinds(program)[2:] == ["recreate", "allocate", "all_gather", "all_gather", "all_gather"]
-    assert [s.family for s in program if isinstance(s, AllGather)] == [first, renewed.family, first, first]
+    assert gathers[0] == gathers[2]
+    assert [s.family == renewed.family for s in gathers] == [False, True, False]
+    assert not {*both.ids[renewed.family]} & {*both.ids[gathers[0].family]}
+
+
+def test_new_communicators_find_a_large_buffer_that_was_there_before() -> None:
+    program = Builder(PAIR, 16).build([act("recreate", is_fresh=True, root=1)], act("all_gather"))
+    large, renewed = program[0], next(step for step in program if isinstance(step, Recreate))
+    assert isinstance(large, Allocate)
+    assert large.family == renewed.family
+    assert isinstance(large.elements, int)
+    assert large.elements > 1 << 20
+    assert not any(isinstance(step, Release) for step in program[: program.index(renewed)])
+
+
+def test_new_communicators_where_no_others_are_are_used_alone() -> None:
+    alone = explicit(tp=((0, 1),))
+    program = Builder(alone, 16).build([act("recreate", is_fresh=True)], act("all_gather"))
+    assert kinds(program)[:3] == ["recreate", "allocate", "all_gather"]
 
 
 def test_ballast_is_neither_used_nor_released() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
-from harness.scenario.steps import AllGather, Allocate, Release, Step
+from harness.scenario.steps import AllGather, Allocate, Broadcast, Collective, Release, Step
 from harness.scenario.system import System
 from harness.strategies.batches import sample
 from harness.strategies.programs import scenarios
@@ -33,6 +33,47 @@ def paths(ranks: World, *steps: Step) -> set[str]:
 def test_a_source_in_a_window_of_the_group_is_read_by_its_peers(ranks: World) -> None:
     assert findings(ranks, scenario(*gathered("tp"), kernels=PULLS)) == []
     assert paths(ranks, *gathered("tp")) == {"kernel"}
+
+
+ALONE = {
+    "a broadcast": Broadcast("tp", View("a"), 32, source=View("s", 3), via="kernel"),
+    "a gather of one rank's elements": AllGather("tp", View("a"), (32, 0), View("s", 3), via="kernel"),
+}
+
+
+def moved(call: Collective, family: str, role: str = "window") -> tuple[Step, ...]:
+    allocations = Allocate("a", "tp", 64), Allocate("s", family, 64, role=role)  # type: ignore[arg-type]
+    return *allocations, call, Release("s"), Release("a")
+
+
+@pytest.mark.parametrize("call", ALONE.values(), ids=ALONE)
+def test_a_rank_without_elements_reads_the_sources_of_its_peers(ranks: World, call: Collective) -> None:
+    assert findings(ranks, scenario(*moved(call, "tp"), kernels=PULLS)) == []
+    assert paths(ranks, *moved(call, "tp")) == {"kernel"}
+
+
+@pytest.mark.parametrize("call", ALONE.values(), ids=ALONE)
+def test_a_source_that_one_rank_has_is_judged_on_all(ranks: World, call: Collective) -> None:
+    found = findings(ranks, scenario(*moved(call, "cp"), topology=TURNED, kernels=PULLS))
+    assert rules(found) == ["wrong-owner"]
+    assert unsaid(first(found, "wrong-owner"), "source 's'", "cp[1,0]") == []
+    assert {each.ranks for each in found} == {(0, 1)}
+
+
+@pytest.mark.parametrize("call", ALONE.values(), ids=ALONE)
+def test_such_a_source_in_ordinary_memory_is_left_to_the_library_by_all(ranks: World, call: Collective) -> None:
+    assert findings(ranks, scenario(*moved(call, "tp", "plain"), kernels=PULLS)) == []
+    assert "kernel" not in paths(ranks, *moved(call, "tp", "plain"))
+
+
+def test_a_broadcast_in_place_is_read_from_the_output_of_its_root(ranks: World) -> None:
+    in_place = Allocate("a", "tp", 64), Broadcast("tp", View("a"), 32, root=1, via="kernel")
+    assert findings(ranks, scenario(*in_place, kernels=PULLS)) == []
+    assert paths(ranks, *in_place) == {"kernel"}
+
+
+def test_a_call_without_elements_is_left_to_the_library(ranks: World) -> None:
+    assert "kernel" not in paths(ranks, *moved(Broadcast("tp", View("a"), 0, source=View("s", 3), via="kernel"), "tp"))
 
 
 def test_in_place_the_sources_are_chunks_of_the_outputs(ranks: World) -> None:
@@ -62,7 +103,7 @@ def test_sources_are_drawn_in_windows() -> None:
         next(each.role for each in played.steps if isinstance(each, Allocate) and each.buffer == step.source.buffer)
         for played in drawn
         for step in played.steps
-        if isinstance(step, AllGather) and step.source is not None and step.via == "kernel"
+        if isinstance(step, AllGather | Broadcast) and step.source is not None and step.via == "kernel"
     ]
     assert len(roles) > 10
     assert {*roles} == {"window"}

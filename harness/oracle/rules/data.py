@@ -30,6 +30,8 @@ BESIDE = {"front": "in front of its start", "guard": "behind its end", "fence": 
 ON_DATA = (Changed, Differs, Mismatch, Overwritten, Replayed, Strayed)
 OWN = {"all_reduce": "in what every rank gets", "reduce": "in what the root gets"}
 """Where an element of a reduction lies, unless in a chunk of the rank's own."""
+SURE = 24
+"""Bits in a row that no wrong result has by chance."""
 OF_A_PEER = (Changed, Differs, Mismatch)
 """Those that may follow from a peer that never came. No absence writes beside an output or moves memory."""
 
@@ -125,8 +127,8 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     where = f"output {event.buffer!r} of rank {rank} is wrong in {_part(event)}"
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
-        f"{event.expected}, found {event.found}{_poison(event)}; {case.path(use)}."
-        f"{_origin(case, use, event.origin)}",
+        f"{event.expected}, found {event.found}{_poison(use, event)}; {case.path(use)}."
+        f"{_origin(case, use, event)}",
         step=step,
         ranks=(rank,),
     )
@@ -137,27 +139,32 @@ def _part(event: Changed | Differs | Mismatch) -> str:
     return f"{event.elements} of {counted(event.of, 'element')}"
 
 
-def _poison(event: Mismatch) -> str:
+def _poison(use: Use, event: Mismatch) -> str:
     """A clause for what the harness itself had written."""
-    # before a call an output holds all-ones bits, which no legal value has (`harness.rank.values.poison`)
-    bits = event.found.rpartition("(0x")[2].rstrip(")")
-    if bits.strip("f"):
+    # before a call an output holds all-ones bits, which no legal input has (`harness.rank.values.poison`)
+    if not event.untouched:
         return ""
-    why = "it was not written, or poison was copied over it"
-    if event.expected.startswith("nan"):  # all ones is what some conversions make of any NaN
-        why += ", or a conversion on the way gave the NaN other bits"
-    return f", which the harness had put there before the call: {why}"
+    width = 4 * len(event.found.rpartition("(0x")[2].rstrip(")"))
+    if use.called.op is None:
+        ways = ["it was not written", "poison was copied over it"]
+        if event.expected.startswith("nan"):  # all ones is what some conversions make of any NaN
+            ways.append("a conversion on the way gave the NaN other bits")
+    else:
+        ways = ["it was not written", "poison was taken for an input"]
+        if event.untouched * width < SURE:
+            ways.append("the wrong result has these bits by chance")
+    return f", which the harness had put there before the call: {', or '.join(ways)}"
 
 
 def origin_text(case: Case, use: Use, event: Mismatch) -> str:
     """What the wrong elements of a call are, as far as that is known: what they equal, or poison; empty if not."""
-    poison = _poison(event).replace(", which", "The first wrong element holds what", 1)
-    return _origin(case, use, event.origin).strip() or poison
+    poison = _poison(use, event).replace(", which", "The first wrong element holds what", 1)
+    return _origin(case, use, event).strip() or poison
 
 
-def _origin(case: Case, use: Use, origin: Origin | None) -> str:
+def _origin(case: Case, use: Use, event: Mismatch) -> str:
     """A sentence on what the wrong elements equal."""
-    if origin is None:
+    if (origin := event.origin) is None:
         return ""
     if origin.wrong == 1:
         which = "That element"
@@ -166,7 +173,17 @@ def _origin(case: Case, use: Use, origin: Origin | None) -> str:
         which = f"The {first} of the {origin.wrong} wrong elements from there on"
     else:
         which = f"The {origin.wrong} wrong elements from there on"
-    return f" {which} {_equal(case, use, origin)}."
+    text = _zeros(case, use, event, origin) if origin.kind == "zeros" else _equal(case, use, origin)
+    return f" {which} {text}."
+
+
+def _zeros(case: Case, use: Use, event: Mismatch, origin: Origin) -> str:
+    text = f"{'is' if origin.matched == 1 else 'are'} zero"
+    if event.had_poison:
+        text += ", and zeros were written there"
+    if origin.ranks:
+        text += f"; rank {origin.ranks[0]} {_puts(use, origin)} in zero there at {case.at_step(origin.step)}"
+    return text
 
 
 def _equal(case: Case, use: Use, origin: Origin) -> str:
@@ -174,8 +191,6 @@ def _equal(case: Case, use: Use, origin: Origin) -> str:
     op = use.called.op
     equal = "equals" if origin.matched == 1 else "equal"
     match origin.kind:
-        case "zeros":  # poison was there before the call
-            return f"{'is' if origin.matched == 1 else 'are'} zero, and zeros were written there"
         case "without":
             return f"{equal} the {op} without {ranks_text(origin.ranks)}"
         case "twice":

@@ -35,7 +35,7 @@ class DeferredCall:
         self.tap, self.left = empty(0), empty(0)
         self.expected = empty(0)
         """The exact result of the values that were filled in last."""
-        self._shared = slice(0)
+        self._shared = self._fed = slice(0)
         self.operands: tuple[torch.Tensor, ...] = ()
         """Where output and source lie, or lay."""
         self.returned: torch.Tensor | None = None
@@ -45,7 +45,7 @@ class DeferredCall:
     def take(self, output: torch.Tensor, source: torch.Tensor) -> None:
         """These are its operands."""
         self.feed, self.tap, self.left = empty_like(source), empty_like(output), empty_like(source)
-        self._shared = shared(source, output)
+        self._shared, self._fed = shared(source, output), shared(output, source)
         self.operands = self._raw(output), self._raw(source)
 
     def fill(self, keys: list[int], wide: bool = False) -> None:
@@ -76,7 +76,8 @@ class DeferredCall:
 
     def compare(self) -> trace.Mismatch | None:
         """Where the last run's output differs from the exact result."""
-        return self._exact.compare(self._into, self.tap, self.expected)
+        fed = self._fed if self.returned is None else slice(None)
+        return self._exact.compare(self._into, self.tap, self.expected, fed)
 
     def spoiled(self) -> trace.SourceChanged | None:
         """Where the last run's source changed in its call."""

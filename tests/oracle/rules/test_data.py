@@ -70,8 +70,11 @@ def test_an_output_that_changed_after_its_call_is_wrong_on_that_rank(ranks: Worl
 
 ALONE: dict[Event, str] = {
     Mismatch("a", 1, 1, 0, 1, "1 (0x1)", "2 (0x2)"): "output 'a' of rank 1 is wrong in 1 of 1 element, the first",
-    Mismatch("a", 1, 1, 0, 1, "1.0 (0x3c00)", "nan (0xffff)"): "or poison was copied over it; the call took",
-    Mismatch("a", 1, 1, 0, 1, "nan (0x7d01)", "nan (0xffff)"): (
+    Mismatch("a", 1, 1, 0, 1, "1.0 (0x3c00)", "nan (0xffff)", untouched=1): (
+        "or poison was copied over it; the call took"
+    ),
+    Mismatch("a", 1, 1, 0, 1, "1.0 (0x3c00)", "nan (0xffff)", had_poison=False): "found nan (0xffff); the call took",
+    Mismatch("a", 1, 1, 0, 1, "nan (0x7d01)", "nan (0xffff)", untouched=1): (
         "not written, or poison was copied over it, or a conversion on the way gave the NaN other bits; the call took"
     ),
     Mismatch("a", 9, 9, 0, 1, "1 (0x1)", "2 (0x2)", Origin("input", (0,), shift=-1, matched=1, wrong=9)): (
@@ -132,17 +135,36 @@ def test_a_reduce_scatter_that_loses_a_rank_is_wrong(ranks: World) -> None:
     assert "in its own chunk" in str(found[0])
 
 
-def with_origin(ranks: World, origin: Origin | None, steps: tuple[Step, ...] = SCATTER) -> str:
+def with_origin(ranks: World, origin: Origin | None, had_poison: bool = True) -> str:
     """What is said of a wrong output of rank 0 whose values come from there."""
-    draw = ranks.run(scenario(*steps))
-    wrong = Mismatch("part", 3, 100, 1, 0, "1 (0x1)", "2 (0x2)", origin)
+    draw = ranks.run(scenario(*SCATTER))
+    wrong = Mismatch("part", 3, 100, 1, 0, "1 (0x1)", "2 (0x2)", origin, had_poison)
     events = (more for event in draw.traces[0].events for more in (event, *([wrong] if isinstance(event, Ran) else ())))
     (found,) = judge(structs.replace(draw, traces=(Trace(0, tuple(events)), draw.traces[1])))
     return found.explanation.partition("(the kernel under test).")[2].strip()
 
 
+@pytest.mark.parametrize(("found", "untouched", "is_by_chance"), [("255 (0xff)", 1, True), ("255 (0xff)", 3, False)])
+def test_a_wrong_sum_of_few_bits_may_look_like_poison_by_chance(
+    ranks: World, found: str, untouched: int, is_by_chance: bool
+) -> None:
+    draw = ranks.run(scenario(*SCATTER))
+    wrong = Mismatch("part", 3, 100, 1, 0, "1 (0x01)", found, untouched=untouched)
+    events = (more for event in draw.traces[0].events for more in (event, *([wrong] if isinstance(event, Ran) else [])))
+    (said,) = judge(structs.replace(draw, traces=(Trace(0, tuple(events)), draw.traces[1])))
+    assert "before the call: it was not written, or poison was taken for an input" in str(said)
+    assert (", or the wrong result has these bits by chance" in str(said)) is is_by_chance
+
+
+def test_zeros_where_no_poison_was_are_zeros_and_no_more(ranks: World) -> None:
+    assert with_origin(ranks, Origin("zeros", matched=1, wrong=1), had_poison=False) == "That element is zero."
+
+
 SAID = {
     None: "",
+    Origin("zeros", (1,), 0, matched=1, wrong=1): (
+        "That element is zero, and zeros were written there; rank 1 had put in zero there at step 0 (allocate)."
+    ),
     Origin("zeros", matched=1, wrong=1): "That element is zero, and zeros were written there.",
     Origin("zeros", matched=2, wrong=3): (
         "The first 2 of the 3 wrong elements from there on are zero, and zeros were written there."

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from harness.system.collectives import CollectiveContext, Unsupported
+from harness.system.collectives import CollectiveContext
 from tests.tools.unusual.moves import pull, push, reduced, rounded, shares_of, signal, starts_of, wait
 
 OPS = ("sum", "avg", "max", "min")
@@ -45,11 +45,20 @@ class PullsSources(Direct):
     pulls = True
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        if len({*context.counts}) > 1 or not source.numel():
-            raise Unsupported
         sources = self.sources(context, source)
         context.barrier()
-        output.copy_(pull(sources, source, 0, source.numel()).flatten())
+        starts = starts_of(context, output)
+        for peer, address in enumerate(sources.split(1)):
+            begin, end = starts[peer : peer + 2]
+            theirs = source if peer == context.rank else pull(address, source, 0, end - begin)[0]
+            output[begin:end].copy_(theirs)
+        context.barrier()
+
+    def broadcast(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, root: int) -> None:
+        sources = self.sources(context, source)
+        context.barrier()
+        if context.rank != root or output.data_ptr() != source.data_ptr():
+            output.copy_(pull(sources[root : root + 1], output, 0, output.numel())[0])
         context.barrier()
 
     def sources(self, context: CollectiveContext, source: torch.Tensor) -> torch.Tensor:
