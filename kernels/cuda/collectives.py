@@ -19,10 +19,10 @@ from harness.system.cuda import CudaSource
 
 HERE = Path(__file__).parent
 THREADS = 512
-WORD, PACKET = 16, 8
-"""Bytes: the widest access, and the data of a packet."""
-SMALL, SLOTS = 1 << 20, 2 << 20
-"""Bytes of the largest small call, and of all slots of a half together."""
+WORD, PACKET = 16, 12
+"""Bytes: the widest access, which is also that of a packet, and a packet's data."""
+SMALL, SPACE = 4 << 20, 24 << 20
+"""Bytes of the largest small call, and of the space for packets."""
 BLOCKS = 128
 """At most."""
 TILE, STAGING, COPYING = 64 << 10, 64, 16
@@ -75,11 +75,11 @@ class CudaCollectives:
     def open(self, context: CollectiveContext) -> None:
         if context.size > THREADS or (context.shares_gpu and context.max_blocks == 1):
             raise Unsupported
-        space = context.workspace(4 * SLOTS + 2 * STAGING * TILE)
+        space = context.workspace(SPACE + 2 * STAGING * TILE)
         flags = context.flags(MEETING + BLOCKS * context.size)
         self._memories[context.identity] = Memory(
-            space[: 4 * SLOTS],
-            space[4 * SLOTS :],
+            space[:SPACE],
+            space[SPACE:],
             flags[:BLOCKS],
             flags[BLOCKS:MEETING],
             flags[MEETING:],
@@ -95,7 +95,9 @@ class CudaCollectives:
         width, counts = source.element_size(), context.counts or (source.numel(),) * context.size
         nbytes = max(counts) * width
         if _is_small(context, counts, width):
-            self._small(context, f"all_gather<{BITS[width]}>", nbytes, source, output, np.int64(source.numel()))
+            per, word = max(1, width // 4), min(width, 4)  # a packet holds no whole elements of 8 bytes
+            count = np.int64(source.numel() * per)
+            self._small(context, f"all_gather<{BITS[word]}>", nbytes, source, output, count)
             return
         start = sum(counts[: context.rank]) * width
         if nbytes >= COPIED:
@@ -143,7 +145,7 @@ class CudaCollectives:
         number, how = _reduction(context, output.dtype, op)
         sources = self._table(context, source)
         width, count = output.element_size(), output.numel()
-        if _is_small(context, (count,) * context.size, width):
+        if _is_small(context, (count,) * context.size, width, "all_reduce"):
             alike = np.int64(0)
             self._small(
                 context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
@@ -210,8 +212,7 @@ class CudaCollectives:
         how: tuple[np.generic, ...] = (),
     ) -> None:
         memory = self._memories[context.identity]
-        slot = SLOTS // context.size // PACKET
-        part = slot // BLOCKS
+        part = _part(context.size)
         self.ll.launch(
             kernel,
             max(1, min(BLOCKS, context.max_blocks, -(-nbytes // PACKET // min(part, THREADS)))),
@@ -222,7 +223,7 @@ class CudaCollectives:
             output,
             *counts,
             *_place(context),
-            np.int64(slot),
+            np.int64(part * BLOCKS),
             np.int64(part),
             *how,
         )
@@ -274,15 +275,20 @@ def _others_first(context: CollectiveContext) -> Iterator[int]:
     return ((context.rank + turn) % context.size for turn in range(1, context.size + 1))
 
 
-def small(size: int, blocks: int) -> int:
-    """Bytes of the largest small call of so many ranks, which fits into the parts that blocks have of a slot."""
-    part = SLOTS // size // BLOCKS // PACKET * PACKET
-    return min(SMALL, part * min(BLOCKS, blocks))
+def _part(size: int) -> int:
+    """Packets that each block has of a slot, of which each of the two halves of the space has one for each rank."""
+    return SPACE // WORD // 2 // size // BLOCKS
 
 
-def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int) -> bool:
+def small(size: int, blocks: int, kind: str = "") -> int:
+    """Bytes of the largest small call of so many ranks, which fits into the parts of so many blocks."""
+    most = min(SMALL, _part(size) * min(BLOCKS, blocks) * PACKET)
+    return min(most, 2 * SMALL // size) if kind == "all_reduce" else most  # all of it goes to every rank
+
+
+def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int, kind: str = "") -> bool:
     """Whether every rank sends to every rank, and all of it fits."""
-    return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks)
+    return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks, kind)
 
 
 def _whole(count: int) -> int:

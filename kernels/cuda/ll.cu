@@ -1,28 +1,32 @@
-// Small calls without a barrier (LL, "low latency"): every eight bytes of data travel with the number of their call.
+// Small calls without a barrier (LL, "low latency"): every twelve bytes of data travel with the number of their call.
 //
-// A rank stores packets into the space of each peer, and polls its own space for theirs. A packet has 16 bytes: two words
-// of 64 bits, each of 32 bits of data and the epoch. The space of a rank has two halves, which calls take in turns, and
+// A rank stores packets into the space of each peer, and polls its own space for theirs. A packet has 16 bytes: data, and
+// the epoch in the last four. The space of a rank has two halves, which calls take in turns, and
 // in each half a slot of `slot` packets for each sender, and in each slot a part of `part` packets for each block.
 //
 // Invariant: a block stores into its part of a half again only in its call after the next. It has then received the next
 // call from the same block of every peer, so each of these has ended this call, and has read its part. That needs a
 // packet from every block to every peer in each call, so `count` is at least 1 and no block is without packets.
 //
-// Ordering: data and epoch share one word of 64 bits, which is stored and loaded at once (relaxed, at system scope). No
-// other memory is shared, so nothing needs a release.
+// Ordering: data and epoch are stored and loaded in one access of 16 bytes (relaxed, at system scope). No other memory is
+// shared, so nothing needs a release.
 #include "elements.cuh"
 
-__device__ void send(i64 space, u64 data, u32 epoch) {
-    const u64 tag = (u64)epoch << 32;
-    store_pair(space, tag | (u32)data, tag | data >> 32);
+// The data of a packet.
+struct Twelve {
+    u32 part[3];
+};
+
+__device__ void send(i64 at, Twelve data, u32 epoch) {
+    store_packet(at, data.part[0] | (u64)data.part[1] << 32, data.part[2] | (u64)epoch << 32);
 }
 
-__device__ u64 receive(i64 space, u32 epoch) {
+__device__ Twelve receive(i64 at, u32 epoch) {
     u64 low, high;
     Patience patience;
     while (true) {
-        load_pair(space, low, high);
-        if ((u32)(low >> 32) == epoch && (u32)(high >> 32) == epoch) return (u64)(u32)low | high << 32;
+        load_packet(at, low, high);
+        if ((u32)(high >> 32) == epoch) return {(u32)low, (u32)(low >> 32), (u32)high};
         patience.check();
     }
 }
@@ -37,19 +41,23 @@ struct Packets {
     u32 first, count;
 
     __device__ explicit Packets(i64 bytes) {
-        const u32 all = (bytes + 7) / 8;  // of a small call, so the products fit
+        const u32 all = (bytes + 11) / 12;  // of a small call, so the products fit
         first = all * blockIdx.x / gridDim.x;
         count = all * (blockIdx.x + 1) / gridDim.x - first;
     }
 };
 
-// Eight bytes of `from` at packet i, of which elements from `count` on are not there.
+// Twelve bytes of `from` at packet i, of which elements from `count` on are not there.
 template <typename T>
-__device__ u64 packed(const T* from, i64 i, i64 count) {
-    constexpr int each = Pack<T, u64>::COUNT;
-    if ((i + 1) * each <= count && (u64)from % 8 == 0) return ((const u64*)from)[i];
-    Pack<T, u64> found;
-    found.bytes = 0;
+__device__ Twelve packed(const T* from, i64 i, i64 count) {
+    constexpr int each = Pack<T, Twelve>::COUNT;
+    Pack<T, Twelve> found;
+    if ((i + 1) * each <= count && (u64)from % 4 == 0) {
+        const u32* words = (const u32*)from + i * 3;
+        found.bytes = {words[0], words[1], words[2]};
+        return found.bytes;
+    }
+    found.bytes = {0, 0, 0};
 #pragma unroll
     for (int at = 0; at < each; at++)
         if (i * each + at < count) found.each[at] = from[i * each + at];
@@ -57,13 +65,14 @@ __device__ u64 packed(const T* from, i64 i, i64 count) {
 }
 
 template <typename T>
-__device__ void unpack(T* into, i64 i, i64 count, u64 data) {
-    constexpr int each = Pack<T, u64>::COUNT;
-    if ((i + 1) * each <= count && (u64)into % 8 == 0) {
-        ((u64*)into)[i] = data;
+__device__ void unpack(T* into, i64 i, i64 count, Twelve data) {
+    constexpr int each = Pack<T, Twelve>::COUNT;
+    if ((i + 1) * each <= count && (u64)into % 4 == 0) {
+        u32* words = (u32*)into + i * 3;
+        words[0] = data.part[0], words[1] = data.part[1], words[2] = data.part[2];
         return;
     }
-    Pack<T, u64> found;
+    Pack<T, Twelve> found;
     found.bytes = data;
 #pragma unroll
     for (int at = 0; at < each; at++)
@@ -97,7 +106,7 @@ __global__ void all_gather(const i64* spaces, u32* words, const T* source, T* ou
     for (u32 i = threadIdx.x; i < own.count; i += blockDim.x)
         for (int turn = 1; turn < size; turn++) {
             const int peer = (rank + turn) % size;
-            const u64 data = receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now);
+            const Twelve data = receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now);
             unpack(output + peer * count, own.first + i, count, data);
         }
     epoch.advance(1);
@@ -108,7 +117,7 @@ __device__ void reduce(const i64* spaces, const T* own, T* output, i64 count, in
                        float scale, u32 now) {
     const Packets packets(count * sizeof(T));
     for (u32 i = threadIdx.x; i < packets.count; i += blockDim.x) {
-        Sums<T, OP, u64> sums;
+        Sums<T, OP, Twelve> sums;
         for (int peer = 0; peer < size; peer++)
             sums.add(peer == rank ? packed(own, packets.first + i, count)
                                   : receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now));

@@ -2,8 +2,8 @@
 //
 // Invariant: no other file has PTX, so a test may put plain C++ in the place of this one.
 //
-// Ordering: `release` and `acquire` are what their names say, at system scope. `store_pair` and `load_pair` are relaxed at
-// system scope, and each of the two words goes at once. `load` and `store` are weak: something else has to order them.
+// Ordering: `release` and `acquire` are what their names say, at system scope. `store_packet` and `load_packet` are relaxed
+// at system scope, and all of a packet goes at once. `load` and `store` are weak: something else has to order them.
 #pragma once
 
 using u8 = unsigned char;
@@ -47,12 +47,18 @@ __device__ inline void store(void* at, Word word) {
                  : "memory");
 }
 
-__device__ inline void store_pair(i64 at, u64 low, u64 high) {
-    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(at), "l"(low), "l"(high) : "memory");
+// 16 bytes in one access (PTX ISA 8.3, type b128): who sees one of the two words sees the other.
+__device__ inline void store_packet(i64 at, u64 low, u64 high) {
+    asm volatile("{ .reg .b128 packet; mov.b128 packet, {%1, %2}; st.relaxed.sys.global.b128 [%0], packet; }" ::"l"(at),
+                 "l"(low), "l"(high)
+                 : "memory");
 }
 
-__device__ inline void load_pair(i64 at, u64& low, u64& high) {
-    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(low), "=l"(high) : "l"(at) : "memory");
+__device__ inline void load_packet(i64 at, u64& low, u64& high) {
+    asm volatile("{ .reg .b128 packet; ld.relaxed.sys.global.b128 packet, [%2]; mov.b128 {%0, %1}, packet; }"
+                 : "=l"(low), "=l"(high)
+                 : "l"(at)
+                 : "memory");
 }
 
 __device__ inline u16 to_bfloat16(float value) {

@@ -49,6 +49,7 @@ def registers(machine_code: bytes, tmp_path: Path) -> list[int]:
 def test_a_packet_is_stored_and_loaded_at_once(name: str, tmp_path: Path) -> None:
     found = operations(tmp_path, code("ll.cu", name))
     assert {"STG.E.128.STRONG.SYS", "LDG.E.128.STRONG.SYS"} <= found.keys()
+    assert not {"STG.E.64.STRONG.SYS", "LDG.E.64.STRONG.SYS"} & found.keys()
     assert not any(each.startswith("MEMBAR") and each.endswith("SYS") for each in found)
 
 
@@ -66,7 +67,7 @@ class TestOfALargeCall:
         found = operations(tmp_path, code("fused.cu", name))
         assert found["MEMBAR.ALL.SYS"] == found["STG.E.STRONG.SYS"] > 1
         assert found["LDG.E.STRONG.SYS"] > 1
-        assert found["CCTL.IVALL"] >= found["LDG.E.STRONG.SYS"]
+        assert found["CCTL.IVALL"] > 1  # behind each wait; looks of one wait may share it
 
     def test_two_blocks_fit_on_a_multiprocessor(self, name: str, tmp_path: Path) -> None:
         assert max(registers(code("fused.cu", name), tmp_path)) * THREADS * 2 <= 65536

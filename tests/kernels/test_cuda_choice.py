@@ -120,6 +120,11 @@ def test_small_calls_of_many_ranks_end_where_their_slots_do() -> None:
     assert files == {2: "ll.cu", 4: "fused.cu", 8: "fused.cu"}
 
 
+def test_an_all_reduce_of_many_ranks_is_small_only_where_its_data_may_go_to_all_of_them() -> None:
+    files = {size: launches("all_reduce", [MIB // 2] * size)[0][0][0] for size in (2, 8, 16)}
+    assert files == {2: "ll.cu", 8: "ll.cu", 16: "fused.cu"}
+
+
 @pytest.mark.parametrize(("dtype", "op"), [("float8_e4m3fn", "sum"), ("float64", "sum"), ("int32", "avg")])
 @pytest.mark.parametrize("kind", ["reduce_scatter", "all_reduce"])
 def test_a_reduction_without_a_kernel_is_left_to_the_library(kind: str, dtype: str, op: str) -> None:

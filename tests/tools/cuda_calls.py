@@ -212,7 +212,7 @@ MIB = 1 << 20
 def counts(width: int, size: int) -> list[int]:
     """Elements of a chunk: none, one, odd, and those on both sides of a packet, a word, a block, and a slot."""
     slot, block = built_in.small(size, built_in.BLOCKS) // width, built_in.THREADS * built_in.WORD // width
-    beside = (*(each + by for each in (block, slot) for by in (-1, 0, 1)), 3 * slot + 5)
+    beside = (*(each + by for each in (block, slot) for by in (-1, 0, 1)), slot + 70_001)
     return [0, 1, 2, 7, 16, 17, 1001, *beside]
 
 
@@ -223,7 +223,7 @@ def ops(dtype: str) -> tuple[str, ...]:
 def cases(kind: str, dtype: str, size: int) -> Iterator[Case]:
     """Of one kernel's type."""
     width = WIDTHS[dtype]
-    slot, all_of_it = built_in.small(size, built_in.BLOCKS) // width, size if kind == "all_reduce" else 1
+    slot, all_of_it = built_in.small(size, built_in.BLOCKS, kind) // width, size if kind == "all_reduce" else 1
     reductions = ops(dtype) if kind != "all_gather" else ("sum",)
     for count in counts(width, size):
         yield Case(kind, dtype, count)

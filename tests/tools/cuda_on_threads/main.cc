@@ -100,7 +100,7 @@ struct Ranks {
     }
 
     void calls(i64 count, int off, bool within, int op) {
-        const bool fits = count * (i64)sizeof(T) <= SLOT * 8;
+        const bool fits = count * (i64)sizeof(T) <= SLOT * 12;
         grid = 1 + turn % GRID;
         auto chunk = [&](int rank) { return rank * count; };
         auto gathered = [&](int, i64 i) { return element<T>(turn, i / count, i % count); };
@@ -108,7 +108,7 @@ struct Ranks {
         auto everywhere = [&](int, i64 i) { return reduced(op, i); };
         auto none = [](int) { return 0ll; };
         using Peers = std::vector<i64>;
-        grid = min((i64)grid, (count * (i64)sizeof(T) + 7) / 8);  // no block of a small call is without packets
+        grid = min((i64)grid, (count * (i64)sizeof(T) + 11) / 12);  // no block of a small call is without packets
         if (fits) {
             run("all-gather by LL", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
                 small::all_gather<T>(spaces.data(), (u32*)of_small[rank], source, (T*)peers[rank], count, rank, size, SLOT, PART);

@@ -60,14 +60,15 @@ inline const void* aligned(const void* at) {
 }
 inline Word load(const void* at) { return *(const Word*)aligned(at); }
 inline void store(void* at, Word word) { *(Word*)aligned(at) = word; }
-inline void store_pair(i64 at, u64 low, u64 high) {
+// The second word comes last and is looked at first, so that who sees it sees the first one, too.
+inline void store_packet(i64 at, u64 low, u64 high) {
     __atomic_store_n((u64*)at, low, __ATOMIC_RELAXED);
-    __atomic_store_n((u64*)at + 1, high, __ATOMIC_RELAXED);
+    __atomic_store_n((u64*)at + 1, high, __ATOMIC_RELEASE);
 }
-inline void load_pair(i64 at, u64& low, u64& high) {
+inline void load_packet(i64 at, u64& low, u64& high) {
     sched_yield();
+    high = __atomic_load_n((u64*)at + 1, __ATOMIC_ACQUIRE);
     low = __atomic_load_n((u64*)at, __ATOMIC_RELAXED);
-    high = __atomic_load_n((u64*)at + 1, __ATOMIC_RELAXED);
 }
 inline u16 to_bfloat16(float value) {
     u32 bits;
