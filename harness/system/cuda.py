@@ -43,9 +43,9 @@ class CudaSource:
         does not compile.
         """
         given, found = [_given(kernel, place, each) for place, each in enumerate(arguments)], self.kernel(kernel)
-        from cuda.core import LaunchConfig, launch  # noqa: PLC0415  (only where kernels run)
+        from cuda.core import launch  # noqa: PLC0415  (only where kernels run)
 
-        launch(_Current(), LaunchConfig(grid=grid, block=block, shmem_size=shared), found, *given)
+        launch(_Current(), _configured(grid, block, shared), found, *given)
 
     def kernel(self, name: str) -> Any:
         """cuda-core's kernel of that name for the current GPU: compiled, or the one that was. Local. Raises as `launch`
@@ -73,6 +73,13 @@ class CudaSource:
         except (OSError, UnicodeDecodeError) as error:
             raise CompileError(f"CUDA source {str(self._path)!r} cannot be read: {error}") from None
         return self._path, text, self._options, name, arch
+
+
+@lru_cache(KEPT)
+def _configured(grid: int | tuple[int, ...], block: int | tuple[int, ...], shared: int) -> Any:
+    from cuda.core import LaunchConfig  # noqa: PLC0415
+
+    return LaunchConfig(grid=grid, block=block, shmem_size=shared)
 
 
 class _Current:

@@ -47,14 +47,14 @@ OPS = {"sum": 0, "avg": 0, "max": 1, "min": 2}
 class Memory(NamedTuple):
     """A rank's own of one communicator."""
 
-    slots: torch.Tensor
-    """What peers send to in small calls."""
-    stage: torch.Tensor
+    spaces: torch.Tensor
+    """Addresses of every rank's space for packets, stage and flags."""
+    stages: torch.Tensor
+    flags: torch.Tensor
     small: torch.Tensor
     """Epochs of small calls, one for each block."""
     large: torch.Tensor
     """Epochs of the others."""
-    flags: torch.Tensor
     captured: list[torch.Tensor]
     """Tables that graphs read at every replay."""
     beside: torch.cuda.Stream | None
@@ -78,11 +78,11 @@ class CudaCollectives:
         space = context.workspace(SPACE + 2 * STAGING * TILE)
         flags = context.flags(MEETING + BLOCKS * context.size)
         self._memories[context.identity] = Memory(
-            space[:SPACE],
-            space[SPACE:],
+            context.peer_addresses(space),
+            context.peer_addresses(space[SPACE:]),
+            context.peer_addresses(flags[MEETING:]),
             flags[:BLOCKS],
             flags[BLOCKS:MEETING],
-            flags[MEETING:],
             [],
             torch.cuda.Stream() if flags.is_cuda else None,
         )
@@ -91,7 +91,7 @@ class CudaCollectives:
         del self._memories[context.identity]
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
-        outputs = self._table(context, output)
+        context.peer_pointers(output)  # the library makes a call of any size whose operand is not owned
         width, counts = source.element_size(), context.counts or (source.numel(),) * context.size
         nbytes = max(counts) * width
         if _is_small(context, counts, width):
@@ -108,8 +108,8 @@ class CudaCollectives:
             f"all_gather<{BITS[width]}>",
             _blocks(context, nbytes, BLOCKS),
             THREADS,
-            outputs,
-            self._table(context, memory.flags),
+            self._table(context, output),
+            memory.flags,
             memory.large,
             source,
             np.int64(start),
@@ -119,7 +119,7 @@ class CudaCollectives:
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         number, how = _reduction(context, output.dtype, op)
-        sources = self._table(context, source)
+        context.peer_pointers(source)
         width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
         nbytes = max(counts) * width
         if _is_small(context, counts, width):
@@ -131,8 +131,8 @@ class CudaCollectives:
             f"reduce_scatter<{number}>",
             _blocks(context, nbytes, BLOCKS),
             THREADS,
-            sources,
-            self._table(context, memory.flags),
+            self._table(context, source),
+            memory.flags,
             memory.large,
             output,
             np.int64(sum(counts[: context.rank]) * width),
@@ -143,7 +143,7 @@ class CudaCollectives:
 
     def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
         number, how = _reduction(context, output.dtype, op)
-        sources = self._table(context, source)
+        context.peer_pointers(source)
         width, count = output.element_size(), output.numel()
         if _is_small(context, (count,) * context.size, width, "all_reduce"):
             alike = np.int64(0)
@@ -151,6 +151,7 @@ class CudaCollectives:
                 context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
             )
             return
+        sources = self._table(context, source)
         try:
             outputs = self._table(context, output)
         except NotOwned:
@@ -164,7 +165,7 @@ class CudaCollectives:
             THREADS,
             sources,
             outputs,
-            self._table(context, self._memories[context.identity].flags),
+            self._memories[context.identity].flags,
             self._memories[context.identity].large,
             np.int64(begin * width),
             np.int64(min(part, count - begin)),
@@ -190,8 +191,8 @@ class CudaCollectives:
             blocks,
             THREADS,
             sources,
-            self._table(context, memory.stage),
-            self._table(context, memory.flags),
+            memory.stages,
+            memory.flags,
             memory.large,
             output,
             np.int64(count),
@@ -217,7 +218,7 @@ class CudaCollectives:
             kernel,
             max(1, min(BLOCKS, context.max_blocks, -(-nbytes // PACKET // min(part, THREADS)))),
             THREADS,
-            self._table(context, memory.slots),
+            memory.spaces,
             memory.small,
             source,
             output,
@@ -235,22 +236,21 @@ class CudaCollectives:
 
         current, kind = torch.cuda.current_stream(), runtime.cudaMemcpyKind.cudaMemcpyDefault
         self._barrier(context)
-        beside, own = self._memories[context.identity].beside, outputs[context.rank] + start
+        beside = self._memories[context.identity].beside
         assert beside is not None
-        if nbytes and own != source.data_ptr():
+        is_forked = bool(nbytes) and outputs[context.rank] + start != source.data_ptr()
+        if is_forked:
             beside.wait_stream(current)
             with torch.cuda.stream(beside):
                 count, into = np.int64(source.numel()), output.view(-1)[start // source.element_size() :]
                 blocks = _blocks(context, nbytes, COPYING)
                 self.fused.launch(f"copy_own<{BITS[source.element_size()]}>", blocks, THREADS, into, source, count)
-        for peer in _others_first(context):
-            if not nbytes or peer == context.rank:
-                continue
+        for peer in _peers(context) if nbytes else ():
             into_peer = outputs[peer] + start
             (error,) = runtime.cudaMemcpyAsync(into_peer, source.data_ptr(), nbytes, kind, current.cuda_stream)
             if error != runtime.cudaError_t.cudaSuccess:
                 raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into_peer:#x} of rank {peer}: {error.name}")
-        if nbytes and own != source.data_ptr():
+        if is_forked:  # a capture waits for no stream that it did not fork to
             current.wait_stream(beside)
         self._barrier(context)
 
@@ -262,17 +262,16 @@ class CudaCollectives:
 
     def _barrier(self, context: CollectiveContext) -> None:
         memory = self._memories[context.identity]
-        flags = self._table(context, memory.flags)
-        self.fused.launch("barrier", 1, THREADS, flags, memory.large, *_place(context))
+        self.fused.launch("barrier", 1, THREADS, memory.flags, memory.large, *_place(context))
 
 
 def _place(context: CollectiveContext) -> tuple[np.int32, np.int32]:
     return np.int32(context.rank), np.int32(context.size)
 
 
-def _others_first(context: CollectiveContext) -> Iterator[int]:
-    """Each rank begins with another peer, so that no peer gets everything at one time."""
-    return ((context.rank + turn) % context.size for turn in range(1, context.size + 1))
+def _peers(context: CollectiveContext) -> Iterator[int]:
+    """Each rank begins with another one, so that no peer gets everything at one time."""
+    return ((context.rank + turn) % context.size for turn in range(1, context.size))
 
 
 def _part(size: int) -> int:

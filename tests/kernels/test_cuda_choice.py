@@ -51,7 +51,7 @@ class Context:
         return torch.empty(words, dtype=torch.int32, device="meta")
 
     def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
-        raise Copied
+        return [0] * self.size
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty(self.size, dtype=torch.int64, device="meta")
@@ -141,19 +141,23 @@ def test_ranks_that_cannot_run_side_by_side_are_left_to_the_library() -> None:
         CudaCollectives().open(context)
 
 
-def test_the_largest_gathers_are_copies() -> None:
+def test_the_largest_gathers_are_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def copies(*given: object) -> None:
+        raise Copied
+
+    monkeypatch.setattr(CudaCollectives, "_copy", copies)
     with pytest.raises(Copied):
         launches("all_gather", [COPIED // 2] * 2)
 
 
 class OutputsApart(Context):
-    """The second tensor that peers are asked for, the output of an all-reduce, lies in no window."""
+    """The output of an all-reduce lies in no window: after three tensors of the plug-in's own, and the source."""
 
     asked = 0
 
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
         self.asked += 1
-        if self.asked == 2:
+        if self.asked == 5:
             raise NotOwned
         return super().peer_addresses(tensor)
 
