@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 THREADS = 512
 WORD, PACKET = 16, 12
 """Bytes: the widest access, which is also that of a packet, and a packet's data."""
-SMALL, SPACE = 4 << 20, 24 << 20
+SMALL, SPACE = 3 << 20, 20 << 20
 """Bytes of the largest small call, and of the space for packets."""
 BLOCKS = 128
 """At most."""

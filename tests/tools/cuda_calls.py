@@ -36,8 +36,8 @@ class Impatient(built_in.CudaCollectives):
 
 class Case(NamedTuple):
     """Rank r has chunks of `count + r · more` elements. `peers` and `own` say by how many elements the tensor that
-    peers address and the other one lie off an aligned address, `own` on the last rank alone. `is_within`: output and
-    source share memory."""
+    peers address and the other one lie off an aligned address, `own` on the last rank alone where peers do not address
+    that one, too. `is_within`: output and source share memory."""
 
     kind: str
     dtype: str
@@ -74,7 +74,7 @@ class Call:
         mine, many = self.counts[self._rank], sum(self.counts)
         is_all = case.kind == "all_reduce"
         addressed = space.view(self._dtype)[case.peers :][: case.count if is_all else many]
-        shift = case.own * (self._rank == self._size - 1)
+        shift = case.own * (case.is_owned or self._rank == self._size - 1)
         local = torch.empty(shift + mine, dtype=self._dtype, device=self._device)[shift:]
         if case.is_owned:
             behind = case.peers + -(-case.count // 16) * 16 + shift
