@@ -60,6 +60,7 @@ COLUMNS = """## Columns
 | values | the kind of data that an operation, its type and its group get ([data](rules.md#what-the-data-shows)) |
 | scenarios | of a night: different ones that ran on any of its shards |
 | expected a second | a model: a shard with as many cores as one alone keeps busy draws as fast as that one |
+| `2.7 (2.45)` | of a contender at a size: µs, and how many times faster than the library's best ([timing](bench.md)) |
 | symmetric path | open, or the first reason why NCCL has no symmetric kernel for a call |
 """
 
@@ -276,6 +277,32 @@ def drawing(record: Record) -> str:
 
 
 FUZZ = "findings"
+
+
+def speeds(record: Record) -> str:
+    """`symm bench collectives`: a table for each operation, a row for each size."""
+    return "\n".join(_speeds(op, record["rows"]) for op in dict.fromkeys(row["op"] for row in record["rows"]))
+
+
+def _speeds(op: str, rows: Sequence[Record]) -> str:
+    cells = {(row["nbytes"], row["contender"]): row for row in rows if row["op"] == op}
+    sizes, names = (dict.fromkeys(key[at] for key in cells) for at in (0, 1))
+    lines = [(sized(each), *(_speed(cells.get((each, name))) for name in names)) for each in sizes]
+    return f"`{op}`\n\n" + table(("bytes", *names), lines)
+
+
+def _speed(row: Record | None) -> str:
+    """Such as `2.7 (2.45)`: µs, and how many times faster than the library's best."""
+    if row is None or not row["time"]:
+        return row["state"] if row else UNKNOWN
+    return f"{row['time'] * 1e6:.1f}" + (f" ({1 / row['ratio']:.2f})" if row["ratio"] else "")
+
+
+def sized(nbytes: int) -> str:
+    """Such as `256 KiB`."""
+    return f"{nbytes >> 20} MiB" if nbytes % (1 << 20) == 0 else f"{nbytes >> 10} KiB"
+
+
 KINDS = {
     FUZZ: campaign,
     "by_call": drawing,
@@ -286,6 +313,7 @@ KINDS = {
     "disagreements": agreement,
     "hostile": hostile,
     "scaling": scaling,
+    "why_not": speeds,
     "figures": others,
 }
 """By the key that a command writes, in the order of the page. Asked for from the last on, since others may write

@@ -55,6 +55,14 @@ def test_hostile_acts_are_shown_by_kind() -> None:
     )
 
 
+def test_contenders_stand_beside_each_other_at_each_size() -> None:
+    row = {"op": "all_gather", "nbytes": 262144, "contender": "cuda", "state": "timed", "time": 4.0e-6, "ratio": 0.4}
+    wrong = {**row, "contender": "nccl", "state": "wrong", "time": None, "ratio": None}
+    shown = page.figures({"why_not": "", "rows": [row, wrong]})
+    assert "| bytes | cuda | nccl |" in shown
+    assert "| 256 KiB | 4.0 (2.50) | wrong |" in shown
+
+
 def test_a_figure_that_is_not_there_is_shown_as_unknown() -> None:
     assert page.number(None) == page.UNKNOWN
 
