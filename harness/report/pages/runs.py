@@ -49,9 +49,8 @@ class Night(msgspec.Struct, frozen=True):
     environment: dict[str, str] = {}
     options: dict[str, str] = {}
 
-    @property
-    def rate(self) -> float:
-        return self.draws / self.seconds if self.seconds else 0.0
+    rate: float = 0.0
+    """Draws a second, of all shards together where it is joined of them."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -130,6 +129,7 @@ def _night(name: str, run: dict[str, Any]) -> Night:
         name=name,
         draws=int(run["draws"]),
         seconds=float(run.get("seconds") or 0),
+        rate=float(run.get("draws_per_second") or 0),
         vacuous=int(run.get("vacuous") or 0),
         shrinking=int(run.get("shrinking") or 0),
         seed=str(run.get("seed", "")),
@@ -209,15 +209,22 @@ def _found(same: Sequence[tuple[str, dict[str, Any]]], runs: Mapping[str, dict[s
 
 def _account(finding: dict[str, Any]) -> Account | None:
     """The finding's own account; that of its seed file, where it brings none and the file is there."""
-    if finding.get("account"):
-        return msgspec.json.decode(msgspec.json.encode(finding["account"]), type=Account)
     file = finding.get("seed_file")
+    if finding.get("account"):
+        account = msgspec.json.decode(msgspec.json.encode(finding["account"]), type=Account)
+        return msgspec.structs.replace(account, command=_there(account.command, str(file or "")))
     if not file or not Path(file).is_file():
         return None
     try:
         return telling.of_file(file, seeds.load(file), "The run kept no pictures; symm show draws them.")
     except UsageError:
         return None
+
+
+def _there(command: str, file: str) -> str:
+    """The command with the file where it lies now: a joined night has copies of those of its shards."""
+    moved = [file if Path(word).name == Path(file).name else word for word in shlex.split(command)]
+    return shlex.join(moved) if file else command
 
 
 def _gone(runs: Mapping[str, dict[str, Any]], seen: set[str]) -> Iterator[Gone]:

@@ -67,6 +67,16 @@ def test_one_signature_in_two_runs_is_one_finding_with_both_runs_and_the_sum_of_
     assert (found.runs, found.size, found.rate) == (("a", "b"), "2 ranks, 4 steps", "2 of 6 runs")
 
 
+def test_the_speed_of_a_joined_night_is_that_of_its_shards_together() -> None:
+    (night,) = runs.report({"a": run(draws_per_second=40.0)}).nights
+    assert night.rate == 40.0
+
+
+def test_an_account_of_a_shard_is_replayed_from_the_joined_folder() -> None:
+    command = runs._there("symm replay 1/seeds/leak-1.json --pool mine:Pool", "merged/seeds/leak-1.json")
+    assert command == "symm replay merged/seeds/leak-1.json --pool mine:Pool"
+
+
 def test_runs_that_a_seed_file_noted_count_once_in_the_rate_over_two_nights() -> None:
     same = [
         finding("leak", "1" * 16, status="flaky", rate=rate, ran=ran)
