@@ -156,9 +156,10 @@ def rate(findings: Iterable[Mapping[str, Any]]) -> list[int] | None:
     return [failed + before[0], runs + before[1]] if before[0] or not runs else [failed, runs]
 
 
-def share(seconds: Mapping[str, float]) -> float:
-    """The share of a night that known findings took, of what `known_seconds` in its JSON holds."""
-    spent = sum(value for part, value in seconds.items() if part != "night")
+def share(seconds: Mapping[str, float], *parts: str) -> float:
+    """The share of a night that went into known findings, of what `known_seconds` in its JSON holds: into these parts,
+    or into running their cases again and shrinking them once more."""
+    spent = sum(seconds[part] for part in parts or ("replayed", "shrinking"))
     return round(spent / seconds["night"], 4) if seconds.get("night") else 0.0
 
 

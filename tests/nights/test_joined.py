@@ -73,10 +73,10 @@ def test_reasons_of_vacuous_draws_are_added() -> None:
 
 
 def test_time_of_known_findings_is_added_and_its_share_is_of_the_shards_that_have_been_given_some() -> None:
-    parts = [{"replayed": 1.0, "draws": 2.5, "shrinking": 0.0, "night": night} for night in (60.0, 40.0)]
+    parts = [{"replayed": 1.0, "draws": 5.0, "shrinking": 2.5, "night": night} for night in (60.0, 40.0)]
     runs = [run(index, known_seconds=part, known_share=1.0) for index, part in enumerate(parts, 1)]
     whole = joined.join([*runs, run(3)])
-    assert whole["known_seconds"] == {"replayed": 2.0, "draws": 5.0, "shrinking": 0.0, "night": 100.0}
+    assert whole["known_seconds"] == {"replayed": 2.0, "draws": 10.0, "shrinking": 5.0, "night": 100.0}
     assert whole["known_share"] == 0.07
 
 

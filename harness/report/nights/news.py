@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -39,14 +40,15 @@ def show(console: Console, tally: Tally, folder: Folder, seconds: float) -> None
         line = f"  not run again: {known.path}: {known.refused}"
         console.print(plain(line), highlight=False, soft_wrap=True)
     if folder.all:
-        console.print(took(share(spent(tally, folder, seconds))), highlight=False, soft_wrap=True)
+        console.print(took(spent(tally, folder, seconds)), highlight=False, soft_wrap=True)
     if not tally.found and (of["known"] or of["flaky"]):
         console.print(ONLY_KNOWN, highlight=False, soft_wrap=True)
 
 
-def took(part: float) -> str:
-    """A sentence on the share of the time that known findings took."""
-    return f"Known findings took {100 * part:.1f} % of the time."
+def took(seconds: Mapping[str, float]) -> str:
+    """A sentence on the share of the time that went into known findings, of what `spent` gives."""
+    draws = f"{100 * share(seconds, 'draws'):.1f}"
+    return f"Known findings cost {100 * share(seconds):.1f} % of the time. The draws that showed one took {draws} %."
 
 
 def spent(tally: Tally, folder: Folder, seconds: float) -> dict[str, float]:

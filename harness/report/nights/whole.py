@@ -49,8 +49,8 @@ def _notes(merged: Joined, facts: Facts) -> Iterator[str]:
         yield f"Missing: shard {which} of {lost['of']} left nothing. The same command with {again} draws it."
     if len({run.get("seed") for run in facts["shards"]}) > 1:
         yield "The runs have different seeds, so they are not shards of one night."
-    if facts.get("known_share"):
-        yield took(facts["known_share"])
+    if facts.get("known_seconds"):
+        yield took(facts["known_seconds"])
     yield from (f"Left out: {problem}" for problem in merged.problems)
 
 

@@ -59,8 +59,11 @@ def test_the_time_that_known_findings_took_is_said_with_its_parts(folder: Folder
     tally = Tally(known_draws=0.5, known_shrinking=0.35)
     facts = news.added({"schema": 1, "findings": []}, tally, folder, 100)
     parts = {"replayed": 1.25, "draws": 0.5, "shrinking": 0.35, "night": 100}
-    assert (facts["known_seconds"], facts["known_share"]) == (parts, 0.021)
-    assert "Known findings took 2.1 % of the time." in shown(tally, folder).splitlines()
+    assert (facts["known_seconds"], facts["known_share"]) == (parts, 0.016)
+    assert (
+        "Known findings cost 1.6 % of the time. The draws that showed one took 0.5 %."
+        in shown(tally, folder).splitlines()
+    )
 
 
 def test_a_night_that_knows_nothing_has_no_such_time() -> None:
