@@ -192,6 +192,16 @@ class Case:
             return ""
         return f" Its site asked the pool for {self.name(placed.event.named)} at {self.at_step(placed.born)}."
 
+    def taken(self, use: Use, sight: Sight) -> str:
+        """A sentence on what got an operand's memory while its call was in flight; empty where nothing did."""
+        flight = next((each for each in self.program.flights if use.step in each), range(0))
+        start, end = sight.operand.address, sight.operand.address + sight.operand.size
+        for life in self.histories[use.rank].buffers.values():
+            is_over_it = life.event.address < end and start < life.event.address + life.event.size
+            if is_over_it and life.born in flight and life.born > use.step:
+                return f" In flight, {self.at_step(life.born)} gave that memory to {life.event.buffer!r}."
+        return ""
+
     def earlier_holders(self, use: Use, sight: Sight) -> str:
         """Which buffers held this memory before, as a sentence; empty if none did."""
         history = self.histories[use.rank]

@@ -128,7 +128,7 @@ def _wrong(case: Case, rank: int, step: int, event: Mismatch, called: int) -> Fi
     return WrongData(
         f"{_replay(case, step, called)}{case.call(use)}: {where}, the first at index {event.index}, {chunk}: expected "
         f"{event.expected}, found {event.found}{_poison(use, event)}; {case.path(use)}."
-        f"{_origin(case, use, event)}",
+        f"{_origin(case, use, event)}{case.taken(use, use.output)}",
         step=step,
         ranks=(rank,),
     )

@@ -174,7 +174,7 @@ def _source(
     yield SourceChanged(
         f"{again}{case.call(use)}: source {event.buffer!r} of rank {history.rank} changed in {event.elements} of "
         f"{counted(event.of, 'element')} that {are} not output, the first at index {event.index}: from "
-        f"{event.before} to {event.after}; {case.path(use)}.",
+        f"{event.before} to {event.after}; {case.path(use)}.{case.taken(use, use.source)}",
         step=step,
         ranks=(history.rank,),
     )

@@ -72,7 +72,7 @@ EFFECTS = {
     "result-overwritten": "The caller goes on with wrong numbers.",
     "out-of-bounds": "What lay there is lost. That shows later, and elsewhere.",
     "hang": "Nothing goes on until the job is killed.",
-    "race": "Mostly the data is right. On another machine, or under load, it is not.",
+    "race": "Whether the data is right depends on which rank is faster.",
     "hot-path-growth": "A registration stops all ranks of the group for milliseconds, in the middle of serving.",
     "leak": "Memory is lost with every such program.",
     "registered-in-capture": "The capture fails, or the graph holds an address that no window covers.",
@@ -161,7 +161,9 @@ def _places(case: Case, use: Use, record: Record) -> str:
 def _why(case: Case, use: Use, record: Record) -> str:
     """How it came about, as far as the draw shows it; empty where the oracle's argument says it all."""
     if record.rule == "wrong-data":
-        return _origins(case, record)
+        return _origins(case, record) or case.taken(use, use.output).strip()
+    if record.rule == "source-changed":
+        return case.taken(use, use.source).strip()
     if record.rule not in OWNERSHIP:
         return ""
     role, sight = _focus(case, use, record)

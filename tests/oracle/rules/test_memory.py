@@ -8,7 +8,7 @@ from msgspec import structs
 from harness.oracle.judge import judge
 from harness.scenario.bases import Via
 from harness.scenario.operands import View
-from harness.scenario.steps import AllGather, Allocate, Collective, ReduceScatter, Release, Step
+from harness.scenario.steps import AllGather, Allocate, Collective, InFlight, ReduceScatter, Release, Step
 from harness.scenario.system import POOLS, System
 from harness.strategies.batches import sample
 from harness.strategies.programs import WITH_GRAPHS, scenarios
@@ -168,6 +168,22 @@ def test_a_store_into_the_source_is_found(ranks: World, step: Collective, source
     place = f"step 2 ({step.kind}) on tp[0,1]: source '{source}' of rank 0 changed in {where}: from "
     assert found.startswith(f"source-changed: {place}")
     assert "; the call took the kernel path" in found
+
+
+def test_memory_that_went_to_another_buffer_in_flight_is_named(ranks: World) -> None:
+    flight = (
+        InFlight(),
+        Allocate("b1", "tp", 2),
+        ReduceScatter("tp", View("b1"), 1),
+        Release("b1"),
+        Allocate("b2", "tp", 2, stream=1),
+        ReduceScatter("tp", View("b2"), 1, stream=1),
+    )
+    found = findings(ranks, scenario(*flight, pool="harness.system.planted.places:AllocatesOnOneStream"))
+    assert {each.rule for each in found} <= {"source-changed", "wrong-data"}
+    assert found
+    assert all(str(each).endswith("In flight, step 4 (allocate) gave that memory to 'b2'.") for each in found)
+    assert findings(ranks, scenario(*flight)) == []
 
 
 @pytest.mark.parametrize("step", [AllGather("tp", View("b"), 100, via="kernel"), IN_PLACE], ids=lambda step: step.kind)
