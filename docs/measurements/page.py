@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report import drawn
+from harness.report.pages.scale import size_text
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "measurements.md"
@@ -287,7 +288,7 @@ def speeds(record: Record) -> str:
 def _speeds(op: str, rows: Sequence[Record]) -> str:
     cells = {(row["nbytes"], row["contender"]): row for row in rows if row["op"] == op}
     sizes, names = (dict.fromkeys(key[at] for key in cells) for at in (0, 1))
-    lines = [(sized(each), *(_speed(cells.get((each, name))) for name in names)) for each in sizes]
+    lines = [(size_text(each), *(_speed(cells.get((each, name))) for name in names)) for each in sizes]
     return f"`{op}`\n\n" + table(("bytes", *names), lines)
 
 
@@ -296,11 +297,6 @@ def _speed(row: Record | None) -> str:
     if row is None or not row["time"]:
         return row["state"] if row else UNKNOWN
     return f"{row['time'] * 1e6:.1f}" + (f" ({1 / row['ratio']:.2f})" if row["ratio"] else "")
-
-
-def sized(nbytes: int) -> str:
-    """Such as `256 KiB`."""
-    return f"{nbytes >> 20} MiB" if nbytes % (1 << 20) == 0 else f"{nbytes >> 10} KiB"
 
 
 KINDS = {

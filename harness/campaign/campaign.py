@@ -259,7 +259,7 @@ class Campaign:
             self.tally.known_draws += seconds if findings and is_drawn and self._is_known(findings, draw) else 0.0
             return None
         key, new = met
-        if self._failed_at is None:
+        if is_drawn:
             self._failed_at = self._unaccounted = self._clock.now()
             self._is_for_search = not draw.is_clean or BESIDE in key
         if not draw.is_clean:

@@ -238,7 +238,7 @@ def _with_what_is_there(seed: Seed, path: Path) -> Seed:
         return seed
     if there.scenario != seed.scenario:
         return seed
-    known: dict[str, Any] = {"note": seed.note or there.note, "symptoms": _union(there.symptoms, seed.symptoms)}
+    known: dict[str, Any] = {"note": seed.note or there.note, "symptoms": union(there.symptoms, seed.symptoms)}
     if seed.reruns is None:
         known |= {"reruns": there.reruns, "preceded_by": there.preceded_by}
     if not seed.signature and there.signature:
@@ -252,12 +252,13 @@ def sign(path: Path, signature: str, symptoms: Sequence[str]) -> None:
     Raises `SeedError` where the file is gone, and `UsageError` where it cannot be written.
     """
     there = load(path)
-    signed = msgspec.structs.replace(there, signature=signature, symptoms=_union(there.symptoms, symptoms))
+    signed = msgspec.structs.replace(there, signature=signature, symptoms=union(there.symptoms, symptoms))
     if signed != there:
         save(signed, path)
 
 
-def _union(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+def union(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    """Symptoms of files that are of one case."""
     return tuple(sorted({*some, *others}))
 
 

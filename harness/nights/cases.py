@@ -103,7 +103,7 @@ def files(folder: Path) -> list[Path]:
 def keep(cases: dict[str, Kept], key: str, kept: Kept) -> None:
     """Have the smallest case of a key, with the symptoms of all."""
     there = cases.get(key, kept)
-    symptoms = tuple(sorted({*there.seed.symptoms, *kept.seed.symptoms}))
+    symptoms = seeds.union(there.seed.symptoms, kept.seed.symptoms)
     smallest = min(there, kept, key=lambda each: each[:3])
     cases[key] = smallest._replace(seed=msgspec.structs.replace(smallest.seed, symptoms=symptoms))
 

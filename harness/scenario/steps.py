@@ -102,13 +102,6 @@ class Allocate(BaseStep, frozen=True, tag="allocate"):
     per_rank = ("elements", "lead")
 
     @property
-    def of_one_size(self) -> Allocate:
-        """The same with the largest size that any rank asks for, on all of them."""
-        if isinstance(self.elements, int):
-            return self
-        return msgspec.structs.replace(self, elements=max(self.elements))
-
-    @property
     def other_families(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for names in self.registered or () for name in names))
 
@@ -275,4 +268,9 @@ Allocation = Allocate | Ballast
 
 def of_one_size(steps: Iterable[Step]) -> tuple[Step, ...]:
     """The steps with buffers that are on all ranks as large as on any."""
-    return tuple(step.of_one_size if isinstance(step, Allocate) else step for step in steps)
+    return tuple(
+        msgspec.structs.replace(step, elements=max(step.elements))
+        if isinstance(step, Allocate) and not isinstance(step.elements, int)
+        else step
+        for step in steps
+    )

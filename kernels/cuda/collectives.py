@@ -55,8 +55,6 @@ class Memory(NamedTuple):
     """Epochs of small calls, one for each block."""
     large: torch.Tensor
     """Epochs of the others."""
-    captured: list[torch.Tensor]
-    """Tables that graphs read at every replay."""
     beside: torch.cuda.Stream | None
     """For a rank's own copy while copy engines make the others; None where there is no GPU."""
 
@@ -83,7 +81,6 @@ class CudaCollectives:
             context.peer_addresses(flags[MEETING:]),
             flags[:BLOCKS],
             flags[BLOCKS:MEETING],
-            [],
             torch.cuda.Stream() if flags.is_cuda else None,
         )
 
@@ -108,7 +105,7 @@ class CudaCollectives:
             f"all_gather<{BITS[width]}>",
             _blocks(context, nbytes, BLOCKS),
             THREADS,
-            self._table(context, output),
+            context.peer_addresses(output),
             memory.flags,
             memory.large,
             source,
@@ -131,7 +128,7 @@ class CudaCollectives:
             f"reduce_scatter<{number}>",
             _blocks(context, nbytes, BLOCKS),
             THREADS,
-            self._table(context, source),
+            context.peer_addresses(source),
             memory.flags,
             memory.large,
             output,
@@ -151,22 +148,22 @@ class CudaCollectives:
                 context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
             )
             return
-        sources = self._table(context, source)
+        sources = context.peer_addresses(source)
         try:
-            outputs = self._table(context, output)
+            outputs = context.peer_addresses(output)
         except NotOwned:
             self._staged(context, output, sources, number, how)
             return
         part = _whole(-(-count // context.size))
-        begin = min(context.rank * part, count)
+        begin, memory = min(context.rank * part, count), self._memories[context.identity]
         self.fused.launch(
             f"all_reduce<{number}>",
             _blocks(context, part * width, BLOCKS),
             THREADS,
             sources,
             outputs,
-            self._memories[context.identity].flags,
-            self._memories[context.identity].large,
+            memory.flags,
+            memory.large,
             np.int64(begin * width),
             np.int64(min(part, count - begin)),
             *_place(context),
@@ -253,12 +250,6 @@ class CudaCollectives:
         if is_forked:  # a capture waits for no stream that it did not fork to
             current.wait_stream(beside)
         self._barrier(context)
-
-    def _table(self, context: CollectiveContext, tensor: torch.Tensor) -> torch.Tensor:
-        table = context.peer_addresses(tensor)
-        if torch.cuda.is_current_stream_capturing():
-            self._memories[context.identity].captured.append(table)
-        return table
 
     def _barrier(self, context: CollectiveContext) -> None:
         memory = self._memories[context.identity]

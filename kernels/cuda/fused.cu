@@ -40,42 +40,6 @@ __device__ void copy(T* into, const T* from, i64 count, i64 thread, i64 threads)
     for (i = words * 16 / sizeof(T) + thread; i < count; i += threads) into[i] = from[i];
 }
 
-// outputs: address of each rank's output; this rank's `count` elements go to `start` bytes into each.
-template <typename T>
-KERNEL all_gather(const i64* outputs, const i64* flags, u32* words, const T* source, i64 start, i64 count,
-                           int rank, int size) {
-    Epoch epoch(words);
-    const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
-    const i64 whole = whole_words(together(outputs, size) | (u64)source | start, count * sizeof(T));
-    i64 i = thread;
-    Word found[DEEP];
-    auto fetch = [&] {  // the next words; false where these are not there in full
-        if (i + (DEEP - 1) * threads >= whole) return false;
-#pragma unroll
-        for (int deep = 0; deep < DEEP; deep++) found[deep] = load((const Word*)source + i + deep * threads);
-        return true;
-    };
-    bool more = fetch();  // of this rank's own memory, so it need not wait for peers
-    meet(flags, rank, size, epoch.now + 1);
-    while (more) {
-        for (int turn = 1; turn <= size; turn++) {
-            Word* into = (Word*)(outputs[(rank + turn) % size] + start) + i;
-#pragma unroll
-            for (int deep = 0; deep < DEEP; deep++) store(into + deep * threads, found[deep]);
-        }
-        i += DEEP * threads;
-        more = fetch();
-    }
-    for (; i < whole; i += threads) {
-        const Word word = load((const Word*)source + i);
-        for (int turn = 1; turn <= size; turn++) store((Word*)(outputs[(rank + turn) % size] + start) + i, word);
-    }
-    for (i = whole * 16 / sizeof(T) + thread; i < count; i += threads)
-        for (int turn = 1; turn <= size; turn++) ((T*)(outputs[(rank + turn) % size] + start))[i] = source[i];
-    meet(flags, rank, size, epoch.now + 2);
-    epoch.advance(2);
-}
-
 // Where a result goes: to one address, or to `start` bytes into every rank's output.
 template <typename T>
 struct One {
@@ -101,6 +65,39 @@ struct Every {
         for (int turn = 1; turn <= size; turn++) at(turn)[i] = value;
     }
 };
+
+// outputs: address of each rank's output; this rank's `count` elements go to `start` bytes into each.
+template <typename T>
+KERNEL all_gather(const i64* outputs, const i64* flags, u32* words, const T* source, i64 start, i64 count,
+                           int rank, int size) {
+    Epoch epoch(words);
+    const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
+    const Every<T> every{outputs, start, rank, size};
+    const i64 whole = whole_words(every.addresses() | (u64)source, count * sizeof(T));
+    i64 i = thread;
+    Word found[DEEP];
+    auto fetch = [&] {  // the next words; false where these are not there in full
+        if (i + (DEEP - 1) * threads >= whole) return false;
+#pragma unroll
+        for (int deep = 0; deep < DEEP; deep++) found[deep] = load((const Word*)source + i + deep * threads);
+        return true;
+    };
+    bool more = fetch();  // of this rank's own memory, so it need not wait for peers
+    meet(flags, rank, size, epoch.now + 1);
+    while (more) {
+        for (int turn = 1; turn <= size; turn++) {
+            Word* into = (Word*)every.at(turn) + i;
+#pragma unroll
+            for (int deep = 0; deep < DEEP; deep++) store(into + deep * threads, found[deep]);
+        }
+        i += DEEP * threads;
+        more = fetch();
+    }
+    for (; i < whole; i += threads) every.put(i, load((const Word*)source + i));
+    for (i = whole * 16 / sizeof(T) + thread; i < count; i += threads) every.put(i, source[i]);
+    meet(flags, rank, size, epoch.now + 2);
+    epoch.advance(2);
+}
 
 // Reduces `count` elements that begin `start` bytes into each rank's source. A thread writes an element after it has read
 // it from all sources.

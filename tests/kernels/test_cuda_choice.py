@@ -21,11 +21,6 @@ class Copied(Exception):
     """A copy engine is about to be asked."""
 
 
-@pytest.fixture(autouse=True)
-def _no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-
-
 class Recorded:
     """In place of a source: what is launched."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +54,9 @@ def launched(environment: Mapping[str, str]) -> Launch | None:
         raise UsageError(f"{name}={environment[name]!r} is not {off}, the one value that it has")
     if environment.get(name):
         return None
-    if all(environment.get(name) for name in TORCHRUN):
+    if _has(environment, TORCHRUN):
         return _by_torchrun(environment)
-    if all(environment.get(name) for name in SRUN):
+    if _has(environment, SRUN):
         return _by_srun(environment)
     return None
 
@@ -64,8 +64,11 @@ def launched(environment: Mapping[str, str]) -> Launch | None:
 def alone(environment: Mapping[str, str]) -> dict[str, str]:
     """What the programs of a task need, so that a command of the harness which one of them starts runs alone. Nothing
     where this process is no task: the program may be a launcher itself."""
-    is_task = any(all(environment.get(name) for name in names) for names in (TORCHRUN, SRUN))
-    return dict([OPT_OUT]) if is_task else {}
+    return dict([OPT_OUT]) if _has(environment, TORCHRUN) or _has(environment, SRUN) else {}
+
+
+def _has(environment: Mapping[str, str], names: Iterable[str]) -> bool:
+    return all(environment.get(name) for name in names)
 
 
 def host_id(environment: Mapping[str, str]) -> str:
