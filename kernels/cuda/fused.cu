@@ -9,67 +9,15 @@
 // same on all ranks. All its blocks run at one time, or they would wait for blocks that cannot start.
 //
 // Ordering: see `meet`. What other blocks moved is ordered by the end of the kernel, which waits for every block.
-#include "elements.cuh"
-
-constexpr int DEEP = 4;  // words that a thread has on their way at one time
+#include "moves.cuh"
 
 // Registers for two blocks a multiprocessor: kernels of two communicators may run at one time.
 #define KERNEL __global__ void __launch_bounds__(512, 2)
 
-// The element-wise rest of `count` elements from byte `done` on, and all of them where some address is not aligned.
-__device__ inline i64 whole_words(u64 addresses, i64 bytes) { return addresses % 16 ? 0 : bytes / 16; }
-
-__device__ inline u64 together(const i64* addresses, int size) {
-    u64 all = 0;
-    for (int peer = 0; peer < size; peer++) all |= addresses[peer];
-    return all;
-}
-
-template <typename T>
-__device__ void copy(T* into, const T* from, i64 count, i64 thread, i64 threads) {
-    const i64 words = whole_words((u64)into | (u64)from, count * sizeof(T));
-    i64 i = thread;
-    for (; i + (DEEP - 1) * threads < words; i += DEEP * threads) {
-        Word found[DEEP];
-#pragma unroll
-        for (int deep = 0; deep < DEEP; deep++) found[deep] = load((const Word*)from + i + deep * threads);
-#pragma unroll
-        for (int deep = 0; deep < DEEP; deep++) store((Word*)into + i + deep * threads, found[deep]);
-    }
-    for (; i < words; i += threads) store((Word*)into + i, load((const Word*)from + i));
-    for (i = words * 16 / sizeof(T) + thread; i < count; i += threads) into[i] = from[i];
-}
-
-// Where a result goes: to one address, or to `start` bytes into every rank's output.
-template <typename T>
-struct One {
-    T* output;
-
-    __device__ u64 addresses() const { return (u64)output; }
-    __device__ void put(i64 i, Word word) const { store((Word*)output + i, word); }
-    __device__ void put(i64 i, T value) const { output[i] = value; }
-};
-
-template <typename T>
-struct Every {
-    const i64* outputs;
-    i64 start;
-    int rank, size;
-
-    __device__ T* at(int turn) const { return (T*)(outputs[(rank + turn) % size] + start); }
-    __device__ u64 addresses() const { return together(outputs, size) | start; }
-    __device__ void put(i64 i, Word word) const {
-        for (int turn = 1; turn <= size; turn++) store((Word*)at(turn) + i, word);
-    }
-    __device__ void put(i64 i, T value) const {
-        for (int turn = 1; turn <= size; turn++) at(turn)[i] = value;
-    }
-};
-
 // outputs: address of each rank's output; this rank's `count` elements go to `start` bytes into each.
 template <typename T>
-KERNEL all_gather(const i64* outputs, const i64* flags, u32* words, const T* source, i64 start, i64 count,
-                           int rank, int size) {
+KERNEL all_gather(GIVEN Ranks outputs, GIVEN Ranks flags, u32* words, const T* source, i64 start, i64 count, int rank,
+                  int size) {
     Epoch epoch(words);
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
     const Every<T> every{outputs, start, rank, size};
@@ -99,54 +47,14 @@ KERNEL all_gather(const i64* outputs, const i64* flags, u32* words, const T* sou
     epoch.advance(2);
 }
 
-// Reduces `count` elements that begin `start` bytes into each rank's source. A thread writes an element after it has read
-// it from all sources.
-template <typename T, Op OP, typename Result>
-__device__ void reduce(const i64* sources, Result result, i64 start, i64 count, int size, float scale, i64 thread,
-                       i64 threads) {
-    constexpr int depth = sizeof(T) == 1 ? DEEP / 2 : DEEP;  // sums take four times the registers of such elements
-    const i64 words = whole_words(together(sources, size) | result.addresses() | start, count * sizeof(T));
-    i64 i = thread;
-    for (; i + (depth - 1) * threads < words; i += depth * threads) {
-        Sums<T, OP, Word> sums[depth];
-        for (int peer = 0; peer < size; peer++) {
-            const Word* from = (const Word*)(sources[peer] + start) + i;
-            Word found[depth];
-#pragma unroll
-            for (int deep = 0; deep < depth; deep++) found[deep] = load(from + deep * threads);
-#pragma unroll
-            for (int deep = 0; deep < depth; deep++) sums[deep].add(found[deep]);
-        }
-#pragma unroll
-        for (int deep = 0; deep < depth; deep++) result.put(i + deep * threads, sums[deep].rounded(scale));
-    }
-    for (; i < words; i += threads) {
-        Sums<T, OP, Word> sums;
-        for (int peer = 0; peer < size; peer++) sums.add(load((const Word*)(sources[peer] + start) + i));
-        result.put(i, sums.rounded(scale));
-    }
-    for (i = words * 16 / sizeof(T) + thread; i < count; i += threads) {
-        Sum<T, OP> sum;
-        for (int peer = 0; peer < size; peer++) sum.add(((const T*)(sources[peer] + start))[i]);
-        result.put(i, sum.rounded(scale));
-    }
-}
-
-template <typename T, typename Result>
-__device__ void reduce(int op, const i64* sources, Result result, i64 start, i64 count, int size, float scale,
-                       i64 thread, i64 threads) {
-    if (op == SUM) reduce<T, SUM>(sources, result, start, count, size, scale, thread, threads);
-    if (op == MAX) reduce<T, MAX>(sources, result, start, count, size, scale, thread, threads);
-    if (op == MIN) reduce<T, MIN>(sources, result, start, count, size, scale, thread, threads);
-}
-
+// Reduces `count` elements that begin `start` bytes into each rank's source.
 template <typename T>
-KERNEL reduce_scatter(const i64* sources, const i64* flags, u32* words, T* output, i64 start, i64 count,
-                               int rank, int size, int op, float scale) {
+KERNEL reduce_scatter(GIVEN Ranks sources, GIVEN Ranks flags, u32* words, T* output, i64 start, i64 count, int rank,
+                      int size, int op, float scale) {
     Epoch epoch(words);
     meet(flags, rank, size, epoch.now + 1);
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
-    reduce<T>(op, sources, One<T>{output}, start, count, size, scale, thread, threads);
+    reduce<T>(op, Pulled{sources, start}, One<T>{output}, count, size, scale, thread, threads);
     meet(flags, rank, size, epoch.now + 2);
     epoch.advance(2);
 }
@@ -154,12 +62,12 @@ KERNEL reduce_scatter(const i64* sources, const i64* flags, u32* words, T* outpu
 // Reduces this rank's slice, `count` elements that begin `start` bytes in, into every rank's output. Output and source
 // may be the same: no other rank reads or writes this slice.
 template <typename T>
-KERNEL all_reduce(const i64* sources, const i64* outputs, const i64* flags, u32* words, i64 start, i64 count, int rank,
-                           int size, int op, float scale) {
+KERNEL all_reduce(GIVEN Ranks sources, GIVEN Ranks outputs, GIVEN Ranks flags, u32* words, i64 start, i64 count,
+                  int rank, int size, int op, float scale) {
     Epoch epoch(words);
     meet(flags, rank, size, epoch.now + 1);
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
-    reduce<T>(op, sources, Every<T>{outputs, start, rank, size}, start, count, size, scale, thread, threads);
+    reduce<T>(op, Pulled{sources, start}, Every<T>{outputs, start, rank, size}, count, size, scale, thread, threads);
     meet(flags, rank, size, epoch.now + 2);
     epoch.advance(2);
 }
@@ -170,8 +78,8 @@ KERNEL all_reduce(const i64* sources, const i64* outputs, const i64* flags, u32*
 // met its peers for the tile between, so they have pulled what was there. Output and source may be the same: an element
 // is written when every rank has met for its tile, and so has read it.
 template <typename T>
-KERNEL all_reduce_staged(const i64* sources, const i64* stages, const i64* flags, u32* words, T* output, i64 count,
-                                  i64 slice, i64 tile, int rank, int size, int op, float scale) {
+KERNEL all_reduce_staged(GIVEN Ranks sources, GIVEN Ranks stages, GIVEN Ranks flags, u32* words, T* output, i64 count,
+                         i64 slice, i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words);
     u32 meeting = epoch.now + 1;
     meet(flags, rank, size, meeting);
@@ -184,10 +92,11 @@ KERNEL all_reduce_staged(const i64* sources, const i64* stages, const i64* flags
         auto length = [&](int peer) { return max(0ll, min(min(begin + tile, slice), count - peer * slice) - begin); };
         T* staged = (T*)stages[rank] + stage;
         const i64 mine = rank * slice + begin;
-        reduce<T>(op, sources, One<T>{staged}, mine * sizeof(T), length(rank), size, scale, threadIdx.x, blockDim.x);
+        reduce<T>(op, Pulled{sources, mine * (i64)sizeof(T)}, One<T>{staged}, length(rank), size, scale, threadIdx.x,
+                  blockDim.x);
         meet(flags, rank, size, ++meeting);
         for (int turn = 0; turn < size; turn++) {
-            const int peer = (rank + turn) % size;
+            const int peer = turned(rank, turn, size);
             copy(output + peer * slice + begin, (const T*)stages[peer] + stage, length(peer), threadIdx.x, blockDim.x);
         }
     }
@@ -201,7 +110,7 @@ KERNEL copy_own(T* into, const T* from, i64 count) {
 }
 
 // One block: a rank leaves when all have come.
-KERNEL barrier(const i64* flags, u32* words, int rank, int size) {
+KERNEL barrier(GIVEN Ranks flags, u32* words, int rank, int size) {
     Epoch epoch(words);
     meet(flags, rank, size, epoch.now + 1);
     epoch.advance(1);

@@ -81,12 +81,12 @@ __device__ void unpack(T* into, i64 i, i64 count, Twelve data) {
 
 // Sends packets of `count` elements to each peer: peer p gets what begins p · stride elements into `source`.
 template <typename T>
-__device__ void send_all(const i64* spaces, const T* source, i64 count, i64 stride, int rank, int size, i64 slot,
+__device__ void send_all(const Ranks& spaces, const T* source, i64 count, i64 stride, int rank, int size, i64 slot,
                          i64 part, u32 epoch) {
     const Packets own(count * sizeof(T));
     for (u32 i = threadIdx.x; i < own.count; i += blockDim.x)
         for (int turn = 1; turn < size; turn++) {
-            const int peer = (rank + turn) % size;
+            const int peer = turned(rank, turn, size);
             send(part_of(spaces[peer], epoch, rank, size, slot, part) + (i64)i * 16,
                  packed(source + peer * stride, own.first + i, count), epoch);
         }
@@ -94,8 +94,9 @@ __device__ void send_all(const i64* spaces, const T* source, i64 count, i64 stri
 
 // spaces: address of each rank's space; words: this rank's epochs; source: `count` elements; output: size · count.
 template <typename T>
-__global__ void all_gather(const i64* spaces, u32* words, const T* source, T* output, i64 count, int rank, int size,
+__global__ void all_gather(GIVEN Ranks spaces, u32* words, const T* source, T* output, i64 count, int rank, int size,
                            i64 slot, i64 part) {
+    after_the_one_before();
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
     send_all(spaces, source, count, 0, rank, size, slot, part, now);
@@ -105,7 +106,7 @@ __global__ void all_gather(const i64* spaces, u32* words, const T* source, T* ou
             unpack(output + rank * count, i, count, packed(source, i, count));
     for (u32 i = threadIdx.x; i < own.count; i += blockDim.x)
         for (int turn = 1; turn < size; turn++) {
-            const int peer = (rank + turn) % size;
+            const int peer = turned(rank, turn, size);
             const Twelve data = receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now);
             unpack(output + peer * count, own.first + i, count, data);
         }
@@ -113,7 +114,7 @@ __global__ void all_gather(const i64* spaces, u32* words, const T* source, T* ou
 }
 
 template <typename T, Op OP>
-__device__ void reduce(const i64* spaces, const T* own, T* output, i64 count, int rank, int size, i64 slot, i64 part,
+__device__ void reduce(const Ranks& spaces, const T* own, T* output, i64 count, int rank, int size, i64 slot, i64 part,
                        float scale, u32 now) {
     const Packets packets(count * sizeof(T));
     for (u32 i = threadIdx.x; i < packets.count; i += blockDim.x) {
@@ -128,8 +129,9 @@ __device__ void reduce(const i64* spaces, const T* own, T* output, i64 count, in
 // Reduces `count` elements. Of `source`, rank p's begin p · stride elements in: stride is `count` for a reduce-scatter,
 // and 0 for an all-reduce. An element is read and written by one thread, so output and source may be the same.
 template <typename T>
-__global__ void reduce_all(const i64* spaces, u32* words, const T* source, T* output, i64 count, i64 stride, int rank,
+__global__ void reduce_all(GIVEN Ranks spaces, u32* words, const T* source, T* output, i64 count, i64 stride, int rank,
                            int size, i64 slot, i64 part, int op, float scale) {
+    after_the_one_before();
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
     send_all(spaces, source, count, stride, rank, size, slot, part, now);

@@ -2,7 +2,8 @@
 //
 // Invariant: no other file has PTX, so a test may put plain C++ in the place of this one.
 //
-// Ordering: `release` and `acquire` are what their names say, at system scope. `store_packet` and `load_packet` are relaxed
+// Ordering: `after_the_one_before` waits for all that the kernel before has done, where this one was launched early.
+// `release` and `acquire` are what their names say, at system scope. `store_packet` and `load_packet` are relaxed
 // at system scope, and all of a packet goes at once. `load` and `store` are weak: something else has to order them.
 #pragma once
 
@@ -12,9 +13,25 @@ using u32 = unsigned int;
 using u64 = unsigned long long;
 using i64 = long long;
 
+#define GIVEN const __grid_constant__  // a parameter that stays where the launch has put it
+
+constexpr int WARP = 32;
+
 struct alignas(16) Word {
     u32 part[4];
 };
+
+__device__ inline void after_the_one_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ inline void let_the_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 __device__ inline u64 nanoseconds() {
     u64 now;

@@ -12,6 +12,27 @@
 
 #include "ptx.cuh"
 
+constexpr int NEAR = 16;
+
+// An address of each rank. Up to NEAR come with the launch, so that no thread has to load one; more lie in a table.
+struct Ranks {
+    i64 near[NEAR];
+    const i64* far;
+
+    __device__ i64 operator[](int rank) const { return far ? far[rank] : near[rank]; }
+    __device__ u64 together(int size) const {
+        u64 all = 0;
+        for (int rank = 0; rank < size; rank++) all |= (*this)[rank];
+        return all;
+    }
+};
+
+// Who is `turn` places behind `rank`, of `size`. Turns are from 0 to `size`.
+__device__ inline int turned(int rank, int turn, int size) {
+    const int there = rank + turn;
+    return there < size ? there : there - size;
+}
+
 // Ends the kernel with an error where a wait takes longer than SPIN_SECONDS, if that is defined.
 struct Patience {
 #ifdef SPIN_SECONDS
@@ -37,15 +58,19 @@ struct Epoch {
     }
 };
 
+// Until a word has come to `epoch`, or beyond.
+__device__ inline void wait(const u32* word, u32 epoch) {
+    Patience patience;
+    while ((int)(acquire(word) - epoch) < 0) patience.check();
+}
+
 // Block b meets block b of every rank at words `b · size + sender`. All threads call it; the block has `size` or more.
-__device__ inline void meet(const i64* flags, int rank, int size, u32 epoch) {
+__device__ inline void meet(const Ranks& flags, int rank, int size, u32 epoch) {
     __syncthreads();
     if (threadIdx.x < size) {
         const i64 row = (i64)blockIdx.x * size;
         release((u32*)flags[threadIdx.x] + row + rank, epoch);
-        const u32* mine = (const u32*)flags[rank] + row + threadIdx.x;
-        Patience patience;
-        while ((int)(acquire(mine) - epoch) < 0) patience.check();
+        wait((const u32*)flags[rank] + row + threadIdx.x, epoch);
     }
     __syncthreads();
 }
