@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -81,12 +79,6 @@ def test_without_a_gpu_a_launch_says_so_and_names_the_way_out(source: Path) -> N
 def test_an_argument_without_a_width_is_refused(source: Path, argument: object) -> None:
     with pytest.raises(TypeError, match=r"argument 1 of 'put' is .*no tensor and no number of numpy or ctypes"):
         CudaSource(source).launch("put", 1, 1, torch.zeros(1), argument)
-
-
-def test_arguments_are_addresses_and_numbers_of_a_width() -> None:
-    tensor, numbers = torch.zeros(2), (np.int64(5), np.float32(1.5), ctypes.c_int32(7))
-    assert cuda._given("put", 0, tensor) == tensor.data_ptr()
-    assert all(cuda._given("put", 0, each) is each for each in numbers)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
