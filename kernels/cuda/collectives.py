@@ -7,7 +7,9 @@ communicator run on one stream at a time.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import ctypes
+from collections.abc import Hashable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,14 +25,30 @@ WORD, PACKET = 16, 12
 """Bytes: the widest access, which is also that of a packet, and a packet's data."""
 SMALL, SPACE = 3 << 20, 20 << 20
 """Bytes of the largest small call, and of the space for packets."""
+NEAR = 16
+"""Addresses of ranks that come with a launch, as the kernels say."""
 BLOCKS = 128
 """At most."""
+FEW = 32
+"""Blocks, at most, of a kernel that may wait on the GPU for the one before it to end."""
+LINES, SLOTS = BLOCKS * THREADS // 32 // 2, 4
+"""Queues that a rank has with each peer, and tiles in one of them: as the kernels say."""
+QUEUES, SLOT, LEAST = 16 << 20, 4 << 10, 512
+"""Bytes of all queues of a rank, and of a tile at most and at least."""
+ROUNDS = 2
+"""Tiles of each queue in a call, at least: one is taken while the next one is pushed."""
+QUEUED = {"all_gather": 8 << 20, "reduce_scatter": 1 << 60, "all_reduce": 1 << 60}
+"""Bytes of the largest slice that goes through queues."""
+EARLY = (9, 0)
+"""Compute capability from which on a kernel may wait on the GPU for the one before it."""
+KEPT = 4096
+"""Addresses that a process keeps as kernels take them."""
 TILE, STAGING, COPYING = 64 << 10, 64, 16
 """Bytes that a block stages at a time; the most blocks that stage, and that copy beside copy engines."""
 COPIED = 128 << 20
 """Bytes from which on copy engines move an all-gather."""
-MEETING = 2 * BLOCKS
-"""Flags before those by which blocks meet: the epochs of the blocks of small calls, and of the others."""
+MEETING = 3 * BLOCKS
+"""Flags before those by which blocks meet: the epochs of the blocks of small calls, of queues, and of the others."""
 BITS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 NUMBERS = {
     torch.float32: "float",
@@ -44,19 +62,31 @@ OPS = {"sum": 0, "avg": 0, "max": 1, "min": 2}
 """As the kernels number them."""
 
 
+class Ranks(ctypes.Structure):
+    """An address of each rank, as a kernel takes them."""
+
+    _fields_ = (("near", ctypes.c_int64 * NEAR), ("far", ctypes.c_int64))
+
+
 class Memory(NamedTuple):
     """A rank's own of one communicator."""
 
-    spaces: torch.Tensor
-    """Addresses of every rank's space for packets, stage and flags."""
-    stages: torch.Tensor
-    flags: torch.Tensor
+    spaces: Ranks
+    """Addresses of every rank's space for packets, stage, queues, flags and counts of the queues."""
+    stages: Ranks
+    queues: Ranks
+    flags: Ranks
+    counts: Ranks
     small: torch.Tensor
     """Epochs of small calls, one for each block."""
+    queued: torch.Tensor
+    """The same of calls by queues."""
     large: torch.Tensor
-    """Epochs of the others."""
+    """The same of the others."""
     beside: torch.cuda.Stream | None
     """For a rank's own copy while copy engines make the others; None where there is no GPU."""
+    is_early: bool
+    """Whether small kernels may wait on the GPU for the one before them."""
 
 
 class CudaCollectives:
@@ -65,7 +95,7 @@ class CudaCollectives:
     ops = tuple(OPS)
     uneven = captures = True
     fallback = "triton"
-    ll, fused = CudaSource(HERE / "ll.cu"), CudaSource(HERE / "fused.cu")
+    ll, queues, fused = (CudaSource(HERE / f"{name}.cu") for name in ("ll", "queues", "fused"))
 
     def __init__(self) -> None:
         self._memories: dict[Hashable, Memory] = {}
@@ -73,15 +103,14 @@ class CudaCollectives:
     def open(self, context: CollectiveContext) -> None:
         if context.size > THREADS or (context.shares_gpu and context.max_blocks == 1):
             raise Unsupported
-        space = context.workspace(SPACE + 2 * STAGING * TILE)
-        flags = context.flags(MEETING + BLOCKS * context.size)
+        space = context.workspace(SPACE + 2 * STAGING * TILE + QUEUES)
+        counts = MEETING + BLOCKS * context.size
+        flags = context.flags(counts + 2 * LINES * context.size)
         self._memories[context.identity] = Memory(
-            context.peer_addresses(space),
-            context.peer_addresses(space[SPACE:]),
-            context.peer_addresses(flags[MEETING:]),
-            flags[:BLOCKS],
-            flags[BLOCKS:MEETING],
+            *(_ranks(context, each) for each in (space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:])),
+            *(flags[first : first + BLOCKS] for first in range(0, MEETING, BLOCKS)),
             torch.cuda.Stream() if flags.is_cuda else None,
+            flags.is_cuda and not context.shares_gpu and torch.cuda.get_device_capability() >= EARLY,
         )
 
     def close(self, context: CollectiveContext) -> None:
@@ -100,12 +129,15 @@ class CudaCollectives:
         if nbytes >= COPIED:
             self._copy(context, output, source, start)
             return
-        memory = self._memories[context.identity]
+        memory, blocks = self._memories[context.identity], _blocks(context, nbytes, BLOCKS)
+        if self.is_queued("all_gather", context, counts, nbytes):
+            self._queued(context, f"all_gather<{BITS[width]}>", blocks, nbytes, width, source, output, np.int64(counts[0]))
+            return
         self.fused.launch(
             f"all_gather<{BITS[width]}>",
-            _blocks(context, nbytes, BLOCKS),
+            blocks,
             THREADS,
-            context.peer_addresses(output),
+            _ranks(context, output),
             memory.flags,
             memory.large,
             source,
@@ -123,12 +155,16 @@ class CudaCollectives:
             count = np.int64(output.numel())
             self._small(context, f"reduce_all<{number}>", nbytes, source, output, count, count, how=how)
             return
-        memory = self._memories[context.identity]
+        memory, blocks = self._memories[context.identity], _blocks(context, nbytes, BLOCKS)
+        if self.is_queued("reduce_scatter", context, counts, nbytes):
+            count = np.int64(counts[0])
+            self._queued(context, f"reduce_scatter<{number}>", blocks, nbytes, width, source, output, count, how=how)
+            return
         self.fused.launch(
             f"reduce_scatter<{number}>",
-            _blocks(context, nbytes, BLOCKS),
+            blocks,
             THREADS,
-            context.peer_addresses(source),
+            _ranks(context, source),
             memory.flags,
             memory.large,
             output,
@@ -148,19 +184,24 @@ class CudaCollectives:
                 context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
             )
             return
-        sources = context.peer_addresses(source)
         try:
-            outputs = context.peer_addresses(output)
+            outputs = _ranks(context, output)
         except NotOwned:
-            self._staged(context, output, sources, number, how)
+            self._staged(context, output, source, number, how)
             return
         part = _whole(-(-count // context.size))
-        begin, memory = min(context.rank * part, count), self._memories[context.identity]
+        blocks, memory = _blocks(context, part * width, BLOCKS), self._memories[context.identity]
+        if self.is_queued("all_reduce", context, (count,), part * width):
+            more, nbytes = (outputs, memory.flags), part * width
+            counts = np.int64(count), np.int64(part)
+            self._queued(context, f"all_reduce<{number}>", blocks, nbytes, width, source, *counts, more=more, how=how)
+            return
+        begin = min(context.rank * part, count)
         self.fused.launch(
             f"all_reduce<{number}>",
-            _blocks(context, part * width, BLOCKS),
+            blocks,
             THREADS,
-            sources,
+            _ranks(context, source),
             outputs,
             memory.flags,
             memory.large,
@@ -170,11 +211,47 @@ class CudaCollectives:
             *how,
         )
 
+    def is_queued(self, kind: str, context: CollectiveContext, counts: tuple[int, ...], nbytes: int) -> bool:
+        """Whether a call goes through queues, which are for slices of `nbytes` of one size on all ranks."""
+        return len({*counts}) == 1 and _slot(context.size) > 0 and nbytes <= QUEUED[kind]
+
+    def _queued(
+        self,
+        context: CollectiveContext,
+        kernel: str,
+        blocks: int,
+        nbytes: int,
+        width: int,
+        source: torch.Tensor,
+        *rest: torch.Tensor | np.int64,
+        more: tuple[Ranks, ...] = (),
+        how: tuple[np.generic, ...] = (),
+    ) -> None:
+        memory, slot = self._memories[context.identity], _slot(context.size)
+        lines = blocks * LINES // BLOCKS
+        tile = min(slot, _whole(-(-nbytes // (ROUNDS * lines)), LEAST))
+        self.queues.launch(
+            kernel,
+            blocks,
+            THREADS,
+            memory.queues,
+            memory.counts,
+            *more,
+            memory.queued,
+            *((memory.large,) if more else ()),
+            source,
+            *rest,
+            np.int64(slot),
+            np.int64(tile // width),
+            *_place(context),
+            *how,
+        )
+
     def _staged(
         self,
         context: CollectiveContext,
         output: torch.Tensor,
-        sources: torch.Tensor,
+        source: torch.Tensor,
         number: str,
         how: tuple[np.generic, ...],
     ) -> None:
@@ -187,7 +264,7 @@ class CudaCollectives:
             f"all_reduce_staged<{number}>",
             blocks,
             THREADS,
-            sources,
+            _ranks(context, source),
             memory.stages,
             memory.flags,
             memory.large,
@@ -211,9 +288,10 @@ class CudaCollectives:
     ) -> None:
         memory = self._memories[context.identity]
         part = _part(context.size)
+        blocks = max(1, min(BLOCKS, context.max_blocks, -(-nbytes // PACKET // min(part, THREADS))))
         self.ll.launch(
             kernel,
-            max(1, min(BLOCKS, context.max_blocks, -(-nbytes // PACKET // min(part, THREADS)))),
+            blocks,
             THREADS,
             memory.spaces,
             memory.small,
@@ -224,6 +302,7 @@ class CudaCollectives:
             np.int64(part * BLOCKS),
             np.int64(part),
             *how,
+            early=memory.is_early and blocks <= FEW,
         )
 
     def _copy(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, start: int) -> None:
@@ -232,28 +311,40 @@ class CudaCollectives:
         from cuda.bindings import runtime  # noqa: PLC0415  (only on GPUs)
 
         current, kind = torch.cuda.current_stream(), runtime.cudaMemcpyKind.cudaMemcpyDefault
-        self._barrier(context)
         beside = self._memories[context.identity].beside
         assert beside is not None
         is_forked = bool(nbytes) and outputs[context.rank] + start != source.data_ptr()
-        if is_forked:
+        if is_forked:  # no peer reads or writes that part, so it need not wait for them
             beside.wait_stream(current)
             with torch.cuda.stream(beside):
                 count, into = np.int64(source.numel()), output.view(-1)[start // source.element_size() :]
                 blocks = _blocks(context, nbytes, COPYING)
                 self.fused.launch(f"copy_own<{BITS[source.element_size()]}>", blocks, THREADS, into, source, count)
+        self._barrier(context)
         for peer in _peers(context) if nbytes else ():
             into_peer = outputs[peer] + start
             (error,) = runtime.cudaMemcpyAsync(into_peer, source.data_ptr(), nbytes, kind, current.cuda_stream)
             if error != runtime.cudaError_t.cudaSuccess:
                 raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into_peer:#x} of rank {peer}: {error.name}")
+        self._barrier(context)
         if is_forked:  # a capture waits for no stream that it did not fork to
             current.wait_stream(beside)
-        self._barrier(context)
 
     def _barrier(self, context: CollectiveContext) -> None:
         memory = self._memories[context.identity]
         self.fused.launch("barrier", 1, THREADS, memory.flags, memory.large, *_place(context))
+
+
+def _ranks(context: CollectiveContext, tensor: torch.Tensor) -> Ranks:
+    """Where each rank's counterpart of a tensor is. Raises `NotOwned`."""
+    if context.size > NEAR:
+        return Ranks(far=context.peer_addresses(tensor).data_ptr())
+    return _near(tuple(context.peer_pointers(tensor)))
+
+
+@lru_cache(KEPT)
+def _near(addresses: Sequence[int]) -> Ranks:
+    return Ranks((ctypes.c_int64 * NEAR)(*addresses))
 
 
 def _place(context: CollectiveContext) -> tuple[np.int32, np.int32]:
@@ -281,9 +372,14 @@ def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int, k
     return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks, kind)
 
 
-def _whole(count: int) -> int:
-    """Elements of any type that fill words."""
-    return -(-count // WORD) * WORD
+def _slot(size: int) -> int:
+    """Bytes of each queue's slots; 0 where there are too many ranks for queues, or only one."""
+    return min(SLOT, QUEUES // (LINES * SLOTS * (size - 1)) // LEAST * LEAST) if size > 1 else 0
+
+
+def _whole(count: int, unit: int = WORD) -> int:
+    """The next multiple: of WORD for elements of any type that fill words."""
+    return -(-count // unit) * unit
 
 
 def _blocks(context: CollectiveContext, nbytes: int, most: int) -> int:

@@ -96,6 +96,9 @@ __device__ void send_all(const Ranks& spaces, const T* source, i64 count, i64 st
 template <typename T>
 __global__ void all_gather(GIVEN Ranks spaces, u32* words, const T* source, T* output, i64 count, int rank, int size,
                            i64 slot, i64 part) {
+#ifdef NEXT_EARLY
+    let_the_next_start();
+#endif
     after_the_one_before();
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
@@ -131,6 +134,9 @@ __device__ void reduce(const Ranks& spaces, const T* own, T* output, i64 count, 
 template <typename T>
 __global__ void reduce_all(GIVEN Ranks spaces, u32* words, const T* source, T* output, i64 count, i64 stride, int rank,
                            int size, i64 slot, i64 part, int op, float scale) {
+#ifdef NEXT_EARLY
+    let_the_next_start();
+#endif
     after_the_one_before();
     Epoch epoch(words);
     const u32 now = epoch.now + 1;

@@ -32,6 +32,7 @@ template <typename T>
 struct One {
     T* output;
 
+    // The same from element i on.
     __device__ One from(i64 i) const { return {output + i}; }
     __device__ u64 addresses() const { return (u64)output; }
     __device__ void put(i64 i, Word word) const { store((Word*)output + i, word); }

@@ -18,71 +18,74 @@
 
 constexpr int SLOTS = 4;
 
-// What a call has in common for all of its warps. `slot`: bytes of a slot; `tile`: elements of a tile, which fit into it.
-// Slice p of `count` elements begins p · stride in.
+// A call as all of its warps see it. `slot`: bytes of a slot; `tile`: elements of a tile, which fit into it. Slice p of the
+// `count` elements begins p · stride in.
 struct Call {
     const Ranks& queues;
     const Ranks& counts;
-    i64 slot, tile, count, stride, slice;
+    i64 count, stride, slice;
+    u32 slot, tile;
     int rank, size;
 };
 
-// One warp's place: among the pushers or takers, and in the tiles.
+// One warp's place: among the pushers or takers, and so in the tiles.
 struct Line {
     const Call& call;
-    int index, lines, lane;
-    u32 now;
+    u32 now, index, rounds;
 
-    __device__ Line(const Call& call, u32 now)
-        : call(call), index(blockIdx.x * warps() + threadIdx.x / WARP % warps()), lines(gridDim.x * warps()),
-          lane(threadIdx.x % WARP), now(now) {}
+    __device__ Line(const Call& call, u32 now) : call(call), now(now) {
+        const u32 warps = blockDim.x / WARP / 2, lines = gridDim.x * warps;
+        index = blockIdx.x * warps + threadIdx.x / WARP % warps;
+        rounds = (call.slice + call.tile * (i64)lines - 1) / (call.tile * (i64)lines);
+    }
 
-    __device__ static int warps() { return blockDim.x / WARP / 2; }
-    __device__ bool pushes() const { return threadIdx.x / WARP < warps(); }
-    __device__ i64 rounds() const { return (call.slice + call.tile * lines - 1) / (call.tile * lines); }
-    __device__ i64 begin(i64 round) const { return (round * lines + index) * call.tile; }
+    __device__ static bool pushes() { return threadIdx.x < blockDim.x / 2; }
+    __device__ static int lane() { return threadIdx.x % WARP; }
+    __device__ i64 begin(u32 round) const {
+        return ((i64)round * gridDim.x * (blockDim.x / WARP / 2) + index) * call.tile;
+    }
     // Elements of this line's tile in the slice of a rank.
-    __device__ i64 length(i64 round, int peer) const {
-        const i64 end = min(call.slice, call.count - peer * call.stride);
-        return max(0ll, min(call.tile, end - begin(round)));
+    __device__ int length(u32 round, int peer) const {
+        return max(0ll, min((i64)call.tile, min(call.slice, call.count - peer * call.stride) - begin(round)));
     }
     // In the memory of `receiver`: the slot for what `sender` pushes in a round.
-    __device__ i64 slot(i64 round, int sender, int receiver) const {
-        const int place = turned(sender, call.size - receiver, call.size) - 1;  // no rank has a queue for itself
-        return call.queues[receiver] + (((i64)index * (call.size - 1) + place) * SLOTS + (now + round) % SLOTS) * call.slot;
+    __device__ i64 slot(u32 round, int sender, int receiver) const {
+        const u32 place = turned(sender, call.size - receiver, call.size) - 1;  // no rank has a queue for itself
+        return call.queues[receiver] + (i64)((index * (call.size - 1) + place) * SLOTS + (now + round) % SLOTS) * call.slot;
     }
     // In the memory of `of`: how many tiles between it and `peer` were pushed to it, and how many of its own were taken.
-    __device__ u32* pushed(int of, int peer) const { return (u32*)call.counts[of] + ((i64)index * call.size + peer) * 2; }
+    __device__ u32* pushed(int of, int peer) const { return (u32*)call.counts[of] + (index * call.size + peer) * 2; }
     __device__ u32* taken(int of, int peer) const { return pushed(of, peer) + 1; }
 
-    // By all threads of a warp.
+    // By all threads of a warp, as what follows.
     template <typename T>
     __device__ void push(const T* source) const {
-        for (i64 round = 0; round < rounds(); round++)
+        for (u32 round = 0; round < rounds; round++)
             for (int turn = 1; turn < call.size; turn++) {
                 const int peer = turned(call.rank, turn, call.size);
-                if (lane == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
+                if (lane() == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
                 __syncwarp();
                 copy((T*)slot(round, call.rank, peer), source + peer * call.stride + begin(round), length(round, peer),
-                     lane, WARP);
+                     lane(), WARP);
                 __syncwarp();
-                if (lane == 0) release(pushed(peer, call.rank), now + round + 1);
+                if (lane() == 0) release(pushed(peer, call.rank), now + round + 1);
             }
     }
-    __device__ void await(i64 round, int peer) const {
-        if (lane == 0) wait(pushed(call.rank, peer), now + round + 1);
+    __device__ void await(u32 round, int peer) const {
+        if (lane() == 0) wait(pushed(call.rank, peer), now + round + 1);
         __syncwarp();
     }
-    __device__ void give_back(i64 round, int peer) const {
+    __device__ void give_back(u32 round, int peer) const {
         __syncwarp();
-        if (lane == 0) release(taken(peer, call.rank), now + round + 1);
+        if (lane() == 0) release(taken(peer, call.rank), now + round + 1);
     }
 };
 
 // What is reduced: this rank's own elements, and what its peers have pushed.
 struct Queued {
     const Line& line;
-    i64 round, own;
+    u32 round;
+    i64 own;
 
     __device__ i64 of(int peer) const { return peer == line.call.rank ? own : line.slot(round, peer, line.call.rank); }
     __device__ u64 addresses(int) const { return own; }  // slots are aligned
@@ -91,11 +94,11 @@ struct Queued {
 template <typename T, typename Result>
 __device__ void take_sums(const Line& line, const T* own, Result result, int op, float scale) {
     const Call& call = line.call;
-    for (i64 round = 0; round < line.rounds(); round++) {
+    for (u32 round = 0; round < line.rounds; round++) {
         for (int turn = 1; turn < call.size; turn++) line.await(round, turned(call.rank, turn, call.size));
         const i64 begin = line.begin(round);
         reduce<T>(op, Queued{line, round, (i64)(own + begin)}, result.from(begin), line.length(round, call.rank), call.size,
-                  scale, line.lane, WARP);
+                  scale, line.lane(), WARP);
         for (int turn = 1; turn < call.size; turn++) line.give_back(round, turned(call.rank, turn, call.size));
     }
 }
@@ -105,22 +108,23 @@ template <typename T>
 KERNEL all_gather(GIVEN Ranks queues, GIVEN Ranks counts, u32* words, const T* source, T* output, i64 count, i64 slot,
                   i64 tile, int rank, int size) {
     Epoch epoch(words);
-    const Call call{queues, counts, slot, tile, count, 0, count, rank, size};
+    const Call call{queues, counts, count, 0, count, (u32)slot, (u32)tile, rank, size};
     const Line line(call, epoch.now);
     if (line.pushes())
         line.push(source);
     else
-        for (i64 round = 0; round < line.rounds(); round++) {
-            const i64 begin = line.begin(round), length = line.length(round, rank);
-            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.lane, WARP);
+        for (u32 round = 0; round < line.rounds; round++) {
+            const i64 begin = line.begin(round);
+            const int length = line.length(round, rank);
+            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.lane(), WARP);
             for (int turn = 1; turn < size; turn++) {
                 const int peer = turned(rank, turn, size);
                 line.await(round, peer);
-                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.lane, WARP);
+                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.lane(), WARP);
                 line.give_back(round, peer);
             }
         }
-    epoch.advance(line.rounds());
+    epoch.advance(line.rounds);
 }
 
 // Of `source`, the elements that rank p reduces begin p · count in.
@@ -128,13 +132,13 @@ template <typename T>
 KERNEL reduce_scatter(GIVEN Ranks queues, GIVEN Ranks counts, u32* words, const T* source, T* output, i64 count, i64 slot,
                       i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words);
-    const Call call{queues, counts, slot, tile, count * size, count, count, rank, size};
+    const Call call{queues, counts, count * size, count, count, (u32)slot, (u32)tile, rank, size};
     const Line line(call, epoch.now);
     if (line.pushes())
         line.push(source);
     else
         take_sums<T>(line, source + rank * count, One<T>{output}, op, scale);
-    epoch.advance(line.rounds());
+    epoch.advance(line.rounds);
 }
 
 // Rank p reduces `slice` of the `count` elements, from p · slice on, into every rank's output. Nobody writes to a rank's
@@ -144,7 +148,7 @@ template <typename T>
 KERNEL all_reduce(GIVEN Ranks queues, GIVEN Ranks counts, GIVEN Ranks outputs, GIVEN Ranks flags, u32* words, u32* meetings,
                   const T* source, i64 count, i64 slice, i64 slot, i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words), meeting(meetings);
-    const Call call{queues, counts, slot, tile, count, slice, slice, rank, size};
+    const Call call{queues, counts, count, slice, slice, (u32)slot, (u32)tile, rank, size};
     const Line line(call, epoch.now);
     if (line.pushes())
         line.push(source);
@@ -152,5 +156,5 @@ KERNEL all_reduce(GIVEN Ranks queues, GIVEN Ranks counts, GIVEN Ranks outputs, G
         take_sums<T>(line, source + rank * slice, Every<T>{outputs, rank * slice * (i64)sizeof(T), rank, size}, op, scale);
     meet(flags, rank, size, meeting.now + 1);
     meeting.advance(1);
-    epoch.advance(line.rounds());
+    epoch.advance(line.rounds);
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.kernels.cuda.collectives import BLOCKS, COPIED, HERE, SMALL, STAGING, CudaCollectives
+from harness.kernels.cuda.collectives import BLOCKS, COPIED, HERE, SMALL, STAGING, CudaCollectives, Ranks
 from harness.system.collectives import NotOwned, Unsupported
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -27,7 +27,7 @@ class Recorded:
     def __init__(self, file: str, launches: list[tuple[Any, ...]]) -> None:
         self._file, self._launches = file, launches
 
-    def launch(self, kernel: str, grid: int, block: int, *arguments: object) -> None:
+    def launch(self, kernel: str, grid: int, block: int, *arguments: object, early: bool = False) -> None:
         self._launches.append((self._file, kernel, grid, block, arguments))
 
 
@@ -65,7 +65,8 @@ def launches(
     for rank in range(len(counts)):
         kernels: Any = CudaCollectives()
         made: list[tuple[Any, ...]] = []
-        kernels.ll, kernels.fused = Recorded("ll.cu", made), Recorded("fused.cu", made)
+        for name in ("ll", "queues", "fused"):
+            setattr(kernels, name, Recorded(f"{name}.cu", made))
         context = make(rank, counts, max_blocks)
         kernels.open(context)
         whole, part = (
@@ -90,8 +91,8 @@ def test_all_ranks_launch_the_same_with_as_many_arguments_as_the_kernel_has(kind
     (parameters,) = re.findall(rf"^(?:__global__ void|KERNEL) {name}\((.*?)\)", (HERE / file).read_text(), re.M | re.S)
     assert len(arguments) == len(parameters.split(","))
     for argument, parameter in zip(arguments, parameters.split(","), strict=True):
-        kind_of = {"int": np.int32, "i64": np.int64, "float": np.float32}.get(parameter.split()[0], torch.Tensor)
-        assert isinstance(argument, torch.Tensor if "*" in parameter else kind_of), parameter
+        kind_of = {"int": np.int32, "i64": np.int64, "float": np.float32, "GIVEN": Ranks}.get(parameter.split()[0])
+        assert isinstance(argument, torch.Tensor if "*" in parameter else kind_of or object), parameter
     assert 1 <= grid <= BLOCKS
     assert block >= size
 
@@ -112,12 +113,12 @@ def test_counts_that_differ_are_no_small_call_on_any_rank(kind: str) -> None:
 
 def test_small_calls_of_many_ranks_end_where_their_slots_do() -> None:
     files = {size: launches("all_gather", [SMALL // 2] * size)[0][0][0] for size in (2, 4, 8)}
-    assert files == {2: "ll.cu", 4: "fused.cu", 8: "fused.cu"}
+    assert files == {2: "ll.cu", 4: "queues.cu", 8: "queues.cu"}
 
 
 def test_an_all_reduce_of_many_ranks_is_small_only_where_its_data_may_go_to_all_of_them() -> None:
     files = {size: launches("all_reduce", [MIB // 2] * size)[0][0][0] for size in (2, 4, 8)}
-    assert files == {2: "ll.cu", 4: "ll.cu", 8: "fused.cu"}
+    assert files == {2: "ll.cu", 4: "ll.cu", 8: "queues.cu"}
 
 
 @pytest.mark.parametrize(("dtype", "op"), [("float8_e4m3fn", "sum"), ("float64", "sum"), ("int32", "avg")])
@@ -146,20 +147,20 @@ def test_the_largest_gathers_are_copies(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class OutputsApart(Context):
-    """The output of an all-reduce lies in no window: after three tensors of the plug-in's own, and the source."""
+    """The output of an all-reduce lies in no window: after five tensors of the plug-in's own, and the source."""
 
     asked = 0
 
-    def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
+    def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
         self.asked += 1
-        if self.asked == 5:
+        if self.asked == 7:
             raise NotOwned
-        return super().peer_addresses(tensor)
+        return super().peer_pointers(tensor)
 
 
 @pytest.mark.parametrize(("make", "kernel"), [(Context, "all_reduce"), (OutputsApart, "all_reduce_staged")])
 def test_an_all_reduce_stages_where_peers_do_not_reach_the_outputs(make: Callable[..., Any], kernel: str) -> None:
-    for ((_, name, grid, _, arguments),) in launches("all_reduce", [8 * MIB] * 2, make=make):
-        (parameters,) = re.findall(rf"^KERNEL {kernel}\((.*?)\)", (HERE / "fused.cu").read_text(), re.M | re.S)
+    for ((file, name, grid, _, arguments),) in launches("all_reduce", [8 * MIB] * 2, make=make):
+        (parameters,) = re.findall(rf"^KERNEL {kernel}\((.*?)\)", (HERE / file).read_text(), re.M | re.S)
         assert (name.partition("<")[0], len(arguments)) == (kernel, len(parameters.split(",")))
         assert grid == (STAGING if kernel == "all_reduce_staged" else BLOCKS)

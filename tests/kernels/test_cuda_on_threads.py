@@ -43,13 +43,15 @@ def test_every_call_is_right(tmp_path: Path) -> None:
         ("for (i = words * 16 / sizeof(T) + thread;", "for (i = count;", "reduce-scatter"),
         ("const i64 mine = rank * slice + begin", "const i64 mine = begin", "staged all-reduce"),
         ("for (int turn = 1; turn <= size; turn++) at(turn)[i] = value;", "at(size)[i] = value;", "all-reduce"),
-        ("first = all * blockIdx.x / gridDim.x;", "first = 0;", ""),
+        ("/ gridDim.x - first;", "/ gridDim.x - first - blockIdx.x;", "all-gather by LL"),
         ("epoch & 1) * size + sender", "epoch & 1) * size", "all-gather by LL"),
         ("addresses % 16 ? 0 : bytes / 16", "bytes / 16", ""),
+        ("peer * call.stride + begin(round)", "begin(round)", "reduce-scatter by queues"),
+        ("call.count - peer * call.stride", "call.slice", "all-reduce by queues"),
     ],
 )
 def test_a_fault_would_be_noticed(tmp_path: Path, right: str, fault: str, call: str) -> None:
-    assert any(right in file.read_text() for file in HERE.glob("*.cu"))
+    assert any(right in file.read_text() for file in HERE.glob("*.cu*"))
     done = run(tmp_path, (right, fault))
     assert done.returncode != 0
     assert call in done.stdout

@@ -1,6 +1,6 @@
 // Every call of `kernels/cuda/` on threads: a grid a rank, with all counts, alignments and reductions that matter to the
 // kernels. Prints the calls whose result is wrong, and exits with 1 if there are any. Epochs go on from call to call.
-#include "elements.cuh"
+#include "moves.cuh"
 
 namespace small {
 #include "ll.cu"
@@ -8,19 +8,25 @@ namespace small {
 namespace large {
 #include "fused.cu"
 }
+#undef KERNEL
+namespace queued {
+#include "queues.cu"
+}
 
 constexpr int GRID = 2, THREADS = 8, SLOT = 512, PART = SLOT / GRID, TILE = 48;  // packets, and elements of a tile
+constexpr int LINES = GRID * THREADS / WARP / 2;
 int wrong = 0;
 
 void launch(int size, int grid, const std::function<void(int)>& kernel) {
-    std::vector<pthread_barrier_t> blocks(size * grid);
+    std::vector<pthread_barrier_t> blocks(size * grid), warps(size * grid * THREADS / WARP);
+    for (auto& each : warps) pthread_barrier_init(&each, nullptr, WARP);
     std::vector<std::thread> threads;
     for (int block = 0; block < size * grid; block++) {
         pthread_barrier_init(&blocks[block], nullptr, THREADS);
         for (int thread = 0; thread < THREADS; thread++)
             threads.emplace_back([&, block, thread] {
                 threadIdx = {thread}, blockIdx = {block % grid}, blockDim = {THREADS}, gridDim = {grid};
-                threads_of_block = &blocks[block];
+                threads_of_block = &blocks[block], threads_of_warp = &warps[(block * THREADS + thread) / WARP];
                 kernel(block / grid);
             });
     }
@@ -35,6 +41,12 @@ i64 memory(i64 bytes) {
 
 i64 zeros(i64 bytes) { return (i64)memset((void*)memory(bytes), 0, bytes); }
 
+Ranks given(const std::vector<i64>& addresses) {
+    Ranks made{{}, addresses.size() % 2 ? addresses.data() : nullptr};  // by value, or in a table
+    std::copy(addresses.begin(), addresses.end(), made.near);
+    return made;
+}
+
 template <typename T>
 T element(int turn, int rank, i64 i) {
     const u32 bits = (u32)(turn * 40503 + rank * 7919 + i * 2654435761u) >> 7;
@@ -48,16 +60,19 @@ T element(int turn, int rank, i64 i) {
 
 // Ranks that share memory for small and large calls, one call after another.
 template <typename T>
-struct Ranks {
+struct World {
     int size, turn = 0, grid = GRID;
-    std::vector<i64> spaces, stages, flags, of_small, of_large, parts;
+    std::vector<i64> spaces, stages, queues, flags, counts, of_small, of_queued, of_large, parts;
 
-    explicit Ranks(int size) : size(size) {
+    explicit World(int size) : size(size) {
         for (int rank = 0; rank < size; rank++) {
             spaces.push_back(zeros(2 * size * SLOT * 16));
             stages.push_back(zeros(2 * GRID * TILE * sizeof(T)));
+            queues.push_back(zeros(LINES * size * 4 * TILE * sizeof(T)));
             flags.push_back(zeros(GRID * size * 4));
+            counts.push_back(zeros(LINES * size * 2 * 4));
             of_small.push_back(zeros(GRID * 4));
+            of_queued.push_back(zeros(GRID * 4));
             of_large.push_back(zeros(GRID * 4));
         }
     }
@@ -111,39 +126,51 @@ struct Ranks {
         grid = min((i64)grid, (count * (i64)sizeof(T) + 11) / 12);  // no block of a small call is without packets
         if (fits) {
             run("all-gather by LL", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
-                small::all_gather<T>(spaces.data(), (u32*)of_small[rank], source, (T*)peers[rank], count, rank, size, SLOT, PART);
+                small::all_gather<T>(given(spaces), (u32*)of_small[rank], source, (T*)peers[rank], count, rank, size, SLOT, PART);
             }, gathered);
             run("reduce-scatter by LL", size * count, count, off, within, false, chunk, [&](int rank, Peers& peers, T* output) {
-                small::reduce_all<T>(spaces.data(), (u32*)of_small[rank], (T*)peers[rank], output, count, count, rank, size, SLOT, PART, op, 1);
+                small::reduce_all<T>(given(spaces), (u32*)of_small[rank], (T*)peers[rank], output, count, count, rank, size, SLOT, PART, op, 1);
             }, scattered);
             run("all-reduce by LL", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
-                small::reduce_all<T>(spaces.data(), (u32*)of_small[rank], (T*)peers[rank], output, count, 0, rank, size, SLOT, PART, op, 1);
+                small::reduce_all<T>(given(spaces), (u32*)of_small[rank], (T*)peers[rank], output, count, 0, rank, size, SLOT, PART, op, 1);
             }, everywhere);
         }
         run("all-gather", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
-            large::all_gather<T>(peers.data(), flags.data(), (u32*)of_large[rank], source, rank * count * sizeof(T), count, rank, size);
+            large::all_gather<T>(given(peers), given(flags), (u32*)of_large[rank], source, rank * count * sizeof(T), count, rank, size);
         }, gathered);
         run("reduce-scatter", size * count, count, off, within, false, chunk, [&](int rank, Peers& peers, T* output) {
-            large::reduce_scatter<T>(peers.data(), flags.data(), (u32*)of_large[rank], output, rank * count * sizeof(T), count, rank, size, op, 1);
+            large::reduce_scatter<T>(given(peers), given(flags), (u32*)of_large[rank], output, rank * count * sizeof(T), count, rank, size, op, 1);
         }, scattered);
         const i64 slice = ((count + size - 1) / size + 15) / 16 * 16;
         run("all-reduce", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
             const i64 begin = min(rank * slice, count);
-            large::all_reduce<T>(peers.data(), parts.data(), flags.data(), (u32*)of_large[rank], begin * sizeof(T), min(slice, count - begin), rank, size, op, 1);
+            large::all_reduce<T>(given(peers), given(parts), given(flags), (u32*)of_large[rank], begin * sizeof(T), min(slice, count - begin), rank, size, op, 1);
         }, everywhere);
         run("staged all-reduce", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
-            large::all_reduce_staged<T>(peers.data(), stages.data(), flags.data(), (u32*)of_large[rank], output, count, slice, TILE, rank, size, op, 1);
+            large::all_reduce_staged<T>(given(peers), given(stages), given(flags), (u32*)of_large[rank], output, count, slice, TILE, rank, size, op, 1);
         }, everywhere);
-        launch(size, 1, [&](int rank) { large::barrier(flags.data(), (u32*)of_large[rank], rank, size); });
+        if (size > 1) {
+            const i64 slot = TILE * sizeof(T), tile = turn % 3 ? TILE : TILE / 3;
+            run("all-gather by queues", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
+                queued::all_gather<T>(given(queues), given(counts), (u32*)of_queued[rank], source, (T*)peers[rank], count, slot, tile, rank, size);
+            }, gathered);
+            run("reduce-scatter by queues", size * count, count, off, within, false, chunk, [&](int rank, Peers& peers, T* output) {
+                queued::reduce_scatter<T>(given(queues), given(counts), (u32*)of_queued[rank], (T*)peers[rank], output, count, slot, tile, rank, size, op, 1);
+            }, scattered);
+            run("all-reduce by queues", count, count, off, within, false, none, [&](int rank, Peers& peers, T*) {
+                queued::all_reduce<T>(given(queues), given(counts), given(parts), given(flags), (u32*)of_queued[rank], (u32*)of_large[rank], (T*)peers[rank], count, slice, slot, tile, rank, size, op, 1);
+            }, everywhere);
+        }
+        launch(size, 1, [&](int rank) { large::barrier(given(flags), (u32*)of_large[rank], rank, size); });
     }
 };
 
 template <typename T>
 void all(int size) {
-    Ranks<T> ranks(size);
+    World<T> world(size);
     int turn = 0;
     for (i64 count : {1, 7, 8, 16, 17, 257, 1000})
-        for (int off : {0, 1, 3}) ranks.calls(count, off, ++turn % 2, turn / 2 % 3);
+        for (int off : {0, 1, 3}) world.calls(count, off, ++turn % 2, turn / 2 % 3);
 }
 
 int main() {

@@ -19,6 +19,7 @@
 #define __device__
 #define __global__
 #define __launch_bounds__(...)
+#define GIVEN const
 using std::max;
 using std::min;
 
@@ -26,9 +27,13 @@ struct Place {
     int x;
 };
 inline thread_local Place threadIdx, blockIdx, blockDim, gridDim;
-inline thread_local pthread_barrier_t* threads_of_block;
+inline thread_local pthread_barrier_t *threads_of_block, *threads_of_warp;
+constexpr int WARP = 2;
 
 inline void __syncthreads() { pthread_barrier_wait(threads_of_block); }
+inline void __syncwarp() { pthread_barrier_wait(threads_of_warp); }
+inline void after_the_one_before() {}
+inline void let_the_next_start() {}
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __trap() { abort(); }
 inline unsigned atomicAdd(unsigned* at, unsigned many) { return __atomic_fetch_add(at, many, __ATOMIC_SEQ_CST); }
