@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -179,16 +179,20 @@ def work(one: Rank, answers: Iterable[tuple[str, ...]]) -> None:
     os._exit(0)  # a communicator whose call failed is not destroyed in time
 
 
-def ask(ranks: int, seconds: float = 200, module: str = "tests.tools.operands") -> list[list[list[str]]]:
-    """The answers of every rank of a module's `main`, up to where they were stopped."""
-    from harness.machine import mps, profiler
+def ask(
+    ranks: int, seconds: float = 200, module: str = "tests.tools.operands", variables: Mapping[str, str] | None = None
+) -> list[list[list[str]]]:
+    """The answers of every rank of a module's `main`, up to where they were stopped. `variables` are for the ranks'
+    environment."""
+    from harness.machine import gpus, mps, profiler
 
-    session = mps.start()
+    session = mps.Mps({}, "a GPU a rank") if len(gpus.inventory()) >= ranks else mps.start()
     with TemporaryDirectory() as name:
         folder = Path(name)
         environment = {
             **os.environ, **session.environment, profiler.VARIABLE: profiler.library(),
             "NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "8",
+            **(variables or {}),
         }  # fmt: skip
         command = [sys.executable, "-m", module, "--ranks", str(ranks), "--folder", name, "--rank"]
         running = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(ranks)]

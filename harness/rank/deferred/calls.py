@@ -21,6 +21,9 @@ from harness.substrate.bits import bits
 from harness.trace import events as trace
 from harness.trace.accesses import How
 
+POISONED_LAST = 2
+"""The index, modulo 4, of calls whose source is filled before their output is poisoned, both by kernels."""
+
 
 class DeferredCall:
     """The collective at step `index`: `feed` fills its source, its output goes to `tap`, and what it leaves of its
@@ -55,9 +58,14 @@ class DeferredCall:
         values.poison(self.tap)
 
     def before(self) -> None:
-        """Enqueue what comes before the call: poison for the output, values for the source."""
+        """Enqueue what comes before the call: poison for the output, values for the source. The last of both is what a
+        call that does not wait for it can miss."""
         (into, origin), fed = self.operands, self.feed.view(torch.uint8)
         self._touch("fills", into, origin)
+        if self.index % 4 == POISONED_LAST and not _overlap(into, origin):
+            self._move(origin, fed)
+            self._move(into, self.tap.view(torch.uint8))  # which is poison until the call is through
+            return
         self._substrate.device.enqueue(lambda: _poison(into))
         self._move(origin, fed)
 
@@ -113,6 +121,11 @@ def record_beside(substrate: Substrate, calls: Iterable[DeferredCall]) -> None:
     """Record what kernels among the calls have written beside the pads and the memory of the harness."""
     for group in dict.fromkeys(call.group for call in calls if call.is_by_kernel):
         substrate.communicator(group).record_beside()
+
+
+def _overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two pieces of memory share a byte. uint8[n] each."""
+    return one.data_ptr() < other.data_ptr() + other.numel() and other.data_ptr() < one.data_ptr() + one.numel()
 
 
 def _by_copy(target: torch.Tensor, source: torch.Tensor) -> None:
