@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 THREADS = 512
 WORD, PACKET = 16, 12
 """Bytes: the widest access, which is also that of a packet, and a packet's data."""
-SMALL, SPACE = 3 << 20, 20 << 20
+SMALL, SPACE = 2 << 20, 12 << 20
 """Bytes of the largest small call, and of the space for packets."""
 NEAR = 16
 """Addresses of ranks that come with a launch, as the kernels say."""
@@ -31,9 +31,9 @@ BLOCKS = 128
 """At most."""
 FEW = 32
 """Blocks, at most, of a kernel that may wait on the GPU for the one before it to end."""
-LINES, SLOTS = BLOCKS * THREADS // 32 // 2, 4
+LINES, SLOTS = BLOCKS, 4
 """Queues that a rank has with each peer, and tiles in one of them: as the kernels say."""
-QUEUES, SLOT, LEAST = 16 << 20, 4 << 10, 512
+QUEUES, SLOT, LEAST = 16 << 20, 32 << 10, 512
 """Bytes of all queues of a rank, and of a tile at most and at least."""
 ROUNDS = 2
 """Tiles of each queue in a call, at least: one is taken while the next one is pushed."""
@@ -43,8 +43,10 @@ EARLY = (9, 0)
 """Compute capability from which on a kernel may wait on the GPU for the one before it."""
 KEPT = 4096
 """Addresses that a process keeps as kernels take them."""
-TILE, STAGING, COPYING = 64 << 10, 64, 16
-"""Bytes that a block stages at a time; the most blocks that stage, and that copy beside copy engines."""
+TILE, STAGING = 64 << 10, 64
+"""Bytes that a block stages at a time; the most blocks that stage."""
+COPYING, HEAD, ALIGNED = 16, 3 << 20, 512
+"""The most blocks that copy beside copy engines; about how many bytes they push meanwhile, a multiple of that."""
 COPIED = 128 << 20
 """Bytes from which on copy engines move an all-gather."""
 MEETING = 3 * BLOCKS
@@ -311,24 +313,33 @@ class CudaCollectives:
         from cuda.bindings import runtime  # noqa: PLC0415  (only on GPUs)
 
         current, kind = torch.cuda.current_stream(), runtime.cudaMemcpyKind.cudaMemcpyDefault
-        beside = self._memories[context.identity].beside
+        self._barrier(context)
+        beside, width = self._memories[context.identity].beside, source.element_size()
         assert beside is not None
-        is_forked = bool(nbytes) and outputs[context.rank] + start != source.data_ptr()
-        if is_forked:  # no peer reads or writes that part, so it need not wait for them
+        if nbytes:
+            head = min(HEAD // (context.size - 1), nbytes // 2) if context.size > 1 else 0
+            head = head // ALIGNED * ALIGNED
+            is_within = outputs[context.rank] + start == source.data_ptr()
             beside.wait_stream(current)
             with torch.cuda.stream(beside):
-                count, into = np.int64(source.numel()), output.view(-1)[start // source.element_size() :]
-                blocks = _blocks(context, nbytes, COPYING)
-                self.fused.launch(f"copy_own<{BITS[source.element_size()]}>", blocks, THREADS, into, source, count)
+                self.fused.launch(
+                    f"beside<{BITS[width]}>",
+                    _blocks(context, nbytes, COPYING),
+                    THREADS,
+                    _ranks(context, output),
+                    source,
+                    np.int64(start),
+                    np.int64(0 if is_within else source.numel()),
+                    np.int64(head // width),
+                    *_place(context),
+                )
+            for peer in _peers(context):
+                into_peer, rest = outputs[peer] + start + head, nbytes - head
+                (error,) = runtime.cudaMemcpyAsync(into_peer, source.data_ptr() + head, rest, kind, current.cuda_stream)
+                if error != runtime.cudaError_t.cudaSuccess:
+                    raise RuntimeError(f"CUDA cannot copy {rest} bytes to {into_peer:#x} of rank {peer}: {error.name}")
+            current.wait_stream(beside)  # a capture waits for no stream that it did not fork to
         self._barrier(context)
-        for peer in _peers(context) if nbytes else ():
-            into_peer = outputs[peer] + start
-            (error,) = runtime.cudaMemcpyAsync(into_peer, source.data_ptr(), nbytes, kind, current.cuda_stream)
-            if error != runtime.cudaError_t.cudaSuccess:
-                raise RuntimeError(f"CUDA cannot copy {nbytes} bytes to {into_peer:#x} of rank {peer}: {error.name}")
-        self._barrier(context)
-        if is_forked:  # a capture waits for no stream that it did not fork to
-            current.wait_stream(beside)
 
     def _barrier(self, context: CollectiveContext) -> None:
         memory = self._memories[context.identity]

@@ -103,10 +103,14 @@ KERNEL all_reduce_staged(GIVEN Ranks sources, GIVEN Ranks stages, GIVEN Ranks fl
     epoch.advance(meeting - epoch.now);
 }
 
-// A copy beside others that copy engines make. Does not meet.
+// What is done beside copy engines: the first `head` elements for every peer, as engines take their time to begin, and
+// all `count` for this rank's own output. Does not meet.
 template <typename T>
-KERNEL copy_own(T* into, const T* from, i64 count) {
-    copy(into, from, count, (i64)blockIdx.x * blockDim.x + threadIdx.x, (i64)gridDim.x * blockDim.x);
+KERNEL beside(GIVEN Ranks outputs, const T* source, i64 start, i64 count, i64 head, int rank, int size) {
+    const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, threads = (i64)gridDim.x * blockDim.x;
+    for (int turn = 1; turn < size; turn++)
+        copy((T*)(outputs[turned(rank, turn, size)] + start), source, head, thread, threads);
+    copy((T*)(outputs[rank] + start), source, count, thread, threads);
 }
 
 // One block: a rank leaves when all have come.

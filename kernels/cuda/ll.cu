@@ -113,6 +113,9 @@ __global__ void all_gather(GIVEN Ranks spaces, u32* words, const T* source, T* o
             const Twelve data = receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now);
             unpack(output + peer * count, own.first + i, count, data);
         }
+#ifdef NEXT_LATE
+    let_the_next_start();
+#endif
     epoch.advance(1);
 }
 
@@ -145,5 +148,8 @@ __global__ void reduce_all(GIVEN Ranks spaces, u32* words, const T* source, T* o
     if (op == SUM) reduce<T, SUM>(spaces, own, output, count, rank, size, slot, part, scale, now);
     if (op == MAX) reduce<T, MAX>(spaces, own, output, count, rank, size, slot, part, scale, now);
     if (op == MIN) reduce<T, MIN>(spaces, own, output, count, rank, size, slot, part, scale, now);
+#ifdef NEXT_LATE
+    let_the_next_start();
+#endif
     epoch.advance(1);
 }

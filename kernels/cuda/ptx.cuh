@@ -15,11 +15,14 @@ using i64 = long long;
 
 #define GIVEN const __grid_constant__  // a parameter that stays where the launch has put it
 
-constexpr int WARP = 32;
-
 struct alignas(16) Word {
     u32 part[4];
 };
+
+// A barrier of some threads of a block. Team t takes barrier t + 1: the first one is that of all threads.
+__device__ inline void sync_team(int team, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(threads) : "memory");
+}
 
 __device__ inline void after_the_one_before() {
 #if __CUDA_ARCH__ >= 900

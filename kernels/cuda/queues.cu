@@ -1,24 +1,27 @@
 // Large calls through queues (FIFO) in the receiver's memory: all data is pushed, as writes over NVLink are faster than
 // reads, and no rank waits for another to come to the call.
 //
-// Half of a block's warps push tiles of the source into the queues of the peers, and half take tiles from their own. Warp
-// w of the pushers of block b feeds warp w of the takers of block b on each peer: these two share a queue of SLOTS tiles
-// and two words, which count the tiles that were pushed and those that were taken.
+// Half of a block's threads push tiles of the source into the queues of the peers, and half take tiles from their own.
+// The pushers of block b feed the takers of block b on each peer: these two teams share a queue of SLOTS tiles and two
+// words, which count the tiles that were pushed and those that were taken.
 //
 // Invariant: tile n of a queue lies in slot n mod SLOTS. It is pushed when tile n - SLOTS has been taken, also where that
 // was in a call before. A rank pushes and takes equally often on all queues of a block in a call, so that one epoch a
 // block says how often. The grid is the same on all ranks, and all its blocks run at one time.
 //
-// Ordering: a count is stored by a release and looked at by an acquire, both at system scope, by one thread of a warp.
-// `__syncwarp` puts what the others did before the release, and what they do next behind the acquire.
+// Ordering: a count is stored by a release and looked at by an acquire, both at system scope, by one thread of a team.
+// `sync_team` puts what the others did before the release, and what they do next behind the acquire.
 #include "moves.cuh"
 
 // Registers for two blocks a multiprocessor: kernels of two communicators may run at one time.
 #define KERNEL __global__ void __launch_bounds__(512, 2)
 
 constexpr int SLOTS = 4;
+#ifndef TEAM
+#define TEAM (blockDim.x / 2)
+#endif
 
-// A call as all of its warps see it. `slot`: bytes of a slot; `tile`: elements of a tile, which fit into it. Slice p of the
+// A call as all of its teams see it. `slot`: bytes of a slot; `tile`: elements of a tile, which fit into it. Slice p of the
 // `count` elements begins p · stride in.
 struct Call {
     const Ranks& queues;
@@ -28,56 +31,56 @@ struct Call {
     int rank, size;
 };
 
-// One warp's place: among the pushers or takers, and so in the tiles.
+// One team's place: among the pushers or takers, and so in the tiles.
 struct Line {
     const Call& call;
-    u32 now, index, rounds;
+    u32 now, index, lines, rounds;
 
     __device__ Line(const Call& call, u32 now) : call(call), now(now) {
-        const u32 warps = blockDim.x / WARP / 2, lines = gridDim.x * warps;
-        index = blockIdx.x * warps + threadIdx.x / WARP % warps;
+        const u32 each = blockDim.x / TEAM / 2;
+        index = blockIdx.x * each + threadIdx.x / TEAM % each;
+        lines = gridDim.x * each;
         rounds = (call.slice + call.tile * (i64)lines - 1) / (call.tile * (i64)lines);
     }
 
     __device__ static bool pushes() { return threadIdx.x < blockDim.x / 2; }
-    __device__ static int lane() { return threadIdx.x % WARP; }
-    __device__ i64 begin(u32 round) const {
-        return ((i64)round * gridDim.x * (blockDim.x / WARP / 2) + index) * call.tile;
-    }
+    __device__ static int place() { return threadIdx.x % TEAM; }
+    __device__ static void sync() { sync_team(threadIdx.x / TEAM, TEAM); }
+    __device__ i64 begin(u32 round) const { return ((i64)round * lines + index) * call.tile; }
     // Elements of this line's tile in the slice of a rank.
     __device__ int length(u32 round, int peer) const {
         return max(0ll, min((i64)call.tile, min(call.slice, call.count - peer * call.stride) - begin(round)));
     }
     // In the memory of `receiver`: the slot for what `sender` pushes in a round.
     __device__ i64 slot(u32 round, int sender, int receiver) const {
-        const u32 place = turned(sender, call.size - receiver, call.size) - 1;  // no rank has a queue for itself
-        return call.queues[receiver] + (i64)((index * (call.size - 1) + place) * SLOTS + (now + round) % SLOTS) * call.slot;
+        const u32 queue = turned(sender, call.size - receiver, call.size) - 1;  // no rank has a queue for itself
+        return call.queues[receiver] + (i64)((index * (call.size - 1) + queue) * SLOTS + (now + round) % SLOTS) * call.slot;
     }
     // In the memory of `of`: how many tiles between it and `peer` were pushed to it, and how many of its own were taken.
     __device__ u32* pushed(int of, int peer) const { return (u32*)call.counts[of] + (index * call.size + peer) * 2; }
     __device__ u32* taken(int of, int peer) const { return pushed(of, peer) + 1; }
 
-    // By all threads of a warp, as what follows.
+    // By all threads of a team, as what follows.
     template <typename T>
     __device__ void push(const T* source) const {
         for (u32 round = 0; round < rounds; round++)
             for (int turn = 1; turn < call.size; turn++) {
                 const int peer = turned(call.rank, turn, call.size);
-                if (lane() == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
-                __syncwarp();
+                if (place() == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
+                sync();
                 copy((T*)slot(round, call.rank, peer), source + peer * call.stride + begin(round), length(round, peer),
-                     lane(), WARP);
-                __syncwarp();
-                if (lane() == 0) release(pushed(peer, call.rank), now + round + 1);
+                     place(), TEAM);
+                sync();
+                if (place() == 0) release(pushed(peer, call.rank), now + round + 1);
             }
     }
     __device__ void await(u32 round, int peer) const {
-        if (lane() == 0) wait(pushed(call.rank, peer), now + round + 1);
-        __syncwarp();
+        if (place() == 0) wait(pushed(call.rank, peer), now + round + 1);
+        sync();
     }
     __device__ void give_back(u32 round, int peer) const {
-        __syncwarp();
-        if (lane() == 0) release(taken(peer, call.rank), now + round + 1);
+        sync();
+        if (place() == 0) release(taken(peer, call.rank), now + round + 1);
     }
 };
 
@@ -98,7 +101,7 @@ __device__ void take_sums(const Line& line, const T* own, Result result, int op,
         for (int turn = 1; turn < call.size; turn++) line.await(round, turned(call.rank, turn, call.size));
         const i64 begin = line.begin(round);
         reduce<T>(op, Queued{line, round, (i64)(own + begin)}, result.from(begin), line.length(round, call.rank), call.size,
-                  scale, line.lane(), WARP);
+                  scale, line.place(), TEAM);
         for (int turn = 1; turn < call.size; turn++) line.give_back(round, turned(call.rank, turn, call.size));
     }
 }
@@ -116,11 +119,11 @@ KERNEL all_gather(GIVEN Ranks queues, GIVEN Ranks counts, u32* words, const T* s
         for (u32 round = 0; round < line.rounds; round++) {
             const i64 begin = line.begin(round);
             const int length = line.length(round, rank);
-            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.lane(), WARP);
+            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.place(), TEAM);
             for (int turn = 1; turn < size; turn++) {
                 const int peer = turned(rank, turn, size);
                 line.await(round, peer);
-                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.lane(), WARP);
+                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.place(), TEAM);
                 line.give_back(round, peer);
             }
         }

@@ -47,7 +47,7 @@ def test_every_call_is_right(tmp_path: Path) -> None:
         ("epoch & 1) * size + sender", "epoch & 1) * size", "all-gather by LL"),
         ("addresses % 16 ? 0 : bytes / 16", "bytes / 16", ""),
         ("peer * call.stride + begin(round)", "begin(round)", "reduce-scatter by queues"),
-        ("call.count - peer * call.stride", "call.slice", "all-reduce by queues"),
+        ("rank * slice * (i64)sizeof(T), rank, size}", "0, rank, size}", "all-reduce by queues"),
     ],
 )
 def test_a_fault_would_be_noticed(tmp_path: Path, right: str, fault: str, call: str) -> None:

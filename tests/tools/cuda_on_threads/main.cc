@@ -14,19 +14,18 @@ namespace queued {
 }
 
 constexpr int GRID = 2, THREADS = 8, SLOT = 512, PART = SLOT / GRID, TILE = 48;  // packets, and elements of a tile
-constexpr int LINES = GRID * THREADS / WARP / 2;
 int wrong = 0;
 
 void launch(int size, int grid, const std::function<void(int)>& kernel) {
-    std::vector<pthread_barrier_t> blocks(size * grid), warps(size * grid * THREADS / WARP);
-    for (auto& each : warps) pthread_barrier_init(&each, nullptr, WARP);
+    std::vector<pthread_barrier_t> blocks(size * grid), teams(size * grid * 2);
+    for (auto& each : teams) pthread_barrier_init(&each, nullptr, THREADS / 2);
     std::vector<std::thread> threads;
     for (int block = 0; block < size * grid; block++) {
         pthread_barrier_init(&blocks[block], nullptr, THREADS);
         for (int thread = 0; thread < THREADS; thread++)
             threads.emplace_back([&, block, thread] {
                 threadIdx = {thread}, blockIdx = {block % grid}, blockDim = {THREADS}, gridDim = {grid};
-                threads_of_block = &blocks[block], threads_of_warp = &warps[(block * THREADS + thread) / WARP];
+                threads_of_block = &blocks[block], threads_of_team = &teams[block * 2 + thread / (THREADS / 2)];
                 kernel(block / grid);
             });
     }
@@ -68,9 +67,9 @@ struct World {
         for (int rank = 0; rank < size; rank++) {
             spaces.push_back(zeros(2 * size * SLOT * 16));
             stages.push_back(zeros(2 * GRID * TILE * sizeof(T)));
-            queues.push_back(zeros(LINES * size * 4 * TILE * sizeof(T)));
+            queues.push_back(zeros(GRID * size * 4 * TILE * sizeof(T)));
             flags.push_back(zeros(GRID * size * 4));
-            counts.push_back(zeros(LINES * size * 2 * 4));
+            counts.push_back(zeros(GRID * size * 2 * 4));
             of_small.push_back(zeros(GRID * 4));
             of_queued.push_back(zeros(GRID * 4));
             of_large.push_back(zeros(GRID * 4));

@@ -27,11 +27,10 @@ struct Place {
     int x;
 };
 inline thread_local Place threadIdx, blockIdx, blockDim, gridDim;
-inline thread_local pthread_barrier_t *threads_of_block, *threads_of_warp;
-constexpr int WARP = 2;
+inline thread_local pthread_barrier_t *threads_of_block, *threads_of_team;
 
 inline void __syncthreads() { pthread_barrier_wait(threads_of_block); }
-inline void __syncwarp() { pthread_barrier_wait(threads_of_warp); }
+inline void sync_team(int, int) { pthread_barrier_wait(threads_of_team); }
 inline void after_the_one_before() {}
 inline void let_the_next_start() {}
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
