@@ -12,16 +12,16 @@ constexpr int DEEP = 4;  // words that a thread has on their way at one time
 // Words in `bytes`: none where some address is not aligned, so that elements go one by one.
 __device__ inline i64 whole_words(u64 addresses, i64 bytes) { return addresses % 16 ? 0 : bytes / 16; }
 
-template <typename T>
+template <int DEPTH = DEEP, typename T>
 __device__ void copy(T* into, const T* from, i64 count, i64 thread, i64 threads) {
     const i64 words = whole_words((u64)into | (u64)from, count * sizeof(T));
     i64 i = thread;
-    for (; i + (DEEP - 1) * threads < words; i += DEEP * threads) {
-        Word found[DEEP];
+    for (; i + (DEPTH - 1) * threads < words; i += DEPTH * threads) {
+        Word found[DEPTH];
 #pragma unroll
-        for (int deep = 0; deep < DEEP; deep++) found[deep] = load((const Word*)from + i + deep * threads);
+        for (int deep = 0; deep < DEPTH; deep++) found[deep] = load((const Word*)from + i + deep * threads);
 #pragma unroll
-        for (int deep = 0; deep < DEEP; deep++) store((Word*)into + i + deep * threads, found[deep]);
+        for (int deep = 0; deep < DEPTH; deep++) store((Word*)into + i + deep * threads, found[deep]);
     }
     for (; i < words; i += threads) store((Word*)into + i, load((const Word*)from + i));
     for (i = words * 16 / sizeof(T) + thread; i < count; i += threads) into[i] = from[i];

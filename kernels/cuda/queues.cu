@@ -16,7 +16,7 @@
 // Registers for two blocks a multiprocessor: kernels of two communicators may run at one time.
 #define KERNEL __global__ void __launch_bounds__(512, 2)
 
-constexpr int SLOTS = 4;
+constexpr int SLOTS = 4, PUSHED = 8;  // tiles of a queue, and words of a thread on their way to a peer
 #ifndef TEAM
 #define TEAM (blockDim.x / 2)
 #endif
@@ -68,7 +68,7 @@ struct Line {
                 const int peer = turned(call.rank, turn, call.size);
                 if (place() == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
                 sync();
-                copy((T*)slot(round, call.rank, peer), source + peer * call.stride + begin(round), length(round, peer),
+                copy<PUSHED>((T*)slot(round, call.rank, peer), source + peer * call.stride + begin(round), length(round, peer),
                      place(), TEAM);
                 sync();
                 if (place() == 0) release(pushed(peer, call.rank), now + round + 1);
