@@ -170,8 +170,10 @@ class Communicator(ABC):
         Only the start address is tested, so a tensor may overrun what this returns, and an
         overlapping window can hide another (NCCL 2.32, `ncclDevrFindWindow`).
         """
-        below = [window for window in self.windows if window.address <= address]
-        best = max(below, key=lambda window: window.address, default=None)
+        best: Window | None = None
+        for window in self.windows:
+            if window.address <= address and (best is None or window.address > best.address):
+                best = window
         return best if best is not None and address < best.address + best.size else None
 
     def entered(self, call: str) -> None:

@@ -52,6 +52,8 @@ class Window:
         self.address, self.size = segment.address + part.start, len(part)
         self.is_symmetric = is_symmetric
         self.is_valid = True
+        self.starts: list[int] | None = None
+        """Where each rank's end is mapped here, in group order, once that has been asked for."""
 
     def close(self) -> None:
         """Deregister. Local; the caller makes sure that no collective uses the window."""

@@ -55,12 +55,11 @@ class CudaSource:
         """Enqueue a kernel on torch's current stream, also while that is captured. Local; does not wait.
 
         `kernel` names a function, such as `push`, or an instance of a template, such as `push<float>`. A kernel is
-        compiled and loaded before its first launch, which no capture allows. `shared`: bytes of shared memory that it
-        gets at its launch.
+        compiled and loaded before its first launch, which no capture allows. `shared`: bytes of shared memory.
 
         `arguments` are copied. A tensor is passed as an address. A number of numpy or ctypes has a width: a plain int
-        raises `TypeError`. A structure, union or array of ctypes is passed by value: to a kernel, an array is a struct
-        that holds it.
+        raises `TypeError`, and so do sizes that are not the kernel's. A structure, union or array of ctypes is passed
+        by value: to a kernel, an array is a struct that holds it.
 
         `early`: the kernel may start before the one ahead of it on the stream has ended: once all blocks of that one
         have ended or executed `griddepcontrol.launch_dependents`. From sm_90 on. The kernel itself has to execute
@@ -102,6 +101,7 @@ class CudaSource:
         """All that is ready for arguments of these types, with what the current GPU needs."""
         forms = [_form(kernel, place, each) for place, each in enumerate(arguments)]
         found = self._found(kernel)
+        _match(kernel, found.kernel, [struct.calcsize(each.code) for each in forms])
         on = self._ready.setdefault((kernel, kinds), {})
         on[torch.cuda.current_device()] = _Launch(found, forms)
         return on
@@ -143,6 +143,16 @@ def _form(kernel: str, place: int, argument: object) -> _Form:
         f"argument {place} of {kernel!r} is {argument!r}, and no tensor and no number of numpy or ctypes, nor a "
         "structure or array of ctypes"
     )
+
+
+def _match(name: str, kernel: Any, given: list[int]) -> None:
+    """Raise `TypeError` where a kernel takes arguments of other sizes: the driver would copy what lies behind them."""
+    try:
+        taken = [each.size for each in kernel.arguments_info]
+    except NotImplementedError:  # a driver before CUDA 12.4
+        return
+    if given != taken:
+        raise TypeError(f"arguments of {name!r} have {given} bytes, and the kernel takes {taken}")
 
 
 class _Frame:

@@ -6,6 +6,7 @@ Ranks share a GPU where there are fewer GPUs than ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,36 @@ def test_programs_go_through_them(worlds: Callable[[int], World], size: int) -> 
     draw = worlds(size).run(Scenario(topology(size), (*once, *again), System(collectives="cuda")))
     paths = {use.ran.path for uses in Case(draw).calls.values() for use in uses if use.ran}
     assert ([str(finding) for finding in judge(draw)], paths) == ([], {"kernel"})
+
+
+def on_a_rank(worlds: Callable[[int], World], name: str) -> Any:
+    (found,) = worlds(1).call(f"tests.tools.launched:{name}")
+    return found
+
+
+class TestOfALaunch:
+    def test_a_struct_arrives_by_value(self, worlds: Callable[[int], World]) -> None:
+        first, second = [*range(100, 132), -7, -3, 1], [*range(200, 232), 9, 5, 10]
+        assert on_a_rank(worlds, "unpacked") == [first, second, first, second]
+
+    def test_an_early_one_starts_before_the_one_ahead_ends_and_sees_what_that_wrote(
+        self, worlds: Callable[[int], World]
+    ) -> None:
+        if not on_a_rank(worlds, "sm_90"):
+            pytest.skip("no kernel starts early before sm_90")
+        for how, is_early, seen, started in on_a_rank(worlds, "early"):
+            assert (how, is_early, seen, started) == (how, is_early, [1, 2, 3], [is_early] * 3)
+
+    def test_it_has_more_shared_memory_than_the_driver_gives_unasked(self, worlds: Callable[[int], World]) -> None:
+        assert on_a_rank(worlds, "filled") == [7]
+
+    def test_one_that_the_driver_refuses_names_kernel_grid_and_error(self, worlds: Callable[[int], World]) -> None:
+        found = on_a_rank(worlds, "refused")
+        assert "'fill' of launched.cu on a grid of (3, 2)" in found
+        assert "CUDA_ERROR_INVALID_VALUE" in found
+
+    def test_one_with_other_arguments_is_refused(self, worlds: Callable[[int], World]) -> None:
+        assert "[1] bytes" in on_a_rank(worlds, "mistaken")
 
 
 @pytest.mark.parametrize(("kernels", "rules"), [("Pushes", set()), ("LeavesTheRest", {"wrong-data"})])

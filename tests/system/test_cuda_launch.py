@@ -19,6 +19,8 @@ import torch
 
 from harness.system import cuda
 from harness.system.cuda import CudaSource
+from tests.tools.launched import SOURCE
+from tests.tools.nvrtc import needs_nvrtc
 
 STREAM, FUNCTION = 0x77, 0x1001
 
@@ -46,6 +48,7 @@ class Driver(SimpleNamespace):
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.is_old = False
         self.error, self.set_error = Error.CUDA_SUCCESS, Error.CUDA_SUCCESS
         self.seen: list[list[bytes]] = []
         self.configs: list[Any] = []
@@ -70,6 +73,21 @@ class Driver(SimpleNamespace):
         return (self.error,)
 
 
+class Loaded:
+    """As cuda-core's kernel."""
+
+    handle = FUNCTION - 1
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def arguments_info(self) -> list[SimpleNamespace]:
+        if self._driver.is_old:
+            raise NotImplementedError("Driver version 12.4 or newer is required")
+        return [SimpleNamespace(size=size) for size in self._driver.sizes]
+
+
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     fake, bindings = Driver(), ModuleType("cuda.bindings")
@@ -81,7 +99,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 0, raising=False)
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: STREAM, raising=False)
-    monkeypatch.setattr(cuda, "_loaded", lambda *key: cuda._Kernel(SimpleNamespace(handle=FUNCTION - 1)))
+    monkeypatch.setattr(cuda, "_loaded", lambda *key: cuda._Kernel(Loaded(fake)))
     cuda._configured.cache_clear()
     return fake
 
@@ -141,6 +159,21 @@ def test_threads_do_not_write_into_each_other_s_launches(driver: Driver, source:
 
 def test_a_kernel_may_have_no_arguments(driver: Driver, source: CudaSource) -> None:
     source.launch("put", 1, 1)
+    assert driver.seen == [[]]
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 8], [8, 4, 4], []])
+def test_sizes_that_are_not_the_kernel_s_are_refused(driver: Driver, source: CudaSource, sizes: list[int]) -> None:
+    driver.sizes = sizes
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"'put' have \[8, 4\] bytes, and the kernel takes \["):
+            source.launch("put", 1, 1, torch.zeros(1), np.int32(5))
+    assert not driver.seen
+
+
+def test_a_driver_that_does_not_know_them_takes_what_is_given(driver: Driver, source: CudaSource) -> None:
+    driver.is_old = True
+    source.launch("put", 1, 1, np.int32(5))
     assert driver.seen == [[]]
 
 
@@ -207,3 +240,9 @@ def test_what_no_kernel_can_read_is_refused(driver: Driver, source: CudaSource, 
     with pytest.raises(TypeError, match="argument 0 of 'put'"):
         source.launch("put", 1, 1, argument)
     assert not driver.seen
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", ["unpack", "ahead", "behind", "fill"])
+def test_what_gpus_are_tried_with_compiles(name: str) -> None:
+    assert SOURCE.compiled(name, "sm_90")

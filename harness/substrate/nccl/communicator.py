@@ -77,7 +77,10 @@ class NcclCommunicator(Communicator):
     def peer_pointers(self, window: Window, offset: int = 0) -> list[int]:
         if not self.handle.has_peer_pointers:
             raise NotOwned  # a kernel cannot reach its peers, so the call falls back to the library
-        return [int(nccl.get_peer_device_pointer(window.handle, offset, peer)) for peer in range(self.size)]
+        if (starts := window.starts) is None or not window.is_valid:  # NCCL refuses a window that is gone
+            starts = [int(nccl.get_peer_device_pointer(window.handle, 0, peer)) for peer in range(self.size)]
+            window.starts = starts
+        return [start and start + offset for start in starts]  # null where a peer is out of reach
 
     @property
     def reaches_peers(self) -> bool:

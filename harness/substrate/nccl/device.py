@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -71,9 +71,13 @@ class NcclDevice(Device):
     def is_capturing(self) -> bool:
         return bool(torch.cuda.is_current_stream_capturing())
 
+    @cached_property
+    def _processors(self) -> int:
+        return int(torch.cuda.get_device_properties(self.torch_device).multi_processor_count)
+
     @property
     def most_blocks(self) -> int:
-        return max(1, int(torch.cuda.get_device_properties(self.torch_device).multi_processor_count) // self.sharing)
+        return max(1, self._processors // self.sharing)
 
     def reclaim(self) -> None:
         self.synchronize()
@@ -86,7 +90,7 @@ class NcclDevice(Device):
             return _filled(numbers, self.torch_device) if found is None else found
         if self._is_in_pool():  # a block of the pool would be in use for as long as the table is kept
             return super().table(numbers)
-        return self._tables.of(numbers, torch.cuda.current_stream().cuda_stream)
+        return self._tables.of(numbers, torch._C._cuda_getCurrentRawStream(self.torch_device.index))
 
     def view(self, address: int, size: int) -> torch.Tensor:
         return tensor_at(address, size)

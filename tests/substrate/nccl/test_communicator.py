@@ -244,6 +244,40 @@ def test_peers_are_addressed_through_the_window_at_the_offset(rank: Rank, calls:
     assert pair.peer_pointers(window, 24) == [4096 + 24, 8192 + 24]
 
 
+def test_nccl_is_asked_once_where_a_live_window_is_mapped(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def pointer(handle: int, offset: int, peer: int) -> int:
+        asked.append((handle, peer))
+        return 4096 * (peer + 1) + offset
+
+    monkeypatch.setattr(module.nccl, "get_peer_device_pointer", pointer)
+    pair = made(rank, calls, answers)
+    first = pair.register(SEGMENT)
+    assert first is not None
+    assert [pair.peer_pointers(first, offset) for offset in (0, 24, 0)] == [[4096, 8192], [4120, 8216], [4096, 8192]]
+    fake_calls(monkeypatch, calls, window=0x41)
+    monkeypatch.setattr(module.nccl, "get_peer_device_pointer", pointer)
+    second = pair.register(SEGMENT)
+    assert second is not None
+    pair.peer_pointers(second)
+    first.close()
+    pair.peer_pointers(first)  # NCCL has the last word on a window that is gone
+    assert asked == [(handle, peer) for handle in (0x40, 0x41, 0x40) for peer in range(2)]
+
+
+def test_a_peer_out_of_reach_has_no_address_at_any_offset(
+    rank: Rank, calls: Calls, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.nccl, "get_peer_device_pointer", lambda handle, offset, peer: peer and 4096 + offset)
+    pair = made(rank, calls, answers)
+    window = pair.register(SEGMENT)
+    assert window is not None
+    assert pair.peer_pointers(window, 24) == [0, 4120]
+
+
 def test_before_2_29_2_no_peer_has_a_pointer(rank: Rank, calls: Calls, answers: Answers) -> None:
     pair = made(rank, calls, answers, version=(2, 28, 9))
     window = pair.register(SEGMENT)

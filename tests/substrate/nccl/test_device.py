@@ -63,7 +63,8 @@ def test_tables_are_kept_but_for_those_in_the_memory_of_a_pool(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_in_pool, tensor = [False], torch.tensor
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=7))
+    stream = [7]
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda gpu: stream[gpu], raising=False)
     monkeypatch.setattr(torch, "tensor", lambda numbers, dtype, device: tensor(numbers, dtype=dtype))
     device = NcclDevice(0, lambda: is_in_pool[0])
     kept = device.table([1, 2])
@@ -71,14 +72,17 @@ def test_tables_are_kept_but_for_those_in_the_memory_of_a_pool(
     assert device.table([1, 2]) is not kept
     is_in_pool[0] = False
     assert device.table([1, 2]) is kept
+    stream[0] = 8
+    assert device.table([1, 2]) is not kept
 
 
 @pytest.mark.parametrize(("sharing", "blocks"), [(1, 132), (4, 33), (200, 1)])
 def test_ranks_that_share_a_gpu_share_its_multiprocessors(
     sharing: int, blocks: int, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    properties = SimpleNamespace(multi_processor_count=132)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    properties = [SimpleNamespace(multi_processor_count=132)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties.pop())
     device = NcclDevice(0)
-    device.sharing = sharing
+    assert device.most_blocks == 132
+    device.sharing = sharing  # of the next draw; PyTorch is asked once
     assert device.most_blocks == blocks
