@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Hashable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ NEAR = 16
 """Addresses of ranks that come with a launch, as the kernels say."""
 BLOCKS = 128
 """At most."""
-FEW = 32
+FEW = 64
 """Blocks, at most, of a kernel that may wait on the GPU for the one before it to end."""
 LINES, SLOTS = BLOCKS, 4
 """Queues that a rank has with each peer, and tiles in one of them: as the kernels say."""
@@ -367,11 +367,13 @@ def _peers(context: CollectiveContext) -> Iterator[int]:
     return ((context.rank + turn) % context.size for turn in range(1, context.size))
 
 
+@cache
 def _part(size: int) -> int:
     """Packets that each block has of a slot, of which each of the two halves of the space has one for each rank."""
     return SPACE // WORD // 2 // size // BLOCKS
 
 
+@cache
 def small(size: int, blocks: int, kind: str = "") -> int:
     """Bytes of the largest small call of so many ranks, which fits into the parts of so many blocks."""
     most = min(SMALL, _part(size) * min(BLOCKS, blocks) * PACKET)

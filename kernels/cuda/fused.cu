@@ -81,6 +81,7 @@ template <typename T>
 KERNEL all_reduce_staged(GIVEN Ranks sources, GIVEN Ranks stages, GIVEN Ranks flags, u32* words, T* output, i64 count,
                          i64 slice, i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words);
+    const i64 thread = threadIdx.x, threads = blockDim.x;
     u32 meeting = epoch.now + 1;
     meet(flags, rank, size, meeting);
     const i64 tiles = (slice + tile - 1) / tile;
@@ -92,12 +93,12 @@ KERNEL all_reduce_staged(GIVEN Ranks sources, GIVEN Ranks stages, GIVEN Ranks fl
         auto length = [&](int peer) { return max(0ll, min(min(begin + tile, slice), count - peer * slice) - begin); };
         T* staged = (T*)stages[rank] + stage;
         const i64 mine = rank * slice + begin;
-        reduce<T>(op, Pulled{sources, mine * (i64)sizeof(T)}, One<T>{staged}, length(rank), size, scale, threadIdx.x,
-                  blockDim.x);
+        reduce<T>(op, Pulled{sources, mine * (i64)sizeof(T)}, One<T>{staged}, length(rank), size, scale, thread,
+                  threads);
         meet(flags, rank, size, ++meeting);
         for (int turn = 0; turn < size; turn++) {
             const int peer = turned(rank, turn, size);
-            copy(output + peer * slice + begin, (const T*)stages[peer] + stage, length(peer), threadIdx.x, blockDim.x);
+            copy(output + peer * slice + begin, (const T*)stages[peer] + stage, length(peer), thread, threads);
         }
     }
     epoch.advance(meeting - epoch.now);

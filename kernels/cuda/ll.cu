@@ -96,9 +96,6 @@ __device__ void send_all(const Ranks& spaces, const T* source, i64 count, i64 st
 template <typename T>
 __global__ void all_gather(GIVEN Ranks spaces, u32* words, const T* source, T* output, i64 count, int rank, int size,
                            i64 slot, i64 part) {
-#ifdef NEXT_EARLY
-    let_the_next_start();
-#endif
     after_the_one_before();
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
@@ -113,9 +110,7 @@ __global__ void all_gather(GIVEN Ranks spaces, u32* words, const T* source, T* o
             const Twelve data = receive(part_of(spaces[rank], now, peer, size, slot, part) + (i64)i * 16, now);
             unpack(output + peer * count, own.first + i, count, data);
         }
-#ifdef NEXT_LATE
     let_the_next_start();
-#endif
     epoch.advance(1);
 }
 
@@ -137,9 +132,6 @@ __device__ void reduce(const Ranks& spaces, const T* own, T* output, i64 count, 
 template <typename T>
 __global__ void reduce_all(GIVEN Ranks spaces, u32* words, const T* source, T* output, i64 count, i64 stride, int rank,
                            int size, i64 slot, i64 part, int op, float scale) {
-#ifdef NEXT_EARLY
-    let_the_next_start();
-#endif
     after_the_one_before();
     Epoch epoch(words);
     const u32 now = epoch.now + 1;
@@ -148,8 +140,6 @@ __global__ void reduce_all(GIVEN Ranks spaces, u32* words, const T* source, T* o
     if (op == SUM) reduce<T, SUM>(spaces, own, output, count, rank, size, slot, part, scale, now);
     if (op == MAX) reduce<T, MAX>(spaces, own, output, count, rank, size, slot, part, scale, now);
     if (op == MIN) reduce<T, MIN>(spaces, own, output, count, rank, size, slot, part, scale, now);
-#ifdef NEXT_LATE
     let_the_next_start();
-#endif
     epoch.advance(1);
 }

@@ -12,10 +12,11 @@ constexpr int DEEP = 4;  // words that a thread has on their way at one time
 // Words in `bytes`: none where some address is not aligned, so that elements go one by one.
 __device__ inline i64 whole_words(u64 addresses, i64 bytes) { return addresses % 16 ? 0 : bytes / 16; }
 
-template <int DEPTH = DEEP, typename T>
-__device__ void copy(T* into, const T* from, i64 count, i64 thread, i64 threads) {
-    const i64 words = whole_words((u64)into | (u64)from, count * sizeof(T));
-    i64 i = thread;
+// `Index` holds the count: 32 bits, where these suffice, save registers.
+template <int DEPTH = DEEP, typename T, typename Index>
+__device__ void copy(T* into, const T* from, Index count, Index thread, Index threads) {
+    const Index words = whole_words((u64)into | (u64)from, count * sizeof(T));
+    Index i = thread;
     for (; i + (DEPTH - 1) * threads < words; i += DEPTH * threads) {
         Word found[DEPTH];
 #pragma unroll
@@ -66,11 +67,11 @@ struct Pulled {
 };
 
 // Reduces `count` elements of every rank. A thread writes an element after it has read it from all of them.
-template <typename T, Op OP, typename From, typename Result>
-__device__ void reduce(From from, Result result, i64 count, int size, float scale, i64 thread, i64 threads) {
-    constexpr int depth = sizeof(T) == 1 ? DEEP / 2 : DEEP;  // sums take four times the registers of such elements
-    const i64 words = whole_words(from.addresses(size) | result.addresses(), count * sizeof(T));
-    i64 i = thread;
+template <int DEPTH, typename T, Op OP, typename From, typename Result, typename Index>
+__device__ void reduce(From from, Result result, Index count, int size, float scale, Index thread, Index threads) {
+    constexpr int depth = sizeof(T) == 1 ? DEPTH / 2 : DEPTH;  // sums take four times the registers of such elements
+    const Index words = whole_words(from.addresses(size) | result.addresses(), count * sizeof(T));
+    Index i = thread;
     for (; i + (depth - 1) * threads < words; i += depth * threads) {
         Sums<T, OP, Word> sums[depth];
         for (int peer = 0; peer < size; peer++) {
@@ -96,9 +97,10 @@ __device__ void reduce(From from, Result result, i64 count, int size, float scal
     }
 }
 
-template <typename T, typename From, typename Result>
-__device__ void reduce(int op, From from, Result result, i64 count, int size, float scale, i64 thread, i64 threads) {
-    if (op == SUM) reduce<T, SUM>(from, result, count, size, scale, thread, threads);
-    if (op == MAX) reduce<T, MAX>(from, result, count, size, scale, thread, threads);
-    if (op == MIN) reduce<T, MIN>(from, result, count, size, scale, thread, threads);
+template <typename T, int DEPTH = DEEP, typename From, typename Result, typename Index>
+__device__ void reduce(int op, From from, Result result, Index count, int size, float scale, Index thread,
+                       Index threads) {
+    if (op == SUM) reduce<DEPTH, T, SUM>(from, result, count, size, scale, thread, threads);
+    if (op == MAX) reduce<DEPTH, T, MAX>(from, result, count, size, scale, thread, threads);
+    if (op == MIN) reduce<DEPTH, T, MIN>(from, result, count, size, scale, thread, threads);
 }

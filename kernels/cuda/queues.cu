@@ -17,9 +17,6 @@
 #define KERNEL __global__ void __launch_bounds__(512, 2)
 
 constexpr int SLOTS = 4, PUSHED = 8;  // tiles of a queue, and words of a thread on their way to a peer
-#ifndef TEAM
-#define TEAM (blockDim.x / 2)
-#endif
 
 // A call as all of its teams see it. `slot`: bytes of a slot; `tile`: elements of a tile, which fit into it. Slice p of the
 // `count` elements begins p · stride in.
@@ -34,19 +31,18 @@ struct Call {
 // One team's place: among the pushers or takers, and so in the tiles.
 struct Line {
     const Call& call;
-    u32 now, index, lines, rounds;
+    u32 now, rounds;
 
     __device__ Line(const Call& call, u32 now) : call(call), now(now) {
-        const u32 each = blockDim.x / TEAM / 2;
-        index = blockIdx.x * each + threadIdx.x / TEAM % each;
-        lines = gridDim.x * each;
-        rounds = (call.slice + call.tile * (i64)lines - 1) / (call.tile * (i64)lines);
+        const i64 all = (i64)call.tile * gridDim.x;
+        rounds = (call.slice + all - 1) / all;
     }
 
-    __device__ static bool pushes() { return threadIdx.x < blockDim.x / 2; }
-    __device__ static int place() { return threadIdx.x % TEAM; }
-    __device__ static void sync() { sync_team(threadIdx.x / TEAM, TEAM); }
-    __device__ i64 begin(u32 round) const { return ((i64)round * lines + index) * call.tile; }
+    __device__ static bool pushes() { return threadIdx.x < threads(); }
+    __device__ static int threads() { return blockDim.x / 2; }
+    __device__ static int place() { return threadIdx.x % (blockDim.x / 2); }
+    __device__ static void sync() { sync_team(pushes(), threads()); }
+    __device__ i64 begin(u32 round) const { return ((i64)round * gridDim.x + blockIdx.x) * call.tile; }
     // Elements of this line's tile in the slice of a rank.
     __device__ int length(u32 round, int peer) const {
         return max(0ll, min((i64)call.tile, min(call.slice, call.count - peer * call.stride) - begin(round)));
@@ -54,10 +50,10 @@ struct Line {
     // In the memory of `receiver`: the slot for what `sender` pushes in a round.
     __device__ i64 slot(u32 round, int sender, int receiver) const {
         const u32 queue = turned(sender, call.size - receiver, call.size) - 1;  // no rank has a queue for itself
-        return call.queues[receiver] + (i64)((index * (call.size - 1) + queue) * SLOTS + (now + round) % SLOTS) * call.slot;
+        return call.queues[receiver] + (i64)((blockIdx.x * (call.size - 1) + queue) * SLOTS + (now + round) % SLOTS) * call.slot;
     }
     // In the memory of `of`: how many tiles between it and `peer` were pushed to it, and how many of its own were taken.
-    __device__ u32* pushed(int of, int peer) const { return (u32*)call.counts[of] + (index * call.size + peer) * 2; }
+    __device__ u32* pushed(int of, int peer) const { return (u32*)call.counts[of] + (blockIdx.x * call.size + peer) * 2; }
     __device__ u32* taken(int of, int peer) const { return pushed(of, peer) + 1; }
 
     // By all threads of a team, as what follows.
@@ -69,7 +65,7 @@ struct Line {
                 if (place() == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
                 sync();
                 copy<PUSHED>((T*)slot(round, call.rank, peer), source + peer * call.stride + begin(round), length(round, peer),
-                     place(), TEAM);
+                     place(), threads());
                 sync();
                 if (place() == 0) release(pushed(peer, call.rank), now + round + 1);
             }
@@ -101,7 +97,7 @@ __device__ void take_sums(const Line& line, const T* own, Result result, int op,
         for (int turn = 1; turn < call.size; turn++) line.await(round, turned(call.rank, turn, call.size));
         const i64 begin = line.begin(round);
         reduce<T>(op, Queued{line, round, (i64)(own + begin)}, result.from(begin), line.length(round, call.rank), call.size,
-                  scale, line.place(), TEAM);
+                  scale, line.place(), line.threads());
         for (int turn = 1; turn < call.size; turn++) line.give_back(round, turned(call.rank, turn, call.size));
     }
 }
@@ -119,11 +115,11 @@ KERNEL all_gather(GIVEN Ranks queues, GIVEN Ranks counts, u32* words, const T* s
         for (u32 round = 0; round < line.rounds; round++) {
             const i64 begin = line.begin(round);
             const int length = line.length(round, rank);
-            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.place(), TEAM);
+            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.place(), line.threads());
             for (int turn = 1; turn < size; turn++) {
                 const int peer = turned(rank, turn, size);
                 line.await(round, peer);
-                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.place(), TEAM);
+                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.place(), line.threads());
                 line.give_back(round, peer);
             }
         }
