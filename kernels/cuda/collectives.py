@@ -31,16 +31,15 @@ BLOCKS = 128
 """At most."""
 FEW = 64
 """Blocks, at most, of a kernel that may wait on the GPU for the one before it to end."""
-LINES, SLOTS = BLOCKS, 4
-"""Queues that a rank has with each peer, and tiles in one of them: as the kernels say."""
-QUEUES, SLOT, LEAST = 16 << 20, 32 << 10, 512
-"""Bytes of all queues of a rank, and of a tile at most and at least."""
-ROUNDS = 2
-"""Tiles of each queue in a call, at least: one is taken while the next one is pushed."""
-QUEUED = {"all_gather": 8 << 20, "reduce_scatter": 1 << 60, "all_reduce": 1 << 60}
-"""Bytes of the largest slice that goes through queues."""
-EARLY = (9, 0)
-"""Compute capability from which on a kernel may wait on the GPU for the one before it."""
+SLOTS, STAGES, SLOT = 4, 3, 30 << 10
+"""Tiles of a queue, and stages of a block, as the kernels say; bytes of each at most, so that two blocks fit on a
+multiprocessor."""
+QUEUES, UNIT = BLOCKS * SLOTS * SLOT, 512
+"""Bytes of all queues of a rank; what a slot is a multiple of."""
+QUEUED = {"reduce_scatter": 128 << 20, "all_reduce": 8 << 20}
+"""Bytes of the smallest slice that goes through queues."""
+HOPPER = (9, 0)
+"""Compute capability from which on there are bulk copies, and a kernel may wait on the GPU for the one before it."""
 KEPT = 4096
 """Addresses that a process keeps as kernels take them."""
 TILE, STAGING = 64 << 10, 64
@@ -87,6 +86,7 @@ class Memory(NamedTuple):
     """The same of the others."""
     beside: torch.cuda.Stream | None
     """For a rank's own copy while copy engines make the others; None where there is no GPU."""
+    is_hopper: bool
     is_early: bool
     """Whether small kernels may wait on the GPU for the one before them."""
 
@@ -107,12 +107,14 @@ class CudaCollectives:
             raise Unsupported
         space = context.workspace(SPACE + 2 * STAGING * TILE + QUEUES)
         counts = MEETING + BLOCKS * context.size
-        flags = context.flags(counts + 2 * LINES * context.size)
+        flags = context.flags(counts + 2 * BLOCKS * context.size)
+        is_hopper = flags.is_cuda and torch.cuda.get_device_capability() >= HOPPER
         self._memories[context.identity] = Memory(
             *(_ranks(context, each) for each in (space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:])),
             *(flags[first : first + BLOCKS] for first in range(0, MEETING, BLOCKS)),
             torch.cuda.Stream() if flags.is_cuda else None,
-            flags.is_cuda and not context.shares_gpu and torch.cuda.get_device_capability() >= EARLY,
+            is_hopper,
+            is_hopper and not context.shares_gpu,
         )
 
     def close(self, context: CollectiveContext) -> None:
@@ -132,9 +134,6 @@ class CudaCollectives:
             self._copy(context, output, source, start)
             return
         memory, blocks = self._memories[context.identity], _blocks(context, nbytes, BLOCKS)
-        if self.is_queued("all_gather", context, counts, nbytes):
-            self._queued(context, f"all_gather<{BITS[width]}>", blocks, nbytes, width, source, output, np.int64(counts[0]))
-            return
         self.fused.launch(
             f"all_gather<{BITS[width]}>",
             blocks,
@@ -158,7 +157,7 @@ class CudaCollectives:
             self._small(context, f"reduce_all<{number}>", nbytes, source, output, count, count, how=how)
             return
         memory, blocks = self._memories[context.identity], _blocks(context, nbytes, BLOCKS)
-        if self.is_queued("reduce_scatter", context, counts, nbytes):
+        if len({*counts}) == 1 and self.is_queued("reduce_scatter", context, source, nbytes):
             count = np.int64(counts[0])
             self._queued(context, f"reduce_scatter<{number}>", blocks, nbytes, width, source, output, count, how=how)
             return
@@ -193,7 +192,7 @@ class CudaCollectives:
             return
         part = _whole(-(-count // context.size))
         blocks, memory = _blocks(context, part * width, BLOCKS), self._memories[context.identity]
-        if self.is_queued("all_reduce", context, (count,), part * width):
+        if self.is_queued("all_reduce", context, source, part * width):
             more, nbytes = (outputs, memory.flags), part * width
             counts = np.int64(count), np.int64(part)
             self._queued(context, f"all_reduce<{number}>", blocks, nbytes, width, source, *counts, more=more, how=how)
@@ -213,9 +212,11 @@ class CudaCollectives:
             *how,
         )
 
-    def is_queued(self, kind: str, context: CollectiveContext, counts: tuple[int, ...], nbytes: int) -> bool:
-        """Whether a call goes through queues, which are for slices of `nbytes` of one size on all ranks."""
-        return len({*counts}) == 1 and _slot(context.size) > 0 and nbytes <= QUEUED[kind]
+    def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
+        """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank."""
+        memory = self._memories[context.identity]
+        is_for_them = memory.is_hopper and nbytes >= QUEUED[kind] and _slot(context.size) > 0
+        return is_for_them and nbytes % WORD == 0 and context.alignment(source) >= WORD
 
     def _queued(
         self,
@@ -230,8 +231,6 @@ class CudaCollectives:
         how: tuple[np.generic, ...] = (),
     ) -> None:
         memory, slot = self._memories[context.identity], _slot(context.size)
-        lines = blocks * LINES // BLOCKS
-        tile = min(slot, _whole(-(-nbytes // (ROUNDS * lines)), LEAST))
         self.queues.launch(
             kernel,
             blocks,
@@ -244,9 +243,10 @@ class CudaCollectives:
             source,
             *rest,
             np.int64(slot),
-            np.int64(tile // width),
+            np.int64(slot // width),
             *_place(context),
             *how,
+            shared=STAGES * slot,
         )
 
     def _staged(
@@ -387,12 +387,12 @@ def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int, k
 
 def _slot(size: int) -> int:
     """Bytes of each queue's slots; 0 where there are too many ranks for queues, or only one."""
-    return min(SLOT, QUEUES // (LINES * SLOTS * (size - 1)) // LEAST * LEAST) if size > 1 else 0
+    return min(SLOT, QUEUES // (BLOCKS * SLOTS * (size - 1)) // UNIT * UNIT) if size > 1 else 0
 
 
-def _whole(count: int, unit: int = WORD) -> int:
-    """The next multiple: of WORD for elements of any type that fill words."""
-    return -(-count // unit) * unit
+def _whole(count: int) -> int:
+    """Elements of any type that fill words."""
+    return -(-count // WORD) * WORD
 
 
 def _blocks(context: CollectiveContext, nbytes: int, most: int) -> int:

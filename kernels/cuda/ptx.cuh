@@ -19,10 +19,8 @@ struct alignas(16) Word {
     u32 part[4];
 };
 
-// A barrier of some threads of a block. Team t takes barrier t + 1: the first one is that of all threads.
-__device__ inline void sync_team(int team, int threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(threads) : "memory");
-}
+// A barrier of the last `threads` threads of a block, apart from that of all.
+__device__ inline void sync_last(int threads) { asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory"); }
 
 __device__ inline void after_the_one_before() {
 #if __CUDA_ARCH__ >= 900
@@ -97,4 +95,65 @@ __device__ inline float from_float16(u16 bits) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
     return value;
+}
+
+// Bulk copies through shared memory, which one thread starts and no register holds. Addresses and sizes are multiples of
+// 16 bytes. Stores are counted in groups, the oldest first. From sm_90 on; elsewhere a kernel with them ends in an error.
+#if __CUDA_ARCH__ >= 900
+#define BULK(...) asm volatile(__VA_ARGS__)
+#else
+#define BULK(...) __trap()
+#endif
+
+__device__ inline unsigned char* shared_memory() {
+    extern __shared__ __align__(128) unsigned char memory[];
+    return memory;
+}
+
+__device__ inline u32 in_shared(const void* at) { return (u32)__cvta_generic_to_shared(at); }
+
+// A barrier for one load at a time.
+__device__ inline void arm(u64* arrival) {
+    BULK("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(in_shared(arrival)) : "memory");
+    BULK("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ inline void bulk_load(void* stage, const void* from, u32 bytes, u64* arrival) {
+    BULK("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(in_shared(arrival)), "r"(bytes) : "memory");
+    if (bytes > 0)
+        BULK("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(stage)),
+             "l"(from), "r"(bytes), "r"(in_shared(arrival))
+             : "memory");
+}
+
+// Until the load number `turn` of a barrier, counted from 0, has arrived.
+__device__ inline void bulk_await(u64* arrival, u32 turn) {
+    u32 has_arrived = 0;
+    while (!has_arrived)
+        BULK("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+             : "=r"(has_arrived)
+             : "r"(in_shared(arrival)), "r"(turn & 1)
+             : "memory");
+}
+
+// A store of its own group. What this thread has seen of `into` comes before.
+__device__ inline void bulk_store(void* into, const void* stage, u32 bytes) {
+    BULK("fence.proxy.async.global;" ::: "memory");
+    if (bytes > 0)
+        BULK("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(into), "r"(in_shared(stage)), "r"(bytes)
+             : "memory");
+    BULK("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Until all stores but the last `MORE` have read their stages.
+template <int MORE>
+__device__ inline void bulk_read() {
+    BULK("cp.async.bulk.wait_group.read %0;" ::"n"(MORE) : "memory");
+}
+
+// Until all stores but the last `MORE` are done. A release of this thread may tell of them.
+template <int MORE>
+__device__ inline void bulk_done() {
+    BULK("cp.async.bulk.wait_group %0;" ::"n"(MORE) : "memory");
+    BULK("fence.proxy.async.global;" ::: "memory");
 }

@@ -1,34 +1,38 @@
-// Large calls through queues (FIFO) in the receiver's memory: all data is pushed, as writes over NVLink are faster than
-// reads, and no rank waits for another to come to the call.
+// The largest reductions go through queues (FIFO) in the receiver's memory: all data is pushed, as writes over NVLink are
+// faster than reads, and no rank waits for another to come to the call.
 //
-// Half of a block's threads push tiles of the source into the queues of the peers, and half take tiles from their own.
-// The pushers of block b feed the takers of block b on each peer: these two teams share a queue of SLOTS tiles and two
-// words, which count the tiles that were pushed and those that were taken.
+// One thread of a block pushes tiles of the source into the queues of its peers, by bulk copies that take no registers.
+// The warps behind its own take the tiles that came, and reduce them. The pusher of block b feeds the takers of block b on
+// each peer: they share a queue of SLOTS tiles and two words, which count the tiles that were pushed and taken.
 //
 // Invariant: tile n of a queue lies in slot n mod SLOTS. It is pushed when tile n - SLOTS has been taken, also where that
 // was in a call before. A rank pushes and takes equally often on all queues of a block in a call, so that one epoch a
-// block says how often. The grid is the same on all ranks, and all its blocks run at one time.
+// block says how often. The grid is the same on all ranks, and all its blocks run at one time. Source, slices and tiles
+// begin at multiples of 16 bytes.
 //
-// Ordering: a count is stored by a release and looked at by an acquire, both at system scope, by one thread of a team.
-// `sync_team` puts what the others did before the release, and what they do next behind the acquire.
+// Ordering: a count is stored by a release and looked at by an acquire, both at system scope, by one thread. The pusher
+// tells of a tile when its bulk copy is done. `sync` puts what the other takers read before their release, and what they
+// do next behind the acquire.
 #include "moves.cuh"
 
 // Registers for two blocks a multiprocessor: kernels of two communicators may run at one time.
 #define KERNEL __global__ void __launch_bounds__(512, 2)
 
-constexpr int SLOTS = 4, PUSHED = 8;  // tiles of a queue, and words of a thread on their way to a peer
+constexpr int SLOTS = 4;                          // of a queue
+constexpr int STAGES = 3, AHEAD = 1, BEHIND = 2;  // stages of a block; tiles that are loaded ahead, and told of behind
+constexpr int PUSHER = 32;                        // threads: a warp, of which one pushes
 
-// A call as all of its teams see it. `slot`: bytes of a slot; `tile`: elements of a tile, which fit into it. Slice p of the
-// `count` elements begins p · stride in.
+// A call as all of its blocks see it. `slot`: bytes of a slot and of a stage; `tile`: elements of a tile, which fit into
+// it. Slice p of the `count` elements begins p · slice in.
 struct Call {
     const Ranks& queues;
     const Ranks& counts;
-    i64 count, stride, slice;
+    i64 count, slice;
     u32 slot, tile;
     int rank, size;
 };
 
-// One team's place: among the pushers or takers, and so in the tiles.
+// One block's place in the tiles.
 struct Line {
     const Call& call;
     u32 now, rounds;
@@ -38,47 +42,53 @@ struct Line {
         rounds = (call.slice + all - 1) / all;
     }
 
-    __device__ static bool pushes() { return threadIdx.x < threads(); }
-    __device__ static int threads() { return blockDim.x / 2; }
-    __device__ static int place() { return threadIdx.x % (blockDim.x / 2); }
-    __device__ static void sync() { sync_team(pushes(), threads()); }
     __device__ i64 begin(u32 round) const { return ((i64)round * gridDim.x + blockIdx.x) * call.tile; }
-    // Elements of this line's tile in the slice of a rank.
+    // Elements of this block's tile in the slice of a rank.
     __device__ int length(u32 round, int peer) const {
-        return max(0ll, min((i64)call.tile, min(call.slice, call.count - peer * call.stride) - begin(round)));
+        return max(0ll, min((i64)call.tile, min(call.slice, call.count - peer * call.slice) - begin(round)));
     }
     // In the memory of `receiver`: the slot for what `sender` pushes in a round.
     __device__ i64 slot(u32 round, int sender, int receiver) const {
         const u32 queue = turned(sender, call.size - receiver, call.size) - 1;  // no rank has a queue for itself
-        return call.queues[receiver] + (i64)((blockIdx.x * (call.size - 1) + queue) * SLOTS + (now + round) % SLOTS) * call.slot;
+        return call.queues[receiver] +
+               (i64)((blockIdx.x * (call.size - 1) + queue) * SLOTS + (now + round) % SLOTS) * call.slot;
     }
     // In the memory of `of`: how many tiles between it and `peer` were pushed to it, and how many of its own were taken.
     __device__ u32* pushed(int of, int peer) const { return (u32*)call.counts[of] + (blockIdx.x * call.size + peer) * 2; }
     __device__ u32* taken(int of, int peer) const { return pushed(of, peer) + 1; }
-
-    // By all threads of a team, as what follows.
-    template <typename T>
-    __device__ void push(const T* source) const {
-        for (u32 round = 0; round < rounds; round++)
-            for (int turn = 1; turn < call.size; turn++) {
-                const int peer = turned(call.rank, turn, call.size);
-                if (place() == 0) wait(taken(call.rank, peer), now + round + 1 - SLOTS);
-                sync();
-                copy<PUSHED>((T*)slot(round, call.rank, peer), source + peer * call.stride + begin(round), length(round, peer),
-                     place(), threads());
-                sync();
-                if (place() == 0) release(pushed(peer, call.rank), now + round + 1);
-            }
-    }
-    __device__ void await(u32 round, int peer) const {
-        if (place() == 0) wait(pushed(call.rank, peer), now + round + 1);
-        sync();
-    }
-    __device__ void give_back(u32 round, int peer) const {
-        sync();
-        if (place() == 0) release(taken(peer, call.rank), now + round + 1);
-    }
 };
+
+// By one thread. Pushes each round's tiles to the peers in turn.
+template <typename T>
+__device__ void push(const Line& line, const T* source) {
+    __shared__ u64 arrivals[STAGES];
+    for (int stage = 0; stage < STAGES; stage++) arm(arrivals + stage);
+    const Call& call = line.call;
+    const u32 peers = call.size - 1, all = line.rounds * peers;
+    auto peer_of = [&](u32 push) { return turned(call.rank, 1 + push % peers, call.size); };
+    auto from = [&](u32 push) { return source + peer_of(push) * call.slice + line.begin(push / peers); };
+    auto length = [&](u32 push) { return line.length(push / peers, peer_of(push)); };
+    auto whole = [&](u32 push) { return (u32)(length(push) * sizeof(T) / 16 * 16); };
+    auto stage = [&](u32 push) { return shared_memory() + push % STAGES * call.slot; };
+    auto tell = [&](u32 push) { release(line.pushed(peer_of(push), call.rank), line.now + push / peers + 1); };
+    for (u32 next = 0; next < all + AHEAD; next++) {
+        if (next < all) {
+            bulk_read<STAGES - 1 - AHEAD>();
+            bulk_load(stage(next), from(next), whole(next), arrivals + next % STAGES);
+        }
+        if (next < AHEAD) continue;
+        const u32 push = next - AHEAD;
+        wait(line.taken(call.rank, peer_of(push)), line.now + push / peers + 1 - SLOTS);
+        bulk_await(arrivals + push % STAGES, push / STAGES);
+        T* into = (T*)line.slot(push / peers, call.rank, peer_of(push));
+        for (int i = whole(push) / sizeof(T); i < length(push); i++) into[i] = from(push)[i];
+        bulk_store(into, stage(push), whole(push));
+        bulk_done<BEHIND>();
+        if (push >= BEHIND) tell(push - BEHIND);
+    }
+    bulk_done<0>();
+    for (u32 push = all > BEHIND ? all - BEHIND : 0; push < all; push++) tell(push);
+}
 
 // What is reduced: this rank's own elements, and what its peers have pushed.
 struct Queued {
@@ -90,40 +100,20 @@ struct Queued {
     __device__ u64 addresses(int) const { return own; }  // slots are aligned
 };
 
+// By all takers of a block.
 template <typename T, typename Result>
-__device__ void take_sums(const Line& line, const T* own, Result result, int op, float scale) {
+__device__ void take(const Line& line, const T* own, Result result, int op, float scale) {
     const Call& call = line.call;
+    const int thread = threadIdx.x - PUSHER, threads = blockDim.x - PUSHER;
     for (u32 round = 0; round < line.rounds; round++) {
-        for (int turn = 1; turn < call.size; turn++) line.await(round, turned(call.rank, turn, call.size));
+        if (thread < call.size && thread != call.rank) wait(line.pushed(call.rank, thread), line.now + round + 1);
+        sync_last(threads);
         const i64 begin = line.begin(round);
         reduce<T>(op, Queued{line, round, (i64)(own + begin)}, result.from(begin), line.length(round, call.rank), call.size,
-                  scale, line.place(), line.threads());
-        for (int turn = 1; turn < call.size; turn++) line.give_back(round, turned(call.rank, turn, call.size));
+                  scale, thread, threads);
+        sync_last(threads);
+        if (thread < call.size && thread != call.rank) release(line.taken(thread, call.rank), line.now + round + 1);
     }
-}
-
-// Every rank's `count` elements go to p · count elements into the output.
-template <typename T>
-KERNEL all_gather(GIVEN Ranks queues, GIVEN Ranks counts, u32* words, const T* source, T* output, i64 count, i64 slot,
-                  i64 tile, int rank, int size) {
-    Epoch epoch(words);
-    const Call call{queues, counts, count, 0, count, (u32)slot, (u32)tile, rank, size};
-    const Line line(call, epoch.now);
-    if (line.pushes())
-        line.push(source);
-    else
-        for (u32 round = 0; round < line.rounds; round++) {
-            const i64 begin = line.begin(round);
-            const int length = line.length(round, rank);
-            if (output + rank * count != source) copy(output + rank * count + begin, source + begin, length, line.place(), line.threads());
-            for (int turn = 1; turn < size; turn++) {
-                const int peer = turned(rank, turn, size);
-                line.await(round, peer);
-                copy(output + peer * count + begin, (const T*)line.slot(round, peer, rank), length, line.place(), line.threads());
-                line.give_back(round, peer);
-            }
-        }
-    epoch.advance(line.rounds);
 }
 
 // Of `source`, the elements that rank p reduces begin p · count in.
@@ -131,12 +121,10 @@ template <typename T>
 KERNEL reduce_scatter(GIVEN Ranks queues, GIVEN Ranks counts, u32* words, const T* source, T* output, i64 count, i64 slot,
                       i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words);
-    const Call call{queues, counts, count * size, count, count, (u32)slot, (u32)tile, rank, size};
+    const Call call{queues, counts, count * size, count, (u32)slot, (u32)tile, rank, size};
     const Line line(call, epoch.now);
-    if (line.pushes())
-        line.push(source);
-    else
-        take_sums<T>(line, source + rank * count, One<T>{output}, op, scale);
+    if (threadIdx.x == 0) push(line, source);
+    if (threadIdx.x >= PUSHER) take(line, source + rank * count, One<T>{output}, op, scale);
     epoch.advance(line.rounds);
 }
 
@@ -147,12 +135,11 @@ template <typename T>
 KERNEL all_reduce(GIVEN Ranks queues, GIVEN Ranks counts, GIVEN Ranks outputs, GIVEN Ranks flags, u32* words, u32* meetings,
                   const T* source, i64 count, i64 slice, i64 slot, i64 tile, int rank, int size, int op, float scale) {
     Epoch epoch(words), meeting(meetings);
-    const Call call{queues, counts, count, slice, slice, (u32)slot, (u32)tile, rank, size};
+    const Call call{queues, counts, count, slice, (u32)slot, (u32)tile, rank, size};
     const Line line(call, epoch.now);
-    if (line.pushes())
-        line.push(source);
-    else
-        take_sums<T>(line, source + rank * slice, Every<T>{outputs, rank * slice * (i64)sizeof(T), rank, size}, op, scale);
+    if (threadIdx.x == 0) push(line, source);
+    const Every<T> every{outputs, rank * slice * (i64)sizeof(T), rank, size};
+    if (threadIdx.x >= PUSHER) take(line, source + rank * slice, every, op, scale);
     meet(flags, rank, size, meeting.now + 1);
     meeting.advance(1);
     epoch.advance(line.rounds);

@@ -17,15 +17,15 @@ constexpr int GRID = 2, THREADS = 8, SLOT = 512, PART = SLOT / GRID, TILE = 48; 
 int wrong = 0;
 
 void launch(int size, int grid, const std::function<void(int)>& kernel) {
-    std::vector<pthread_barrier_t> blocks(size * grid), teams(size * grid * 2);
-    for (auto& each : teams) pthread_barrier_init(&each, nullptr, THREADS / 2);
+    std::vector<pthread_barrier_t> blocks(size * grid), last(size * grid);
+    for (auto& each : last) pthread_barrier_init(&each, nullptr, THREADS - 2);
     std::vector<std::thread> threads;
     for (int block = 0; block < size * grid; block++) {
         pthread_barrier_init(&blocks[block], nullptr, THREADS);
         for (int thread = 0; thread < THREADS; thread++)
             threads.emplace_back([&, block, thread] {
                 threadIdx = {thread}, blockIdx = {block % grid}, blockDim = {THREADS}, gridDim = {grid};
-                threads_of_block = &blocks[block], threads_of_team = &teams[block * 2 + thread / (THREADS / 2)];
+                threads_of_block = &blocks[block], last_of_block = &last[block];
                 kernel(block / grid);
             });
     }
@@ -148,12 +148,9 @@ struct World {
         run("staged all-reduce", count, count, off, within, false, none, [&](int rank, Peers& peers, T* output) {
             large::all_reduce_staged<T>(given(peers), given(stages), given(flags), (u32*)of_large[rank], output, count, slice, TILE, rank, size, op, 1);
         }, everywhere);
-        if (size > 1) {
+        if (size > 1 && off == 0) {
             const i64 slot = TILE * sizeof(T), tile = turn % 3 ? TILE : TILE / 3;
-            run("all-gather by queues", size * count, count, off, within, true, chunk, [&](int rank, Peers& peers, T* source) {
-                queued::all_gather<T>(given(queues), given(counts), (u32*)of_queued[rank], source, (T*)peers[rank], count, slot, tile, rank, size);
-            }, gathered);
-            run("reduce-scatter by queues", size * count, count, off, within, false, chunk, [&](int rank, Peers& peers, T* output) {
+            if (count * sizeof(T) % 16 == 0) run("reduce-scatter by queues", size * count, count, off, within, false, chunk, [&](int rank, Peers& peers, T* output) {
                 queued::reduce_scatter<T>(given(queues), given(counts), (u32*)of_queued[rank], (T*)peers[rank], output, count, slot, tile, rank, size, op, 1);
             }, scattered);
             run("all-reduce by queues", count, count, off, within, false, none, [&](int rank, Peers& peers, T*) {

@@ -27,12 +27,13 @@ struct Place {
     int x;
 };
 inline thread_local Place threadIdx, blockIdx, blockDim, gridDim;
-inline thread_local pthread_barrier_t *threads_of_block, *threads_of_team;
+inline thread_local pthread_barrier_t *threads_of_block, *last_of_block;
 
 inline void __syncthreads() { pthread_barrier_wait(threads_of_block); }
-inline void sync_team(int, int) { pthread_barrier_wait(threads_of_team); }
+inline void sync_last(int) { pthread_barrier_wait(last_of_block); }
 inline void after_the_one_before() {}
 inline void let_the_next_start() {}
+#define __shared__ static thread_local  // of what one thread uses
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __trap() { abort(); }
 inline unsigned atomicAdd(unsigned* at, unsigned many) { return __atomic_fetch_add(at, many, __ATOMIC_SEQ_CST); }
@@ -81,3 +82,19 @@ inline u16 to_bfloat16(float value) {
 }
 inline u16 to_float16(float) { abort(); }
 inline float from_float16(u16) { abort(); }
+inline unsigned char* shared_memory() {
+    static thread_local unsigned char memory[1 << 16];
+    return memory;
+}
+inline void arm(u64*) {}
+inline void bulk_load(void* stage, const void* from, u32 bytes, u64*) {
+    if (bytes) memcpy(stage, aligned(from), bytes);
+}
+inline void bulk_await(u64*, u32) {}
+inline void bulk_store(void* into, const void* stage, u32 bytes) {
+    if (bytes) memcpy((void*)aligned(into), stage, bytes);
+}
+template <int>
+inline void bulk_read() {}
+template <int>
+inline void bulk_done() {}
