@@ -113,12 +113,12 @@ def test_counts_that_differ_are_no_small_call_on_any_rank(kind: str) -> None:
 
 def test_small_calls_of_many_ranks_end_where_their_slots_do() -> None:
     files = {size: launches("all_gather", [SMALL // 2] * size)[0][0][0] for size in (2, 4, 8)}
-    assert files == {2: "ll.cu", 4: "queues.cu", 8: "queues.cu"}
+    assert files == {2: "ll.cu", 4: "fused.cu", 8: "fused.cu"}
 
 
 def test_an_all_reduce_of_many_ranks_is_small_only_where_its_data_may_go_to_all_of_them() -> None:
     files = {size: launches("all_reduce", [MIB // 2] * size)[0][0][0] for size in (2, 4, 8)}
-    assert files == {2: "ll.cu", 4: "ll.cu", 8: "queues.cu"}
+    assert files == {2: "ll.cu", 4: "ll.cu", 8: "fused.cu"}
 
 
 @pytest.mark.parametrize(("dtype", "op"), [("float8_e4m3fn", "sum"), ("float64", "sum"), ("int32", "avg")])
