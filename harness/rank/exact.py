@@ -1,7 +1,7 @@
 """Exact data of a collective: the inputs of every rank of the group, and the result that this rank must have.
 
 Invariant: it follows from the step, the group and the keys alone. One result is owed, bit for bit; of an average over a
-group whose size is no power of two, any within `average_bound` of it.
+group whose size is no power of two, any in `average_range`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ExactData:
         self.op = step.op
         self.is_exact = values.is_exact(len(group), step.op)
         """Whether one result is owed, bit for bit."""
-        self._bound: torch.Tensor | None = None
+        self._range: tuple[torch.Tensor, torch.Tensor] | None = None
         self.spans = [span for span in self._spans() if span.begin < span.end]
         self._ends = [span.end for span in self.spans]
 
@@ -84,7 +84,7 @@ class ExactData:
         """This rank's source and exact result, for the input keys of the group's ranks."""
         inputs = self.all_inputs(keys, dtype, wide)
         if not self.is_exact:
-            self._bound = average_bound(self._mine_of(inputs), wide)
+            self._range = average_range(self._mine_of(inputs), wide)
         return inputs[self.mine][: self.lengths[self.mine].source], self.result(inputs)
 
     def all_inputs(self, keys: list[int], dtype: torch.dtype, wide: bool) -> torch.Tensor:
@@ -152,28 +152,36 @@ class ExactData:
 
     def _wrong(self, output: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
         """Indices of the elements that are not what is owed."""
-        if self._bound is None:
+        if self._range is None:
             return (bits(output) != bits(expected)).nonzero().flatten()
-        distance = (output.to(torch.float64) - expected.to(torch.float64)).abs()
-        return (distance <= self._bound).logical_not().nonzero().flatten()  # NaN is in no bound
+        (least, greatest), found = self._range, output.to(torch.float64)
+        return ((found >= least) & (found <= greatest)).logical_not().nonzero().flatten()  # NaN is in no range
 
 
 def _crc(output: torch.Tensor) -> int:
     return crc32(bits(output).cpu().numpy().data)
 
 
-def average_bound(inputs: torch.Tensor, wide: bool) -> torch.Tensor:
-    """How far an average of [size, count] may lie from `reduce_result`, where 1/size is no power of two: float64.
+def average_range(inputs: torch.Tensor, wide: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the greatest average of [size, count] that are right where 1/size is no power of two: float64.
 
     With t terms that are not zero, 1/size rounds once, each product once and the sum t - 1 times. Each rounding is at
     most u of the magnitudes' sum over size, and t + 2 of them leave room for their products. u is half a unit of the
-    type, as NCCL's ring rounds at every hop; of fp32 where the collective is `wide`. The result is rounded once more,
-    and so is what it is compared with.
+    type, as NCCL's ring rounds at every hop, and the result is rounded once more.
+
+    Where the collective is `wide`, u is half a unit of fp32. One rounding to the type follows, which keeps the order:
+    the result lies between the roundings of the least and the greatest sum.
     """
     exact, unit = inputs.to(torch.float64), 0.5 ** values.FORMS[inputs.dtype].bits
-    magnitudes, terms = exact.abs().sum(dim=0) / len(exact), (exact != 0).sum(dim=0)
-    step = 0.5**24 if wide and inputs.dtype in values.NARROW else unit
-    return (terms + 2) * step * magnitudes + 2 * unit * (exact.sum(dim=0) / len(exact)).abs()
+    mean, terms = exact.sum(dim=0) / len(exact), (exact != 0).sum(dim=0) + 2
+    magnitudes = exact.abs().sum(dim=0) / len(exact)
+    if wide and inputs.dtype in values.NARROW:
+        off = terms * 0.5**24 * magnitudes
+        least, greatest = (each.to(inputs.dtype).to(torch.float64) for each in (mean - off, mean + off))
+        return least, greatest
+    off = terms * unit * magnitudes + 2 * unit * mean.abs()
+    rounded = mean.to(inputs.dtype).to(torch.float64)
+    return rounded - off, rounded + off
 
 
 def changed(buffer: str, before: torch.Tensor, after: torch.Tensor) -> trace.Changed | None:

@@ -19,6 +19,9 @@ fp32 alone, and rounded to the nearest, ties to even:
 - *tie*: two ranks end on a tie or just beside one, and some carry into the next exponent;
 - *flushed*, of an average: one rank has the smallest subnormal, whose share rounds to a zero that keeps its sign;
 - *large*, of an average in fp16: the sum may pass its largest value, and the share does not.
+
+An average over a group whose size is no power of two has none that end on a tie or are flushed. There a *scattered* sum
+shows that it was rounded to the type before it was divided.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ _WIDE = 24
 """Bits of a sum in fp32."""
 _HIGHEST = 128
 """Every sum in fp32 is below this power of two."""
+_SMALLEST = -126
+"""The exponent of the smallest number in fp32 that has all bits of its mantissa."""
 
 
 class Form(NamedTuple):
@@ -184,19 +189,23 @@ def _kinds(size: int, form: Form, op: str, wide: bool) -> list[_Kind]:
     full, low, high = (1 << form.bits) - 1, form.lowest, form.highest
     if op == "avg":
         # shares have all bits that values have; where they are rounded, they are no subnormals, which have fewer
-        low += (size - 1).bit_length() + (0 if is_exact(size, op) else form.bits - 1)
+        is_rounded = not is_exact(size, op) and not (wide and form.lowest > _SMALLEST)
+        low += (size - 1).bit_length() + (form.bits - 1 if is_rounded else 0)
     alone = _Kind(full, 1, low, high)
-    if not wide or not is_exact(size, op):
-        integers = _Kind(max(1, full // size), size, low, high)
+    integers = _Kind(max(1, full // size), size, low, high)
+    if not wide:
         pair = _Kind(full >> 1, 3, low, high, paired=True) if size > 2 else integers
         return [integers] * 4 + [alone] * 3 + [pair]
     spread = max(0, _WIDE - form.bits - (size - 1).bit_length())
-    scattered = _Kind(full, size, low, high - (_WIDE + 1 - form.bits), spread=spread)
+    top = high - (_WIDE + 1 - form.bits)
+    scattered = _Kind(full, size, low, top, spread=spread)
     pair = _Kind(full, 3, low, high - form.bits - 1, lifted=2, paired=True) if size > 2 else scattered
-    tie = _Kind(full, 2, low, high - form.bits - 1, lifted=1, tied=True) if size > 1 else scattered
-    flushed = _Kind(1, 1, form.lowest, form.lowest) if op == "avg" and size > 1 else alone
     has_room = high + form.bits + (size - 1).bit_length() <= _HIGHEST
     large = _Kind(full, size, high, high) if op == "avg" and has_room else scattered
+    if not is_exact(size, op):
+        return [scattered] * 3 + [large, alone, alone, pair, pair]
+    tie = _Kind(full, 2, low, high - form.bits - 1, lifted=1, tied=True) if size > 1 else scattered
+    flushed = _Kind(1, 1, form.lowest, form.lowest) if op == "avg" and size > 1 else alone
     return [scattered, large, alone, flushed, pair, pair, tie, tie]
 
 

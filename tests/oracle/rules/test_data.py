@@ -7,6 +7,7 @@ from msgspec import structs
 
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, Recreate, ReduceScatter, Step, Straggle
 from harness.scenario.topology import Topology
 from harness.trace.draw import Fate
@@ -14,7 +15,7 @@ from harness.trace.events import Began, Changed, Differs, Event, Mismatch, Origi
 from harness.trace.raising import Raising
 from harness.trace.trace import TEARDOWN, Trace
 from harness.world.world import World
-from tests.tools.scenes import PAIR, SQUARE, findings, rules, scenario
+from tests.tools.scenes import PAIR, SQUARE, explicit, findings, rules, scenario
 
 BLOCK = 1024
 """That of `tests.tools.planted.collectives`, which loads Triton without its interpreter if imported here."""
@@ -257,6 +258,24 @@ def test_a_source_filled_again_before_a_late_rank_read_it_is_wrong_on_that_rank(
 
 def test_a_source_filled_again_after_a_late_rank_read_it_is_silent(ranks: World) -> None:
     assert findings(ranks, scenario(*SCATTER, SCATTER[2], kernels="Dawdles")) == []
+
+
+def averaged(dtype: str, kernels: str) -> Scenario:
+    """Averages of three ranks in this type."""
+    whole = Allocate("a", "tp", 3 * 64, dtype=dtype)  # type: ignore[arg-type]
+    calls = (ReduceScatter("tp", View("a"), 64, op="avg", via="kernel") for _ in range(2))
+    return scenario(whole, *calls, topology=explicit(tp=((0, 1, 2),)), kernels=kernels)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_average_of_three_that_is_rounded_as_a_sum_first_is_wrong(ranks: World, dtype: str) -> None:
+    assert rules(findings(ranks, averaged(dtype, "tests.tools.planted.collectives:RoundsTheSum"))) == ["wrong-data"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("kernels", ["SoundKernels", "triton"])
+def test_an_average_of_three_that_is_rounded_once_is_right(ranks: World, dtype: str, kernels: str) -> None:
+    assert findings(ranks, averaged(dtype, kernels)) == []
 
 
 def test_partial_sums_in_bfloat16_are_wrong(ranks: World) -> None:

@@ -127,3 +127,15 @@ class ReachesTooFar(SoundKernels):
         found = super().addresses(context, tensor)
         peers = torch.arange(context.size) != context.rank
         return found + peers * SMALL_SEGMENT
+
+
+class RoundsTheSum(SoundKernels):
+    """Breaks wrong-data: an average in half precision is rounded twice, as a sum and as a share. It is right where the
+    size of the group is a power of two."""
+
+    def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
+        is_rounded = op == "avg" and output.dtype in (torch.float16, torch.bfloat16)
+        is_rounded &= context.size & (context.size - 1) != 0
+        super().reduce_scatter(context, output, source, "sum" if is_rounded else op)
+        if is_rounded:
+            output.copy_(output.float() / context.size)
