@@ -14,6 +14,7 @@ from harness.oracle.waits import AtEnd, AtStep, InCall, Situation, Waits
 from harness.report.pages.account import Cell, Lane, Life, State, Turn, Turns, Use, Wait
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step
+from harness.text import ordinal
 from harness.trace.draw import Draw, Fate
 from harness.trace.events import Exhausted, Raised, Skipped
 from harness.trace.trace import TEARDOWN
@@ -110,7 +111,7 @@ def turns(case: Case, ranks: tuple[int, ...]) -> tuple[Turns, ...]:
         members = [rank for rank in key[0].ranks if rank < len(case.histories)]
         rows = {rank: tuple(_turns(case, case.histories[rank], key)) for rank in members}
         if len(members) > 1 and set(members) & set(ranks) and any(rows.values()):
-            again = f", generation {key[1]}" if key[1] else ""
+            again = f", after its {ordinal(key[1] - 1)} re-creation" if key[1] else ""
             found.append(Turns(f"{case.name(key[0])}{again}", rows))
     return tuple(found)
 
@@ -136,12 +137,8 @@ def waits(case: Case) -> tuple[Wait, ...]:
 def _place(case: Case, situation: Situation) -> str:
     match situation:
         case InCall(call, group, _, entry):
-            return f"in {call} of {case.name(group)}, entered for the {_ordinal(entry)} time"
+            return f"in {call} of {case.name(group)}, entered for the {ordinal(entry - 1)} time"
         case AtStep(step):
             return f"at {case.at_step(step)}, in no call"
         case AtEnd():
             return "through with every step"
-
-
-def _ordinal(number: int) -> str:
-    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
