@@ -12,6 +12,13 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     return f"{shown} {noun if number == 1 else plural or noun + 's'}"
 
 
+def ordinal(index: int) -> str:
+    """The place of what an index from 0 names, in words for people: `first`, `second`, `third`, `4th`, `22nd`."""
+    place = index + 1
+    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return {1: "first", 2: "second", 3: "third"}.get(place, f"{place}{ending}")
+
+
 def visible(text: str) -> str:
     r"""Text with every character that a terminal would obey, or that nobody sees, written as an escape, such as `\x1b`.
 

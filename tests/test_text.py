@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.text import counted, visible
+from harness.text import counted, ordinal, visible
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,12 @@ from harness.text import counted, visible
 )
 def test_one_is_singular_and_every_other_number_plural(number: float, shown: str) -> None:
     assert counted(number, "draw") == shown
+
+
+def test_places_are_counted_from_one_in_words() -> None:
+    places = [ordinal(index) for index in (0, 1, 2, 3, 10, 11, 12, 20, 21, 22, 110, 121)]
+    assert places[:4] == ["first", "second", "third", "4th"]
+    assert places[4:] == ["11th", "12th", "13th", "21st", "22nd", "23rd", "111th", "122nd"]
 
 
 def test_an_irregular_plural_is_given() -> None:

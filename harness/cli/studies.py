@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from harness import interrupts
 from harness.campaign import seeds
 from harness.campaign.campaign import Campaign
 from harness.campaign.limits import SHRINK_SECONDS
@@ -29,7 +30,7 @@ from harness.scenario.system import POOLS, Sites
 from harness.strategies.flows import Tokens
 from harness.studies import matrix as verdict_matrix
 from harness.studies.bench import collectives as collective_bench
-from harness.studies.bench.draws import bench_draws
+from harness.studies.bench import draws as draw_bench
 from harness.studies.bench.registration import bench_registration
 from harness.studies.faults.catalogue import select
 from harness.studies.faults.proof import Outcome, expected, prove, sound
@@ -183,10 +184,20 @@ def draws(
 ) -> None:
     """The persistent world against spawning fresh ranks for every draw."""
     data.check_target(json_file)
-    measured = bench_draws(substrate, world, steps, draws, spawns, seed)
-    if json_file != "-":
-        terminal.table(terminal.Screen(), ("measure", "value", "goal"), measured.rows())
-    data.write({"schema": data.SCHEMA, **measured.as_data()}, json_file)
+    console, measured = terminal.Screen(stderr=json_file == "-"), draw_bench.Measured()
+
+    def write() -> None:
+        interrupted = {"interrupted": interrupts.has_come()}
+        data.write({"schema": data.SCHEMA, **measured.as_data(), **interrupted}, json_file)
+
+    def show() -> None:
+        if rows := [*measured.rows()]:
+            terminal.table(console, ("measure", "value", "goal"), rows)
+
+    with at_the_end(show, write):
+        parts = draw_bench.FIXED_PARTS + spawns
+        with terminal.counting(console, "parts", parts) as advance:
+            draw_bench.bench_draws(substrate, world, steps, draws, spawns, seed, measured, advance)
 
 
 @bench.command()

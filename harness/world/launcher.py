@@ -7,11 +7,12 @@ the line of its world, or with the zygote. Output goes to anonymous files, so no
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +25,12 @@ from harness.world.rank_process import RankProcess
 from harness.world.zygote import END_DEADLINE, SHARED, Zygote
 
 GONE = "the process that ranks are forked from was ended from outside"
+SILENT = "the process that ranks are forked from does not answer: it is stopped, or a rank of it cannot be ended"
+OPENING, ANSWERING = 300.0, 20.0
+"""Seconds for a zygote to import what ranks need, and to answer anything else: the time of a hang on the simulation."""
+LOOK = 0.5
+"""Seconds between two looks for an answer. A look counts for no more: who looks may have been stopped, and the zygote
+with it."""
 _serving: msgspec.msgpack.Decoder[Serving] = msgspec.msgpack.Decoder(Serving)
 _forked: msgspec.msgpack.Decoder[Forked] = msgspec.msgpack.Decoder(Forked)
 _killed: msgspec.msgpack.Decoder[Killed] = msgspec.msgpack.Decoder(Killed)
@@ -44,7 +51,7 @@ def begun(environment: dict[str, str], preload: tuple[str, ...]) -> Iterator[Non
 
 class Launcher:
     """One world's line to a zygote, which `release` gives back. Where a method raises, it can only be closed: an answer
-    may still be on its way."""
+    may still be on its way. A zygote that does not answer is killed, and with it the ranks of all its worlds."""
 
     def __init__(
         self, memory: Sequence[int], zygote: Zygote, release: Callable[[Zygote], None], *, clock: Clock = CLOCK
@@ -73,15 +80,15 @@ class Launcher:
         return cls(memory, Zygote(environment, preload), Zygote.close, clock=clock)
 
     def wait_ready(self) -> None:
-        """Wait until the imports are done. Raises `MachineError` with the import's own error."""
+        """Wait until the imports are done. Raises `MachineError` with the import's own error, or if they do not end."""
         try:
-            packets.receive(self._line, _serving)
+            self._receive(_serving, OPENING)
         except EOFError:
             raise self._zygote.error() from None
         self._is_served = True
 
     def start(self, config: RankConfig) -> RankProcess:
-        """Fork one rank. Raises `MachineError` if the zygote is gone."""
+        """Fork one rank. Raises `MachineError` if the zygote is gone or does not answer."""
         with ExitStack() as undo:
             ours, inside = socket.socketpair()
             undo.callback(ours.close)
@@ -99,7 +106,7 @@ class Launcher:
     def kill(self, pids: list[int]) -> dict[int, int]:
         """Kill and reap ranks; wait status by pid. A rank that died by itself keeps its own status.
 
-        Raises `MachineError` if the zygote is gone; then its ranks are too.
+        Raises `MachineError` if the zygote is gone or does not answer; then its ranks are gone too.
         """
         return self._ask(Kill(tuple(pids)), _killed).statuses
 
@@ -109,9 +116,17 @@ class Launcher:
         """What the zygote answers to a request."""
         try:
             packets.send(self._line, request, descriptors)
-            return packets.receive(self._line, decoder)[0]
+            return self._receive(decoder, ANSWERING)
         except (EOFError, OSError) as error:
             raise MachineError(GONE) from error
+
+    def _receive(self, decoder: msgspec.msgpack.Decoder[Answer], seconds: float) -> Answer:
+        """The zygote's next message. Raises `EOFError` after the last one."""
+        for _ in range(math.ceil(seconds / LOOK)):
+            if wait([self._line], LOOK):
+                return packets.receive(self._line, decoder)[0]
+        self._zygote.kill()
+        raise MachineError(SILENT)
 
     def close(self) -> None:
         """End every rank that is left, and give the zygote back. May be called twice."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
 import psutil
 
 from harness.clock import CLOCK, Clock
+from harness.ipc.inbox import Inbox
 from harness.ipc.messages import Broken, Reply, Request
 from harness.text import visible
 
@@ -41,6 +44,7 @@ class RankProcess:
         clock: Clock = CLOCK,
     ) -> None:
         self.pid, self.connection, self.launcher = pid, connection, launcher
+        self._inbox = Inbox(connection)
         self._lifeline, self._out, self._err, self._clock = lifeline, out, err, clock
 
     def send(self, request: Request) -> bool:
@@ -52,13 +56,15 @@ class RankProcess:
             return False
         return True
 
-    def receive(self) -> Reply:
-        """Its next reply; `Broken` where that cannot be read, as once a plug-in has replaced built-in functions. Raises
-        `EOFError` or `ConnectionError` if it has closed its connection."""
+    def receive(self) -> Reply | None:
+        """Its next reply; None where only a part of one has come, since it may have stopped there. `Broken` where that
+        cannot be read, as once a plug-in has replaced built-in functions. Never waits. Raises `EOFError` or
+        `ConnectionError` if it has closed its connection."""
+        message = self._inbox.take()
+        if message is None:
+            return None
         try:
-            reply = self.connection.recv()
-        except (EOFError, ConnectionError):
-            raise
+            reply = pickle.loads(message)
         except Exception as error:
             return Broken(f"gave an answer that cannot be read ({type(error).__name__})")
         return reply if isinstance(reply, Reply) else Broken(f"gave an answer of type {type(reply).__name__}")
@@ -112,6 +118,26 @@ class RankProcess:
         self.connection.close()
         for fd in (self._lifeline, self._out, self._err):
             os.close(fd)
+
+
+def first_replies(ranks: Mapping[int, RankProcess], seconds: float, clock: Clock = CLOCK) -> dict[int, Reply | None]:
+    """The replies of those ranks that answer first, by index; None of one that has closed its connection. Empty where
+    none has answered in full within so many seconds."""
+    indices: dict[Connection, int] = {rank.connection: index for index, rank in ranks.items()}
+    end = clock.now() + seconds
+    while True:
+        found: dict[int, Reply | None] = {}
+        for connection in wait([*indices], max(0.0, end - clock.now())):
+            assert isinstance(connection, Connection)
+            index = indices[connection]
+            try:
+                reply = ranks[index].receive()
+            except (EOFError, ConnectionError):
+                found[index] = None
+            else:
+                found |= {} if reply is None else {index: reply}
+        if found or clock.now() >= end:
+            return found
 
 
 def _has_ended(pid: int) -> bool:

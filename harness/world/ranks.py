@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import select
 from collections.abc import Sequence
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ from harness.world.hosts.hosts import Hosts
 from harness.world.hosts.remote import RemoteLauncher
 from harness.world.launcher import Launcher
 from harness.world.platform import Platform
-from harness.world.rank_process import RankProcess
+from harness.world.rank_process import RankProcess, first_replies
 
 StartMethod = Literal["fork", "spawn"]
 START_DEADLINE = 120.0
@@ -210,21 +209,19 @@ def collect(ranks: Sequence[RankProcess], clock: Clock = CLOCK) -> list[Reply]:
 
     Of several that fail at once, one that CUDA refused is reported: the others may have failed for want of it.
     """
-    waiting: dict[Connection, int] = {rank.connection: index for index, rank in enumerate(ranks)}
+    waiting = dict(enumerate(ranks))
     replies: dict[int, Reply] = {}
     failures: list[MachineError] = []
     end = clock.now() + START_DEADLINE
     while waiting:
-        ready = wait(list(waiting), GRACE if failures else max(0.0, end - clock.now()))
-        if not ready and not failures:
-            raise MachineError(f"rank {min(waiting.values())} did not start within {START_DEADLINE:.0f} s")
-        if not ready:
+        heard = first_replies(waiting, GRACE if failures else end - clock.now(), clock)
+        if not heard and not failures:
+            raise MachineError(f"rank {min(waiting)} did not start within {START_DEADLINE:.0f} s")
+        if not heard:
             break
-        for connection in ready:
-            assert isinstance(connection, Connection)
-            index = waiting.pop(connection)
+        for index, reply in heard.items():
             try:
-                replies[index] = _well(index, ranks[index])
+                replies[index] = _well(index, waiting.pop(index), reply)
             except MachineError as error:
                 failures.append(error)
     for failure in sorted(failures, key=lambda one: not CUDA_ERROR.search(str(one))):
@@ -232,13 +229,11 @@ def collect(ranks: Sequence[RankProcess], clock: Clock = CLOCK) -> list[Reply]:
     return [replies[index] for index in range(len(ranks))]
 
 
-def _well(index: int, rank: RankProcess) -> Reply:
+def _well(index: int, rank: RankProcess, reply: Reply | None) -> Reply:
     """The reply of a rank that is well. Raises `MachineError` for any other."""
-    try:
-        reply = rank.receive()
-    except (EOFError, ConnectionError):
-        raise _Died(f"rank {index} died while starting: {last_error(rank.printed())}") from None
     match reply:
+        case None:
+            raise _Died(f"rank {index} died while starting: {last_error(rank.printed())}")
         case Failed(error) | Refused(error) | Broken(error):
             raise MachineError(f"rank {index} cannot start: {error}")
     return reply

@@ -134,12 +134,15 @@ class DrawWatch:
     def _hear(self, connection: Connection) -> None:
         """Take the reply of one rank, or let its debugger talk."""
         index = self._waiting[connection]
+        reply: Reply | None
         try:
             reply = self._ranks[index].receive()
         except (EOFError, ConnectionError) as ended:
             reply = Broken(ENDED)
             # Linux says so where a process closed its end with something in it that it had not read (unix(7))
             self.unread += [index] if isinstance(ended, ConnectionResetError) else []
+        if reply is None:  # a part of one
+            return
         if isinstance(reply, Said | Asks):
             self._talk(self._ranks[index], reply)
             return

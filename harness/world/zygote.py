@@ -109,14 +109,18 @@ class Zygote:
         lines = self._printed.strip().splitlines() or ["no message"]
         return MachineError(f"rank processes cannot start: {lines[-1]}")
 
+    def kill(self) -> None:
+        """End it where it does not answer, with the ranks of every world: the kernel kills those after it."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """End it, and with it every rank that is left."""
         self._door.close()
         try:
             self._process.wait(timeout=END_DEADLINE)
         except subprocess.TimeoutExpired:  # it still imports, or a rank of it cannot be reaped
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         assert self._process.stderr is not None
         self._process.stderr.close()
 

@@ -180,3 +180,4 @@ def test_replay_takes_other_sites(
 def test_bench_compares_persistent_with_fresh_ranks(tmp_path: Path) -> None:
     run = forked(tmp_path, "bench", "draws", "--draws", "10", "--spawns", "1", "--world", "2", *SIM, "--json", "-")
     assert run.data["ratio"] == run.data["spawned"] / run.data["draw"] > 0
+    assert (run.data["interrupted"], "10 draws on these ranks" in run.err.splitlines()) == (False, True)

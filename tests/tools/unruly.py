@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -105,6 +106,18 @@ class Stops(Unruly):
 
     def misbehave(self) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class StopsInItsAnswer(Stops):
+    """Stops after the first bytes of an answer, as where a signal stops it while it writes a long one."""
+
+    def misbehave(self) -> None:
+        frame = sys._getframe()
+        while frame.f_code.co_name != "_serve":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        os.write(frame.f_locals["connection"].fileno(), struct.pack("!i", 1000) + b"only a part")
+        super().misbehave()
 
 
 class Dawdles(Unruly):

@@ -14,8 +14,10 @@ import pytest
 
 from harness.errors import MachineError
 from harness.oracle.judge import judge
+from harness.world import launcher
 from harness.world.world import World
-from tests.tools.draws import scenario
+from harness.world.zygote import Process, Zygote, spawn
+from tests.tools.draws import descriptors, mappings, scenario
 from tests.tools.processes import left, marked, new_mark
 
 USES = {
@@ -78,6 +80,51 @@ def test_the_end_of_the_zygote_is_the_machines_fault(monkeypatch: pytest.MonkeyP
         twice = [scenario(), scenario()]
         with pytest.raises(MachineError):
             [world.run(drawn) for drawn in twice]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Launchers with zygotes of their own that have a second to answer. Returns the mark of the zygotes."""
+    mark = new_mark()
+    monkeypatch.setenv(*next(iter(mark.items())))
+    monkeypatch.setattr(launcher, "ANSWERING", 1.0)
+    return mark
+
+
+def test_a_zygote_that_is_stopped_is_the_machines_fault_and_takes_its_ranks_along(impatient: dict[str, str]) -> None:
+    before = descriptors(), mappings()
+    with World(2, "sim", deadline=1) as world:
+        psutil.Process(world.pids[0]).parent().suspend()
+        with pytest.raises(MachineError, match="does not answer: it is stopped"):
+            world.run(scenario(pool="Naps"))
+        assert left(impatient, seconds=20) == []
+        assert judge(world.run(scenario())) == []  # on new ones
+    assert (left(impatient, seconds=20), (descriptors(), mappings())) == ([], before)
+
+
+def test_a_zygote_that_is_stopped_forks_no_rank_and_is_not_waited_for(impatient: dict[str, str]) -> None:
+    with World(2, "sim") as world:
+        zygote = psutil.Process(world.pids[0]).parent()
+        world.renew()
+        zygote.suspend()
+        with pytest.raises(MachineError, match="does not answer"):
+            world.run(scenario())
+    assert left(impatient, seconds=20) == []
+
+
+def test_a_zygote_that_is_stopped_while_it_imports_is_not_waited_for(
+    impatient: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> Process:
+        process = spawn(*_)  # type: ignore[arg-type]
+        os.kill(process.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+        return process
+
+    monkeypatch.setattr(launcher, "OPENING", 1.0)
+    monkeypatch.setattr(Zygote.__init__, "__defaults__", ((), stopped))
+    with pytest.raises(MachineError, match="does not answer"):
+        World(2, "sim")
+    assert left(impatient, seconds=20) == []
 
 
 def test_a_world_made_on_a_thread_works_after_the_thread_has_ended() -> None:

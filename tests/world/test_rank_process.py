@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
+import struct
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 
+from harness.clock import Clock
 from harness.ipc.messages import Broken, Done
-from harness.world.rank_process import RankProcess, death
+from harness.oracle.judge import judge
+from harness.world.rank_process import RankProcess, death, first_replies
 from harness.world.world import World
+from tests.tools.clock import FakeClock
 from tests.tools.draws import scenario
 
 
@@ -61,3 +67,45 @@ def test_an_answer_that_is_none_breaks_its_rank(sent: bytes, error: str) -> None
         assert rank.receive() == Broken(error)
         there.send(Done())
         assert rank.receive() == Done()
+
+
+def test_a_rank_that_stops_in_its_answer_hangs_at_the_deadline(ranks: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "deadline", 1.0)
+    draw = ranks.run(scenario(pool="StopsInItsAnswer"))
+    assert draw.fates[1].state == "hung"
+    assert judge(ranks.run(scenario())) == []
+
+
+def played() -> tuple[RankProcess, Connection]:
+    here, there = Pipe()
+    launcher: Any = None
+    return RankProcess(0, here, -1, -1, -1, launcher), there
+
+
+def test_a_part_of_a_reply_is_none() -> None:
+    rank, there = played()
+    with rank.connection, there:
+        os.write(there.fileno(), struct.pack("!i", 1000) + b"only a part")
+        assert (rank.receive(), first_replies({0: rank}, 0.1)) == (None, {})
+
+
+def test_a_rank_that_writes_on_and_on_has_not_replied_in_time() -> None:
+    rank, there = played()
+    fake = FakeClock()
+
+    def now() -> float:
+        os.write(there.fileno(), b"\0\0\1\0")
+        fake.advance(0.1)
+        return fake.seconds
+
+    with rank.connection, there:
+        os.write(there.fileno(), struct.pack("!i", 1000))
+        assert first_replies({0: rank}, 3, Clock(now, fake.clock.sleep)) == {}
+
+
+def test_the_first_replies_are_those_that_are_there_and_the_ends() -> None:
+    (silent, one), (done, two), (gone, three) = played(), played(), played()
+    with silent.connection, one, done.connection, two, gone.connection:
+        two.send(Done())
+        three.close()
+        assert first_replies({0: silent, 3: done, 7: gone}, 60) == {3: Done(), 7: None}

@@ -202,8 +202,8 @@ def _places(case: Case, uses: list[Use], role: Role) -> Iterator[Finding]:
         listed = ", ".join(f"rank {rank} in window {place[0]}" for rank, place in places.items() if place)
         yield SegmentMismatch(
             f"{case.call(use)}: {name} lies in different windows of {case.name(use.comm.id)}: {listed} "
-            f"(counted in order of registration). Peers are addressed through the local window, so {ranks_text(ranks)} "
-            f"reach other memory than they mean; {case.path(use)}.{apart}",
+            f"(counted from 0 in order of registration). Peers are addressed through the local window, so "
+            f"{ranks_text(ranks)} reach other memory than they mean; {case.path(use)}.{apart}",
             step=use.step,
             ranks=ranks,
         )

@@ -13,7 +13,7 @@ from harness.oracle.findings import Finding, RegistrationSkew
 from harness.oracle.history import History, Key
 from harness.oracle.lives import WindowLife
 from harness.scenario.layouts.groups import GroupId
-from harness.text import counted
+from harness.text import counted, ordinal
 from harness.trace.events import Called, Entered, RegistrationFailed
 
 Made = dict[int, list[WindowLife]]
@@ -56,24 +56,24 @@ def _count_skew(case: Case, key: Key, made: Made, entered: dict[int, int], crash
     """One rank entered a registration that another went past; a rank that is still on its way is only late."""
     most = max(entered, key=lambda rank: entered[rank])
     for least in sorted(entered, key=lambda rank: entered[rank]):
-        ordinal = entered[least]
+        index = entered[least]
         trace = case.histories[most].trace
-        step = made[most][ordinal].born if ordinal < len(made[most]) else trace.last_step
-        if ordinal < entered[most] and _went_past(case, key, least, most, ordinal, step + crashed):
+        step = made[most][index].born if index < len(made[most]) else trace.last_step
+        if index < entered[most] and _went_past(case, key, least, most, index, step + crashed):
             break
     else:
         return
     group, counts = key[0], ", ".join(f"rank {rank}: {count}" for rank, count in entered.items())
     yield RegistrationSkew(
         f"the ranks of {case.name(group)} entered different numbers of registrations: {counts}. "
-        f"Rank {most} entered its registration {ordinal} at {case.at_step(step)}; rank {least} never did."
+        f"Rank {most} entered its {ordinal(index)} registration at {case.at_step(step)}; rank {least} never did."
         f"{case.refusals(group.ranks)}{case.declines(group)}",
         step=step,
         ranks=(most, least),
     )
 
 
-def _went_past(case: Case, key: Key, least: int, most: int, ordinal: int, due: int) -> bool:
+def _went_past(case: Case, key: Key, least: int, most: int, index: int, due: int) -> bool:
     """Whether a rank has gone past the registration that another entered. In a recording steps of two ranks say little
     of what came first: there it has made a later call on that communicator, or is done with it."""
     history = case.histories[least]
@@ -81,11 +81,11 @@ def _went_past(case: Case, key: Key, least: int, most: int, ordinal: int, due: i
         return history.trace.last_step >= due
     comms = history.numbers(key)
     is_done = case.seen.fates[least].state == "finished" or any(comm in history.destroyed for comm in comms)
-    before = _last_call_before(case.histories[most], key, ordinal)
+    before = _last_call_before(case.histories[most], key, index)
     return is_done or any(isinstance(event, Called) and step > before for step, event in history.on(key))
 
 
-def _last_call_before(history: History, key: Key, ordinal: int) -> int:
+def _last_call_before(history: History, key: Key, index: int) -> int:
     """The step of the last call that a rank had made on a communicator when it entered a registration; -1 if none."""
     last, found = -1, list[int]()
     for step, event in history.on(key):
@@ -96,7 +96,7 @@ def _last_call_before(history: History, key: Key, ordinal: int) -> int:
                 found.append(last)
             case RegistrationFailed():
                 found.pop()
-    return found[ordinal]
+    return found[index]
 
 
 def _step_skew(case: Case, group: GroupId, made: Made) -> Finding | None:
@@ -106,10 +106,10 @@ def _step_skew(case: Case, group: GroupId, made: Made) -> Finding | None:
     """
     if (found := _first_difference(made, _born)) is None:
         return None
-    ordinal, steps = found
+    index, steps = found
     when = ", ".join(f"rank {rank} at {case.at_step(step)}" for rank, step in steps.items())
     return RegistrationSkew(
-        f"registration {ordinal} of {case.name(group)} was made at different steps: {when}. NCCL pairs "
+        f"the {ordinal(index)} registration of {case.name(group)} was made at different steps: {when}. NCCL pairs "
         f"registrations by their order, so that window lies over different buffers.{case.refusals(group.ranks)}",
         step=min(steps.values()),
         ranks=tuple(made),
@@ -118,14 +118,14 @@ def _step_skew(case: Case, group: GroupId, made: Made) -> Finding | None:
 
 def _order_skew(case: Case, key: Key, made: Made) -> Finding | None:
     """The first registration that is of another segment on another rank, though all registered the same ones."""
-    if (ordinal := _out_of_order(case, key, made)) is None:
+    if (index := _out_of_order(case, key, made)) is None:
         return None
-    held = (f"{_what(case, windows[ordinal])} on rank {rank}" for rank, windows in made.items())
+    held = (f"{_what(case, windows[index])} on rank {rank}" for rank, windows in made.items())
     return RegistrationSkew(
-        f"the ranks of {case.name(key[0])} registered the same segments in different orders; registration {ordinal} "
-        f"is {' and '.join(held)}. NCCL pairs registrations by their order, so that window lies over different "
+        f"the ranks of {case.name(key[0])} registered the same segments in different orders; the {ordinal(index)} is "
+        f"{' and '.join(held)}. NCCL pairs registrations by their order, so that window lies over different "
         f"buffers.{case.refusals(key[0].ranks)}",
-        step=min(windows[ordinal].born for windows in made.values()),
+        step=min(windows[index].born for windows in made.values()),
         ranks=tuple(made),
     )
 
@@ -147,9 +147,9 @@ def _out_of_order(case: Case, key: Key, made: Made) -> int | None:
         return sizes[0] if is_same else None
     if len({tuple(sorted(own)) for own in ages.values()}) > 1:
         return None
-    for ordinal, each in enumerate(zip(*ages.values(), strict=True)):
+    for index, each in enumerate(zip(*ages.values(), strict=True)):
         if len({*each}) > 1:
-            return None if _is_paired(case, key, ordinal) else ordinal
+            return None if _is_paired(case, key, index) else index
     return None
 
 
@@ -165,12 +165,12 @@ def _ages(case: Case, made: Made) -> dict[int, list[int]]:
     return ages
 
 
-def _is_paired(case: Case, key: Key, ordinal: int) -> bool:
+def _is_paired(case: Case, key: Key, index: int) -> bool:
     """Whether a call found its operand at one place of the windows of that number on every rank."""
     for uses in case.calls_on(key):
         for role in case.peer_roles(uses):
             places = {use.sight(role).place for use in uses}
-            if len(places) == 1 and all(place and place[0] == ordinal for place in places):
+            if len(places) == 1 and all(place and place[0] == index for place in places):
                 return True
     return False
 
@@ -183,22 +183,22 @@ def _size_skew(case: Case, group: GroupId, made: Made) -> Finding | None:
     """
     if (found := _first_difference(made, _size)) is None:
         return None
-    ordinal, held = found
+    index, held = found
     sizes = ", ".join(f"rank {rank} {counted(size, 'byte')}" for rank, size in held.items())
     return RegistrationSkew(
-        f"registration {ordinal} of {case.name(group)} differs in size: {sizes}. NCCL before 2.30.7 refuses it "
-        f"on some rank.",
-        step=next(iter(made.values()))[ordinal].born,
+        f"the {ordinal(index)} registration of {case.name(group)} differs in size: {sizes}. NCCL before 2.30.7 refuses "
+        f"it on some rank.",
+        step=next(iter(made.values()))[index].born,
         ranks=tuple(made),
     )
 
 
 def _first_difference(made: Made, fact: Callable[[WindowLife], int]) -> tuple[int, dict[int, int]] | None:
     """The number of the first registration made by every rank in which a fact differs, and the fact of each rank."""
-    for ordinal, windows in enumerate(zip(*made.values(), strict=False)):
+    for index, windows in enumerate(zip(*made.values(), strict=False)):
         facts = {rank: fact(window) for rank, window in zip(made, windows, strict=True)}
         if len(set(facts.values())) > 1:
-            return ordinal, facts
+            return index, facts
     return None
 
 

@@ -11,23 +11,42 @@ from typing import Any
 
 from harness.clock import CLOCK, Clock
 from harness.ipc.rendezvous import Rendezvous
+from harness.rank import cross_checks
+from harness.rank.buffers import Canary, LiveBuffers
 from harness.rank.collective import Call
+from harness.rank.exact import ExactData
 from harness.rank.executor import Executor
+from harness.rank.images import Memory
+from harness.rank.results.kept import Kept
 from harness.rank.server import Server
+from harness.rank.state.fingerprint import Fingerprint
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 
+CHECKS = "stamp", "agree_on", "compare"
 DRAW = "the rest of a draw"
-SHARED_PARTS = (
-    (Server, "_run", DRAW),
-    (Executor, "run", "steps, and allocating their buffers"),
-    (Call, "run", "filling, comparing and canaries"),
-    (Communicator, "register", "registering windows"),
-    (Communicator, "deregister", "deregistering windows"),
-    (Rendezvous, "meet", "waiting for other ranks on the host"),
-    (Rendezvous, "exchange", "waiting for other ranks on the host"),
-)
+PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
+    DRAW: ((Server, "_run"),),
+    "steps": ((Executor, "run"),),
+    "allocating and releasing buffers": ((LiveBuffers, "place"), (LiveBuffers, "release"), (LiveBuffers, "_drop")),
+    "filling, and exact results": ((Call, "_fill"),),
+    "the rest of a call": ((Call, "run"),),
+    "comparing results": ((ExactData, "compare"), (ExactData, "digest"), (ExactData, "alike"), (Call, "_spoiled")),
+    "canaries, and memory beside a call": (
+        (Canary, "damage"),
+        (LiveBuffers, "check"),
+        *((Memory, method) for method in ("hold", "before", "after", "look_back", "forget")),
+        *((Kept, method) for method in ("began", "before", "after", "hold", "hold_source")),
+    ),
+    "cross-checks": ((Call, "_run_again"), (Call, "_run_by_legacy"), *((cross_checks, name) for name in CHECKS)),
+    "kernels under test": ((Call, "_by_kernel"),),
+    "registering windows": ((Communicator, "register"),),
+    "deregistering windows": ((Communicator, "deregister"),),
+    "waiting for other ranks on the host": ((Rendezvous, "meet"), (Rendezvous, "exchange")),
+    "looking for what a draw leaves": ((Fingerprint, "changes"), (Fingerprint, "changes_of_import")),
+}
+"""What takes the time of each part: a method of a class, or a function of a module."""
 
 
 class Stopwatch:
@@ -37,10 +56,10 @@ class Stopwatch:
         self._clock = clock
         self.seconds: dict[str, float] = {}
         self._inside: list[float] = []
-        self._patched: list[tuple[type, str, Any]] = []
+        self._patched: list[tuple[Any, str, Any]] = []
 
-    def around(self, owner: type, method: str, part: str) -> None:
-        """Count what `owner.method` takes to `part`, until `off`."""
+    def around(self, owner: Any, method: str, part: str) -> None:
+        """Count what `owner.method` takes to `part`, until `off`. The owner is a class or a module."""
         original = getattr(owner, method)
 
         @functools.wraps(original)
@@ -68,21 +87,24 @@ class Stopwatch:
         self._patched.clear()
 
 
+LIBRARY = "library collectives, with the evidence of their paths"
 CALLS = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast", "reduce", "send_receive")
 _stopwatch = Stopwatch()
 
 
 def start(substrate: Substrate, slots: dict[GroupId, int]) -> None:
     """Start counting. Local."""
-    for owner, method, part in SHARED_PARTS:
-        _stopwatch.around(owner, method, part)
+    for part, owned in PARTS.items():
+        for owner, method in owned:
+            _stopwatch.around(owner, method, part)
     kind = type(substrate)
     _stopwatch.around(kind, "begin", "communicators")
     _stopwatch.around(kind, "recreate", "communicators, re-created")
     _stopwatch.around(kind, "end", "giving back pools and segments")
+    _stopwatch.around(type(substrate.device), "synchronize", "waiting for the device")
     for communicator in Communicator.__subclasses__():  # a rank without a draw so far has none to ask for its class
         for method in CALLS:
-            _stopwatch.around(communicator, method, "library collectives")
+            _stopwatch.around(communicator, method, LIBRARY)
 
 
 def stop(substrate: Substrate, slots: dict[GroupId, int]) -> dict[str, float]:

@@ -199,6 +199,8 @@ class Line(msgspec.Struct, frozen=True):
     kind: str
     text: str
     is_marked: bool = False
+    shows: str = ""
+    """Which finding shows in it, as a clause; empty where none does."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -212,6 +214,8 @@ class Verdict(msgspec.Struct, frozen=True):
     argument: str
     others: tuple[str, ...] = ()
     """Further findings of the same draw, as sentences."""
+    also: tuple[tuple[str, str], ...] = ()
+    """The rules of these, each with the first sentence of its first finding."""
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -225,6 +229,8 @@ class Account(msgspec.Struct, frozen=True):
     places: tuple[str, ...]
     """Where ranks are, if that is more than one node."""
     program: tuple[Line, ...]
+    shows_at_end: str
+    """Which finding shows once all steps have run, as a clause; empty where none does."""
     system: dict[str, str]
     environment: dict[str, str]
     note: str = ""

@@ -5,15 +5,16 @@ Invariant: a step counts as run where the trace says that the rank went on after
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.oracle.case import Case, memory
-from harness.oracle.findings import Finding
+from harness.oracle.findings import Finding, Record
 from harness.oracle.history import History
 from harness.oracle.waits import AtEnd, AtStep, InCall, Situation, Waits
 from harness.report.pages.account import Cell, Lane, Life, State, Turn, Turns, Use, Wait
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Step
+from harness.text import ordinal
 from harness.trace.draw import Draw, Fate
 from harness.trace.events import Exhausted, Raised, Skipped
 from harness.trace.trace import TEARDOWN
@@ -27,25 +28,39 @@ ENDS = {
 }
 
 
-def lanes(case: Case, draw: Draw, finding: Finding | None) -> tuple[Lane, ...]:
-    """A lane for each rank."""
-    return tuple(
-        Lane(
-            history.rank,
-            tuple(_cells(draw.scenario, history, draw.fates[history.rank], finding)),
-            tuple(_lives(case, history)),
-            tuple(_uses(case, history)),
-            _end(draw.fates[history.rank]),
-        )
-        for history in case.histories
-    )
+def lanes(case: Case, draw: Draw, leading: Finding | None, found: Sequence[Finding]) -> tuple[Lane, ...]:
+    """A lane for each rank. `found`: every finding of the draw, one for each rank that shows it."""
+    made = []
+    for history in case.histories:
+        own = [each.record() for each in found if history.rank in each.ranks]
+        marked = next((each for each in own if leading is not None and _is_of(each, leading)), None)
+        fate = draw.fates[history.rank]
+        cells = tuple(_cells(draw.scenario, history, fate, marked, own))
+        lives, uses = tuple(_lives(case, history)), tuple(_uses(case, history))
+        made.append(Lane(history.rank, cells, lives, uses, _end(fate, shown(marked, own, TEARDOWN))))
+    return tuple(made)
 
 
-def _end(fate: Fate) -> str:
-    return fate.how or ENDS[fate.state]
+def _is_of(record: Record, leading: Finding) -> bool:
+    return (record.key, record.step) == (leading.key, leading.step)
 
 
-def _cells(scenario: Scenario, history: History, fate: Fate, finding: Finding | None) -> Iterator[Cell]:
+def shown(leading: Record | None, records: Sequence[Record], step: int) -> str:
+    """Which of these findings shows at a step, or at the end, as a clause; empty where none does."""
+    if leading is not None and (leading.step == step or step == TEARDOWN <= leading.step):
+        return "the finding shows here"
+    rules = dict.fromkeys(each.rule for each in records if each.step == step or step == TEARDOWN <= each.step)
+    return f"{' and '.join(rules)} {'show' if len(rules) > 1 else 'shows'} here" if rules else ""
+
+
+def _end(fate: Fate, shows: str) -> str:
+    end = fate.how or ENDS[fate.state]
+    return f"✗ {end}; {shows}" if shows else end
+
+
+def _cells(
+    scenario: Scenario, history: History, fate: Fate, leading: Record | None, records: Sequence[Record]
+) -> Iterator[Cell]:
     trace = history.trace
     last, closing = trace.last_step, trace.is_closing
     failed = {
@@ -55,14 +70,14 @@ def _cells(scenario: Scenario, history: History, fate: Fate, finding: Finding | 
     }
     raised = any(isinstance(event, Raised) for event in trace.events)
     for index, step in enumerate(scenario.steps):
-        shows = finding is not None and finding.step == index and history.rank in finding.ranks
+        shows = shown(leading, records, index)
         state, text = _state(scenario, step, history.rank, index, last)
         if index == last and not closing and fate.state != "finished" and last < TEARDOWN:
             state, text = "waits", "raised here" if raised else _inside(trace.blocked_in)
         elif index in failed:
             state, text = "skipped", failed[index]
         if shows and state in ("done", "idle"):
-            state, text = "fails", "the finding shows here"
+            state, text = "fails", shows
         yield Cell(index, state, text)
 
 
@@ -110,7 +125,7 @@ def turns(case: Case, ranks: tuple[int, ...]) -> tuple[Turns, ...]:
         members = [rank for rank in key[0].ranks if rank < len(case.histories)]
         rows = {rank: tuple(_turns(case, case.histories[rank], key)) for rank in members}
         if len(members) > 1 and set(members) & set(ranks) and any(rows.values()):
-            again = f", generation {key[1]}" if key[1] else ""
+            again = f", after its {ordinal(key[1] - 1)} re-creation" if key[1] else ""
             found.append(Turns(f"{case.name(key[0])}{again}", rows))
     return tuple(found)
 
@@ -136,12 +151,8 @@ def waits(case: Case) -> tuple[Wait, ...]:
 def _place(case: Case, situation: Situation) -> str:
     match situation:
         case InCall(call, group, _, entry):
-            return f"in {call} of {case.name(group)}, entered for the {_ordinal(entry)} time"
+            return f"in {call} of {case.name(group)}, entered for the {ordinal(entry - 1)} time"
         case AtStep(step):
             return f"at {case.at_step(step)}, in no call"
         case AtEnd():
             return "through with every step"
-
-
-def _ordinal(number: int) -> str:
-    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")

@@ -15,6 +15,7 @@ from harness.report.pages.account import Account, Chunk
 from harness.report.pages.figures import speed_svg, waits_svg
 from harness.report.pages.placing import lanes_view, memory_view
 from harness.report.pages.runs import Report
+from harness.scenario.operands import BACK, FRONT
 from harness.text import counted, visible
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def environment() -> Environment:
         "waits_svg": waits_svg,
         "speed_svg": speed_svg,
         "share": _share,
+        "canaries": (FRONT, BACK),
     }
     made.filters["counted"] = counted
     made.filters["capital"] = lambda text: text[:1].upper() + text[1:]

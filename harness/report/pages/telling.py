@@ -14,8 +14,8 @@ import msgspec
 from harness.campaign import seeds
 from harness.campaign.seeds import Seed
 from harness.oracle.case import Case, group_name
-from harness.oracle.findings import Finding, Record
-from harness.oracle.judge import examine_case
+from harness.oracle.findings import Finding, Record, ordered
+from harness.oracle.judge import every
 from harness.report.frames import places
 from harness.report.listing import layout, whereabouts
 from harness.report.pages import lanes, wording
@@ -45,7 +45,8 @@ def of_file(name: str, seed: Seed, not_run: str = "") -> Account:
         step=leading.step,
         families=_families(seed.scenario, (), ()),
         places=tuple(whereabouts(seed.scenario.topology)),
-        program=_program(seed.scenario, leading.step),
+        program=_program(seed.scenario, leading, ()),
+        shows_at_end=lanes.shown(leading, (), TEARDOWN),
         system=_system(seed.scenario),
         environment=_environment(seed.environment),
         note=seed.note,
@@ -57,7 +58,8 @@ def of_file(name: str, seed: Seed, not_run: str = "") -> Account:
 def of_draw(name: str, seed: Seed, draw: Draw, ran_on: str, outcomes: Sequence[Outcome] = ()) -> Account:
     """The account of a seed that was run."""
     case = Case(draw)
-    found = examine_case(case).findings
+    whole = [*every(case)]
+    found = ordered(whole)
     leading = _leading(found, seed)
     records = [finding.record() for finding in found] or [*seed.findings]
     record = leading.record() if leading else _fitting(seed.findings, draw.scenario)
@@ -65,17 +67,18 @@ def of_draw(name: str, seed: Seed, draw: Draw, ran_on: str, outcomes: Sequence[O
     return Account(
         name=name,
         command=_command(name, draw.scenario),
-        verdict=wording.verdict(case, records, record),
+        verdict=wording.verdict(case, records, record, _everywhere(whole, record)),
         step=record.step,
         families=_families(draw.scenario, calls, owns),
         places=tuple(whereabouts(draw.scenario.topology)),
-        program=_program(draw.scenario, record.step),
+        program=_program(draw.scenario, record, records),
+        shows_at_end=lanes.shown(record, records, TEARDOWN),
         system=_system(draw.scenario),
         environment=_environment(seed.environment),
         note=seed.note,
         ran_on=ran_on,
         not_run="" if leading else "The run that is shown here broke no rule; the finding is the file's.",
-        lanes=lanes.lanes(case, draw, leading),
+        lanes=lanes.lanes(case, draw, leading, whole),
         memory=memory_map(case, record.step, record.ranks),
         turns=lanes.turns(case, record.ranks),
         outputs=outputs(case, draw),
@@ -90,6 +93,12 @@ def _leading(found: Sequence[Finding], seed: Seed) -> Finding | None:
     """The finding that the file is about, if the draw shows it; else the draw's first."""
     wanted = seed.findings[0].key if seed.findings else ""
     return next((each for each in found if each.key == wanted), found[0] if found else None)
+
+
+def _everywhere(found: Sequence[Finding], leading: Record) -> tuple[int, ...]:
+    """The ranks on which a finding shows: there is one for each, and the first stands for all."""
+    ranks = {rank for each in found if (each.key, each.step) == (leading.key, leading.step) for rank in each.ranks}
+    return tuple(sorted(ranks | {*leading.ranks}))
 
 
 def _fitting(records: Sequence[Record], scenario: Scenario) -> Record:
@@ -135,8 +144,11 @@ def _families(scenario: Scenario, calls: Sequence[Call], owns: Sequence[GroupId]
     )
 
 
-def _program(scenario: Scenario, marked: int) -> tuple[Line, ...]:
-    return tuple(Line(index, step.kind, step_text(step), index == marked) for index, step in enumerate(scenario.steps))
+def _program(scenario: Scenario, leading: Record, records: Sequence[Record]) -> tuple[Line, ...]:
+    return tuple(
+        Line(index, step.kind, step_text(step), index == leading.step, lanes.shown(leading, records, index))
+        for index, step in enumerate(scenario.steps)
+    )
 
 
 def _system(scenario: Scenario) -> dict[str, str]:

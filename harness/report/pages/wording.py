@@ -20,6 +20,7 @@ from harness.scenario.bases import Role
 from harness.text import counted
 from harness.trace.events import Mismatch
 
+BOTH = 2
 OWNERSHIP = (
     *("wrong-owner", "unregistered", "partly-registered", "null-window", "stale-window"),
     *("segment-mismatch", "offset-mismatch", "half-registered"),
@@ -80,12 +81,12 @@ EFFECTS = {
 }
 
 
-def verdict(case: Case | None, records: Sequence[Record], leading: Record) -> Verdict:
-    """The verdict on a leading finding, others of the same draw beside it."""
+def verdict(case: Case | None, records: Sequence[Record], leading: Record, ranks: tuple[int, ...] = ()) -> Verdict:
+    """The verdict on a leading finding, others of the same draw beside it. `ranks`: all that show it."""
     use = None if case is None else use_of(case, leading)
     headline, why, effect = HEADLINES.get(leading.rule, leading.explanation), "", EFFECTS.get(leading.rule, "")
     if case is not None and use is not None:
-        headline = _headline(case, use, leading) or headline
+        headline = _headline(case, use, leading, ranks or leading.ranks) or headline
         why = _why(case, use, leading)
         effect = _effect(case, use, leading, [record.rule for record in records]) or effect
     if leading.rule in SAY_IT_THEMSELVES:
@@ -95,7 +96,9 @@ def verdict(case: Case | None, records: Sequence[Record], leading: Record) -> Ve
         why = f"{why} {_growth(case, leading)}".strip()
     why = why or (means if leading.rule in SAY_IT_THEMSELVES else "")
     others = tuple(f"{each.rule}: {each.explanation}" for each in records if each != leading)
-    return Verdict(leading.rule, means, headline, why, effect, leading.explanation, others)
+    also = {each.rule: _first_sentence(each.explanation)[0] for each in reversed(records) if each.rule != leading.rule}
+    also = dict(reversed(also.items()))
+    return Verdict(leading.rule, means, headline, why, effect, leading.explanation, others, tuple(also.items()))
 
 
 def use_of(case: Case, record: Record) -> Use | None:
@@ -123,7 +126,7 @@ def _first_sentence(text: str) -> tuple[str, str]:
     return f"{first[:1].upper()}{first[1:].rstrip('.')}.", rest
 
 
-def _headline(case: Case, use: Use, record: Record) -> str:
+def _headline(case: Case, use: Use, record: Record, ranks: tuple[int, ...]) -> str:
     own, role, sight = case.name(use.comm.id), *_focus(case, use, record)
     which = record.rule
     if which == "unregistered":
@@ -135,8 +138,16 @@ def _headline(case: Case, use: Use, record: Record) -> str:
         name=case.operand(sight),
         owners=" and ".join(dict.fromkeys(case.name(window.comm.id) for window in sight.others)),
         places=_places(case, use, record),
-        ranks=ranks_text(record.ranks),
+        ranks=_on(use.comm.group, ranks),
     )
+
+
+def _on(group: tuple[int, ...], ranks: tuple[int, ...]) -> str:
+    """Those of a group's ranks, in words."""
+    own = tuple(rank for rank in ranks if rank in group)
+    if len(own) == len(group) > 1:
+        return "both its ranks" if len(group) == BOTH else "every rank"
+    return ranks_text(own or ranks)
 
 
 def _focus(case: Case, use: Use, record: Record) -> tuple[Role, Sight]:
@@ -161,7 +172,8 @@ def _places(case: Case, use: Use, record: Record) -> str:
 def _why(case: Case, use: Use, record: Record) -> str:
     """How it came about, as far as the draw shows it; empty where the oracle's argument says it all."""
     if record.rule == "wrong-data":
-        return _origins(case, record) or case.taken(use, use.output).strip()
+        how = _origins(case, record) or case.taken(use, use.output).strip()
+        return f"{_first_difference(case, record)} {how}".strip()
     if record.rule == "source-changed":
         return case.taken(use, use.source).strip()
     if record.rule not in OWNERSHIP:
@@ -173,6 +185,18 @@ def _why(case: Case, use: Use, record: Record) -> str:
     if record.rule in ("offset-mismatch", "segment-mismatch"):
         return first_difference(case, case.calls[use.step, use.comm.group], role).strip()
     return " ".join(_chain(case, use, sight, sight.segment, buffer.born))
+
+
+def _first_difference(case: Case, record: Record) -> str:
+    """The first wrong element, on the first rank of a finding that has one."""
+    for rank in record.ranks:
+        for step, event in case.histories[rank].trace.steps():
+            if isinstance(event, Mismatch) and step == record.step:
+                return (
+                    f"First difference: rank {rank}, output {event.buffer!r}, element {event.index}: "
+                    f"expected {event.expected}, found {event.found}."
+                )
+    return ""
 
 
 def _origins(case: Case, record: Record) -> str:

@@ -1,12 +1,12 @@
 """Measures draws: one persistent world against spawning fresh ranks for every draw, in one run.
 
-Invariant: both ways run the same scenarios, and every draw is judged.
+Invariant: both ways run the same scenarios, and every draw is judged. What was measured stays where it is interrupted.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from harness.scenario.scenario import Scenario
 from harness.strategies.batches import sample
 from harness.strategies.placements import on_nodes
 from harness.strategies.programs import scenarios
+from harness.text import counted
 from harness.world import environment
 from harness.world.world import World
 
@@ -33,70 +34,100 @@ DRAWS_A_SECOND = {"sim": 20, "nccl": 10}
 EIGHT_START, EIGHT_MEMORY = 8.0, 4 << 30
 GROWTH = 0.05
 """Of memory over 5,000 draws, between the second tenth and the last."""
+DRAWING, PREPARING = "drawing it, by Hypothesis", "preparing ranks and their counters"
+RUNNING = "waiting for its slowest rank, and reading traces"
+JUDGING = "the oracle"
+FIXED_PARTS = 6
+"""Parts that are measured beside each draw on fresh ranks."""
+SHOWN = 0.005
+"""Least share of a part that the table shows."""
 EIGHT_ON_A_GPU = 86e-6
 """Seconds of an all-gather of eight ranks that share a GPU: twice what NCCL takes there."""
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """Seconds and bytes. `draw` and `spawned` are medians of single draws. Memory over time is private (USS);
-    that of eight ranks together is proportional (PSS), so that what they share counts once."""
+class Measured(msgspec.Struct):
+    """What was measured so far, in seconds and bytes; None of what was not. `draw` and `spawned` are medians of single
+    draws. Memory over time is private (USS); that of eight ranks together is proportional (PSS), so that what they
+    share counts once."""
 
-    draws: int
-    spawns: int
-    start: float
-    draw: float
-    spawned: float
-    rate: float
-    parent_early: int
-    parent_late: int
-    ranks_early: int
-    ranks_late: int
-    eight_start: float | None
-    eight_memory: int | None
-    latency: float
+    draws: int = 0
+    spawns: int = 0
+    start: float | None = None
+    draw: float | None = None
+    spawned: float | None = None
+    rate: float | None = None
+    parent_early: int | None = None
+    parent_late: int | None = None
+    ranks_early: int | None = None
+    ranks_late: int | None = None
+    eight_start: float | None = None
+    eight_memory: int | None = None
+    latency: float | None = None
     """Seconds of a library all-gather of all ranks, 1024 bf16 each, in a window, each waited for."""
-    latency_in_a_row: float
+    latency_in_a_row: float | None = None
     """The same with fifty in a row."""
-    latency_path: str
+    latency_path: str = ""
     """The path that these calls took."""
-    parts: tuple[tuple[str, float], ...]
+    parent: dict[str, float] = {}
+    """Where the time of a draw goes in the parent: mean seconds of each part."""
+    parts: tuple[tuple[str, float], ...] = ()
     """Where the time of a draw goes on its ranks: shares of the whole, the largest first."""
-    environment: dict[str, Any]
+    environment: dict[str, Any] = {}
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """How many times faster a draw of the persistent world is."""
-        return self.spawned / self.draw
+        return self.spawned / self.draw if self.spawned is not None and self.draw else None
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """The table a person reads: a figure and, where there is one, its goal beside it."""
+        """The table a person reads: a figure and, where there is one, its goal beside it. Only of what was measured."""
+        if not self.environment:
+            return
         substrate = self.environment["substrate"]
         yield "substrate", f"{substrate} ({self.environment['why']})", ""
-        yield "start of the world", f"{self.start:.2f} s", ""
-        yield "draw, persistent world (median)", f"{1000 * self.draw:.1f} ms", ""
-        yield "draw, fresh ranks (median)", f"{1000 * self.spawned:.0f} ms", ""
-        yield "times faster", f"{self.ratio:.0f}", f"at least {TIMES_FASTER}"
         rate = f"draws a second over {self.draws}, judged"
-        yield rate, f"{self.rate:.1f}", f"at least {DRAWS_A_SECOND[substrate]}"
+        memory = None if self.eight_memory is None else self.eight_memory >> 20
+        for name, shown, figure, goal in (
+            ("start of the world", "{:.2f} s", self.start, ""),
+            ("draw, persistent world (median)", "{:.1f} ms", _times(1000, self.draw), ""),
+            ("draw, fresh ranks (median)", "{:.0f} ms", _times(1000, self.spawned), ""),
+            ("times faster", "{:.0f}", self.ratio, f"at least {TIMES_FASTER}"),
+            (rate, "{:.1f}", self.rate, f"at least {DRAWS_A_SECOND[substrate]}"),
+            ("eight ranks: start", "{:.2f} s", self.eight_start, f"under {EIGHT_START:.0f} s"),
+            ("eight ranks: memory together", "{} MiB", memory, f"under {EIGHT_MEMORY >> 20} MiB"),
+        ):
+            if figure is not None:
+                yield name, shown.format(figure), goal
+        yield from self._memory_rows()
+        if self.latency is not None and self.latency_in_a_row is not None:
+            both = f"{1e6 * self.latency:.0f} µs, {1e6 * self.latency_in_a_row:.0f} µs ({self.latency_path} path)"
+            goal = f"eight ranks on a GPU: at most {1e6 * EIGHT_ON_A_GPU:.0f} µs" if substrate == "nccl" else ""
+            yield "all-gather of 1024 bf16 a rank, each waited for, in a row", both, goal
+        yield from self._part_rows()
+
+    def _memory_rows(self) -> Iterator[tuple[str, str, str]]:
         flat = f"growth under {100 * GROWTH:.0f} % over 5,000 draws"
         for who, early, late in (
             ("parent's", self.parent_early, self.parent_late),
             ("ranks'", self.ranks_early, self.ranks_late),
         ):
-            yield f"{who} memory in the second tenth, in the last", f"{_mib(early)}, {_mib(late)}", flat
-        if self.eight_start is not None and self.eight_memory is not None:
-            yield "eight ranks: start", f"{self.eight_start:.2f} s", f"under {EIGHT_START:.0f} s"
-            memory = f"{self.eight_memory >> 20} MiB"
-            yield "eight ranks: memory together", memory, f"under {EIGHT_MEMORY >> 20} MiB"
-        both = f"{1e6 * self.latency:.0f} µs, {1e6 * self.latency_in_a_row:.0f} µs ({self.latency_path} path)"
-        goal = f"eight ranks on a GPU: at most {1e6 * EIGHT_ON_A_GPU:.0f} µs" if substrate == "nccl" else ""
-        yield "all-gather of 1024 bf16 a rank, each waited for, in a row", both, goal
+            if early is not None and late is not None:
+                yield f"{who} memory in the second tenth, in the last", f"{_mib(early)}, {_mib(late)}", flat
+
+    def _part_rows(self) -> Iterator[tuple[str, str, str]]:
+        for part, taken in self.parent.items():
+            yield f"a draw in the parent: {part}", f"{1000 * taken:.1f} ms", ""
         for part, size in self.parts:
-            yield f"share of a draw: {part}", f"{100 * size:.0f} %", ""
+            if size >= SHOWN:
+                yield f"share of a draw on its ranks: {part}", f"{100 * size:.0f} %", ""
 
     def as_data(self) -> dict[str, Any]:
         """The same as plain data."""
         return {**msgspec.structs.asdict(self), "ratio": self.ratio}
+
+
+def _times(factor: float, figure: float | None) -> float | None:
+    return None if figure is None else factor * figure
 
 
 def _mib(size: int) -> str:
@@ -104,42 +135,44 @@ def _mib(size: int) -> str:
 
 
 def bench_draws(
-    substrate: str, world: int, steps: int, draws: int, spawns: int, seed: int, clock: Clock = CLOCK
-) -> Measured:
-    """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks."""
+    substrate: str,
+    world: int,
+    steps: int,
+    draws: int,
+    spawns: int,
+    seed: int,
+    measured: Measured,
+    say: Callable[[str], None],
+    clock: Clock = CLOCK,
+) -> None:
+    """Run `draws` drawn scenarios on one world, and `spawns` of them, evenly taken, on fresh ranks. `measured` has each
+    figure as soon as it is known, so also where this is interrupted. `say` hears of each part before it begins."""
+    say(f"{draws} scenarios are drawn")
+    began = clock.now()
     strategy = on_nodes(scenarios(world, max_steps=steps, falling=False), world, 1)
     drawn = [msgspec.msgpack.encode(scenario) for scenario in sample(strategy, draws, seed)]
+    measured.parent[DRAWING] = (clock.now() - began) / len(drawn)
+    say(f"a world of {counted(world, 'rank')} starts")
     began = clock.now()
     with World(world, substrate) as ranks:
-        start = clock.now() - began
-        versions = environment.describe(ranks)
-        times, memory = _run_all(ranks, drawn, clock)
-        parts = _watched(ranks, drawn[:WATCHED])
+        measured.start, measured.environment = clock.now() - began, environment.describe(ranks)
+        say(f"{counted(len(drawn), 'draw')} on these ranks")
+        _run_all(ranks, drawn, measured, clock)
+        say(f"{counted(min(WATCHED, len(drawn)), 'draw')} with a stopwatch on the ranks")
+        measured.parts = _watched(ranks, drawn[:WATCHED])
+        say("the latency of an all-gather")
         latencies = ranks.call("harness.rank.probes.latency:measure", 1024, 20)
-    fresh = drawn[:: max(1, len(drawn) // spawns)][:spawns]
-    spawned = [_spawned(substrate, _decode(encoded), clock) for encoded in fresh]
-    eight_start, eight_memory = _eight(substrate, clock)
-    tenth = max(1, len(memory) // 10)
-    early, late = typical(memory[tenth : 2 * tenth] or memory), typical(memory[-tenth:])
-    return Measured(
-        draws=len(drawn),
-        spawns=len(spawned),
-        start=start,
-        draw=statistics.median(times),
-        spawned=statistics.median(spawned),
-        rate=len(times) / sum(times),
-        parent_early=early[0],
-        parent_late=late[0],
-        ranks_early=early[1],
-        ranks_late=late[1],
-        eight_start=eight_start,
-        eight_memory=eight_memory,
-        latency=max(each["waited"] for each in latencies),
-        latency_in_a_row=max(each["in_a_row"] for each in latencies),
-        latency_path=" and ".join(dict.fromkeys(each["path"] for each in latencies)),
-        parts=parts,
-        environment=versions,
-    )
+        measured.latency = max(each["waited"] for each in latencies)
+        measured.latency_in_a_row = max(each["in_a_row"] for each in latencies)
+        measured.latency_path = " and ".join(dict.fromkeys(each["path"] for each in latencies))
+    spawned: list[float] = []
+    for encoded in drawn[:: max(1, len(drawn) // spawns)][:spawns]:
+        scenario = _decode(encoded)
+        say(f"draw {len(spawned) + 1} of {spawns} on {counted(scenario.world, 'fresh rank')}")
+        spawned.append(_spawned(substrate, scenario, clock))
+        measured.spawns, measured.spawned = len(spawned), statistics.median(spawned)
+    say("a world of 8 ranks starts")
+    measured.eight_start, measured.eight_memory = _eight(substrate, clock)
 
 
 def _eight(substrate: str, clock: Clock) -> tuple[float | None, int | None]:
@@ -152,18 +185,41 @@ def _eight(substrate: str, clock: Clock) -> tuple[float | None, int | None]:
         return None, None
 
 
-def _run_all(world: World, drawn: list[bytes], clock: Clock) -> tuple[list[float], list[tuple[int, int]]]:
-    """Seconds of each draw, judged; and private memory of parent and ranks, looked at fifty times."""
-    times, memory = [], []
+def _run_all(world: World, drawn: list[bytes], measured: Measured, clock: Clock) -> None:
+    """Measure each draw, judged, and private memory of parent and ranks, looked at fifty times."""
+    parts: dict[str, list[float]] = {part: [] for part in (PREPARING, RUNNING, JUDGING)}
+    memory: list[tuple[int, int]] = []
     every = max(1, len(drawn) // LOOKS)
-    for index, encoded in enumerate(drawn):
-        scenario = _decode(encoded)
-        began = clock.now()
-        judge(world.run(scenario))
-        times.append(clock.now() - began)
-        if index % every == every - 1:
-            memory.append((_private(psutil.Process().pid), sum(_private(pid) for pid in world.pids)))
-    return times, memory
+    try:
+        for index, encoded in enumerate(drawn):
+            scenario = _decode(encoded)
+            began = clock.now()
+            draw = world.run(scenario)
+            ran = clock.now()
+            judge(draw)
+            for part, taken in (
+                (PREPARING, ran - began - draw.seconds),
+                (RUNNING, draw.seconds),
+                (JUDGING, clock.now() - ran),
+            ):
+                parts[part].append(taken)
+            if index % every == every - 1:
+                memory.append((_private(psutil.Process().pid), sum(_private(pid) for pid in world.pids)))
+    finally:
+        _note(measured, parts, memory)
+
+
+def _note(measured: Measured, parts: dict[str, list[float]], memory: list[tuple[int, int]]) -> None:
+    """Sum up the draws so far."""
+    times = [sum(taken) for taken in zip(*parts.values(), strict=False)]  # of an interrupted draw parts may be missing
+    if not times:
+        return
+    measured.draws, measured.draw, measured.rate = len(times), statistics.median(times), len(times) / sum(times)
+    measured.parent |= {part: statistics.mean(taken) for part, taken in parts.items()}
+    tenth = max(1, len(memory) // 10)
+    if memory:
+        measured.parent_early, measured.ranks_early = typical(memory[tenth : 2 * tenth] or memory)
+        measured.parent_late, measured.ranks_late = typical(memory[-tenth:])
 
 
 def _watched(world: World, drawn: list[bytes]) -> tuple[tuple[str, float], ...]:

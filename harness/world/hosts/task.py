@@ -182,7 +182,9 @@ class ServedHost:
         index = self._heard[connection]
         message: Message
         try:
-            message = Said(index, self._ranks[index].receive())
+            if (reply := self._ranks[index].receive()) is None:  # a part of one
+                return
+            message = Said(index, reply)
         except (EOFError, ConnectionError) as ended:
             del self._heard[connection]
             message = Gone(index, isinstance(ended, ConnectionResetError))

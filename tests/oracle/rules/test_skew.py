@@ -38,7 +38,7 @@ def test_segments_registered_in_another_order_are_registration_skew(sizes: tuple
     (finding,) = found(in_order(3, 4, sizes=sizes), in_order(4, 3, sizes=sizes))
     assert (finding.key, finding.step, finding.ranks) == ("registration-skew", 1, (0, 1))
     assert str(finding).startswith(
-        "registration-skew: the ranks of tp[0,1] registered the same segments in different orders; registration 0 is "
+        "registration-skew: the ranks of tp[0,1] registered the same segments in different orders; the first is "
         f"segment 3 of {sizes[0]} bytes at register 0 (pool.py:12 __exit__) on rank 0 and segment 4 of {sizes[1]} bytes"
     )
 

@@ -104,3 +104,18 @@ def test_a_system_that_refused_the_seed_is_not_drawn_as_a_failure(accounts: Acco
     found = tree(msgspec.structs.replace(accounts["wrong-data"], outcomes=refused))
     (row,) = found.iterfind(".//section[@aria-labelledby='pools']//tbody/tr")
     assert [each.get("class") for each in row.iter("span")] == ["soft"]
+
+
+def test_other_findings_are_said_before_any_fold_and_steps_are_marked(accounts: Accounts) -> None:
+    """A fold is closed when the page opens."""
+    found = accounts["wrong-data"]
+    verdict = msgspec.structs.replace(found.verdict, also=(("leak", "A window is left."),))
+    text = page.seed_page(msgspec.structs.replace(found, verdict=verdict, shows_at_end="leak shows here"))
+    assert "<strong>leak</strong>. A window is left." in text.partition("<details")[0]
+    marked = re.findall(r'<li class="[^"]*on"><span aria-hidden="true">(.)</span>', text)
+    assert marked == ["✗", "✗"]
+
+
+def test_canaries_in_the_size_of_a_buffer_are_explained_once(accounts: Accounts) -> None:
+    text = page.seed_page(accounts["wrong-data"])
+    assert text.count("canaries: 128 elements in front and 16 behind") == 1

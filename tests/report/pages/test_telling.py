@@ -18,7 +18,7 @@ HEADLINES = {
     "moe_ep[0,2].",
     "offset-mismatch": "The all_gather on tp[0,1] finds 'b' at another offset of the window on each rank: byte 512 on "
     "rank 0, byte 1,024 on rank 1.",
-    "wrong-data": "The all_gather on tp[0,1] returned wrong data on rank 0.",
+    "wrong-data": "The all_gather on tp[0,1] returned wrong data on both its ranks.",
     "registration-skew": "The ranks of tp[0,1] entered different numbers of registrations: rank 0: 2, rank 1: 1.",
 }
 
@@ -27,6 +27,38 @@ HEADLINES = {
 def test_the_verdict_names_call_memory_and_groups(accounts: Accounts, rule: str) -> None:
     verdict = accounts[rule].verdict
     assert (verdict.rule, verdict.headline) == (rule, HEADLINES[rule])
+
+
+def test_wrong_data_begins_with_the_first_difference(accounts: Accounts) -> None:
+    found, (first, *_) = accounts["wrong-data"].verdict, accounts["wrong-data"].outputs
+    where = f"First difference: rank 0, output 'b', element {first.index}: "
+    assert found.why.startswith(f"{where}expected {first.expected}, found {first.found}.")
+
+
+def test_every_rank_and_step_that_a_finding_shows_on_is_marked(accounts: Accounts) -> None:
+    found = accounts["wrong-data"]
+    assert [[cell.state for cell in lane.cells] for lane in found.lanes] == [["done", "fails"]] * 2
+    assert [line.shows for line in found.program] == ["", "the finding shows here"]
+
+
+@pytest.fixture(scope="module")
+def left(simulation: World) -> Account:
+    """Of a pool that frees a segment under its window, which is left at the end."""
+    made = seed(*GATHER, pool="ForgetsToDeregister")
+    return telling.of_draw("a.json", made, simulation.run(made.scenario), "a run")
+
+
+def test_a_finding_at_the_end_is_marked_there(left: Account) -> None:
+    assert left.verdict.rule == "freed-while-registered"
+    assert [line.shows for line in left.program] == ["", ""]
+    assert left.shows_at_end == "the finding shows here"
+    assert [lane.fate for lane in left.lanes] == ["✗ ran to the end; the finding shows here"] * 2
+
+
+def test_another_rule_of_the_same_run_is_said_in_a_sentence(left: Account) -> None:
+    ((rule, sentence),) = left.verdict.also
+    assert rule == "leak"
+    assert sentence.startswith("Rank 0: after the last buffer was released and the pool closed, there is still window")
 
 
 def test_the_verdict_says_how_the_buffer_came_there(accounts: Accounts) -> None:

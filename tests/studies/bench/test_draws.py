@@ -5,7 +5,24 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.studies.bench.draws import Measured, share_of_each, typical
+from harness.clock import CLOCK
+from harness.scenario.scenario import Scenario
+from harness.strategies.batches import sample
+from harness.strategies.programs import scenarios
+from harness.studies.bench.draws import (
+    DRAWING,
+    FIXED_PARTS,
+    JUDGING,
+    PREPARING,
+    RUNNING,
+    Measured,
+    _run_all,
+    bench_draws,
+    share_of_each,
+    typical,
+)
+from harness.trace.draw import Draw
+from harness.world.world import World
 
 FIGURES = Measured(
     draws=100,
@@ -23,7 +40,8 @@ FIGURES = Measured(
     latency=12e-6,
     latency_in_a_row=10e-6,
     latency_path="symmetric",
-    parts=(("registering windows", 0.54),),
+    parent={"the oracle": 0.0012},
+    parts=(("registering windows", 0.54), ("steps", 0.001)),
     environment={"substrate": "sim", "why": "asked for"},
 )
 
@@ -39,6 +57,8 @@ def rows(figures: Measured) -> dict[str, tuple[str, str]]:
         ("draws a second over 100, judged", "130.0", "at least 20"),
         ("parent's memory in the second tenth, in the last", "65.0 MiB, 66.0 MiB", "growth under 5 % over 5,000 draws"),
         ("eight ranks: start", "0.90 s", "under 8 s"),
+        ("a draw in the parent: the oracle", "1.2 ms", ""),
+        ("share of a draw on its ranks: registering windows", "54 %", ""),
         ("eight ranks: memory together", "171 MiB", "under 4096 MiB"),
     ],
 )
@@ -57,6 +77,65 @@ def test_a_machine_that_cannot_run_eight_ranks_has_no_figure_for_them() -> None:
     small = rows(msgspec.structs.replace(FIGURES, eight_start=None, eight_memory=None))
     assert [name for name in small if name.startswith("eight ranks")] == []
     assert "times faster" in small
+
+
+def test_a_part_that_takes_next_to_nothing_is_left_to_programs() -> None:
+    assert "share of a draw on its ranks: steps" not in rows(FIGURES)
+    assert ("steps", 0.001) in FIGURES.as_data()["parts"]
+
+
+def test_what_was_not_measured_has_no_row() -> None:
+    begun = Measured(start=0.5, environment={"substrate": "sim", "why": "asked for"})
+    assert rows(begun).keys() == {"substrate", "start of the world"}
+    assert rows(Measured()) == {}
+    assert begun.as_data()["ratio"] is None
+
+
+def measured_until(part: str) -> tuple[Measured, list[str]]:
+    """What is measured where Ctrl-C comes before this part, and the parts so far."""
+    measured, parts = Measured(), list[str]()
+
+    def say(line: str) -> None:
+        parts.append(line)
+        if part in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_draws("sim", 2, 4, 10, 1, 0, measured, say)
+    return measured, parts
+
+
+def test_an_interrupted_bench_has_what_was_measured_and_where_a_draw_took_its_time() -> None:
+    measured, parts = measured_until("fresh rank")
+    assert (len(parts), parts[2]) == (FIXED_PARTS, "10 draws on these ranks")
+    assert (measured.draws, measured.spawned, measured.eight_start) == (10, None, None)
+    assert {*measured.parent} == {DRAWING, PREPARING, RUNNING, JUDGING}
+    assert measured.draw is not None
+    assert sum(measured.parent.values()) - measured.parent[DRAWING] == pytest.approx(1 / (measured.rate or 0))
+    assert {"allocating and releasing buffers", "filling, and exact results", "comparing results"} <= dict(
+        measured.parts
+    ).keys()
+
+
+class Interrupted:
+    """Ranks on which Ctrl-C comes in the third draw."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self.pids, self.ran = world, world.pids, 0
+
+    def run(self, scenario: Scenario) -> Draw:
+        self.ran += 1
+        if self.ran == 3:
+            raise KeyboardInterrupt
+        return self._world.run(scenario)
+
+
+def test_draws_before_ctrl_c_are_summed_up(simulation: World) -> None:
+    measured, ranks = Measured(), Interrupted(simulation)
+    drawn = [msgspec.msgpack.encode(scenario) for scenario in sample(scenarios(2), 10, seed=1)]
+    with pytest.raises(KeyboardInterrupt):
+        _run_all(ranks, drawn, measured, CLOCK)  # type: ignore[arg-type]
+    assert (measured.draws, measured.ranks_late is not None) == (2, True)
 
 
 def test_every_figure_keeps_its_key_for_programs() -> None:
