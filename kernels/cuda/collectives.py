@@ -20,7 +20,8 @@ from harness.system.collectives import CollectiveContext, NotOwned, Unsupported
 from harness.system.cuda import CudaSource
 
 HERE = Path(__file__).parent
-THREADS = 512
+THREADS, QUEUERS = 512, 288
+"""Of a block; of one that has queues, as the kernels say."""
 WORD, PACKET = 16, 12
 """Bytes: the widest access, which is also that of a packet, and a packet's data."""
 SMALL, SPACE = 2 << 20, 12 << 20
@@ -31,7 +32,7 @@ BLOCKS = 128
 """At most."""
 FEW = 64
 """Blocks, at most, of a kernel that may wait on the GPU for the one before it to end."""
-SLOTS, STAGES, SLOT = 4, 3, 30 << 10
+SLOTS, STAGES, SLOT = 4, 3, 32 << 10
 """Tiles of a queue, and stages of a block, as the kernels say; bytes of each at most, so that two blocks fit on a
 multiprocessor."""
 QUEUES, UNIT = BLOCKS * SLOTS * SLOT, 512
@@ -64,9 +65,11 @@ OPS = {"sum": 0, "avg": 0, "max": 1, "min": 2}
 
 
 class Ranks(ctypes.Structure):
-    """An address of each rank, as a kernel takes them."""
+    """An address of each rank, as a kernel takes them: the first `NEAR`, or those of more ranks in a table."""
 
     _fields_ = (("near", ctypes.c_int64 * NEAR), ("far", ctypes.c_int64))
+    table: torch.Tensor | None = None
+    """What `far` points to."""
 
 
 class Memory(NamedTuple):
@@ -108,9 +111,13 @@ class CudaCollectives:
         space = context.workspace(SPACE + 2 * STAGING * TILE + QUEUES)
         counts = MEETING + BLOCKS * context.size
         flags = context.flags(counts + 2 * BLOCKS * context.size)
+        reached = space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:]
         is_hopper = flags.is_cuda and torch.cuda.get_device_capability() >= HOPPER
         self._memories[context.identity] = Memory(
-            *(_ranks(context, each) for each in (space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:])),
+            *(
+                _ranks(context, each)
+                for each in (space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:])
+            ),
             *(flags[first : first + BLOCKS] for first in range(0, MEETING, BLOCKS)),
             torch.cuda.Stream() if flags.is_cuda else None,
             is_hopper,
@@ -234,7 +241,7 @@ class CudaCollectives:
         self.queues.launch(
             kernel,
             blocks,
-            THREADS,
+            QUEUERS,
             memory.queues,
             memory.counts,
             *more,
@@ -348,9 +355,12 @@ class CudaCollectives:
 
 def _ranks(context: CollectiveContext, tensor: torch.Tensor) -> Ranks:
     """Where each rank's counterpart of a tensor is. Raises `NotOwned`."""
-    if context.size > NEAR:
-        return Ranks(far=context.peer_addresses(tensor).data_ptr())
-    return _near(tuple(context.peer_pointers(tensor)))
+    if context.size <= NEAR:
+        return _near(tuple(context.peer_pointers(tensor)))
+    table = context.peer_addresses(tensor)
+    found = Ranks(far=table.data_ptr())
+    found.table = table
+    return found
 
 
 @lru_cache(KEPT)

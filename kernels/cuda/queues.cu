@@ -15,8 +15,9 @@
 // do next behind the acquire.
 #include "moves.cuh"
 
-// Registers for two blocks a multiprocessor: kernels of two communicators may run at one time.
-#define KERNEL __global__ void __launch_bounds__(512, 2)
+// Registers for two blocks a multiprocessor: kernels of two communicators may run at one time. Sums want more of them than
+// larger blocks would get.
+#define KERNEL __global__ void __launch_bounds__(288, 2)
 
 constexpr int SLOTS = 4;                          // of a queue
 constexpr int STAGES = 3, AHEAD = 1, BEHIND = 2;  // stages of a block; tiles that are loaded ahead, and told of behind
@@ -58,36 +59,36 @@ struct Line {
     __device__ u32* taken(int of, int peer) const { return pushed(of, peer) + 1; }
 };
 
-// By one thread. Pushes each round's tiles to the peers in turn.
+// By one thread. Pushes a tile to each peer in turn, round by round.
 template <typename T>
 __device__ void push(const Line& line, const T* source) {
     __shared__ u64 arrivals[STAGES];
     for (int stage = 0; stage < STAGES; stage++) arm(arrivals + stage);
     const Call& call = line.call;
-    const u32 peers = call.size - 1, all = line.rounds * peers;
-    auto peer_of = [&](u32 push) { return turned(call.rank, 1 + push % peers, call.size); };
-    auto from = [&](u32 push) { return source + peer_of(push) * call.slice + line.begin(push / peers); };
-    auto length = [&](u32 push) { return line.length(push / peers, peer_of(push)); };
-    auto whole = [&](u32 push) { return (u32)(length(push) * sizeof(T) / 16 * 16); };
-    auto stage = [&](u32 push) { return shared_memory() + push % STAGES * call.slot; };
-    auto tell = [&](u32 push) { release(line.pushed(peer_of(push), call.rank), line.now + push / peers + 1); };
-    for (u32 next = 0; next < all + AHEAD; next++) {
-        if (next < all) {
+    const u32 peers = call.size - 1, pushes = line.rounds * peers;
+    auto peer = [&](u32 turn) { return turned(call.rank, 1 + turn % peers, call.size); };
+    auto from = [&](u32 turn) { return source + peer(turn) * call.slice + line.begin(turn / peers); };
+    auto length = [&](u32 turn) { return line.length(turn / peers, peer(turn)); };
+    auto whole = [&](u32 turn) { return (u32)(length(turn) * sizeof(T) / 16 * 16); };
+    auto stage = [&](u32 turn) { return shared_memory() + turn % STAGES * call.slot; };
+    auto tell = [&](u32 turn) { release(line.pushed(peer(turn), call.rank), line.now + turn / peers + 1); };
+    for (u32 next = 0; next < pushes + AHEAD; next++) {
+        if (next < pushes) {
             bulk_read<STAGES - 1 - AHEAD>();
             bulk_load(stage(next), from(next), whole(next), arrivals + next % STAGES);
         }
         if (next < AHEAD) continue;
-        const u32 push = next - AHEAD;
-        wait(line.taken(call.rank, peer_of(push)), line.now + push / peers + 1 - SLOTS);
-        bulk_await(arrivals + push % STAGES, push / STAGES);
-        T* into = (T*)line.slot(push / peers, call.rank, peer_of(push));
-        for (int i = whole(push) / sizeof(T); i < length(push); i++) into[i] = from(push)[i];
-        bulk_store(into, stage(push), whole(push));
+        const u32 turn = next - AHEAD;
+        wait(line.taken(call.rank, peer(turn)), line.now + turn / peers + 1 - SLOTS);
+        bulk_await(arrivals + turn % STAGES, turn / STAGES);
+        T* into = (T*)line.slot(turn / peers, call.rank, peer(turn));
+        for (int i = whole(turn) / sizeof(T); i < length(turn); i++) into[i] = from(turn)[i];
+        bulk_store(into, stage(turn), whole(turn));
         bulk_done<BEHIND>();
-        if (push >= BEHIND) tell(push - BEHIND);
+        if (turn >= BEHIND) tell(turn - BEHIND);
     }
     bulk_done<0>();
-    for (u32 push = all > BEHIND ? all - BEHIND : 0; push < all; push++) tell(push);
+    for (u32 turn = pushes > BEHIND ? pushes - BEHIND : 0; turn < pushes; turn++) tell(turn);
 }
 
 // What is reduced: this rank's own elements, and what its peers have pushed.

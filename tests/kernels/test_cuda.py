@@ -11,19 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernels.cuda.collectives import BITS, HERE, NUMBERS, THREADS
+from harness.kernels.cuda.collectives import BITS, HERE, NUMBERS, QUEUERS, SLOT, STAGES, THREADS
 from harness.system.cuda import CudaSource
 from tests.tools.nvrtc import needs_nvrtc
 
 nvidia = pytest.importorskip("triton.backends.nvidia", reason="this Triton has no disassembler for NVIDIA's code")
 pytestmark = needs_nvrtc
 NVDISASM = Path(nvidia.__file__).parent / "bin" / "nvdisasm"
-OPERATION = re.compile(r"\b(?:LDG?|STG?|MEMBAR|CCTL)(?:\.\w+)+")
+OPERATION = re.compile(r"\b(?:LDG?|STG?|MEMBAR|CCTL|UBLKCP)(?:\.\w+)+")
 SMALL = [f"all_gather<{each}>" for each in BITS.values()], [f"reduce_all<{each}>" for each in NUMBERS.values()]
 LARGE = (
     [f"all_gather<{each}>" for each in BITS.values()],
     [f"{kind}<{each}>" for kind in ("reduce_scatter", "all_reduce", "all_reduce_staged") for each in NUMBERS.values()],
 )
+QUEUED = [f"{kind}<{each}>" for kind in ("reduce_scatter", "all_reduce") for each in NUMBERS.values()]
+SHARED = 227 << 10
+"""Bytes of a multiprocessor's shared memory that blocks may have (H100)."""
 
 
 @cache
@@ -73,6 +76,24 @@ class TestOfALargeCall:
         assert max(registers(code("fused.cu", name), tmp_path)) * THREADS * 2 <= 65536
 
 
+@pytest.mark.parametrize("name", QUEUED)
+class TestOfAQueuedCall:
+    def test_tiles_go_by_bulk_copies_and_sums_by_words(self, name: str, tmp_path: Path) -> None:
+        machine_code = code("queues.cu", name)
+        found = operations(tmp_path, machine_code)
+        assert {"UBLKCP.S.G", "UBLKCP.G.S"} <= {each[:10] for each in found}
+        assert sum(many for each, many in found.items() if re.match(r"LDG?\.E\.128", each)) >= 4
+
+    def test_counts_are_released_and_acquired(self, name: str, tmp_path: Path) -> None:
+        found = operations(tmp_path, code("queues.cu", name))
+        assert found["MEMBAR.ALL.SYS"] == found["STG.E.STRONG.SYS"] > 1
+        assert found["LDG.E.STRONG.SYS"] > 1
+
+    def test_two_blocks_fit_on_a_multiprocessor(self, name: str, tmp_path: Path) -> None:
+        assert max(registers(code("queues.cu", name), tmp_path)) * QUEUERS * 2 <= 65536
+        assert 2 * (STAGES * SLOT + 1024 + 1024) <= SHARED  # with the block's own, and what the system takes of each
+
+
 def test_a_signal_without_a_release_would_be_noticed(tmp_path: Path) -> None:
     for file in HERE.glob("*.cu*"):
         (tmp_path / file.name).write_text(file.read_text().replace("st.release.sys", "st.relaxed.sys"))
@@ -81,5 +102,5 @@ def test_a_signal_without_a_release_would_be_noticed(tmp_path: Path) -> None:
 
 
 def test_the_version_that_gives_up_compiles() -> None:
-    for file, name in (("ll.cu", "all_gather<u8>"), ("fused.cu", "barrier")):
+    for file, name in (("ll.cu", "all_gather<u8>"), ("fused.cu", "barrier"), ("queues.cu", "reduce_scatter<float>")):
         assert CudaSource(HERE / file, "SPIN_SECONDS=10").compiled(name, "sm_90") != code(file, name)

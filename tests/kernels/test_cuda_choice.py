@@ -80,7 +80,7 @@ def launches(
     return found
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 17])
 @pytest.mark.parametrize("nbytes", [2, 4 * KIB, 256 * KIB, SMALL, SMALL + 2, MIB, 16 * MIB, 100 * MIB])
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_ranks_launch_the_same_with_as_many_arguments_as_the_kernel_has(kind: str, nbytes: int, size: int) -> None:

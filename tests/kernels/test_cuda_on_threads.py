@@ -46,7 +46,7 @@ def test_every_call_is_right(tmp_path: Path) -> None:
         ("/ gridDim.x - first;", "/ gridDim.x - first - blockIdx.x;", "all-gather by LL"),
         ("epoch & 1) * size + sender", "epoch & 1) * size", "all-gather by LL"),
         ("addresses % 16 ? 0 : bytes / 16", "bytes / 16", ""),
-        ("peer_of(push) * call.slice + line", "line", "reduce-scatter by queues"),
+        ("peer(turn) * call.slice + line", "line", "reduce-scatter by queues"),
         ("rank * slice * (i64)sizeof(T), rank, size}", "0, rank, size}", "all-reduce by queues"),
     ],
 )

@@ -270,7 +270,11 @@ MADE: dict[str, tuple[type[Calls], int, tuple[Case, ...]]] = {
     },
     **{f"{kind}_4": (Calls, 4, of_all(kind, ("bfloat16",), 4)) for kind in KINDS},
     **{f"{kind}_large_{size}": (Calls, size, tuple(large(kind))) for size in (2, 4) for kind in KINDS},
-    **{f"graph_of_{count}_{size}": (Captured, size, graph(count)) for size in (2, 4) for count in (1000, 500_003, 3_000_001)},
+    **{
+        f"graph_of_{count}_{size}": (Captured, size, graph(count))
+        for size in (2, 4)
+        for count in (1000, 500_003, 3_000_001)
+    },
 }
 """By name: the policy, ranks, and cases."""
 globals().update({name: type(name, (made,), {"cases": cases}) for name, (made, _, cases) in MADE.items()})

@@ -228,8 +228,9 @@ class _Cell:
             row.state, row.reason = "refused", reasons[0]
             return
         by_rank = [reply["variants"] for reply in replies]
-        if wrong := [found["variant"] for found in by_rank[0] if not found["right"]]:
-            row.state, row.reason = "wrong", " ".join(["wrong data", *filter(None, wrong)])
+        everyone = [found for variants in by_rank for found in variants if not found["right"]]
+        if wrong := [*dict.fromkeys(_wrong(found) for found in everyone)]:
+            row.state, row.reason = "wrong", ", ".join(wrong)
             return
         slowest = [max(each["seconds"] for each in found) for found in zip(*by_rank, strict=True)]
         index = slowest.index(min(slowest))
@@ -249,6 +250,13 @@ class _Cell:
         store = str(self._folder / str(self._world.restarts))
         arguments = (row.contender, op, self._dtype, count, self._budget, store, self._seed)
         return self._world.call(MEASURE, *arguments)
+
+
+def _wrong(found: dict[str, Any]) -> str:
+    """What a rank says of a variant."""
+    return " ".join(
+        filter(None, ("wrong data", found["variant"], "after" if "seconds" in found else "before", "timing"))
+    )
 
 
 def _own(contender: str) -> str:

@@ -31,6 +31,10 @@ KERNELS = {
     "reduce_scatter": ("SYMK_LL", "SYMK_LD"),
     "all_reduce": ("SYMK_AGxLL_R", "SYMK_RSxLD_AGxST"),
 }
+UNTIL_LET_GO = 12
+"""Calls after which NCCL has given up what it registered for a graph that is gone: it looks every eleventh time
+(`GROUP_MAX_RECLAIM_STEPS`, NCCL 2.27 to 2.32). Memory that is freed before, and allocated again at the same address, is
+taken for what it was."""
 _TUNED: dict[int, tuple[Any, bool]] = {}
 """By address of the communicator that each was split from, with whether it has `GRAPHS`."""
 
@@ -54,6 +58,11 @@ class Nccl(Contender):
         else:
             self._comm.allreduce(source, output, nc.SUM, **named)
         return output
+
+    def close(self) -> None:
+        for _ in range(UNTIL_LET_GO):
+            self.run("")
+        torch.cuda.synchronize()
 
 
 class NcclAtBest(Nccl):
@@ -82,6 +91,7 @@ class NcclAtBest(Nccl):
             raise Unsupported(f"NCCL refuses {variant}: {error}") from error
 
     def close(self) -> None:
+        super().close()
         for window in filter(None, self._windows):
             quiet.deregister(self._comm._comm, window)
 
