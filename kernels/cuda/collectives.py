@@ -114,10 +114,7 @@ class CudaCollectives:
         reached = space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:]
         is_hopper = flags.is_cuda and torch.cuda.get_device_capability() >= HOPPER
         self._memories[context.identity] = Memory(
-            *(
-                _ranks(context, each)
-                for each in (space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:])
-            ),
+            *(_ranks(context, each) for each in reached),
             *(flags[first : first + BLOCKS] for first in range(0, MEETING, BLOCKS)),
             torch.cuda.Stream() if flags.is_cuda else None,
             is_hopper,
@@ -131,7 +128,7 @@ class CudaCollectives:
         context.peer_pointers(output)  # the library makes a call of any size whose operand is not owned
         width, counts = source.element_size(), context.counts or (source.numel(),) * context.size
         nbytes = max(counts) * width
-        if _is_small(context, counts, width):
+        if self.is_small(context, counts, width):
             per, word = max(1, width // 4), min(width, 4)  # a packet holds no whole elements of 8 bytes
             count = np.int64(source.numel() * per)
             self._small(context, f"all_gather<{BITS[word]}>", nbytes, source, output, count)
@@ -159,7 +156,7 @@ class CudaCollectives:
         context.peer_pointers(source)
         width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
         nbytes = max(counts) * width
-        if _is_small(context, counts, width):
+        if self.is_small(context, counts, width):
             count = np.int64(output.numel())
             self._small(context, f"reduce_all<{number}>", nbytes, source, output, count, count, how=how)
             return
@@ -186,7 +183,7 @@ class CudaCollectives:
         number, how = _reduction(context, output.dtype, op)
         context.peer_pointers(source)
         width, count = output.element_size(), output.numel()
-        if _is_small(context, (count,) * context.size, width, "all_reduce"):
+        if self.is_small(context, (count,) * context.size, width, "all_reduce"):
             alike = np.int64(0)
             self._small(
                 context, f"reduce_all<{number}>", count * width, source, output, np.int64(count), alike, how=how
@@ -218,6 +215,10 @@ class CudaCollectives:
             *_place(context),
             *how,
         )
+
+    def is_small(self, context: CollectiveContext, counts: tuple[int, ...], width: int, kind: str = "") -> bool:
+        """Whether every rank sends to every rank, and all of it fits."""
+        return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks, kind)
 
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
         """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank."""
@@ -388,11 +389,6 @@ def small(size: int, blocks: int, kind: str = "") -> int:
     """Bytes of the largest small call of so many ranks, which fits into the parts of so many blocks."""
     most = min(SMALL, _part(size) * min(BLOCKS, blocks) * PACKET)
     return min(most, 2 * SMALL // size) if kind == "all_reduce" else most  # all of it goes to every rank
-
-
-def _is_small(context: CollectiveContext, counts: tuple[int, ...], width: int, kind: str = "") -> bool:
-    """Whether every rank sends to every rank, and all of it fits."""
-    return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks, kind)
 
 
 def _slot(size: int) -> int:

@@ -33,6 +33,17 @@ class Impatient(built_in.CudaCollectives):
     ll, queues, fused = (CudaSource(built_in.HERE / f"{name}.cu", FOREVER) for name in ("ll", "queues", "fused"))
 
 
+class Queued(Impatient):
+    """The same, with every call by queues that they can take."""
+
+    def is_small(self, *given: object) -> bool:
+        return False
+
+    def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
+        is_aligned = nbytes % built_in.WORD == 0 and context.alignment(source) >= built_in.WORD
+        return self._memories[context.identity].is_hopper and is_aligned
+
+
 class Case(NamedTuple):
     """Rank r has chunks of `count + r · more` elements. `peers` and `own` say by how many elements the tensor that
     peers address and the other one lie off an aligned address, `own` on the last rank alone where peers do not address
@@ -171,6 +182,10 @@ class Calls(PerGroup):
         yield "a call without elements was made"
 
 
+class CallsByQueues(Calls):
+    kernels = Queued
+
+
 class Captured(Calls):
     """Three calls in one graph, which is replayed on new data."""
 
@@ -201,6 +216,10 @@ class Captured(Calls):
                         yield f"replay {turn}, {case}: {many}"
             device.synchronize()
             del graph
+
+
+class CapturedByQueues(Captured):
+    kernels = Queued
 
 
 WIDTHS = {"uint8": 1, "int8": 1, "float8_e4m3fn": 1, "bfloat16": 2, "float16": 2, "float32": 4, "int32": 4, "int64": 8}
@@ -268,8 +287,14 @@ MADE: dict[str, tuple[type[Calls], int, tuple[Case, ...]]] = {
         for kind in ("reduce_scatter", "all_reduce")
         for name, dtypes in (("floats", FLOATS), ("integers", INTEGERS))
     },
+    **{
+        f"{kind}_of_{name}_by_queues_{size}": (CallsByQueues, size, of_all(kind, dtypes, size))
+        for kind in ("reduce_scatter", "all_reduce")
+        for name, dtypes, size in (("floats", FLOATS, 2), ("integers", INTEGERS, 2), ("floats", ("bfloat16",), 4))
+    },
     **{f"{kind}_4": (Calls, 4, of_all(kind, ("bfloat16",), 4)) for kind in KINDS},
     **{f"{kind}_large_{size}": (Calls, size, tuple(large(kind))) for size in (2, 4) for kind in KINDS},
+    "graph_by_queues_2": (CapturedByQueues, 2, graph(300_016)),
     **{
         f"graph_of_{count}_{size}": (Captured, size, graph(count))
         for size in (2, 4)
