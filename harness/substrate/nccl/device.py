@@ -121,8 +121,8 @@ class NcclDevice(Device):
             return
         from harness.kernels import early  # noqa: PLC0415  (triton, only where calls are in flight)
 
-        programs = -(-target.numel() // early.BLOCK)
-        early.early_move_kernel[(programs,)](target, source, target.numel(), early.NANOSECONDS, early.BLOCK)
+        programs, held = -(-target.numel() // early.BLOCK), early.CAPTURED if self.is_capturing else early.EAGER
+        early.early_move_kernel[(programs,)](target, source, target.numel(), held, early.BLOCK)
 
     def enqueue(self, work: Callable[[], object], is_collective: bool = False) -> None:
         work()  # on the current stream, which captures or runs
