@@ -211,12 +211,12 @@ def ask(
         return [[json.loads(line) for line in each.read_text().splitlines()] for each in written if each.exists()]
 
 
-def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What such a tool takes: for a rank, its number and the folder that all share."""
+def options_of(arguments: Sequence[str] | None = None, seconds: float = 200) -> argparse.Namespace:
+    """What such a tool takes: for a rank, its number and the folder that all share. `seconds` is its limit."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seconds", type=float, default=200)
+    parser.add_argument("--seconds", type=float, default=seconds)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--folder", type=Path)
     return parser.parse_args(arguments)

@@ -1,0 +1,46 @@
+"""A graph's registration that outlives its memory, asked of NCCL itself: the defect in docs/findings.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.machine import gpus, nccl
+from tests.tools.operands import ask
+from tests.tools.stale_registrations import Row, all_rows, rows, verdict
+
+LAST_SEEN_BAD = (2, 32, 3)
+REGISTERED = {"all_reduce", "all_gather"}
+"""Calls whose operands NCCL registers for a graph where NVLink multicast is off."""
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(len(gpus.inventory()) < 2, reason="ranks that share a GPU are not asked"),
+]
+
+
+def answers(**variables: str) -> list[list[Row]]:
+    """What both ranks saw in all cases."""
+    seen = ask(2, 60, "tests.tools.stale_registrations", variables)
+    ranks = rows(seen)
+    assert [len(rank) for rank in ranks] == [all_rows(int(seen[0][0][1]))] * 2
+    return ranks
+
+
+def wrong(ranks: list[list[Row]], gap: str) -> set[str]:
+    """Calls that were wrong so many small calls after a graph."""
+    after = [row for rank in ranks for row in rank if (row.first, row.gap) == ("graph", gap)]
+    assert after
+    return {row.call for row in after if row.wrong != "0"}
+
+
+def test_a_call_uses_the_record_of_a_graph_that_has_just_gone_and_not_after_thirty_others() -> None:
+    ranks = answers()
+    assert verdict(ranks, is_whole=True)[1] < 2
+    assert not wrong(ranks, "30")
+    at_once = wrong(ranks, "0")
+    assert at_once == REGISTERED if (nccl.version() or ()) <= LAST_SEEN_BAD else at_once <= REGISTERED
+
+
+def test_no_call_does_where_graphs_register_nothing() -> None:
+    assert verdict(answers(NCCL_GRAPH_REGISTER="0"), is_whole=True)[1] == 0
