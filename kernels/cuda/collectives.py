@@ -35,8 +35,8 @@ FEW = 64
 SLOTS, STAGES, SLOT = 4, 3, 32 << 10
 """Tiles of a queue, and stages of a block, as the kernels say; bytes of each at most, so that two blocks fit on a
 multiprocessor."""
-QUEUES, UNIT = BLOCKS * SLOTS * SLOT, 512
-"""Bytes of all queues of a rank; what a slot is a multiple of."""
+QUEUES, LEAST, UNIT = BLOCKS * SLOTS * SLOT, 16 << 10, 512
+"""Bytes of all queues of a rank; of a slot at least, as each tile has its price; and what a slot is a multiple of."""
 QUEUED = {"reduce_scatter": 128 << 20, "all_reduce": 8 << 20}
 """Bytes of the smallest slice that goes through queues."""
 HOPPER = (9, 0)
@@ -393,7 +393,8 @@ def small(size: int, blocks: int, kind: str = "") -> int:
 
 def _slot(size: int) -> int:
     """Bytes of each queue's slots; 0 where there are too many ranks for queues, or only one."""
-    return min(SLOT, QUEUES // (BLOCKS * SLOTS * (size - 1)) // UNIT * UNIT) if size > 1 else 0
+    slot = min(SLOT, QUEUES // (BLOCKS * SLOTS * (size - 1)) // UNIT * UNIT) if size > 1 else 0
+    return slot if slot >= LEAST else 0
 
 
 def _whole(count: int) -> int:

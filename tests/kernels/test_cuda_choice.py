@@ -10,7 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from harness.kernels.cuda.collectives import BLOCKS, COPIED, HERE, SMALL, STAGING, CudaCollectives, Ranks
+from harness.kernels.cuda.collectives import (
+    BLOCKS,
+    COPIED,
+    HERE,
+    NEAR,
+    QUEUED,
+    QUEUERS,
+    SLOTS,
+    SMALL,
+    STAGES,
+    STAGING,
+    THREADS,
+    CudaCollectives,
+    Ranks,
+)
 from harness.system.collectives import NotOwned, Unsupported
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -27,14 +41,16 @@ class Recorded:
     def __init__(self, file: str, launches: list[tuple[Any, ...]]) -> None:
         self._file, self._launches = file, launches
 
-    def launch(self, kernel: str, grid: int, block: int, *arguments: object, early: bool = False) -> None:
+    def launch(
+        self, kernel: str, grid: int, block: int, *arguments: object, shared: int = 0, early: bool = False
+    ) -> None:
         self._launches.append((self._file, kernel, grid, block, arguments))
 
 
 class Context:
     """A rank on a GPU that is not there."""
 
-    identity, shares_gpu = "it", False
+    identity, shares_gpu, aligned = "it", False, 128
 
     def __init__(self, rank: int, counts: Sequence[int], max_blocks: int) -> None:
         self.rank, self.size, self.counts, self.max_blocks = rank, len(counts), tuple(counts), max_blocks
@@ -48,6 +64,9 @@ class Context:
     def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
         return [0] * self.size
 
+    def alignment(self, tensor: torch.Tensor) -> int:
+        return self.aligned
+
     def peer_addresses(self, tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty(self.size, dtype=torch.int64, device="meta")
 
@@ -59,6 +78,7 @@ def launches(
     max_blocks: int = 132,
     op: str = "sum",
     make: Callable[..., Any] = Context,
+    is_hopper: bool = False,
 ) -> list[list[tuple[Any, ...]]]:
     """What each rank launches for a call."""
     found = []
@@ -69,6 +89,7 @@ def launches(
             setattr(kernels, name, Recorded(f"{name}.cu", made))
         context = make(rank, counts, max_blocks)
         kernels.open(context)
+        kernels._memories[context.identity] = kernels._memories[context.identity]._replace(is_hopper=is_hopper)
         whole, part = (
             torch.empty(each, dtype=dtype, device="meta")
             for each in (counts[0] if kind == "all_reduce" else sum(counts), counts[rank])
@@ -144,6 +165,44 @@ def test_the_largest_gathers_are_copies(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(CudaCollectives, "_copy", copies)
     with pytest.raises(Copied):
         launches("all_gather", [COPIED // 2] * 2)
+
+
+class Unaligned(Context):
+    aligned = 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "nbytes", "make", "file"),
+    [
+        ("reduce_scatter", 2, QUEUED["reduce_scatter"], Context, "queues.cu"),
+        ("reduce_scatter", 2, QUEUED["reduce_scatter"] - 16, Context, "fused.cu"),
+        ("reduce_scatter", 2, QUEUED["reduce_scatter"] + 2, Context, "fused.cu"),  # the second slice is not aligned
+        ("reduce_scatter", 2, QUEUED["reduce_scatter"], Unaligned, "fused.cu"),
+        ("reduce_scatter", 3, QUEUED["reduce_scatter"], Context, "queues.cu"),
+        ("reduce_scatter", 4, QUEUED["reduce_scatter"], Context, "fused.cu"),  # its tiles would be small
+        ("reduce_scatter", 1, QUEUED["reduce_scatter"], Context, "fused.cu"),
+        ("all_reduce", 2, 2 * QUEUED["all_reduce"] + 2, Context, "queues.cu"),
+        ("all_reduce", 2, 2 * QUEUED["all_reduce"] - 64, Context, "fused.cu"),
+        ("all_gather", 2, COPIED - 2, Context, "fused.cu"),
+    ],
+)
+def test_queues_take_large_reductions_of_few_ranks(
+    kind: str, size: int, nbytes: int, make: Callable[..., Any], file: str
+) -> None:
+    for ((found, kernel, grid, block, arguments),) in launches(kind, [nbytes // 2] * size, make=make, is_hopper=True):
+        (parameters,) = re.findall(rf"^KERNEL {kind}\((.*?)\)", (HERE / found).read_text(), re.M | re.S)
+        assert (found, len(arguments)) == (file, len(parameters.split(","))), kernel
+        for argument, parameter in zip(arguments, parameters.split(","), strict=True):
+            assert isinstance(argument, torch.Tensor) is ("*" in parameter), parameter
+        assert grid <= BLOCKS
+        assert block == (QUEUERS if file == "queues.cu" else THREADS)
+
+
+def test_slots_of_queues_are_as_the_kernels_say() -> None:
+    said = dict(re.findall(r"\b(SLOTS|STAGES|PUSHER) = (\d+)", (HERE / "queues.cu").read_text()))
+    assert {"SLOTS": str(SLOTS), "STAGES": str(STAGES)}.items() <= said.items()
+    assert f"__launch_bounds__({QUEUERS}, 2)" in (HERE / "queues.cu").read_text()
+    assert f"NEAR = {NEAR};" in (HERE / "signals.cuh").read_text()
 
 
 class OutputsApart(Context):

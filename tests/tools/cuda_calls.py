@@ -290,7 +290,7 @@ MADE: dict[str, tuple[type[Calls], int, tuple[Case, ...]]] = {
     **{
         f"{kind}_of_{name}_by_queues_{size}": (CallsByQueues, size, of_all(kind, dtypes, size))
         for kind in ("reduce_scatter", "all_reduce")
-        for name, dtypes, size in (("floats", FLOATS, 2), ("integers", INTEGERS, 2), ("floats", ("bfloat16",), 4))
+        for name, dtypes, size in (("floats", FLOATS, 2), ("integers", INTEGERS, 2), ("floats", ("bfloat16",), 3))
     },
     **{f"{kind}_4": (Calls, 4, of_all(kind, ("bfloat16",), 4)) for kind in KINDS},
     **{f"{kind}_large_{size}": (Calls, size, tuple(large(kind))) for size in (2, 4) for kind in KINDS},
