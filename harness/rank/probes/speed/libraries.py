@@ -33,8 +33,8 @@ KERNELS = {
 }
 UNTIL_LET_GO = 12
 """Calls after which NCCL has given up what it registered for a graph that is gone: it looks every eleventh time
-(`GROUP_MAX_RECLAIM_STEPS`, read in NCCL 2.27 to 2.30). Memory that is freed before, and allocated again at the same address, is
-taken for what it was."""
+(`GROUP_MAX_RECLAIM_STEPS`, read in NCCL 2.27 to 2.30). Memory that is freed before, and allocated again at the same
+address, is taken for what it was."""
 _TUNED: dict[int, tuple[Any, bool]] = {}
 """By address of the communicator that each was split from, with whether it has `GRAPHS`."""
 
