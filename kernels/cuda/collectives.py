@@ -100,6 +100,8 @@ class CudaCollectives:
     ops = tuple(OPS)
     uneven = captures = True
     fallback = "triton"
+    has_queues = False
+    """Whether the largest reductions go through queues. These have not run on a GPU in their present form."""
     ll, queues, fused = (CudaSource(HERE / f"{name}.cu") for name in ("ll", "queues", "fused"))
 
     def __init__(self) -> None:
@@ -222,8 +224,8 @@ class CudaCollectives:
 
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
         """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank."""
-        memory = self._memories[context.identity]
-        is_for_them = memory.is_hopper and nbytes >= QUEUED[kind] and _slot(context.size) > 0
+        is_hopper = self.has_queues and self._memories[context.identity].is_hopper
+        is_for_them = is_hopper and nbytes >= QUEUED[kind] and _slot(context.size) > 0
         return is_for_them and nbytes % WORD == 0 and context.alignment(source) >= WORD
 
     def _queued(

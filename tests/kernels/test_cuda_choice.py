@@ -84,6 +84,7 @@ def launches(
     found = []
     for rank in range(len(counts)):
         kernels: Any = CudaCollectives()
+        kernels.has_queues = is_hopper
         made: list[tuple[Any, ...]] = []
         for name in ("ll", "queues", "fused"):
             setattr(kernels, name, Recorded(f"{name}.cu", made))
