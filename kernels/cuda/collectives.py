@@ -139,10 +139,10 @@ class CudaCollectives:
         if nbytes >= COPIED:
             self._copy(context, output, source, start)
             return
-        memory, blocks = self._memories[context.identity], _blocks(context, nbytes, BLOCKS)
+        memory = self._memories[context.identity]
         self.fused.launch(
             f"all_gather<{BITS[width]}>",
-            blocks,
+            _blocks(context, nbytes, BLOCKS),
             THREADS,
             _ranks(context, output),
             memory.flags,

@@ -11,7 +11,7 @@
 // begin at multiples of 16 bytes.
 //
 // Ordering: a count is stored by a release and looked at by an acquire, both at system scope, by one thread. The pusher
-// tells of a tile when its bulk copy is done. `sync` puts what the other takers read before their release, and what they
+// tells of a tile when its bulk copy is done. `sync_last` puts what the other takers read before their release, and what they
 // do next behind the acquire.
 #include "moves.cuh"
 

@@ -68,9 +68,7 @@ def answers(one: Rank) -> Iterator[tuple[str, ...]]:
 
 def main() -> None:
     options = options_of()
-    if options.rank is not None:
-        one = Rank(options.rank, options.ranks, options.folder)
-        work(one, answers(one))
+    work(options, answers)
     seen = ask(options.ranks, options.seconds, "tests.tools.captured_copies")
     if options.json:
         options.json.write_text(json.dumps(seen))

@@ -228,9 +228,7 @@ def answers(one: Rank) -> Iterator[tuple[str, ...]]:
 
 def main() -> None:
     options = options_of()
-    if options.rank is not None:
-        one = Rank(options.rank, options.ranks, options.folder)
-        work(one, answers(one))
+    work(options, answers)
     seen = {
         setting: ask(options.ranks, options.seconds, "tests.tools.early_kernels", {MIXING: setting})
         for setting in SETTINGS

@@ -169,12 +169,15 @@ class Rank:
                 yield "averages", "all_reduce", f"{name} {count}", "both", said
 
 
-def work(one: Rank, answers: Iterable[tuple[str, ...]]) -> None:
-    """Write what one rank sees, and end its process."""
+def work(options: argparse.Namespace, answers: Callable[[Rank], Iterable[tuple[str, ...]]]) -> None:
+    """In the process of a rank: write what it sees, and end the process. Elsewhere do nothing."""
+    if options.rank is None:
+        return
+    one = Rank(options.rank, options.ranks, options.folder)
     with (one.folder / f"answers-{one.rank}").open("w") as file:
         device = torch.cuda.get_device_name()
         print(json.dumps(["version", str(int(one.nccl.get_version())), device]), file=file, flush=True)
-        for answer in answers:
+        for answer in answers(one):
             print(json.dumps(answer), file=file, flush=True)
     os._exit(0)  # a communicator whose call failed is not destroyed in time
 
@@ -224,9 +227,7 @@ def options_of(arguments: Sequence[str] | None = None, seconds: float = 200) -> 
 
 def main() -> None:
     options = options_of()
-    if options.rank is not None:
-        one = Rank(options.rank, options.ranks, options.folder)
-        work(one, one.answers())
+    work(options, Rank.answers)
     answers = ask(options.ranks, options.seconds)
     if options.json:
         options.json.write_text(json.dumps(answers))

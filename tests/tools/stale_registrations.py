@@ -294,9 +294,7 @@ def verdict(ranks: list[list[Row]], is_whole: bool) -> tuple[str, int]:
 
 def main() -> None:
     options = options_of(seconds=SECONDS)
-    if options.rank is not None:
-        one = Rank(options.rank, options.ranks, options.folder)
-        work(one, answers(one))
+    work(options, answers)
     seen = ask(options.ranks, options.seconds, "tests.tools.stale_registrations")
     if options.json:
         options.json.write_text(json.dumps(seen))
