@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.machine import daemon, gpus
 from harness.machine.daemon import CONTROL, LOGS, PATIENCE, PIPES
 from harness.machine.guardian import READY
-from harness.machine.imports import import_path
+from harness.machine.inherited import import_path, inherited
 
 DEFAULT_PIPES = "/tmp/nvidia-mps"
 RECOVERY = 20.0
@@ -78,7 +78,7 @@ def serves_already() -> bool:
     pipes = os.environ.get(PIPES, DEFAULT_PIPES)
     if not Path(pipes).is_dir() or not daemon.is_installed():
         return False
-    return daemon.answers({**os.environ, PIPES: pipes})
+    return daemon.answers(inherited({PIPES: pipes}))
 
 
 def _private() -> Mps:
@@ -98,7 +98,7 @@ def _private() -> Mps:
 def _guardian(folder: Path, places: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "harness.machine.guardian", str(folder)],
-        env={**os.environ, **places, "PYTHONPATH": import_path()},
+        env=inherited(places, {"PYTHONPATH": import_path()}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ import msgspec
 from harness.errors import MachineError, UsageError, not_one_of
 from harness.machine import gpus, nccl
 from harness.machine.evidence import check_names, on_nccl, on_sim
-from harness.machine.imports import import_path
+from harness.machine.inherited import import_path
 from harness.machine.mps import RECOVERY, Mps
 from harness.machine.observer import build as observer
 

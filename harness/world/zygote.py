@@ -19,7 +19,7 @@ from typing import IO, NamedTuple, Protocol
 from harness.errors import MachineError
 from harness.ipc import packets
 from harness.ipc.messages import Serve
-from harness.machine.imports import import_path
+from harness.machine.inherited import import_path, inherited
 
 QUIET = {
     "OMP_NUM_THREADS": "1",
@@ -190,7 +190,7 @@ SHARED = Zygotes()
 
 def whole(environment: dict[str, str]) -> dict[str, str]:
     """All of the environment of a zygote that needs this."""
-    return {**os.environ, **QUIET, **environment, "PYTHONPATH": import_path()}
+    return inherited(QUIET, environment, {"PYTHONPATH": import_path()})
 
 
 def _inheritance(environment: dict[str, str], preload: tuple[str, ...]) -> Inheritance:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineError, PluginError, UsageError
-from harness.machine.imports import import_path
+from harness.machine.inherited import import_path
 from harness.scenario.steps import Recreate, Release
 from harness.system.check import observed, prepare
 from harness.trace.events import Leaked, SegmentAllocated

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.machine.inherited import inherited
 from harness.nights.shard import VARIABLES
 from harness.world import launcher
 from harness.world.zygote import Zygotes
@@ -73,7 +74,7 @@ def symm(folder: Path, *arguments: str, limit: str = "true") -> Run:
     ended = subprocess.run(
         ["sh", "-c", f'{limit} && exec symm "$@"', "symm", *arguments],
         cwd=folder,
-        env={**os.environ, **ALONE, **mark},
+        env=inherited(ALONE, mark),
         capture_output=True,
         text=True,
         timeout=120,
@@ -86,17 +87,17 @@ def symm(folder: Path, *arguments: str, limit: str = "true") -> Run:
 def forked(folder: Path, *arguments: str) -> Run:
     """The same in a process forked from one that has imported the command line, and with a zygote forked from one that
     has imported what ranks need, which takes a short command most of its time."""
-    return fork(symm_main, folder, seeded(arguments), {**os.environ, **ALONE})
+    return fork(symm_main, folder, seeded(arguments), inherited(ALONE))
 
 
 def forked_with_a_fresh_seed(folder: Path, *arguments: str) -> Run:
     """The same, and the command chooses its seed."""
-    return fork(symm_main, folder, arguments, {**os.environ, **ALONE})
+    return fork(symm_main, folder, arguments, inherited(ALONE))
 
 
 def forked_code(folder: Path, code: str) -> Run:
     """Python code that calls the command line in a way of its own, run as `forked` runs a command."""
-    return fork(code_main, folder, (code,), {**os.environ, **ALONE})
+    return fork(code_main, folder, (code,), inherited(ALONE))
 
 
 def forked_pytest(folder: Path, *arguments: str, environment: dict[str, str]) -> Run:

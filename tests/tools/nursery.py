@@ -26,6 +26,7 @@ from uuid import uuid4
 import msgspec
 
 from harness.ipc import packets
+from harness.machine.inherited import inherited
 from harness.world.platform import choose
 from harness.world.zygote import QUIET, Process, Zygote, spawn
 from tests.tools.processes import VARIABLE, new_mark
@@ -117,7 +118,7 @@ class Nursery:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.tools.nursery", str(listener.fileno()), *place.preload],
                 pass_fds=(listener.fileno(),),
-                env={**os.environ, **place.needs, **new_mark(), "PYTHONPATH": path},
+                env=inherited(place.needs, new_mark(), {"PYTHONPATH": path}),
                 stdin=subprocess.PIPE,  # its end tells of the end of this process
                 stdout=subprocess.DEVNULL,
             )

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from harness.errors import MachineError
 from harness.machine.compiler import compile_source, compiler
+from harness.machine.inherited import inherited
 from harness.machine.observer.elf import defined
 from harness.machine.profiler import VARIABLE as PLUGIN
 
@@ -162,7 +163,7 @@ def _packaged() -> Path | None:
 
 def _loaded() -> Path | None:
     """The loader's own choice, asked in a process of its own: this one stays without NCCL."""
-    plain = {name: value for name, value in os.environ.items() if name != PRELOAD}
+    plain = {name: value for name, value in inherited().items() if name != PRELOAD}
     asked = subprocess.run([sys.executable, "-c", FIND], capture_output=True, text=True, env=plain, check=False)
     lines = asked.stdout.splitlines()
     return Path(lines[0]) if lines else None

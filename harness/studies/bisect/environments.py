@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness import interrupts
-from harness.machine.imports import import_path
+from harness.machine.inherited import import_path, inherited
 from harness.studies.bisect.versions import Source, error_of
 from harness.world.hosts.launch import OPT_OUT
 
@@ -79,7 +79,7 @@ def environment(places: Sequence[Path]) -> dict[str, str]:
     Where they hold an NCCL, that is the one that the process and its ranks load: it comes first in the link map, so
     that torch and nccl4py, which ask for it by its soname, get it. Another one that was preloaded is left out.
     """
-    found = {**os.environ, "PYTHONPATH": import_path(*map(str, places)), **dict([OPT_OUT])}
+    found = inherited({"PYTHONPATH": import_path(*map(str, places))}, dict([OPT_OUT]))
     library = next((file for place in places for file in sorted(place.rglob(NCCL))), None)
     if library is not None:
         found["LD_PRELOAD"] = _joined(str(library), _preloaded())

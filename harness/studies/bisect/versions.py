@@ -17,6 +17,7 @@ from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from harness.errors import MachineError, UsageError
+from harness.machine.inherited import inherited
 from harness.studies.bisect.children import Ended, run
 
 LISTED = "Available versions:"
@@ -54,7 +55,7 @@ class Source(msgspec.Struct, frozen=True):
         """
         if find_spec("pip") is None:
             raise MachineError(f"symm bisect needs pip, and {sys.executable} has none: python -m ensurepip brings it")
-        environment = {**os.environ}
+        environment = inherited()
         if self.wheels is not None:
             environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
             environment["PIP_CONFIG_FILE"] = os.devnull

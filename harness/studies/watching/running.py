@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness import interrupts
 from harness.errors import UsageError
+from harness.machine.inherited import inherited
 from harness.machine.observer.build import OUT
 from harness.machine.observer.records import SUFFIX
 from harness.studies.watching.alive import started_under
@@ -35,7 +36,7 @@ def run(
     signal. Raises `UsageError` where it cannot be started, and `KeyboardInterrupt` after a signal to this process, once
     the program is gone; `interrupted` is called while it is still there."""
     try:
-        process = subprocess.Popen(command, env={**os.environ, **environment})
+        process = subprocess.Popen(command, env=inherited(environment))
     except OSError as error:
         raise UsageError(f"{command[0]} cannot be run: {error.strerror or error}") from error
     with _ended(process, environment[OUT]):

@@ -1,13 +1,24 @@
-"""Where the processes that the harness starts look for modules.
+"""What the processes that the harness starts have from the one that starts them: its variables and its packages.
 
-Invariant: they find the same packages as the process that starts them.
+Invariant: they find the same packages as it does, whatever its threads do meanwhile.
 """
 
 from __future__ import annotations
 
 import os
 import site
+from collections.abc import Mapping
 from pathlib import Path
+
+
+def inherited(*changes: Mapping[str, str]) -> dict[str, str]:
+    """All variables of this process with these changes. Any thread may ask."""
+    # dict(os.environ) lists the names, then asks for each: KeyError where another thread takes one away in between,
+    # as pytest does with every test
+    own = {name: value for name in os.environ if (value := os.environ.get(name)) is not None}
+    for change in changes:
+        own |= change
+    return own
 
 
 def import_path(*first: str) -> str:
