@@ -20,8 +20,8 @@ from harness.system.collectives import CollectiveContext, NotOwned, Unsupported
 from harness.system.cuda import CudaSource
 
 HERE = Path(__file__).parent
-THREADS, QUEUERS = 512, 288
-"""Of a block; of one that has queues, as the kernels say."""
+THREADS = 512
+"""Of a block."""
 WORD, PACKET = 16, 12
 """Bytes: the widest access, which is also that of a packet, and a packet's data."""
 SMALL, SPACE = 2 << 20, 12 << 20
@@ -32,15 +32,8 @@ BLOCKS = 128
 """At most."""
 FEW = 64
 """Blocks, at most, of a kernel that may wait on the GPU for the one before it to end."""
-SLOTS, STAGES, SLOT = 4, 3, 32 << 10
-"""Tiles of a queue, and stages of a block, as the kernels say; bytes of each at most, so that two blocks fit on a
-multiprocessor."""
-QUEUES, LEAST, UNIT = BLOCKS * SLOTS * SLOT, 16 << 10, 512
-"""Bytes of all queues of a rank; of a slot at least, as each tile has its price; and what a slot is a multiple of."""
-QUEUED = {"reduce_scatter": 128 << 20, "all_reduce": 8 << 20}
-"""Bytes of the smallest slice that goes through queues."""
 HOPPER = (9, 0)
-"""Compute capability from which on there are bulk copies, and a kernel may wait on the GPU for the one before it."""
+"""Compute capability from which on a kernel may wait on the GPU for the one before it."""
 KEPT = 4096
 """Addresses that a process keeps as kernels take them."""
 TILE, STAGING = 64 << 10, 64
@@ -49,8 +42,8 @@ COPYING, HEAD, ALIGNED = 16, 3 << 20, 512
 """The most blocks that copy beside copy engines; about how many bytes they push meanwhile, a multiple of that."""
 COPIED = 128 << 20
 """Bytes from which on copy engines move an all-gather."""
-MEETING = 3 * BLOCKS
-"""Flags before those by which blocks meet: the epochs of the blocks of small calls, of queues, and of the others."""
+MEETING = 2 * BLOCKS
+"""Flags before those by which blocks meet: the epochs of the blocks of small calls, and of the others."""
 BITS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 NUMBERS = {
     torch.float32: "float",
@@ -76,20 +69,15 @@ class Memory(NamedTuple):
     """A rank's own of one communicator."""
 
     spaces: Ranks
-    """Addresses of every rank's space for packets, stage, queues, flags and counts of the queues."""
+    """Addresses of every rank's space for packets, stage and flags."""
     stages: Ranks
-    queues: Ranks
     flags: Ranks
-    counts: Ranks
     small: torch.Tensor
     """Epochs of small calls, one for each block."""
-    queued: torch.Tensor
-    """The same of calls by queues."""
     large: torch.Tensor
     """The same of the others."""
     beside: torch.cuda.Stream | None
     """For a rank's own copy while copy engines make the others; None where there is no GPU."""
-    is_hopper: bool
     is_early: bool
     """Whether small kernels may wait on the GPU for the one before them."""
 
@@ -100,31 +88,25 @@ class CudaCollectives:
     ops = tuple(OPS)
     uneven = captures = True
     fallback = "triton"
-    has_queues = False
-    """Whether the largest reductions go through queues. These have not run on a GPU in their present form."""
-    ll, queues, fused = (CudaSource(HERE / f"{name}.cu") for name in ("ll", "queues", "fused"))
+    ll, fused = (CudaSource(HERE / f"{name}.cu") for name in ("ll", "fused"))
 
     def __init__(self) -> None:
-        self._memories: dict[Hashable, Memory] = {}
+        self.memories: dict[Hashable, Memory] = {}
 
     def open(self, context: CollectiveContext) -> None:
         if context.size > THREADS or (context.shares_gpu and context.max_blocks == 1):
             raise Unsupported
-        space = context.workspace(SPACE + 2 * STAGING * TILE + QUEUES)
-        counts = MEETING + BLOCKS * context.size
-        flags = context.flags(counts + 2 * BLOCKS * context.size)
-        reached = space, space[SPACE:], space[-QUEUES:], flags[MEETING:], flags[counts:]
-        is_hopper = flags.is_cuda and torch.cuda.get_device_capability() >= HOPPER
-        self._memories[context.identity] = Memory(
-            *(_ranks(context, each) for each in reached),
+        space = context.workspace(SPACE + 2 * STAGING * TILE)
+        flags = context.flags(MEETING + BLOCKS * context.size)
+        self.memories[context.identity] = Memory(
+            *(addresses(context, each) for each in (space, space[SPACE:], flags[MEETING:])),
             *(flags[first : first + BLOCKS] for first in range(0, MEETING, BLOCKS)),
             torch.cuda.Stream() if flags.is_cuda else None,
-            is_hopper,
-            is_hopper and not context.shares_gpu,
+            is_hopper(flags) and not context.shares_gpu,
         )
 
     def close(self, context: CollectiveContext) -> None:
-        del self._memories[context.identity]
+        del self.memories[context.identity]
 
     def all_gather(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
         context.peer_pointers(output)  # the library makes a call of any size whose operand is not owned
@@ -139,22 +121,22 @@ class CudaCollectives:
         if nbytes >= COPIED:
             self._copy(context, output, source, start)
             return
-        memory = self._memories[context.identity]
+        memory = self.memories[context.identity]
         self.fused.launch(
             f"all_gather<{BITS[width]}>",
-            _blocks(context, nbytes, BLOCKS),
+            grid(context, nbytes, BLOCKS),
             THREADS,
-            _ranks(context, output),
+            addresses(context, output),
             memory.flags,
             memory.large,
             source,
             np.int64(start),
             np.int64(source.numel()),
-            *_place(context),
+            *place(context),
         )
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
-        number, how = _reduction(context, output.dtype, op)
+        number, how = reduction(context, output.dtype, op)
         context.peer_pointers(source)
         width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
         nbytes = max(counts) * width
@@ -162,27 +144,23 @@ class CudaCollectives:
             count = np.int64(output.numel())
             self._small(context, f"reduce_all<{number}>", nbytes, source, output, count, count, how=how)
             return
-        memory, blocks = self._memories[context.identity], _blocks(context, nbytes, BLOCKS)
-        if len({*counts}) == 1 and self.is_queued("reduce_scatter", context, source, nbytes):
-            count = np.int64(counts[0])
-            self._queued(context, f"reduce_scatter<{number}>", blocks, nbytes, width, source, output, count, how=how)
-            return
+        memory, blocks = self.memories[context.identity], grid(context, nbytes, BLOCKS)
         self.fused.launch(
             f"reduce_scatter<{number}>",
             blocks,
             THREADS,
-            _ranks(context, source),
+            addresses(context, source),
             memory.flags,
             memory.large,
             output,
             np.int64(sum(counts[: context.rank]) * width),
             np.int64(output.numel()),
-            *_place(context),
+            *place(context),
             *how,
         )
 
     def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
-        number, how = _reduction(context, output.dtype, op)
+        number, how = reduction(context, output.dtype, op)
         context.peer_pointers(source)
         width, count = output.element_size(), output.numel()
         if self.is_small(context, (count,) * context.size, width, "all_reduce"):
@@ -192,72 +170,30 @@ class CudaCollectives:
             )
             return
         try:
-            outputs = _ranks(context, output)
+            outputs = addresses(context, output)
         except NotOwned:
             self._staged(context, output, source, number, how)
             return
-        part = _whole(-(-count // context.size))
-        blocks, memory = _blocks(context, part * width, BLOCKS), self._memories[context.identity]
-        if self.is_queued("all_reduce", context, source, part * width):
-            more, nbytes = (outputs, memory.flags), part * width
-            counts = np.int64(count), np.int64(part)
-            self._queued(context, f"all_reduce<{number}>", blocks, nbytes, width, source, *counts, more=more, how=how)
-            return
+        part = whole_words(-(-count // context.size))
+        blocks, memory = grid(context, part * width, BLOCKS), self.memories[context.identity]
         begin = min(context.rank * part, count)
         self.fused.launch(
             f"all_reduce<{number}>",
             blocks,
             THREADS,
-            _ranks(context, source),
+            addresses(context, source),
             outputs,
             memory.flags,
             memory.large,
             np.int64(begin * width),
             np.int64(min(part, count - begin)),
-            *_place(context),
+            *place(context),
             *how,
         )
 
     def is_small(self, context: CollectiveContext, counts: tuple[int, ...], width: int, kind: str = "") -> bool:
         """Whether every rank sends to every rank, and all of it fits."""
         return len({*counts}) == 1 and 0 < counts[0] * width <= small(len(counts), context.max_blocks, kind)
-
-    def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
-        """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank."""
-        is_hopper = self.has_queues and self._memories[context.identity].is_hopper
-        is_for_them = is_hopper and nbytes >= QUEUED[kind] and _slot(context.size) > 0
-        return is_for_them and nbytes % WORD == 0 and context.alignment(source) >= WORD
-
-    def _queued(
-        self,
-        context: CollectiveContext,
-        kernel: str,
-        blocks: int,
-        nbytes: int,
-        width: int,
-        source: torch.Tensor,
-        *rest: torch.Tensor | np.int64,
-        more: tuple[Ranks, ...] = (),
-        how: tuple[np.generic, ...] = (),
-    ) -> None:
-        memory, slot = self._memories[context.identity], _slot(context.size)
-        self.queues.launch(
-            kernel,
-            blocks,
-            QUEUERS,
-            memory.queues,
-            memory.counts,
-            *more,
-            memory.queued,
-            *((memory.large,) if more else ()),
-            source,
-            *rest,
-            np.int64(slot),
-            np.int64(slot // width),
-            *_place(context),
-            *how,
-            shared=STAGES * slot,
-        )
 
     def _staged(
         self,
@@ -268,23 +204,23 @@ class CudaCollectives:
         how: tuple[np.generic, ...],
     ) -> None:
         """An all-reduce whose outputs peers do not reach."""
-        memory, width, count = self._memories[context.identity], output.element_size(), output.numel()
+        memory, width, count = self.memories[context.identity], output.element_size(), output.numel()
         part = -(-count // context.size)
-        blocks = _blocks(context, part * width, STAGING)
-        part = _whole(part)
+        blocks = grid(context, part * width, STAGING)
+        part = whole_words(part)
         self.fused.launch(
             f"all_reduce_staged<{number}>",
             blocks,
             THREADS,
-            _ranks(context, source),
+            addresses(context, source),
             memory.stages,
             memory.flags,
             memory.large,
             output,
             np.int64(count),
             np.int64(part),
-            np.int64(min(TILE // width, _whole(-(-part // blocks)))),
-            *_place(context),
+            np.int64(min(TILE // width, whole_words(-(-part // blocks)))),
+            *place(context),
             *how,
         )
 
@@ -298,7 +234,7 @@ class CudaCollectives:
         *counts: np.int64,
         how: tuple[np.generic, ...] = (),
     ) -> None:
-        memory = self._memories[context.identity]
+        memory = self.memories[context.identity]
         part = _part(context.size)
         blocks = max(1, min(BLOCKS, context.max_blocks, -(-nbytes // PACKET // min(part, THREADS))))
         self.ll.launch(
@@ -310,7 +246,7 @@ class CudaCollectives:
             source,
             output,
             *counts,
-            *_place(context),
+            *place(context),
             np.int64(part * BLOCKS),
             np.int64(part),
             *how,
@@ -324,7 +260,7 @@ class CudaCollectives:
 
         current, kind = torch.cuda.current_stream(), runtime.cudaMemcpyKind.cudaMemcpyDefault
         self._barrier(context)
-        beside, width = self._memories[context.identity].beside, source.element_size()
+        beside, width = self.memories[context.identity].beside, source.element_size()
         assert beside is not None
         if nbytes:
             head = min(HEAD // (context.size - 1), nbytes // 2) if context.size > 1 else 0
@@ -334,14 +270,14 @@ class CudaCollectives:
             with torch.cuda.stream(beside):
                 self.fused.launch(
                     f"beside<{BITS[width]}>",
-                    _blocks(context, nbytes, COPYING),
+                    grid(context, nbytes, COPYING),
                     THREADS,
-                    _ranks(context, output),
+                    addresses(context, output),
                     source,
                     np.int64(start),
                     np.int64(0 if is_within else source.numel()),
                     np.int64(head // width),
-                    *_place(context),
+                    *place(context),
                 )
             for peer in _peers(context):
                 into_peer, rest = outputs[peer] + start + head, nbytes - head
@@ -352,11 +288,16 @@ class CudaCollectives:
         self._barrier(context)
 
     def _barrier(self, context: CollectiveContext) -> None:
-        memory = self._memories[context.identity]
-        self.fused.launch("barrier", 1, THREADS, memory.flags, memory.large, *_place(context))
+        memory = self.memories[context.identity]
+        self.fused.launch("barrier", 1, THREADS, memory.flags, memory.large, *place(context))
 
 
-def _ranks(context: CollectiveContext, tensor: torch.Tensor) -> Ranks:
+def is_hopper(tensor: torch.Tensor) -> bool:
+    """Whether it lies on a GPU of that capability."""
+    return tensor.is_cuda and torch.cuda.get_device_capability() >= HOPPER
+
+
+def addresses(context: CollectiveContext, tensor: torch.Tensor) -> Ranks:
     """Where each rank's counterpart of a tensor is. Raises `NotOwned`."""
     if context.size <= NEAR:
         return _near(tuple(context.peer_pointers(tensor)))
@@ -371,7 +312,7 @@ def _near(addresses: Sequence[int]) -> Ranks:
     return Ranks((ctypes.c_int64 * NEAR)(*addresses))
 
 
-def _place(context: CollectiveContext) -> tuple[np.int32, np.int32]:
+def place(context: CollectiveContext) -> tuple[np.int32, np.int32]:
     return np.int32(context.rank), np.int32(context.size)
 
 
@@ -393,23 +334,17 @@ def small(size: int, blocks: int, kind: str = "") -> int:
     return min(most, 2 * SMALL // size) if kind == "all_reduce" else most  # all of it goes to every rank
 
 
-def _slot(size: int) -> int:
-    """Bytes of each queue's slots; 0 where there are too many ranks for queues, or only one."""
-    slot = min(SLOT, QUEUES // (BLOCKS * SLOTS * (size - 1)) // UNIT * UNIT) if size > 1 else 0
-    return slot if slot >= LEAST else 0
-
-
-def _whole(count: int) -> int:
+def whole_words(count: int) -> int:
     """Elements of any type that fill words."""
     return -(-count // WORD) * WORD
 
 
-def _blocks(context: CollectiveContext, nbytes: int, most: int) -> int:
+def grid(context: CollectiveContext, nbytes: int, most: int) -> int:
     """As many as there are words for their threads, and as may run at one time."""
     return max(1, min(most, context.max_blocks, -(-nbytes // (THREADS * WORD))))
 
 
-def _reduction(context: CollectiveContext, dtype: torch.dtype, op: str) -> tuple[str, tuple[np.generic, ...]]:
+def reduction(context: CollectiveContext, dtype: torch.dtype, op: str) -> tuple[str, tuple[np.generic, ...]]:
     """The type of a kernel's elements, and its last arguments. Raises `Unsupported`."""
     if dtype not in NUMBERS or op not in OPS or (op == "avg" and not dtype.is_floating_point):
         raise Unsupported

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernels.cuda.collectives import BITS, HERE, NUMBERS, QUEUERS, SLOT, STAGES, THREADS
+from harness.kernels.cuda.collectives import BITS, HERE, NUMBERS, THREADS
+from harness.kernels.cuda.queued import QUEUERS, SLOT, STAGES
 from harness.system.cuda import CudaSource
 from tests.tools.nvrtc import needs_nvrtc
 

@@ -15,16 +15,13 @@ from harness.kernels.cuda.collectives import (
     COPIED,
     HERE,
     NEAR,
-    QUEUED,
-    QUEUERS,
-    SLOTS,
     SMALL,
-    STAGES,
     STAGING,
     THREADS,
     CudaCollectives,
     Ranks,
 )
+from harness.kernels.cuda.queued import QUEUED, QUEUERS, SLOTS, STAGES, QueuedCollectives
 from harness.system.collectives import NotOwned, Unsupported
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -83,14 +80,14 @@ def launches(
     """What each rank launches for a call."""
     found = []
     for rank in range(len(counts)):
-        kernels: Any = CudaCollectives()
-        kernels.has_queues = is_hopper
+        kernels: Any = QueuedCollectives() if is_hopper else CudaCollectives()
         made: list[tuple[Any, ...]] = []
-        for name in ("ll", "queues", "fused"):
-            setattr(kernels, name, Recorded(f"{name}.cu", made))
+        for name, file in (("ll", "ll.cu"), ("queued", "queues.cu"), ("fused", "fused.cu")):
+            setattr(kernels, name, Recorded(file, made))
         context = make(rank, counts, max_blocks)
         kernels.open(context)
-        kernels._memories[context.identity] = kernels._memories[context.identity]._replace(is_hopper=is_hopper)
+        if is_hopper:
+            kernels.queues[context.identity] = kernels.queues[context.identity]._replace(is_hopper=True)
         whole, part = (
             torch.empty(each, dtype=dtype, device="meta")
             for each in (counts[0] if kind == "all_reduce" else sum(counts), counts[rank])
@@ -207,13 +204,13 @@ def test_slots_of_queues_are_as_the_kernels_say() -> None:
 
 
 class OutputsApart(Context):
-    """The output of an all-reduce lies in no window: after five tensors of the plug-in's own, and the source."""
+    """The output of an all-reduce lies in no window: after three tensors of the plug-in's own, and the source."""
 
     asked = 0
 
     def peer_pointers(self, tensor: torch.Tensor) -> list[int]:
         self.asked += 1
-        if self.asked == 7:
+        if self.asked == 5:
             raise NotOwned
         return super().peer_pointers(tensor)
 

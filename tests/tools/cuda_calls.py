@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness.kernels.cuda import collectives as built_in
+from harness.kernels.cuda.collectives import BLOCKS, HERE, THREADS, WORD, CudaCollectives, small
+from harness.kernels.cuda.queued import QueuedCollectives
 from harness.substrate.bits import bits
 from harness.system.collectives import CollectiveContext, NotOwned
 from harness.system.cuda import CudaSource
@@ -27,21 +28,23 @@ FINITE = {2: ~0x4000, 4: ~0x40000000}
 FOREVER = "SPIN_SECONDS=10"
 
 
-class Impatient(built_in.CudaCollectives):
+class Impatient(CudaCollectives):
     """The built-in kernels, which give up."""
 
-    ll, queues, fused = (CudaSource(built_in.HERE / f"{name}.cu", FOREVER) for name in ("ll", "queues", "fused"))
+    ll, fused = (CudaSource(HERE / f"{name}.cu", FOREVER) for name in ("ll", "fused"))
 
 
-class Queued(Impatient):
+class Queued(QueuedCollectives, Impatient):
     """The same, with every call by queues that they can take."""
+
+    queued = CudaSource(HERE / "queues.cu", FOREVER)
 
     def is_small(self, *given: object) -> bool:
         return False
 
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
-        is_aligned = nbytes % built_in.WORD == 0 and context.alignment(source) >= built_in.WORD
-        return self._memories[context.identity].is_hopper and is_aligned
+        is_aligned = nbytes % WORD == 0 and context.alignment(source) >= WORD
+        return self.queues[context.identity].is_hopper and is_aligned
 
 
 class Case(NamedTuple):
@@ -229,7 +232,7 @@ MIB = 1 << 20
 
 def counts(width: int, size: int) -> list[int]:
     """Elements of a chunk: none, one, odd, and those on both sides of a packet, a word, a block, and a slot."""
-    slot, block = built_in.small(size, built_in.BLOCKS) // width, built_in.THREADS * built_in.WORD // width
+    slot, block = small(size, BLOCKS) // width, THREADS * WORD // width
     beside = (*(each + by for each in (block, slot) for by in (-1, 0, 1)), slot + 70_001)
     return [0, 1, 2, 7, 16, 17, 1001, *beside]
 
@@ -241,7 +244,7 @@ def ops(dtype: str) -> tuple[str, ...]:
 def cases(kind: str, dtype: str, size: int) -> Iterator[Case]:
     """Of one kernel's type."""
     width = WIDTHS[dtype]
-    slot, all_of_it = built_in.small(size, built_in.BLOCKS, kind) // width, size if kind == "all_reduce" else 1
+    slot, all_of_it = small(size, BLOCKS, kind) // width, size if kind == "all_reduce" else 1
     reductions = ops(dtype) if kind != "all_gather" else ("sum",)
     for count in counts(width, size):
         yield Case(kind, dtype, count)
