@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from harness.substrate.bits import place
 from harness.substrate.device import Copy, Device, Graph
 
 
@@ -132,11 +133,11 @@ class SimDevice(Device):
 
     def _without_block(self, tensor: torch.Tensor) -> torch.Tensor:
         """The same memory; of a pool's without its block, which goes where the pool policy lets it go."""
-        if tensor.data_ptr() not in self._pooled:
+        if tensor.untyped_storage().data_ptr() not in self._pooled:  # a view without elements has no address of its own
             return tensor
         sizes = zip(tensor.shape, tensor.stride(), strict=True)
-        span = 1 + sum((size - 1) * stride for size, stride in sizes)
-        return tensor_at(tensor.data_ptr(), span, tensor.dtype).as_strided(tensor.shape, tensor.stride())
+        span = 1 + sum((size - 1) * stride for size, stride in sizes) if tensor.numel() else 0
+        return tensor_at(place(tensor), span, tensor.dtype).as_strided(tensor.shape, tensor.stride())
 
     def flush(self) -> None:
         # Collectives run in the order of their calls, in which no two ranks wait for each other in a circle.

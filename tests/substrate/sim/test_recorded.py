@@ -113,6 +113,19 @@ def test_a_kernel_is_launched_at_every_replay_on_the_grid_of_its_capture(monkeyp
     assert GridExecutor.__call__ is launch
 
 
+def test_a_view_without_elements_keeps_no_memory_of_a_pool(rank: Rank) -> None:
+    """A rank of an uneven call may contribute none; its peers' blocks go, and so must its own."""
+    with rank.pool().use():
+        block = torch.zeros(8)
+    kept, blocks, sums = weakref.ref(block), [block], torch.ones(2, 3)
+    del block
+    graph = captured(lambda: torch.sum(blocks[0][8:].view(0, 2, 3), 0, out=sums), rank.substrate.device)
+    blocks.clear()
+    assert kept() is None
+    graph.replay()
+    assert sums.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
 def test_memory_of_a_pool_goes_where_its_policy_lets_it_go(rank: Rank) -> None:
     with rank.pool().use():
         block = torch.zeros(8)
