@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -19,6 +21,8 @@ from harness.text import visible
 
 TAIL = 1 << 15
 """Bytes of each kind of output that are read. What Python writes when it dies takes some thousand of them."""
+PATIENCE = 60.0
+"""Seconds that a request of more bytes than the connection holds, some 200,000, waits for its rank to read."""
 LOOKS, PAUSE = 20, 0.01
 """So often, so many seconds apart, a process whose connection has closed is looked at until it has ended."""
 
@@ -45,13 +49,16 @@ class RankProcess:
     ) -> None:
         self.pid, self.connection, self.launcher = pid, connection, launcher
         self._inbox = Inbox(connection)
+        _limit_sends(connection, PATIENCE)
         self._lifeline, self._out, self._err, self._clock = lifeline, out, err, clock
 
     def send(self, request: Request) -> bool:
         """Send, and return whether it is there. The end of one that died between two draws is found by whoever waits
-        for it."""
+        for it, and so is one that has stopped and reads nothing."""
         try:
             self.connection.send(request)
+        except BlockingIOError:
+            return True
         except ConnectionError:
             return False
         return True
@@ -138,6 +145,15 @@ def first_replies(ranks: Mapping[int, RankProcess], seconds: float, clock: Clock
                 found |= {} if reply is None else {index: reply}
         if found or clock.now() >= end:
             return found
+
+
+def _limit_sends(connection: Connection, seconds: float) -> None:
+    """Have a send raise `BlockingIOError` where the other end reads nothing for so long."""
+    with socket.socket(fileno=connection.fileno()) as end:
+        whole = int(seconds)
+        limit = struct.pack("ll", whole, int((seconds - whole) * 1e6))  # a timeval
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        end.detach()  # it is the connection's
 
 
 def _has_ended(pid: int) -> bool:

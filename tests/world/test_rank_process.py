@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import struct
+import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from harness.clock import Clock
-from harness.ipc.messages import Broken, Done
+from harness.ipc.messages import Broken, Call, Done
 from harness.oracle.judge import judge
+from harness.world import rank_process
 from harness.world.rank_process import RankProcess, death, first_replies
 from harness.world.world import World
 from tests.tools.clock import FakeClock
@@ -74,6 +76,17 @@ def test_a_rank_that_stops_in_its_answer_hangs_at_the_deadline(ranks: World, mon
     draw = ranks.run(scenario(pool="StopsInItsAnswer"))
     assert draw.fates[1].state == "hung"
     assert judge(ranks.run(scenario())) == []
+
+
+def test_a_request_that_a_stopped_rank_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for its reply finds that there is none."""
+    monkeypatch.setattr(rank_process, "PATIENCE", 0.2)
+    rank, there = played()
+    with rank.connection, there:
+        began = time.monotonic()
+        assert rank.send(Call("module:function", {}, ("x" * 4_000_000,)))
+        assert 0.1 < time.monotonic() - began < 20
+        assert first_replies({0: rank}, 0.1) == {}
 
 
 def played() -> tuple[RankProcess, Connection]:
