@@ -54,7 +54,6 @@ class QueuedCollectives(CudaCollectives):
     """`CudaCollectives`, and the largest reductions of two or three ranks through queues, for which a communicator has
     16 MiB more."""
 
-    captures = True
     queued = CudaSource(HERE / "queues.cu")
 
     def __init__(self) -> None:
