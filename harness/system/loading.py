@@ -35,6 +35,11 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
             f"{what} {name!r} is neither {', '.join(known)} nor of the form package.module:attribute"
             + did_you_mean(name, known)
         )
+    if module_name.endswith(".py") or os.sep in module_name:
+        raise PluginError(
+            f"{what} {name!r} names a file, where a module is to be named: {_stem(module_name)}:{attribute}, with the "
+            "file in the working directory or in a folder of PYTHONPATH"
+        )
     place = _fixed[0] if _fixed else os.getcwd()
     # for a name of the harness's own, nothing in the working directory is looked at: it may be a stranger's
     if not module_name.startswith("harness.") and place not in sys.path:
@@ -50,6 +55,11 @@ def load_attribute(what: str, name: str, known: Collection[str]) -> Any:
         raise PluginError(f"{what} {name!r} does not import: {_words(error)}{looked}") from error
     meant = did_you_mean(attribute, [each for each in vars(module) if not each.startswith("_")])
     raise PluginError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}{meant}")
+
+
+def _stem(path: str) -> str:
+    """The module that a file would be, if its folder were searched."""
+    return os.path.basename(path).removesuffix(".py")
 
 
 def _words(error: BaseException) -> str:

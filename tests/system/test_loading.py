@@ -28,6 +28,12 @@ def test_a_name_that_is_almost_built_in_gets_a_suggestion() -> None:
         load_attribute("pool", "pergroup", KNOWN)
 
 
+@pytest.mark.parametrize("path", ["mine.py", "kernels/mine.py", "./mine", "/home/me/mine.py"])
+def test_a_file_is_refused_with_the_name_of_its_module(path: str) -> None:
+    with pytest.raises(PluginError, match=rf"^pool '{path}:Pool' names a file, .*: mine:Pool, with the file in the "):
+        load_attribute("pool", f"{path}:Pool", KNOWN)
+
+
 def test_a_module_that_lacks_the_attribute_is_refused_with_both() -> None:
     with pytest.raises(PluginError, match=r"^pool 'pathlib:Pool': module 'pathlib' has no 'Pool'$"):
         load_attribute("pool", "pathlib:Pool", KNOWN)
