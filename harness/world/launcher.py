@@ -90,7 +90,7 @@ class Launcher:
     def start(self, config: RankConfig) -> RankProcess:
         """Fork one rank. Raises `MachineError` if the zygote is gone or does not answer."""
         with ExitStack() as undo:
-            ours, inside = socket.socketpair()
+            ours, inside = packets.waiting(socket.socketpair())
             undo.callback(ours.close)
             lifeline_read, lifeline = os.pipe()
             undo.callback(os.close, lifeline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,16 @@ def test_a_world_made_on_a_thread_works_after_the_thread_has_ended() -> None:
     thread.join()
     with worlds[0] as world:
         assert judge(world.run(scenario())) == []
+
+
+def test_a_default_timeout_of_sockets_ends_no_rank() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        with World(2, "sim") as world:
+            assert judge(world.run(scenario())) == []
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def test_a_world_works_on_another_thread(simulation: World) -> None:
