@@ -38,7 +38,7 @@ DRAWING, PREPARING = "drawing it, by Hypothesis", "preparing ranks and their cou
 RUNNING = "waiting for its slowest rank, and reading traces"
 JUDGING = "the oracle"
 FIXED_PARTS = 6
-"""Parts that are measured beside each draw on fresh ranks."""
+"""Parts that are measured beside each draw on fresh ranks, of which there are no more than draws."""
 SHOWN = 0.005
 """Least share of a part that the table shows."""
 EIGHT_ON_A_GPU = 86e-6
@@ -166,9 +166,10 @@ def bench_draws(
         measured.latency_in_a_row = max(each["in_a_row"] for each in latencies)
         measured.latency_path = " and ".join(dict.fromkeys(each["path"] for each in latencies))
     spawned: list[float] = []
-    for encoded in drawn[:: max(1, len(drawn) // spawns)][:spawns]:
+    fresh = drawn[:: max(1, len(drawn) // spawns)][:spawns]
+    for encoded in fresh:
         scenario = _decode(encoded)
-        say(f"draw {len(spawned) + 1} of {spawns} on {counted(scenario.world, 'fresh rank')}")
+        say(f"draw {len(spawned) + 1} of {len(fresh)} on {counted(scenario.world, 'fresh rank')}")
         spawned.append(_spawned(substrate, scenario, clock))
         measured.spawns, measured.spawned = len(spawned), statistics.median(spawned)
     say("a world of 8 ranks starts")

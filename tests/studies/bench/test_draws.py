@@ -91,7 +91,7 @@ def test_what_was_not_measured_has_no_row() -> None:
     assert begun.as_data()["ratio"] is None
 
 
-def measured_until(part: str) -> tuple[Measured, list[str]]:
+def measured_until(part: str, spawns: int = 1) -> tuple[Measured, list[str]]:
     """What is measured where Ctrl-C comes before this part, and the parts so far."""
     measured, parts = Measured(), list[str]()
 
@@ -101,7 +101,7 @@ def measured_until(part: str) -> tuple[Measured, list[str]]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench_draws("sim", 2, 4, 10, 1, 0, measured, say)
+        bench_draws("sim", 2, 4, 10, spawns, 0, measured, say)
     return measured, parts
 
 
@@ -115,6 +115,11 @@ def test_an_interrupted_bench_has_what_was_measured_and_where_a_draw_took_its_ti
     assert {"allocating and releasing buffers", "filling, and exact results", "comparing results"} <= dict(
         measured.parts
     ).keys()
+
+
+def test_no_more_draws_on_fresh_ranks_are_announced_than_there_are() -> None:
+    *_, last = measured_until("fresh rank", spawns=20)[1]
+    assert last.startswith("draw 1 of 10 on ")
 
 
 class Interrupted:
