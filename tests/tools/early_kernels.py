@@ -12,9 +12,10 @@ kernel of its stream start at once, and only then does its work:
 | reads   | it copies the output away         | it writes what was not yet copied               |
 | witness | it writes the source of a copy | that copy does not wait, and reads old bytes    |
 
-The witness is no call of NCCL. It shows that this GPU starts kernels early, and what an event between the two changes.
-NCCL orders its calls by events (`ncclLaunchPrepare`), and an event between two kernels hides the defect. A captured
-call has none with `NCCL_GRAPH_MIXING_SUPPORT=0`, as SGLang sets it for symmetric memory. Calls are tried with both.
+The witness is no call of NCCL. It shows that this GPU starts kernels early, or a right call says nothing. The case
+"behind an event" is the witness with an event between the two that is done. NCCL orders its calls by events
+(`ncclLaunchPrepare`), which may hide the defect. A captured call has none with `NCCL_GRAPH_MIXING_SUPPORT=0`, as SGLang
+sets it for symmetric memory. Calls are tried with both.
 """
 
 from __future__ import annotations
