@@ -23,6 +23,8 @@ HEADLINES = {
     "registration-skew": "The ranks of tp[0,1] entered different numbers of registrations: rank 0: 2, rank 1: 1.",
 }
 
+FURTHER = ("double-registration", "twice", 1), ("leak", "left", TEARDOWN), ("double-registration", "again", 1)
+
 
 @pytest.mark.parametrize("rule", HEADLINES)
 def test_the_verdict_names_call_memory_and_groups(accounts: Accounts, rule: str) -> None:
@@ -113,9 +115,10 @@ def test_a_seed_that_is_not_run_shows_its_file() -> None:
 
 def test_further_findings_of_a_file_are_marked_where_they_show() -> None:
     kept = seeds.find("wrong-owner-found-on-sim")
-    more = Record("double-registration", "twice", 1, (0,)), Record("leak", "left", TEARDOWN, (0,))
+    more = [Record(rule, why, step, (0,)) for rule, why, step in FURTHER]
     found = telling.of_file("a.json", msgspec.structs.replace(kept, findings=(*kept.findings, *more)))
     assert (found.program[1].shows, found.shows_at_end) == ("double-registration shows here", "leak shows here")
+    assert found.verdict.also == (("double-registration", "Twice."), ("leak", "Left."))
 
 
 def test_a_run_without_a_finding_says_so_and_keeps_that_of_the_file(simulation: World) -> None:
