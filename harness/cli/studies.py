@@ -195,7 +195,7 @@ def draws(
             terminal.table(console, ("measure", "value", "goal"), rows)
 
     with at_the_end(show, write):
-        parts = draw_bench.FIXED_PARTS + spawns
+        parts = draw_bench.FIXED_PARTS + min(spawns, draws)
         with terminal.counting(console, "parts", parts) as advance:
             draw_bench.bench_draws(substrate, world, steps, draws, spawns, seed, measured, advance)
 

@@ -7,7 +7,7 @@ The frame is the one that `Connection.send` writes: the size in 4 bytes, or -1 a
 
 from __future__ import annotations
 
-import socket
+import os
 import struct
 from multiprocessing.connection import Connection
 
@@ -17,7 +17,7 @@ PIECE = 1 << 20
 
 
 class Inbox:
-    """What has come of the next message of one connection, which must be a socket, as both ends of `Pipe()` are."""
+    """What has come of the next message of one connection, which nothing else reads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -45,13 +45,9 @@ class Inbox:
 
     def _read(self, most: int) -> bytes:
         """What is there, up to so many bytes; nothing where nothing is there yet."""
-        with socket.socket(fileno=self._connection.fileno()) as end:
-            try:
-                piece = end.recv(most, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return b""
-            finally:
-                end.detach()  # it is the connection's
+        if not self._connection.poll():
+            return b""
+        piece = os.read(self._connection.fileno(), most)  # of what is there: it does not wait for more
         if not piece:
             raise EOFError
         return piece

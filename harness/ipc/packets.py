@@ -20,7 +20,14 @@ Message = TypeVar("Message")
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two ends of a line."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return waiting(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+
+
+def waiting(ends: tuple[socket.socket, socket.socket]) -> tuple[socket.socket, socket.socket]:
+    """The same ends, of which each call waits as long as it takes, whatever `socket.setdefaulttimeout` was given."""
+    for end in ends:
+        end.settimeout(None)  # else a process that has the other end finds it non-blocking
+    return ends
 
 
 def send(end: socket.socket, message: msgspec.Struct, descriptors: Sequence[int] = ()) -> None:

@@ -25,7 +25,7 @@ from harness.world.rank_process import RankProcess
 from harness.world.zygote import END_DEADLINE, SHARED, Zygote
 
 GONE = "the process that ranks are forked from was ended from outside"
-SILENT = "the process that ranks are forked from does not answer: it is stopped, or a rank of it cannot be ended"
+SILENT = "the process that ranks are forked from does not answer: it is stopped, or {}"
 OPENING, ANSWERING = 300.0, 20.0
 """Seconds for a zygote to import what ranks need, and to answer anything else: the time of a hang on the simulation."""
 LOOK = 0.5
@@ -82,7 +82,7 @@ class Launcher:
     def wait_ready(self) -> None:
         """Wait until the imports are done. Raises `MachineError` with the import's own error, or if they do not end."""
         try:
-            self._receive(_serving, OPENING)
+            self._receive(_serving, OPENING, "its imports do not end")
         except EOFError:
             raise self._zygote.error() from None
         self._is_served = True
@@ -90,7 +90,7 @@ class Launcher:
     def start(self, config: RankConfig) -> RankProcess:
         """Fork one rank. Raises `MachineError` if the zygote is gone or does not answer."""
         with ExitStack() as undo:
-            ours, inside = socket.socketpair()
+            ours, inside = packets.waiting(socket.socketpair())
             undo.callback(ours.close)
             lifeline_read, lifeline = os.pipe()
             undo.callback(os.close, lifeline)
@@ -116,17 +116,18 @@ class Launcher:
         """What the zygote answers to a request."""
         try:
             packets.send(self._line, request, descriptors)
-            return self._receive(decoder, ANSWERING)
+            return self._receive(decoder, ANSWERING, "a rank of it cannot be ended")
         except (EOFError, OSError) as error:
             raise MachineError(GONE) from error
 
-    def _receive(self, decoder: msgspec.msgpack.Decoder[Answer], seconds: float) -> Answer:
-        """The zygote's next message. Raises `EOFError` after the last one."""
+    def _receive(self, decoder: msgspec.msgpack.Decoder[Answer], seconds: float, otherwise: str) -> Answer:
+        """The zygote's next message. Raises `EOFError` after the last one. `otherwise`: what keeps it from answering
+        where it is not stopped."""
         for _ in range(math.ceil(seconds / LOOK)):
             if wait([self._line], LOOK):
                 return packets.receive(self._line, decoder)[0]
         self._zygote.kill()
-        raise MachineError(SILENT)
+        raise MachineError(SILENT.format(otherwise))
 
     def close(self) -> None:
         """End every rank that is left, and give the zygote back. May be called twice."""

@@ -22,11 +22,30 @@ FUZZ = {
     "findings": [],
     "environment": {"torch": "2.13.0", "gpus": []},
 }
+CANNOT_SHOW_IT = ("deepseek-r1-tp8-dpa8", "qwen3-32b-tp4")
+"""Layouts that the table of verdicts leaves out."""
 RECORDS = sorted(page.FOLDER.glob("*.json"))
 
 
 def test_the_page_is_what_the_data_gives() -> None:
     assert page.PAGE.read_text() == page.page(page.records()), "run `make docs`"
+
+
+def test_the_verdicts_of_the_findings_are_those_of_the_matrix() -> None:
+    """Each cell of the page holds every rule that broke on one of the layouts that it stands for."""
+    cells = json.loads((page.FOLDER / "sim-matrix.json").read_text())["cells"]
+    table = (page.PAGE.parent / "findings.md").read_text().partition("## The verdicts")[2].partition("| sites |")[2]
+    head, _, *rows = [line.strip("| ").split(" | ") for line in table.partition("\n\n")[0].splitlines()]
+    broken = {
+        (sites, tokens, pool.strip("`")): {*rules.split(", ")} - {"clean"}
+        for sites, tokens, *row in rows
+        for pool, rules in zip(head[1:], row, strict=True)
+    }
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for cell in cells:
+        if cell["topology"] not in CANNOT_SHOW_IT:
+            found.setdefault((cell["sites"], cell["tokens"], cell["pool"]), set()).update(cell["rules"])
+    assert broken == found
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 from collections.abc import Iterator
 from multiprocessing import Pipe
@@ -73,3 +75,16 @@ def test_a_read_leaves_the_connection_open(ends: Ends) -> None:
     inbox.take()
     here.send_bytes(MESSAGE)
     assert there.recv_bytes() == MESSAGE
+
+
+def test_a_default_timeout_of_sockets_changes_neither_reads_nor_the_connection(ends: Ends) -> None:
+    inbox, here, there = ends
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    try:
+        write(there, b"\0\0")
+        assert inbox.take() is None
+        assert inbox.take() is None
+    finally:
+        socket.setdefaulttimeout(before)
+    assert os.get_blocking(here.fileno())

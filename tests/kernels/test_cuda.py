@@ -20,6 +20,8 @@ nvidia = pytest.importorskip("triton.backends.nvidia", reason="this Triton has n
 pytestmark = needs_nvrtc
 NVDISASM = Path(nvidia.__file__).parent / "bin" / "nvdisasm"
 OPERATION = re.compile(r"\b(?:LDG?|STG?|MEMBAR|CCTL|UBLKCP)(?:\.\w+)+")
+WAIT = "ACQBULK"
+"""What `griddepcontrol.wait` becomes on sm_90."""
 SMALL = [f"all_gather<{each}>" for each in BITS.values()], [f"reduce_all<{each}>" for each in NUMBERS.values()]
 LARGE = (
     [f"all_gather<{each}>" for each in BITS.values()],
@@ -35,11 +37,14 @@ def code(file: str, name: str) -> bytes:
     return CudaSource(HERE / file).compiled(name, "sm_90")
 
 
+def listing(tmp_path: Path, machine_code: bytes) -> str:
+    (tmp_path / "kernel").write_bytes(machine_code)
+    return subprocess.run([NVDISASM, "-c", tmp_path / "kernel"], capture_output=True, text=True, check=True).stdout
+
+
 def operations(tmp_path: Path, machine_code: bytes) -> Counter[str]:
     """How often each operation on memory stands in a kernel."""
-    (tmp_path / "kernel").write_bytes(machine_code)
-    listed = subprocess.run([NVDISASM, "-c", tmp_path / "kernel"], capture_output=True, text=True, check=True)
-    return Counter(OPERATION.findall(listed.stdout))
+    return Counter(OPERATION.findall(listing(tmp_path, machine_code)))
 
 
 def registers(machine_code: bytes, tmp_path: Path) -> list[int]:
@@ -55,6 +60,14 @@ def test_a_packet_is_stored_and_loaded_at_once(name: str, tmp_path: Path) -> Non
     assert {"STG.E.128.STRONG.SYS", "LDG.E.128.STRONG.SYS"} <= found.keys()
     assert not {"STG.E.64.STRONG.SYS", "LDG.E.64.STRONG.SYS"} & found.keys()
     assert not any(each.startswith("MEMBAR") and each.endswith("SYS") for each in found)
+
+
+@pytest.mark.parametrize("name", [*SMALL[0], *SMALL[1]])
+def test_a_kernel_that_may_start_early_waits_before_it_touches_memory(name: str, tmp_path: Path) -> None:
+    before, wait, after = listing(tmp_path, code("ll.cu", name)).partition(WAIT)
+    assert wait
+    assert not OPERATION.search(before)
+    assert OPERATION.search(after)
 
 
 @pytest.mark.parametrize("name", [*LARGE[0], *LARGE[1]])

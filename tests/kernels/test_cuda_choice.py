@@ -221,3 +221,53 @@ def test_an_all_reduce_stages_where_peers_do_not_reach_the_outputs(make: Callabl
         (parameters,) = re.findall(rf"^KERNEL {kernel}\((.*?)\)", (HERE / file).read_text(), re.M | re.S)
         assert (name.partition("<")[0], len(arguments)) == (kernel, len(parameters.split(",")))
         assert grid == (STAGING if kernel == "all_reduce_staged" else BLOCKS)
+
+
+class OnGpu:
+    """Flags on a GPU, of which only the words are used."""
+
+    is_cuda = True
+
+    def __getitem__(self, words: slice) -> torch.Tensor:
+        return torch.empty(0, dtype=torch.int32, device="meta")
+
+
+class Early:
+    """In place of a source: whether its kernels start early."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def launch(self, *_: object, early: bool = False) -> None:
+        self.seen.append(early)
+
+
+@pytest.mark.parametrize(
+    ("capability", "shares_gpu", "nbytes", "early"),
+    [
+        ((9, 0), False, 4 * KIB, True),
+        ((9, 0), False, SMALL, False),  # so many blocks leave no room for another communicator's kernel
+        ((9, 0), True, 4 * KIB, False),  # nor do those of several ranks
+        ((8, 9), False, 4 * KIB, False),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_blocks_that_have_a_gpu_to_themselves_start_early(
+    kind: str,
+    capability: tuple[int, int],
+    shares_gpu: bool,
+    nbytes: int,
+    early: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    context: Any = Context(0, [nbytes // 2] * 2, 132)
+    context.shares_gpu, context.flags = shares_gpu, lambda words: OnGpu()
+    kernels: Any = CudaCollectives()
+    kernels.ll = Early()
+    kernels.open(context)
+    part, whole = (torch.empty(count, dtype=torch.bfloat16, device="meta") for count in (nbytes // 2, nbytes))
+    operands = {"all_gather": (whole, part), "reduce_scatter": (part, whole, "sum"), "all_reduce": (part, part, "sum")}
+    getattr(kernels, kind)(context, *operands[kind])
+    assert kernels.ll.seen == [early]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -95,7 +96,7 @@ def test_a_zygote_that_is_stopped_is_the_machines_fault_and_takes_its_ranks_alon
     before = descriptors(), mappings()
     with World(2, "sim", deadline=1) as world:
         psutil.Process(world.pids[0]).parent().suspend()
-        with pytest.raises(MachineError, match="does not answer: it is stopped"):
+        with pytest.raises(MachineError, match="does not answer: it is stopped, or a rank of it cannot be ended"):
             world.run(scenario(pool="Naps"))
         assert left(impatient, seconds=20) == []
         assert judge(world.run(scenario())) == []  # on new ones
@@ -122,7 +123,7 @@ def test_a_zygote_that_is_stopped_while_it_imports_is_not_waited_for(
 
     monkeypatch.setattr(launcher, "OPENING", 1.0)
     monkeypatch.setattr(Zygote.__init__, "__defaults__", ((), stopped))
-    with pytest.raises(MachineError, match="does not answer"):
+    with pytest.raises(MachineError, match="does not answer: it is stopped, or its imports do not end"):
         World(2, "sim")
     assert left(impatient, seconds=20) == []
 
@@ -134,6 +135,16 @@ def test_a_world_made_on_a_thread_works_after_the_thread_has_ended() -> None:
     thread.join()
     with worlds[0] as world:
         assert judge(world.run(scenario())) == []
+
+
+def test_a_default_timeout_of_sockets_ends_no_rank() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        with World(2, "sim") as world:
+            assert judge(world.run(scenario())) == []
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def test_a_world_works_on_another_thread(simulation: World) -> None:

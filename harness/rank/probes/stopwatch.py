@@ -87,7 +87,7 @@ class Stopwatch:
         self._patched.clear()
 
 
-LIBRARY = "library collectives, with the evidence of their paths"
+LIBRARY = "library calls, and their evidence"
 CALLS = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast", "reduce", "send_receive")
 _stopwatch = Stopwatch()
 

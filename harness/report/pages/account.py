@@ -219,7 +219,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """All that is shown of a seed. Parts of a draw are empty where none was run, and `not_run` says why."""
+    """All that is shown of a seed. Parts of a draw are empty where none was run, and `not_run` says why. What later
+    versions add has a default, as the files of earlier runs lack it."""
 
     name: str
     command: str
@@ -229,10 +230,10 @@ class Account(msgspec.Struct, frozen=True):
     places: tuple[str, ...]
     """Where ranks are, if that is more than one node."""
     program: tuple[Line, ...]
-    shows_at_end: str
-    """Which finding shows once all steps have run, as a clause; empty where none does."""
     system: dict[str, str]
     environment: dict[str, str]
+    shows_at_end: str = ""
+    """Which finding shows once all steps have run, as a clause; empty where none does."""
     note: str = ""
     ran_on: str = ""
     not_run: str = ""

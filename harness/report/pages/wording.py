@@ -96,8 +96,9 @@ def verdict(case: Case | None, records: Sequence[Record], leading: Record, ranks
         why = f"{why} {_growth(case, leading)}".strip()
     why = why or (means if leading.rule in SAY_IT_THEMSELVES else "")
     others = tuple(f"{each.rule}: {each.explanation}" for each in records if each != leading)
-    also = {each.rule: _first_sentence(each.explanation)[0] for each in reversed(records) if each.rule != leading.rule}
-    also = dict(reversed(also.items()))
+    also: dict[str, str] = {}
+    for each in (each for each in records if each.rule != leading.rule):
+        also.setdefault(each.rule, _first_sentence(each.explanation)[0])
     return Verdict(leading.rule, means, headline, why, effect, leading.explanation, others, tuple(also.items()))
 
 

@@ -35,10 +35,10 @@ EIGHT_START, EIGHT_MEMORY = 8.0, 4 << 30
 GROWTH = 0.05
 """Of memory over 5,000 draws, between the second tenth and the last."""
 DRAWING, PREPARING = "drawing it, by Hypothesis", "preparing ranks and their counters"
-RUNNING = "waiting for its slowest rank, and reading traces"
+RUNNING = "waiting for ranks, reading traces"
 JUDGING = "the oracle"
 FIXED_PARTS = 6
-"""Parts that are measured beside each draw on fresh ranks."""
+"""Parts that are measured beside each draw on fresh ranks, of which there are no more than draws."""
 SHOWN = 0.005
 """Least share of a part that the table shows."""
 EIGHT_ON_A_GPU = 86e-6
@@ -102,7 +102,7 @@ class Measured(msgspec.Struct):
         if self.latency is not None and self.latency_in_a_row is not None:
             both = f"{1e6 * self.latency:.0f} µs, {1e6 * self.latency_in_a_row:.0f} µs ({self.latency_path} path)"
             goal = f"eight ranks on a GPU: at most {1e6 * EIGHT_ON_A_GPU:.0f} µs" if substrate == "nccl" else ""
-            yield "all-gather of 1024 bf16 a rank, each waited for, in a row", both, goal
+            yield "1024 bf16 a rank gathered: waited for, in a row", both, goal
         yield from self._part_rows()
 
     def _memory_rows(self) -> Iterator[tuple[str, str, str]]:
@@ -116,10 +116,10 @@ class Measured(msgspec.Struct):
 
     def _part_rows(self) -> Iterator[tuple[str, str, str]]:
         for part, taken in self.parent.items():
-            yield f"a draw in the parent: {part}", f"{1000 * taken:.1f} ms", ""
+            yield f"draw, parent: {part}", f"{1000 * taken:.1f} ms", ""
         for part, size in self.parts:
             if size >= SHOWN:
-                yield f"share of a draw on its ranks: {part}", f"{100 * size:.0f} %", ""
+                yield f"draw, ranks: {part}", f"{100 * size:.0f} %", ""
 
     def as_data(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -166,9 +166,10 @@ def bench_draws(
         measured.latency_in_a_row = max(each["in_a_row"] for each in latencies)
         measured.latency_path = " and ".join(dict.fromkeys(each["path"] for each in latencies))
     spawned: list[float] = []
-    for encoded in drawn[:: max(1, len(drawn) // spawns)][:spawns]:
+    fresh = drawn[:: max(1, len(drawn) // spawns)][:spawns]
+    for encoded in fresh:
         scenario = _decode(encoded)
-        say(f"draw {len(spawned) + 1} of {spawns} on {counted(scenario.world, 'fresh rank')}")
+        say(f"draw {len(spawned) + 1} of {len(fresh)} on {counted(scenario.world, 'fresh rank')}")
         spawned.append(_spawned(substrate, scenario, clock))
         measured.spawns, measured.spawned = len(spawned), statistics.median(spawned)
     say("a world of 8 ranks starts")

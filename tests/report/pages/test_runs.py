@@ -137,6 +137,14 @@ def full(accounts: Accounts) -> dict[str, dict[str, Any]]:
     return {"one": first, "two": run(finding("registration-skew", "2" * 16, account=account), finding("<b>"), **more)}
 
 
+def test_an_account_that_an_earlier_version_wrote_is_shown(full: dict[str, dict[str, Any]]) -> None:
+    account = full["one"]["findings"][0]["account"]
+    del account["shows_at_end"], account["verdict"]["also"]
+    for line in account["program"]:
+        del line["shows"]
+    assert account["verdict"]["headline"] in page.report_page(runs.report(full))
+
+
 def test_the_page_is_well_formed_loads_nothing_and_has_every_id_once(full: dict[str, dict[str, Any]]) -> None:
     text = page.report_page(runs.report(full))
     assert not re.search(r"src=|@import|https?:|<script|<link|url\((?!#)", text)

@@ -10,6 +10,7 @@ from harness.campaign.seeds import SCHEMA, Seed
 from harness.oracle.findings import Record
 from harness.report.pages import telling
 from harness.report.pages.account import NOT_RUN, Account, Cell, Member, Outcome
+from harness.trace.trace import TEARDOWN
 from harness.world.world import World
 from tests.report.pages.conftest import GATHER, Accounts, seed
 
@@ -21,6 +22,8 @@ HEADLINES = {
     "wrong-data": "The all_gather on tp[0,1] returned wrong data on both its ranks.",
     "registration-skew": "The ranks of tp[0,1] entered different numbers of registrations: rank 0: 2, rank 1: 1.",
 }
+
+FURTHER = ("double-registration", "twice", 1), ("leak", "left", TEARDOWN), ("double-registration", "again", 1)
 
 
 @pytest.mark.parametrize("rule", HEADLINES)
@@ -108,6 +111,14 @@ def test_a_seed_that_is_not_run_shows_its_file() -> None:
     assert (found.not_run, found.lanes, found.memory) == ("no ranks here", (), None)
     assert found.verdict.argument.startswith("step 2 (all_gather) on moe_ep[0,2]")
     assert found.program[2].is_marked
+
+
+def test_further_findings_of_a_file_are_marked_where_they_show() -> None:
+    kept = seeds.find("wrong-owner-found-on-sim")
+    more = [Record(rule, why, step, (0,)) for rule, why, step in FURTHER]
+    found = telling.of_file("a.json", msgspec.structs.replace(kept, findings=(*kept.findings, *more)))
+    assert (found.program[1].shows, found.shows_at_end) == ("double-registration shows here", "leak shows here")
+    assert found.verdict.also == (("double-registration", "Twice."), ("leak", "Left."))
 
 
 def test_a_run_without_a_finding_says_so_and_keeps_that_of_the_file(simulation: World) -> None:

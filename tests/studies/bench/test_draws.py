@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from harness.clock import CLOCK
+from harness.rank.probes.stopwatch import LIBRARY, PARTS
 from harness.scenario.scenario import Scenario
 from harness.strategies.batches import sample
 from harness.strategies.programs import scenarios
@@ -57,8 +58,8 @@ def rows(figures: Measured) -> dict[str, tuple[str, str]]:
         ("draws a second over 100, judged", "130.0", "at least 20"),
         ("parent's memory in the second tenth, in the last", "65.0 MiB, 66.0 MiB", "growth under 5 % over 5,000 draws"),
         ("eight ranks: start", "0.90 s", "under 8 s"),
-        ("a draw in the parent: the oracle", "1.2 ms", ""),
-        ("share of a draw on its ranks: registering windows", "54 %", ""),
+        ("draw, parent: the oracle", "1.2 ms", ""),
+        ("draw, ranks: registering windows", "54 %", ""),
         ("eight ranks: memory together", "171 MiB", "under 4096 MiB"),
     ],
 )
@@ -69,7 +70,7 @@ def test_a_figure_stands_beside_its_goal(measure: str, figure: str, goal: str) -
 def test_a_gpu_has_goals_of_its_own() -> None:
     on_a_gpu = rows(msgspec.structs.replace(FIGURES, environment={"substrate": "nccl", "why": "1 GPU(s)"}))
     assert on_a_gpu["draws a second over 100, judged"][1] == "at least 10"
-    latency = "all-gather of 1024 bf16 a rank, each waited for, in a row"
+    latency = "1024 bf16 a rank gathered: waited for, in a row"
     assert on_a_gpu[latency] == ("12 µs, 10 µs (symmetric path)", "eight ranks on a GPU: at most 86 µs")
 
 
@@ -80,8 +81,14 @@ def test_a_machine_that_cannot_run_eight_ranks_has_no_figure_for_them() -> None:
 
 
 def test_a_part_that_takes_next_to_nothing_is_left_to_programs() -> None:
-    assert "share of a draw on its ranks: steps" not in rows(FIGURES)
+    assert "draw, ranks: steps" not in rows(FIGURES)
     assert ("steps", 0.001) in FIGURES.as_data()["parts"]
+
+
+def test_names_leave_room_for_figures_and_goals_on_80_columns() -> None:
+    parts = tuple((part, 0.1) for part in (*PARTS, LIBRARY))
+    parent = dict.fromkeys((DRAWING, PREPARING, RUNNING, JUDGING), 0.1)
+    assert max(map(len, rows(msgspec.structs.replace(FIGURES, parts=parts, parent=parent)))) <= 50
 
 
 def test_what_was_not_measured_has_no_row() -> None:
@@ -91,7 +98,7 @@ def test_what_was_not_measured_has_no_row() -> None:
     assert begun.as_data()["ratio"] is None
 
 
-def measured_until(part: str) -> tuple[Measured, list[str]]:
+def measured_until(part: str, spawns: int = 1) -> tuple[Measured, list[str]]:
     """What is measured where Ctrl-C comes before this part, and the parts so far."""
     measured, parts = Measured(), list[str]()
 
@@ -101,7 +108,7 @@ def measured_until(part: str) -> tuple[Measured, list[str]]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench_draws("sim", 2, 4, 10, 1, 0, measured, say)
+        bench_draws("sim", 2, 4, 10, spawns, 0, measured, say)
     return measured, parts
 
 
@@ -115,6 +122,11 @@ def test_an_interrupted_bench_has_what_was_measured_and_where_a_draw_took_its_ti
     assert {"allocating and releasing buffers", "filling, and exact results", "comparing results"} <= dict(
         measured.parts
     ).keys()
+
+
+def test_no_more_draws_on_fresh_ranks_are_announced_than_there_are() -> None:
+    *_, last = measured_until("fresh rank", spawns=20)[1]
+    assert last.startswith("draw 1 of 10 on ")
 
 
 class Interrupted:

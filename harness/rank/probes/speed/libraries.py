@@ -12,6 +12,7 @@ import nccl.core as nc
 import torch
 from nccl.bindings import nccl
 
+from harness.clock import CLOCK
 from harness.rank.probes.speed.contenders import Contender
 from harness.rank.probes.speed.operands import Operands
 from harness.substrate.communicator import Communicator
@@ -35,6 +36,8 @@ UNTIL_LET_GO = 12
 """Calls after which NCCL has given up what it registered for a graph that is gone: it looks every eleventh time
 (`GROUP_MAX_RECLAIM_STEPS`, read in NCCL 2.27 to 2.30). Memory that is freed before, and allocated again at the same
 address, is taken for what it was."""
+UNTIL_QUEUED = 0.01
+"""Seconds until NCCL knows that a graph is gone: CUDA calls its destructors on a thread of its own."""
 _TUNED: dict[int, tuple[Any, bool]] = {}
 """By address of the communicator that each was split from, with whether it has `GRAPHS`."""
 
@@ -60,6 +63,8 @@ class Nccl(Contender):
         return output
 
     def close(self) -> None:
+        torch.cuda.synchronize()
+        CLOCK.sleep(UNTIL_QUEUED)
         for _ in range(UNTIL_LET_GO):
             self.run("")
         torch.cuda.synchronize()
