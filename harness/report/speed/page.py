@@ -5,7 +5,7 @@ Invariant: the page loads nothing: its styles and its plots are in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -29,6 +29,7 @@ class Section(NamedTuple):
     plots: list[tuple[str, Markup]]
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    notes: Sequence[str] = ()
 
 
 def page(found: ByRanks, command: str) -> str:
@@ -71,19 +72,18 @@ def _by_ranks(found: ByRanks) -> Iterator[Section]:
             label = f"time of {op} of {shown_size(nbytes)} over ranks"
             axes = Axes(label, "µs", lambda world: scaling.shown_ranks(found, world), tables.micros, LOW)
             plots.append((f"{shown_size(nbytes)}, by ranks", lines(drawn, axes)))
-        yield Section(f"{op}, by ranks", plots, scaling.COLUMNS, [*scaling.cells(found, op)])
+        yield Section(f"{op}, by ranks", plots, scaling.COLUMNS, [*scaling.cells(found, op)], scaling.notes(found))
 
 
 def _notes(found: ByRanks) -> list[str]:
-    """Those of each table, with the numbers of ranks where there are several; then what a mark means."""
+    """Those of each table, with the numbers of ranks where there are several."""
     worlds: dict[str, list[int]] = {}
     for table in found.tables:
         for note in tables.notes(table):
             worlds.setdefault(note, []).append(table.world)
     if len(found.tables) == 1:
         return [*worlds]
-    marks = scaling.notes(found) if scaling.ops_of(found) else []
-    return [f"{_ranks(*named)}: {note}" for note, named in worlds.items()] + marks
+    return [f"{_ranks(*named)}: {note}" for note, named in worlds.items()]
 
 
 def _machine(found: ByRanks) -> list[tuple[str, object]]:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from harness.text import visible
+
 WIDTH, HEIGHT, MARGIN = 760, 360, 60
 LEGEND, LINE = 170, 20
 """Width of the names of lines, and height of each."""
@@ -59,7 +61,7 @@ def lines(found: Mapping[str, Points], axes: Axes) -> Markup:
             f'<circle cx="{across(place):.1f}" cy="{up(value):.1f}" r="3" fill="{colour}"/>' for place, value in line
         ]
         left, top = WIDTH - LEGEND + 15, LINE * index + 30
-        drawn.append(f'<text x="{left}" y="{top}" style="fill:{colour}">{escape(name)}</text>')
+        drawn.append(f'<text x="{left}" y="{top}" style="fill:{colour}">{escape(visible(name))}</text>')
     head = f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img"'
     return Markup(f'{head} aria-label="{escape(axes.label)}">{"".join(drawn)}</svg>')  # numbers, and names as text
 
