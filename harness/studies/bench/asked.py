@@ -18,6 +18,8 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 SIZES, SIM_SIZES = "1K,16K,256K,1M,16M,256M", "1K,16K"
 MOST = 4 << 30
 """Bytes that a rank contributes, at most."""
+LONGEST = 20
+"""Digits of a size: Python reads no number of some thousands."""
 FEWEST_RANKS, MOST_RANKS = 2, 16
 NUMBERS = {str(number): number for number in range(FEWEST_RANKS, MOST_RANKS + 1)}
 """Numbers of ranks, as they are written."""
@@ -57,7 +59,8 @@ def sizes_of(text: str, dtype: Dtype) -> list[int]:
 
 def _bytes(text: str, whole: str) -> int:
     number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
-    if not (number.isascii() and number.isdigit()) or unit not in UNITS or not 0 < int(number) * UNITS[unit] <= MOST:
+    is_number = number.isascii() and number.isdigit() and len(number) <= LONGEST
+    if not is_number or unit not in UNITS or not 0 < int(number) * UNITS[unit] <= MOST:
         raise UsageError(f"sizes {whole!r}: {text!r} is no size from 1 to 4G bytes, such as 1K or 16M")
     return int(number) * UNITS[unit]
 
