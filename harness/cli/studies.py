@@ -263,10 +263,10 @@ def collectives(
     substrate: SubstrateOption = "auto",
     json_file: JsonOption = None,
     html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write tables and plots as one page.")
     ] = None,
 ) -> None:
-    """The library, PyTorch, kernels under test and a copy, over sizes: 1 if one gives wrong data or fails."""
+    """The library, PyTorch, kernels under test and copies, over sizes and ranks: 1 if one gives wrong data or fails."""
     data.check_target(json_file)
     if html_file is not None:
         data.check_target(str(html_file))
