@@ -14,7 +14,7 @@ from harness.scenario.flows.catalogue import check_flow
 from harness.scenario.layouts.conventions import build_families
 from harness.scenario.scenario import Scenario
 from harness.scenario.steps import Allocate
-from harness.studies.bench.collectives import ops_of
+from harness.studies.bench.asked import ops_of
 from harness.studies.faults.catalogue import select
 from harness.system.check import check_system
 from harness.world.platform import choose

@@ -62,6 +62,8 @@ COLUMNS = """## Columns
 | scenarios | of a night: different ones that ran on any of its shards |
 | expected a second | a model: a shard with as many cores as one alone keeps busy draws as fast as that one |
 | `2.7 (2.45)` | of a contender at a size: µs, and how many times faster than the library's best ([timing](bench.md)) |
+| growth | times as long on the most ranks as on the fewest |
+| to copies | times as long as copies of each rank to all its peers, on the most ranks |
 | symmetric path | open, or the first reason why NCCL has no symmetric kernel for a call |
 """
 
@@ -293,6 +295,28 @@ def _speeds(op: str, rows: Sequence[Record]) -> str:
     return f"`{op}`\n\n" + table(("bytes", *names), lines)
 
 
+def speeds_by_ranks(record: Record) -> str:
+    """The same on several numbers of ranks: a table for each operation, a row for each size and contender."""
+    points = record["by_ranks"]
+    return "\n".join(
+        _by_ranks(op, [point for point in points if point["op"] == op])
+        for op in dict.fromkeys(point["op"] for point in points)
+    )
+
+
+def _by_ranks(op: str, points: Sequence[Record]) -> str:
+    worlds = sorted({point["world"] for point in points})
+    found = {(point["nbytes"], point["contender"], point["world"]): point for point in points}
+    rows = []
+    for nbytes, name in dict.fromkeys((point["nbytes"], point["contender"]) for point in points):
+        line = [found.get((nbytes, name, world)) for world in worlds]
+        at_most = [line[-1] and line[-1][key] for key in ("growth", "to_copies")]
+        shown = [f"{value:.2f}" if value else UNKNOWN for value in at_most]
+        rows.append((size_text(nbytes), name, *map(_speed, line), *shown))
+    head = ("bytes", "by", *(f"{world} ranks" for world in worlds), "growth", "to copies")
+    return f"`{op}`\n\n" + table(head, rows)
+
+
 def _speed(row: Record | None) -> str:
     """Such as `2.7 (2.45)`: µs, and how many times faster than the library's best."""
     if row is None or not row["time"]:
@@ -311,6 +335,7 @@ KINDS = {
     "hostile": hostile,
     "scaling": scaling,
     "why_not": speeds,
+    "by_ranks": speeds_by_ranks,
     "figures": others,
 }
 """By the key that a command writes, in the order of the page. Asked for from the last on, since others may write

@@ -25,12 +25,14 @@ from harness.cli.options import (
     topologies_of,
 )
 from harness.nights.guide import Guide
-from harness.report import data, leftovers, results, speed, terminal, verdicts
+from harness.report import data, leftovers, results, terminal, verdicts
+from harness.report.speed import page, scaling
 from harness.scenario.system import POOLS, Sites
 from harness.strategies.flows import Tokens
 from harness.studies import matrix as verdict_matrix
-from harness.studies.bench import collectives as collective_bench
+from harness.studies.bench import asked as asking
 from harness.studies.bench import draws as draw_bench
+from harness.studies.bench.by_ranks import ByRanks, ask, bench_by_ranks
 from harness.studies.bench.registration import bench_registration
 from harness.studies.faults.catalogue import select
 from harness.studies.faults.proof import Outcome, expected, prove, sound
@@ -233,21 +235,24 @@ def registration(
 def collectives(
     op: Annotated[
         list[str] | None,
-        typer.Option(
-            "--op", metavar="|".join(collective_bench.OPS), help="Repeatable. Default: all_gather and reduce_scatter."
-        ),
+        typer.Option("--op", metavar="|".join(asking.OPS), help="Repeatable. Default: all_gather and reduce_scatter."),
     ] = None,
     sizes: Annotated[
         str | None,
         typer.Option(
             metavar="LIST|RANGE",
             help="Bytes that a rank contributes: 1K,1M, or 1K:256M by powers of four, or 1K:256M:2 by powers of two. "
-            f"Default: {collective_bench.SIZES}, and {collective_bench.SIM_SIZES} on sim.",
+            f"Default: {asking.SIZES}, and {asking.SIM_SIZES} on sim.",
         ),
     ] = None,
-    dtype: collective_bench.Dtype = "bfloat16",
+    dtype: asking.Dtype = "bfloat16",
     world: Annotated[
-        int | None, typer.Option(min=2, max=16, metavar="N", help="Ranks. Default: one a GPU, and at least two.")
+        str | None,
+        typer.Option(
+            metavar="N|LIST",
+            help="Ranks, or several numbers of them: 2,4,8 measures each and how times grow. "
+            "Default: one a GPU, and at least two.",
+        ),
     ] = None,
     plugins: Annotated[
         list[str] | None,
@@ -258,33 +263,35 @@ def collectives(
     substrate: SubstrateOption = "auto",
     json_file: JsonOption = None,
     html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write tables and plots as one page.")
     ] = None,
 ) -> None:
-    """The library, PyTorch, kernels under test and a copy, over sizes: 1 if one gives wrong data or fails."""
+    """The library, PyTorch, kernels under test and copies, over sizes and ranks: 1 if one gives wrong data or fails."""
     data.check_target(json_file)
     if html_file is not None:
         data.check_target(str(html_file))
-    ops = collective_bench.ops_of(op or ("all_gather", "reduce_scatter"))
-    given = None if sizes is None else collective_bench.sizes_of(sizes, dtype)
+    ops = asking.ops_of(op or ("all_gather", "reduce_scatter"))
+    given = None if sizes is None else asking.sizes_of(sizes, dtype)
+    worlds = [asking.default_world(substrate)] if world is None else asking.worlds_of(world)
     for name in plugins or ():
         check_system(None, name)
     names = [*dict.fromkeys([*built_in_collectives(), *(plugins or ())])]
     console = terminal.Screen(stderr=json_file == "-")
-    with World(world or collective_bench.default_world(substrate), substrate) as ranks:
-        measured = collective_bench.begin(ranks, dtype)
-        default = collective_bench.SIM_SIZES if ranks.platform.name == "sim" else collective_bench.SIZES
-        taken = given or collective_bench.sizes_of(default, dtype)
-        console.print(f"substrate {ranks.platform.name}: {ranks.platform.why}", highlight=False)
+    asked = ask(substrate, worlds, ops, dtype, given, names)
+    found = ByRanks(asked)
 
-        def write() -> None:
-            facts = {"schema": data.SCHEMA, "command": shlex.join(["symm", *sys.argv[1:]]), **measured.as_data()}
-            data.write(facts, json_file)
-            if html_file is not None:
-                seeds.write_whole(html_file, speed.page(measured, facts["command"]).encode())
+    def say(line: str) -> None:
+        console.print(terminal.plain(line), highlight=False)
 
-        with at_the_end(lambda: speed.show(console, measured), write):
-            cells = collective_bench.cells_of(ranks, ops, taken, names)
-            with terminal.counting(console, "cells", cells) as advance:
-                collective_bench.bench_collectives(ranks, ops, taken, dtype, names, measured, advance)
-    raise typer.Exit(0 if measured.is_right else 1)
+    def write() -> None:
+        if not found.tables:  # no rank has started
+            return
+        facts = {"schema": data.SCHEMA, "command": shlex.join(["symm", *sys.argv[1:]]), **found.as_data()}
+        data.write(facts, json_file)
+        if html_file is not None:
+            seeds.write_whole(html_file, page.page(found, facts["command"]).encode())
+
+    bar = terminal.counting(console, "cells", asked.cells)
+    with at_the_end(lambda: scaling.show(console, found), write), bar as advance:
+        bench_by_ranks(found, say, advance)
+    raise typer.Exit(0 if found.is_right else 1)

@@ -124,9 +124,49 @@ def test_the_page_has_every_row(run: Run) -> None:
         (("--op", "all_to_all"), "'all_to_all'"),
         (("--collectives", "nothing:There"), "nothing"),
         (("--html", "no/page.html"), "no/page.html"),
+        (("--world", "1"), "'1' is no number of ranks from 2 to 16"),
+        (("--world", "2,17"), "'17' is no number of ranks from 2 to 16"),
+        (("--world", "2,4,2"), "2 ranks are named twice"),
+        (("--world", "2,four"), "'four'"),
     ],
 )
 def test_a_wrong_request_ends_before_ranks_start(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:
     ended = forked(tmp_path, "bench", "collectives", "--substrate", "sim", *arguments)
     assert ended.status == 2
     assert named in ended.err
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "mine.py").write_text(MINE)
+    return forked(folder, *SMALL, "--world", "3,2", *plugged("Wrong"), "--json", "-", "--html", "page.html")
+
+
+def test_every_number_of_ranks_has_a_table_and_copies_to_all_where_there_are_peers(several: Run) -> None:
+    tables = {table["world"]: {row["contender"]: row for row in table["rows"]} for table in several.data["worlds"]}
+    assert [*tables] == [2, 3], several.err
+    assert [*tables[2]] == ["library", "torch", "triton", "cuda", "mine:Wrong", "copy"]
+    assert [*tables[3]] == [*tables[2], "copy to all"]
+    for name in ("library", "torch", "triton", "copy", "copy to all"):
+        assert (tables[3][name]["state"], len(tables[3][name]["seconds"])) == ("timed", 2), tables[3][name]
+
+
+def test_a_wrong_cell_on_any_number_of_ranks_is_the_status_of_all(several: Run) -> None:
+    assert several.status == 1
+
+
+def test_times_are_compared_with_those_on_fewer_ranks(several: Run) -> None:
+    times = {
+        (table["world"], row["contender"]): row["time"] for table in several.data["worlds"] for row in table["rows"]
+    }
+    (grown,) = [each for each in several.data["by_ranks"] if (each["world"], each["contender"]) == (3, "triton")]
+    assert grown["growth"] == times[3, "triton"] / times[2, "triton"]
+    assert grown["to_copies"] == times[3, "triton"] / times[3, "copy to all"]
+    assert "all_gather, by ranks, bfloat16, substrate sim" in several.err
+
+
+def test_the_page_has_the_tables_of_all(several: Run) -> None:
+    page = ElementTree.fromstring((several.folder / "page.html").read_text().removeprefix("<!DOCTYPE html>"))
+    titles = [title.text for title in page.iter("h2")]
+    assert titles == ["all_gather, 2 ranks", "all_gather, 3 ranks", "all_gather, by ranks", "Machine"]

@@ -82,6 +82,17 @@ def test_contenders_stand_beside_each_other_at_each_size() -> None:
     assert "| 256 KiB | 4.0 (2.50) | wrong |" in shown
 
 
+def test_numbers_of_ranks_stand_beside_each_other_with_how_times_grow() -> None:
+    point = {"op": "all_gather", "nbytes": 1024, "contender": "cuda", "state": "timed", "time": 4.0e-6, "ratio": 0.4}
+    few = {**point, "world": 2, "to_copies": 1.0, "growth": 1.0}
+    many = {**point, "world": 4, "time": 6.0e-6, "to_copies": 1.25, "growth": 1.5}
+    wrong = {**few, "contender": "mine", "state": "wrong", "time": None, "ratio": None}
+    shown = page.figures({"by_ranks": [few, many, wrong]})
+    assert "| bytes | by | 2 ranks | 4 ranks | growth | to copies |" in shown
+    assert "| 1 KiB | cuda | 4.0 (2.50) | 6.0 (2.50) | 1.50 | 1.25 |" in shown
+    assert "| 1 KiB | mine | wrong | — | — | — |" in shown
+
+
 def test_a_figure_that_is_not_there_is_shown_as_unknown() -> None:
     assert page.number(None) == page.UNKNOWN
 

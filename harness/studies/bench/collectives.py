@@ -1,4 +1,4 @@
-"""Measures collectives: the library as called and at its best, PyTorch's process group, plug-ins and a copy.
+"""Measures collectives: the library as called and at its best, PyTorch's process group, plug-ins and copies.
 
 Invariant: all contenders are measured in one run, on the same ranks. A time belongs to a call whose result was right.
 """
@@ -15,32 +15,27 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.errors import MachineError, UsageError, not_one_of
-from harness.machine import gpus
+from harness.errors import MachineError
+from harness.studies.bench.asked import WIDTHS, Dtype
 from harness.world import environment
 from harness.world.world import World
 
-OPS = ("all_gather", "reduce_scatter", "all_reduce")
-Dtype = Literal["bfloat16", "float16", "float32", "int32"]
 State = Literal["timed", "wrong", "refused", "failed"]
 
 MEASURE = "harness.rank.probes.speed.measure:measure"
-WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "int32": 4}
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-SIZES, SIM_SIZES = "1K,16K,256K,1M,16M,256M", "1K,16K"
-MOST = 4 << 30
-"""Bytes that a rank contributes, at most."""
 PASSES = 2
 SECONDS = 40.0
 """Time for all cells of a default table, without what starting a cell costs."""
 LEAST, LONGEST = 0.005, 0.2
 """Seconds for a variant of a contender."""
-VARIANTS = {"nccl": 2, "nccl best": 4}
+VARIANTS = {"nccl": 2, "nccl best": 4, "copy to all": 2}
 HOST = 4 << 10
 """Bytes a rank of the eager call whose host time is shown."""
-COPY = "copy"
+COPY, COPIES = "copy", "copy to all"
+"""Into the memory of the next rank, and of every peer. With one peer they are the same, and `COPY` stands for both."""
 BASES = {"nccl": ("nccl", "nccl best"), "sim": ("library",)}
 """The library's contenders. Ratios are taken to the best of them."""
+LIBRARY = {name for names in BASES.values() for name in names}
 
 
 class Row(msgspec.Struct):
@@ -91,10 +86,13 @@ class Measured(msgspec.Struct):
 
     def ratio(self, row: Row) -> float | None:
         """How many times as long as the library at its best."""
-        bases = {name for names in BASES.values() for name in names}
-        times = [r.time for r in self.rows if (r.op, r.nbytes) == (row.op, row.nbytes) and r.contender in bases]
-        best = min((time for time in times if time is not None), default=None)
+        best = self.best(row.op, row.nbytes)
         return None if best is None or row.time is None else row.time / best
+
+    def best(self, op: str, nbytes: int) -> float | None:
+        """Seconds of the library at its best; None where there is no time of it."""
+        times = [r.time for r in self.rows if (r.op, r.nbytes) == (op, nbytes) and r.contender in LIBRARY]
+        return min((time for time in times if time is not None), default=None)
 
     def as_data(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -117,51 +115,9 @@ def received(op: str, nbytes: int, world: int) -> float:
     return 2 * (world - 1) / world * nbytes if op == "all_reduce" else (world - 1) * nbytes
 
 
-def ops_of(names: Sequence[str]) -> list[str]:
-    """Each operation once. Raises `UsageError`."""
-    for name in names:
-        if name not in OPS:
-            raise not_one_of("operation", name, OPS)
-    return [*dict.fromkeys(names)]
-
-
-def sizes_of(text: str, dtype: Dtype) -> list[int]:
-    """`1K,4K,1M` is a list; `1K:256M` a range by powers of four, `1K:256M:2` by powers of two. Raises `UsageError`."""
-    found: list[int] = []
-    for part in text.split(","):
-        bounds = part.split(":")
-        first, last = _bytes(bounds[0], text), _bytes(bounds[min(1, len(bounds) - 1)], text)
-        factor = {(): 4, ("2",): 2, ("4",): 4}.get(tuple(bounds[2:]))
-        if factor is None or first > last:
-            raise UsageError(f"sizes {text!r}: {part!r} is no range FIRST:LAST, FIRST:LAST:2 or FIRST:LAST:4")
-        while first <= last:
-            found.append(first)
-            first *= factor
-    for size in found:
-        if size % WIDTHS[dtype]:
-            raise UsageError(f"sizes {text!r}: {size} bytes hold no whole number of {dtype}")
-    return sorted({*found})
-
-
-def _bytes(text: str, whole: str) -> int:
-    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
-    if not (number.isascii() and number.isdigit()) or unit not in UNITS or not 0 < int(number) * UNITS[unit] <= MOST:
-        raise UsageError(f"sizes {whole!r}: {text!r} is no size from 1 to 4G bytes, such as 1K or 16M")
-    return int(number) * UNITS[unit]
-
-
-def default_world(substrate: str) -> int:
-    """One rank a GPU, and two where there is one or none."""
-    return max(2, 0 if substrate == "sim" else len(gpus.inventory()))
-
-
-def cells_of(world: World, ops: Sequence[str], sizes: Sequence[int], plugins: Sequence[str]) -> int:
-    """How many cells are measured, over both passes."""
-    return PASSES * len(ops) * len(sizes) * len(_names(world, plugins))
-
-
-def _names(world: World, plugins: Sequence[str]) -> list[str]:
-    return [*BASES[world.platform.name], "torch", *plugins, COPY]
+def contenders(substrate: str, world: int, plugins: Sequence[str]) -> list[str]:
+    """All that are measured on so many ranks."""
+    return [*BASES[substrate], "torch", *plugins, COPY, *([COPIES] if world > 2 else [])]
 
 
 def bench_collectives(
@@ -174,7 +130,7 @@ def bench_collectives(
     advance: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Measure every cell twice, in two passes, into `measured`, where it stays if this is interrupted."""
-    names = _names(world, plugins)
+    names = contenders(world.platform.name, world.size, plugins)
     share = SECONDS / (PASSES * len(ops) * len(sizes) * sum(VARIANTS.get(name, 1) for name in names))
     budget = min(LONGEST, max(LEAST, share))
     rows = {(op, size, name): Row(op, size, name) for op, size, name in product(ops, sizes, names)}
@@ -244,8 +200,9 @@ class _Cell:
     def _measured(self, row: Row) -> list[dict[str, Any]]:
         self._seed += 1000
         nbytes, op = row.nbytes, row.op
-        if row.contender == COPY:
-            nbytes, op = int(received(row.op, row.nbytes, self._world.size)), COPY
+        if row.contender in (COPY, COPIES):
+            parts = self._world.size - 1 if row.contender == COPIES else 1
+            nbytes, op = int(received(row.op, row.nbytes, self._world.size) / parts), row.contender
         count = max(1, nbytes // WIDTHS[self._dtype])
         store = str(self._folder / str(self._world.restarts))
         arguments = (row.contender, op, self._dtype, count, self._budget, store, self._seed)
@@ -265,12 +222,6 @@ def _own(contender: str) -> str:
 
 def _spread(seconds: Sequence[float]) -> float:
     return (max(seconds) - min(seconds)) / statistics.mean(seconds)
-
-
-def shown_size(nbytes: int) -> str:
-    """Bytes in the unit in which they are whole."""
-    unit = next(unit for unit in reversed(UNITS) if nbytes % UNITS[unit] == 0)
-    return f"{nbytes // UNITS[unit]}{unit}"
 
 
 def series(measured: Measured, op: str) -> Iterator[tuple[str, list[tuple[int, float]]]]:

@@ -61,7 +61,7 @@ def test_the_host_does_not_wait_for_what_it_has_started() -> None:
 @pytest.mark.parametrize("size", [2, 3, 16])
 def test_what_is_due_follows_from_the_sources_of_all_ranks(size: int, dtype: torch.dtype) -> None:
     sources, due = {}, {}
-    for op in ("all_gather", "reduce_scatter", "all_reduce", "copy"):
+    for op in ("all_gather", "reduce_scatter", "all_reduce", "copy", "copy to all"):
         ranks = [Operands(op, rank, size, 5, dtype, CPU) for rank in range(size)]
         due[op] = [rank.fill(7) for rank in ranks]
         sources[op] = [rank.source for rank in ranks]
@@ -70,6 +70,8 @@ def test_what_is_due_follows_from_the_sources_of_all_ranks(size: int, dtype: tor
     for rank in range(size):
         assert is_same(torch.cat(sources["all_gather"]), due["all_gather"][rank])
         assert is_same(sources["copy"][rank - 1], due["copy"][rank])
+        before = [sources["copy to all"][rank - away] for away in range(1, size)]
+        assert is_same(torch.cat(before), due["copy to all"][rank])
         assert torch.equal(scattered[rank], due["reduce_scatter"][rank].double())
         assert torch.equal(reduced, due["all_reduce"][rank].double())
 

@@ -1,4 +1,4 @@
-"""The bench of collectives: sizes, bytes, ratios, and what a row says of a contender that is wrong."""
+"""The bench of collectives: bytes, ratios, and what a row says of a contender that is wrong."""
 
 from __future__ import annotations
 
@@ -7,37 +7,19 @@ from typing import Any, cast
 
 import pytest
 
-from harness.errors import UsageError
 from harness.studies.bench.collectives import (
     Measured,
     Row,
     bench_collectives,
+    contenders,
     received,
     series,
-    shown_size,
-    sizes_of,
 )
 from harness.world.world import World
 
 
 def measured(*rows: Row) -> Measured:
     return Measured(2, "bfloat16", {"substrate": "nccl"}, "", [*rows])
-
-
-def test_sizes_are_a_list_or_a_range_by_powers() -> None:
-    assert sizes_of("1K,3K", "bfloat16") == [1024, 3072]
-    assert sizes_of("1K:64K", "bfloat16") == [1024, 4096, 16384, 65536]
-    assert sizes_of("1K:4K:2,1M", "bfloat16") == [1024, 2048, 4096, 1 << 20]
-
-
-@pytest.mark.parametrize("text", ["", "1X", "0", "1K:", "4K:1K", "1K:4K:3", "8G", "³", "3", "1K:2K:2:2"])
-def test_a_wrong_size_is_named(text: str) -> None:
-    with pytest.raises(UsageError, match="sizes"):
-        sizes_of(text, "bfloat16")
-
-
-def test_sizes_are_shown_in_the_unit_in_which_they_are_whole() -> None:
-    assert [shown_size(size) for size in (1000, 1024, 3 << 20, 1 << 30)] == ["1000", "1K", "3M", "1G"]
 
 
 def test_bandwidth_counts_what_a_rank_receives() -> None:
@@ -69,16 +51,23 @@ def test_a_contender_that_refuses_is_not_wrong() -> None:
     assert measured(Row("all_reduce", 1024, "mine", state="refused", reason="no")).is_right
 
 
+def test_copies_to_all_are_measured_where_there_is_more_than_one_peer() -> None:
+    assert contenders("sim", 2, ["mine:It"]) == ["library", "torch", "mine:It", "copy"]
+    assert contenders("nccl", 3, []) == ["nccl", "nccl best", "torch", "copy", "copy to all"]
+
+
 class Ranks:
     """A world of two whose calls take a second each, and which is interrupted at call number `last`."""
 
-    size, restarts, platform = 2, 0, SimpleNamespace(name="sim", gpus=0)
+    restarts, platform = 0, SimpleNamespace(name="sim", gpus=0)
 
-    def __init__(self, last: int) -> None:
-        self.calls, self._last = 0, last
+    def __init__(self, last: int = 0, size: int = 2) -> None:
+        self.calls, self._last, self.size = 0, last, size
+        self.made: list[tuple[object, ...]] = []
 
     def call(self, function: str, *arguments: object) -> list[dict[str, Any]]:
         self.calls += 1
+        self.made.append(arguments[:4])
         if self.calls == self._last:
             raise KeyboardInterrupt
         found = {"variant": "", "right": True, "eager": True, "blocks": None, "host": None}
@@ -92,3 +81,17 @@ def test_what_was_measured_stays_when_it_is_interrupted_and_the_slowest_rank_cou
     assert [(row.contender, row.seconds) for row in found.rows] == [
         ("library", (2.0, 2.0)), ("torch", (2.0,)), ("triton", (2.0,)), ("copy", (2.0,)),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "elements", "to_each"),
+    [("all_gather", 3 * 512, 512), ("reduce_scatter", 3 * 512, 512), ("all_reduce", 3 * 256, 256)],
+)
+def test_copies_move_what_a_rank_receives_at_once_or_in_equal_parts(op: str, elements: int, to_each: int) -> None:
+    ranks = Ranks(size=4)
+    bench_collectives(cast(World, ranks), [op], [1024], "bfloat16", [], Measured(4, "bfloat16", {}))
+    made = dict.fromkeys(ranks.made)
+    assert [each for each in made if "copy" in str(each[0])] == [
+        ("copy", "copy", "bfloat16", elements),
+        ("copy to all", "copy to all", "bfloat16", to_each),
+    ]

@@ -1,4 +1,4 @@
-"""The contenders: the library, PyTorch's process group, collectives under test, and a copy to a peer.
+"""The contenders: the library, PyTorch's process group, collectives under test, and copies to peers.
 
 Invariant: a contender enqueues its call on the current stream and does not wait for it.
 """
@@ -23,6 +23,8 @@ from harness.system.shape import is_captured, is_functional, runs
 SUM = "sum"
 TIMEOUT = timedelta(seconds=60)
 """For a call of PyTorch's process group."""
+IN_TURN, BESIDE = "in turn", "side by side"
+"""How one rank's copies to all its peers are started."""
 
 
 class Contender:
@@ -135,20 +137,47 @@ class PeerCopy(Contender):
         if window is None:
             raise Unsupported("ranks do not reach each other's memory")
         to = communicator.peer_pointers(window, output.data_ptr() - window.address)
-        self._target, self._nbytes = to[(communicator.rank + 1) % communicator.size], output.nbytes
+        self._nbytes = operands.source.nbytes
+        self._targets = [
+            to[(communicator.rank + away) % communicator.size] + (away - 1) * self._nbytes
+            for away in range(1, 1 + output.nbytes // self._nbytes)
+        ]
+        """Where each copy goes: by how many ranks its peer is away, so that no two ranks begin with the same peer."""
 
-    def _by_cuda(self) -> None:
+    def _by_cuda(self, target: int, stream: torch.cuda.Stream) -> None:
         from cuda.bindings import runtime  # noqa: PLC0415
 
-        stream, kind = torch.cuda.current_stream().cuda_stream, runtime.cudaMemcpyKind.cudaMemcpyDefault
-        source = self.operands.source.data_ptr()
-        (error,) = runtime.cudaMemcpyAsync(self._target, source, self._nbytes, kind, stream)
+        source, kind = self.operands.source.data_ptr(), runtime.cudaMemcpyKind.cudaMemcpyDefault
+        (error,) = runtime.cudaMemcpyAsync(target, source, self._nbytes, kind, stream.cuda_stream)
         if error != runtime.cudaError_t.cudaSuccess:
             raise RuntimeError(f"CUDA cannot copy {self._nbytes} bytes to a peer: {error.name}")
 
     def run(self, variant: str) -> torch.Tensor:
-        if self.operands.output.is_cuda:
-            self._by_cuda()
-        else:
-            memmove(self._target, self.operands.source.data_ptr(), self._nbytes)
+        for target in self._targets:
+            if self.operands.output.is_cuda:
+                self._by_cuda(target, torch.cuda.current_stream())
+            else:
+                memmove(target, self.operands.source.data_ptr(), self._nbytes)
+        return self.operands.output
+
+
+class PeerCopies(PeerCopy):
+    """A copy into the memory of each peer, on every rank at once: on one stream in turn, or each on its own."""
+
+    def __init__(self, communicator: Communicator, operands: Operands) -> None:
+        super().__init__(communicator, operands)
+        more = self._targets[1:] if operands.output.is_cuda else []
+        self._beside = [torch.cuda.Stream() for _ in more]  # type: ignore[no-untyped-call]
+        self.variants = (IN_TURN, BESIDE) if self._beside else ("",)
+
+    def run(self, variant: str) -> torch.Tensor:
+        if variant != BESIDE:
+            return super().run(variant)
+        current = torch.cuda.current_stream()
+        for stream in self._beside:
+            stream.wait_stream(current)
+        for target, stream in zip(self._targets, [current, *self._beside], strict=True):
+            self._by_cuda(target, stream)
+        for stream in self._beside:
+            current.wait_stream(stream)  # a capture waits for no stream that it did not fork to
         return self.operands.output

@@ -14,13 +14,23 @@ import torch
 
 from harness.clock import CLOCK, Clock
 from harness.rank.probes.speed import timing
-from harness.rank.probes.speed.contenders import Contender, Library, PeerCopy, PlugIn, TorchDistributed
+from harness.rank.probes.speed.contenders import (
+    Contender,
+    Library,
+    PeerCopies,
+    PeerCopy,
+    PlugIn,
+    TorchDistributed,
+)
 from harness.rank.probes.speed.operands import Operands, is_same
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
 from harness.system.boundary import SystemRaised
 from harness.system.collectives import REFUSALS
+
+OWN: dict[str, type[Contender]] = {"library": Library, "copy": PeerCopy, "copy to all": PeerCopies}
+"""Contenders of the harness that need no more than operands."""
 
 
 def measure(
@@ -77,8 +87,8 @@ def _contender(name: str, communicator: Communicator, operands: Operands, store:
         return (Nccl if name == "nccl" else NcclAtBest)(communicator, operands)
     if name == "torch":
         return TorchDistributed(communicator, operands, store)
-    if name in ("library", "copy"):
-        return (Library if name == "library" else PeerCopy)(communicator, operands)
+    if (own := OWN.get(name)) is not None:
+        return own(communicator, operands)
     return PlugIn(communicator, operands, name)
 
 

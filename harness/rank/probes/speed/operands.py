@@ -19,13 +19,15 @@ MOST = 7
 class Operands:
     """Source and output of rank `rank` of `size`, `count` elements a chunk.
 
-    `copy` is no collective: the source goes to the next rank.
+    Two are no collectives. `copy`: the source goes to the next rank. `copy to all`: it goes to every peer, whose output
+    has a chunk for each of its peers, that of the rank before it first.
     """
 
     def __init__(self, op: str, rank: int, size: int, count: int, dtype: torch.dtype, device: torch.device) -> None:
         self.op, self.rank, self.size, self.count = op, rank, size, count
         self.source = torch.empty(count * (size if op == "reduce_scatter" else 1), dtype=dtype, device=device)
-        self.output = torch.empty(count * (size if op == "all_gather" else 1), dtype=dtype, device=device)
+        chunks = {"all_gather": size, "copy to all": size - 1}.get(op, 1)
+        self.output = torch.empty(count * chunks, dtype=dtype, device=device)
 
     def fill(self, seed: int) -> torch.Tensor:
         """Fill the source with new inputs and the output with poison. Returns the result that is due. Local."""
@@ -39,7 +41,8 @@ class Operands:
             return self._sum(seed, 0)
         if self.op == "copy":
             return self._chunk(seed, (mine - 1) % self.size, 0)
-        return torch.cat([bits(self._chunk(seed, sender, 0)) for sender in everyone]).view(self.output.dtype)
+        senders = everyone if self.op == "all_gather" else [(mine - away) % self.size for away in everyone[1:]]
+        return torch.cat([bits(self._chunk(seed, sender, 0)) for sender in senders]).view(self.output.dtype)
 
     def _sum(self, seed: int, receiver: int) -> torch.Tensor:
         total = torch.zeros(self.count, dtype=self.output.dtype, device=self.output.device)

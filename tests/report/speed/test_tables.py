@@ -1,11 +1,8 @@
-"""Measured collectives as a reader sees them: rows, notes, bars, and one page that loads nothing."""
+"""Measured collectives as a reader sees them: rows, notes and bars."""
 
 from __future__ import annotations
 
-import re
-from xml.etree import ElementTree
-
-from harness.report import speed
+from harness.report.speed import tables
 from harness.studies.bench.collectives import Measured, Row
 
 MEASURED = Measured(
@@ -24,7 +21,7 @@ MEASURED = Measured(
 
 
 def test_rows_are_in_the_order_of_sizes_with_figures_and_dashes() -> None:
-    assert [*speed.cells(MEASURED, "all_gather")] == [
+    assert [*tables.cells(MEASURED, "all_gather")] == [
         ("1K", "nccl", "2.0", "0.512", "1.00", "0 %", "–", "–", "–", ""),
         ("1K", "a:<b>", "1.0", "1.02", "0.50", "0 %", "–", "–", "2K", "eager"),
         ("1K", "c:Wrong", "wrong", *["–"] * 7),
@@ -34,7 +31,7 @@ def test_rows_are_in_the_order_of_sizes_with_figures_and_dashes() -> None:
 
 
 def test_notes_say_why_times_do_not_compare_and_why_a_contender_has_none() -> None:
-    assert speed.notes(MEASURED) == [
+    assert tables.notes(MEASURED) == [
         "Not comparable with other machines: several ranks share a GPU.",
         "c:Wrong, all_gather, wrong: wrong data",
         "d:No, all_gather, refused: too small",
@@ -42,19 +39,6 @@ def test_notes_say_why_times_do_not_compare_and_why_a_contender_has_none() -> No
 
 
 def test_a_bar_is_as_long_as_its_share() -> None:
-    assert (speed.bar(1.0), speed.bar(0.5), speed.bar(0.0)) == ("█" * 30, "█" * 15, "")
-    assert speed.bar(1 / 240) == "▏"
-    assert sum("█" in line for line in speed.plot(MEASURED)) == 3
-
-
-def test_the_page_is_well_formed_and_loads_nothing() -> None:
-    page = speed.page(MEASURED, "symm bench collectives --collectives 'a:<b>'")
-    root = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))
-    assert len([*root.iter("polyline")]) == 2
-    assert "a:<b>" in {cell.text for cell in root.iter("td")}
-    assert not re.search(r"src=|href=.(?!#)|url\(|@import|https?:|<script|<link", page)
-
-
-def test_a_page_of_nothing_is_a_page() -> None:
-    empty = Measured(2, "bfloat16", {"substrate": "sim"})
-    ElementTree.fromstring(speed.page(empty, "symm").removeprefix("<!DOCTYPE html>"))
+    assert (tables.bar(1.0), tables.bar(0.5), tables.bar(0.0)) == ("█" * 30, "█" * 15, "")
+    assert tables.bar(1 / 240) == "▏"
+    assert sum("█" in line for line in tables.plot(MEASURED)) == 3

@@ -1,0 +1,1 @@
+"""Measured collectives as tables, bars and plots, in a terminal and as one HTML page."""
