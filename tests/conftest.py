@@ -17,6 +17,7 @@ from harness.world.zygote import SHARED
 LONG = (
     "studies/faults/test_proof.py",
     "cli/test_studies.py",
+    "plugin/test_killed_runs.py",
     "plugin/test_workers.py",
     "plugin/test_properties.py",
     "test_interrupts.py",

@@ -61,7 +61,8 @@ def present() -> list[Gpu]:
 
 
 def why_no_gpu() -> str:
-    """Why `inventory` is empty where a driver or its binding is to blame, as ` (…)`; empty where there is no GPU."""
+    """Why `inventory` is empty where a driver, its binding or `CUDA_VISIBLE_DEVICES` is to blame, as ` (…)`; empty
+    where there is no GPU, or where none is to be seen."""
     try:
         import pynvml  # noqa: PLC0415
 
@@ -69,7 +70,8 @@ def why_no_gpu() -> str:
     except Exception as error:
         return f" ({error})" if os.path.exists(CONTROL_DEVICE) else ""
     pynvml.nvmlShutdown()
-    return ""
+    setting = os.environ.get(VISIBLE, "")
+    return f" ({VISIBLE}={setting!r} leaves none of {number(found)})" if setting and (found := present()) else ""
 
 
 def only(gpu: int) -> dict[str, str]:
@@ -99,16 +101,19 @@ def _may_be_sorted() -> bool:
 
 def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:
     """The GPUs that `CUDA_VISIBLE_DEVICES` leaves, in its order: indices or UUID prefixes, up to the
-    first that names none (CUDA's own rule)."""
+    first that names none, or several. None where one is named twice (CUDA's own rules, as `torch.cuda` has them in
+    `_parse_visible_devices` and `_transform_uuid_to_ordinals`)."""
     if setting is None:
         return found
     chosen: list[Gpu] = []
-    for word in filter(None, (part.strip() for part in setting.split(","))):
+    for word in (part.strip() for part in setting.split(",")):
         if word.isdigit():
             named = found[int(word) : int(word) + 1]
         else:
-            named = [gpu for gpu in found if gpu.uuid.startswith(word)]
-        if not named:
+            named = [gpu for gpu in found if word and gpu.uuid.startswith(word)]
+        if len(named) != 1:
             break
+        if named[0] in chosen:
+            return []
         chosen.append(named[0])
     return chosen

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.machine.gpus import Gpu, inventory, number, only, visible
+from harness.machine.gpus import Gpu, inventory, number, only, visible, why_no_gpu
 
 FOUND = [Gpu(f"GPU-{letter * 4}-{index}", f"card {index}", 80 << 30, "600.1") for index, letter in enumerate("abc")]
 
@@ -58,8 +58,8 @@ def test_spaces_around_an_index_mean_nothing() -> None:
     assert chosen(" 2 , 1 ") == [2, 1]
 
 
-@pytest.mark.parametrize("unknown", ["-1", "3", "GPU-dddd", "NoDevFiles"])
-def test_a_name_for_no_gpu_hides_those_behind_it(unknown: str) -> None:
+@pytest.mark.parametrize("unknown", ["-1", "3", "GPU-dddd", "NoDevFiles", "", "GPU-"])
+def test_a_name_for_no_gpu_or_for_several_hides_those_behind_it(unknown: str) -> None:
     assert chosen(f"1,{unknown},0") == [1]
 
 
@@ -73,6 +73,12 @@ def test_the_beginning_of_a_uuid_chooses_its_gpu() -> None:
 
 def test_indices_and_uuids_may_be_mixed() -> None:
     assert chosen("GPU-cccc-2,0") == [2, 0]
+
+
+@pytest.mark.parametrize("setting", ["0,0", "1,2,1", "GPU-aaaa-0,GPU-aa", "GPU-bb,1"])
+def test_a_gpu_that_is_named_twice_hides_all(setting: str) -> None:
+    """Else the leases of a run would wait for a second one in vain."""
+    assert chosen(setting) == []
 
 
 # the driver
@@ -103,6 +109,17 @@ def test_the_inventory_is_empty_without_a_driver(driver: SimpleNamespace) -> Non
 
     driver.nvmlInit = refuse
     assert inventory() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"), [("1,1", " (CUDA_VISIBLE_DEVICES='1,1' leaves none of 3 GPUs)"), ("", ""), (None, "")]
+)
+def test_a_setting_that_leaves_no_gpu_is_the_reason_unless_it_says_so(
+    driver: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, setting: str | None, why: str
+) -> None:
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert why_no_gpu() == why
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, "1 GPU"), (2, "2 GPUs")])

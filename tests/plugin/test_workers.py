@@ -20,7 +20,7 @@ from harness.machine.leases import Patience, Share, lease, take_turn
 from harness.machine.seats import RANKS_PER_GPU, Seats
 from harness.plugin import workers
 from tests.tools.commands import forked_pytest
-from tests.tools.fake_gpus import MPS_LOG, MPS_VARIABLE, UUIDS, equip
+from tests.tools.fake_gpus import MPS_LOG, MPS_VARIABLE, equip
 from tests.tools.lessee import first_line, lessee
 
 SEES = f"""
@@ -404,6 +404,9 @@ def test_where_no_test_runs_nothing_is_leased(tmp_path: Path, leases: Path, opti
     [
         (4, ("--symm-world=2",), 2),
         (4, ("--symm-world=1",), 4),
+        (8, ("--symm-world=2",), 4),
+        (8, ("--symm-world=8",), 1),
+        (4, ("--symm-world=8",), 3),
         (1, ("--symm-world=4",), 3),
         (1, ("--symm-world=8",), 2),
         (2, ("--symm-world=40",), 1),
@@ -430,5 +433,5 @@ def test_auto_leaves_the_count_to_the_variable_of_xdist(
 
 
 def test_auto_is_heard_by_xdist(tmp_path: Path) -> None:
-    run = play(tmp_path, PLAIN, len(UUIDS), "-n", "auto", "--symm-world=2")
+    run = play(tmp_path, PLAIN, 4, "-n", "auto", "--symm-world=2")
     assert (run.status, sorted(run.saw)) == (0, ["gw0", "gw1"])

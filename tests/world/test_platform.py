@@ -150,6 +150,8 @@ def test_ranks_of_sim_have_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, 4, [0, 0, 1, 1]),
         (2, 5, [0, 0, 0, 1, 1]),
         (4, 6, [0, 0, 1, 1, 2, 2]),
+        (4, 8, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (8, 8, [*range(8)]),
     ],
 )
 def test_consecutive_ranks_share_a_gpu_where_there_are_too_few(
