@@ -64,9 +64,10 @@ def _missed(seed: int, hunt: Hunt) -> str:
 
 def of_cell(cell: Cell) -> str:
     """Clean, or each rule that was broken, with the smallest case and its seed file."""
-    if not cell.found:
-        return f"clean in {counted(cell.tested, 'draw')}" if cell.tested else f"nothing tested in {_draws(cell)}"
     cut = "" if cell.is_complete else " (time was up)"
+    if not cell.found:
+        in_all = f"clean in {counted(cell.tested, 'draw')}" if cell.tested else f"nothing tested in {_draws(cell)}"
+        return in_all + cut
     return "\n".join(
         f"{found.finding.rule} after {counted(found.draws_to_find, 'draw')}: "
         f"{counted(found.scenario.world, 'rank')}, {counted(len(found.scenario.steps), 'step')}{cut}\n"

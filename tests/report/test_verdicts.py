@@ -104,15 +104,20 @@ def test_a_missed_hunt_is_in_the_data_with_its_seed() -> None:
     ]
 
 
-def test_a_clean_cell_counts_the_draws_that_tested_something() -> None:
-    assert of_cell(cell()) == "clean in 3 draws"
+HOW_IT_ENDED = pytest.mark.parametrize(("is_complete", "cut"), [(True, ""), (False, " (time was up)")])
 
 
-def test_a_cell_in_which_nothing_was_tested_is_not_called_clean() -> None:
-    assert of_cell(cell(draws=3, vacuous=3)) == "nothing tested in 3 draws"
+@HOW_IT_ENDED
+def test_a_clean_cell_counts_the_draws_that_tested_something(is_complete: bool, cut: str) -> None:
+    assert of_cell(cell(is_complete=is_complete)) == f"clean in 3 draws{cut}"
 
 
-@pytest.mark.parametrize(("is_complete", "cut"), [(True, ""), (False, " (time was up)")])
+@HOW_IT_ENDED
+def test_a_cell_in_which_nothing_was_tested_is_not_called_clean(is_complete: bool, cut: str) -> None:
+    assert of_cell(cell(draws=3, vacuous=3, is_complete=is_complete)) == f"nothing tested in 3 draws{cut}"
+
+
+@HOW_IT_ENDED
 def test_a_broken_cell_names_the_rule_its_size_and_its_seed_file(is_complete: bool, cut: str) -> None:
     assert of_cell(cell(found(), is_complete=is_complete)) == (
         f"leak after 5 draws: 2 ranks, {len(SMALL.steps)} steps{cut}\n  leak.json"
