@@ -204,6 +204,7 @@ def draws(record: Record) -> str:
         "memory of eight ranks": f"{record['eight_memory'] >> 20} MiB" if record.get("eight_memory") else UNKNOWN,
         f"{gather}, each waited for": seconds(record.get("latency")),
         f"{gather}, fifty in a row": seconds(record.get("latency_in_a_row")),
+        **{act: seconds(taken) for act, taken in record.get("costs", {}).items()},
         **{f"a draw in the parent: {part}": seconds(taken) for part, taken in record.get("parent", {}).items()},
         **{
             f"share of a draw: {part}": f"{100 * share:.0f} %"

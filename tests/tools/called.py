@@ -5,10 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from itertools import count
 from pathlib import Path
 
+from harness.clock import Clock
 from harness.ipc.memory import REGISTER, SharedMemory
-from harness.scenario.layouts.groups import Group
+from harness.rank.probes import costs
+from harness.scenario.layouts.groups import Group, GroupId
 from harness.substrate.base import Substrate
 
 
@@ -42,6 +45,12 @@ def what_is_open(substrate: Substrate, slots: dict[Group, int]) -> int:
     """Segments and windows that a rank holds."""
     windows = sum(len(communicator.windows) for communicator in substrate.communicators.values())
     return windows + sum(len(pool.segments) for pool in substrate.pools.values())
+
+
+def costs_by_reads(substrate: Substrate, slots: dict[GroupId, int], repeats: int) -> dict[str, float]:
+    """What the probe of costs measures by a clock that each look moves by a second."""
+    looks = count()
+    return costs.measure(substrate, slots, repeats, Clock(lambda: float(next(looks)), time.sleep))
 
 
 def registers_alone(substrate: Substrate, slots: dict[Group, int]) -> None:

@@ -37,8 +37,10 @@ GROWTH = 0.05
 DRAWING, PREPARING = "drawing it, by Hypothesis", "preparing ranks and their counters"
 RUNNING = "waiting for ranks, reading traces"
 JUDGING = "the oracle"
-FIXED_PARTS = 6
+FIXED_PARTS = 7
 """Parts that are measured beside each draw on fresh ranks, of which there are no more than draws."""
+REPEATS = 10
+"""Times that a communicator is made anew, with two windows."""
 SHOWN = 0.005
 """Least share of a part that the table shows."""
 EIGHT_ON_A_GPU = 86e-6
@@ -68,6 +70,8 @@ class Measured(msgspec.Struct):
     """The same with fifty in a row."""
     latency_path: str = ""
     """The path that these calls took."""
+    costs: dict[str, float] = {}
+    """Median seconds of what communicators and windows of all ranks cost, on the slowest rank."""
     parent: dict[str, float] = {}
     """Where the time of a draw goes in the parent: mean seconds of each part."""
     parts: tuple[tuple[str, float], ...] = ()
@@ -117,6 +121,8 @@ class Measured(msgspec.Struct):
     def _part_rows(self) -> Iterator[tuple[str, str, str]]:
         for part, taken in self.parent.items():
             yield f"draw, parent: {part}", f"{1000 * taken:.1f} ms", ""
+        for act, taken in self.costs.items():
+            yield act, f"{1000 * taken:.1f} ms", ""
         for part, size in self.parts:
             if size >= SHOWN:
                 yield f"draw, ranks: {part}", f"{100 * size:.0f} %", ""
@@ -165,6 +171,8 @@ def bench_draws(
         measured.latency = max(each["waited"] for each in latencies)
         measured.latency_in_a_row = max(each["in_a_row"] for each in latencies)
         measured.latency_path = " and ".join(dict.fromkeys(each["path"] for each in latencies))
+        say("what communicators and windows cost")
+        measured.costs = slowest(ranks.call("harness.rank.probes.costs:measure", REPEATS))
     spawned: list[float] = []
     fresh = drawn[:: max(1, len(drawn) // spawns)][:spawns]
     for encoded in fresh:
@@ -237,6 +245,11 @@ def share_of_each(parts: list[dict[str, float]]) -> list[tuple[str, float]]:
     names = dict.fromkeys(name for each in parts for name in each)
     shares = [(name, sum(each.get(name, 0.0) for each in parts) / total) for name in names]
     return sorted(shares, key=lambda item: -item[1])
+
+
+def slowest(costs: list[dict[str, float]]) -> dict[str, float]:
+    """Each act's seconds on the rank that it takes longest."""
+    return {act: max(each[act] for each in costs) for act in costs[0]}
 
 
 def typical(memory: list[tuple[int, int]]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from harness.studies.bench.draws import (
     _run_all,
     bench_draws,
     share_of_each,
+    slowest,
     typical,
 )
 from harness.trace.draw import Draw
@@ -41,6 +42,7 @@ FIGURES = Measured(
     latency=12e-6,
     latency_in_a_row=10e-6,
     latency_path="symmetric",
+    costs={"its first window": 0.0123},
     parent={"the oracle": 0.0012},
     parts=(("registering windows", 0.54), ("steps", 0.001)),
     environment={"substrate": "sim", "why": "asked for"},
@@ -59,6 +61,7 @@ def rows(figures: Measured) -> dict[str, tuple[str, str]]:
         ("parent's memory in the second tenth, in the last", "65.0 MiB, 66.0 MiB", "growth under 5 % over 5,000 draws"),
         ("eight ranks: start", "0.90 s", "under 8 s"),
         ("draw, parent: the oracle", "1.2 ms", ""),
+        ("its first window", "12.3 ms", ""),
         ("draw, ranks: registering windows", "54 %", ""),
         ("eight ranks: memory together", "171 MiB", "under 4096 MiB"),
     ],
@@ -89,6 +92,10 @@ def test_names_leave_room_for_figures_and_goals_on_80_columns() -> None:
     parts = tuple((part, 0.1) for part in (*PARTS, LIBRARY))
     parent = dict.fromkeys((DRAWING, PREPARING, RUNNING, JUDGING), 0.1)
     assert max(map(len, rows(msgspec.structs.replace(FIGURES, parts=parts, parent=parent)))) <= 50
+
+
+def test_an_act_costs_what_it_takes_on_the_slowest_rank() -> None:
+    assert slowest([{"one": 1.0, "other": 4.0}, {"one": 2.0, "other": 3.0}]) == {"one": 2.0, "other": 4.0}
 
 
 def test_what_was_not_measured_has_no_row() -> None:
