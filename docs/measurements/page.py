@@ -10,7 +10,7 @@ Invariant: the page holds no figure that is not in a record. `make docs` writes 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -298,14 +298,16 @@ def _speeds(op: str, rows: Sequence[Record]) -> str:
 
 def speeds_by_ranks(record: Record) -> str:
     """The same on several numbers of ranks: a table for each operation, a row for each size and contender."""
-    points = record["by_ranks"]
-    return "\n".join(
-        _by_ranks(op, [point for point in points if point["op"] == op])
+    points, why = record["by_ranks"], {table["world"]: table["why_not"] for table in record["worlds"]}
+    tables = [
+        _by_ranks(op, [point for point in points if point["op"] == op], why)
         for op in dict.fromkeys(point["op"] for point in points)
-    )
+    ]
+    reasons = dict.fromkeys(filter(None, why.values()))
+    return "\n".join([*tables, *(f"\\* not comparable with other machines: {reason}\n" for reason in reasons)])
 
 
-def _by_ranks(op: str, points: Sequence[Record]) -> str:
+def _by_ranks(op: str, points: Sequence[Record], why_not: Mapping[int, str]) -> str:
     worlds = sorted({point["world"] for point in points})
     found = {(point["nbytes"], point["contender"], point["world"]): point for point in points}
     rows = []
@@ -314,7 +316,13 @@ def _by_ranks(op: str, points: Sequence[Record]) -> str:
         at_most = [line[-1] and line[-1][key] for key in ("growth", "to_copies")]
         shown = [f"{value:.2f}" if value else UNKNOWN for value in at_most]
         rows.append((size_text(nbytes), name, *map(_speed, line), *shown))
-    head = ("bytes", "by", *(f"{world} ranks" for world in worlds), "growth", "to copies")
+    head = (
+        "bytes",
+        "by",
+        *(f"{world}{'*' if why_not.get(world) else ''} ranks" for world in worlds),
+        "growth",
+        "to copies",
+    )
     return f"`{op}`\n\n" + table(head, rows)
 
 

@@ -154,9 +154,7 @@ def _abstract(address: str) -> str:
 
 def _connected(address: str, port: int) -> socket.socket:
     if not address.startswith(LOCAL):
-        reached = socket.create_connection((address, port), timeout=PROVING)
-        reached.settimeout(None)
-        return reached
+        return socket.create_connection((address, port), timeout=PROVING)
     reached = socket.socket(socket.AF_UNIX)
     try:
         reached.connect(_abstract(address))
@@ -173,7 +171,9 @@ def _user(end: socket.socket) -> int:
 
 
 def _prepare(end: socket.socket) -> None:
-    """Have an end be lost where the other one is silent. Raises `AuthenticationError` for one of another user."""
+    """Have an end wait as long as it takes, whatever `socket.setdefaulttimeout` was given, and be lost where the other
+    one is silent. Raises `AuthenticationError` for one of another user."""
+    end.settimeout(None)
     if end.family == socket.AF_UNIX:
         if _user(end) != os.geteuid():
             raise AuthenticationError("another user")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -77,8 +78,7 @@ def why_no_gpu() -> str:
 def only(gpu: int) -> dict[str, str]:
     """Environment in which a process sees the GPU of that CUDA index alone, as its first."""
     setting = by_uuid().get(VISIBLE, os.environ.get(VISIBLE))
-    words = [part.strip() for part in (setting or "").split(",")]
-    return {VISIBLE: str(gpu) if setting is None else words[gpu]}
+    return {VISIBLE: str(gpu) if setting is None else _words(setting)[gpu]}
 
 
 def by_uuid() -> dict[str, str]:
@@ -87,7 +87,7 @@ def by_uuid() -> dict[str, str]:
 
     An MPS daemon numbers anew the GPUs that it is left. Its clients then find none under an old number.
     """
-    words = [word.strip() for word in os.environ.get(VISIBLE, "").split(",") if word.strip()]
+    words = _words(os.environ.get(VISIBLE, ""))
     found = inventory() if words else []
     is_sure = len(found) == len(words) and not (any(map(str.isdigit, words)) and _may_be_sorted())
     return {VISIBLE: ",".join(gpu.uuid for gpu in found)} if found and is_sure else {}
@@ -106,14 +106,19 @@ def visible(found: list[Gpu], setting: str | None) -> list[Gpu]:
     if setting is None:
         return found
     chosen: list[Gpu] = []
-    for word in (part.strip() for part in setting.split(",")):
+    for word in _words(setting):
         if word.isdigit():
             named = found[int(word) : int(word) + 1]
         else:
-            named = [gpu for gpu in found if word and gpu.uuid.startswith(word)]
+            named = [gpu for gpu in found if gpu.uuid.startswith(word)]
         if len(named) != 1:
             break
         if named[0] in chosen:
             return []
         chosen.append(named[0])
     return chosen
+
+
+def _words(setting: str) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` names, up to the first empty word: there CUDA stops."""
+    return [*takewhile(bool, (part.strip() for part in setting.split(",")))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 
@@ -141,20 +141,20 @@ def pulls(collectives: str | None) -> bool:
     return getattr(load_attribute("collectives", collectives, ("library", *KERNELS)), "pulls", False) is True
 
 
-def prepare(pools: Iterable[str], import_path: str) -> None:
+def prepare(pools: Iterable[str], environment: Mapping[str, str]) -> None:
     """Have pools make ready what their ranks need, such as a library to be built: each that has `prepare`.
 
-    Each does so in a process of its own, which may use a GPU and looks for modules on `import_path`. Raises
-    `MachineError` with the last line that such a process printed.
+    Each does so in a process of its own, which may use a GPU and has these variables. Raises `MachineError` with the
+    last line that such a process printed.
     """
     from harness.system.pools.built_in import load_pool  # noqa: PLC0415
 
     for pool in pools:
         if callable(getattr(load_pool(pool), "prepare", None)):
-            _prepare(pool, import_path)
+            _prepare(pool, environment)
 
 
-def _prepare(pool: str, import_path: str) -> None:
+def _prepare(pool: str, environment: Mapping[str, str]) -> None:
     command = [
         sys.executable,
         "-P",
@@ -162,9 +162,7 @@ def _prepare(pool: str, import_path: str) -> None:
         f"from harness.system.pools.built_in import load_pool; load_pool({pool!r}).prepare()",
     ]
     try:
-        subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": import_path}, capture_output=True, timeout=PREPARING, check=True
-        )
+        subprocess.run(command, env=environment, capture_output=True, timeout=PREPARING, check=True)
     except subprocess.TimeoutExpired:
         raise MachineError(f"pool {pool!r} was not prepared within {PREPARING:.0f} s") from None
     except subprocess.CalledProcessError as error:

@@ -16,7 +16,7 @@ import msgspec
 from harness.errors import MachineError, UsageError, not_one_of
 from harness.machine import gpus, nccl
 from harness.machine.evidence import check_names, on_nccl, on_sim
-from harness.machine.inherited import import_path
+from harness.machine.inherited import import_path, inherited
 from harness.machine.mps import RECOVERY, Mps
 from harness.machine.observer import build as observer
 
@@ -102,7 +102,7 @@ class Platform(msgspec.Struct, frozen=True):
         if not watched.stand_ins and (self.gpus or not watched.fallbacks):
             return self
         if self.gpus:
-            watched.prepare(watched.stand_ins, import_path())
+            watched.prepare(watched.stand_ins, inherited({"PYTHONPATH": import_path()}))
             # the observer is NCCL's profiler plug-in too, and bears the names of the harness's own
             return msgspec.structs.replace(self, environment={**self.environment, **observer.environment(None)})
         if missing := [pool for pool, stand_in in watched.stand_ins.items() if not stand_in]:
@@ -121,11 +121,11 @@ class Platform(msgspec.Struct, frozen=True):
 
 class Watched(NamedTuple):
     """The pools under test that call NCCL by themselves, each with the design that stands in for it where there is no
-    NCCL, or none. `prepare` is called before ranks start on GPUs, with their names and where processes find modules.
+    NCCL, or none. `prepare` is called before ranks start on GPUs, with their names and the variables of processes.
     `fallbacks`: collectives that need a GPU, each with those that stand in for them where there is none."""
 
     stand_ins: Mapping[str, str]
-    prepare: Callable[[Iterable[str], str], None]
+    prepare: Callable[[Iterable[str], Mapping[str, str]], None]
     fallbacks: Mapping[str, str] = {}
 
 

@@ -152,6 +152,7 @@ def _limit_sends(connection: Connection, seconds: float) -> None:
     with socket.socket(fileno=connection.fileno()) as end:
         whole = int(seconds)
         limit = struct.pack("ll", whole, int((seconds - whole) * 1e6))  # a timeval
+        end.settimeout(None)  # `socket.setdefaulttimeout` has made it non-blocking: sends would end at once
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         end.detach()  # it is the connection's
 

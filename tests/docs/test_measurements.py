@@ -87,8 +87,10 @@ def test_numbers_of_ranks_stand_beside_each_other_with_how_times_grow() -> None:
     few = {**point, "world": 2, "to_copies": 1.0, "growth": 1.0}
     many = {**point, "world": 4, "time": 6.0e-6, "to_copies": 1.25, "growth": 1.5}
     wrong = {**few, "contender": "mine", "state": "wrong", "time": None, "ratio": None}
-    shown = page.figures({"by_ranks": [few, many, wrong]})
-    assert "| bytes | by | 2 ranks | 4 ranks | growth | to copies |" in shown
+    worlds = [{"world": 2, "why_not": ""}, {"world": 4, "why_not": "several ranks share a GPU"}]
+    shown = page.figures({"by_ranks": [few, many, wrong], "worlds": worlds})
+    assert "| bytes | by | 2 ranks | 4* ranks | growth | to copies |" in shown
+    assert "\n\\* not comparable with other machines: several ranks share a GPU\n" in shown
     assert "| 1 KiB | cuda | 4.0 (2.50) | 6.0 (2.50) | 1.50 | 1.25 |" in shown
     assert "| 1 KiB | mine | wrong | — | — | — |" in shown
 

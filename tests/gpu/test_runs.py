@@ -6,22 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import psutil
 import pytest
 
-from harness.machine import daemon, gpus
+from harness.machine import daemon, gpus, mps
 from harness.machine import seats as seats_module
-from harness.machine.seats import RANKS_PER_GPU, Seats
 from harness.world import litter
 from tests.tools import many_gpus
+from tests.tools.lessee import free
+from tests.tools.mps_daemon import until
 from tests.tools.processes import left, marked, new_mark
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
@@ -88,6 +89,13 @@ def visible(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         yield uuids
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for runs. Its path is short: sockets of MPS lie in it, and theirs have 107 bytes at most."""
+    with TemporaryDirectory(prefix="runs-") as folder:
+        yield Path(folder)
+
+
 @contextmanager
 def running(place: Path, visible: Sequence[str], *options: str, holds: float = 0) -> Iterator[Run]:
     """A run with leases of its own, on the GPUs of this test; each of its tests lasts `holds` seconds longer."""
@@ -116,45 +124,29 @@ def running(place: Path, visible: Sequence[str], *options: str, holds: float = 0
                     os.kill(pid, signal.SIGKILL)
 
 
-def until(holds: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.1)
-
-
-def free(place: Path, visible: Sequence[str]) -> list[str]:
-    """GPUs of which no seat is held."""
-    seats, found = Seats(place / "leases"), []
-    for uuid in visible:
-        if (held := seats.take_any(uuid, RANKS_PER_GPU)) is not None:
-            held.close()
-            found.append(uuid)
-    return found
-
-
 def folders(place: Path) -> list[str]:
     """Folders for temporary files that the harness made and left."""
     return [path.name for path in (place / "tmp").glob("symm-*")]
 
 
-def test_auto_gives_each_worker_two_gpus_for_two_ranks(tmp_path: Path, visible: list[str]) -> None:
-    with running(tmp_path, visible, "-n", "auto", "--symm-world=2") as run:
+def test_auto_gives_each_worker_two_gpus_for_two_ranks(place: Path, visible: list[str]) -> None:
+    with running(place, visible, "-n", "auto", "--symm-world=2") as run:
         run.ends_well()
         assert [len(each) for each in run.saw.values()] == [2] * (len(visible) // 2)
         assert sorted(chain(*run.saw.values())) == sorted(visible)
 
 
-def test_as_many_workers_as_gpus_have_one_each(tmp_path: Path, visible: list[str]) -> None:
-    with running(tmp_path, visible, "-n", str(len(visible)), "--symm-world=2") as run:
+def test_as_many_workers_as_gpus_have_one_each(place: Path, visible: list[str]) -> None:
+    with running(place, visible, "-n", str(len(visible)), "--symm-world=2") as run:
         run.ends_well()
         assert sorted(run.saw.values()) == sorted([uuid] for uuid in visible)
 
 
-def test_two_runs_at_a_time_have_half_of_the_gpus_each(tmp_path: Path, visible: list[str]) -> None:
+def test_two_runs_at_a_time_have_half_of_the_gpus_each(place: Path, visible: list[str]) -> None:
     half = len(visible) // 2
     with (
-        running(tmp_path, visible, f"--symm-world={half}", holds=1) as one,
-        running(tmp_path, visible, f"--symm-world={half}", holds=1) as two,
+        running(place, visible, f"--symm-world={half}", holds=1) as one,
+        running(place, visible, f"--symm-world={half}", holds=1) as two,
     ):
         one.ends_well()
         two.ends_well()
@@ -162,33 +154,35 @@ def test_two_runs_at_a_time_have_half_of_the_gpus_each(tmp_path: Path, visible: 
     assert ([len(each) for each in seen], sorted(chain(*seen))) == ([half] * 2, sorted(visible))
 
 
-def test_nothing_is_left_of_a_killed_run(tmp_path: Path, visible: list[str]) -> None:
+def test_nothing_is_left_of_a_killed_run(place: Path, visible: list[str]) -> None:
     before = {*SHARED_MEMORY.iterdir()}
-    with running(tmp_path, visible, "-n", "auto", "--symm-world=2", holds=120) as run:
+    with running(place, visible, "-n", "auto", "--symm-world=2", holds=120) as run:
         run.has_run_on(len(visible) // 2)
         mapped = litter.mapped(marked(run.mark))
-        held = free(tmp_path, visible)
+        held = free(place / "leases", visible)
         run.process.kill()
         run.process.wait()
         processes = left(run.mark, GRACE)
-    assert (held, processes, free(tmp_path, visible), folders(tmp_path)) == ([], [], visible, [])
+    assert (held, processes, free(place / "leases", visible), folders(place)) == ([], [], visible, [])
     assert [path for path in mapped | {*SHARED_MEMORY.glob("nccl-*")} - before if path.exists()] == []
 
 
-def test_nothing_is_left_of_a_killed_run_whose_ranks_share_gpus(tmp_path: Path, visible: list[str]) -> None:
+def test_nothing_is_left_of_a_killed_run_whose_ranks_share_gpus(place: Path, visible: list[str]) -> None:
     """One process with two ranks on each GPU, and MPS between them."""
-    with running(tmp_path, visible, f"--symm-world={2 * len(visible)}", holds=120) as run:
+    with running(place, visible, f"--symm-world={2 * len(visible)}", holds=120) as run:
         run.has_run_on(1)
+        has_private = any(name.startswith("symm-mps-") for name in folders(place))
         run.process.kill()
         run.process.wait()
         processes = left(run.mark, GRACE)
-        until(lambda: not folders(tmp_path), GRACE)
-    assert (processes, folders(tmp_path), free(tmp_path, visible)) == ([], [], visible)
+        until(lambda: not folders(place), GRACE)
+    assert (processes, folders(place), free(place / "leases", visible)) == ([], [], visible)
+    assert has_private == (daemon.is_installed() and not mps.serves_already())
 
 
-def test_a_worker_in_place_of_a_killed_one_runs_on_its_gpus(tmp_path: Path, visible: list[str]) -> None:
+def test_a_worker_in_place_of_a_killed_one_runs_on_its_gpus(place: Path, visible: list[str]) -> None:
     workers = len(visible) // 2
-    with running(tmp_path, visible, "-n", "auto", "--symm-world=2", holds=120) as run:
+    with running(place, visible, "-n", "auto", "--symm-world=2", holds=120) as run:
         run.has_run_on(workers)
         gone = [run.pid("gw0"), *(child.pid for child in psutil.Process(run.pid("gw0")).children(recursive=True))]
         os.kill(run.pid("gw0"), signal.SIGKILL)

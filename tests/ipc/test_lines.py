@@ -71,6 +71,18 @@ def test_messages_go_both_ways_in_order(door: Door) -> None:
     ]
 
 
+def test_a_default_timeout_of_sockets_turns_no_end_away_and_ends_no_line() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        opened = Door()
+        parent, task = line_through(opened)
+        assert (os.get_blocking(parent.connection.fileno()), os.get_blocking(task.connection.fileno())) == (True, True)
+        opened.door.close()
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def test_an_end_with_another_token_is_turned_away_on_both_sides(door: Door) -> None:
     with pytest.raises(UsageError, match="another SYMM_TOKEN"):
         lines.reach("127.0.0.1", door.port, b"another secret", 10)

@@ -15,7 +15,7 @@ from harness.machine import gpus, mps
 from harness.world import world as world_module
 from harness.world.platform import Platform, choose
 from harness.world.world import World
-from tests.tools.fake_gpus import equip
+from tests.tools.fake_gpus import UUIDS, equip
 from tests.tools.mps_daemon import leftovers, pid_of, runs
 
 
@@ -67,6 +67,17 @@ def test_a_daemon_and_its_clients_name_the_gpus_that_are_left_by_uuid(
     assert served.environment["CUDA_VISIBLE_DEVICES"] == ",".join(uuids)
     assert (len(uuids), len({*uuids})) == (2, 2)
     assert gpus.only(1) == {"CUDA_VISIBLE_DEVICES": uuids[1]}
+
+
+@pytest.mark.parametrize("setting", ["2,", "2,,1"])
+def test_a_daemon_is_left_what_is_named_ahead_of_an_empty_word(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    equip(monkeypatch, 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    served = mps.start()
+    served.close()
+    assert served.environment["CUDA_VISIBLE_DEVICES"] == UUIDS[2]
 
 
 @pytest.mark.parametrize("setting", [None, "", "0,MIG-1"])

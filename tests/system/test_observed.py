@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MachineError, PluginError, UsageError
-from harness.machine.inherited import import_path
+from harness.machine.inherited import import_path, inherited
 from harness.scenario.steps import Recreate, Release
 from harness.system.check import observed, prepare
 from harness.trace.events import Leaked, SegmentAllocated
@@ -56,13 +56,13 @@ def test_a_pool_is_observed_where_its_class_says_so() -> None:
 
 def test_a_pool_is_prepared_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREPARED", str(tmp_path / "by"))
-    prepare([f"{HERE}Prepared", f"{HERE}Engine"], import_path())
+    prepare([f"{HERE}Prepared", f"{HERE}Engine"], inherited({"PYTHONPATH": import_path()}))
     assert int((tmp_path / "by").read_text()) != os.getpid()
 
 
 def test_a_pool_that_cannot_be_prepared_ends_the_command_with_its_last_line() -> None:
     with pytest.raises(MachineError, match=r"engines:Unprepared' cannot be prepared: RuntimeError: no compiler here$"):
-        prepare([f"{HERE}Unprepared"], import_path())
+        prepare([f"{HERE}Unprepared"], inherited({"PYTHONPATH": import_path()}))
 
 
 @pytest.mark.parametrize("said", ["observed = 1", "forever = 'yes'", "fallback = None"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from harness.machine.leases import Patience, Share, lease
-from harness.machine.seats import Seats
+from harness.machine.seats import RANKS_PER_GPU, Seats
 
 WHOLE = Share(1)
 
@@ -23,6 +23,16 @@ def lessee(*gpus: str, share: Share = WHOLE, number: int = 0, seconds: float = 0
     with started(*arguments) as process:
         yield process
         process.kill()
+
+
+def free(folder: Path, gpus: Iterable[str]) -> list[str]:
+    """Those of these GPUs of which nobody holds a seat in a folder of leases."""
+    seats, found = Seats(folder), []
+    for gpu in gpus:
+        if (held := seats.take_any(gpu, RANKS_PER_GPU)) is not None:
+            held.close()
+            found.append(gpu)
+    return found
 
 
 @contextmanager

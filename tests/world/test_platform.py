@@ -206,7 +206,8 @@ def test_a_simulation_hides_no_gpu() -> None:
 
 
 def watched(asked: list[str], **stand_ins: str) -> Watched:
-    return Watched(stand_ins, lambda pools, import_path: asked.extend(pools))
+    """Pools, and in `asked` those that were prepared with the variables of this process."""
+    return Watched(stand_ins, lambda pools, has: asked.extend(pools if has["HERE"] and has["PYTHONPATH"] else ()))
 
 
 def test_nothing_is_put_in_front_of_nccl_where_no_pool_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +218,7 @@ def test_nothing_is_put_in_front_of_nccl_where_no_pool_is_watched(monkeypatch: p
 
 def test_the_observer_stands_in_front_of_nccl_once_a_watched_pool_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     equip(monkeypatch, 1, (2, 32, 3))
+    monkeypatch.setenv("HERE", "yes")
     added = {"LD_PRELOAD": "observer.so", VARIABLE: "observer.so"}
     monkeypatch.setattr(observer, "environment", lambda out: added)
     platform, asked = choose("nccl", 1), list[str]()
@@ -241,14 +243,14 @@ def test_the_simulation_is_refused_where_nothing_stands_in() -> None:
 
 
 def test_the_simulation_says_what_stands_in_for_collectives_that_need_a_gpu() -> None:
-    asked = Watched({}, lambda pools, import_path: None, {"cuda": "triton"})
+    asked = Watched({}, lambda pools, environment: None, {"cuda": "triton"})
     assert choose("sim", 2).watching(asked).why == "asked for; triton stands in for cuda"
 
 
 def test_on_gpus_nothing_stands_in_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     equip(monkeypatch, 1, (2, 32, 3))
     platform = choose("nccl", 1)
-    assert platform.watching(Watched({}, lambda pools, import_path: None, {"cuda": "triton"})) == platform
+    assert platform.watching(Watched({}, lambda pools, environment: None, {"cuda": "triton"})) == platform
 
 
 # over hosts

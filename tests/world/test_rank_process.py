@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import struct
+import threading
 import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -87,6 +89,22 @@ def test_a_request_that_a_stopped_rank_does_not_read_is_given_up(monkeypatch: py
         assert rank.send(Call("module:function", {}, ("x" * 4_000_000,)))
         assert 0.1 < time.monotonic() - began < 20
         assert first_replies({0: rank}, 0.1) == {}
+
+
+def test_a_default_timeout_of_sockets_cuts_no_request_short() -> None:
+    request, before = Call("module:function", {}, ("x" * 4_000_000,)), socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        rank, there = played()
+        with rank.connection, there:
+            sending = threading.Thread(target=rank.send, args=[request])
+            sending.start()
+            sending.join(0.2)
+            assert sending.is_alive()  # it waits for the rank to read
+            assert there.recv() == request
+            sending.join(20)
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def played() -> tuple[RankProcess, Connection]:

@@ -42,9 +42,9 @@ def ops_of(found: ByRanks) -> list[str]:
 
 
 def notes(found: ByRanks) -> list[str]:
-    """Which numbers of ranks do not compare, and why."""
-    why = {(table.world, table.why_not) for table in found.measured if table.why_not}
-    return [f"{MARK} Not comparable with other machines: {reason}." for reason in sorted({each for _, each in why})]
+    """Why marked numbers of ranks do not compare."""
+    why = dict.fromkeys(table.why_not for table in found.measured if table.why_not)
+    return [f"{MARK} Not comparable with other machines: {reason}." for reason in why]
 
 
 def lines(found: ByRanks, op: str) -> Iterator[tuple[int, dict[str, list[tuple[int, float]]]]]:

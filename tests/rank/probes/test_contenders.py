@@ -12,6 +12,7 @@ import torch
 from harness.rank.probes.speed.contenders import BESIDE, IN_TURN, PeerCopies, PeerCopy
 from harness.rank.probes.speed.operands import Operands
 from harness.substrate.communicator import Communicator
+from harness.system.collectives import Unsupported
 
 SOURCE, NBYTES = 7, 256
 OUTPUTS = [0x1000, 0x2000, 0x3000, 0x4000]
@@ -51,13 +52,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return found
 
 
-def contender(kind: type[PeerCopy], rank: int, chunks: int) -> PeerCopy:
-    """Of one of four ranks. Its output has so many chunks, and lies at an offset of 16 in its window."""
+def contender(kind: type[PeerCopy], rank: int, chunks: int, *, unreached: int | None = None) -> PeerCopy:
+    """Of one of four ranks, which reaches all but one of them. Its output has so many chunks, and lies at an offset of
+    16 in its window."""
     communicator = SimpleNamespace(
         rank=rank,
         size=len(OUTPUTS),
         find_window=lambda address: SimpleNamespace(address=address - 16),
-        peer_pointers=lambda window, offset: [each + offset - 16 for each in OUTPUTS],
+        peer_pointers=lambda window, offset: [
+            0 if peer == unreached else each + offset - 16 for peer, each in enumerate(OUTPUTS)
+        ],
     )
     output = SimpleNamespace(data_ptr=lambda: OUTPUTS[rank], nbytes=chunks * NBYTES, is_cuda=True)
     source = SimpleNamespace(data_ptr=lambda: SOURCE, nbytes=NBYTES)
@@ -99,6 +103,13 @@ def test_copies_side_by_side_begin_after_what_was_before_and_end_before_what_fol
         (0, "waits for", 1),
         (0, "waits for", 2),
     ]
+
+
+@pytest.mark.parametrize("kind", [PeerCopy, PeerCopies])
+def test_ranks_that_do_not_reach_every_peer_refuse_to_copy(gpu: Gpu, kind: type[PeerCopy]) -> None:
+    for rank, unreached in (0, 2), (2, 0):
+        with pytest.raises(Unsupported, match="do not reach each other's memory"):
+            contender(kind, rank, 3, unreached=unreached)
 
 
 def test_a_copy_that_cuda_refuses_is_an_error(gpu: Gpu) -> None:

@@ -134,9 +134,9 @@ class PeerCopy(Contender):
         super().__init__(communicator, operands)
         output = operands.output
         window = communicator.find_window(output.data_ptr())
-        if window is None:
+        to = [] if window is None else communicator.peer_pointers(window, output.data_ptr() - window.address)
+        if not to or not all(to):  # on every rank, as each reaches its own part of them
             raise Unsupported("ranks do not reach each other's memory")
-        to = communicator.peer_pointers(window, output.data_ptr() - window.address)
         self._nbytes = operands.source.nbytes
         self._targets = [
             to[(communicator.rank + away) % communicator.size] + (away - 1) * self._nbytes
