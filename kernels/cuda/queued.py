@@ -52,7 +52,7 @@ class Queues(NamedTuple):
 
 class QueuedCollectives(CudaCollectives):
     """`CudaCollectives`, and the largest reductions of two or three ranks through queues, for which a communicator has
-    16 MiB more."""
+    16 MiB more. They have not run on a GPU in their present form."""
 
     queued = CudaSource(HERE / "queues.cu")
 
