@@ -19,7 +19,7 @@ from harness.substrate.base import Substrate
 
 Result = TypeVar("Result")
 
-ANEW, FIRST = "a communicator made anew", "its first window"
+RECREATED, FIRST = "a communicator re-created", "its first window"
 FURTHER, END = "a further window", "the end of a window"
 BYTES = 12 << 20
 """Of a segment, and so of a window: from 10 MiB on the allocator gives each block one of its own."""
@@ -28,7 +28,7 @@ BYTES = 12 << 20
 def measure(substrate: Substrate, slots: dict[GroupId, int], repeats: int, clock: Clock = CLOCK) -> dict[str, float]:
     """Median seconds of each act on this rank. Collective over the world.
 
-    A communicator made anew is destroyed, and split from the one of the world again. A window's end is not collective:
+    A communicator is re-created: destroyed, and split from the one of the world again. A window's end is not collective:
     each rank deregisters for itself.
     """
     (group,) = slots
@@ -49,7 +49,7 @@ def measure(substrate: Substrate, slots: dict[GroupId, int], repeats: int, clock
         return result
 
     for _ in range(repeats):
-        timed(ANEW, partial(substrate.recreate, family))
+        timed(RECREATED, partial(substrate.recreate, family))
         communicator = substrate.communicator(group)
         acts = zip((FIRST, FURTHER), pool.segments, strict=True)
         windows = [timed(act, partial(communicator.register, segment)) for act, segment in acts]

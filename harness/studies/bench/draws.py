@@ -40,7 +40,7 @@ JUDGING = "the oracle"
 FIXED_PARTS = 7
 """Parts that are measured beside each draw on fresh ranks, of which there are no more than draws."""
 REPEATS = 10
-"""Times that a communicator is made anew, with two windows."""
+"""Times that a communicator is re-created, and gets two windows."""
 SHOWN = 0.005
 """Least share of a part that the table shows."""
 EIGHT_ON_A_GPU = 86e-6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.rank.probes.costs import ANEW, END, FIRST, FURTHER
+from harness.rank.probes.costs import RECREATED, END, FIRST, FURTHER
 from harness.world.world import World
 
 MEASURE = "harness.rank.probes.costs:measure"
@@ -16,7 +16,7 @@ def replies(simulation: World) -> list[dict[str, float]]:
 
 
 def test_every_rank_measures_each_act(simulation: World, replies: list[dict[str, float]]) -> None:
-    assert [[*reply] for reply in replies] == [[ANEW, FIRST, FURTHER, END]] * simulation.size
+    assert [[*reply] for reply in replies] == [[RECREATED, FIRST, FURTHER, END]] * simulation.size
     assert min(taken for reply in replies for taken in reply.values()) > 0
 
 
@@ -31,5 +31,5 @@ def test_acts_are_timed_one_by_one(simulation: World) -> None:
     """By a clock that goes on by one second whenever it is read: an act is between two reads."""
     assert (
         simulation.call("tests.tools.called:costs_by_reads", 2)
-        == [dict.fromkeys((ANEW, FIRST, FURTHER, END), 1.0)] * simulation.size
+        == [dict.fromkeys((RECREATED, FIRST, FURTHER, END), 1.0)] * simulation.size
     )
