@@ -28,8 +28,8 @@ BYTES = 12 << 20
 def measure(substrate: Substrate, slots: dict[GroupId, int], repeats: int, clock: Clock = CLOCK) -> dict[str, float]:
     """Median seconds of each act on this rank. Collective over the world.
 
-    A communicator is re-created: destroyed, and split from the one of the world again. A window's end is not collective:
-    each rank deregisters for itself.
+    To re-create a communicator is to destroy it, and to split it from the one of the world again. The end of a window
+    is not collective: each rank deregisters for itself.
     """
     (group,) = slots
     family = (group,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.rank.probes.costs import RECREATED, END, FIRST, FURTHER
+from harness.rank.probes.costs import END, FIRST, FURTHER, RECREATED
 from harness.world.world import World
 
 MEASURE = "harness.rank.probes.costs:measure"
