@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from harness.clock import CLOCK, Clock
+from harness.rank.probes.opening import open_world
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 
@@ -31,11 +32,7 @@ def measure(substrate: Substrate, slots: dict[GroupId, int], repeats: int, clock
     To re-create a communicator is to destroy it, and to split it from the one of the world again. The end of a window
     is not collective: each rank deregisters for itself.
     """
-    (group,) = slots
-    family = (group,)
-    substrate.start_recording(lambda event: None)
-    substrate.world(len(group.ranks))
-    substrate.begin([family], [0] * len(group.ranks), slots)
+    group = open_world(substrate, slots)
     pool = substrate.pool("costs")
     with pool.use():
         blocks = [torch.empty(BYTES, dtype=torch.uint8, device=substrate.device.torch_device) for _ in range(2)]
@@ -49,7 +46,7 @@ def measure(substrate: Substrate, slots: dict[GroupId, int], repeats: int, clock
         return result
 
     for _ in range(repeats):
-        timed(RECREATED, partial(substrate.recreate, family))
+        timed(RECREATED, partial(substrate.recreate, (group,)))
         communicator = substrate.communicator(group)
         acts = zip((FIRST, FURTHER), pool.segments, strict=True)
         windows = [timed(act, partial(communicator.register, segment)) for act, segment in acts]

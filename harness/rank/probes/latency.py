@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 
 from harness.clock import CLOCK, Clock
+from harness.rank.probes.opening import open_world
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator
@@ -30,10 +31,7 @@ def measure(
     `waited`: every call is waited for, as a program makes them. `in_a_row`: `CALLS` in a row are waited for once, as
     latency is mostly given, which leaves out what starting the call and learning of its end cost on the host.
     """
-    (group,) = slots
-    substrate.start_recording(lambda event: None)
-    substrate.world(len(group.ranks))
-    substrate.begin([(group,)], [0] * len(group.ranks), slots)
+    group = open_world(substrate, slots)
     communicator, pool = substrate.communicator(group), substrate.pool("latency")
     with pool.use():
         output = torch.empty(elements * len(group.ranks), dtype=torch.bfloat16, device=substrate.device.torch_device)

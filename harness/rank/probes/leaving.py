@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from harness.clock import CLOCK, Clock
+from harness.rank.probes.opening import open_world
 from harness.scenario.layouts.groups import GroupId
 from harness.substrate.base import Substrate
 from harness.system.context import ProcessGroup, RankContext
 from harness.system.pools.built_in import load_pool
-from harness.trace.events import Event
 
 BLOCK = 1 << 20
 """Two of these fill a segment of the caching allocator."""
@@ -50,14 +50,7 @@ def _one(
     substrate: Substrate, slots: dict[GroupId, int], name: str, count: int, repeats: int, clock: Clock
 ) -> tuple[float, float]:
     """Seconds to leave a design's context, and of that its own part: with no allocator's context inside."""
-
-    def ignore(event: Event) -> None:
-        pass
-
-    (group,) = slots
-    substrate.start_recording(ignore)
-    substrate.world(len(group.ranks))
-    substrate.begin([(group,)], [0] * len(group.ranks), slots)
+    group = open_world(substrate, slots)
     context = RankContext(substrate, len(group.ranks))
     everyone = ProcessGroup(substrate, "tp", group)
     policy = load_pool(name)(context)

@@ -112,8 +112,7 @@ def ask(
     least, most = choose(substrate, worlds[0]), choose(substrate, worlds[-1])
     why = most.why if least.name != most.name else ""
     taken = sizes or sizes_of(SIM_SIZES if most.name == "sim" else SIZES, dtype)
-    by_world = [len(contenders(most.name, world, plugins)) for world in worlds]
-    cells = PASSES * len(ops) * len(taken) * sum(by_world)
+    cells = PASSES * len(ops) * len(taken) * sum(len(contenders(most.name, world, plugins)) for world in worlds)
     return Asked(worlds, ops, dtype, taken, plugins, most.name if why else substrate, cells, why)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from harness.clock import CLOCK, Clock
+from harness.rank.probes.opening import open_world
 from harness.rank.probes.speed import timing
 from harness.rank.probes.speed.contenders import (
     Contender,
@@ -50,10 +51,7 @@ def measure(
     Returns `refused`, the reason why it does not make the call, or `variants`: for each its name, `right`, median
     `seconds`, `eager`, `blocks` and `host` seconds. A variant takes about `seconds`.
     """
-    (group,) = slots
-    substrate.start_recording(lambda event: None)
-    substrate.world(len(group.ranks))
-    substrate.begin([(group,)], [0] * len(group.ranks), slots)
+    group = open_world(substrate, slots)
     communicator, pool = substrate.communicator(group), substrate.pool("speed")
     make = partial(Operands, op, communicator.rank, communicator.size, count, getattr(torch, dtype))
     device, windows = substrate.device.torch_device, []
