@@ -175,6 +175,7 @@ class Server:
         self._journal.append(trace.Began(TEARDOWN))
         executor.close()
         call_back(substrate.end)
+        substrate.give_up(scenario.captured)
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
 

@@ -11,8 +11,9 @@ from functools import cached_property
 import msgspec
 
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
+from harness.scenario.operands import ITEMSIZE
 from harness.scenario.schedule import Schedule
-from harness.scenario.steps import Allocate, Allocation, Ballast, ProgramError, Step
+from harness.scenario.steps import Allocate, Allocation, Ballast, Capture, Collective, EndCapture, ProgramError, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 
@@ -104,6 +105,23 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         """The step that makes each buffer, by the buffer's name."""
         return {step.buffer: step for step in self.steps if isinstance(step, Allocate | Ballast)}
 
+    @cached_property
+    def captured(self) -> GroupIds:
+        """The groups in which a call of `CAPTURED` bytes and more is captured, on any rank."""
+        found: dict[GroupId, None] = {}
+        is_capturing = False
+        for step in self.steps:
+            is_capturing = isinstance(step, Capture) or (is_capturing and not isinstance(step, EndCapture))
+            if is_capturing and isinstance(step, Collective):
+                large = (group for group in self.acting(step) if self._bytes(step, group.ranks) >= CAPTURED)
+                found.update(dict.fromkeys(large))
+        return tuple(found)
+
+    def _bytes(self, step: Collective, group: Group) -> int:
+        """Bytes of a call's largest operand, on any rank of a group."""
+        width = ITEMSIZE[self.allocations[step.views[0].buffer].dtype]
+        return width * max(max(step.lengths(group, rank)) for rank in group)
+
     @property
     def is_watched(self) -> bool:
         """Whether every substrate compares all memory around this scenario's calls; the simulation always does."""
@@ -115,6 +133,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         return tuple(dict.fromkeys(group for name in self.families for group in self.topology.ids[name]))
 
 
+CAPTURED = 16 << 10
+"""Bytes below which NCCL moves a call by protocols that register no memory for a graph."""
 WATCHED = 4
 """One seed in so many is watched. 0 is, to which shrinking lowers a seed."""
 IMPLICIT = "tp"

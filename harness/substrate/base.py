@@ -175,6 +175,10 @@ class Substrate(ABC):
     def end(self) -> None:
         """End a draw: record what leaked, then take everything back. Collective over the world."""
 
+    def give_up(self, groups: GroupIds) -> None:  # noqa: B027  (only where a library keeps what was captured)
+        """After a draw, destroy the communicators of every family that has one of these groups. Collective over the
+        world."""
+
     @abstractmethod
     def make_pool(self, name: str) -> Pool:
         """An empty pool. Local."""

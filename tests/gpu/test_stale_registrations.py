@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from harness import judge
 from harness.machine import gpus, nccl
+from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate, AllReduce, Capture, EndCapture, Prepare, Replay, Step
+from harness.scenario.system import System
+from harness.scenario.topology import Topology
+from harness.world.world import World
 from tests.tools.operands import ask
 from tests.tools.stale_registrations import Row, all_rows, rows, verdict
 
@@ -45,3 +52,16 @@ def test_a_call_uses_the_record_of_a_graph_that_has_just_gone_and_not_after_thir
 
 def test_no_call_does_where_graphs_register_nothing() -> None:
     assert verdict(answers(NCCL_GRAPH_REGISTER="0"), is_whole=True)[1] == 0
+
+
+def test_no_draw_uses_the_record_of_a_graph_of_the_one_before() -> None:
+    """Each draw has memory of its own at the addresses of the last. An average has no symmetric kernel."""
+    count = 1 << 20
+    allocated: tuple[Step, ...] = (Allocate("a", "tp", count), Allocate("b", "tp", count))
+    call = AllReduce("tp", View("a"), count, View("b"), op="avg")
+    captured = Prepare("g"), *allocated, call, Capture("g"), call, EndCapture("g"), Replay("g")
+    topology = Topology("tp2", "sglang", {"tp": 2})
+    scenarios = [Scenario(topology, steps, System("deferred")) for steps in (captured, (*allocated, call)) * 4]
+    with World(2, "nccl", deadline=60) as world:
+        found = [judge(world.run(scenario)) for scenario in scenarios]
+    assert found == [[]] * len(found)

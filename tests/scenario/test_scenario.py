@@ -12,6 +12,9 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
     Allocate,
+    Capture,
+    EndCapture,
+    Prepare,
     ProgramError,
     Recreate,
     Release,
@@ -111,6 +114,21 @@ def test_scenario_lists_each_group_once_in_the_order_of_first_use() -> None:
 
 
 CORNERS = Topology("corners", "explicit", families_given={"tp": ((0, 1), (2, 3)), "dp": ((0, 2), (1, 3))})
+
+
+@pytest.mark.parametrize(("count", "groups"), [(1023, ()), (1024, ((0, 1, 2, 3),))])
+def test_a_captured_call_of_16_kib_and_more_names_its_group(count: int, groups: Groups) -> None:
+    call = AllGather("tp", View("a"), count)
+    captured = Prepare("g"), call, Capture("g"), AllGather("tp", View("a"), count), EndCapture("g")
+    found = scenario(Allocate("a", "tp", 8 << 10), *captured).captured
+    assert tuple(group.ranks for group in found) == groups
+
+
+def test_a_large_call_that_is_not_captured_names_none() -> None:
+    call = AllGather("tp", View("a"), 2048)
+    assert (
+        scenario(Allocate("a", "tp", 8 << 10), Prepare("g"), call, Capture("g"), EndCapture("g"), call).captured == ()
+    )
 
 
 @pytest.mark.parametrize(("groups", "idle"), [(((0, 2),), 1), (((1, 3),), 0)])

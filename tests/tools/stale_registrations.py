@@ -102,6 +102,8 @@ class Stage:
     def __init__(self, one: Rank) -> None:
         self.one, self.meeting, self.stream, self.seed = one, one.comm, torch.cuda.Stream(), 0
         self.comm = one.communicator()
+        self.path = ""
+        """NCCL's word for what the last of these calls ran."""
 
     def meet(self) -> None:
         """Wait for all ranks and their GPUs."""
@@ -160,6 +162,7 @@ class Stage:
         """On the stream of the calls."""
         from harness.substrate.nccl.evidence import LEGACY
 
+        told = self.one.told.written
         operands, stream = memory.operands, int(self.stream.cuda_stream)
         config = None if memory.window is None else self.one.forced(LEGACY)
         if operands.op == "all_gather":
@@ -168,6 +171,7 @@ class Stage:
             self.comm.reduce_scatter(operands.source, operands.output, self.one.nc.SUM, stream=stream, config=config)
         else:
             self.comm.allreduce(operands.source, operands.output, self.one.nc.SUM, stream=stream, config=config)
+        self.path = str(self.one.told.last_since(told))
 
     def captured(self, memory: Memory) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
@@ -203,12 +207,10 @@ class Stage:
         self.meet()
         return any(wrong)
 
-    def first(self, memory: Memory, is_captured: bool) -> tuple[bool, str]:
-        """Whether the first calls were wrong, and the path of the last."""
-        told = self.one.told.written
+    def first(self, memory: Memory, is_captured: bool) -> bool:
+        """Whether the first calls were wrong."""
         wrong = self.is_wrong(memory, partial(self.call, memory))
-        path = str(self.one.told.last_since(told))
-        return (self.is_graph_wrong(memory) if is_captured else False) or wrong, path
+        return (self.is_graph_wrong(memory) if is_captured else False) or wrong
 
     def second(self, memory: Memory) -> dict[str, bool]:
         """Whether the second calls were wrong."""
@@ -221,11 +223,9 @@ class Stage:
 def case(stage: Stage, kind: str, memory: str, first: str, gap: int) -> Iterator[Row]:
     """The rounds of a case, a row for each of its second calls. Collective."""
     seen: Counter[str] = Counter()
-    path = ""
     for _ in range(ROUNDS):
         made = stage.allocate(kind, memory == "window")
-        was_wrong, path = stage.first(made, first == "graph")
-        seen["wrong before"] += was_wrong
+        seen["wrong before"] += stage.first(made, first == "graph")
         stage.small_calls(gap)
         stage.free(made)
         again = stage.allocate(kind, memory == "window")
@@ -236,7 +236,7 @@ def case(stage: Stage, kind: str, memory: str, first: str, gap: int) -> Iterator
         stage.free(again)
     for then in THENS[memory]:
         counts = [str(seen[name]) for name in ("same", then, "wrong before")]
-        yield Row(kind, str(BYTES), first, str(gap), memory, then, path, *counts)
+        yield Row(kind, str(BYTES), first, str(gap), memory, then, stage.path, *counts)
 
 
 def answers(one: Rank) -> Iterator[Row]:

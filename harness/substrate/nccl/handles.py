@@ -57,10 +57,15 @@ class Handles:
             kept.move_to_end(family)
             return kept[family]
         for other in [other for other in kept if other not in needed][: max(0, len(kept) - KEPT + 1)]:
-            for handle in kept.pop(other).values():
-                handle.destroy()
+            self.give_up(other, len(node_of))
         kept[family] = self._split(family, node_of)
         return kept[family]
+
+    def give_up(self, family: GroupIds, world: int) -> None:
+        """Destroy this rank's communicators of a family, if they are kept for worlds of that size. Collective over the
+        world."""
+        for handle in self._kept[world].pop(family, {}).values():
+            handle.destroy()
 
     def replace(
         self, serving: Mapping[GroupId, GroupIds], family: GroupIds, node_of: Sequence[int]

@@ -56,6 +56,8 @@ class NcclSubstrate(Substrate):
         self.allocator = SegmentAllocator(self.denial, self._quarantine, self._last_error.expect)
         self._version = nccl_version() or (0, 0, 0)
         self._handles = Handles(rank, processes, self._version)
+        self._families: Sequence[GroupIds] = ()
+        """Those of the draw."""
         self._serving: dict[GroupId, GroupIds] = {}
         """The family whose kept communicator a group uses; two families may share it."""
         self._quarantined: list[Segment] = []
@@ -83,6 +85,7 @@ class NcclSubstrate(Substrate):
 
     def _create(self, families: Sequence[GroupIds]) -> None:
         self._serving.clear()
+        self._families = families
         for family in families:
             handles = self._handles.take(family, self._node_of, set(families))
             for group in ids_of(family, self.rank):
@@ -180,6 +183,13 @@ class NcclSubstrate(Substrate):
         for pool in self.pools.values():
             pool.close()
         self.pools.clear()
+
+    def give_up(self, groups: GroupIds) -> None:
+        # A captured call leaves its communicator a record of its memory. Later calls would take that for new memory at
+        # the address (docs/findings.md), and a draw would be wrong by the one before.
+        for family in self._families:
+            if not set(groups).isdisjoint(family):
+                self._handles.give_up(family, len(self._node_of))
 
     def make_pool(self, name: str) -> Pool:
         return NcclPool(self.recorder, name, self.allocator)

@@ -12,7 +12,7 @@ nccl = pytest.importorskip("nccl.bindings.nccl", reason="nccl4py is not installe
 
 
 from harness.ipc.memory import SharedMemory  # noqa: E402
-from harness.scenario.layouts.groups import GroupId  # noqa: E402
+from harness.scenario.layouts.groups import GroupId, GroupIds  # noqa: E402
 from harness.substrate.communicator import RegistrationError  # noqa: E402
 from harness.substrate.nccl import substrate as module  # noqa: E402
 from harness.substrate.nccl.handle import NcclHandle  # noqa: E402
@@ -74,6 +74,18 @@ def test_a_communicator_is_kept_for_the_next_draw(substrate: NcclSubstrate, call
         begin(substrate)
         substrate.end()
     assert names(calls) == ["split"]
+
+
+@pytest.mark.parametrize(("groups", "made"), [(ALONE, ["split", "destroy", "split"]), ((), ["split"])])
+def test_communicators_of_a_group_whose_calls_were_captured_are_new_in_the_next_draw(
+    substrate: NcclSubstrate, calls: Calls, groups: GroupIds, made: list[str]
+) -> None:
+    for _ in range(2):
+        begin(substrate)
+        substrate.end()
+        if len(names(calls)) == 1:
+            substrate.give_up(groups)
+    assert names(calls) == made
 
 
 def test_a_recreated_communicators_windows_go_first(substrate: NcclSubstrate, calls: Calls) -> None:
