@@ -126,13 +126,18 @@ class CollectiveContext:
         communicator is closed. `peer_addresses` takes it and all that lies in it. The same tensor for the same size.
 
         Collective the first time, and all ranks ask for the same. Raises `NotOwned` where kernels cannot reach their
-        peers, and `RuntimeError` where it has to be made while work is captured or in flight.
+        peers, and `RuntimeError` where it has to be made but not `can_provide`.
         """
         return self._communicator.workspace("workspace", _checked("workspace", nbytes)).body
 
     def flags(self, words: int) -> torch.Tensor:
         """int32[words], as `workspace` is."""
         return self._communicator.workspace("flags", 4 * _checked("flags", words)).body
+
+    @property
+    def can_provide(self) -> bool:
+        """Whether workspace and flags can be made now: no work is captured or in flight. The same on all ranks. Local."""
+        return not self._communicator.device.does_later
 
     @property
     def shares_gpu(self) -> bool:
@@ -337,7 +342,7 @@ def _before(context: CollectiveContext, count: int) -> int:
 
 BUILT_IN = {
     "triton": "harness.system.collectives:TritonCollectives",
-    "cuda": "harness.kernels.cuda.collectives:CudaCollectives",
+    "cuda": "harness.kernels.cuda.queued:QueuedCollectives",
 }
 
 

@@ -27,9 +27,9 @@ from harness.kernels.cuda.collectives import (
 from harness.system.collectives import CollectiveContext, NotOwned
 from harness.system.cuda import CudaSource
 
-QUEUERS = 288
+QUEUERS = 320
 """Threads of a block that has queues, as the kernels say."""
-SLOTS, STAGES, SLOT = 4, 3, 32 << 10
+SLOTS, STAGES, SLOT = 4, 3, 36 << 10
 """Tiles of a queue, and stages of a block, as the kernels say; bytes of each at most, so that two blocks fit on a
 multiprocessor."""
 QUEUES, LEAST, UNIT = BLOCKS * SLOTS * SLOT, 16 << 10, 512
@@ -46,13 +46,11 @@ class Queues(NamedTuple):
     counts: Ranks
     epochs: torch.Tensor
     """One for each block."""
-    is_hopper: bool
-    """Whether the GPU has bulk copies."""
 
 
 class QueuedCollectives(CudaCollectives):
-    """`CudaCollectives`, and the largest reductions of two or three ranks through queues, for which a communicator has
-    16 MiB more. They have not run on a GPU in their present form."""
+    """`CudaCollectives`, and the largest reductions of two or three ranks through queues. A communicator has memory for
+    them from the first such call on that is neither captured nor in flight; until then they go as the others do."""
 
     queued = CudaSource(HERE / "queues.cu")
 
@@ -60,18 +58,11 @@ class QueuedCollectives(CudaCollectives):
         super().__init__()
         self.queues: dict[Hashable, Queues] = {}
 
-    def open(self, context: CollectiveContext) -> None:
-        super().open(context)
-        space, flags = context.workspace(QUEUES), context.flags(BLOCKS * (1 + 2 * context.size))
-        counts = addresses(context, flags[BLOCKS:])
-        self.queues[context.identity] = Queues(addresses(context, space), counts, flags[:BLOCKS], is_hopper(flags))
-
     def close(self, context: CollectiveContext) -> None:
         super().close(context)
-        del self.queues[context.identity]
+        self.queues.pop(context.identity, None)
 
     def reduce_scatter(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
-        context.peer_pointers(source)  # the library makes a call whose source is not owned
         width, counts = output.element_size(), context.counts or (output.numel(),) * context.size
         if len({*counts}) > 1 or not self.is_queued("reduce_scatter", context, source, counts[0] * width):
             super().reduce_scatter(context, output, source, op)
@@ -80,7 +71,6 @@ class QueuedCollectives(CudaCollectives):
         self._queued(context, "reduce_scatter", counts[0] * width, (source, output), (count,), op)
 
     def all_reduce(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, op: str) -> None:
-        context.peer_pointers(source)
         width, count = output.element_size(), output.numel()
         part = whole_words(-(-count // context.size))
         if not self.is_queued("all_reduce", context, source, part * width):
@@ -95,9 +85,19 @@ class QueuedCollectives(CudaCollectives):
         self._queued(context, "all_reduce", part * width, (source,), counts, op, outputs)
 
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
-        """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank."""
-        is_for_them = self.queues[context.identity].is_hopper and nbytes >= QUEUED[kind] and slot_of(context.size) > 0
-        return is_for_them and nbytes % WORD == 0 and context.alignment(source) >= WORD
+        """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank.
+        Collective. Raises `NotOwned` where it would and the source is not owned."""
+        if nbytes < QUEUED[kind] or nbytes % WORD or slot_of(context.size) == 0 or not is_hopper(source):
+            return False
+        return context.alignment(source) >= WORD and self.has_queues(context)
+
+    def has_queues(self, context: CollectiveContext) -> bool:
+        """Whether the communicator has queues, which it gets if it can. Collective."""
+        if context.identity not in self.queues and context.can_provide:
+            space, flags = context.workspace(QUEUES), context.flags(BLOCKS * (1 + 2 * context.size))
+            counts = addresses(context, flags[BLOCKS:])
+            self.queues[context.identity] = Queues(addresses(context, space), counts, flags[:BLOCKS])
+        return context.identity in self.queues
 
     def _queued(
         self,

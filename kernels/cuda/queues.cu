@@ -17,7 +17,7 @@
 
 // Registers for two blocks a multiprocessor: kernels of two communicators may run at one time. Sums want more of them than
 // larger blocks would get.
-#define KERNEL __global__ void __launch_bounds__(288, 2)
+#define KERNEL __global__ void __launch_bounds__(320, 2)
 
 constexpr int SLOTS = 4;                          // of a queue
 constexpr int STAGES = 3, AHEAD = 1, BEHIND = 2;  // stages of a block; tiles that are loaded ahead, and told of behind

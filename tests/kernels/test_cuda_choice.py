@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ class Recorded:
 class Context:
     """A rank on a GPU that is not there."""
 
-    identity, shares_gpu, aligned = "it", False, 128
+    identity, shares_gpu, aligned, can_provide = "it", False, 128, True
 
     def __init__(self, rank: int, counts: Sequence[int], max_blocks: int) -> None:
         self.rank, self.size, self.counts, self.max_blocks = rank, len(counts), tuple(counts), max_blocks
@@ -80,21 +81,20 @@ def launches(
     """What each rank launches for a call."""
     found = []
     for rank in range(len(counts)):
-        kernels: Any = QueuedCollectives() if is_hopper else CudaCollectives()
+        kernels: Any = QueuedCollectives()
         made: list[tuple[Any, ...]] = []
         for name, file in (("ll", "ll.cu"), ("queued", "queues.cu"), ("fused", "fused.cu")):
             setattr(kernels, name, Recorded(file, made))
         context = make(rank, counts, max_blocks)
         kernels.open(context)
-        if is_hopper:
-            kernels.queues[context.identity] = kernels.queues[context.identity]._replace(is_hopper=True)
         whole, part = (
             torch.empty(each, dtype=dtype, device="meta")
             for each in (counts[0] if kind == "all_reduce" else sum(counts), counts[rank])
         )
         output, source = (whole, part) if kind == "all_gather" else (part, whole)
         more = () if kind == "all_gather" else (op,)
-        getattr(kernels, kind)(context, output, source, *more)
+        with patch("harness.kernels.cuda.queued.is_hopper", return_value=is_hopper):
+            getattr(kernels, kind)(context, output, source, *more)
         found.append(made)
     return found
 
@@ -169,6 +169,12 @@ class Unaligned(Context):
     aligned = 8
 
 
+class Busy(Context):
+    """Work is captured or in flight."""
+
+    can_provide = False
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "nbytes", "make", "file"),
     [
@@ -176,6 +182,7 @@ class Unaligned(Context):
         ("reduce_scatter", 2, QUEUED["reduce_scatter"] - 16, Context, "fused.cu"),
         ("reduce_scatter", 2, QUEUED["reduce_scatter"] + 2, Context, "fused.cu"),  # the second slice is not aligned
         ("reduce_scatter", 2, QUEUED["reduce_scatter"], Unaligned, "fused.cu"),
+        ("reduce_scatter", 2, QUEUED["reduce_scatter"], Busy, "fused.cu"),
         ("reduce_scatter", 3, QUEUED["reduce_scatter"], Context, "queues.cu"),
         ("reduce_scatter", 4, QUEUED["reduce_scatter"], Context, "fused.cu"),  # its tiles would be small
         ("reduce_scatter", 1, QUEUED["reduce_scatter"], Context, "fused.cu"),
@@ -194,6 +201,29 @@ def test_queues_take_large_reductions_of_few_ranks(
             assert isinstance(argument, torch.Tensor) is ("*" in parameter), parameter
         assert grid <= BLOCKS
         assert block == (QUEUERS if file == "queues.cu" else THREADS)
+
+
+def test_queues_are_made_by_the_first_call_that_needs_them_and_go_with_the_communicator() -> None:
+    class Counted(Context):
+        asked = 0
+
+        def workspace(self, nbytes: int) -> torch.Tensor:
+            self.asked += 1
+            return super().workspace(nbytes)
+
+    context: Any = Counted(0, (8, 8), 132)
+    kernels: Any = QueuedCollectives()
+    kernels.open(context)
+    seen = [context.asked]
+    context.can_provide = False
+    seen.append(kernels.has_queues(context))
+    context.can_provide = True
+    seen += [kernels.has_queues(context), context.asked]
+    context.can_provide = False
+    seen += [kernels.has_queues(context), context.asked]
+    kernels.close(context)
+    seen.append(kernels.has_queues(context))
+    assert seen == [1, False, True, 2, True, 2, False]
 
 
 def test_slots_of_queues_are_as_the_kernels_say() -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness.kernels.cuda.collectives import BLOCKS, HERE, THREADS, WORD, CudaCollectives, small
+from harness.kernels.cuda.collectives import BLOCKS, HERE, THREADS, WORD, CudaCollectives, is_hopper, small
 from harness.kernels.cuda.queued import QueuedCollectives
 from harness.substrate.bits import bits
 from harness.system.collectives import CollectiveContext, NotOwned
@@ -44,7 +44,7 @@ class Queued(QueuedCollectives, Impatient):
 
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
         is_aligned = nbytes % WORD == 0 and context.alignment(source) >= WORD
-        return self.queues[context.identity].is_hopper and is_aligned
+        return is_hopper(source) and is_aligned and self.has_queues(context)
 
 
 class Case(NamedTuple):
