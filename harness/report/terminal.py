@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import indent, wrap
 from typing import NamedTuple, Protocol
 
+from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
@@ -38,6 +40,10 @@ HEARTBEAT = 60.0
 """Seconds between two lines of a log that no terminal shows."""
 LONGEST = 10
 """Lines of a disagreement that are shown."""
+WIDEST = 10_000
+"""Characters of a line that no table needs."""
+NUMBER = re.compile(r"[-–]?[\d.,]*( %|[KMG])?\*?")
+"""A number as tables have it, or a dash in its place."""
 
 
 class Details(NamedTuple):
@@ -354,10 +360,20 @@ def topologies(console: Console, listed: Sequence[Topology]) -> None:
 
 
 def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]], title: str = "") -> None:
-    """A plain table."""
-    shown = Table(title=title or None, title_justify="left")
-    for index, column in enumerate(columns):
-        shown.add_column(column, no_wrap=index == 0, overflow="fold", min_width=len(column))
-    for row in rows:
-        shown.add_row(*(plain(cell) for cell in row))
+    """A plain table. Where it is too wide, it has no frame, and words are folded before numbers are."""
+    names, cells = [*columns], [[plain(cell) for cell in row] for row in rows]
+    shown = _framed(names, cells, title)
+    if console.measure(shown, options=console.options.update(max_width=WIDEST)).maximum > console.width:
+        shown.box, shown.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+        shown.pad_edge = shown.show_edge = False
     console.print(shown)
+
+
+def _framed(names: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    made = Table(title=title or None, title_justify="left")
+    for index, name in enumerate(names):
+        is_of_numbers = all(NUMBER.fullmatch(row[index]) for row in rows)
+        made.add_column(name, no_wrap=index == 0 or is_of_numbers, overflow="fold", min_width=len(name))
+    for row in rows:
+        made.add_row(*row)
+    return made

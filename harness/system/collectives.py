@@ -136,7 +136,7 @@ class CollectiveContext:
 
     @property
     def can_provide(self) -> bool:
-        """Whether workspace and flags can be made now: no work is captured or in flight. The same on all ranks. Local."""
+        """Whether workspace and flags can be made now: no work is captured or in flight. Local; the same on all ranks."""
         return not self._communicator.device.does_later
 
     @property
