@@ -136,7 +136,7 @@ class CollectiveContext:
 
     @property
     def can_provide(self) -> bool:
-        """Whether workspace and flags can be made now: no work is captured or in flight. Local; the same on all ranks."""
+        """Whether workspace and flags can be made now: nothing is captured or in flight. Local; alike on all ranks."""
         return not self._communicator.device.does_later
 
     @property
