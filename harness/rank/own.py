@@ -5,6 +5,7 @@ the place of `torch.equal` cannot blind the harness. What an engine would call b
 pool's context, is called by its name.
 """
 
+from ctypes import CDLL
 from gc import collect, freeze
 from zlib import crc32
 
@@ -24,5 +25,13 @@ __all__ = [
     "frombuffer",
     "host_arange",
     "tensor",
+    "trim",
     "zeros_like",
 ]
+_trim = getattr(CDLL(None), "malloc_trim", None)  # musl has none
+
+
+def trim() -> None:
+    """Give free pages of the heap back, which malloc keeps where anything behind them is in use. It takes 0.5 ms."""
+    if _trim is not None:
+        _trim(0)
