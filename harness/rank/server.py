@@ -180,7 +180,7 @@ class Server:
         self._journal.append(trace.Began(TEARDOWN))
         executor.close()
         call_back(substrate.end)
-        substrate.give_up(scenario.captured)
+        substrate.give_up(scenario)
         self._journal.append(trace.Closing())
         meeting.meet(CLOSING)
 

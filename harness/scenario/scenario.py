@@ -105,16 +105,15 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         """The step that makes each buffer, by the buffer's name."""
         return {step.buffer: step for step in self.steps if isinstance(step, Allocate | Ballast)}
 
-    @cached_property
-    def captured(self) -> GroupIds:
-        """The groups in which a call of `CAPTURED` bytes and more is captured, on any rank."""
+    def captured(self, least: int) -> GroupIds:
+        """The groups of several ranks in which a call of so many bytes is captured, on any rank."""
         found: dict[GroupId, None] = {}
         is_capturing = False
         for step in self.steps:
             is_capturing = isinstance(step, Capture) or (is_capturing and not isinstance(step, EndCapture))
             if is_capturing and isinstance(step, Collective):
-                large = (group for group in self.acting(step) if self._bytes(step, group.ranks) >= CAPTURED)
-                found.update(dict.fromkeys(large))
+                several = (group for group in self.acting(step) if len(group.ranks) > 1)
+                found.update(dict.fromkeys(each for each in several if self._bytes(step, each.ranks) >= least))
         return tuple(found)
 
     def _bytes(self, step: Collective, group: Group) -> int:
@@ -133,8 +132,6 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         return tuple(dict.fromkeys(group for name in self.families for group in self.topology.ids[name]))
 
 
-CAPTURED = 16 << 10
-"""Bytes below which NCCL moves a call by protocols that register no memory for a graph."""
 WATCHED = 4
 """One seed in so many is watched. 0 is, to which shrinking lowers a seed."""
 IMPLICIT = "tp"

@@ -19,6 +19,7 @@ from harness.ipc.memory import SharedMemory
 from harness.ipc.rendezvous import Rendezvous
 from harness.scenario.layouts.groups import Group, GroupId, GroupIds, ids_of
 from harness.scenario.placement import lsa_team_size
+from harness.scenario.scenario import Scenario
 from harness.scenario.schedule import Schedule
 from harness.substrate.communicator import Communicator
 from harness.substrate.denial import Denial, Refusal
@@ -175,8 +176,8 @@ class Substrate(ABC):
     def end(self) -> None:
         """End a draw: record what leaked, then take everything back. Collective over the world."""
 
-    def give_up(self, groups: GroupIds) -> None:  # noqa: B027  (only where a library keeps what was captured)
-        """After a draw, destroy the communicators of every family that has one of these groups. Collective over the
+    def give_up(self, scenario: Scenario) -> None:  # noqa: B027  (only where a library keeps what was captured)
+        """After a draw of that scenario, destroy the communicators in which it has left something. Collective over the
         world."""
 
     @abstractmethod

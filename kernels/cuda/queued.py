@@ -14,12 +14,12 @@ import torch
 from harness.kernels.cuda.collectives import (
     BLOCKS,
     HERE,
+    HOPPER,
     WORD,
     CudaCollectives,
     Ranks,
     addresses,
     grid,
-    is_hopper,
     place,
     reduction,
     whole_words,
@@ -34,6 +34,8 @@ SLOTS, STAGES, SLOT = 4, 3, 36 << 10
 multiprocessor."""
 QUEUES, LEAST, UNIT = BLOCKS * SLOTS * SLOT, 16 << 10, 512
 """Bytes of all queues of a rank; of a slot at least, as each tile has its price; and what a slot is a multiple of."""
+RANKS = 2
+"""The most that queues are known to be faster for."""
 QUEUED = {"reduce_scatter": 128 << 20, "all_reduce": 8 << 20}
 """Bytes of the smallest slice that goes through queues."""
 
@@ -49,7 +51,7 @@ class Queues(NamedTuple):
 
 
 class QueuedCollectives(CudaCollectives):
-    """`CudaCollectives`, and the largest reductions of two or three ranks through queues. A communicator has memory for
+    """`CudaCollectives`, and the largest reductions of two ranks through queues. A communicator has memory for
     them from the first such call on that is neither captured nor in flight; until then they go as the others do."""
 
     queued = CudaSource(HERE / "queues.cu")
@@ -87,7 +89,8 @@ class QueuedCollectives(CudaCollectives):
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
         """Whether a reduction goes through queues, where slices of `source` have so many bytes on every rank.
         Collective. Raises `NotOwned` where it would and the source is not owned."""
-        if nbytes < QUEUED[kind] or nbytes % WORD or slot_of(context.size) == 0 or not is_hopper(source):
+        is_for_them = nbytes >= QUEUED[kind] and 1 < context.size <= RANKS
+        if not is_for_them or nbytes % WORD or not has_room(source):
             return False
         return context.alignment(source) >= WORD and self.has_queues(context)
 
@@ -130,6 +133,11 @@ class QueuedCollectives(CudaCollectives):
             *how,
             shared=STAGES * slot,
         )
+
+
+def has_room(tensor: torch.Tensor) -> bool:
+    """Whether it lies on a GPU that queues are made for: later ones may have less shared memory (sm_120)."""
+    return tensor.is_cuda and torch.cuda.get_device_capability() == HOPPER
 
 
 def slot_of(size: int) -> int:

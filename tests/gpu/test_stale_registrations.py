@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from harness import judge
@@ -18,7 +20,9 @@ from tests.tools.stale_registrations import Row, all_rows, rows, verdict
 LAST_BAD = (2, 32, 3)
 """The bench of collectives had a wrong call on the legacy path with this version. Sources were read up to 2.30.7."""
 REGISTERED = {"all_reduce", "all_gather"}
-"""Calls whose operands NCCL registers for a graph where NVLink multicast is off."""
+"""Calls whose operands NCCL registers for a graph where NVLink multicast is off, of those that are asked."""
+PAIRS = 40
+"""Of draws. One of four was wrong on two H100 where communicators were kept."""
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,14 +58,32 @@ def test_no_call_does_where_graphs_register_nothing() -> None:
     assert verdict(answers(NCCL_GRAPH_REGISTER="0"), is_whole=True)[1] == 0
 
 
-def test_no_draw_uses_the_record_of_a_graph_of_the_one_before() -> None:
-    """Each draw has memory of its own at the addresses of the last. An average has no symmetric kernel."""
+def draws_that_follow_a_captured_call(keeps: bool) -> list[bool]:
+    """Whether each is wrong. `keeps`: communicators are kept over all draws. An average has no symmetric kernel."""
     count = 1 << 20
     allocated: tuple[Step, ...] = (Allocate("a", "tp", count), Allocate("b", "tp", count))
     call = AllReduce("tp", View("a"), count, View("b"), op="avg")
     captured = Prepare("g"), *allocated, call, Capture("g"), call, EndCapture("g"), Replay("g")
     topology = Topology("tp2", "sglang", {"tp": 2})
-    scenarios = [Scenario(topology, steps, System("deferred")) for steps in (captured, (*allocated, call)) * 4]
+    first, then = (Scenario(topology, steps, System("deferred")) for steps in (captured, (*allocated, call)))
+    wrong = []
     with World(2, "nccl", deadline=60) as world:
-        found = [judge(world.run(scenario)) for scenario in scenarios]
-    assert found == [[]] * len(found)
+        if keeps:
+            world.call(f"{__name__}:keep")
+        for _ in range(PAIRS):
+            world.run(first)
+            wrong.append({finding.rule for finding in judge(world.run(then))} == {"wrong-data"})
+    return wrong
+
+
+def keep(substrate: Any, _slots: object) -> None:
+    substrate.give_up = lambda scenario: None
+
+
+def test_no_draw_uses_the_record_of_a_graph_of_the_one_before() -> None:
+    assert not any(draws_that_follow_a_captured_call(keeps=False))
+
+
+def test_a_draw_does_where_communicators_are_kept() -> None:
+    """So the test above can fail: memory does come again at the address of the draw before."""
+    assert any(draws_that_follow_a_captured_call(keeps=True)) or (nccl.version() or ()) > LAST_BAD

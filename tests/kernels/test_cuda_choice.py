@@ -22,7 +22,7 @@ from harness.kernels.cuda.collectives import (
     CudaCollectives,
     Ranks,
 )
-from harness.kernels.cuda.queued import QUEUED, QUEUERS, SLOTS, STAGES, QueuedCollectives
+from harness.kernels.cuda.queued import QUEUED, QUEUERS, SLOTS, STAGES, QueuedCollectives, has_room
 from harness.system.collectives import NotOwned, Unsupported
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -93,7 +93,7 @@ def launches(
         )
         output, source = (whole, part) if kind == "all_gather" else (part, whole)
         more = () if kind == "all_gather" else (op,)
-        with patch("harness.kernels.cuda.queued.is_hopper", return_value=is_hopper):
+        with patch("harness.kernels.cuda.queued.has_room", return_value=is_hopper):
             getattr(kernels, kind)(context, output, source, *more)
         found.append(made)
     return found
@@ -183,15 +183,14 @@ class Busy(Context):
         ("reduce_scatter", 2, QUEUED["reduce_scatter"] + 2, Context, "fused.cu"),  # the second slice is not aligned
         ("reduce_scatter", 2, QUEUED["reduce_scatter"], Unaligned, "fused.cu"),
         ("reduce_scatter", 2, QUEUED["reduce_scatter"], Busy, "fused.cu"),
-        ("reduce_scatter", 3, QUEUED["reduce_scatter"], Context, "queues.cu"),
-        ("reduce_scatter", 4, QUEUED["reduce_scatter"], Context, "fused.cu"),  # its tiles would be small
+        ("reduce_scatter", 3, QUEUED["reduce_scatter"], Context, "fused.cu"),
         ("reduce_scatter", 1, QUEUED["reduce_scatter"], Context, "fused.cu"),
         ("all_reduce", 2, 2 * QUEUED["all_reduce"] + 2, Context, "queues.cu"),
         ("all_reduce", 2, 2 * QUEUED["all_reduce"] - 64, Context, "fused.cu"),
         ("all_gather", 2, COPIED - 2, Context, "fused.cu"),
     ],
 )
-def test_queues_take_large_reductions_of_few_ranks(
+def test_queues_take_large_reductions_of_two_ranks(
     kind: str, size: int, nbytes: int, make: Callable[..., Any], file: str
 ) -> None:
     for ((found, kernel, grid, block, arguments),) in launches(kind, [nbytes // 2] * size, make=make, is_hopper=True):
@@ -201,6 +200,15 @@ def test_queues_take_large_reductions_of_few_ranks(
             assert isinstance(argument, torch.Tensor) is ("*" in parameter), parameter
         assert grid <= BLOCKS
         assert block == (QUEUERS if file == "queues.cu" else THREADS)
+
+
+@pytest.mark.parametrize(("capability", "has"), [((8, 0), False), ((9, 0), True), ((10, 0), False), ((12, 0), False)])
+def test_queues_are_for_gpus_with_their_shared_memory(
+    capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    on_a_gpu: Any = OnGpu()
+    assert has_room(on_a_gpu) is has
 
 
 def test_queues_are_made_by_the_first_call_that_needs_them_and_go_with_the_communicator() -> None:

@@ -12,8 +12,12 @@ from harness.ipc.journal import Journal
 from harness.ipc.memory import SharedMemory
 from harness.ipc.messages import Broken, Call, Done, Failed, Join, Raised, Refused, Reply, Returned, WorldSize
 from harness.rank.server import Server
+from harness.scenario.scenario import Scenario
+from harness.scenario.steps import Allocate
+from harness.scenario.topology import Topology
 from harness.system.boundary import SystemRaised
 from harness.trace import events
+from harness.world.world import World
 
 
 class Faulty:
@@ -137,3 +141,28 @@ def test_a_request_of_the_substrate_reaches_it(
     rank: Server, substrate: Any, request_: Join | WorldSize, call: tuple[str, object]
 ) -> None:
     assert (rank.answer(request_), substrate.calls) == (Done(), [call])
+
+
+def note_ends(substrate: Any, _slots: object) -> None:
+    """From here on the substrate notes how it ends draws."""
+    end = substrate.end
+    substrate.ends = []
+
+    def ended() -> None:
+        substrate.ends.append("end")
+        end()
+
+    substrate.end, substrate.give_up = ended, lambda scenario: substrate.ends.append(scenario.seed)
+
+
+def noted(substrate: Any, _slots: object) -> Any:
+    return substrate.ends
+
+
+def test_a_draw_gives_up_what_it_leaves_in_communicators_behind_its_end() -> None:
+    topology = Topology("two", "sglang", {"tp": 2})
+    with World(2, "sim") as world:
+        world.call(f"{__name__}:note_ends")
+        for seed in (4, 5):
+            world.run(Scenario(topology, (Allocate("a", "tp", 8),), seed=seed))
+        assert world.call(f"{__name__}:noted") == [["end", 4, "end", 5]] * 2

@@ -117,18 +117,18 @@ CORNERS = Topology("corners", "explicit", families_given={"tp": ((0, 1), (2, 3))
 
 
 @pytest.mark.parametrize(("count", "groups"), [(1023, ()), (1024, ((0, 1, 2, 3),))])
-def test_a_captured_call_of_16_kib_and_more_names_its_group(count: int, groups: Groups) -> None:
+def test_a_captured_call_of_so_many_bytes_names_its_group(count: int, groups: Groups) -> None:
     call = AllGather("tp", View("a"), count)
     captured = Prepare("g"), call, Capture("g"), AllGather("tp", View("a"), count), EndCapture("g")
-    found = scenario(Allocate("a", "tp", 8 << 10), *captured).captured
+    found = scenario(Allocate("a", "tp", 8 << 10), *captured).captured(16 << 10)
     assert tuple(group.ranks for group in found) == groups
 
 
-def test_a_large_call_that_is_not_captured_names_none() -> None:
-    call = AllGather("tp", View("a"), 2048)
-    assert (
-        scenario(Allocate("a", "tp", 8 << 10), Prepare("g"), call, Capture("g"), EndCapture("g"), call).captured == ()
-    )
+def test_calls_outside_of_a_capture_and_of_one_rank_name_none() -> None:
+    call, alone = AllGather("tp", View("a"), 2048), AllGather("attn_tp", View("a"), 2048)
+    steps = Allocate("a", "tp", 8 << 10), Prepare("g"), call, Capture("g"), alone, EndCapture("g"), call
+    narrow = Topology("narrow", "sglang", {"tp": 2, "attn_dp": 2})
+    assert scenario(*steps, topology=narrow).captured(1) == ()
 
 
 @pytest.mark.parametrize(("groups", "idle"), [(((0, 2),), 1), (((1, 3),), 0)])

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness.kernels.cuda.collectives import BLOCKS, HERE, THREADS, WORD, CudaCollectives, is_hopper, small
-from harness.kernels.cuda.queued import QueuedCollectives
+from harness.kernels.cuda.collectives import BLOCKS, HERE, THREADS, WORD, CudaCollectives, small
+from harness.kernels.cuda.queued import QueuedCollectives, has_room
 from harness.substrate.bits import bits
 from harness.system.collectives import CollectiveContext, NotOwned
 from harness.system.cuda import CudaSource
@@ -44,7 +44,7 @@ class Queued(QueuedCollectives, Impatient):
 
     def is_queued(self, kind: str, context: CollectiveContext, source: torch.Tensor, nbytes: int) -> bool:
         is_aligned = nbytes % WORD == 0 and context.alignment(source) >= WORD
-        return is_hopper(source) and is_aligned and self.has_queues(context)
+        return has_room(source) and is_aligned and self.has_queues(context)
 
 
 class Case(NamedTuple):

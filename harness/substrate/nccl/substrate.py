@@ -5,6 +5,7 @@ Invariant: memory goes after every window over it. A segment that was freed unde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.machine.evidence import KINDS
 from harness.machine.nccl import PEER_POINTERS
 from harness.machine.nccl import version as nccl_version
 from harness.scenario.layouts.groups import GroupId, GroupIds, ids_of
+from harness.scenario.scenario import Scenario
 from harness.substrate.base import Substrate
 from harness.substrate.communicator import Communicator, RegistrationError
 from harness.substrate.nccl import quiet
@@ -35,6 +37,11 @@ from harness.substrate.segment import Segment
 SHARING = nc.NCCLConfig(split_share=True)
 """Split communicators use the service threads of the one that they are split from. Without that, destroying one
 waits up to 0.5 s for its threads to look up (NCCL 2.32.3). `NCCL_COMM_SPLIT_SHARE_RESOURCES=0` overrules it."""
+
+
+REGISTERED, PROTOCOLS = 16 << 10, {"NCCL_PROTO", "NCCL_P2P_LL_THRESHOLD", "NCCL_TUNER_PLUGIN", "NCCL_TUNER_CONFIG_FILE"}
+"""Bytes of a captured call from which on NCCL may register its memory, and variables by which smaller ones may be, too.
+By its own choice it moves those by LL and LL128, which register nothing (`ncclRegisterCollBuffers`, 2.30.7)."""
 
 
 class NcclSubstrate(Substrate):
@@ -184,11 +191,12 @@ class NcclSubstrate(Substrate):
             pool.close()
         self.pools.clear()
 
-    def give_up(self, groups: GroupIds) -> None:
-        # A captured call leaves its communicator a record of its memory. Later calls would take that for new memory at
-        # the address (docs/findings.md), and a draw would be wrong by the one before.
+    def give_up(self, scenario: Scenario) -> None:
+        # NCCL keeps a record of the memory of a captured call, and takes new memory at the address for the old
+        # (docs/findings.md). So the next draw could be wrong by no fault of its own.
+        groups = {*scenario.captured(0 if PROTOCOLS & os.environ.keys() else REGISTERED)}
         for family in self._families:
-            if not set(groups).isdisjoint(family):
+            if not groups.isdisjoint(family):
                 self._handles.give_up(family, len(self._node_of))
 
     def make_pool(self, name: str) -> Pool:

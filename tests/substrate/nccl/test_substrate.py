@@ -76,15 +76,34 @@ def test_a_communicator_is_kept_for_the_next_draw(substrate: NcclSubstrate, call
     assert names(calls) == ["split"]
 
 
-@pytest.mark.parametrize(("groups", "made"), [(ALONE, ["split", "destroy", "split"]), ((), ["split"])])
-def test_communicators_of_a_group_whose_calls_were_captured_are_new_in_the_next_draw(
-    substrate: NcclSubstrate, calls: Calls, groups: GroupIds, made: list[str]
+class Captured:
+    """In place of a scenario: of its captured calls one has so many bytes."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+    def captured(self, least: int) -> GroupIds:
+        return ALONE if self.nbytes >= least else ()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "protocol", "made"),
+    [
+        (16 << 10, "", ["split", "destroy", "split"]),
+        ((16 << 10) - 1, "", ["split"]),
+        (1, "Simple", ["split", "destroy", "split"]),
+    ],
+)
+def test_communicators_with_large_captured_calls_are_new_in_the_next_draw(
+    substrate: NcclSubstrate, calls: Calls, nbytes: int, protocol: str, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(2):
-        begin(substrate)
-        substrate.end()
-        if len(names(calls)) == 1:
-            substrate.give_up(groups)
+    if protocol:
+        monkeypatch.setenv("NCCL_PROTO", protocol)
+    scenario: Any = Captured(nbytes)
+    begin(substrate)
+    substrate.end()
+    substrate.give_up(scenario)
+    begin(substrate)
     assert names(calls) == made
 
 

@@ -32,10 +32,10 @@ KERNELS = {
     "reduce_scatter": ("SYMK_LL", "SYMK_LD"),
     "all_reduce": ("SYMK_AGxLL_R", "SYMK_RSxLD_AGxST"),
 }
-UNTIL_LET_GO = 12
-"""Calls after which NCCL has given up what it registered for a graph that is gone: it looks every eleventh time
-(`GROUP_MAX_RECLAIM_STEPS`, read in NCCL 2.27 to 2.30). Memory that is freed before, and allocated again at the same
-address, is taken for what it was."""
+UNTIL_LET_GO = 30
+"""Calls after which NCCL has given up what it registered for a graph that is gone: no call was wrong behind so many
+(2.32.3, on two H100). By its source it looks every eleventh time (`GROUP_MAX_RECLAIM_STEPS`, 2.27 to 2.30). Memory that
+is freed before, and allocated again at the same address, is taken for what it was."""
 UNTIL_QUEUED = 0.01
 """Seconds until NCCL knows that a graph is gone: CUDA calls its destructors on a thread of its own."""
 _TUNED: dict[int, tuple[Any, bool]] = {}
