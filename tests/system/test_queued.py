@@ -9,18 +9,21 @@ import pytest
 
 from harness.oracle.judge import judge
 from harness.scenario.operands import View
+from harness.scenario.scenario import Scenario
 from harness.scenario.steps import (
     AllGather,
     Allocate,
     InFlight,
     ReduceScatter,
+    Release,
     Step,
     Straggle,
 )
 from harness.scenario.system import System
+from harness.scenario.topology import Topology
 from harness.strategies.programs import scenarios
 from harness.trace.draw import Draw
-from harness.trace.events import Awaited, Entered
+from harness.trace.events import Awaited, Entered, SegmentFreed
 from harness.world.world import World
 from tests.tools.drawn import sample
 from tests.tools.scenes import findings, first, rules, scenario, unsaid
@@ -87,3 +90,16 @@ def test_such_a_fault_is_drawn(pair: World) -> None:
 def test_right_plug_ins_are_silent_on_drawn_calls(pair: World, kernels: str) -> None:
     drawn = sample(scenarios(2, system=System(collectives=kernels), via="kernel"), 24)
     assert [found for each in drawn if (found := judge(pair.run(each)))] == []
+
+
+def test_a_pool_that_frees_memory_in_flight_has_waited_for_the_calls_on_it() -> None:
+    """The ranks' segments lie in another order, so `deferred` begins a fresh pool and frees the one before."""
+    large, larger = Allocate("a", "tp", 10485616, "float8_e5m2"), Allocate("b", "tp", 2621367)
+    call = AllGather("tp", View("b"), 1, via="kernel")
+    steps = large, Release("a"), InFlight(), larger, call, Release("b"), Allocate("c", "tp", 1)
+    topology = Topology("two", "sglang", {"tp": 2})
+    with World(2, "sim", deadline=5) as world:
+        draw = world.run(Scenario(topology, steps, System("deferred", "triton"), falling=(1,)))
+    assert [str(finding) for finding in judge(draw)] == []
+    freed = [step for step, event in draw.traces[0].steps() if isinstance(event, SegmentFreed)]
+    assert freed[0] == len(steps) - 1

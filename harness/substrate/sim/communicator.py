@@ -50,6 +50,7 @@ class SimCommunicator(Communicator):
     ) -> None:
         super().__init__(recorder, device, rendezvous, group, generation, supports_windows)
         self._slot, self._shared, self._arena, self._views = slot, shared, arena, views
+        self._once_waited = device.once_waited
         self.workspaces = SimWorkspaces(recorder, device, rendezvous, group, self.ident, shared, workspaces, views)
         self._addresses: dict[int, list[int]] = {}
         """Where each rank's segment is mapped for a window, by the window's number, once a plug-in has asked."""
@@ -66,7 +67,7 @@ class SimCommunicator(Communicator):
         return [(int(offset), int(size)) for offset, size in segments] if self.supports_windows else None
 
     def _deregister(self, window: Window) -> None:
-        self._views.close(window.ident)
+        self._once_waited(lambda: self._views.close(window.ident))
 
     def destroyed(self) -> None:
         for window in self.windows:

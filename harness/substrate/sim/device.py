@@ -65,6 +65,7 @@ class SimDevice(Device):
         """What streams in flight use beside the one that it was allocated on."""
         self._landed: list[Callable[[], None]] = []
         """What is to be done once nothing is in flight."""
+        self._has_waited = False
         self._is_eager = True
         self._pooled, self._is_recording = pooled, False
 
@@ -108,6 +109,23 @@ class SimDevice(Device):
         """Do the work of the host that has to wait for what is in flight."""
         if self.is_in_flight:
             self._landed.append(work)
+        else:
+            work()
+
+    @contextmanager
+    def waited(self) -> Iterator[None]:
+        """Under it this host counts as one that has waited for its device, as one does that frees memory on a GPU. A
+        rank that did wait here might wait for a peer that waits for it."""
+        self._has_waited = True
+        try:
+            yield
+        finally:
+            self._has_waited = False
+
+    def once_waited(self, work: Callable[[], None]) -> None:
+        """Do the work at once, or where this host counts as one that has waited, once nothing is in flight."""
+        if self._has_waited:
+            self.once_landed(work)
         else:
             work()
 

@@ -94,10 +94,11 @@ class SimPool(Pool):
 
     def trim(self) -> None:
         if self._allocator.in_use == 0 and not self.is_reserved:
-            self._allocator.trim()
+            self.close()
 
     def close(self) -> None:
-        self._allocator.trim()
+        with self._device.waited():
+            self._allocator.trim()
 
     def empty(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """An uninitialised tensor in a block of this pool."""
@@ -121,7 +122,6 @@ class SimPool(Pool):
 
     def _shrink(self, address: int) -> None:
         self.freed(address)
-        # CUDA waits for the device before memory goes. A rank that waited here might wait for a peer that waits for it.
         self._device.once_landed(lambda: self._arena.give_back(address))
 
 

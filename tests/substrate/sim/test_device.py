@@ -133,3 +133,15 @@ def test_nothing_in_flight_is_left_where_a_draw_breaks_off() -> None:
         raise KeyError
     device.synchronize()
     assert (done, device.is_in_flight, device.does_later) == ([], False, False)
+
+
+def test_what_ends_as_memory_is_freed_ends_behind_what_is_in_flight() -> None:
+    device, done = SimDevice(), list[str]()
+    with device.in_flight():
+        device.once_waited(lambda: done.append("at once"))
+        with device.waited():
+            device.once_waited(lambda: done.append("landed"))
+        device.once_waited(lambda: done.append("at once, too"))
+    with device.waited():
+        device.once_waited(lambda: done.append("nothing in flight"))
+    assert done == ["at once", "at once, too", "landed", "nothing in flight"]
