@@ -360,10 +360,11 @@ def topologies(console: Console, listed: Sequence[Topology]) -> None:
 
 
 def table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str]], title: str = "") -> None:
-    """A plain table. Where it is too wide, it has no frame, and words are folded before numbers are."""
+    """A plain table. It has no frame where not only its last column would be folded in one. Words are folded before
+    numbers are."""
     names, cells = [*columns], [[plain(cell) for cell in row] for row in rows]
-    shown = _framed(names, cells, title)
-    if console.measure(shown, options=console.options.update(max_width=WIDEST)).maximum > console.width:
+    shown, least = _framed(names, cells, title), _framed(names, [[*row[:-1], ""] for row in cells], title)
+    if console.measure(least, options=console.options.update(max_width=WIDEST)).maximum > console.width:
         shown.box, shown.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
         shown.pad_edge = shown.show_edge = False
     console.print(shown)

@@ -259,20 +259,29 @@ def test_the_rest_of_a_long_step_goes_below_its_fields() -> None:
     assert rest.startswith("│        elements=100000,100001,")
 
 
-@pytest.mark.parametrize("width", [80, 50])
+@pytest.mark.parametrize("width", [76, 66])
 def test_a_table_that_is_too_wide_has_no_frame_and_folds_words_and_no_number(width: int) -> None:
     console = Console(file=StringIO(), width=width)
-    numbers, many = ["3409.28", "98 %", "–", "0.0577*"], ["words"] * 9
-    terminal.table(console, ("size", *"abcd", "what"), [["64K", *numbers, " ".join(many)]], "wide")
+    numbers, many = ["3409.28", "98 %", "–", "0.0577*"] * 2, ["words"] * 9
+    terminal.table(console, ("size", *"abcdefgh", "what"), [["64K", *numbers, " ".join(many)]], "wide")
     lines = text(console).splitlines()
     assert lines[0].rstrip() == "wide"
     assert not {"│", "┃"} & {*text(console)}
     assert all(len(line) <= width for line in lines)
     (row,) = (line for line in lines if line.startswith("64K"))
-    assert [part.strip() for part in row.split("  ") if part.strip()][:5] == ["64K", *numbers]
+    assert [part.strip() for part in row.split("  ") if part.strip()][:9] == ["64K", *numbers]
     assert text(console).split().count("words") == len(many)
 
 
 def test_a_table_that_fits_has_a_frame(console: Console) -> None:
     terminal.table(console, ("size", "what"), [["64K", "words"]])
     assert rows(console) == [["64K", "words"]]
+
+
+def test_a_table_whose_last_column_alone_is_too_wide_has_a_frame() -> None:
+    console = Console(file=StringIO(), width=40)
+    terminal.table(console, ("pool", "what"), [["deferred", "words " * 12]])
+    first, *more = rows(console)
+    assert first[0] == "deferred"
+    assert len(more) > 1
+    assert {row[0] for row in more} == {""}
