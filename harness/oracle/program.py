@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from harness.scenario.layouts.groups import GroupId, ids_of
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Capture, EndCapture, InFlight, Recreate, Replay, Steady
+from harness.scenario.steps import Allocate, InFlight, Recreate, Replay, Steady
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
 from harness.trace.raising import Part
@@ -129,12 +129,9 @@ class DrawnProgram(Program):
     def steady(self) -> Mapping[int, bool]:
         return {index: step.begins for index, step in enumerate(self._scenario.steps) if isinstance(step, Steady)}
 
-    @cached_property
+    @property
     def captures(self) -> Mapping[str, range]:
-        steps = [*enumerate(self._scenario.steps)]
-        starts = {step.graph: index for index, step in steps if isinstance(step, Capture)}
-        ends = {step.graph: index for index, step in steps if isinstance(step, EndCapture)}
-        return {graph: range(starts[graph], end) for graph, end in ends.items()}
+        return self._scenario.captures
 
     @cached_property
     def replays(self) -> Mapping[int, str]:

@@ -105,16 +105,19 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         """The step that makes each buffer, by the buffer's name."""
         return {step.buffer: step for step in self.steps if isinstance(step, Allocate | Ballast)}
 
+    @cached_property
+    def captures(self) -> dict[str, range]:
+        """The steps of each graph's capture, without its end."""
+        starts = {step.graph: index for index, step in enumerate(self.steps) if isinstance(step, Capture)}
+        ends = {step.graph: index for index, step in enumerate(self.steps) if isinstance(step, EndCapture)}
+        return {graph: range(starts[graph], end) for graph, end in ends.items()}
+
     def captured(self, least: int) -> GroupIds:
         """The groups of several ranks in which a call of so many bytes is captured, on any rank."""
-        found: dict[GroupId, None] = {}
-        is_capturing = False
-        for step in self.steps:
-            is_capturing = isinstance(step, Capture) or (is_capturing and not isinstance(step, EndCapture))
-            if is_capturing and isinstance(step, Collective):
-                several = (group for group in self.acting(step) if len(group.ranks) > 1)
-                found.update(dict.fromkeys(each for each in several if self._bytes(step, each.ranks) >= least))
-        return tuple(found)
+        steps = (self.steps[index] for indices in self.captures.values() for index in indices)
+        calls = ((step, group) for step in steps if isinstance(step, Collective) for group in self.acting(step))
+        large = (group for step, group in calls if len(group.ranks) > 1 and self._bytes(step, group.ranks) >= least)
+        return tuple(dict.fromkeys(large))
 
     def _bytes(self, step: Collective, group: Group) -> int:
         """Bytes of a call's largest operand, on any rank of a group."""

@@ -99,9 +99,7 @@ def test_a_planted_fault_is_drawn(pair: World, kernels: str, rule: str) -> None:
     system = System(collectives=f"{KERNELS}:{kernels}")
     drawn = sample(scenarios(2, system=system, graphs=True, via="kernel", max_steps=WITH_GRAPHS), 90)
     verdicts = filter(None, (judge(pair.run(each)) for each in drawn))
-    first, *more = rules(next(found for found in verdicts if "(replay)" in str(found[0])))
-    assert first == rule
-    assert {*more} <= {"hang"}  # a rank that has passed a barrier too early may leave its peers in the next one
+    assert rules(next(found for found in verdicts if "(replay)" in str(found[0]))) == [rule]
 
 
 @pytest.mark.parametrize("kernels", RIGHT)
