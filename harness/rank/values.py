@@ -3,7 +3,7 @@
 Invariant: every value is a function of (seed, step, rank, index) alone, so each rank can compute any rank's input and
 the exact result without communication. No legal value equals `poison`.
 
-A gather moves any bit pattern. A maximum is one of any finite values. A sum is, element by element, of one of these
+A gather moves any bit pattern. A maximum is one of any values but NaN. A sum is, element by element, of one of these
 kinds. All terms of an element are integers times one power of two, which ranges over the exponents of the type:
 
 - *integers*: the sums of their magnitudes fit the mantissa, so that no order rounds;
@@ -263,8 +263,8 @@ def _integers(keys: Sequence[int], part: range, dtype: torch.dtype, device: torc
 
 
 def _candidates(keys: Sequence[int], part: range, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Inputs of a maximum or a minimum: [size, part] of any finite values, of either sign or of one. No element has
-    zeros of different signs, of which any is right."""
+    """Inputs of a maximum or a minimum: [size, part] of any values but NaN, of either sign or of one. Where infinities
+    are, half of the elements have no other value. No element has zeros of different signs, of which any is right."""
     width = 8 * dtype.itemsize
     mixed = _patterns(keys, part, dtype, device)
     if not dtype.is_floating_point:
@@ -274,6 +274,8 @@ def _candidates(keys: Sequence[int], part: range, dtype: torch.dtype, device: to
     infinity = (1 << width - 1) - first
     magnitude = mixed & (1 << width - 1) - 1
     magnitude = (magnitude ^ first).where(magnitude >= infinity, magnitude).clamp(min=1)
+    is_infinite = (each >> 4 & 15 == 0) & ((each >> 9 & 1 == 0) | (mixed >> 3 & 1 == 0))
+    magnitude = magnitude.masked_fill(is_infinite, infinity)
     sign = (each >> 8).where(each & 3 == 0, mixed >> width - 1) & 1
     value = magnitude * (each & 15 != 0) | sign << width - 1
     return value.to(INTEGER_OF[dtype.itemsize]).view(dtype)

@@ -22,9 +22,11 @@ COUNTS = (1, 2, 3, 5, 7, 16, 31, 64, 127, 128, 129, 255, 257, 511, 513, 1000, 10
 MULTIPLES = (256, 512, 768, 1024, 1280, 2048, 3072, 4096)
 """Of the blocks that kernels have."""
 LARGE_COUNTS = (32769, 65537)
-EDGES, LARGE_EDGES = tuple(range(10, 18)), (18, 18, 19, 19, *range(20, 25))
-"""Powers of two in bytes, from 1 KiB to 16 MiB: sizes at which designs change their algorithm. A large one costs as
-much as tens of draws, so that one in a hundred actions has one, the smaller ones twice as often."""
+EDGES = tuple(range(10, 18))
+LARGE_EDGES = (18,) * 4 + (19,) * 16 + (20,) * 6 + tuple(range(21, 25))
+"""Powers of two in bytes, from 1 KiB to 16 MiB: sizes at which designs change their algorithm. From 2 MiB on one costs
+as much as tens of draws, so that one in two hundred actions has one. Engines change theirs for all-reduces at 512 KiB
+and 1 MiB."""
 FAMILIES = 24
 """At least as many as a layout of any convention has."""
 FAR_APART = 300_000
@@ -36,6 +38,10 @@ GROUPS = (0,) * 6 + tuple(range(1, 7))
 COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast", "reduce", "send_receive")
 COMMON = ("all_gather", "reduce_scatter", "all_reduce")
 """Those that are drawn more often: NCCL has symmetric kernels for them."""
+CHUNKED = ("all_gather", "reduce_scatter", "all_to_all")
+"""Kinds whose whole has a chunk for every rank."""
+IN_GRAPHS = ("", "", "", "all_reduce", "all_reduce", "all_reduce", "broadcast", "all_to_all")
+"""What a graph holds; without a name a gather or scatter in place."""
 OTHERS = ("allocate", "release", "release", "trim", "recreate", "straggle", "turns", "steady")
 FLIGHTS = ("fly", "fly", "land", "stall", "turnover")
 """Calls are made without waiting for those before, in some programs."""

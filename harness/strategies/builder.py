@@ -39,8 +39,8 @@ from harness.scenario.steps import (
 from harness.scenario.topology import Topology
 from harness.scenario.valid_calls import lack_in_flight
 from harness.scenario.validity import FLYING
-from harness.strategies.actions import COLLECTIVES, COMMON, ROOMS, Action
-from harness.strategies.calls import CHUNKED, call_of, part_of
+from harness.strategies.actions import CHUNKED, COLLECTIVES, COMMON, IN_GRAPHS, ROOMS, Action
+from harness.strategies.calls import call_of, part_of, routed
 from harness.strategies.operands import KERNEL_COUNT, Acting, Operands, Shape
 
 LARGEST_ACTION = 3
@@ -171,26 +171,34 @@ class Builder:
         """A call of any kind, with the buffers that it needs and that are not there."""
         acting = self._acting(action)
         action = self._in_turn(action, acting)
+        is_routed = action.kind == "all_to_all" and action.share == "unequal" and len({*acting.sizes.values()}) == 1
+        if is_routed:
+            action = replace(action, share="equal", spread=0)
         plain = call_of(action, acting, View(""), 0, None)
 
-        def lengths(count: Elements) -> dict[int, tuple[int, ...]]:
-            step = msgspec.structs.replace(plain, count=count, **{part_of(plain): View("")})
-            return {rank: step.reach(group.ranks, rank) for group in acting.ids for rank in group.ranks}
+        def sized(step: Collective, count: Elements) -> Collective:
+            if not is_routed or not isinstance(count, int):
+                return msgspec.structs.replace(step, count=count)
+            size = len(acting.ids[0].ranks)
+            # neither copy engines nor kernels take counts
+            return msgspec.structs.replace(step, count=0, counts=routed(action, size, count), via="library")
 
         def needs(count: Elements) -> dict[int, int]:
-            return {rank: each[0] for rank, each in lengths(count).items()}
+            return {rank: each[0] for rank, each in _lengths(sized(plain, count), acting).items()}
 
         shape = Shape(needs, plain.op is not None, plain.kind in CHUNKED, plain.has_one_count)
         whole, view, count = self._operands.whole(action, acting, shape)
         yield from self._made(whole)
         part = None
         # NCCL has no send in place; an all-to-all in place reads a copy of as many elements as it writes
-        is_paired = plain.kind == "send_receive" or (plain.kind == "all_to_all" and not isinstance(count, int))
+        is_uneven = is_routed or not isinstance(count, int)
+        is_paired = plain.kind == "send_receive" or (plain.kind == "all_to_all" and is_uneven)
         if is_paired or action.part != "in-place":
-            needed = {rank: each[1] for rank, each in lengths(count).items()}
+            needed = {rank: each[1] for rank, each in _lengths(sized(plain, count), acting).items()}
             made, part = self._operands.part(action, acting, whole, needed, is_paired)
             yield from self._made(made)
-        yield call_of(action, acting, view, count, part, self._op(action, whole.dtype))
+        call = call_of(action, acting, view, count, part, self._op(action, whole.dtype))
+        yield sized(call, count)
 
     def _turns(self, action: Action) -> Iterator[Step]:
         """Two collectives that some groups of a family run in one order, and the others in the other."""
@@ -336,10 +344,11 @@ class Builder:
         yield Refuse(self._rank(action))
 
     def _graph(self, action: Action) -> Iterator[Step]:
-        """A graph over one collective in place: a warm-up, and the same again in the capture. One by a kernel is
-        replayed twice, mostly with a rank that is late: the first run of a call whose state is a number in the graph
-        may be right."""
+        """A graph over one collective: a warm-up, and the same again in the capture. One by a kernel is replayed twice,
+        mostly with a rank that is late: the first run of a call whose state is a number in the graph may be right. Half
+        of them run an older graph then, whose state the capture may have replaced."""
         graph = f"g{len(self._alive.graphs)}"
+        older = [name for name, each in self._alive.graphs.items() if each.ended_by is None]
         yield Prepare(graph)
         yield from self._captured(action, is_released=True)
         yield Capture(graph)
@@ -350,11 +359,35 @@ class Builder:
             if action.offset:
                 yield Straggle(self._rank(action), action.offset)
             yield Replay(graph)
+        if older and action.is_fresh:
+            yield Replay(older[-1])
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
-        """One such call as graphs hold it, on the graph's stream."""
-        action = replace(action, stream=0)
-        yield from self._on_its_own(action, self._acting(action), is_released, is_roomy=False)
+        """One such call as graphs hold it, on the graph's stream. All but gathers and scatters may have both operands,
+        and an all-to-all has."""
+        action = replace(action, stream=0, share="equal")
+        acting, kind = self._acting(action), IN_GRAPHS[action.buffer // 2 % len(IN_GRAPHS)]
+        if not kind:
+            yield from self._on_its_own(action, acting, is_released, is_roomy=False)
+            return
+        action = replace(action, kind=kind, count=min(action.count, KERNEL_COUNT))
+        plain = call_of(action, acting, View(""), action.count, None)
+        dtype = action.dtype if plain.op is None or is_summed_exactly(action.dtype) else "float32"
+        lengths = _lengths(plain, acting)
+        wholes = {rank: each[0] for rank, each in lengths.items()}
+        whole = self._operands.new(action, acting, wholes, dtype, is_roomy=False)
+        yield whole
+        made, part = [whole], None
+        if kind == "all_to_all" or action.slack % 2:
+            is_pulled = self._operands.pulls and action.via == "kernel"
+            role = "window" if action.part == "window" or is_pulled else "plain"
+            needs = {rank: each[1] for rank, each in lengths.items()}
+            made.append(self._operands.new(action, acting, needs, dtype, role, is_roomy=False))
+            part = View(made[1].buffer)
+            yield made[1]
+        yield call_of(action, acting, View(whole.buffer), action.count, part, self._op(action, dtype))
+        if is_released:
+            yield from (Release(each.buffer) for each in made)
 
     def _on_its_own(
         self, action: Action, acting: Acting, is_released: bool = True, is_roomy: bool = True
@@ -377,3 +410,15 @@ class Builder:
         usable = [name for name, graph in self._alive.graphs.items() if graph.ended_by is None]
         if usable:
             yield Replay(usable[action.buffer % len(usable)])
+
+
+def _lengths(step: Collective, acting: Acting) -> dict[int, tuple[int, int]]:
+    """Elements of the whole and of the part of a call that has both, on each rank that acts. Ranks of a group have
+    windows of one size, so the largest of a group counts."""
+    step = msgspec.structs.replace(step, **{part_of(step): View("")})
+    found: dict[int, tuple[int, int]] = {}
+    for group in acting.ids:
+        reached = [step.reach(group.ranks, rank) for rank in group.ranks]
+        whole = max(each[0] for each in reached)
+        found |= {rank: (whole, each[1]) for rank, each in zip(group.ranks, reached, strict=True)}
+    return found

@@ -31,10 +31,6 @@ KINDS: dict[str, type[Collective]] = {
     "reduce": Reduce,
     "send_receive": SendReceive,
 }
-CHUNKED = ("all_gather", "reduce_scatter", "all_to_all")
-"""Kinds whose whole has a chunk for every rank."""
-
-
 COPIED = 7
 """Where an action's `root` is this, or 8 more, NCCL is asked for copy engines. A root means nothing to such calls."""
 
@@ -62,6 +58,17 @@ def call_of(
         "shift": action.root,
     }
     return kind(**{name: value for name, value in fields.items() if name in kind.__struct_fields__})
+
+
+def routed(action: Action, size: int, count: int) -> tuple[tuple[int, ...], ...]:
+    """What each rank of a group of `size` sends to each in an all-to-all: at most `count`, to some half of it or less,
+    to some nothing, as routers send tokens to experts."""
+
+    def sent(sender: int, receiver: int) -> int:
+        place = (3 * sender + 5 * receiver + action.root) % 8
+        return count >> place // 2 if place else 0
+
+    return tuple(tuple(sent(sender, receiver) for receiver in range(size)) for sender in range(size))
 
 
 def _via(action: Action, kind: type[Collective], count: Elements) -> Via:

@@ -15,13 +15,13 @@ from harness.scenario.layouts.groups import GroupIds, Groups
 from harness.scenario.operands import GUARD, ITEMSIZE, Elements, View, at, is_summed_exactly
 from harness.scenario.steps import Allocate
 from harness.scenario.topology import Topology
-from harness.strategies.actions import FAR_APART, Action
+from harness.strategies.actions import CHUNKED, FAR_APART, Action
 
 LARGEST_BYTES = 16 << 20
 """A collective's output or source, without what is added to its buffer."""
-KERNEL_COUNT, LARGE_KERNEL, LARGE_EDGE = 4097, 70_001, 16
+KERNEL_COUNT, LARGE_KERNEL, LARGEST_KERNEL, LARGE_EDGE = 4097, 70_001, 262_145, 16
 """Largest count drawn for kernels, since the interpreter pays by the element; and the largest of the few that are drawn
-near such a power of two."""
+near such a power of two: of a chunk, and of a whole without chunks, which is beside 1 MiB in fp32."""
 FARTHEST = 4
 """How many groups of a family differ by `FAR_APART`."""
 
@@ -142,7 +142,8 @@ class Operands:
         near = (1 << action.edge) // ITEMSIZE[dtype] + action.buffer % 3 - 1
         count = near if action.edge else action.count
         if action.via == "kernel":
-            return min(count, LARGE_KERNEL if action.edge >= LARGE_EDGE else KERNEL_COUNT)
+            large = LARGE_KERNEL if action.kind in CHUNKED else LARGEST_KERNEL
+            return min(count, large if action.edge >= LARGE_EDGE else KERNEL_COUNT)
         return count
 
     def new(

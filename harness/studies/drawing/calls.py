@@ -18,8 +18,8 @@ from harness.scenario.steps import Collective
 NEAR = 64
 """Elements behind the start of its buffer up to which a view is near it."""
 HALVES = ("bfloat16", "float16")
-VALUES = ("any bits", "any finite", "integers", "exact sums", "sums that round once", "averages within a bound")
-"""What a call gets: any bits where it moves them, any finite values of which the largest or smallest is sought, and
+VALUES = ("any bits", "any number", "integers", "exact sums", "sums that round once", "averages within a bound")
+"""What a call gets: any bits where it moves them, any values but NaN of which the largest or smallest is sought, and
 terms of sums. Kernels add terms of 16 bits in fp32, so that their sums round once."""
 OPEN = "open"
 PATHS = (
@@ -72,7 +72,7 @@ class Call(NamedTuple):
         if op is None:
             return "any bits"
         if op in ("max", "min"):
-            return "any finite"
+            return "any number"
         if not is_averaged(of):
             return "integers"
         if op == "avg" and not divides_exactly(of, self.width):
