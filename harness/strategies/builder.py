@@ -40,7 +40,7 @@ from harness.scenario.topology import Topology
 from harness.scenario.valid_calls import lack_in_flight
 from harness.scenario.validity import FLYING
 from harness.strategies.actions import CHUNKED, COLLECTIVES, COMMON, IN_GRAPHS, ROOMS, Action
-from harness.strategies.calls import call_of, part_of, routed
+from harness.strategies.calls import call_of, is_routed_by, part_of, routed
 from harness.strategies.operands import KERNEL_COUNT, Acting, Operands, Shape
 
 LARGEST_ACTION = 3
@@ -171,7 +171,7 @@ class Builder:
         """A call of any kind, with the buffers that it needs and that are not there."""
         acting = self._acting(action)
         action = self._in_turn(action, acting)
-        is_routed = action.kind == "all_to_all" and action.share == "unequal" and len({*acting.sizes.values()}) == 1
+        is_routed = is_routed_by(action) and len({*acting.sizes.values()}) == 1
         if is_routed:
             action = replace(action, share="equal", spread=0)
         plain = call_of(action, acting, View(""), 0, None)
@@ -180,7 +180,6 @@ class Builder:
             if not is_routed or not isinstance(count, int):
                 return msgspec.structs.replace(step, count=count)
             size = len(acting.ids[0].ranks)
-            # neither copy engines nor kernels take counts
             return msgspec.structs.replace(step, count=0, counts=routed(action, size, count), via="library")
 
         def needs(count: Elements) -> dict[int, int]:

@@ -60,6 +60,12 @@ def call_of(
     return kind(**{name: value for name, value in fields.items() if name in kind.__struct_fields__})
 
 
+def is_routed_by(action: Action) -> bool:
+    """Whether an action is an all-to-all with counts of their own for every pair. Neither copy engines nor kernels take
+    them. A reduction means nothing to such calls."""
+    return action.kind == "all_to_all" and action.via == "library" and action.op in ("max", "min")
+
+
 def routed(action: Action, size: int, count: int) -> tuple[tuple[int, ...], ...]:
     """What each rank of a group of `size` sends to each in an all-to-all: at most `count`, to some half of it or less,
     to some nothing, as routers send tokens to experts."""

@@ -19,9 +19,11 @@ from harness.strategies.actions import CHUNKED, FAR_APART, Action
 
 LARGEST_BYTES = 16 << 20
 """A collective's output or source, without what is added to its buffer."""
-KERNEL_COUNT, LARGE_KERNEL, LARGEST_KERNEL, LARGE_EDGE = 4097, 70_001, 262_145, 16
+KERNEL_COUNT, LARGE_KERNEL, LARGE_EDGE = 4097, 70_001, 16
 """Largest count drawn for kernels, since the interpreter pays by the element; and the largest of the few that are drawn
-near such a power of two: of a chunk, and of a whole without chunks, which is beside 1 MiB in fp32."""
+near such a power of two."""
+LARGEST_KERNEL = 1 << 20
+"""Bytes of the largest of these where the whole has no chunks; one may have an element more."""
 FARTHEST = 4
 """How many groups of a family differ by `FAR_APART`."""
 
@@ -142,7 +144,7 @@ class Operands:
         near = (1 << action.edge) // ITEMSIZE[dtype] + action.buffer % 3 - 1
         count = near if action.edge else action.count
         if action.via == "kernel":
-            large = LARGE_KERNEL if action.kind in CHUNKED else LARGEST_KERNEL
+            large = LARGE_KERNEL if action.kind in CHUNKED else LARGEST_KERNEL // ITEMSIZE[dtype] + 1
             return min(count, large if action.edge >= LARGE_EDGE else KERNEL_COUNT)
         return count
 

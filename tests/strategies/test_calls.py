@@ -12,10 +12,12 @@ from harness.scenario.alive import Alive
 from harness.scenario.bases import CollectiveStep, counts_in
 from harness.scenario.operands import ITEMSIZE, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, Collective, Steady
+from harness.scenario.steps import Allocate, AllReduce, AllToAll, Capture, Collective, EndCapture, Replay, Steady
 from harness.strategies.actions import COLLECTIVES, EDGES, FAR_APART
 from harness.strategies.calls import KINDS
-from tests.tools.drawn import MANY, harmless
+from harness.strategies.operands import LARGEST_BYTES
+from harness.strategies.programs import scenarios
+from tests.tools.drawn import MANY, harmless, sample
 
 FAR = 4096
 
@@ -56,6 +58,68 @@ def test_some_ranks_have_nothing_and_some_less() -> None:
 
 def test_ranks_differ_through_kernels_too() -> None:
     assert sum(step.via == "kernel" and len({*counts}) > 1 for step, counts in shares()) >= 10
+
+
+def test_pairs_of_an_all_to_all_have_counts_of_their_own() -> None:
+    found = [step.counts for _, step in calls() if isinstance(step, AllToAll) and step.counts]
+    assert len(found) >= 5
+    assert sum(len({count for row in counts for count in row}) > 2 for counts in found) >= 4
+    assert all(max(map(max, counts)) <= LARGEST_BYTES for counts in found)
+
+
+def test_kernels_reduce_more_than_half_a_mebibyte() -> None:
+    sizes = [
+        at(step.count, 0) * ITEMSIZE[drawn.allocations[step.whole.buffer].dtype]
+        for drawn in sample(scenarios(4, via="kernel"), MANY)
+        for step in drawn.steps
+        if isinstance(step, AllReduce)
+    ]
+    assert sum(size > 1 << 19 for size in sizes) >= 2
+
+
+CAPTURED = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadcast")
+
+
+@pytest.fixture(scope="module")
+def with_graphs() -> list[Scenario]:
+    return sample(scenarios(4, graphs=True), MANY // 2)
+
+
+@pytest.mark.parametrize("kind", CAPTURED)
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_graphs_hold_calls_of_every_kind(kind: str, is_in_place: bool, with_graphs: list[Scenario]) -> None:
+    held = [step for drawn in with_graphs for step in captured(drawn) if step.kind == kind]
+    found = [step for step in held if (step.part is None) == is_in_place]
+    never = not is_in_place if kind in ("all_gather", "reduce_scatter") else is_in_place and kind == "all_to_all"
+    assert not found if never else len(found) >= 5
+
+
+def captured(drawn: Scenario) -> Iterator[CollectiveStep]:
+    is_capturing = False
+    for step in drawn.steps:
+        is_capturing = isinstance(step, Capture) or (is_capturing and not isinstance(step, EndCapture))
+        if is_capturing and isinstance(step, CollectiveStep):
+            yield step
+
+
+def test_graphs_run_after_others_were_captured_on_their_communicators(with_graphs: list[Scenario]) -> None:
+    """State of the capture that a plug-in keeps a communicator is then that of the newer one."""
+    assert sum(any(runs_older(drawn)) for drawn in with_graphs) >= 10
+
+
+def runs_older(drawn: Scenario) -> Iterator[bool]:
+    families: dict[str, str] = {}
+    opened = ""
+    for step in drawn.steps:
+        if isinstance(step, Capture):
+            opened = step.graph
+        elif isinstance(step, EndCapture):
+            opened = ""
+        elif isinstance(step, CollectiveStep) and opened:
+            families[opened] = step.family
+        elif isinstance(step, Replay):
+            later = [*families][[*families].index(step.graph) + 1 :]
+            yield any(families[each] == families[step.graph] for each in later)
 
 
 @pytest.mark.parametrize("edge", EDGES)

@@ -17,7 +17,7 @@ from harness.substrate.bits import bits
 from harness.trace.calls import Role
 from harness.trace.damage import Lost, LostWhen
 
-RETURNED = 8
+RETURNED = 7
 """Tensors that plug-ins returned and that are kept, as an engine keeps those of its last layers."""
 
 

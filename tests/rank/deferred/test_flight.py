@@ -115,7 +115,7 @@ def test_a_scratch_that_is_returned_twice_in_flight_names_both_calls(ranks: Worl
 
 @pytest.mark.parametrize("early", range(5))
 def test_results_in_flight_count_among_the_last_that_are_kept(ranks: World, early: int) -> None:
-    """A ring of eight results turns, and the last four are whole."""
+    """A ring of eight results turns, and the last seven are whole."""
     rotates = System("harness.system.planted.sound:Sound", "tests.tools.unusual.collectives:Rotates")
     called = [gather("a" if number % 2 else "b", via="kernel") for number in range(9)]
     steps = (A, B, *called[:early], InFlight(), *called, InFlight(begins=False), *called[:early])

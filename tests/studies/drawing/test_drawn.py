@@ -58,7 +58,7 @@ def came(unit: str, name: str) -> dict[str | int, int]:
         ("calls", "width", {2: 3}),
         ("calls", "bytes", {0: 1, 64: 2}),
         ("calls", "counts", {"equal": 3}),
-        ("calls", "values", {"any bits": 2, "any finite": 1}),
+        ("calls", "values", {"any bits": 2, "any number": 1}),
         ("calls", "symmetric_path", {"open": 2, "no elements": 1}),
     ],
 )

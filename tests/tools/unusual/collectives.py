@@ -177,7 +177,7 @@ class Leader(Direct):
 class Rotates:
     """Returns its results in the slots of a ring of its own. A slot comes again after eight results.
 
-    Right, as no more than the last four results are looked at. Its memory is ordinary, and all the plug-in's.
+    Right, as no more than the last seven results are looked at. Its memory is ordinary, and all the plug-in's.
     """
 
     functional: Literal[True] = True
