@@ -343,23 +343,27 @@ class Builder:
         yield Refuse(self._rank(action))
 
     def _graph(self, action: Action) -> Iterator[Step]:
-        """A graph over one collective: a warm-up, and the same again in the capture. One by a kernel is replayed twice,
-        mostly with a rank that is late: the first run of a call whose state is a number in the graph may be right. Half
-        of them run an older graph then, whose state the capture may have replaced."""
-        graph = f"g{len(self._alive.graphs)}"
-        older = [name for name, each in self._alive.graphs.items() if each.ended_by is None]
-        yield Prepare(graph)
-        yield from self._captured(action, is_released=True)
-        yield Capture(graph)
-        yield from self._captured(action, is_released=action.is_fresh)
-        yield EndCapture(graph)
+        """A graph over one collective: a warm-up, and the same again in the capture. A third are two graphs, one for
+        each size of a batch, as engines capture them; the older one then runs after the newer one, whose capture may
+        have replaced its state. One by a kernel is replayed twice, mostly with a rank that is late: the first run of a
+        call whose state is a number in the graph may be right."""
+        first = len(self._alive.graphs)
+        counts = (action.count, max(1, action.count // 2)) if action.root % 3 == 1 else (action.count,)
+        graphs = [f"g{first + number}" for number in range(len(counts))]
+        for graph, count in zip(graphs, counts, strict=True):
+            each = replace(action, count=count)
+            yield Prepare(graph)
+            yield from self._captured(each, is_released=True)
+            yield Capture(graph)
+            yield from self._captured(each, is_released=action.is_fresh)
+            yield EndCapture(graph)
         if action.via == "kernel":
-            yield Replay(graph)
+            yield Replay(graphs[0])
             if action.offset:
                 yield Straggle(self._rank(action), action.offset)
-            yield Replay(graph)
-        if older and action.is_fresh:
-            yield Replay(older[-1])
+            yield Replay(graphs[-1])
+        if len(graphs) > 1:
+            yield Replay(graphs[0])
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
         """One such call as graphs hold it, on the graph's stream. All but gathers and scatters may have both operands,

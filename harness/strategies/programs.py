@@ -20,7 +20,7 @@ from harness.strategies.builder import Builder
 from harness.strategies.topologies import topologies as all_topologies
 
 WITH_GRAPHS = 48
-"""Most steps of a program with graphs; one takes up to twelve."""
+"""Most steps of a program with graphs; one takes up to sixteen, and two of one family up to thirty."""
 LONGEST = 40
 USUAL = 6
 """Most actions of a usual program, most of which have up to 16 steps. Draws a second go by the number of calls."""

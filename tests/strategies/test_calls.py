@@ -70,7 +70,7 @@ def test_pairs_of_an_all_to_all_have_counts_of_their_own() -> None:
 def test_kernels_reduce_more_than_half_a_mebibyte() -> None:
     sizes = [
         at(step.count, 0) * ITEMSIZE[drawn.allocations[step.whole.buffer].dtype]
-        for drawn in sample(scenarios(4, via="kernel"), MANY)
+        for drawn in sample(scenarios(4, via="kernel"), 2 * MANY)
         for step in drawn.steps
         if isinstance(step, AllReduce)
     ]
@@ -82,7 +82,7 @@ CAPTURED = ("all_gather", "reduce_scatter", "all_reduce", "all_to_all", "broadca
 
 @pytest.fixture(scope="module")
 def with_graphs() -> list[Scenario]:
-    return sample(scenarios(4, graphs=True), MANY // 2)
+    return sample(scenarios(4, graphs=True), MANY)
 
 
 @pytest.mark.parametrize("kind", CAPTURED)
