@@ -126,14 +126,14 @@ class Call:
         if (change := changed(self._into, seen, result.clone())) is not None:
             self._substrate.record(change)
         kept.after("call")
+        is_kept = mismatch is None and change is None
+        if is_kept and self._returned is not None:
+            kept.hold_returned(self._returned, seen)
         if not self._exact.is_exact:
-            self._run_again(keys, is_wide, run, seen)
-            self._output.copy_(found)
+            self._run_again(keys, is_wide, run, seen, found)
         found = self._run_by_legacy(keys, path, found)
-        if mismatch is None and change is None:
+        if is_kept:
             kept.hold("output", self._into, self._output, found)
-            if self._returned is not None:
-                kept.hold_returned(self._returned, seen)
         if spoiled is None:
             kept.hold_source(self._from, self._source, left, self._output)
 
@@ -231,8 +231,11 @@ class Call:
         roles = self._step.reached
         return ((self._names[role], operands[role]) for role in (roles[:1] if self._step.part is None else roles))
 
-    def _run_again(self, keys: list[int], wide: bool, run: Callable[[], object], seen: torch.Tensor) -> None:
-        """The same call on the same buffers once more. Whichever result is right, it owes the same one."""
+    def _run_again(
+        self, keys: list[int], wide: bool, run: Callable[[], object], seen: torch.Tensor, found: torch.Tensor
+    ) -> None:
+        """The same call on the same buffers once more. Whichever result is right, it owes the same one. The output then
+        holds `found`, as before."""
         first, kept = self._returned, self._buffers.kept
         self._buffers.memory.forget()
         self._fill(keys, wide)
@@ -241,12 +244,13 @@ class Call:
             self._substrate.device.synchronize()
             second = self._output if self._returned is None else self._returned
             cross_checks.compare(self._communicator, self._into, seen, second, by_path=False)
-            if self._returned is not None:  # a ring of results has turned once more
-                kept.came(second)
+            if first is not None:  # a ring of results has turned once more
+                kept.write_again(first, second)
                 kept.hold_returned(second, second.clone())
         except REFUSALS:  # the library may round otherwise
             pass
         self._returned = first
+        self._output.copy_(found)
 
     def _run_by_legacy(self, keys: list[int], path: str, found: torch.Tensor) -> torch.Tensor:
         """The same call on the same buffers by the legacy path, if that is evidence and every rank took the symmetric

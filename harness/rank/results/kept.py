@@ -146,10 +146,12 @@ class Kept:
         if held.parts:
             self._held.append(held)
 
-    def write_again(self, tensor: torch.Tensor) -> None:
-        """A replay is about to write a tensor that its own call of a plug-in has returned."""
-        self._returned = [held for held in self._returned if held.view is not tensor]
-        self.came(tensor)
+    def write_again(self, tensor: torch.Tensor, into: torch.Tensor | None = None) -> None:
+        """A call that returned a tensor runs again: its new result is `into`, or will lie where the old one does. Of
+        two in one place, the new one alone is kept."""
+        new = tensor if into is None else into
+        self._returned = [held for held in self._returned if held.view is not tensor or not held.meets(new)]
+        self.came(new)
 
     def came(self, tensor: torch.Tensor) -> None:
         """A plug-in has returned a tensor: who has the same memory loses it to this step's call."""

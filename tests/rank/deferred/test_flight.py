@@ -122,6 +122,18 @@ def test_results_in_flight_count_among_the_last_that_are_kept(ranks: World, earl
     assert not ran(ranks, *steps, system=rotates)[1]
 
 
+def test_a_call_that_owes_no_single_result_turns_a_ring_twice() -> None:
+    """It is made twice, and a ring of eight results still has the last seven."""
+    three = Topology("three", "sglang", {"pp": 3})
+    rotates = System("harness.system.planted.sound:Sound", "tests.tools.unusual.collectives:Rotates")
+    average = ReduceScatter("pp", View("a"), 33, op="avg", via="kernel")
+    gathered = AllGather("pp", View("b"), 64, via="kernel")
+    operands = (Allocate("a", "pp", 99, "bfloat16"), Allocate("b", "pp", 192))
+    steps = (*operands, *[gathered] * 7, average, *[gathered] * 9, *[average] * 9, gathered)
+    with World(3, "sim", deadline=5) as world:
+        assert not list(judge(world.run(Scenario(three, steps, rotates))))
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_memory_of_a_pool_that_is_given_up_in_flight_goes_after_its_calls(ranks: World, seed: int) -> None:
     """`deferred` takes a fresh pool where addresses lie in another order on a rank, as CUDA would wait before."""
