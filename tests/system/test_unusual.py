@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 
 import pytest
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ from harness.scenario.scenario import Scenario
 from harness.scenario.steps import AllGather, Allocate, AllReduce, AllToAll, Broadcast, Recreate, ReduceScatter, Step
 from harness.scenario.system import System
 from harness.strategies.programs import scenarios
+from harness.strategies.topologies import topologies
 from harness.substrate.sim.allocator import LARGE_SEGMENT
 from harness.trace.draw import Draw
 from harness.trace.events import SMALL_SEGMENT, Ran, Registered, SegmentAllocated
@@ -48,10 +49,11 @@ def with_kernels(name: str) -> System:
 
 @cache
 def drawn(is_by_kernel: bool, streams: int = 3) -> list[Scenario]:
-    """Clean draws: every call by kernel, or some, with graphs."""
+    """Clean draws of two ranks and more: every call by kernel, or some, with graphs."""
     via = "kernel" if is_by_kernel else "mixed"
-    strategy = scenarios(4, via=via, graphs=not is_by_kernel, streams=streams, falling=False)  # type: ignore[arg-type]
-    return sample(strategy, DRAWS)
+    layouts = topologies(4).filter(lambda topology: topology.world > 1)
+    of = partial(scenarios, 4, topologies=layouts, graphs=not is_by_kernel, streams=streams, falling=False)
+    return sample(of(via=via), DRAWS)
 
 
 def ran(ranks: World, system: System, is_by_kernel: bool, streams: int = 3) -> tuple[list[Draw], list[str], int]:
