@@ -234,8 +234,8 @@ class Call:
     def _run_again(
         self, keys: list[int], wide: bool, run: Callable[[], object], seen: torch.Tensor, found: torch.Tensor
     ) -> None:
-        """The same call on the same buffers once more. Whichever result is right, it owes the same one. The output then
-        holds `found`, as before."""
+        """The same call on the same buffers once more, which owes the same bits. The output then holds `found`, as
+        before."""
         first, kept = self._returned, self._buffers.kept
         self._buffers.memory.forget()
         self._fill(keys, wide)

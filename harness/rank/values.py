@@ -263,8 +263,9 @@ def _integers(keys: Sequence[int], part: range, dtype: torch.dtype, device: torc
 
 
 def _candidates(keys: Sequence[int], part: range, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Inputs of a maximum or a minimum: [size, part] of any values but NaN, of either sign or of one. Where infinities
-    are, half of the elements have no other value. No element has zeros of different signs, of which any is right."""
+    """Inputs of a maximum or a minimum: [size, part] of any values but NaN, of either sign or of one. One element in
+    sixteen has infinities, half of those on every rank. No element has zeros of different signs, of which any is
+    right."""
     width = 8 * dtype.itemsize
     mixed = _patterns(keys, part, dtype, device)
     if not dtype.is_floating_point:

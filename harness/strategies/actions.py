@@ -24,9 +24,9 @@ MULTIPLES = (256, 512, 768, 1024, 1280, 2048, 3072, 4096)
 LARGE_COUNTS = (32769, 65537)
 EDGES = tuple(range(10, 18))
 LARGE_EDGES = (18,) * 4 + (19,) * 12 + (20,) * 12 + tuple(range(21, 25))
-"""Powers of two in bytes, from 1 KiB to 16 MiB: sizes at which designs change their algorithm. From 2 MiB on one costs
-as much as tens of draws, so that one in two hundred actions has one. Engines change theirs for all-reduces at 512 KiB
-and 1 MiB."""
+"""Powers of two in bytes, from 1 KiB to 16 MiB: sizes at which designs change their algorithm. A size from 2 MiB on
+costs as much as tens of draws, so that one in two hundred actions has one. Engines change the algorithm of all-reduces
+at 512 KiB and 1 MiB."""
 FAMILIES = 24
 """At least as many as a layout of any convention has."""
 FAR_APART = 300_000

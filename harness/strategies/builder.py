@@ -343,12 +343,12 @@ class Builder:
         yield Refuse(self._rank(action))
 
     def _graph(self, action: Action) -> Iterator[Step]:
-        """A graph over one collective: a warm-up, and the same again in the capture. A third are two graphs, one for
-        each size of a batch, as engines capture them; the older one then runs after the newer one, whose capture may
-        have replaced its state. One by a kernel is replayed twice, mostly with a rank that is late: the first run of a
-        call whose state is a number in the graph may be right."""
-        first = len(self._alive.graphs)
-        counts = (action.count, max(1, action.count // 2)) if action.root % 3 == 1 else (action.count,)
+        """A graph over one collective: a warm-up, and the same again in the capture. A third of the actions make two,
+        for two sizes of a batch, as engines capture them. The older one then runs after the newer one was captured,
+        which may have replaced its state. A single graph of a kernel is replayed twice, mostly with a rank that is
+        late: the first run of a call whose state is a number in the graph may be right."""
+        first, most = len(self._alive.graphs), min(action.count, KERNEL_COUNT)
+        counts = (max(2, most), max(2, most) // 2) if action.root % 3 == 1 else (most,)
         graphs = [f"g{first + number}" for number in range(len(counts))]
         for graph, count in zip(graphs, counts, strict=True):
             each = replace(action, count=count)
@@ -366,14 +366,14 @@ class Builder:
             yield Replay(graphs[0])
 
     def _captured(self, action: Action, is_released: bool) -> Iterator[Step]:
-        """One such call as graphs hold it, on the graph's stream. All but gathers and scatters may have both operands,
-        and an all-to-all has."""
-        action = replace(action, stream=0, share="equal")
+        """One such call as graphs hold it, on the graph's stream. All but gathers and scatters may run out of place; an
+        all-to-all always does."""
+        action = replace(action, stream=0)
         acting, kind = self._acting(action), IN_GRAPHS[action.buffer // 2 % len(IN_GRAPHS)]
         if not kind:
             yield from self._on_its_own(action, acting, is_released, is_roomy=False)
             return
-        action = replace(action, kind=kind, count=min(action.count, KERNEL_COUNT))
+        action = replace(action, kind=kind)
         plain = call_of(action, acting, View(""), action.count, None)
         dtype = action.dtype if plain.op is None or is_summed_exactly(action.dtype) else "float32"
         lengths = _lengths(plain, acting)
@@ -416,8 +416,8 @@ class Builder:
 
 
 def _lengths(step: Collective, acting: Acting) -> dict[int, tuple[int, int]]:
-    """Elements of the whole and of the part of a call that has both, on each rank that acts. Ranks of a group have
-    windows of one size, so the largest of a group counts."""
+    """Elements of the whole and of the part of a call that has both, on each rank that acts. Of the whole it is the
+    largest of the group, as the windows of its ranks have one size."""
     step = msgspec.structs.replace(step, **{part_of(step): View("")})
     found: dict[int, tuple[int, int]] = {}
     for group in acting.ids:

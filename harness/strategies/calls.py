@@ -61,17 +61,17 @@ def call_of(
 
 
 def is_routed_by(action: Action) -> bool:
-    """Whether an action is an all-to-all with counts of their own for every pair. Neither copy engines nor kernels take
-    them. A reduction means nothing to such calls."""
+    """Whether an action is an all-to-all with counts of their own for every pair, by the library. The drawn reduction
+    decides, which means nothing to such calls."""
     return action.kind == "all_to_all" and action.via == "library" and action.op in ("max", "min")
 
 
 def routed(action: Action, size: int, count: int) -> tuple[tuple[int, ...], ...]:
     """What each rank of a group of `size` sends to each in an all-to-all: at most `count`, to some half of it or less,
-    to some nothing, as routers send tokens to experts."""
+    to some nothing, as routers send tokens to experts. Ranks send and receive different totals."""
 
     def sent(sender: int, receiver: int) -> int:
-        place = (3 * sender + 5 * receiver + action.root) % 8
+        place = (3 * sender + 7 * receiver + action.root) % 8
         return count >> place // 2 if place else 0
 
     return tuple(tuple(sent(sender, receiver) for receiver in range(size)) for sender in range(size))

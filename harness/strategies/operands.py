@@ -23,7 +23,8 @@ KERNEL_COUNT, LARGE_KERNEL, LARGE_EDGE = 4097, 70_001, 16
 """Largest count drawn for kernels, since the interpreter pays by the element; and the largest of the few that are drawn
 near such a power of two."""
 LARGEST_KERNEL = 1 << 20
-"""Bytes of the largest of these where the whole has no chunks; one may have an element more."""
+"""Bytes of the largest of these where the whole has no chunks; half as many where an element is one byte. One may have
+an element more."""
 FARTHEST = 4
 """How many groups of a family differ by `FAR_APART`."""
 
@@ -144,7 +145,7 @@ class Operands:
         near = (1 << action.edge) // ITEMSIZE[dtype] + action.buffer % 3 - 1
         count = near if action.edge else action.count
         if action.via == "kernel":
-            large = LARGE_KERNEL if action.kind in CHUNKED else LARGEST_KERNEL // ITEMSIZE[dtype] + 1
+            large = LARGE_KERNEL if action.kind in CHUNKED else LARGEST_KERNEL // max(2, ITEMSIZE[dtype]) + 1
             return min(count, large if action.edge >= LARGE_EDGE else KERNEL_COUNT)
         return count
 

@@ -150,7 +150,9 @@ class Kept:
         """A call that returned a tensor runs again: its new result is `into`, or will lie where the old one does. Of
         two in one place, the new one alone is kept."""
         new = tensor if into is None else into
-        self._returned = [held for held in self._returned if held.view is not tensor or not held.meets(new)]
+        self._returned = [
+            held for held in self._returned if held.view is not tensor or not (new is tensor or held.meets(new))
+        ]
         self.came(new)
 
     def came(self, tensor: torch.Tensor) -> None:
