@@ -12,7 +12,7 @@ from harness.scenario.alive import Alive
 from harness.scenario.bases import CollectiveStep, counts_in
 from harness.scenario.operands import ITEMSIZE, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, AllReduce, AllToAll, Capture, Collective, EndCapture, Replay, Steady
+from harness.scenario.steps import Allocate, AllReduce, AllToAll, Collective, Replay, Steady
 from harness.strategies.actions import COLLECTIVES, EDGES, FAR_APART
 from harness.strategies.calls import KINDS
 from harness.strategies.operands import LARGEST_BYTES
@@ -95,11 +95,8 @@ def test_graphs_hold_calls_of_every_kind(kind: str, is_in_place: bool, with_grap
 
 
 def captured(drawn: Scenario) -> Iterator[CollectiveStep]:
-    is_capturing = False
-    for step in drawn.steps:
-        is_capturing = isinstance(step, Capture) or (is_capturing and not isinstance(step, EndCapture))
-        if is_capturing and isinstance(step, CollectiveStep):
-            yield step
+    steps = (drawn.steps[index] for indices in drawn.captures.values() for index in indices)
+    return (step for step in steps if isinstance(step, CollectiveStep))
 
 
 def test_graphs_run_after_others_were_captured_on_their_communicators(with_graphs: list[Scenario]) -> None:
@@ -108,18 +105,15 @@ def test_graphs_run_after_others_were_captured_on_their_communicators(with_graph
 
 
 def runs_older(drawn: Scenario) -> Iterator[bool]:
-    families: dict[str, str] = {}
-    opened = ""
-    for step in drawn.steps:
-        if isinstance(step, Capture):
-            opened = step.graph
-        elif isinstance(step, EndCapture):
-            opened = ""
-        elif isinstance(step, CollectiveStep) and opened:
-            families[opened] = step.family
-        elif isinstance(step, Replay):
-            later = [*families][[*families].index(step.graph) + 1 :]
-            yield any(families[each] == families[step.graph] for each in later)
+    families = {
+        graph: {step.family for step in drawn.steps[steps.start : steps.stop] if isinstance(step, CollectiveStep)}
+        for graph, steps in drawn.captures.items()
+    }
+    for index, step in enumerate(drawn.steps):
+        if isinstance(step, Replay):
+            own = drawn.captures[step.graph]
+            later = (graph for graph, steps in drawn.captures.items() if own.stop < steps.start and steps.stop < index)
+            yield any(families[graph] & families[step.graph] for graph in later)
 
 
 @pytest.mark.parametrize("edge", EDGES)
