@@ -382,9 +382,9 @@ class Builder:
         yield whole
         made, part = [whole], None
         if kind == "all_to_all" or action.slack % 2:
-            is_pulled = self._operands.pulls and action.via == "kernel"
-            role = "window" if action.part == "window" or is_pulled else "plain"
             needs = {rank: each[1] for rank, each in lengths.items()}
+            # a plug-in may leave it to the library, which makes sends of it
+            role = self._operands.role(action, dtype, needs, is_paired=kind == "all_to_all")
             made.append(self._operands.new(action, acting, needs, dtype, role, is_roomy=False))
             part = View(made[1].buffer)
             yield made[1]

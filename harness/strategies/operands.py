@@ -119,9 +119,7 @@ class Operands:
     ) -> tuple[Allocate, View]:
         """The buffer and view of the other operand: ordinary memory, or a window of the same groups. `is_paired`: the
         library makes sends and receives of it."""
-        is_large = max(lengths.values()) * ITEMSIZE[whole.dtype] > STAGED_BYTES
-        is_pulled = self.pulls and action.via == "kernel"
-        role = "window" if action.part == "window" or is_pulled or (is_paired and is_large) else "plain"
+        role = self.role(action, whole.dtype, lengths, is_paired)
         needs = {rank: length + action.slack for rank, length in lengths.items()}
         if role == "window":  # ranks of different sizes would be a hazard
             needs = {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}
@@ -131,6 +129,12 @@ class Operands:
                 return buffer, View(buffer.buffer, action.slack)
         made = self.new(action, acting, needs, whole.dtype, role, is_roomy=False)
         return made, View(made.buffer, action.slack)
+
+    def role(self, action: Action, dtype: str, lengths: Mapping[int, int], is_paired: bool) -> str:
+        """Where the other operand lies. NCCL wants both sides of large sends registered, or neither."""
+        is_large = max(lengths.values()) * ITEMSIZE[dtype] > STAGED_BYTES
+        is_pulled = self.pulls and action.via == "kernel"
+        return "window" if action.part == "window" or is_pulled or (is_paired and is_large) else "plain"
 
     def drawn_count(self, action: Action, acting: Acting, dtype: str) -> Elements:
         """One count for all ranks, or, spread over the groups that act, one for each group."""

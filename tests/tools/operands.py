@@ -169,11 +169,13 @@ class Rank:
                 yield "averages", "all_reduce", f"{name} {count}", "both", said
 
 
-def work(options: argparse.Namespace, answers: Callable[[Rank], Iterable[tuple[str, ...]]]) -> None:
+def work(
+    options: argparse.Namespace, answers: Callable[[Any], Iterable[tuple[str, ...]]], kind: type[Rank] = Rank
+) -> None:
     """In the process of a rank: write what it sees, and end the process. Elsewhere do nothing."""
     if options.rank is None:
         return
-    one = Rank(options.rank, options.ranks, options.folder)
+    one = kind(options.rank, options.ranks, options.folder)
     with (one.folder / f"answers-{one.rank}").open("w") as file:
         device = torch.cuda.get_device_name()
         print(json.dumps(["version", str(int(one.nccl.get_version())), device]), file=file, flush=True)
