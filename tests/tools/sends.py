@@ -11,17 +11,20 @@ operands lie:
 | apart  | of NCCL's allocator (`ncclMemAlloc`), and in no window  |
 | plain  | of PyTorch's allocator (`cudaMalloc`), and in no window |
 
-The call is made at once, or captured and replayed twice. It is `right`, `wrong` on some rank, or a `hang`. A
-communicator whose call was not right is not used again. Last, one that shares its connections with such a one makes
-right calls (`splitShare`): `after` says what became of them.
+The call is made at once, or captured and replayed twice. It is `right`, `wrong` on some rank, or a `hang`. After one
+that was not right, new processes go on. In the rows of `after`, a communicator makes such a call and is destroyed. Then
+one that shares its connections (`splitShare`) makes calls with both sides in a window. What came of all is given in
+their order.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,14 +35,27 @@ CALLS = ("all_to_all", "grouped", "send_receive")
 """NCCL's own all-to-all; one of sends and receives in a group; and a ring of these."""
 PLACES = ("window", "apart", "plain")
 MODES = ("eager", "captured")
-BYTES = (16_384, 16_400, 256 << 10)
+SMALL, LARGE = 16_384, 16_400
 REPLAYS = 2
 PATIENCE = 2.0
 """Seconds after which a call has not returned."""
 SECONDS = 240
-AFTER = 12
+TURNS = 40
 """Calls of the communicator that shares connections."""
 BAD = ("wrong", "hang")
+CASES = [*product(CALLS, MODES, (SMALL, LARGE), PLACES, PLACES)]
+AFTER = [
+    ("grouped", "eager", "plain", "window"),
+    ("grouped", "eager", "window", "plain"),
+    ("all_to_all", "captured", "plain", "window"),
+    ("all_to_all", "captured", "window", "plain"),
+]
+TURN = 30
+"""Seconds that ranks have until they are replaced."""
+KIND = "SYMM_SENDS_KIND"
+"""The variable that says which cases are asked."""
+DONE = "SYMM_SENDS_DONE"
+"""The variable that says how many cases were asked before."""
 
 
 class Stage(Rank):
@@ -120,7 +136,7 @@ class Stage(Rank):
         whole = nbytes * (1 if call == "send_receive" else self.ranks)
         source, output = (self.at(place, index, whole) for index, place in enumerate(places))
         self.seed += 1
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             if mode == "eager":
                 due = self.filled(call, source, output, nbytes, self.seed)
@@ -141,71 +157,74 @@ class Stage(Rank):
                 self.kept.append(graph)
             return said
 
-    def renew(self, said: str) -> None:
-        """Another communicator. Collective."""
-        if said == "hang":
-            self.comm.abort()
-            torch.cuda.synchronize()
-        self.comm = self.communicator()
+    def sends(self) -> Iterator[tuple[str, ...]]:
+        """(call, mode, bytes, where the source lies, where the output does, what came of it), up to the first call that
+        was not right."""
+        for call, mode, nbytes, source, output in CASES[int(os.environ.get(DONE, "0")) :]:
+            said = self.tried(self.comm, call, mode, nbytes, (source, output))
+            yield call, mode, str(nbytes), source, output, said
+            if said in BAD:
+                self.meet("")  # a rank that ends may end the call of another
+                return
 
-    def answers(self) -> Iterator[tuple[str, ...]]:
-        """(call, mode, bytes, where the source lies, where the output does, what came of it)."""
-        for call in CALLS:
-            for mode in MODES:
-                for nbytes in BYTES:
-                    for source in PLACES:
-                        for output in PLACES:
-                            said = self.tried(self.comm, call, mode, nbytes, (source, output))
-                            yield call, mode, str(nbytes), source, output, said
-                            if said in BAD:
-                                self.renew(said)
-        yield from self.shared()
-
-    def shared(self) -> Iterator[tuple[str, ...]]:
+    def after(self) -> Iterator[tuple[str, ...]]:
         """What becomes of right calls by a communicator that shares connections with one that lost a send."""
         config = self.nc.NCCLConfig(split_share=True)
-        for call, mode, places in (
-            ("grouped", "eager", ("plain", "window")),
-            ("grouped", "captured", ("plain", "window")),
-            ("all_to_all", "captured", ("plain", "window")),
-            ("all_to_all", "captured", ("window", "plain")),
-        ):
-            self.comm = self.communicator(config)
-            base, address = self.comm, self.address
+        for call, mode, *places in AFTER[int(os.environ.get(DONE, "0")) :]:
+            base = self.communicator(config)
+            whole, self.address = self.address, self.other
             one = base.split(0, self.rank, config)
-            window = self.nccl.comm_window_register(one._comm, self.other, 2 * SEGMENT, 1)
-            self.address = self.other
-            first = self.tried(one, call, mode, 16_400, places)
-            self.address = address
-            if first == "hang":
-                yield call, mode, "after", *places, "hang before"
-                continue
-            if self.meet("") == "":
+            window = self.nccl.comm_window_register(one._comm, self.address, 2 * SEGMENT, 1)
+            first = self.tried(one, call, mode, LARGE, (places[0], places[1]))
+            said = []
+            if first != "hang":
                 self.nccl.comm_window_deregister(one._comm, window)
-            one.destroy()
-            said = [self.tried(base, "all_to_all", "eager", nbytes, ("window", "window")) for nbytes in BYTES * AFTER]
-            yield call, mode, "after", *places, f"{first}, then {'/'.join(dict.fromkeys(said))}"
+                one.destroy()
+                self.address = whole
+                said = [self.tried(base, "all_to_all", "eager", LARGE, ("window", "window")) for _ in range(TURNS)]
+            yield call, mode, "after", *places, "/".join(dict.fromkeys([first, *said]))
+            if "hang" in (first, *said):
+                self.meet("")
+                return
 
 
-def table(ranks: list[list[list[str]]]) -> Iterator[str]:
+def asked(ranks: int, seconds: float, kind: str, cases: int) -> list[list[str]]:
+    """The answers of rank 0 to all cases, in as many turns as it takes; fewer where the time is up."""
+    rows: list[list[str]] = []
+    version = "no rank answered"
+    end = time.monotonic() + seconds
+    while len(rows) < cases and time.monotonic() < end:
+        variables = {DONE: str(len(rows)), KIND: kind}
+        seen = ask(ranks, min(TURN, end - time.monotonic()), "tests.tools.sends", variables)
+        if not seen or not seen[0]:
+            break
+        rows.extend(seen[0][1:])
+        version = " ".join(seen[0][0])
+    print(version)
+    return rows
+
+
+def table(rows: list[list[str]]) -> Iterator[str]:
     """A line for each call and mode and size: what came of it by place."""
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for call, mode, nbytes, source, output, said in ranks[0][1:]:
-        rows.setdefault((call, mode, nbytes), []).append(f"{source}>{output}={said}")
-    for key, said in rows.items():
+    found: dict[tuple[str, ...], list[str]] = {}
+    for call, mode, nbytes, source, output, said in rows:
+        found.setdefault((call, mode, nbytes), []).append(f"{source}>{output}={said}")
+    for key, said in found.items():
         yield f"{' '.join(key)} | {' '.join(said)}"
 
 
 def main() -> None:
     options = options_of(seconds=SECONDS)
-    work(options, Stage.answers, Stage)
-    seen = ask(options.ranks, options.seconds, "tests.tools.sends")
+    work(options, Stage.after if os.environ.get(KIND) == "after" else Stage.sends, Stage)
+    end = time.monotonic() + options.seconds
+    rows: list[list[str]] = []
+    for name, cases in (("", len(CASES)), ("after", len(AFTER))):
+        rows += asked(options.ranks, end - time.monotonic(), name, cases)
     if options.json:
-        options.json.write_text(json.dumps(seen))
-    if len(seen) < options.ranks or not all(seen):
-        sys.exit("a rank did not answer")
-    print(*seen[0][0])
-    print(*table(seen), sep="\n")
+        options.json.write_text(json.dumps(rows))
+    print(*table(rows), sep="\n")
+    if len(rows) < len(CASES) + len(AFTER):
+        sys.exit("not all was asked")
 
 
 if __name__ == "__main__":
