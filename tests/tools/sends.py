@@ -24,6 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -37,20 +38,25 @@ PLACES = ("window", "apart", "plain")
 MODES = ("eager", "captured")
 SMALL, LARGE = 16_384, 16_400
 REPLAYS = 2
-PATIENCE = 2.0
+PATIENCE = 3.0
 """Seconds after which a call has not returned."""
 SECONDS = 240
 TURNS = 40
 """Calls of the communicator that shares connections."""
 BAD = ("wrong", "hang")
-CASES = [*product(CALLS, MODES, (SMALL, LARGE), PLACES, PLACES)]
+CASES = {
+    f"{call} {mode}": [(call, mode, nbytes, *places) for nbytes in (LARGE, SMALL) for places in product(PLACES, PLACES)]
+    for call in CALLS
+    for mode in MODES
+}
 AFTER = [
     ("grouped", "eager", "plain", "window"),
     ("grouped", "eager", "window", "plain"),
     ("all_to_all", "captured", "plain", "window"),
     ("all_to_all", "captured", "window", "plain"),
 ]
-TURN = 30
+LAST = "after"
+TURN = 25
 """Seconds that ranks have until they are replaced."""
 KIND = "SYMM_SENDS_KIND"
 """The variable that says which cases are asked."""
@@ -160,7 +166,7 @@ class Stage(Rank):
     def sends(self) -> Iterator[tuple[str, ...]]:
         """(call, mode, bytes, where the source lies, where the output does, what came of it), up to the first call that
         was not right."""
-        for call, mode, nbytes, source, output in CASES[int(os.environ.get(DONE, "0")) :]:
+        for call, mode, nbytes, source, output in CASES[os.environ[KIND]][int(os.environ[DONE]) :]:
             said = self.tried(self.comm, call, mode, nbytes, (source, output))
             yield call, mode, str(nbytes), source, output, said
             if said in BAD:
@@ -170,7 +176,7 @@ class Stage(Rank):
     def after(self) -> Iterator[tuple[str, ...]]:
         """What becomes of right calls by a communicator that shares connections with one that lost a send."""
         config = self.nc.NCCLConfig(split_share=True)
-        for call, mode, *places in AFTER[int(os.environ.get(DONE, "0")) :]:
+        for call, mode, *places in AFTER[int(os.environ[DONE]) :]:
             base = self.communicator(config)
             whole, self.address = self.address, self.other
             one = base.split(0, self.rank, config)
@@ -188,19 +194,15 @@ class Stage(Rank):
                 return
 
 
-def asked(ranks: int, seconds: float, kind: str, cases: int) -> list[list[str]]:
-    """The answers of rank 0 to all cases, in as many turns as it takes; fewer where the time is up."""
+def asked(ranks: int, end: float, kind: str, cases: int) -> list[list[str]]:
+    """The answers of rank 0 to all cases of a kind, in as many turns as it takes; fewer where the time is up."""
     rows: list[list[str]] = []
-    version = "no rank answered"
-    end = time.monotonic() + seconds
-    while len(rows) < cases and time.monotonic() < end:
-        variables = {DONE: str(len(rows)), KIND: kind}
-        seen = ask(ranks, min(TURN, end - time.monotonic()), "tests.tools.sends", variables)
-        if not seen or not seen[0]:
+    while len(rows) < cases and time.monotonic() < end - TURN:
+        seen = ask(ranks, TURN, "tests.tools.sends", {DONE: str(len(rows)), KIND: kind})
+        if not seen or len(seen[0]) < 2:
             break
+        print(*seen[0], sep="\n", flush=True)
         rows.extend(seen[0][1:])
-        version = " ".join(seen[0][0])
-    print(version)
     return rows
 
 
@@ -214,16 +216,21 @@ def table(rows: list[list[str]]) -> Iterator[str]:
 
 
 def main() -> None:
+    from harness.machine import gpus
+
     options = options_of(seconds=SECONDS)
-    work(options, Stage.after if os.environ.get(KIND) == "after" else Stage.sends, Stage)
+    work(options, Stage.after if os.environ.get(KIND) == LAST else Stage.sends, Stage)
+    sizes = {**{name: len(cases) for name, cases in CASES.items()}, LAST: len(AFTER)}
+    # ranks that share a GPU would wait for those of other kinds
+    at_once = len(sizes) if len(gpus.inventory()) >= options.ranks else 1
     end = time.monotonic() + options.seconds
-    rows: list[list[str]] = []
-    for name, cases in (("", len(CASES)), ("after", len(AFTER))):
-        rows += asked(options.ranks, end - time.monotonic(), name, cases)
+    with ThreadPoolExecutor(at_once) as pool:
+        asks = [pool.submit(asked, options.ranks, end, kind, cases) for kind, cases in sizes.items()]
+    rows = [row for each in asks for row in each.result()]
     if options.json:
         options.json.write_text(json.dumps(rows))
     print(*table(rows), sep="\n")
-    if len(rows) < len(CASES) + len(AFTER):
+    if len(rows) < sum(sizes.values()):
         sys.exit("not all was asked")
 
 

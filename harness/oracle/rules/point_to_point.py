@@ -3,8 +3,9 @@
 Rule: half-registered. NCCL moves a large send straight between registered buffers, and each rank looks at its own
 alone. Where one side is registered and the other is not, nothing arrives, or the ranks wait for ever: seen on an H100
 with NCCL 2.32.3, of 16,416 bytes (`ncclRegisterP2pIpcBuffer`, `addP2pToPlan` in 2.30.7). Any window registers its
-memory so. A captured call registers both sides itself, and smaller sends go through buffers of NCCL's own. So do
-gathers and scatters, whatever is registered (`taskAppend`).
+memory so. A captured call registers each side itself, in a window or not. It fails, without a word, at memory that no
+other process can map: PyTorch's allocator takes that from `cudaMalloc`. Smaller sends go through buffers of NCCL's own.
+So do gathers and scatters, whatever is registered (`taskAppend`).
 
 Links other than NVLink, and older versions, stage more. So in a draw what came of it decides. The data of a
 recording was not looked at: there registration decides alone, if it is known for sure.
@@ -13,6 +14,7 @@ recording was not looked at: there registration decides alone, if it is known fo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import permutations
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ from harness.oracle.history import End, Use
 from harness.oracle.sight import Sight
 from harness.scenario.bases import STAGED_BYTES
 from harness.text import counted
-from harness.trace.events import Changed, CommCreated, Mismatch, Role, SourceChanged
+from harness.trace.events import Changed, CommCreated, Mismatch, Replayed, Role, SourceChanged
 
 ROLES: tuple[Role, ...] = ("source", "output")
 HURT = (Changed, Mismatch, SourceChanged)
@@ -40,9 +42,12 @@ class Side(NamedTuple):
     comm: CommCreated
     memory: Sight
     asked: tuple[Sight, ...]
+    is_captured: bool = False
 
     @property
     def is_registered(self) -> bool:
+        if self.is_captured:
+            return all(sight.segment is not None for sight in self.asked)
         return all(sight.is_whole for sight in self.asked)
 
 
@@ -50,14 +55,14 @@ def judge(case: Case) -> Iterator[Finding]:
     """Every pair of ranks of which one sends to the other more than NCCL stages, and loses it or may."""
     captured = {step for steps in case.program.captures.values() for step in steps}
     for uses in case.calls.values():
-        if uses[0].step in captured or not uses[0].comm.has_windows or not all(map(_is_sent, uses)):
+        if not uses[0].comm.has_windows or not all(map(_is_sent, uses)):
             continue
-        is_one_call = len({count for use in uses for count in use.called.sent or ()}) == 1
-        sides = (_side(use, role, is_one_call) for use in uses for role in ROLES)
-        if len({side.is_registered for side in sides}) == 1:
+        asks_for_both = len({count for use in uses for count in use.called.sent or ()}) == 1
+        look = partial(_side, is_one_call=asks_for_both, is_captured=uses[0].step in captured)
+        if len({look(use, role).is_registered for use in uses for role in ROLES}) == 1:
             continue
         for sender, receiver in permutations(uses, 2):
-            yield from _judge_pair(case, sender, receiver, is_one_call)
+            yield from _judge_pair(case, sender, receiver, look(sender, "source"), look(receiver, "output"))
     for sends, receives in _met(case):
         yield from _judge_send(case, sends, receives)
 
@@ -70,10 +75,9 @@ def _is_sent(use: Use) -> bool:
     return use.called.sent is not None and path not in ("kernel", "copy engine") and not is_in_place
 
 
-def _judge_pair(case: Case, sender: Use, receiver: Use, is_one_call: bool) -> Iterator[Finding]:
+def _judge_pair(case: Case, sender: Use, receiver: Use, gives: Side, takes: Side) -> Iterator[Finding]:
     sent = sender.called.sent or ()
     nbytes = sent[sender.comm.group.index(receiver.rank)] * _width(sender)
-    gives, takes = _side(sender, "source", is_one_call), _side(receiver, "output", is_one_call)
     if nbytes <= STAGED_BYTES or gives.is_registered == takes.is_registered:
         return
     if not case.program.compares_data:
@@ -101,20 +105,23 @@ def _finding(case: Case, call: str, gives: Side, takes: Side, nbytes: int, tail:
     lacks = f"that of rank {other.rank} in none"
     if both and not case.program.compares_data:
         lacks = f"on rank {other.rank} over one of them at most"
+    finds = f"{case.name(gives.comm.id)} finds the memory of rank {holder.rank} in a window{both}, and {lacks}"
+    if gives.is_captured:
+        finds = f"As it is captured, it registers the memory of rank {holder.rank}, which is of NCCL's allocator, and "
+        finds += f"cannot register that of rank {other.rank}, which is not"
     return HalfRegistered(
         f"{call}: rank {gives.rank} sends {counted(nbytes, 'byte')} of {case.operand(gives.memory)} to "
-        f"{case.operand(takes.memory)} of rank {takes.rank}. {case.name(gives.comm.id)} finds the memory of rank "
-        f"{holder.rank} in a window{both}, and {lacks}. {tail}",
+        f"{case.operand(takes.memory)} of rank {takes.rank}. {finds}. {tail}",
         step=gives.step,
         ranks=tuple(sorted((gives.rank, takes.rank))),
     )
 
 
-def _side(use: Use, role: Role, is_one_call: bool) -> Side:
+def _side(use: Use, role: Role, is_one_call: bool, is_captured: bool) -> Side:
     """Where every rank sends the same to each, NCCL has a call of its own (`ncclAlltoAll`), which asks for both
-    operands."""
-    roles = ROLES if is_one_call else (role,)
-    return Side(use.rank, use.step, use.comm, use.sight(role), tuple(map(use.sight, roles)))
+    operands unless it is captured."""
+    roles = ROLES if is_one_call and not is_captured else (role,)
+    return Side(use.rank, use.step, use.comm, use.sight(role), tuple(map(use.sight, roles)), is_captured)
 
 
 def _met(case: Case) -> Iterator[tuple[End, End]]:
@@ -132,9 +139,15 @@ def _name(end: End) -> tuple[object, ...]:
 
 
 def _is_hurt(case: Case, use: Use) -> bool:
-    """Whether the call never returned there, or left other data than it owes."""
-    events = case.histories[use.rank].trace.steps()
-    return use.ran is None or any(step == use.step and isinstance(event, HURT) for step, event in events)
+    """Whether the call never returned there, at once or in a replay, or left other data than it owes."""
+    trace = case.histories[use.rank].trace
+    replayed = -1
+    for step, event in trace.steps():
+        replayed = event.captured if isinstance(event, Replayed) else replayed
+        if isinstance(event, HURT) and use.step in (step, replayed if step in case.program.replays else -1):
+            return True
+    graph = case.program.replays.get(trace.last_step, "") if trace.blocked_in is not None else ""
+    return use.ran is None or use.step in case.program.captures.get(graph, ())
 
 
 def _is_sure(case: Case, gives: Side, takes: Side) -> bool:

@@ -219,10 +219,12 @@ class SimCommunicator(Communicator):
         return self._moved("send_receive", output, source, [nbytes] * self.size, takes, sides)
 
     def _registered(self, source: torch.Tensor, output: torch.Tensor, is_one_call: bool = False) -> Sides | None:
-        """Which operands NCCL finds registered for large sends: its all-to-all asks for both. None where both sides
-        register them (`NCCL_GRAPH_REGISTER`), or none can."""
-        if self.device.is_capturing or not self.supports_windows:
+        """Which operands NCCL finds registered for large sends: its all-to-all asks for both, and a captured call
+        registers each that its own allocator gave (`NCCL_GRAPH_REGISTER`). None where none can be."""
+        if not self.supports_windows:
             return None
+        if self.device.is_capturing:
+            return Sides(*(self._arena.behind(each.data_ptr()) > 0 for each in (source, output)))
         gives, takes = (self._is_in_window(each) for each in (source, output))
         return Sides(gives and takes, gives and takes) if is_one_call else Sides(gives, takes)
 

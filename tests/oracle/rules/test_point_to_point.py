@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from harness.scenario.operands import View
 from harness.scenario.steps import (
@@ -71,11 +72,48 @@ def test_an_all_to_all_of_nccls_own_asks_each_rank_for_both(ranks: World) -> Non
     assert findings(ranks, scenario(*buffers("window", "plain", LARGE), call)) == []
 
 
-def test_a_captured_call_registers_both_sides(ranks: World) -> None:
-    o, mine = Allocate("o2", "tp", LARGE), Allocate("s2", "tp", LARGE, role="plain")
-    warm = Prepare("g"), *buffers("window", "plain", STAGED), sent(STAGED), Release("o"), Release("s")
-    graph = Capture("g"), o, mine, SendReceive("tp", View("o2"), LARGE, View("s2")), EndCapture("g"), Replay("g")
-    assert findings(ranks, scenario(*warm, *graph)) == []
+def captured(call: Collective, output: str, source: str) -> tuple[Step, ...]:
+    """A graph of a large call, behind a small one that warms up, replayed once."""
+    warmed = (
+        *(Allocate(name, "tp", 2, role=role) for name, role in (("w", output), ("v", source))),  # type: ignore[arg-type]
+        AllToAll("tp", View("w"), 1, View("v")),
+        *map(Release, ("w", "v")),
+    )
+    return Prepare("g"), *warmed, Capture("g"), *buffers(output, source, LARGE), call, EndCapture("g"), Replay("g")
+
+
+EVEN = AllToAll("tp", View("o"), LARGE, View("s"))
+
+
+@pytest.mark.parametrize("call", [sent(LARGE), exchanged(LARGE), EVEN])
+@pytest.mark.parametrize("output", ["window", "plain"])
+def test_a_captured_call_cannot_register_ordinary_memory(ranks: World, output: str, call: Collective) -> None:
+    found = findings(ranks, scenario(*captured(call, output, OTHER[output])))
+    assert {*rules(found)} == {"half-registered", "wrong-data"}
+    assert found[0].rule == "half-registered"
+    has, lacks = (1, 0) if output == "window" else (0, 1)
+    assert f"registers the memory of rank {has}, which is of NCCL's allocator" in str(found[0])
+    assert f"cannot register that of rank {lacks}, which is not" in str(found[0])
+
+
+@pytest.mark.parametrize("call", [sent(LARGE), exchanged(LARGE), EVEN])
+@pytest.mark.parametrize("both", ["window", "plain"])
+def test_a_captured_call_whose_sides_are_alike_loses_nothing(ranks: World, both: str, call: Collective) -> None:
+    assert findings(ranks, scenario(*captured(call, both, both))) == []
+
+
+@pytest.mark.parametrize(("source", "is_lost"), [("window", False), ("plain", True)])
+def test_a_captured_call_registers_memory_of_nccls_allocator_in_no_window(
+    ranks: World, source: str, is_lost: bool
+) -> None:
+    """The pool registers nothing for a family of another name."""
+    steps = [
+        structs.replace(step, family="ep") if isinstance(step, Allocate | AllToAll) else step
+        for step in captured(EVEN, "window", source)
+    ]
+    topology, pool = explicit(ep=((0, 1),)), "tests.tools.planted.dependent:KnowsTp"
+    found = findings(ranks, scenario(*steps, topology=topology, pool=pool))
+    assert ("half-registered" in rules(found), "wrong-data" in rules(found)) == (is_lost, is_lost)
 
 
 def test_a_send_in_flight_is_lost_too(ranks: World) -> None:
