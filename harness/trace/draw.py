@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from harness.scenario.scenario import Scenario
+from harness.trace.events import Began, Called, Changed, Mismatch, Ran, Replayed, SourceChanged
 from harness.trace.raising import Raising
 from harness.trace.trace import Trace
 
@@ -58,3 +59,27 @@ class Draw(msgspec.Struct, frozen=True):
     def is_clean(self) -> bool:
         """Whether every rank ran to the end."""
         return all(fate.state == "finished" for fate in self.fates)
+
+    @property
+    def has_lost_sends(self) -> bool:
+        """Whether a call that the library makes of sends and receives left other data than it owes, on any rank, at
+        once or in a replay."""
+        return any(map(_lost_sends, self.traces))
+
+
+def _lost_sends(trace: Trace) -> bool:
+    sent: set[int] = set()
+    replayed = -1
+    for step, event in trace.steps():
+        match event:
+            case Began():
+                replayed = step
+            case Called() if event.sent is not None:
+                sent.add(step)
+            case Ran(path="kernel" | "copy engine"):
+                sent.discard(step)
+            case Replayed():
+                replayed = event.captured
+            case Changed() | Mismatch() | SourceChanged() if replayed in sent:
+                return True
+    return False

@@ -219,7 +219,15 @@ class World:
         draw = Draw(scenario, traces, fates, self._clock.now() - began, self.deadline, watch.is_presumed, self.nccl)
         if draw.is_clean and not pause:
             self._patience.learn(watch.longest_silence)
+        if self._keeps_connections and draw.has_lost_sends and self._ranks.processes:
+            self._drop()
         return draw
+
+    @property
+    def _keeps_connections(self) -> bool:
+        """Whether ranks have connections that outlive a draw's communicators. After a lost send their two ends may no
+        longer be in step, so that a later send would be lost, too."""
+        return bool(self.platform.gpus)
 
     def _read(self, slots: dict[GroupId, int], fates: Sequence[Fate]) -> tuple[tuple[Trace, ...], tuple[Fate, ...]]:
         """What the ranks of a draw wrote, and their fates by that."""

@@ -35,7 +35,7 @@ from tests.tools.operands import SEGMENT, Rank, ask, options_of, work
 CALLS = ("all_to_all", "grouped", "send_receive")
 """NCCL's own all-to-all; one of sends and receives in a group; and a ring of these."""
 PLACES = ("window", "apart", "plain")
-MODES = ("eager", "captured")
+MODES = ("captured", "eager")
 SMALL, LARGE = 16_384, 16_400
 REPLAYS = 2
 PATIENCE = 3.0
@@ -46,8 +46,8 @@ TURNS = 40
 BAD = ("wrong", "hang")
 CASES = {
     f"{call} {mode}": [(call, mode, nbytes, *places) for nbytes in (LARGE, SMALL) for places in product(PLACES, PLACES)]
-    for call in CALLS
     for mode in MODES
+    for call in CALLS
 }
 AFTER = [
     ("grouped", "eager", "plain", "window"),
