@@ -43,7 +43,8 @@ PATIENCE = 3.0
 SECONDS = 240
 TURNS = 40
 """Calls of the communicator that shares connections."""
-BAD = ("wrong", "hang")
+FAULT = "illegal memory access"
+BAD = ("wrong", "hang", FAULT)
 CASES = {
     f"{call} {mode}": [(call, mode, nbytes, *places) for nbytes in (LARGE, SMALL) for places in product(PLACES, PLACES)]
     for mode in MODES
@@ -130,12 +131,13 @@ class Stage(Rank):
         run()
         done, end = torch.cuda.Event(), time.monotonic() + PATIENCE  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream())
-        while not done.query() and time.monotonic() < end:
-            time.sleep(0.001)
-        said = "hang" if not done.query() else ""
-        if self.meet(said) == "hang":
-            return "hang"
-        return self.meet("right" if torch.equal(output, due) else "wrong")
+        try:
+            while not done.query() and time.monotonic() < end:
+                time.sleep(0.001)
+            said = "" if done.query() else "hang"
+        except torch.AcceleratorError:
+            said = FAULT
+        return self.meet(said) or self.meet("right" if torch.equal(output, due) else "wrong")
 
     def tried(self, comm: Any, call: str, mode: str, nbytes: int, places: tuple[str, str]) -> str:
         """What becomes of a call. Collective."""
@@ -182,15 +184,22 @@ class Stage(Rank):
             one = base.split(0, self.rank, config)
             window = self.nccl.comm_window_register(one._comm, self.address, 2 * SEGMENT, 1)
             first = self.tried(one, call, mode, LARGE, (places[0], places[1]))
-            said = []
+            said = [first]
             if first != "hang":
                 self.nccl.comm_window_deregister(one._comm, window)
                 one.destroy()
                 self.address = whole
-                said = [self.tried(base, "all_to_all", "eager", LARGE, ("window", "window")) for _ in range(TURNS)]
-            yield call, mode, "after", *places, "/".join(dict.fromkeys([first, *said]))
-            if "hang" in (first, *said):
-                self.meet("")
+                said += self.later(base)
+            yield call, mode, "after", *places, "/".join(dict.fromkeys(said))
+            if said[-1] in BAD[1:]:
+                return
+
+    def later(self, base: Any) -> Iterator[str]:
+        """What becomes of right calls, up to one that never returns."""
+        for _ in range(TURNS):
+            said = self.tried(base, "all_to_all", "eager", LARGE, ("window", "window"))
+            yield said
+            if said in BAD[1:]:
                 return
 
 
