@@ -18,7 +18,7 @@ from harness.oracle.findings import Hang
 from harness.oracle.judge import judge
 from harness.scenario.layouts.groups import GroupId
 from harness.scenario.operands import View
-from harness.scenario.steps import AllGather, Allocate, Straggle
+from harness.scenario.steps import AllGather, Allocate, SendReceive, Straggle
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.trace.draw import Draw
@@ -57,6 +57,23 @@ def test_ranks_keep_their_processes_from_draw_to_draw(ranks: World) -> None:
     before = ranks.pids
     assert ranks.run(scenario()).is_clean
     assert ranks.pids == before
+
+
+@pytest.mark.parametrize("keeps_connections", [True, False])
+def test_where_connections_outlive_draws_ranks_are_replaced_after_a_lost_send(
+    fresh: World, monkeypatch: pytest.MonkeyPatch, keeps_connections: bool
+) -> None:
+    monkeypatch.setattr(World, "_keeps_connections", keeps_connections)
+    send = SendReceive("tp", View("o"), 4097, View("s"), 1)
+    right, lost = (
+        scenario(Allocate("o", "tp", 4097), Allocate("s", "tp", 4097, role=role), send)  # type: ignore[arg-type]
+        for role in ("window", "plain")
+    )
+    assert not judge(fresh.run(right))
+    assert fresh.restarts == 0
+    assert judge(fresh.run(lost))
+    assert fresh.restarts == keeps_connections
+    assert not judge(fresh.run(right))
 
 
 def test_worlds_of_different_size_share_the_ranks(ranks: World) -> None:
