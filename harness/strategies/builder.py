@@ -360,7 +360,8 @@ class Builder:
         if action.via == "kernel":
             yield Replay(graphs[0])
             if action.offset:
-                yield Straggle(self._rank(action), action.offset)
+                # the buffer decides what the graph holds as well, and the root of a broadcast is its last bits
+                yield Straggle((action.buffer + action.root // 2) % self._topology.world, action.offset)
             yield Replay(graphs[-1])
         if len(graphs) > 1:
             yield Replay(graphs[0])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import get_args
 
 import pytest
 
 from harness.scenario.alive import Alive
-from harness.scenario.bases import CollectiveStep, counts_in
+from harness.scenario.bases import STAGED_BYTES, CollectiveStep, counts_in
 from harness.scenario.operands import ITEMSIZE, at
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, AllReduce, AllToAll, Collective, Replay, Steady
+from harness.scenario.steps import Allocate, AllReduce, AllToAll, Broadcast, Collective, Replay, Steady, Straggle
 from harness.strategies.actions import COLLECTIVES, EDGES, FAR_APART
 from harness.strategies.calls import KINDS
 from harness.strategies.operands import LARGEST_BYTES
@@ -97,6 +98,33 @@ def test_graphs_hold_calls_of_every_kind(kind: str, is_in_place: bool, with_grap
 def captured(drawn: Scenario) -> Iterator[CollectiveStep]:
     steps = (drawn.steps[index] for indices in drawn.captures.values() for index in indices)
     return (step for step in steps if isinstance(step, CollectiveStep))
+
+
+def test_large_captured_all_to_alls_have_both_sides_in_windows(with_graphs: list[Scenario]) -> None:
+    """NCCL loses others that a plug-in leaves to it (`half-registered`)."""
+    found = [
+        [drawn.allocations[view.buffer].role for view in step.views]
+        for drawn in with_graphs
+        for step in captured(drawn)
+        if isinstance(step, AllToAll)
+        and at(step.count, 0) * ITEMSIZE[drawn.allocations[step.whole.buffer].dtype] > STAGED_BYTES
+    ]
+    assert found
+    assert all(roles == ["window", "window"] for roles in found)
+
+
+def test_any_rank_may_be_late_for_the_replay_of_a_broadcast() -> None:
+    late = set()
+    for drawn in sample(scenarios(4, via="kernel", graphs=True), 2 * MANY):
+        holding = {
+            graph
+            for graph, steps in drawn.captures.items()
+            if any(isinstance(drawn.steps[index], Broadcast) for index in steps)
+        }
+        for one, other in pairwise(drawn.steps):
+            if isinstance(one, Straggle) and isinstance(other, Replay) and other.graph in holding and drawn.world == 4:
+                late.add(one.rank)
+    assert late == {0, 1, 2, 3}
 
 
 def test_graphs_run_after_others_were_captured_on_their_communicators(with_graphs: list[Scenario]) -> None:
