@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from harness.scenario.scenario import Scenario
-from harness.trace.events import Began, Called, Changed, Mismatch, Ran, Replayed, SourceChanged
+from harness.trace.events import Awaited, Began, Called, Changed, Mismatch, Ran, Replayed, SourceChanged
 from harness.trace.raising import Raising
 from harness.trace.trace import Trace
 
@@ -80,6 +80,8 @@ def _lost_sends(trace: Trace) -> bool:
                 sent.discard(step)
             case Replayed():
                 replayed = event.captured
+            case Awaited():
+                replayed = event.call
             case Changed() | Mismatch() | SourceChanged() if replayed in sent:
                 return True
     return False

@@ -8,7 +8,18 @@ import torch
 
 from harness.scenario.operands import View
 from harness.scenario.scenario import Scenario
-from harness.scenario.steps import Allocate, AllToAll, Capture, EndCapture, Prepare, Release, Replay, SendReceive, Step
+from harness.scenario.steps import (
+    Allocate,
+    AllToAll,
+    Capture,
+    EndCapture,
+    InFlight,
+    Prepare,
+    Release,
+    Replay,
+    SendReceive,
+    Step,
+)
 from harness.system.collectives import CollectiveContext, TritonCollectives
 from harness.trace.draw import Draw, Fate, State
 from harness.trace.trace import Trace
@@ -75,6 +86,7 @@ BY_KERNEL = *buffers("window", "window"), AllToAll("tp", View("o"), 5, View("s")
         ((*buffers("window", "window"), SENT), False),
         (CAPTURED, True),
         (CAPTURED[:-1], False),
+        ((*buffers("window", "plain"), InFlight(), SENT, InFlight(begins=False)), True),
         (BY_KERNEL, False),
     ],
 )

@@ -3,8 +3,8 @@
 Rule: half-registered. NCCL moves a large send straight between registered buffers, and each rank looks at its own
 alone. Where one side is registered and the other is not, nothing arrives, or the ranks wait for ever: seen on an H100
 with NCCL 2.32.3, of 16,416 bytes (`ncclRegisterP2pIpcBuffer`, `addP2pToPlan` in 2.30.7). Any window registers its
-memory so. A captured call registers each side itself, in a window or not. It fails, without a word, at memory that no
-other process can map: PyTorch's allocator takes that from `cudaMalloc`. Smaller sends go through buffers of NCCL's own.
+memory so. A captured call registers each side itself, in a window or not. It leaves memory of `cudaMalloc`, as
+PyTorch's own is, unregistered, unless `NCCL_LEGACY_CUDA_REGISTER` is 1. Smaller sends go through buffers of NCCL's own.
 So do gathers and scatters, whatever is registered (`taskAppend`).
 
 Links other than NVLink, and older versions, stage more. So in a draw what came of it decides. The data of a
