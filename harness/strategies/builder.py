@@ -360,7 +360,7 @@ class Builder:
         if action.via == "kernel":
             yield Replay(graphs[0])
             if action.offset:
-                # the buffer decides what the graph holds as well, and the root of a broadcast is its last bits
+                # `buffer` alone would tie the late rank to what the graph holds, and `root` alone to a broadcast's root
                 yield Straggle((action.buffer + action.root // 2) % self._topology.world, action.offset)
             yield Replay(graphs[-1])
         if len(graphs) > 1:

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from harness.scenario.scenario import Scenario
-from harness.trace.events import Awaited, Began, Called, Changed, Mismatch, Ran, Replayed, SourceChanged
+from harness.trace.events import Called, Changed, Mismatch, Ran, SourceChanged
 from harness.trace.raising import Raising
 from harness.trace.trace import Trace
 
@@ -69,19 +69,12 @@ class Draw(msgspec.Struct, frozen=True):
 
 def _lost_sends(trace: Trace) -> bool:
     sent: set[int] = set()
-    replayed = -1
-    for step, event in trace.steps():
+    for step, event in trace.seen():
         match event:
-            case Began():
-                replayed = step
             case Called() if event.sent is not None:
                 sent.add(step)
             case Ran(path="kernel" | "copy engine"):
                 sent.discard(step)
-            case Replayed():
-                replayed = event.captured
-            case Awaited():
-                replayed = event.call
-            case Changed() | Mismatch() | SourceChanged() if replayed in sent:
+            case Changed() | Mismatch() | SourceChanged() if step in sent:
                 return True
     return False

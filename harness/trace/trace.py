@@ -21,6 +21,7 @@ from harness.trace.events import (
     PadOverwritten,
     Provided,
     Raised,
+    Replayed,
     Returned,
     SegmentAllocated,
     SegmentFreed,
@@ -47,6 +48,14 @@ class Trace(msgspec.Struct, frozen=True):
             elif isinstance(event, Awaited):
                 step = event.call
             yield step, event
+
+    def seen(self) -> Iterator[tuple[int, Event]]:
+        """Every event with the step of the call that it was seen in: of a replay, the step that was captured."""
+        replay = captured = -1
+        for step, event in self.steps():
+            if isinstance(event, Replayed):
+                replay, captured = step, event.captured
+            yield captured if step == replay else step, event
 
     @property
     def last_step(self) -> int:

@@ -578,7 +578,7 @@ def right_send_elsewhere(job: Job) -> None:
 
 @job
 def right_captured_send(job: Job) -> None:
-    """A graph registers both sides itself."""
+    """What a graph registers is not all known, and replays are not seen."""
     block, other = pooled(job), ordinary()
     with captured() as stream:
         if RANK == 0:

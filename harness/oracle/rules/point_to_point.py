@@ -24,7 +24,7 @@ from harness.oracle.history import End, Use
 from harness.oracle.sight import Sight
 from harness.scenario.bases import STAGED_BYTES
 from harness.text import counted
-from harness.trace.events import Changed, CommCreated, Mismatch, Replayed, Role, SourceChanged
+from harness.trace.events import Changed, CommCreated, Mismatch, Role, SourceChanged
 
 ROLES: tuple[Role, ...] = ("source", "output")
 HURT = (Changed, Mismatch, SourceChanged)
@@ -83,7 +83,7 @@ def _judge_pair(case: Case, sender: Use, receiver: Use, gives: Side, takes: Side
     if not case.program.compares_data:
         if _is_sure(case, gives, takes):
             yield _finding(case, case.call(sender), gives, takes, nbytes, UNSEEN)
-    elif _is_hurt(case, sender) or _is_hurt(case, receiver):
+    elif any(_is_hurt(case, one) or _is_stuck(case, one, other) for one, other in permutations((sender, receiver))):
         moved = f"Where a side is registered, NCCL moves more than {STAGED_BYTES} bytes past its own buffers"
         tail = f"{moved}, and wants both so; {case.path(sender)}."
         yield _finding(case, case.call(sender), gives, takes, nbytes, tail)
@@ -107,8 +107,8 @@ def _finding(case: Case, call: str, gives: Side, takes: Side, nbytes: int, tail:
         lacks = f"on rank {other.rank} over one of them at most"
     finds = f"{case.name(gives.comm.id)} finds the memory of rank {holder.rank} in a window{both}, and {lacks}"
     if gives.is_captured:
-        finds = f"As it is captured, it registers the memory of rank {holder.rank}, which is of NCCL's allocator, and "
-        finds += f"cannot register that of rank {other.rank}, which is not"
+        finds = f"The captured call registers the memory of rank {holder.rank}, which NCCL's allocator gave, and not "
+        finds += f"that of rank {other.rank}, which is ordinary memory"
     return HalfRegistered(
         f"{call}: rank {gives.rank} sends {counted(nbytes, 'byte')} of {case.operand(gives.memory)} to "
         f"{case.operand(takes.memory)} of rank {takes.rank}. {finds}. {tail}",
@@ -139,15 +139,18 @@ def _name(end: End) -> tuple[object, ...]:
 
 
 def _is_hurt(case: Case, use: Use) -> bool:
-    """Whether the call never returned there, at once or in a replay, or left other data than it owes."""
-    trace = case.histories[use.rank].trace
-    replayed = -1
-    for step, event in trace.steps():
-        replayed = event.captured if isinstance(event, Replayed) else replayed
-        if isinstance(event, HURT) and use.step in (step, replayed if step in case.program.replays else -1):
-            return True
-    graph = case.program.replays.get(trace.last_step, "") if trace.blocked_in is not None else ""
-    return use.ran is None or use.step in case.program.captures.get(graph, ())
+    """Whether the call never returned there, or left other data than it owes, at once or in a replay."""
+    events = case.histories[use.rank].trace.seen()
+    return use.ran is None or any(step == use.step and isinstance(event, HURT) for step, event in events)
+
+
+def _is_stuck(case: Case, use: Use, other: Use) -> bool:
+    """Whether a replay of the call never returned there, and the other rank came to it."""
+    trace, there = case.histories[use.rank].trace, case.histories[other.rank].trace
+    if trace.blocked_in is None or there.last_step < trace.last_step:
+        return False
+    graph = case.program.replays.get(trace.last_step, "")
+    return use.step in case.program.captures.get(graph, ())
 
 
 def _is_sure(case: Case, gives: Side, takes: Side) -> bool:

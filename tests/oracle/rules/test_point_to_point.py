@@ -7,6 +7,7 @@ from msgspec import structs
 
 from harness.scenario.operands import View
 from harness.scenario.steps import (
+    AllGather,
     Allocate,
     AllToAll,
     Capture,
@@ -92,8 +93,8 @@ def test_a_captured_call_cannot_register_ordinary_memory(ranks: World, output: s
     assert {*rules(found)} == {"half-registered", "wrong-data"}
     assert found[0].rule == "half-registered"
     has, lacks = (1, 0) if output == "window" else (0, 1)
-    assert f"registers the memory of rank {has}, which is of NCCL's allocator" in str(found[0])
-    assert f"cannot register that of rank {lacks}, which is not" in str(found[0])
+    assert f"registers the memory of rank {has}, which NCCL's allocator gave" in str(found[0])
+    assert f"and not that of rank {lacks}, which is ordinary memory" in str(found[0])
 
 
 @pytest.mark.parametrize("call", [sent(LARGE), exchanged(LARGE), EVEN])
@@ -114,6 +115,15 @@ def test_a_captured_call_registers_memory_of_nccls_allocator_in_no_window(
     topology, pool = explicit(ep=((0, 1),)), "tests.tools.planted.dependent:KnowsTp"
     found = findings(ranks, scenario(*steps, topology=topology, pool=pool))
     assert ("half-registered" in rules(found), "wrong-data" in rules(found)) == (is_lost, is_lost)
+
+
+def test_a_replay_that_a_peer_never_came_to_lost_nothing(ranks: World) -> None:
+    """Rank 1 waits for rank 0, which has ended, while rank 2 waits for rank 1 in the replay."""
+    alone = Allocate("a", "cp", 64), *captured(sent(LARGE), "window", "plain"), Allocate("b", "cp", 4 << 20)
+    steps = *alone[:-2], alone[-1], AllGather("cp", View("b"), 16), alone[-2]
+    topology = explicit(tp=((1, 2),), cp=((0, 1),))
+    found = findings(ranks, scenario(*steps, topology=topology, pool="tests.tools.planted.ends:Exits"))
+    assert rules(found) == ["rank-crash"]
 
 
 def test_a_send_in_flight_is_lost_too(ranks: World) -> None:
