@@ -192,6 +192,7 @@ def fuzz(
             is_free=flow is None,
             observe=kept.observer,
             tries=night.tries,
+            reachable=request.reachable(ranks),
         )
         campaign = Campaign(
             ranks,

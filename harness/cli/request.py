@@ -16,6 +16,8 @@ from hypothesis.strategies import SearchStrategy
 
 from harness.errors import MachineError, UsageError, not_one_of
 from harness.nights.vocabulary import Vocabulary
+from harness.oracle.states.state import State
+from harness.oracle.states.universe import universe
 from harness.scenario import topology
 from harness.scenario.flows.catalogue import check_flow
 from harness.scenario.scenario import Scenario, check_implicit
@@ -142,6 +144,11 @@ class Request:
         if self.collectives is not None:
             raise MachineError(f"NCCL {ranks.description['nccl_loaded']} gives kernels no peer pointers; 2.29.2 does")
         return "library"
+
+    def reachable(self, ranks: Ranks) -> tuple[State, ...]:
+        """The states of the oracle that these draws can reach."""
+        via = self.via(ranks)
+        return universe(library=via != "kernel", kernels=via != "library", graphs=self.graphs)
 
     def strategy(self, ranks: Ranks) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""

@@ -6,7 +6,7 @@ Invariant: a draw counts once for each state.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.oracle.states.state import KINDS, State
@@ -14,11 +14,13 @@ from harness.oracle.states.universe import universe
 
 
 class Coverage:
-    """Counts states. `known` are those that earlier runs reached."""
+    """Counts states. `known` are those that earlier runs reached, `reachable` those that draws of this run can reach:
+    all where it is None."""
 
-    def __init__(self, known: Iterable[State] = ()) -> None:
+    def __init__(self, known: Iterable[State] = (), reachable: Sequence[State] | None = None) -> None:
         self.counts: Counter[State] = Counter()
         self.known = {*known}
+        self._reachable = universe() if reachable is None else reachable
 
     def take(self, states: Iterable[State]) -> list[State]:
         """Count the states of one draw. Returns those that no draw had reached, in this run or an earlier one."""
@@ -38,7 +40,7 @@ class Coverage:
 
     def never(self, kind: str) -> list[str]:
         """The states of a kind that can be reached, and that no draw did."""
-        return [state.name for state in universe() if state.kind == kind and state not in self.counts]
+        return [state.name for state in self._reachable if state.kind == kind and state not in self.counts]
 
     def as_data(self) -> dict[str, Any]:
         """Plain data."""

@@ -42,7 +42,7 @@ class Guide:
 
     `draws` and `minutes` are the budget, of which the corpus gets a share. `mutations`: how many come between two
     batches. `is_free` is that of `Mutations`. `observe` is called for every draw. `tries` are those of the corpus to
-    run.
+    run. `reachable` is that of `Coverage`.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class Guide:
         is_free: bool = True,
         observe: Observer | None = None,
         tries: slice = ALL,
+        reachable: Sequence[State] | None = None,
         clock: Clock = CLOCK,
     ) -> None:
-        self.corpus, self.coverage = corpus, Coverage(corpus.states if corpus else ())
+        self.corpus, self.coverage = corpus, Coverage(corpus.states if corpus else (), reachable)
         self._draws, self._minutes, self._observe, self._clock = draws, minutes, observe, clock
         self._each, self._tries = mutations, tries
         self._chance = Random(f"guide {seed}")

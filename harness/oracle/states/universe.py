@@ -75,25 +75,35 @@ _SIZES = (
     "unaligned",
 )
 _CALLS = ("call", "kernel")
+_OF_KERNELS = ("kernel",)
+_OF_GRAPHS = ("capture", "replay")
+"""Words of the states that need one."""
 _RELATIONS = ("another communicator over equal ranks", "a group inside it or around it", "a group that overlaps")
 
 
-def universe() -> tuple[State, ...]:
-    """All of them, by kind."""
+def universe(*, library: bool = True, kernels: bool = True, graphs: bool = True) -> tuple[State, ...]:
+    """All of them, by kind. Without `library`, only what has no kernel goes by it; without `kernels`, nothing goes by
+    one; without `graphs`, no draw has one."""
     names = {
         "nearly": [f"{rule}: {state}" for rule, states in _NEARLY.items() for state in states],
-        "path": [*_paths()],
+        "path": [*_paths(library)],
         "group": [*_GROUPS],
         "size": [*_SIZES],
         "interleaving": [*_on_buffers(), *_on_communicators(), *_on_memory(), *_on_ranks()],
     }
-    return tuple(State(kind, name) for kind in KINDS for name in names[kind])
+    words = (*(() if kernels else _OF_KERNELS), *(() if graphs else _OF_GRAPHS))
+    return tuple(
+        State(kind, name) for kind in KINDS for name in names[kind] if not any(word in name for word in words)
+    )
 
 
-def _paths() -> Iterator[str]:
+def _paths(library: bool) -> Iterator[str]:
     """The operations with the ways that they may be made, and the path that each takes where its buffers are owned."""
     for kind in get_args(Collective):
         name = kind.__struct_config__.tag
+        if kind.has_kernels and not library:
+            yield f"{name} kernel kernel"
+            continue
         yield from (f"{name} library {path}" for path in ("copy", "legacy"))
         if kind.peer_operands:
             yield f"{name} library symmetric"

@@ -82,7 +82,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(rule for hunt in self.hunts for rule in hunt.rules))
 
     def as_data(self) -> dict[str, object]:
-        """Plain data: medians over the hunts that found it, and the largest of the small cases."""
+        """Plain data: medians over the hunts that found it, the largest of the small cases, and each hunt."""
         found = self.found
         return {
             "id": self.fault.id,
@@ -96,6 +96,10 @@ class Outcome(msgspec.Struct, frozen=True):
             "steps": max((hunt.steps for hunt in found), default=None),
             "signatures": [hunt.signature for hunt in self.hunts if hunt.signature],
             "seed_files": [hunt.seed_file for hunt in self.hunts if hunt.seed_file],
+            "hunts": [
+                {"seed": seed, "rule": hunt.rule, "draws": hunt.draws, "seconds": round(hunt.seconds, 3)}
+                for seed, hunt in enumerate(self.hunts)
+            ],
             "missed": [
                 {"seed": seed, "rule": hunt.rule, "draws": hunt.draws, "seed_file": hunt.seed_file}
                 for seed, hunt in self.missed.items()

@@ -166,6 +166,7 @@ def test_the_command_says_what_is_promised(tmp_path: Path) -> None:
     (fault,) = run.data["faults"]
     assert (fault["id"], fault["found"], fault["of"], fault["rules"]) == ("F17", 2, 2, ["leak"])
     assert {"median_draws", "median_seconds", "world", "steps"} <= fault.keys()
+    assert [(hunt["seed"], hunt["rule"]) for hunt in fault["hunts"]] == [(0, "leak"), (1, "leak")]
     assert run.data["clean"] == {"draws": 5, "findings": []}
     assert run.processes == []
 
