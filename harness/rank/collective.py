@@ -37,7 +37,7 @@ from harness.system.context import ProcessGroup
 from harness.system.functional import returned
 from harness.system.layouts import in_rank_order, rows_of, spread
 from harness.system.opened import Refusal
-from harness.system.shape import gathers_along, is_captured, is_functional, pulls, runs, takes_strides
+from harness.system.shape import gathers_along, is_captured, is_functional, method_of, pulls, runs, takes_strides
 from harness.trace import events as trace
 from harness.trace.events import Operand
 
@@ -197,7 +197,7 @@ class Call:
             trace.Called(
                 self._communicator.ident,
                 _operand(self._from, self._source, is_pulled),
-                _operand(self._into, self._output),
+                _operand(self._into, self._output, self._is_split),
                 kind=step.kind,  # type: ignore[arg-type]
                 dtype=str(self._output.dtype).removeprefix("torch."),
                 op=step.op,
@@ -215,6 +215,11 @@ class Call:
     def _is_pulled(self) -> bool:
         """Whether peers read sources: all have an address then, also those of ranks without elements."""
         return self._pulls and any(each.source for each in self._exact.lengths)
+
+    @property
+    def _is_split(self) -> bool:
+        """Whether a kernel moves what `splits` say: ranks that get nothing have an output all the same."""
+        return self._is_by_kernel and isinstance(self._step, AllToAll) and self._is_uneven
 
     @property
     def _is_library(self) -> bool:
@@ -313,18 +318,21 @@ class Call:
         returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
         is_apart = (returns or self._pulls) and step.part is None and isinstance(step, AllGather)
         apart = self._source if is_apart else None
-        context = CollectiveContext(self._communicator, self._exact.counts, apart, self._is_pulled)
+        context = CollectiveContext(self._communicator, self._exact.counts, apart, self._is_pulled or self._is_split)
+        method = method_of(step.kind, self._is_uneven)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
+        if isinstance(step, AllToAll) and self._is_uneven:
+            more = (step.sent(self._exact.group),)
         if returns:
             source, due = self._given(kernel), self._output
             if isinstance(step, AllGather) and gathers_along(kernel):
                 source, due, more = self._as_matrix(source)
-            self._returned = returned(kernel, step.kind, (context, source, *more), due).view(-1)
+            self._returned = returned(kernel, method, (context, source, *more), due).view(-1)
             return "kernel", "the kernel under test"
         if isinstance(step, Broadcast):
             more = (step.root,)
         given = (context, self._output, self._given(kernel), *more)
-        call_system("collectives", lambda: getattr(kernel, step.kind)(*given), *REFUSALS)
+        call_system("collectives", lambda: getattr(kernel, method)(*given), *REFUSALS)
         return "kernel", "the kernel under test"
 
     def goes_by(self, kernel: Any) -> bool:
@@ -398,5 +406,5 @@ class Call:
         return ran
 
 
-def _operand(buffer: str, view: torch.Tensor, is_pulled: bool = False) -> Operand:
-    return Operand(buffer, place(view) if is_pulled else view.data_ptr(), view.numel() * view.element_size())
+def _operand(buffer: str, view: torch.Tensor, is_reached: bool = False) -> Operand:
+    return Operand(buffer, place(view) if is_reached else view.data_ptr(), view.numel() * view.element_size())

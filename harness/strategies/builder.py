@@ -180,7 +180,8 @@ class Builder:
             if not is_routed or not isinstance(count, int):
                 return msgspec.structs.replace(step, count=count)
             size = len(acting.ids[0].ranks)
-            return msgspec.structs.replace(step, count=0, counts=routed(action, size, count), via="library")
+            via = "library" if step.via == "copy-engine" else step.via
+            return msgspec.structs.replace(step, count=0, counts=routed(action, size, count), via=via)
 
         def needs(count: Elements) -> dict[int, int]:
             return {rank: each[0] for rank, each in _lengths(sized(plain, count), acting).items()}

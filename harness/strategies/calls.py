@@ -61,9 +61,9 @@ def call_of(
 
 
 def is_routed_by(action: Action) -> bool:
-    """Whether an action is an all-to-all with counts of their own for every pair, by the library. The drawn reduction
-    decides, which means nothing to such calls."""
-    return action.kind == "all_to_all" and action.via == "library" and action.op in ("max", "min")
+    """Whether an action is an all-to-all with counts of their own for every pair. The drawn reduction decides, which
+    means nothing to such calls."""
+    return action.kind == "all_to_all" and action.op in ("max", "min")
 
 
 def routed(action: Action, size: int, count: int) -> tuple[tuple[int, ...], ...]:

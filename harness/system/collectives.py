@@ -42,6 +42,8 @@ GPU_PART = 512
 
 ALIGNMENT = 128
 """Bytes, the most that `CollectiveContext.alignment` gives."""
+Splits = Sequence[Sequence[int]]
+"""Row i: what the i-th rank of a group sends to each rank of it, in elements."""
 
 
 class Unsupported(Exception):
@@ -62,12 +64,12 @@ class CollectiveContext:
         communicator: Communicator,
         counts: Sequence[int] = (),
         apart: torch.Tensor | None = None,
-        pulls: bool = False,
+        empty: bool = False,
     ) -> None:
-        """`apart`: a source that is this rank's chunk of a buffer that holds all of them. `pulls`: peers read sources,
-        and one without elements has an address as well."""
+        """`apart`: a source that is this rank's chunk of a buffer that holds all of them. `empty`: peers reach operands
+        that may have no elements on some ranks, which have an address there as well."""
         self._communicator, self._apart = communicator, apart
-        self._address = place if pulls else torch.Tensor.data_ptr
+        self._address = place if empty else torch.Tensor.data_ptr
         self.counts = tuple(counts)
         """The elements that each rank contributes to this call or receives, in the order of `group`."""
         self.rank, self.size, self.group = communicator.rank, communicator.size, communicator.group
@@ -188,9 +190,11 @@ class CollectiveContext:
 class Collectives(Protocol):
     """The shape of a plug-in: two methods, tensors contiguous, `output` never aliasing a peer's input.
 
-    It may have three more: `all_reduce(context, output, source, op)`, where both have `count` elements and may be the
+    It may have more: `all_reduce(context, output, source, op)`, where both have `count` elements and may be the
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
-    source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
+    source, root)`, where `root` is an index in the group and the source has elements on that rank alone. A fourth,
+    `all_to_allv(context, output, source, splits)`, moves `splits[i][j]` elements from the i-th rank of the group to the
+    j-th: chunks lie in group order, in the source by receiver and in the output by sender, and may be empty.
 
     It says more by attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.
     With `uneven = True` it also gathers and scatters chunks of different sizes, which are in `context.counts`. With
@@ -220,7 +224,8 @@ class FunctionalCollectives(Protocol):
     def reduce_scatter(self, context: CollectiveContext, source: torch.Tensor, op: str) -> torch.Tensor:
         """source: size·count elements, op: sum or avg. Returns count elements.
 
-        It may also have `all_reduce(context, source, op)` and `all_to_all(context, source)`.
+        It may also have `all_reduce(context, source, op)`, `all_to_all(context, source)` and `all_to_allv(context,
+        source, splits)`.
         """
 
 
@@ -267,6 +272,23 @@ class TritonCollectives:
         )
         context.barrier()
 
+    def all_to_allv(
+        self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, splits: Splits
+    ) -> None:
+        outputs = context.peer_addresses(output)
+        context.barrier()
+        begin = 0
+        for peer, count in enumerate(splits[context.rank]):
+            if count:
+                start = self._start(splits, context.rank, peer)
+                self._push(context, outputs[peer : peer + 1], source[begin : begin + count], start)
+            begin += count
+        context.barrier()
+
+    def _start(self, splits: Splits, rank: int, peer: int) -> int:
+        """Where the chunk of `rank` begins in the output of `peer`."""
+        return sum(row[peer] for row in splits[:rank])
+
     def broadcast(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, root: int) -> None:
         outputs = context.peer_addresses(output)
         context.barrier()
@@ -275,14 +297,14 @@ class TritonCollectives:
         context.barrier()
 
     def _push(self, context: CollectiveContext, outputs: torch.Tensor, source: torch.Tensor, start: int) -> None:
-        """Store the source into every output, from element `start` on."""
+        """Store the source into each of `outputs`, from element `start` on."""
         from harness.kernels.all_gather import all_gather_kernel  # noqa: PLC0415
 
         count, width = source.numel(), source.element_size()
         cut = _cut(context, count, width)
         all_gather_kernel[(cut.programs,)](
             *(outputs, bits(source), start * width, cut.done, count, context.rank + 1),
-            SIZE=context.size,
+            SIZE=outputs.numel(),
             BLOCK=cut.block,
             PART=cut.part,
         )

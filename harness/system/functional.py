@@ -15,13 +15,13 @@ from harness.system.boundary import Misshapen, call_system
 from harness.system.collectives import REFUSALS
 
 
-def returned(kernels: Any, kind: str, operands: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    """The result of a call of that kind. Raises `REFUSALS`, and `Misshapen` where what comes back is not like the
+def returned(kernels: Any, name: str, operands: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    """The result of the method of that name. Raises `REFUSALS`, and `Misshapen` where what comes back is not like the
     output that is due."""
-    method = getattr(kernels, kind)
+    method = getattr(kernels, name)
     result: object = call_system("collectives", lambda: method(*operands), *REFUSALS)
-    article = "an" if kind.startswith("a") else "a"
-    return _checked(method, f"{article} {kind}()", result, output)
+    article = "an" if name.startswith("a") else "a"
+    return _checked(method, f"{article} {name}()", result, output)
 
 
 def _checked(method: Callable[..., object], name: str, result: object, output: torch.Tensor) -> torch.Tensor:

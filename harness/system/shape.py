@@ -27,11 +27,16 @@ COLLECTIVES = {"all_gather": "context, output, source", "reduce_scatter": "conte
 MORE_COLLECTIVES = {
     "all_reduce": "context, output, source, op",
     "all_to_all": "context, output, source",
+    "all_to_allv": "context, output, source, splits",
     "broadcast": "context, output, source, root",
 }
 """Operations that a plug-in may have beside those. The library makes the calls of one that it has not."""
 FUNCTIONAL = {"all_gather": "context, source", "reduce_scatter": "context, source, op"}
-MORE_FUNCTIONAL = {"all_reduce": "context, source, op", "all_to_all": "context, source"}
+MORE_FUNCTIONAL = {
+    "all_reduce": "context, source, op",
+    "all_to_all": "context, source",
+    "all_to_allv": "context, source, splits",
+}
 """Those of collectives that say `functional`: each returns a tensor of its own."""
 ALONG = {"all_gather": "context, source, dim"}
 """In place of the one above, of those that also say `along`."""
@@ -149,9 +154,15 @@ def runs(kernels: object, kind: str, op: str | None, is_uneven: bool, itemsize: 
     """Whether a plug-in runs such a call: it need not have every operation, every reduction, or counts that differ, and
     it adds in fp32 or int32."""
     reduces = op is None or (itemsize <= WIDEST and op in getattr(kernels, "ops", OPS))
-    takes = not is_uneven or (kind in COLLECTIVES and getattr(kernels, "uneven", False))
-    has_it = hasattr(kernels, kind) and (kind != "broadcast" or not is_functional(kernels))  # no size without an output
+    takes = not is_uneven or kind == "all_to_all" or (kind in COLLECTIVES and getattr(kernels, "uneven", False))
+    # a broadcast in functional form would have no size on most ranks
+    has_it = hasattr(kernels, method_of(kind, is_uneven)) and (kind != "broadcast" or not is_functional(kernels))
     return has_it and reduces and takes
+
+
+def method_of(kind: str, is_uneven: bool) -> str:
+    """The method of a plug-in that makes a call of that kind."""
+    return "all_to_allv" if kind == "all_to_all" and is_uneven else kind
 
 
 def check_call(where: Part, call: Callable[..., object], shown: str, count: int) -> None:

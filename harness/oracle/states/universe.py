@@ -92,9 +92,7 @@ def universe(*, library: bool = True, kernels: bool = True, graphs: bool = True)
         "interleaving": [*_on_buffers(), *_on_communicators(), *_on_memory(), *_on_ranks()],
     }
     words = (*(() if kernels else _OF_KERNELS), *(() if graphs else _OF_GRAPHS))
-    return tuple(
-        State(kind, name) for kind in KINDS for name in names[kind] if not any(word in name for word in words)
-    )
+    return tuple(State(kind, name) for kind in KINDS for name in names[kind] if not any(word in name for word in words))
 
 
 def _paths(library: bool) -> Iterator[str]:

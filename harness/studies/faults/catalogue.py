@@ -290,6 +290,12 @@ FAULTS = (
         ("wrong-data", "out-of-bounds", "result-overwritten"),
         _alike("EveryGroup", "AsksTheFirstGroup"),
     ),
+    Fault(
+        "K27",
+        "transposed-splits",
+        ("wrong-data", "out-of-bounds", "result-overwritten"),
+        _free("deferred", f"{CALLS}:TransposesSplits"),
+    ),
 )
 
 

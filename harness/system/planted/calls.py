@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.system.collectives import CollectiveContext, TritonCollectives
+from harness.system.collectives import CollectiveContext, Splits, TritonCollectives
 
 LARGE = 64 << 10
 """Bytes from which a design may change its algorithm."""
@@ -66,6 +66,13 @@ def _with_zero(output: torch.Tensor, op: str) -> None:
         output.clamp_(min=0)
     elif op == "min":
         output.clamp_(max=0)
+
+
+class TransposesSplits(TritonCollectives):
+    """Looks up where a chunk goes in what the peer sends, not in what the peer gets (K27)."""
+
+    def _start(self, splits: Splits, rank: int, peer: int) -> int:
+        return sum(splits[peer][:rank])
 
 
 class CountsEveryGroup(TritonCollectives):
