@@ -78,7 +78,7 @@ def where(record: Finding | Record, scenario: Scenario) -> str:
         return _standing(record.explanation)
     if record.rule == "rank-crash":
         died, frame = DIED.match(record.explanation), LAST_FRAME.search(record.explanation)
-        how = re.sub(r"\d+", "N", died[1]) if died else ""
+        how = re.sub(r"\d+", "N", re.sub(r"signal \d+ \((\w+)\)", r"\1", died[1])) if died else ""
         return f"{how}, in {frame[1]} ({frame[2]})" if frame else how
     return ""
 

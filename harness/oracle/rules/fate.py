@@ -21,6 +21,14 @@ LINES = 12
 FATAL = re.compile(r"^Fatal Python error: .*\n(?:.+\n)?\n(?:Current t|T)hread 0x", re.MULTILINE)
 """How that begins what Python writes when a signal kills it. A plug-in's own traceback or dump of threads does not."""
 
+FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+LIBRARIES = re.compile(
+    r"^<frozen |/(?:site|dist)-packages/(?:numpy|torch|triton)/|/lib/python3\.\d+/(?!(?:site|dist)-packages/)"
+)
+"""Files of what runs a plug-in's code, as Triton's interpreter does, and of Python's own library."""
+ENTRY = "rank/main.py"
+"""The file in which a rank begins, behind the folder of the harness."""
+
 
 def judge(case: Case) -> Iterator[Finding]:
     for fate in case.seen.fates:
@@ -105,10 +113,15 @@ def _printed(fate: Fate) -> Iterator[StackRecord]:
 
 
 def _last_frame(fate: Fate) -> str:
-    """The innermost line of Python, if the rank could still write it when it died."""
-    dump = _by_itself_and_by_python(fate)[1]
-    frame = re.search(r'^Current thread .*\n  File "(?:.*/)?(.+)", line (\d+) in (.+)$', dump, re.MULTILINE)
-    return f", in {frame[3]} ({frame[1]}:{frame[2]})" if frame else ""
+    """The innermost line of the system under test, else of Python, if the rank could still write it when it died."""
+    _, _, dump = _by_itself_and_by_python(fate)[1].partition("\nCurrent thread ")
+    frames = FRAME.findall(dump.partition("\n\n")[0])
+    ours = next((file.removesuffix(ENTRY) for file, _, _ in reversed(frames) if file.endswith(ENTRY)), None)
+    theirs = [frame for frame in frames if not LIBRARIES.search(frame[0])]
+    own = [frame for frame in theirs if ours is None or not frame[0].startswith(ours)]
+    for file, line, name in (own or theirs or frames)[:1]:
+        return f", in {name} ({file.rpartition('/')[2]}:{line})"
+    return ""
 
 
 def _by_itself_and_by_python(fate: Fate) -> tuple[str, str]:

@@ -106,6 +106,32 @@ def test_a_crash_keeps_the_last_that_its_rank_printed(printed: str, kept: tuple[
     assert tuple(line for record in crash.stacks for line in record.frames) == kept
 
 
+HOUSE = ("/w/harness/rank/collective.py", "/w/harness/rank/main.py", "<frozen runpy>")
+TRITON = "/v/lib/python3.12/site-packages/triton/runtime/interpreter.py"
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ((TRITON, "/u/mine.py", TRITON, "/u/outer.py", *HOUSE), "mine.py"),
+        ((TRITON, "/w/harness/substrate/witness.py", TRITON, "/u/harness/mine.py", *HOUSE), "mine.py"),
+        (("/v/lib/python3.12/ctypes/__init__.py", "/u/dist-packages/engine/pool.py", *HOUSE), "pool.py"),
+        ((TRITON, "/w/harness/system/planted/kernels.py", *HOUSE), "kernels.py"),
+        (HOUSE, "collective.py"),
+        ((TRITON,), "interpreter.py"),
+    ],
+    ids=["a kernel", "behind a wrapper", "an installed one", "a built-in one", "none", "nothing else"],
+)
+def test_a_crash_names_the_innermost_line_of_the_system(files: tuple[str, ...], named: str) -> None:
+    other = 'Thread 0x7 (most recent call first):\n  File "/u/other.py", line 1 in watch\n\nCurrent thread'
+    frames = "".join(f'\n  File "{file}", line {line} in f' for line, file in enumerate(files))
+    printed = FATAL.replace("Current thread", other) + frames + "\n\nExtension modules: numpy"
+    fates = Fate(0, "crashed", "ended", printed), Fate(1, "stopped")
+    (crash,) = judge(Draw(scenario(*BY_KERNEL), (Trace(0, (Began(1),)), Trace(1, ())), fates, 1.0, 1.0))
+    line = [file.rpartition("/")[2] for file in files].index(named)
+    assert crash.explanation.endswith(f", in f ({named}:{line}).")
+
+
 def test_the_draw_after_a_crash_is_silent(ranks: World) -> None:
     ranks.run(scenario(*TWICE, pool="Dies"))
     assert findings(ranks, scenario(*TWICE)) == []
