@@ -121,8 +121,8 @@ class Operands:
         library makes sends and receives of it."""
         role = self.role(action, whole.dtype, lengths, is_paired)
         needs = {rank: length + action.slack for rank, length in lengths.items()}
-        if role == "window":  # ranks of different sizes would be a hazard
-            needs = {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}
+        if role == "window":
+            needs = _alike(needs, acting)
         for buffer in self._usable(action.stream):
             is_alike = buffer.buffer != whole.buffer and (buffer.role, buffer.dtype) == (role, whole.dtype)
             if is_alike and self._is_held(buffer, acting) and self._has_room(buffer, needs):
@@ -162,8 +162,10 @@ class Operands:
         role: str = "window",
         is_roomy: bool = True,
     ) -> Allocate:
-        """A new buffer for what each acting rank needs. If so drawn, a roomy one is filled up to a size-class
-        boundary."""
+        """A new buffer for what each acting rank needs, in a window for the most that one of its group does. If so
+        drawn, a roomy one is filled up to a size-class boundary."""
+        if role == "window":
+            needs = _alike(needs, acting)
         if is_roomy and action.room:
             # one element below, on, or above the boundary, the guard included
             filled = action.room // ITEMSIZE[dtype] - GUARD + action.buffer % 3 - 1
@@ -211,3 +213,8 @@ class Operands:
                 return None
             counts |= dict.fromkeys(group, min(fits, self._count(action, whole.dtype)))
         return self.shared(action, acting, self._merged(counts), shape.has_one_count)
+
+
+def _alike(needs: Mapping[int, int], acting: Acting) -> dict[int, int]:
+    """For each rank what the largest of its group needs: windows of different sizes would be a hazard."""
+    return {rank: max(map(needs.__getitem__, group)) for group, _ in acting.ids for rank in group}

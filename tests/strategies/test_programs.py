@@ -18,7 +18,7 @@ from harness.scenario.steps import AllGather, Allocate, Collective, Step
 from harness.scenario.system import System
 from harness.scenario.topology import Topology
 from harness.scenario.validity import check
-from harness.strategies.programs import HAZARDS, programs, scenarios
+from harness.strategies.programs import HAZARDS, WITH_GRAPHS, programs, scenarios
 from harness.strategies.topologies import layouts
 from tests.tools.drawn import SETTINGS, WORLD, harmless, hazardous, sample
 
@@ -133,6 +133,13 @@ def test_two_families_with_different_groups_meet_in_one_program() -> None:
 
 def test_program_without_hazards_has_none() -> None:
     assert {hazard for drawn in harmless() for hazard in hazards(drawn.steps, drawn.topology)} == set()
+
+
+@pytest.mark.parametrize("pulls", [False, True])
+def test_programs_with_graphs_have_no_hazard_either(pulls: bool) -> None:
+    """A broadcast in a graph has its source on one rank alone, and a window for it on all."""
+    drawn = sample(scenarios(WORLD, max_steps=WITH_GRAPHS, graphs=True, pulls=pulls), 300)
+    assert [scenario for scenario in drawn if hazards(scenario.steps, scenario.topology)] == []
 
 
 @pytest.mark.parametrize("hazard", HAZARDS)
