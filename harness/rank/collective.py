@@ -188,7 +188,7 @@ class Call:
     def _record_call(self) -> None:
         step, counts = self._step, self._exact.counts
         if isinstance(step, AllToAll):
-            counts = tuple(each.source for each in self._exact.lengths)
+            counts = self._given_away
         # in place a gather's source lies in the output, and an all-to-all gets a copy
         is_pulled = self._is_pulled and (step.part is not None or isinstance(step, Broadcast))
         pulled: tuple[Role, ...] = ("source",) if is_pulled else ()
@@ -215,6 +215,20 @@ class Call:
     def _is_pulled(self) -> bool:
         """Whether peers read sources: all have an address then, also those of ranks without elements."""
         return self._pulls and any(each.source for each in self._exact.lengths)
+
+    @property
+    def _given_away(self) -> tuple[int, ...]:
+        """The elements of each rank's source."""
+        return tuple(each.source for each in self._exact.lengths)
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        """What a plug-in sees of how much each rank contributes. A table says so of an all-to-all: what each sends to
+        every rank, or in all where that differs."""
+        if not isinstance(self._step, AllToAll):
+            return tuple(self._exact.counts)
+        size = 1 if self._is_uneven else self._communicator.size
+        return tuple(each // size for each in self._given_away)
 
     @property
     def _is_split(self) -> bool:
@@ -318,7 +332,7 @@ class Call:
         returns = call_system("collectives", lambda: is_functional(kernel))  # an attribute may be code of its own
         is_apart = (returns or self._pulls) and step.part is None and isinstance(step, AllGather)
         apart = self._source if is_apart else None
-        context = CollectiveContext(self._communicator, self._exact.counts, apart, self._is_pulled or self._is_split)
+        context = CollectiveContext(self._communicator, self._counts, apart, self._is_pulled or self._is_split)
         method = method_of(step.kind, self._is_uneven)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
         if isinstance(step, AllToAll) and self._is_uneven:

@@ -60,19 +60,26 @@ def call_of(
     return kind(**{name: value for name, value in fields.items() if name in kind.__struct_fields__})
 
 
+IDLE = 2
+"""Of four roots, those whose all-to-alls leave one rank without a part in one direction."""
+
+
 def is_routed_by(action: Action) -> bool:
     """Whether an action is an all-to-all with counts of their own for every pair. The drawn reduction decides, which
     means nothing to such calls."""
-    return action.kind == "all_to_all" and action.op in ("max", "min")
+    return action.kind == "all_to_all" and action.op in ("avg", "max")
 
 
 def routed(action: Action, size: int, count: int) -> tuple[tuple[int, ...], ...]:
     """What each rank of a group of `size` sends to each in an all-to-all: at most `count`, to some half of it or less,
-    to some nothing, as routers send tokens to experts. Ranks send and receive different totals."""
+    to some nothing, as routers send tokens to experts. In a quarter of the calls one rank gets nothing, and in a
+    quarter one gives nothing."""
+    idle = action.buffer % size
 
     def sent(sender: int, receiver: int) -> int:
-        place = (3 * sender + 7 * receiver + action.root) % 8
-        return count >> place // 2 if place else 0
+        place = (3 * sender + 7 * receiver + sender * receiver + action.root) % 8
+        is_idle = (receiver, sender)[action.root % 2] == idle and action.root % 4 < IDLE
+        return count >> place // 2 if place and not is_idle else 0
 
     return tuple(tuple(sent(sender, receiver) for receiver in range(size)) for sender in range(size))
 

@@ -26,6 +26,7 @@ __all__ = [
     "Collectives",
     "FunctionalCollectives",
     "NotOwned",
+    "Splits",
     "TritonCollectives",
     "Unsupported",
     "bits",
@@ -192,8 +193,8 @@ class Collectives(Protocol):
 
     It may have more: `all_reduce(context, output, source, op)`, where both have `count` elements and may be the
     same memory; `all_to_all(context, output, source)`, of size·count elements each; and `broadcast(context, output,
-    source, root)`, where `root` is an index in the group and the source has elements on that rank alone. A fourth,
-    `all_to_allv(context, output, source, splits)`, moves `splits[i][j]` elements from the i-th rank of the group to the
+    source, root)`, where `root` is an index in the group and the source has elements on that rank alone.
+    `all_to_allv(context, output, source, splits)` moves `splits[i][j]` elements from the i-th rank of the group to the
     j-th: chunks lie in group order, in the source by receiver and in the output by sender, and may be empty.
 
     It says more by attributes. `ops` names the reductions that it has, if these are more than `sum` and `avg`.

@@ -40,6 +40,8 @@ MORE_FUNCTIONAL = {
 """Those of collectives that say `functional`: each returns a tensor of its own."""
 ALONG = {"all_gather": "context, source, dim"}
 """In place of the one above, of those that also say `along`."""
+BUILT_IN = "harness.system.collectives"
+"""The module of the built-in collectives that plug-ins inherit from."""
 LIFE = {"open": "context", "close": "context"}
 """Methods that collectives may have for every communicator, of either form."""
 TELLS = ("functional", "uneven", "strided", "along", "captures", "pulls")
@@ -134,7 +136,7 @@ def collectives_problems(kernels: object) -> Iterator[Misshapen]:
         yield Misshapen("collectives", subject, text, "functional = True beside it")
     methods, more = (FUNCTIONAL, MORE_FUNCTIONAL) if is_functional(kernels) else (COLLECTIVES, MORE_COLLECTIVES)
     methods = methods | (ALONG if gathers_along(kernels) else {})
-    there = {name: arguments for name, arguments in (more | LIFE).items() if hasattr(kernels, name)}
+    there = {name: arguments for name, arguments in (more | LIFE).items() if _has(kernels, name)}
     yield from _methods("collectives", kernels, methods | there)
     if not set(OPS) <= set(ops := _named(getattr(kernels, "ops", OPS))) <= set(get_args(Op)):
         known = ", ".join(get_args(Op))
@@ -156,8 +158,17 @@ def runs(kernels: object, kind: str, op: str | None, is_uneven: bool, itemsize: 
     reduces = op is None or (itemsize <= WIDEST and op in getattr(kernels, "ops", OPS))
     takes = not is_uneven or kind == "all_to_all" or (kind in COLLECTIVES and getattr(kernels, "uneven", False))
     # a broadcast in functional form would have no size on most ranks
-    has_it = hasattr(kernels, method_of(kind, is_uneven)) and (kind != "broadcast" or not is_functional(kernels))
+    has_it = _has(kernels, method_of(kind, is_uneven)) and (kind != "broadcast" or not is_functional(kernels))
     return has_it and reduces and takes
+
+
+def _has(kernels: object, name: str) -> bool:
+    """Whether a plug-in has a method. One in functional form has none of those that it inherits from the built-in
+    ones, which write to an output."""
+    if not is_functional(kernels):
+        return hasattr(kernels, name)
+    owner = next((each for each in _class_of(kernels).__mro__ if name in vars(each)), None)
+    return hasattr(kernels, name) and (owner is None or owner.__module__ != BUILT_IN)
 
 
 def method_of(kind: str, is_uneven: bool) -> str:

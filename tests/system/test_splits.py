@@ -12,6 +12,7 @@ from harness.scenario.operands import View
 from harness.scenario.steps import (
     Allocate,
     AllToAll,
+    Broadcast,
     Capture,
     EndCapture,
     InFlight,
@@ -22,7 +23,8 @@ from harness.scenario.steps import (
     Replay,
     Step,
 )
-from harness.system.collectives import CollectiveContext, Splits, TritonCollectives, load_collectives
+from harness.system.collectives import CollectiveContext, Splits, TritonCollectives, Unsupported, load_collectives
+from harness.system.shape import runs
 from harness.trace.events import Called, Ran
 from harness.world.world import World
 from tests.tools.scenes import SQUARE, findings, rules, scenario
@@ -78,9 +80,7 @@ class Staged:
 
     def all_to_allv(self, context: CollectiveContext, source: torch.Tensor, splits: Splits) -> torch.Tensor:
         whole = context.workspace(1 << 14).view(source.dtype)[: sum(row[context.rank] for row in splits)]
-        # an empty part of a workspace has no address, and peers reach this rank's all the same
-        reached = whole if whole.numel() else context.workspace(1 << 14).view(source.dtype)
-        self.kernels.all_to_allv(context, reached, source, splits)
+        self.kernels.all_to_allv(context, whole, source, splits)
         return whole.clone()
 
 
@@ -97,6 +97,82 @@ class Simple:
 
 class TakesThree(Simple):
     def all_to_allv(self, context: object, output: object, source: object) -> None: ...
+
+
+class TakesCounts(TritonCollectives):
+    """Takes sizes from `context.counts`, as a plug-in may."""
+
+    def all_to_all(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        count = context.counts[context.rank]
+        super().all_to_all(context, output, source[: count * context.size])
+
+    def all_to_allv(
+        self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, splits: Splits
+    ) -> None:
+        super().all_to_allv(context, output, source[: context.counts[context.rank]], splits)
+
+
+class Refuses(TritonCollectives):
+    """Reads the sources of its peers, but not in these calls."""
+
+    pulls = True
+
+    def all_to_all(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor) -> None:
+        raise Unsupported
+
+    def all_to_allv(
+        self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, splits: Splits
+    ) -> None:
+        raise Unsupported
+
+    def broadcast(self, context: CollectiveContext, output: torch.Tensor, source: torch.Tensor, root: int) -> None:
+        raise Unsupported
+
+
+class Returns(TritonCollectives):
+    """In functional form, from before there were splits. It inherits a method that writes to an output."""
+
+    functional = True
+
+    def all_gather(self, context: CollectiveContext, source: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return source
+
+    def reduce_scatter(  # type: ignore[override]
+        self, context: CollectiveContext, source: torch.Tensor, op: str
+    ) -> torch.Tensor:
+        return source
+
+
+SAME = ((3,) * 4,) * 4
+TURNED = ((1, 2, 3, 4), (2, 3, 4, 1), (3, 4, 1, 2), (4, 1, 2, 3))
+"""Sums are equal, and counts are not."""
+
+
+@pytest.mark.parametrize("table", [SAME, TURNED, TABLES["all differ"]], ids=["same", "turned", "all differ"])
+def test_a_plug_in_sees_what_each_rank_gives(four: World, table: tuple[tuple[int, ...], ...]) -> None:
+    steps = moved(table)
+    played = scenario(*steps, topology=SQUARE, pool="deferred", kernels=f"{HERE}:TakesCounts")
+    assert findings(four, played) == []
+    assert paths(four, *steps, kernels=f"{HERE}:TakesCounts") == [{"kernel"}] * 4
+
+
+@pytest.mark.parametrize("table", [SAME, TURNED, TABLES["all differ"]], ids=["same", "turned", "all differ"])
+def test_what_a_plug_in_leaves_to_the_library_is_not_slow(four: World, table: tuple[tuple[int, ...], ...]) -> None:
+    """Its sources lie in windows as well, and no symmetric kernel runs the call all the same."""
+    steps = (
+        *(Allocate(name, "tp", 800) for name in ("out", "in")),
+        AllToAll("tp", View("out"), source=View("in"), counts=table, via="kernel"),
+        Broadcast("tp", View("out"), 50, 1, View("in"), via="kernel"),
+    )
+    played = scenario(*steps, topology=SQUARE, pool="deferred", kernels=f"{HERE}:Refuses")
+    assert findings(four, played) == []
+    assert paths(four, *steps, kernels=f"{HERE}:Refuses") == [{"legacy"}] * 4
+
+
+def test_in_functional_form_what_writes_to_an_output_is_not_inherited() -> None:
+    kernels = load_collectives(f"{HERE}:Returns")
+    assert not any(runs(kernels, "all_to_all", None, is_uneven, 4) for is_uneven in (False, True))
+    assert runs(load_collectives(f"{HERE}:Staged"), "all_to_all", None, True, 4)
 
 
 @pytest.mark.parametrize("kernels", ["triton", f"{HERE}:Staged"])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from harness.oracle.case import Case
 from harness.oracle.findings import Finding, SlowPath
 from harness.oracle.history import Use
+from harness.oracle.peers import peer_operands
 from harness.oracle.rules.ownership import is_owned
 from harness.trace.events import Called
 
@@ -47,7 +48,7 @@ def _wanted(use: Use) -> str:
 def _ineligible(case: Case, uses: list[Use]) -> str:
     """Why NCCL takes no symmetric kernel for the call; empty if it does."""
     use = uses[0]
-    roles = case.peer_roles(uses)
+    roles = peer_operands(use.called.kind, use.called.via)  # without a source that a plug-in alone would reach
     if len(use.comm.group) < 2:
         return "a group of one rank"
     if not roles:

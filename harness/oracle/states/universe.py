@@ -76,8 +76,9 @@ _SIZES = (
 )
 _CALLS = ("call", "kernel")
 _OF_KERNELS = ("kernel",)
+"""Words of the states that need a kernel."""
 _OF_GRAPHS = ("capture", "replay")
-"""Words of the states that need one."""
+"""Words of the states that need a graph."""
 _RELATIONS = ("another communicator over equal ranks", "a group inside it or around it", "a group that overlaps")
 
 
