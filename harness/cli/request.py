@@ -28,7 +28,7 @@ from harness.strategies.flows import Tokens, applies, check_world, flows
 from harness.strategies.placements import check_nodes, is_on, on_nodes
 from harness.strategies.programs import HAZARDS, LONGEST, WITH_GRAPHS, scenarios
 from harness.strategies.topologies import LARGER, topologies
-from harness.system.check import check_system, pulls
+from harness.system.check import check_system, made, pulls
 from harness.world.platform import Platform
 
 SMALLEST = 2
@@ -148,7 +148,8 @@ class Request:
     def reachable(self, ranks: Ranks) -> tuple[State, ...]:
         """The states of the oracle that these draws can reach."""
         via = self.via(ranks)
-        return universe(library=via != "kernel", kernels=via != "library", graphs=self.graphs)
+        kernels = () if via == "library" else made(self.collectives)
+        return universe(library=via != "kernel", kernels=kernels, graphs=self.graphs)
 
     def strategy(self, ranks: Ranks) -> SearchStrategy[Scenario]:
         """The scenarios to draw for these ranks."""

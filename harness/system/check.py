@@ -141,6 +141,21 @@ def pulls(collectives: str | None) -> bool:
     return getattr(load_attribute("collectives", collectives, ("library", *KERNELS)), "pulls", False) is True
 
 
+def made(collectives: str | None) -> frozenset[str] | None:
+    """The operations that these collectives make, with equal counts; None for what is built in. Builds what is not."""
+    if collectives is None or collectives in ("library", *KERNELS):
+        return None
+    from harness.system.collectives import load_collectives  # noqa: PLC0415
+    from harness.system.shape import COLLECTIVES, MORE_COLLECTIVES, OPS, runs  # noqa: PLC0415
+
+    with _same_directory(), redirect_stdout(sys.stderr):
+        found = load_collectives(collectives)
+    kinds = {**COLLECTIVES, **MORE_COLLECTIVES}
+    return frozenset(
+        kind for kind in kinds if runs(found, kind, OPS[0] if "op" in kinds[kind].split(", ") else None, False, 4)
+    )
+
+
 def prepare(pools: Iterable[str], environment: Mapping[str, str]) -> None:
     """Have pools make ready what their ranks need, such as a library to be built: each that has `prepare`.
 

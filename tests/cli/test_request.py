@@ -49,6 +49,17 @@ def test_collectives_go_as_asked_or_as_the_ranks_can(collectives: str | None, ha
     assert Request(world=4, collectives=collectives).via(ranks(has_kernels)) == via
 
 
+def test_what_draws_can_reach_follows_from_what_is_asked_for() -> None:
+    def names(**asked: Any) -> set[str]:
+        return {state.name for state in Request(world=4, **asked).reachable(ranks())}
+
+    every, simple = names(graphs=True), names(collectives="tests.system.test_splits:Simple")
+    assert {"all_gather kernel kernel", "broadcast kernel kernel", "buffer: replay, replay"} <= every
+    assert {"all_gather kernel kernel", "broadcast library legacy", "reduce library legacy"} <= simple
+    assert not {"all_gather library legacy", "broadcast kernel kernel", "buffer: replay, replay"} & simple
+    assert not [name for name in names(collectives="library") if "kernel" in name]
+
+
 def test_a_kernel_on_ranks_without_peer_pointers_is_refused_with_the_version() -> None:
     with pytest.raises(MachineError, match=r"NCCL 2\.28\.9 gives kernels no peer pointers"):
         Request(world=4, collectives="triton").via(ranks(has_kernels=False))

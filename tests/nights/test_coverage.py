@@ -36,11 +36,14 @@ def test_what_no_draw_reached_is_named_by_kind() -> None:
 
 
 def test_a_run_never_lists_what_it_could_not_draw() -> None:
-    without_kernels = Coverage(reachable=universe(kernels=False)).as_data()["never"]
+    without_kernels = Coverage(reachable=universe(kernels=())).as_data()["never"]
     assert not [name for names in without_kernels.values() for name in names if "kernel" in name]
     by_kernels = Coverage(reachable=universe(library=False)).never("path")
     assert {"all_gather kernel kernel", "reduce library legacy"} <= {*by_kernels}
     assert not [name for name in by_kernels if name.startswith(("all_gather library", "all_gather copy-engine"))]
+    some = Coverage(reachable=universe(library=False, kernels=("all_gather",))).never("path")
+    assert {"all_gather kernel kernel", "broadcast library legacy"} <= {*some}
+    assert not {"all_gather library legacy", "broadcast kernel kernel"} & {*some}
     without_graphs = Coverage(reachable=universe(graphs=False)).as_data()["never"]
     assert not [name for names in without_graphs.values() for name in names if "capture" in name or "replay" in name]
     assert "buffer: replay, replay" in Coverage().never("interleaving")

@@ -29,6 +29,12 @@ def test_checking_what_is_built_in_does_not_import_torch() -> None:
     assert shown == "False\n"
 
 
+def test_the_operations_of_a_plug_in_are_those_that_it_makes() -> None:
+    assert (systems.made(None), systems.made("triton")) == (None, None)
+    simple = systems.made("tests.system.test_splits:Simple")
+    assert simple == {"all_gather", "reduce_scatter", "all_to_all"}
+
+
 @pytest.mark.parametrize("names", [("puddle", None), (None, "kettle"), ("deferred", "kettle")])
 def test_an_unknown_name_is_refused(names: tuple[str | None, str | None]) -> None:
     with pytest.raises(PluginError, match=r"puddle|kettle"):

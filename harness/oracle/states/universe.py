@@ -6,7 +6,7 @@ those are left out on which the library stood in for another way, and of interle
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import product
 from typing import get_args
 
@@ -82,34 +82,34 @@ _OF_GRAPHS = ("capture", "replay")
 _RELATIONS = ("another communicator over equal ranks", "a group inside it or around it", "a group that overlaps")
 
 
-def universe(*, library: bool = True, kernels: bool = True, graphs: bool = True) -> tuple[State, ...]:
-    """All of them, by kind. Without `library`, only what has no kernel goes by it; without `kernels`, nothing goes by
-    one; without `graphs`, no draw has one."""
+def universe(*, library: bool = True, kernels: Collection[str] | None = None, graphs: bool = True) -> tuple[State, ...]:
+    """All of them, by kind. `kernels` are the operations that kernels make; None for all that can be made so. Without
+    `library`, they are made by nothing else. Without `graphs`, no draw has one."""
     names = {
         "nearly": [f"{rule}: {state}" for rule, states in _NEARLY.items() for state in states],
-        "path": [*_paths(library)],
+        "path": [*_paths(library, kernels)],
         "group": [*_GROUPS],
         "size": [*_SIZES],
         "interleaving": [*_on_buffers(), *_on_communicators(), *_on_memory(), *_on_ranks()],
     }
-    words = (*(() if kernels else _OF_KERNELS), *(() if graphs else _OF_GRAPHS))
+    words = (*(() if kernels is None or kernels else _OF_KERNELS), *(() if graphs else _OF_GRAPHS))
     return tuple(State(kind, name) for kind in KINDS for name in names[kind] if not any(word in name for word in words))
 
 
-def _paths(library: bool) -> Iterator[str]:
+def _paths(library: bool, kernels: Collection[str] | None) -> Iterator[str]:
     """The operations with the ways that they may be made, and the path that each takes where its buffers are owned."""
     for kind in get_args(Collective):
         name = kind.__struct_config__.tag
-        if kind.has_kernels and not library:
+        is_made = kind.has_kernels and (kernels is None or name in kernels)
+        if is_made:
             yield f"{name} kernel kernel"
+        if is_made and not library:
             continue
         yield from (f"{name} library {path}" for path in ("copy", "legacy"))
         if kind.peer_operands:
             yield f"{name} library symmetric"
         if kind.has_copies:
             yield f"{name} copy-engine copy engine"
-        if kind.has_kernels:
-            yield f"{name} kernel kernel"
 
 
 def _on_buffers() -> Iterator[str]:
