@@ -335,7 +335,7 @@ class Call:
         context = CollectiveContext(self._communicator, self._counts, apart, self._is_pulled or self._is_split)
         method = method_of(step.kind, self._is_uneven)
         more: tuple[object, ...] = () if step.op is None else (step.op,)
-        if isinstance(step, AllToAll) and self._is_uneven:
+        if self._is_split and isinstance(step, AllToAll):
             more = (step.sent(self._exact.group),)
         if returns:
             source, due = self._given(kernel), self._output

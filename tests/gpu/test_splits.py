@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.world.world import World
-from tests.system.test_splits import TABLES, moved, paths
-from tests.tools.scenes import SQUARE, findings, scenario
+from tests.system.test_splits import TABLES, assert_right
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(280)]
 
@@ -25,6 +24,4 @@ def test_what_is_right_breaks_nothing_and_every_rank_runs_the_kernel(
     four: World, table: tuple[tuple[int, ...], ...], kernels: str
 ) -> None:
     for dtype in ("float32", "uint8"):
-        steps = moved(table, dtype)
-        assert findings(four, scenario(*steps, topology=SQUARE, pool="deferred", kernels=kernels)) == []
-        assert paths(four, *steps, kernels=kernels) == [{"kernel"}] * 4
+        assert_right(four, table, kernels, dtype)
