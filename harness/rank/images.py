@@ -35,6 +35,10 @@ class Image:
         self.pieces = list(pieces)
         self._by_address = dict(self.pieces)
 
+    def at(self, address: int) -> Copy | None:
+        """The piece that begins there."""
+        return self._by_address.get(address)
+
     def read(self, address: int, like: Copy) -> Copy:
         """As many bytes as `like` has, from an address on; not copied if one piece holds them all."""
         piece = self._by_address.get(address)
@@ -85,7 +89,7 @@ class Memory:
         """A call is about to run, and `written` holds what it needs. Record what else changed since the last call."""
         if not self.is_watched:
             return
-        self._before, self._there = Image(self._pieces()), self._what_is_there()
+        self._before, self._there = Image(self._pieces(self._last)), self._what_is_there()
         spared = [_span(part) for part in written]
         for start, now in self._before.pieces if self._seen else ():
             was = self._last.read(start, now)
@@ -103,7 +107,7 @@ class Memory:
         """Record what has changed since `before`, its operands left out."""
         if not self.is_watched:
             return
-        before, now = self._before, Image(self._pieces())
+        before, now = self._before, Image(self._pieces(self._before))
         spared = [_span(operand) for operand in operands]
         changes = [
             event
@@ -123,7 +127,7 @@ class Memory:
         pages = [*self._pages()] if looked_at else []
         for name in [name for name in self._spans if name in looked_at]:
             for address, size in filter(None, (_overlap(page, self._spans[name]) for page in pages)):
-                now = self._substrate.device.copy(address, size)
+                now = self._substrate.device.copy(address, size, self._last.at(address))
                 changes = [*self._changes("between", address, self._last.read(address, now), now)]
                 self._record(changes)
                 if changes:
@@ -146,8 +150,10 @@ class Memory:
         names = [name for name, span in self._spans.items() if span[0] == start]
         return not self._there.isdisjoint(names if segment is None else [segment.ident])
 
-    def _pieces(self) -> Iterator[tuple[int, Copy]]:
-        return ((address, self._substrate.device.copy(address, size)) for address, size in self._pages())
+    def _pieces(self, known: Image) -> Iterator[tuple[int, Copy]]:
+        """A copy of all there is; `known` is an earlier image."""
+        copy = self._substrate.device.copy
+        return ((address, copy(address, size, known.at(address))) for address, size in self._pages())
 
     def _pages(self) -> Iterator[Span]:
         segments = [segment for pool in self._substrate.pools.values() for segment in pool.segments]
@@ -160,6 +166,8 @@ class Memory:
     def _changes(self, when: When, start: int, was: Copy, now: Copy, spared: Sequence[Span] = ()) -> Iterator[Touched]:
         """What differs between two copies of the bytes from `start` on, outside the `spared` spans: one event a
         buffer, one for the rest."""
+        if was is now:
+            return
         parts = (slice(low - start, high - start) for low, high in _apart((start, len(now)), spared))
         if all(_same(was[part], now[part]) for part in parts):
             return

@@ -132,8 +132,11 @@ class Device(ABC):
         pointer."""
 
     @abstractmethod
-    def copy(self, address: int, size: int) -> Copy:
-        """A copy of memory of this rank's own device, in the form that is cheapest to compare."""
+    def copy(self, address: int, size: int, known: Copy | None = None) -> Copy:
+        """A copy of memory of this rank's own device, in the form that is cheapest to compare.
+
+        `known` is an earlier copy of it. It may be returned itself, if the memory holds the same still.
+        """
 
     @abstractmethod
     def read(self, address: int, size: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import string_at
+from ctypes import CDLL, c_char_p, c_size_t, c_void_p, string_at
 from time import sleep
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ import torch
 
 from harness.substrate.bits import place
 from harness.substrate.device import Copy, Device, Graph
+
+_memcmp = CDLL(None).memcmp
+_memcmp.argtypes = c_void_p, c_char_p, c_size_t
 
 
 class SimGraph:
@@ -192,7 +195,10 @@ class SimDevice(Device):
     def reach(self, address: int, size: int) -> torch.Tensor:
         return self.view(address, size)
 
-    def copy(self, address: int, size: int) -> Copy:
+    def copy(self, address: int, size: int, known: Copy | None = None) -> Copy:
+        # most memory is as it was; to compare it costs a third of a copy, whose pages are new ones
+        if isinstance(known, bytes) and len(known) == size and _memcmp(address, known, size) == 0:
+            return known
         return string_at(address, size)
 
     def read(self, address: int, size: int) -> torch.Tensor:
