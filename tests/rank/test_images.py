@@ -98,6 +98,15 @@ def test_a_change_in_free_memory_of_a_segment_is_recorded(alone: Rank, watched: 
     assert alone.events == [Touched("replay", "", segment.ident, at, at + 3, 3, "000000", "070707")]
 
 
+def test_memory_that_changes_and_changes_back_is_recorded_both_times(alone: Rank, watched: Memory) -> None:
+    buffer = hold(alone, watched, "a")
+    for value in (1, FRESH):
+        watched.before()
+        buffer[5] = value
+        watched.after("call")
+    assert seen(alone) == [("call", "a", 1)] * 2
+
+
 def test_changes_in_two_buffers_are_recorded_apart(alone: Rank, watched: Memory) -> None:
     first, second = hold(alone, watched, "a"), hold(alone, watched, "b")
     watched.before()

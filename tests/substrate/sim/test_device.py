@@ -73,6 +73,18 @@ def test_a_view_reads_and_writes_the_memory_at_its_address() -> None:
     assert memory.tolist() == [0, 7, 7, 0]
 
 
+def test_a_copy_of_memory_that_is_as_it_was_is_the_known_one() -> None:
+    memory = torch.arange(4, dtype=torch.uint8)
+    known = SimDevice().copy(memory.data_ptr(), 4)
+    assert SimDevice().copy(memory.data_ptr(), 4, known) is known
+
+
+@pytest.mark.parametrize(("size", "known"), [(4, bytes([0, 1, 2, 9])), (4, bytes([0, 1, 2])), (3, bytes([0, 1, 2, 3]))])
+def test_memory_that_is_not_as_it_was_is_copied(size: int, known: bytes) -> None:
+    memory = torch.arange(4, dtype=torch.uint8)
+    assert SimDevice().copy(memory.data_ptr(), size, known) == bytes(range(size))
+
+
 def test_what_is_read_is_a_copy() -> None:
     memory = torch.arange(4, dtype=torch.uint8)
     copy = SimDevice().read(memory.data_ptr() + 1, 2)
