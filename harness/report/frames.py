@@ -26,8 +26,8 @@ CALLS = re.compile(r"p?(nccl|cuda?)[A-Z]")
 ASLEEP = re.compile(r"\bharness/ipc/futex\.py:\d|\b_sleep \(.*rendezvous\.py:\d")
 """How a rank waits for others on the host; where it waits says more."""
 
-WRAPPED = re.compile(r"\bsubstrate/nccl/quiet\.py:\d")
-"""How the harness calls NCCL; who calls it says more."""
+WRAPPED = re.compile(r"\bsubstrate/(?:nccl/quiet|sim/spins)\.py:\d")
+"""How the harness calls NCCL, and what stands before Triton's interpreter; who calls it says more."""
 OTHERS = re.compile(r"[(/]harness/(?!system/planted/|system/pools/)|/(site|dist)-packages/|/lib/python\d|\(<")
 """Frames that are not of the system under test, unless that is an installed package."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,6 +46,19 @@ from harness.strategies.operands import KERNEL_COUNT, Acting, Operands, Shape
 
 LARGEST_ACTION = 3
 """Steps an action may take: two buffers and a collective."""
+ALONE, BESIDE = ("all_gather", "all_gather", "reduce_scatter"), ("all_gather", "reduce_scatter", "all_reduce")
+"""What a queue of one family holds in turns, and one of two families."""
+
+
+class Lane(NamedTuple):
+    """What the calls of one family in a queue are made of."""
+
+    action: Action
+    acting: Acting
+    most: int
+    """Elements that a rank contributes to the largest."""
+    wholes: list[Allocate]
+    part: Allocate
 
 
 class Builder:
@@ -275,11 +289,14 @@ class Builder:
 
     def _on_others(self, action: Action) -> Iterator[Step]:
         """One collective in place on a new buffer, of a family that shares no communicator with the action's."""
+        if (other := self._of_others(action)) is not None:
+            yield from self._on_its_own(other, self._acting(other), is_released=False, is_roomy=False)
+
+    def _of_others(self, action: Action) -> Action | None:
+        """The same action of a family that shares no communicator with its own; None if there is none."""
         own = {*self._topology.ids[self._family(action)]}
         others = [at for at, name in enumerate(self._families) if own.isdisjoint(self._topology.ids[name])]
-        if others:
-            other = replace(action, family=others[action.buffer % len(others)], groups=0)
-            yield from self._on_its_own(other, self._acting(other), is_released=False, is_roomy=False)
+        return replace(action, family=others[action.buffer % len(others)], groups=0) if others else None
 
     def _in_turn(self, action: Action, acting: Acting) -> Action:
         """The action on the stream on which its communicators have kernels in flight, if they have."""
@@ -310,26 +327,47 @@ class Builder:
 
     def _queue(self, action: Action) -> Iterator[Step]:
         """Two to ten calls of one family in flight, of several sizes, in place and not, with a rank that is late in
-        their midst. Then all are waited for."""
-        acting = self._acting(action)
-        action = self._in_turn(action, acting)
-        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
-        count, calls = min(action.count, KERNEL_COUNT), 2 + action.buffer % 9
-        needs = {rank: count * size for rank, size in acting.sizes.items()}
-        wholes = [self._operands.new(action, acting, needs, dtype, is_roomy=False) for _ in range(2)]
-        shares = dict.fromkeys(acting.ranks, count)
-        role = "window" if self._operands.pulls else "plain"
-        part = self._operands.new(action, acting, shares, dtype, role, is_roomy=False)
+        their midst. Most of those on several streams are of two families in turns, whose calls have the same sizes.
+        Then all are waited for."""
+        beside = self._beside(action) if self._streams > 1 and action.root % 8 != 1 else None
+        both = [each for each in (action, beside) if each is not None]
+        lanes = [self._lane(each, 2 // len(both)) for each in both]
+        calls = (2 + action.buffer % 9) // len(lanes)
         yield from self._fly(action)
-        yield from (*wholes, part)
+        for lane in lanes:
+            yield from (*lane.wholes, lane.part)
         for turn in range(calls):
             if turn == calls // 2:
                 yield Straggle(self._rank(action), max(1, action.offset))
-            whole, view = wholes[turn % 2], View(part.buffer) if turn % 4 == 1 else None
-            each = replace(action, kind="reduce_scatter" if (turn + action.slack) % 3 == 2 else "all_gather")
-            size = self._operands.shared(action, acting, max(1, count >> turn % 4))
-            yield call_of(each, acting, View(whole.buffer), size, view, self._op(each, dtype))
+            for lane in lanes:
+                yield self._queued(lane, turn, is_alone=len(lanes) == 1)
         yield InFlight(begins=False)
+
+    def _beside(self, action: Action) -> Action | None:
+        """The same action on the next stream, of a family that shares no communicator; None if there is none."""
+        other = self._of_others(action)
+        return None if other is None else replace(other, stream=(action.stream + 1) % self._streams)
+
+    def _lane(self, action: Action, number: int) -> Lane:
+        """The operands of a queue's calls of one family, of which `number` are whole."""
+        acting = self._acting(action)
+        action = self._in_turn(action, acting)
+        dtype = action.dtype if is_summed_exactly(action.dtype) else "float32"
+        count = min(action.count, KERNEL_COUNT)
+        needs = {rank: count * size for rank, size in acting.sizes.items()}
+        wholes = [self._operands.new(action, acting, needs, dtype, is_roomy=False) for _ in range(number)]
+        shares = dict.fromkeys(acting.ranks, count)
+        role = "window" if self._operands.pulls else "plain"
+        part = self._operands.new(action, acting, shares, dtype, role, is_roomy=False)
+        return Lane(action, acting, count, wholes, part)
+
+    def _queued(self, lane: Lane, turn: int, is_alone: bool) -> Collective:
+        """The call of a queue in one turn. Beside another family all ranks contribute the same."""
+        whole, view = lane.wholes[turn % len(lane.wholes)], View(lane.part.buffer) if turn % 4 == 1 else None
+        kinds, count = (ALONE if is_alone else BESIDE), max(1, lane.most >> turn % 4)
+        each = replace(lane.action, kind=kinds[(turn + lane.action.slack) % len(kinds)])
+        size = self._operands.shared(lane.action, lane.acting, count) if is_alone else count
+        return call_of(each, lane.acting, View(whole.buffer), size, view, self._op(each, whole.dtype))
 
     def _stall(self, action: Action) -> Iterator[Step]:
         yield Stall(self._rank(action), action.offset, action.stream)

@@ -64,6 +64,14 @@ def test_how_the_harness_hides_its_own_calls_from_the_observer_is_left_out() -> 
     assert lines(stack(0, *wrapped, MEET)) == ["rank 0: in meet (rendezvous.py:99)"]
 
 
+def test_what_stands_before_the_interpreter_is_left_out() -> None:
+    look = (
+        "note (/work/harness/substrate/sim/spins.py:42)",
+        "create_atomic_cas (/work/harness/substrate/sim/spins.py:31)",
+    )
+    assert lines(stack(0, *look, "wait_kernel (/u/mine.py:12)")) == ["rank 0: in wait_kernel (mine.py:12)"]
+
+
 def test_the_last_lines_of_a_dead_rank_are_shown_as_it_printed_them() -> None:
     assert lines(stack(1, "out of", "sorts", witness=PRINTED)) == [
         "rank 1 printed, at the last:",

@@ -122,6 +122,22 @@ def test_a_queue_is_of_two_to_ten_calls_of_several_sizes_and_operands(buffer: in
         assert len({step.count for step in made}) == 4
 
 
+@pytest.mark.parametrize(("root", "streams", "families"), [(3, 2, 2), (1, 2, 1), (3, 1, 1)])
+def test_most_queues_on_several_streams_are_of_two_families_that_make_the_same_calls(
+    root: int, streams: int, families: int
+) -> None:
+    square = Topology(name="square", convention="vllm", degrees={"tp": 2, "dp": 2})
+    queue = act("fly", via="kernel", root=root, count=64, buffer=6)
+    program = Builder(square, 48, streams=streams).build([queue], act("all_gather"))
+    made = [step for step in program if isinstance(step, CollectiveStep) and step.via == "kernel"]
+    assert (len({step.family for step in made}), len({step.stream for step in made})) == (families, families)
+    if families == 2:
+        pairs = [
+            (one.kind, one.count) == (other.kind, other.count) for one, other in zip(made[::2], made[1::2], strict=True)
+        ]
+        assert pairs == [True] * 4
+
+
 @pytest.mark.parametrize(("offset", "replays"), [(0, ["replay"] * 2), (3, ["replay", "straggle", "replay"])])
 def test_a_graph_of_a_kernel_is_replayed_twice(offset: int, replays: list[str]) -> None:
     program = Builder(PAIR, 48).build([act("graph", via="kernel", offset=offset)], act("all_gather"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 
 from harness.scenario.bases import CollectiveStep
 from harness.scenario.scenario import Scenario
@@ -66,6 +67,15 @@ def test_kernel_calls_of_one_family_are_queued_with_a_late_rank_in_their_midst()
 def test_several_streams_are_in_flight() -> None:
     drawn = [calls(steps) for steps in flights(on_streams())]
     assert sum(len({call.stream for call in steps}) > 1 for steps in drawn) >= 10
+
+
+def test_kernels_of_two_families_make_the_same_call_on_two_streams_at_once() -> None:
+    drawn = [calls(steps) for steps in flights(sample(scenarios(8, streams=STREAMS, via="kernel"), MANY, seed=4))]
+    alike = [
+        sum((one.kind, one.count) == (next_.kind, next_.count) and one.stream != next_.stream for one, next_ in pairs)
+        for pairs in ([*pairwise(steps)] for steps in drawn)
+    ]
+    assert sum(number > 0 for number in alike) >= 5
 
 
 def test_buffers_are_released_before_their_calls_are_waited_for() -> None:

@@ -24,8 +24,10 @@ FATAL = re.compile(r"^Fatal Python error: .*\n(?:.+\n)?\n(?:Current t|T)hread 0x
 FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 LIBRARIES = re.compile(
     r"^<frozen |/(?:site|dist)-packages/(?:numpy|torch|triton)/|/lib/python3\.\d+/(?!(?:site|dist)-packages/)"
+    r"|/harness/substrate/sim/(?:spins|schedules/interpreted)\.py$"
 )
-"""Files of what runs a plug-in's code, as Triton's interpreter does, and of Python's own library."""
+"""Files of what runs a plug-in's code, as Triton's interpreter does and what stands before it, and of Python's own
+library."""
 ENTRY = "rank/main.py"
 """The file in which a rank begins, behind the folder of the harness."""
 

@@ -13,7 +13,7 @@ import torch
 from harness.rank import values
 from harness.rank.buffers import LiveBuffers
 from harness.rank.deferred.calls import DeferredCall, record_beside
-from harness.rank.own import collect, equal
+from harness.rank.own import collect
 from harness.scenario.layouts.groups import GroupIds
 from harness.scenario.steps import STREAMS
 from harness.substrate.base import Substrate
@@ -138,8 +138,8 @@ class Graphs:
     def _look_at_others(self, before: dict[str, torch.Tensor]) -> None:
         """Record which buffers of no operand of the graph have changed."""
         for name, was in before.items():
-            now = bits(self._buffers[name].body)
-            if not equal(now, was):
-                changed = (now != was).nonzero().flatten()
+            differs = bits(self._buffers[name].body) != was
+            if differs.any():
+                changed = differs.nonzero().flatten()
                 self._substrate.record(trace.Overwritten(name, "replay", int(changed[0]), changed.numel()))
         self._buffers.check()

@@ -28,10 +28,10 @@ WITHOUT_VALUES = tuple(
 
 
 @contextmanager
-def recorded(enqueue: Enqueue, given: Given) -> Iterator[None]:
-    """Under it, `enqueue` gets what this thread launches, and nothing of that runs. `given` gives what is kept of a
-    tensor."""
-    with _launches(enqueue, given), _Operations(enqueue, given):
+def recorded(kernel: Enqueue, operation: Enqueue, given: Given) -> Iterator[None]:
+    """Under it, `kernel` and `operation` get what this thread launches, and nothing of that runs. `given` gives what is
+    kept of a tensor."""
+    with _launches(kernel, given), _Operations(operation, given):
         yield
 
 

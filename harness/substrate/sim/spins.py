@@ -1,7 +1,8 @@
 """A rank whose kernel waits for another gives the processor away.
 
 Invariant: kernels compute what they do without. Ranks wait in loops as they do on GPUs, where each has processors of
-its own. Here, eight ranks may share two cores, and a wait takes the time of those it waits for.
+its own. Here, eight ranks may share two cores, and a wait takes the time of those it waits for. A loop over loads, or
+over two flags in turn, does not yield.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
@@ -21,13 +22,14 @@ def give_way() -> None:
     builder = type(interpreter.interpreter_builder)
     rmw, cas, looks = builder.create_atomic_rmw, builder.create_atomic_cas, _Looks()
 
-    def create_atomic_rmw(self, operation, ptr, val, mask, sem, scope):
-        found = rmw(self, operation, ptr, val, mask, sem, scope)
-        looks.note(ptr.data, found.data[np.broadcast_to(mask.data, found.data.shape)])  # the others hold anything
+    def create_atomic_rmw(self, operation, ptr, val, mask, *rest):
+        found = rmw(self, operation, ptr, val, mask, *rest)
+        # lanes that the mask leaves out hold anything
+        looks.note(ptr.data, found.data[np.broadcast_to(mask.data.astype(bool), found.data.shape)])
         return found
 
-    def create_atomic_cas(self, ptr, cmp, val, sem, scope):
-        found = cas(self, ptr, cmp, val, sem, scope)
+    def create_atomic_cas(self, ptr, *rest):
+        found = cas(self, ptr, *rest)
         looks.note(ptr.data, found.data)
         return found
 

@@ -117,10 +117,21 @@ TRITON = "/v/lib/python3.12/site-packages/triton/runtime/interpreter.py"
         ((TRITON, "/w/harness/substrate/witness.py", TRITON, "/u/harness/mine.py", *HOUSE), "mine.py"),
         (("/v/lib/python3.12/ctypes/__init__.py", "/u/dist-packages/engine/pool.py", *HOUSE), "pool.py"),
         ((TRITON, "/w/harness/system/planted/kernels.py", *HOUSE), "kernels.py"),
+        ((TRITON, "/w/harness/substrate/sim/spins.py", TRITON, "/w/harness/kernels/barrier.py", *HOUSE), "barrier.py"),
+        (("/w/harness/substrate/sim/schedules/interpreted.py", TRITON, "/w/kernels/ring.py", *HOUSE), "ring.py"),
         (HOUSE, "collective.py"),
         ((TRITON,), "interpreter.py"),
     ],
-    ids=["a kernel", "behind a wrapper", "an installed one", "a built-in one", "none", "nothing else"],
+    ids=[
+        "a kernel",
+        "behind a wrapper",
+        "an installed one",
+        "a built-in one",
+        "before a spin",
+        "in turns",
+        "none",
+        "nothing else",
+    ],
 )
 def test_a_crash_names_the_innermost_line_of_the_system(files: tuple[str, ...], named: str) -> None:
     other = 'Thread 0x7 (most recent call first):\n  File "/u/other.py", line 1 in watch\n\nCurrent thread'

@@ -79,10 +79,21 @@ def test_a_copy_of_memory_that_is_as_it_was_is_the_known_one() -> None:
     assert SimDevice().copy(memory.data_ptr(), 4, known) is known
 
 
-@pytest.mark.parametrize(("size", "known"), [(4, bytes([0, 1, 2, 9])), (4, bytes([0, 1, 2])), (3, bytes([0, 1, 2, 3]))])
-def test_memory_that_is_not_as_it_was_is_copied(size: int, known: bytes) -> None:
-    memory = torch.arange(4, dtype=torch.uint8)
-    assert SimDevice().copy(memory.data_ptr(), size, known) == bytes(range(size))
+@pytest.mark.parametrize(
+    ("size", "known"),
+    [(20, {3: 9}), (20, {19: 9}), (20, {16: 0}), (19, {}), (12, {}), (9, {}), (3, {}), (0, {})],
+    ids=["in a word", "in the last byte", "behind the words", "19 bytes", "12 bytes", "9 bytes", "3 bytes", "no byte"],
+)
+def test_memory_that_is_not_as_it_was_is_copied(size: int, known: dict[int, int]) -> None:
+    """Of another size it never is, whatever lies behind it."""
+    memory = torch.tensor([*range(1, 9), *range(1, 9), *range(1, 5), 0], dtype=torch.uint8)
+    before = bytes(known.get(at, each) for at, each in enumerate(memory.tolist()))[:20]
+    assert SimDevice().copy(memory.data_ptr(), size, before) == bytes(memory.tolist())[:size]
+
+
+def test_a_known_copy_that_is_shorter_is_not_taken() -> None:
+    memory = torch.tensor([1, 2, 3, 0], dtype=torch.uint8)
+    assert SimDevice().copy(memory.data_ptr(), 4, bytes([1, 2, 3])) == bytes([1, 2, 3, 0])
 
 
 def test_what_is_read_is_a_copy() -> None:

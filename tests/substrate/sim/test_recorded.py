@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -180,3 +181,16 @@ def test_an_error_in_a_capture_ends_the_recording() -> None:
         raise ValueError("inside")
     word.add_(1)
     assert (word.tolist(), GridExecutor.__call__ is launch) == ([1], True)
+
+
+@pytest.mark.parametrize(("is_eager", "held"), [(True, [1, 2]), (False, [2, 2])])
+def test_what_waits_for_no_rank_may_run_after_a_later_call_on_another_stream(is_eager: bool, held: list[int]) -> None:
+    """Two calls with one scratch: a kernel fills it, and an operation of torch copies it out."""
+    device, scratch, outputs = SimDevice(), torch.zeros(1), torch.zeros(2)
+    with device.in_flight(is_eager):
+        for call in (0, 1):
+            with device.stream(call), device.recorded(now):
+                device.take_part(partial(scratch.data.fill_, call + 1))
+                outputs[call].copy_(scratch[0])
+        device.synchronize()
+    assert outputs.tolist() == held

@@ -114,7 +114,7 @@ class _Hooks:
 def _read(found: Any, mask: Any) -> bytes:
     """What an operation read. The lanes that its mask leaves out differ from look to look: the interpreter never writes
     those of an atomic operation."""
-    return bytes(found.data[np.broadcast_to(mask, found.data.shape)])
+    return bytes(found.data[np.broadcast_to(mask.astype(bool), found.data.shape)])
 
 
 def _width(ptrs: Any) -> int:
