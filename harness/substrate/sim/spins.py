@@ -24,8 +24,7 @@ def give_way() -> None:
 
     def create_atomic_rmw(self, operation, ptr, val, mask, *rest):
         found = rmw(self, operation, ptr, val, mask, *rest)
-        # lanes that the mask leaves out hold anything
-        looks.note(ptr.data, found.data[np.broadcast_to(mask.data.astype(bool), found.data.shape)])
+        looks.note(ptr.data, lanes(found, mask.data))
         return found
 
     def create_atomic_cas(self, ptr, *rest):
@@ -34,6 +33,12 @@ def give_way() -> None:
         return found
 
     builder.create_atomic_rmw, builder.create_atomic_cas = create_atomic_rmw, create_atomic_cas
+
+
+def lanes(found, mask):
+    """What an operation read. The lanes that its mask leaves out differ from look to look: the interpreter never writes
+    those of an atomic operation."""
+    return found.data[np.broadcast_to(mask.astype(bool), found.data.shape)]
 
 
 class _Looks:

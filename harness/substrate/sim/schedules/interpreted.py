@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.substrate.sim.schedules.witness import Order, Site, Witness
+from harness.substrate.sim.spins import lanes
 
 ORDERS = {
     "RELAXED": Order(False, False, True, "relaxed"),
@@ -73,7 +74,7 @@ class _Hooks:
         loaded = self._load(ptrs, mask, other, *rest)
         if (places >= 0).any():
             is_volatile = bool(rest[-1])  # as the interpreter's own create_load passes it
-            self._witness.loaded(places, _width(ptrs), _read(loaded, mask.data), is_volatile, self._site())
+            self._witness.loaded(places, _width(ptrs), bytes(lanes(loaded, mask.data)), is_volatile, self._site())
         return loaded
 
     def create_masked_store(self, ptrs, value, mask, *rest):
@@ -97,7 +98,7 @@ class _Hooks:
             return operation()
         was = self._witness.held(places[places >= 0], width)
         found = operation()
-        self._witness.updated(places, width, was, _read(found, mask), _order(sem, scope), self._site())
+        self._witness.updated(places, width, was, bytes(lanes(found, mask)), _order(sem, scope), self._site())
         return found
 
     def _site(self) -> Site:
@@ -109,12 +110,6 @@ class _Hooks:
                 return Site(self.kernel, f"{basename(name)}:{frame.f_lineno}")
             frame = frame.f_back
         return Site(self.kernel, "")
-
-
-def _read(found: Any, mask: Any) -> bytes:
-    """What an operation read. The lanes that its mask leaves out differ from look to look: the interpreter never writes
-    those of an atomic operation."""
-    return bytes(found.data[np.broadcast_to(mask.astype(bool), found.data.shape)])
 
 
 def _width(ptrs: Any) -> int:
